@@ -1,0 +1,80 @@
+"""Which weights hold what two networks, or two tasks in one network, have in common?
+
+A footprint says where a network keeps one piece of knowledge; an overlap says how much two footprints coincide. Public
+names are imported when they are first used, so that ``import commonweight`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from commonweight.errors import (
+        CommonweightError,
+        IntegrityError,
+        MeasurementError,
+        NotComparableError,
+        UsageError,
+    )
+    from commonweight.footprint.fisher import fisher, verify
+    from commonweight.footprint.folds import FoldSorted
+    from commonweight.footprint.footprint import Footprint
+    from commonweight.footprint.likelihood import CustomLoss
+    from commonweight.footprint.routes import Verification
+    from commonweight.overlap.cosine import cosine_similarity, task_similarity
+    from commonweight.overlap.fisher_overlap import fisher_overlap
+    from commonweight.overlap.jaccard import jaccard_index
+    from commonweight.overlap.table import OverlapTable, overlap
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CommonweightError": "errors",
+    "CustomLoss": "footprint.likelihood",
+    "FoldSorted": "footprint.folds",
+    "Footprint": "footprint.footprint",
+    "IntegrityError": "errors",
+    "MeasurementError": "errors",
+    "NotComparableError": "errors",
+    "OverlapTable": "overlap.table",
+    "UsageError": "errors",
+    "Verification": "footprint.routes",
+    "cosine_similarity": "overlap.cosine",
+    "fisher": "footprint.fisher",
+    "fisher_overlap": "overlap.fisher_overlap",
+    "jaccard_index": "overlap.jaccard",
+    "overlap": "overlap.table",
+    "task_similarity": "overlap.cosine",
+    "verify": "footprint.fisher",
+}
+
+__all__ = [
+    "CommonweightError",
+    "CustomLoss",
+    "FoldSorted",
+    "Footprint",
+    "IntegrityError",
+    "MeasurementError",
+    "NotComparableError",
+    "OverlapTable",
+    "UsageError",
+    "Verification",
+    "cosine_similarity",
+    "fisher",
+    "fisher_overlap",
+    "jaccard_index",
+    "overlap",
+    "task_similarity",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    if name in _HOME:
+        return getattr(import_module(f"commonweight.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'commonweight' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

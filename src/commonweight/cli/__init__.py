@@ -1,0 +1,1 @@
+"""Commands. stdout is the result, stderr the progress; heavy imports wait until a command runs."""

@@ -1,0 +1,58 @@
+"""``commonweight compare``: every model on every data set, and all overlaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from commonweight.cli import settings
+from commonweight.cli.options import EXIT_CODES, measure_options, model_options, row_options
+
+
+@click.command("compare", epilog=EXIT_CODES)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL [MODEL ...]")
+@click.option(
+    "--data", required=True, multiple=True, metavar="[NAME=]DATA", help="A data set and its name; give as many as you like."
+)
+@click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on there.")
+@click.option("--fresh", is_flag=True, help="Throw away a run that is there.")
+@click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
+@row_options
+@measure_options
+@click.option("--checkpoint", multiple=True, metavar="FILE", help="A .safetensors file for each module:function, in order.")
+@model_options
+def command(
+    models: tuple[str, ...],
+    data: tuple[str, ...],
+    output: str,
+    fresh: bool,  # noqa: FBT001
+    common_only: bool,  # noqa: FBT001
+    **given: Any,
+) -> None:
+    """Measure every MODEL on every data set and compare all footprints.
+
+    With one model and two data sets this compares two tasks in one network. RUN holds run.json, the footprints,
+    overlap.json and overlap.md. The same command again measures only what is missing; another question in the same folder
+    is refused.
+
+    \b
+    Example:
+      commonweight compare runs/films runs/food --data films=a.tsv --data food=b.tsv -o runs/both
+    """
+    from commonweight.overlap.layout import blocks
+    from commonweight.studies.compare import CompareOptions, compare
+    from commonweight.view.terminal import show
+
+    options = CompareOptions(
+        load=settings.load_options(given),
+        measure=settings.measure_options(given),
+        checkpoints=given["checkpoint"],
+        split=given["split"],
+        examples=given["examples"],
+        data_seed=given["data_seed"],
+        common_only=common_only,
+    )
+    found = compare(models, data, output, options, fresh=fresh, progress=True, note=settings.note)
+    settings.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
+    show(blocks(found.table))

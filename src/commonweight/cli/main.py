@@ -1,0 +1,118 @@
+"""The command ``commonweight``: finds the sub-command, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from commonweight import __version__
+from commonweight.cli.options import EXIT_CODES
+from commonweight.errors import CommonweightError
+
+COMMANDS = ("fisher", "overlap", "compare", "verify", "demo")
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """One module per command, imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands, in the order of the work.
+
+        Args:
+            ctx: The group's context.
+
+        Returns:
+            Their names.
+        """
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command.
+
+        Args:
+            ctx: The group's context.
+            cmd_name: Its name.
+
+        Returns:
+            The command; None if there is none of that name.
+        """
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"commonweight.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or guess which one was meant.
+
+        Args:
+            ctx: The group's context.
+            args: What was typed.
+
+        Returns:
+            Name, command and its arguments.
+        """
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            guess = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{guess} There are {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="commonweight")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def group(debug: bool) -> None:  # noqa: ARG001, FBT001
+    """Which weights hold what two networks have in common?
+
+    A footprint says where a network keeps what it knows about some data: the diagonal Fisher, one number per weight.
+    An overlap says how much two footprints coincide, overall and layer by layer.
+
+    \b
+    Example:
+      commonweight compare runs/films runs/food --data dev.tsv -o runs/both
+    """
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line.
+
+    Args:
+        arguments: Without the program's name.
+
+    Returns:
+        The exit code; messages are on stderr.
+    """
+    debug = "--debug" in arguments[:1]
+    try:
+        code: Any = group.main(args=arguments, prog_name="commonweight", standalone_mode=False)
+    except CommonweightError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; a footprint that was not finished left nothing behind", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - the reader of our pipe has gone
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Run the command line of this process and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,182 @@
+"""Options that several commands share, and values that say what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EXIT_CODES = """\b
+Exit codes: 0 done · 1 the computation failed · 2 bad usage · 3 not comparable
+            4 a file is damaged · 130 interrupted"""
+
+
+class Suggesting(click.Choice):  # type: ignore[type-arg]
+    """A choice that guesses what a mistyped value was meant to be."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Accept a listed value.
+
+        Args:
+            value: What was typed.
+            param: The option.
+            ctx: The command's context.
+
+        Returns:
+            The value.
+        """
+        if value not in self.choices:
+            words = [str(choice) for choice in self.choices]
+            close = difflib.get_close_matches(str(value), words, n=1)
+            guess = f" Did you mean {close[0]!r}?" if close else ""
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, words))}.{guess}", param, ctx)
+        return value
+
+
+class Count(click.ParamType):
+    """A whole number of at least 1, or one word."""
+
+    def __init__(self, word: str | None = None, least: int = 1) -> None:
+        self.word, self.least = word, least
+        self.name = f"N|{word}" if word else "N"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Name the value in the help.
+
+        Args:
+            param: The option.
+            ctx: The command's context.
+
+        Returns:
+            ``N`` or ``N|word``.
+        """
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Read the number; the word is None.
+
+        Args:
+            value: What was typed.
+            param: The option.
+            ctx: The command's context.
+
+        Returns:
+            The number, or None for the word.
+        """
+        if value is None or (self.word is not None and value == self.word):
+            return None
+        try:
+            number = int(value)
+        except ValueError:
+            number = self.least - 1
+        if number < self.least:
+            self.fail(
+                f"{value!r} is not a whole number of at least {self.least}"
+                + (f", and not {self.word!r}" if self.word else ""),
+                param,
+                ctx,
+            )
+        return number
+
+
+class By(click.ParamType):
+    """``layer``, ``parameter``, or a depth of the module tree."""
+
+    name = "layer|parameter|DEPTH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        """Read it.
+
+        Args:
+            value: What was typed.
+            param: The option.
+            ctx: The command's context.
+
+        Returns:
+            The word, or the depth as a number.
+        """
+        if isinstance(value, str) and value.isdigit():
+            return int(value)
+        return str(Suggesting(["layer", "parameter"]).convert(value, param, ctx))
+
+
+def together(*options: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Join options into one decorator.
+
+    Args:
+        *options: Click options, in the order of the help.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+row_options = together(
+    click.option("--split", metavar="S", help="Which split, where the data have several."),
+    click.option("--text-column", metavar="C", multiple=True, help="Column of texts; twice for pairs."),
+    click.option("--label-column", metavar="L", help="Column of labels; by default label or labels."),
+    click.option(
+        "--input-column", metavar="C", multiple=True, help="For a plain torch module: columns of numbers, or one of lists."
+    ),
+    click.option("--examples", metavar="N", type=Count(), help="Measure N rows, chosen by --data-seed; default all."),
+    click.option("--data-seed", metavar="N", type=int, default=0, show_default=True, help="Names the choice of rows."),
+    click.option("--max-length", metavar="N", type=Count(), help="Cut texts to N tokens; default the model's limit."),
+)
+
+model_options = together(
+    click.option("--tokenizer", metavar="ID", help="Tokenizer's id or folder; default the model's own."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    click.option(
+        "--dtype",
+        type=Suggesting(["auto", "float32", "bfloat16", "float16", "float64"]),
+        default="float32",
+        show_default=True,
+        help="Precision of the weights; auto is as stored.",
+    ),
+    click.option("--allow-missing-weights", is_flag=True, help="Accept weights drawn at random."),
+    click.option("--allow-pickle", is_flag=True, help="DANGEROUS: read weights from pickle files."),
+    click.option("--trust-remote-code", is_flag=True, help="DANGEROUS: run code that comes with the model."),
+)
+
+checkpoint_option = click.option(
+    "--checkpoint", metavar="FILE", help="A .safetensors file for a MODEL given as module:function."
+)
+
+measure_options = together(
+    click.option(
+        "--label-rule",
+        type=Suggesting(["data", "model", "sampled"]),
+        default="data",
+        show_default=True,
+        help="Whose labels: the given ones, the model's exact expectation, or draws from it.",
+    ),
+    click.option("--samples", metavar="N", type=Count(), default=1, show_default=True, help="Draws, for --label-rule sampled."),
+    click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the draws."),
+    click.option(
+        "--loss",
+        type=Suggesting(["classification", "multilabel", "regression"]),
+        help="Likelihood of a plain torch module; default by its integer targets.",
+    ),
+    click.option(
+        "--batch-size",
+        type=Count("auto"),
+        default="auto",
+        show_default=True,
+        help="Rows per batch; changes speed, never the result.",
+    ),
+    click.option("--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts, kept apart."),
+    click.option("--include", metavar="PATTERN", multiple=True, help="Measure only these modules or parameters."),
+    click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave these out."),
+    click.option("--no-verify", is_flag=True, help="Skip the comparison with single-example passes."),
+)

@@ -1,0 +1,84 @@
+"""``commonweight overlap``: how much footprints coincide."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from commonweight.cli.options import EXIT_CODES, By, Suggesting
+from commonweight.errors import UsageError
+
+TWO = 2
+
+
+@click.command("overlap", epilog=EXIT_CODES)
+@click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER ...")
+@click.option("--by", type=By(), default="layer", show_default=True, help="Rows of the table; DEPTH counts module levels.")
+@click.option(
+    "--format",
+    "form",
+    type=Suggesting(["table", "json", "csv", "markdown"]),
+    default="table",
+    show_default=True,
+    help="csv has one row per layer and pair, without totals; json holds everything.",
+)
+@click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
+@click.option("--mixed-rules", is_flag=True, help="Compare footprints of different label rules or losses.")
+def command(folders: tuple[str, ...], by: str | int, form: str, common_only: bool, mixed_rules: bool) -> None:  # noqa: FBT001
+    """Compare footprints: every pair, overall and layer by layer.
+
+    \b
+    Example:
+      commonweight overlap footprints/films footprints/food --by 3
+    """
+    if len(folders) < TWO:
+        raise UsageError("an overlap needs two footprint folders at least, got one")
+    names = folder_names(folders)
+    from commonweight.footprint.footprint import Footprint
+    from commonweight.overlap.table import overlap
+    from commonweight.view.overlap import to_csv
+    from commonweight.view.terminal import show
+
+    footprints = {name: Footprint.load(folder) for name, folder in zip(names, folders, strict=True)}
+    table = overlap(footprints, common_only=common_only, mixed_rules=mixed_rules)
+    if form == "json":
+        click.echo((table.roll_up(by) if isinstance(by, int) else table).to_json())
+    elif form == "csv":
+        click.echo(to_csv(table, by), nl=False)
+    elif form == "markdown":
+        click.echo(table.to_markdown(by=by), nl=False)
+    else:
+        from commonweight.overlap.layout import blocks
+
+        show(blocks(table, by))
+
+
+def folder_names(folders: tuple[str, ...]) -> list[str]:
+    """Name footprints after their folders: the last part, or as much of the path as tells them apart.
+
+    Args:
+        folders: As the user gave them.
+
+    Returns:
+        One name each.
+
+    Raises:
+        UsageError: If a folder is given twice.
+
+    Example:
+        >>> folder_names(("runs/a/films", "runs/b/films"))
+        ['a/films', 'b/films']
+    """
+    paths = [Path(folder).expanduser().resolve() for folder in folders]
+    twice = [folders[i] for i, path in enumerate(paths) if path in paths[:i]]
+    if twice:
+        raise UsageError(f"{twice[0]} is given twice; a footprint overlaps itself completely")
+    names = [path.name for path in paths]
+    for parts in range(2, max(len(path.parts) for path in paths) + 1):
+        clashes = {name for name, count in Counter(names).items() if count > 1}
+        if not clashes:
+            break
+        names = ["/".join(p.parts[-parts:]) if n in clashes else n for n, p in zip(names, paths, strict=True)]
+    return names

@@ -1,0 +1,70 @@
+"""From the words of the command line to the settings of a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from commonweight.nn.source import LoadOptions
+    from commonweight.studies.measure import MeasureOptions
+
+
+def note(sentence: str) -> None:
+    """Tell the user something beside the result.
+
+    Args:
+        sentence: Goes to stderr.
+    """
+    click.echo(sentence, err=True)
+
+
+def load_options(given: dict[str, Any]) -> LoadOptions:
+    """Collect how models are read.
+
+    Args:
+        given: The command's options.
+
+    Returns:
+        The settings.
+    """
+    from commonweight.nn.source import LoadOptions
+
+    checkpoint = given.get("checkpoint")
+    return LoadOptions(
+        checkpoint=checkpoint if isinstance(checkpoint, str) else None,
+        tokenizer=given["tokenizer"],
+        device=given["device"],
+        dtype=given["dtype"],
+        allow_pickle=given["allow_pickle"],
+        trust_remote_code=given["trust_remote_code"],
+        allow_missing_weights=given["allow_missing_weights"],
+    )
+
+
+def measure_options(given: dict[str, Any]) -> MeasureOptions:
+    """Collect how Fishers are measured.
+
+    Args:
+        given: The command's options.
+
+    Returns:
+        The settings.
+    """
+    from commonweight.studies.measure import MeasureOptions
+    from commonweight.studies.prepare import ColumnOptions
+
+    columns = ColumnOptions(given["text_column"], given["label_column"], given["input_column"], given["max_length"])
+    return MeasureOptions(
+        label_rule=given["label_rule"],
+        folds=given["folds"],
+        seed=given["seed"],
+        samples=given["samples"],
+        batch_size=given["batch_size"],
+        loss=given["loss"],
+        include=given["include"],
+        exclude=given["exclude"],
+        verify=not given["no_verify"],
+        columns=columns,
+    )

@@ -1,0 +1,52 @@
+"""``commonweight verify``: is every rule exact on this model, and which parameters take the slow route?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from commonweight.cli import settings
+from commonweight.cli.options import EXIT_CODES, Suggesting, checkpoint_option, model_options, row_options
+
+ROWS = 4
+
+
+@click.command("verify", epilog=EXIT_CODES)
+@click.argument("model")
+@click.option("--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set.")
+@row_options
+@checkpoint_option
+@model_options
+@click.option("--loss", type=Suggesting(["classification", "multilabel", "regression"]), help="Likelihood of a plain module.")
+@click.option(
+    "--format", "form", type=Suggesting(["table", "markdown"]), default="table", show_default=True, help="Form of the result."
+)
+def command(model: str, data: str, form: str, **given: Any) -> None:
+    """Compare every rule with single-example passes on a few rows.
+
+    Nothing is measured or written. A parameter whose rule disagrees is no failure: it would be measured one example at a
+    time, exactly.
+
+    \b
+    Example:
+      commonweight verify runs/films --data dev.tsv
+    """
+    from commonweight.data.table import open_table
+    from commonweight.footprint.fisher import verify
+    from commonweight.nn.source import load_model
+    from commonweight.studies.prepare import ColumnOptions, prepare
+    from commonweight.view.footprint import verification
+    from commonweight.view.terminal import show
+
+    table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
+    loaded = load_model(model, settings.load_options(given))
+    for sentence in loaded.notes:
+        settings.note(sentence)
+    columns = ColumnOptions(given["text_column"], given["label_column"], given["input_column"], given["max_length"])
+    batches = prepare(loaded, table, columns).batches.with_batch_size(min(ROWS, len(table)))
+    report = verify(loaded.model, next(iter(batches)), loss=given["loss"] or loaded.task)
+    if form == "markdown":
+        click.echo(report.to_markdown(), nl=False)
+    else:
+        show(verification(report))

@@ -1,0 +1,218 @@
+"""Rows become batches: of tokens for Hugging Face models, of float tensors for plain torch modules.
+
+Batches of tokens are ordered by fold and length, so that little is padded; ``source_row`` travels with every row, so
+the order changes nothing but speed. Batches of tensors are pairs, which cannot carry it, and keep the data's order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from commonweight.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from torch import Tensor
+
+IGNORED = -100
+"""The label Hugging Face losses leave out."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenised row."""
+
+    source_row: int
+    tokens: dict[str, list[int]]
+    """``input_ids`` and, where the model takes them, ``attention_mask`` and ``token_type_ids``; without padding."""
+
+    label: Any = None
+    """A class, a number or a list of numbers; None for a language model, whose labels are its own tokens."""
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.tokens["input_ids"])
+
+
+@dataclass(frozen=True)
+class TokenBatches:
+    """Batches of tokens, padded on the right to the longest row of each batch; iterable again and again."""
+
+    rows: Sequence[Encoded]
+    batch_size: int
+    pad_id: int | None
+    """Token id written into padding; None if the tokenizer has none, and then only equally long rows share a batch."""
+
+    fold_of: Callable[[int], int] | None = None
+    """The fold of a source row; given, no batch crosses a fold and folds come one after the other."""
+
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        fold_of = self.fold_of or (lambda _: 0)
+        ordered = sorted(self.rows, key=lambda row: (fold_of(row.source_row), -row.length, row.source_row))
+        object.__setattr__(self, "rows", ordered)
+
+    def __len__(self) -> int:
+        return len(self._spans())
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for start, stop in self._spans():
+            yield self._collate(self.rows[start:stop])
+
+    def with_batch_size(self, batch_size: int) -> TokenBatches:
+        """Cut the same rows into batches of another size.
+
+        Args:
+            batch_size: Rows per batch, at least 1.
+
+        Returns:
+            New batches.
+        """
+        return replace(self, batch_size=batch_size)
+
+    def _spans(self) -> list[tuple[int, int]]:
+        keys = [
+            (self.fold_of(row.source_row) if self.fold_of else 0, 0 if self.pad_id is not None else row.length)
+            for row in self.rows
+        ]
+        spans: list[tuple[int, int]] = []
+        for position, key in enumerate(keys):
+            start = spans[-1][0] if spans else 0
+            if not spans or keys[start] != key or position - start == self.batch_size:
+                spans.append((position, position + 1))
+            else:
+                spans[-1] = (start, position + 1)
+        return spans
+
+    def _collate(self, rows: Sequence[Encoded]) -> dict[str, Tensor]:
+        width = max(row.length for row in rows)
+        fill = {"input_ids": self.pad_id if self.pad_id is not None else 0}
+        batch = {
+            key: torch.tensor([row.tokens[key] + [fill.get(key, 0)] * (width - row.length) for row in rows])
+            for key in rows[0].tokens
+        }
+        if rows[0].label is None:
+            batch["labels"] = torch.tensor([row.tokens["input_ids"] + [IGNORED] * (width - row.length) for row in rows])
+        else:
+            batch["labels"] = torch.tensor([row.label for row in rows])
+        batch = {key: tensor.to(self.device) for key, tensor in batch.items()}
+        batch["source_row"] = torch.tensor([row.source_row for row in rows])
+        return batch
+
+
+@dataclass(frozen=True)
+class TensorBatches:
+    """Pairs of float inputs and targets, in the order of the data; iterable again and again."""
+
+    inputs: Tensor
+    targets: Tensor
+    batch_size: int
+    device: torch.device | str = "cpu"
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.inputs), self.batch_size):
+            stop = start + self.batch_size
+            yield self.inputs[start:stop].to(self.device), self.targets[start:stop].to(self.device)
+
+    def with_batch_size(self, batch_size: int) -> TensorBatches:
+        """Cut the same rows into batches of another size.
+
+        Args:
+            batch_size: Rows per batch, at least 1.
+
+        Returns:
+            New batches.
+        """
+        return replace(self, batch_size=batch_size)
+
+
+def encode(
+    tokenizer: Any,
+    rows: Sequence[tuple[str, ...]],
+    source_rows: Sequence[int],
+    labels: Sequence[Any] | None,
+    *,
+    accepts: Collection[str],
+    max_length: int | None = None,
+) -> tuple[list[Encoded], int]:
+    """Tokenise rows of text.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        rows: Per row one string, or two for a pair.
+        source_rows: Per row its number in the data set.
+        labels: Per row its label; None for a language model, which then needs two tokens at least.
+        accepts: Names of the arguments the model's ``forward`` takes; other outputs of the tokenizer are dropped.
+        max_length: Cut longer rows to this many tokens; None cuts nothing.
+
+    Returns:
+        The encoded rows, and how many of them were cut.
+
+    Raises:
+        UsageError: If a row has too few tokens to be measured; the message names it.
+    """
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    encoded = tokenizer(*columns, padding=False, verbose=False)
+    too_long = 0
+    if max_length is not None:
+        too_long = sum(len(ids) > max_length for ids in encoded["input_ids"])
+        if too_long:
+            encoded = tokenizer(*columns, padding=False, truncation=True, max_length=max_length, verbose=False)
+    keys = [key for key in ("input_ids", "attention_mask", "token_type_ids") if key in encoded and key in accepts]
+    found: list[Encoded] = []
+    for position, row in enumerate(source_rows):
+        tokens = {key: list(encoded[key][position]) for key in keys}
+        label = None if labels is None else labels[position]
+        least = 1 if labels is not None else 2
+        if len(tokens["input_ids"]) < least:
+            raise UsageError(
+                f"row {row} has {len(tokens['input_ids'])} tokens, expected at least {least}"
+                f"{' (a language model predicts every token but the first)' if least > 1 else ''}; remove the row"
+            )
+        found.append(Encoded(row, tokens, label))
+    return found, too_long
+
+
+def stack_inputs(columns: dict[str, list[Any]], source_rows: Sequence[int]) -> Tensor:
+    """Make one float tensor of numeric columns, or of one column of nested lists or arrays.
+
+    Args:
+        columns: Values by column name: several columns of numbers become features side by side; one column may hold
+            numbers, nested lists or arrays.
+        source_rows: Per row its number in the data set, for error messages.
+
+    Returns:
+        Float32, ``[rows, columns]`` or ``[rows, *shape of one value]``.
+
+    Raises:
+        UsageError: If the values of a column differ in shape, or several columns are not plain numbers.
+    """
+    stacked: list[Tensor] = []
+    for name, values in columns.items():
+        tensors = [torch.as_tensor(value, dtype=torch.float32) for value in values]
+        for row, tensor in zip(source_rows, tensors, strict=True):
+            if tensor.shape != tensors[0].shape:
+                raise UsageError(
+                    f"row {row} has shape {list(tensor.shape)} in column {name!r}, expected {list(tensors[0].shape)} like "
+                    "the first row; bring the values to one shape"
+                )
+        stacked.append(torch.stack(tensors))
+    if len(stacked) == 1:
+        only = stacked[0]
+        return only if only.dim() > 1 else only[:, None]
+    for name, tensor in zip(columns, stacked, strict=True):
+        if tensor.dim() > 1:
+            raise UsageError(
+                f"column {name!r} holds values of shape {list(tensor.shape[1:])}; several --input-column must each hold "
+                "plain numbers, or give one column of lists or images"
+            )
+    return torch.stack(stacked, dim=1)

@@ -1,0 +1,208 @@
+"""Which columns hold the text and the labels, and what the labels say in the model's own numbering."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from commonweight.data.suggest import among
+from commonweight.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from commonweight.data.table import Table
+
+LABEL_NAMES = ("label", "labels")
+TEXT_NAME = "text"
+
+
+def label_column(table: Table, asked: str | None = None) -> str:
+    """Find the column of labels.
+
+    Args:
+        table: The data.
+        asked: Its name, if the user gave one.
+
+    Returns:
+        The name; without ``asked`` it is ``label`` or ``labels``.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if asked is not None:
+        return _existing(table, asked, "--label-column")
+    found = [name for name in LABEL_NAMES if name in table.columns]
+    if len(found) != 1:
+        raise UsageError(
+            f"{table.name} has {'both' if found else 'neither'} 'label' {'and' if found else 'nor'} 'labels'; "
+            f"name the column with --label-column: {among('label', table.columns)}"
+        )
+    return found[0]
+
+
+def text_columns(table: Table, asked: Sequence[str] = (), *, label: str | None = None) -> tuple[str, ...]:
+    """Find the column of texts, or the two columns of a pair.
+
+    Args:
+        table: The data.
+        asked: Names, if the user gave them: one, or two for pairs.
+        label: The column of labels, which is not a text.
+
+    Returns:
+        One or two names; without ``asked`` the only column of strings, or the one called ``text``.
+
+    Raises:
+        UsageError: If a name does not exist, more than two are given, or the choice is not obvious.
+    """
+    if len(asked) > 2:
+        raise UsageError(f"--text-column may be given once, or twice for pairs; got {len(asked)}: {', '.join(asked)}")
+    if asked:
+        return tuple(_existing(table, name, "--text-column") for name in asked)
+    strings = [
+        name
+        for name, feature in table.rows.features.items()
+        if getattr(feature, "dtype", None) in {"string", "large_string"} and name != label
+    ]
+    if len(strings) == 1:
+        return (strings[0],)
+    if TEXT_NAME in strings:
+        return (TEXT_NAME,)
+    raise UsageError(
+        f"{table.name} has {len(strings)} columns of strings ({', '.join(map(repr, strings)) or 'none'}); name the text "
+        f"with --text-column: {among(TEXT_NAME, table.columns)}"
+    )
+
+
+def texts(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Read the texts.
+
+    Args:
+        table: The data.
+        columns: One name, or two for pairs.
+
+    Returns:
+        Per row one or two strings.
+
+    Raises:
+        UsageError: If a value is missing or not a string; the message names the row.
+    """
+    for name in columns:
+        for row, value in zip(table.source_rows, table.column(name), strict=True):
+            if not isinstance(value, str):
+                raise UsageError(
+                    f"row {row} of {table.name} has {_what(value)} in column {name!r}, expected a string; correct or "
+                    "remove the row, or name another column with --text-column"
+                )
+    return list(zip(*(table.column(name) for name in columns), strict=True))
+
+
+def class_labels(
+    table: Table, column: str, *, classes: int | None = None, label2id: Mapping[str, int] | None = None
+) -> list[int]:
+    """Read class labels in the model's numbering.
+
+    Whole numbers are taken as they are. Names, and numbers whose data set names them (``ClassLabel``), go through the
+    model's ``label2id`` when it knows them all: two data sets may number the same classes differently.
+
+    Args:
+        table: The data.
+        column: The column of labels.
+        classes: How many classes the model has; None checks only that no label is negative.
+        label2id: The model's class names and their numbers.
+
+    Returns:
+        One number per row, from 0 to ``classes - 1``.
+
+    Raises:
+        UsageError: If a label is missing, is no whole number, has an unknown name, or is out of range; the message
+            names the row.
+    """
+    values = table.column(column)
+    known = {name.casefold(): number for name, number in (label2id or {}).items()}
+    names = getattr(table.rows.features[column], "names", None)
+    if names and all(name.casefold() in known for name in names):
+        values = [value if value is None or value < 0 else names[value] for value in values]
+    labels: list[int] = []
+    for row, value in zip(table.source_rows, values, strict=True):
+        where = f"row {row} of {table.name} has {_what(value)} in column {column!r}"
+        if isinstance(value, str) and value.casefold() in known:
+            labels.append(known[value.casefold()])
+            continue
+        if isinstance(value, str) and not value.strip().isdigit():
+            raise UsageError(
+                f"{where}; the model's classes are {', '.join(map(repr, label2id or {})) or 'not named'}. Write numbers "
+                "into the column, or set label2id in the model's config.json"
+            )
+        number = _number(value)
+        if math.isnan(number):
+            raise UsageError(f"{where}, expected a class; correct or remove the row")
+        if number != int(number):
+            raise UsageError(f"{where}, expected a whole number; for regression use a model whose problem_type says so")
+        if number < 0 or (classes is not None and number >= classes):
+            allowed = f"0..{classes - 1}" if classes is not None else "0 or above"
+            hidden = "; -1 often marks a split whose labels are withheld: choose another --split" if number == -1 else ""
+            raise UsageError(f"{where}, expected a class in {allowed}{hidden}")
+        labels.append(int(number))
+    return labels
+
+
+def numbers(table: Table, column: str) -> list[Any]:
+    """Read a column of numbers, of nested lists of numbers, or of images.
+
+    Args:
+        table: The data.
+        column: Its name.
+
+    Returns:
+        One value per row; an image becomes an array ``[1 or 3, height, width]`` from 0 to 1.
+
+    Raises:
+        UsageError: If a value is missing, not a number, or not finite; the message names the row.
+    """
+    import datasets
+
+    values = table.column(column)
+    is_image = isinstance(table.rows.features[column], datasets.Image)
+    for row, value in zip(table.source_rows, values, strict=True):
+        bad = _what(value) if is_image and value is None else None if is_image else _first_bad(value)
+        if bad is not None:
+            raise UsageError(
+                f"row {row} of {table.name} has {bad} in column {column!r}, expected finite numbers; correct or remove "
+                "the row"
+            )
+    return [_pixels(value) for value in values] if is_image else values
+
+
+def _pixels(image: Any) -> Any:
+    import numpy as np
+
+    grey = image.mode in {"1", "L"}
+    pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float32) / 255
+    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def _first_bad(value: Any) -> str | None:
+    if isinstance(value, list | tuple):
+        return next((bad for part in value if (bad := _first_bad(part)) is not None), None)
+    return None if not isinstance(value, str) and math.isfinite(_number(value)) else _what(value)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _what(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}…"
+
+
+def _existing(table: Table, name: str, option: str) -> str:
+    if name not in table.columns:
+        raise UsageError(f"{option} {name!r} is no column of {table.name}; {among(name, table.columns)}")
+    return name

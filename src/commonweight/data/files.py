@@ -1,0 +1,60 @@
+"""Read one file of rows: TSV, CSV, JSONL or Parquet.
+
+TSV is read without quoting: a tab ends a field, a line ends a row, and a quotation mark is a character like any other
+(GLUE's files have stray ones). CSV follows the usual quoting. Only an empty field is missing: ``NA`` and ``null`` are text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from commonweight.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE_FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
+LARGEST_BLOCK = 1 << 30
+"""Column types are inferred from the first block of a text file, so a block is the whole file up to this many bytes."""
+
+
+def read_file(path: Path) -> Any:
+    """Read a file into a ``datasets.Dataset`` held in memory.
+
+    Args:
+        path: The file; its suffix tells the format.
+
+    Returns:
+        The rows, in the order of the file.
+
+    Raises:
+        UsageError: If the suffix is unknown or the file does not parse.
+    """
+    import datasets
+    import pyarrow as pa
+    from datasets.table import InMemoryTable
+
+    suffix = path.suffix.lower()
+    if suffix not in FILE_FORMATS:
+        raise UsageError(f"cannot tell the format of {path}; the name must end in {', '.join(FILE_FORMATS)}")
+    try:
+        return datasets.Dataset(InMemoryTable(_read_arrow(path, suffix)))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise UsageError(f"{path} is not a readable {suffix[1:].upper()} file: {error}") from error
+
+
+def _read_arrow(path: Path, suffix: str) -> Any:
+    from pyarrow import csv, json, parquet
+
+    if suffix == ".parquet":
+        return parquet.read_table(path)
+    block = min(max(path.stat().st_size + 1, 1 << 20), LARGEST_BLOCK)
+    if suffix == ".jsonl":
+        return json.read_json(path, read_options=json.ReadOptions(block_size=block))
+    quoting = {"delimiter": "\t", "quote_char": False} if suffix == ".tsv" else {"newlines_in_values": True}
+    return csv.read_csv(
+        path,
+        read_options=csv.ReadOptions(block_size=block),
+        parse_options=csv.ParseOptions(**quoting),
+        convert_options=csv.ConvertOptions(null_values=[""], strings_can_be_null=True),
+    )

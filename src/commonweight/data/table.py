@@ -1,0 +1,225 @@
+"""Open a data set: a file, a ``save_to_disk`` folder, or a Hugging Face id, with an identity that can be recorded.
+
+Every row keeps its number in the data set, its *source row*: folds and random labels are keyed by it, so that choosing
+fewer rows or another order changes no row's part in the measurement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commonweight.data.files import FILE_FORMATS, read_file
+from commonweight.data.suggest import among
+from commonweight.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^@\s]+))?(?:@(?P<revision>[^\s]+))?")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a data set and where they come from."""
+
+    name: str
+    """A short name: the file's stem, the folder's or the data set's last name."""
+
+    rows: Any
+    """The chosen rows, a ``datasets.Dataset``."""
+
+    source_rows: Sequence[int]
+    """Each row's number in the whole data set, ascending."""
+
+    identity: dict[str, Any]
+    """Where the rows come from and which they are: plain JSON values, equal exactly if the data are."""
+
+    def __len__(self) -> int:
+        return len(self.source_rows)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(self.rows.column_names)
+
+    def column(self, name: str) -> list[Any]:
+        """Read one column.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            One value per row.
+
+        Raises:
+            UsageError: If there is no such column.
+        """
+        if name not in self.columns:
+            raise UsageError(f"no column {name!r} in {self.name}; {among(name, self.columns)}")
+        return list(self.rows[name])
+
+
+def open_table(data: str, *, split: str | None = None, examples: int | None = None, seed: int = 0) -> Table:
+    """Open a data set and choose its rows.
+
+    Args:
+        data: A TSV, CSV, JSONL or Parquet file, a ``save_to_disk`` folder, or a Hugging Face id ``org/name``, with
+            ``:config`` and ``@revision`` if wanted.
+        split: Which split, where the data set has several.
+        examples: Take this many rows, chosen by the seed; None takes all. A larger choice contains every smaller one.
+        seed: Names the choice.
+
+    Returns:
+        The rows with their source rows and identity.
+
+    Raises:
+        UsageError: If the data cannot be found or read, the split is missing or unknown, there are no rows, or fewer
+            rows than asked for.
+    """
+    path = Path(data).expanduser()
+    if path.is_file():
+        rows, identity = _from_file(path, split)
+    elif path.is_dir():
+        rows, identity = _from_folder(path, split)
+    elif _looks_like_a_path(data):
+        raise UsageError(f"no file or folder {data!r}; give an existing one or a Hugging Face id such as 'org/name'")
+    else:
+        rows, identity = _from_hub(data, split)
+    total = len(rows)
+    if total == 0:
+        raise UsageError(f"{data} has no rows; an overlap needs at least one example")
+    chosen: Sequence[int] = range(total)
+    selection: Any = "all"
+    if examples is not None:
+        if not 1 <= examples <= total:
+            raise UsageError(f"--examples must lie in 1..{total}, the rows of {data}; got {examples}")
+        chosen = choose_rows(total, examples, seed)
+        rows = rows.select(chosen)
+        selection = {"seed": seed, "rows": chosen}
+    identity |= {"rows_in_all": total, "rows_used": len(chosen), "selection": selection}
+    return Table(table_name(data), rows, chosen, identity)
+
+
+def choose_rows(total: int, count: int, seed: int) -> list[int]:
+    """Choose rows by the smallest keyed hashes: the same on every machine, and nested for growing counts.
+
+    Args:
+        total: How many rows there are.
+        count: How many to take, at most ``total``.
+        seed: Names the choice.
+
+    Returns:
+        Row numbers, ascending.
+
+    Example:
+        >>> choose_rows(10, 3, seed=0), choose_rows(10, 4, seed=0)
+        ([3, 5, 9], [3, 5, 7, 9])
+    """
+
+    def key(row: int) -> bytes:
+        return hashlib.blake2b(f"commonweight examples {seed} {row}".encode(), digest_size=8).digest()
+
+    return sorted(sorted(range(total), key=key)[:count])
+
+
+def table_name(data: str) -> str:
+    """Name a data set for tables.
+
+    Args:
+        data: As for :func:`open_table`.
+
+    Returns:
+        The file's stem, the folder's name, or the last part of the id.
+
+    Example:
+        >>> table_name("films.tsv"), table_name("org/reviews:small@v1.0")
+        ('films', 'reviews')
+    """
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return path.resolve().name
+    if path.suffix.lower() in FILE_FORMATS:
+        return path.stem
+    match = HUB_ID.fullmatch(data)
+    return (match["id"] if match else data).rpartition("/")[2]
+
+
+def _from_file(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
+    if split is not None:
+        raise UsageError(f"{path} is one file and has no splits; leave --split {split!r} out")
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return read_file(path), {"source": "file", "path": str(path), "sha256": sha256}
+
+
+def _from_folder(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
+    import datasets
+
+    if not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file():
+        raise UsageError(
+            f"{path} is a folder but not a saved data set (no state.json or dataset_dict.json); give a folder written "
+            f"by Dataset.save_to_disk, or a file ending in {', '.join(FILE_FORMATS)}"
+        )
+    try:
+        found = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"the saved data set in {path} cannot be read: {error}") from error
+    if isinstance(found, datasets.DatasetDict):
+        split = _pick_split(str(path), split, list(found))
+        rows = found[split]
+    else:
+        if split is not None:
+            raise UsageError(f"{path} holds a single split; leave --split {split!r} out")
+        rows = found
+    digest = hashlib.sha256()
+    for arrow in sorted((path / split if split else path).glob("*.arrow")):
+        with arrow.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return rows, {"source": "folder", "path": str(path), "split": split, "sha256": digest.hexdigest()}
+
+
+def _from_hub(data: str, split: str | None) -> tuple[Any, dict[str, Any]]:
+    import datasets
+
+    match = HUB_ID.fullmatch(data)
+    if match is None:
+        raise UsageError(f"{data!r} is neither an existing file or folder nor an id of the form org/name:config@revision")
+    name, config, revision = match["id"], match["config"], match["revision"]
+    try:
+        split = _pick_split(data, split, datasets.get_dataset_split_names(name, config, revision=revision))
+        rows = datasets.load_dataset(name, config, split=split, revision=revision)
+    except UsageError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"{data!r} is no local file or folder, and as a Hugging Face data set it could not be loaded: {error}. "
+            "Check the spelling and the network, or give a file"
+        ) from error
+    commits = {found[1] for url in rows.info.download_checksums or {} if (found := re.search(r"@([0-9a-f]{40})", url))}
+    return rows, {
+        "source": "hub",
+        "id": name,
+        "config": rows.info.config_name,
+        "revision": revision,
+        "commit": commits.pop() if len(commits) == 1 else None,
+        "split": split,
+        "fingerprint": rows._fingerprint,
+    }
+
+
+def _pick_split(data: str, split: str | None, splits: list[str]) -> str:
+    if split is None:
+        if len(splits) == 1:
+            return splits[0]
+        raise UsageError(f"{data} has the splits {', '.join(splits)}; choose one with --split")
+    if split not in splits:
+        raise UsageError(f"no split {split!r} in {data}; {among(split, splits)}")
+    return split
+
+
+def _looks_like_a_path(data: str) -> bool:
+    return data.startswith((".", "/", "~")) or data.count("/") > 1 or Path(data).suffix.lower() in FILE_FORMATS

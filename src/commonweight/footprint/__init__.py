@@ -1,0 +1,1 @@
+"""Footprints: where a network keeps one piece of knowledge, and how they are measured and stored."""

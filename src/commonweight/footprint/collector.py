@@ -1,0 +1,264 @@
+"""Collects the diagonal Fisher batch by batch: ``update`` adds, ``take`` hands over the sums."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from commonweight.errors import MeasurementError, UsageError
+from commonweight.footprint.batch import Batch
+from commonweight.footprint.capture import Capture, find_sites
+from commonweight.footprint.contribution import new_total
+from commonweight.footprint.footprint import Spread, is_under, layer_of
+from commonweight.footprint.guard import check_measurable, untouched
+from commonweight.footprint.likelihood import (
+    LABEL_RULES,
+    CustomLoss,
+    LabelRule,
+    LossFunction,
+    choose_likelihood,
+)
+from commonweight.footprint.routes import CENSUS, Problem, Route, unverified_routes, verified_routes
+
+Patterns = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over ``count`` examples: they add over batches, folds and processes."""
+
+    count: int
+    tensors: dict[str, Tensor]
+    spread: dict[str, Spread]
+
+
+class FisherCollector:
+    """Adds up squared per-example gradients; use as a context manager, the model is frozen inside.
+
+    The arguments are those of :func:`commonweight.fisher`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        label_rule: LabelRule = "data",
+        loss: str | LossFunction | CustomLoss | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
+        seed: int = 0,
+        samples: int = 1,
+        verify: bool = True,
+    ) -> None:
+        if label_rule not in LABEL_RULES:
+            raise UsageError(f"label_rule must be one of {', '.join(LABEL_RULES)}, got {label_rule!r}")
+        if samples < 1:
+            raise UsageError(f"samples must be at least 1, got {samples}")
+        self.model = check_measurable(model)
+        self.parameters = choose_parameters(self.model, include, exclude)
+        self.routes: dict[str, Route] = {}
+        self.used: set[str] = set()
+        self.problem: Problem | None = None
+        self._label_rule = label_rule
+        self._loss = loss
+        self._seed = seed
+        self._samples = samples
+        self.verify = verify
+        self._waiting: list[Batch] = []
+        self._guard = untouched(self.model)
+        self._device = next(iter(self.parameters.values())).device
+        self._capture: Capture | None = None
+        self._totals: dict[str, Tensor] = {}
+        self._count = 0
+        self._spread: dict[str, Spread] = {}
+
+    def __enter__(self) -> Self:
+        self._guard.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._guard.__exit__(kind, error, tb)
+
+    def choose_routes(self, batches: Sequence[Batch]) -> dict[str, Route]:
+        """Decide, on real rows, which route covers which parameter.
+
+        Args:
+            batches: The rows.
+
+        Returns:
+            Parameter name -> route.
+        """
+        batches = [batch.to(self._device) for batch in batches]
+        with torch.enable_grad():
+            problem = Problem(
+                self.model,
+                self.parameters,
+                choose_likelihood(self._loss, self.model, batches[0]),
+                self._label_rule,
+                self._seed,
+                self._samples,
+                alone=self.verify,
+            )
+            if self.verify:
+                self.routes, self.problem = verified_routes(problem, batches)
+            else:
+                self.routes, self.problem = unverified_routes(problem), problem
+        return self.routes
+
+    def update(self, batch: Batch) -> None:
+        """Add one batch; the first ones wait until there are enough rows to choose routes on.
+
+        Args:
+            batch: The batch.
+        """
+        if self.problem is not None:
+            self._measure(self.problem, batch)
+            return
+        self._waiting.append(batch)
+        if not self.verify or sum(held.size for held in self._waiting) >= CENSUS:
+            self._start()
+
+    def take(self) -> Sums:
+        """Hand over what was added since the last call, and start again from zero.
+
+        Returns:
+            The sums.
+        """
+        if self._waiting:
+            self._start()
+        sums = Sums(self._count, self._totals, self._spread)
+        self._count, self._totals, self._spread = 0, {}, {}
+        self._capture = None
+        return sums
+
+    def _names(self, route: str) -> list[str]:
+        return [name for name, found in self.routes.items() if found.route == route]
+
+    def _start(self) -> None:
+        self.choose_routes(self._waiting)
+        waiting, self._waiting = self._waiting, []
+        for batch in waiting:
+            self.update(batch)
+
+    def _measure(self, problem: Problem, batch: Batch) -> None:
+        batch = batch.to(self._device)
+        if not self._totals:
+            self._totals = {name: new_total(parameter) for name, parameter in self.parameters.items()}
+        traces: dict[str, Tensor] = {}
+        generic, ruled, dormant = (self._names(route) for route in ("generic", "rule", "dormant"))
+        with torch.enable_grad():
+            if ruled:
+                traces, moved = self._measure_by_rule(problem, batch, ruled, dormant)
+                for name, reason in moved.items():
+                    self.routes[name] = Route("generic", self.routes[name].rule, reason=reason)
+                generic += moved
+            else:
+                generic += dormant
+            if generic:
+                traces |= self._measure_one_by_one(problem, batch, generic)
+        self._count += batch.size
+        self._add_traces(traces, batch)
+
+    def _measure_by_rule(
+        self, problem: Problem, batch: Batch, ruled: list[str], dormant: list[str]
+    ) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Measure by hooks; name the parameters that woke up or were refused, none of which was added."""
+        if self._capture is None:
+            sites = find_sites(self.model, ruled, hopeful=self.verify)
+            self._capture = Capture(sites, self._totals, shared=problem.shared, folded=self.verify)
+            self._capture.learning = not self.verify
+        watched = {name: self.parameters[name] for name in dormant}
+        with self._capture as capture:
+            try:
+                for parameter in watched.values():
+                    parameter.requires_grad_(True)
+                capture.begin(batch.size)
+                for vector, last in problem.passes(batch):
+                    capture.backward(vector, last=last)
+                woke = [name for name, parameter in watched.items() if parameter.grad is not None]
+            finally:
+                for parameter in watched.values():
+                    parameter.requires_grad_(False)
+                    parameter.grad = None
+        self.used |= capture.fired
+        moved = {name: "first used by a later batch than the rows looked at" for name in woke} | capture.refused
+        if capture.refused:
+            self._capture = None
+        return dict(capture.traces), moved
+
+    def _measure_one_by_one(self, problem: Problem, batch: Batch, names: list[str]) -> dict[str, Tensor]:
+        traces = {name: torch.zeros(batch.size, dtype=torch.float64, device=self._device) for name in names}
+        for i in range(batch.size):
+            for gradients in problem.single_gradients(batch.select([i]), names):
+                for name, gradient in gradients.items():
+                    total = self._totals[name]
+                    gradient = gradient.to(total.dtype)
+                    total.addcmul_(gradient, gradient)
+                    traces[name][i] += gradient.square().sum(dtype=torch.float64)
+                    self.used.add(name)
+        return traces
+
+    def _add_traces(self, traces: dict[str, Tensor], batch: Batch) -> None:
+        if not traces:
+            self._spread.setdefault("", Spread(0.0, 0.0))
+            return
+        names = list(traces)
+        table = torch.stack([traces[name].to(self._device) for name in names]).double()
+        if not table.isfinite().all():
+            which, row = (~table.isfinite()).nonzero()[0].tolist()
+            raise MeasurementError(
+                f"the gradient of {names[which]} is not finite for example {batch.source_rows[row]}: "
+                "check the weights and this example, or measure in float32"
+            )
+        by_layer: dict[str, Tensor] = {"": table.sum(0)}
+        for name, values in zip(names, table, strict=True):
+            layer = layer_of(name)
+            by_layer[layer] = by_layer[layer] + values if layer in by_layer else values
+        sums = torch.stack(list(by_layer.values())).cpu()
+        totals, squares = sums.sum(1).tolist(), sums.square().sum(1).tolist()
+        for layer, total, square in zip(by_layer, totals, squares, strict=True):
+            self._spread[layer] = self._spread.get(layer, Spread(0.0, 0.0)) + Spread(total, square)
+
+
+def choose_parameters(model: nn.Module, include: Patterns, exclude: Patterns) -> dict[str, nn.Parameter]:
+    """Select the parameters to measure: those that require a gradient, and match the patterns.
+
+    Args:
+        model: The model.
+        include: Module paths or shell patterns (``*.weight``); None for all.
+        exclude: The same, taken away.
+
+    Returns:
+        Name -> parameter; a tied parameter appears once, under its first name.
+
+    Raises:
+        UsageError: If a pattern matches nothing or nothing is left.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise UsageError("no parameter of the model requires a gradient: unfreeze those that are to be measured")
+    chosen = set(trainable) if include is None else _matching(trainable, include, "include")
+    if exclude is not None:
+        chosen -= _matching(trainable, exclude, "exclude")
+    if not chosen:
+        raise UsageError("include and exclude leave no parameter to measure")
+    return {name: p for name, p in trainable.items() if name in chosen}
+
+
+def _matching(parameters: dict[str, nn.Parameter], patterns: str | Sequence[str], argument: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        here = {name for name in parameters if fnmatch.fnmatchcase(name, pattern) or is_under(name, pattern)}
+        if not here:
+            names = list(parameters)
+            raise UsageError(
+                f"{argument}: {pattern!r} matches no trainable parameter; names look like {', '.join(names[:3])}"
+            )
+        found |= here
+    return found

@@ -1,0 +1,362 @@
+"""The diagonal Fisher of a model on data: exact per example, at about the price of one ordinary backward pass."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from commonweight import __version__
+from commonweight.errors import UsageError
+from commonweight.footprint import files
+from commonweight.footprint.batch import Batch, map_tensors, read_batch
+from commonweight.footprint.collector import FisherCollector, Patterns, Sums
+from commonweight.footprint.folds import FOLD_MAP, FoldSorted, fold_of, keyed
+from commonweight.footprint.footprint import Fold, Footprint, Spread
+from commonweight.footprint.likelihood import CustomLoss, LabelRule, LossFunction
+from commonweight.footprint.routes import ROWS, TOLERANCE, Route, Verification, least_accurate
+
+WEIGHT_SAMPLE = 1024
+"""Entries kept of each weight matrix, from which a common start is recognised."""
+
+
+def fisher(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    label_rule: LabelRule = "data",
+    loss: str | LossFunction | CustomLoss | None = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    folds: int = 1,
+    seed: int = 0,
+    samples: int = 1,
+    verify: bool = True,
+    progress: bool = False,
+    folder: str | Path | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Footprint:
+    r"""Measure the diagonal Fisher of a model on data.
+
+    For every weight w, the mean over examples of the squared per-example gradient of the log-likelihood,
+
+    .. math:: F_w = \frac1N \sum_{i=1}^N \mathbb E_{y}\Bigl[\Bigl(\frac{\partial \log p(y \mid x_i)}{\partial w}\Bigr)^2\Bigr],
+
+    with the labels y given by ``label_rule``. The example is the unit, always: a text is one example however many
+    tokens it has, and its tokens' log-likelihoods are summed before they are differentiated and squared. The result
+    is that of a loop with batch size 1, whatever the batch size, order or padding.
+
+    Source: Kirkpatrick et al. (2017), https://arxiv.org/abs/1612.00796; on the empirical Fisher (``label_rule="data"``)
+    and why it is another quantity, Kunstner et al. (2019), https://arxiv.org/abs/1905.12558.
+
+    Args:
+        model: Any module. Parameters that require a gradient are measured; it is run in eval mode and comes back as
+            it was.
+        batches: Mappings, called as ``model(**batch)`` with ``labels`` (and optionally ``source_row``, see ``folds``),
+            or pairs ``(inputs, targets)``.
+        label_rule: ``data``: the labels given (empirical Fisher); ``model``: the exact expectation over the model's
+            own distribution, one backward pass per class; ``sampled``: draws from it, keyed by seed and source row.
+        loss: ``classification``, ``multilabel``, ``regression`` (unit variance), ``causal_lm``, ``token``, ``seq2seq``;
+            or a callable ``(outputs, batch) -> [batch]``, the per-example negative log-likelihood in nats, or a
+            :class:`CustomLoss`. None: inferred where a Hugging Face class or integer targets leave no doubt.
+        include: Module paths or shell patterns of parameters to measure; None for all.
+        exclude: The same, left out.
+        folds: Number of disjoint parts of the examples, kept apart beside the whole; the fold of an example is a hash
+            of its ``source_row`` (its running number where none is given).
+        seed: Seed of the draws of ``sampled``.
+        samples: Draws per example of ``sampled``.
+        verify: Compare every rule with single-example passes on a few rows first; a parameter that disagrees is
+            measured one example at a time. Without it layer types alone decide.
+        progress: Show a progress bar on stderr.
+        folder: Write the footprint here as it is measured and read it back lazily; with folds only two copies of the
+            parameters are then in memory.
+        metadata: Plain JSON values to record, such as the identity of the model and the data.
+
+    Returns:
+        A footprint of kind ``fisher``, with one float32 tensor per parameter (float64 for float64 models).
+
+    Raises:
+        UsageError: If an argument is wrong, the loader is empty, or the loss cannot be inferred.
+        MeasurementError: If the model stays random, mixes examples, or gives numbers that are not finite.
+
+    Example:
+        >>> import torch, commonweight
+        >>> model = torch.nn.Linear(2, 3, bias=False)
+        >>> x, y = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([0, 2])
+        >>> footprint = commonweight.fisher(model, [(x, y)])
+        >>> one = torch.autograd.functional.jacobian(
+        ...     lambda w: torch.nn.functional.cross_entropy(x @ w.T, y, reduction="none"), model.weight)
+        >>> torch.allclose(footprint["weight"], one.square().mean(0))
+        True
+    """
+    if folds < 1:
+        raise UsageError(f"folds must be at least 1, got {folds}")
+    collector = FisherCollector(
+        model,
+        label_rule=label_rule,
+        loss=loss,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        samples=samples,
+        verify=verify,
+    )
+    writer = None if folder is None else files.FolderWriter(folder)
+    stream = tqdm(batches, desc="fisher", unit="batch", disable=not progress, file=sys.stderr)
+    if writer is None:
+        with collector:
+            return _measure(collector, stream, folds, metadata or {}, None)
+    with writer, collector:
+        footprint = _measure(collector, stream, folds, metadata or {}, writer)
+        writer.commit(footprint.record())
+    return Footprint.load(writer.folder)
+
+
+def verify(
+    model: nn.Module,
+    batch: Any,
+    *,
+    label_rule: LabelRule = "data",
+    loss: str | LossFunction | CustomLoss | None = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    seed: int = 0,
+) -> Verification:
+    """Compare every rule with single-example passes on a few rows of a batch.
+
+    Args:
+        model: Any module.
+        batch: One batch, as for :func:`fisher`; more than one example is needed to see rules that mix examples.
+        label_rule: As for :func:`fisher`.
+        loss: As for :func:`fisher`.
+        include: As for :func:`fisher`.
+        exclude: As for :func:`fisher`.
+        seed: As for :func:`fisher`.
+
+    Returns:
+        The largest error, and which route covers which parameter.
+
+    Example:
+        >>> import torch, commonweight
+        >>> report = commonweight.verify(torch.nn.Linear(2, 3), (torch.eye(2), torch.tensor([0, 2])))
+        >>> report.largest_error < 1e-3, report.routes["weight"].rule
+        (True, 'linear_weight')
+    """
+    collector = FisherCollector(
+        model, label_rule=label_rule, loss=loss, include=include, exclude=exclude, seed=seed, verify=True
+    )
+    with collector:
+        read = read_batch(batch, 0)
+        routes = collector.choose_routes([read])
+        dtype = least_accurate(collector.parameters.values())
+        return Verification(routes, min(read.size, ROWS), TOLERANCE[dtype])
+
+
+def _measure(
+    collector: FisherCollector,
+    batches: Iterable[Any],
+    folds: int,
+    metadata: Mapping[str, Any],
+    writer: files.FolderWriter | None,
+) -> Footprint:
+    whole: Sums | None = None
+    parts: list[Fold] = []
+    fold_counts = []
+    for fold, stream in enumerate(_by_fold(batches, folds)):
+        for batch in stream:
+            collector.update(batch)
+        sums = collector.take()
+        if folds == 1:
+            whole = sums
+            break
+        if not sums.count:
+            raise UsageError(f"fold {fold} of {folds} holds no example: use fewer folds or more examples")
+        fold_counts.append(sums.count)
+        whole = _added(whole, sums)
+        mean = _mean(sums)
+        if writer is None:
+            parts.append(Fold(sums.count, mean))
+        else:
+            writer.add(files.fold_group(fold), mean)
+            parts.append(Fold(sums.count, {}))
+    if whole is None or not whole.count:
+        raise UsageError("there is no example to measure: the loader yielded no batch")
+    tensors = _mean(whole)
+    sample, scale = _weight_sample(collector.parameters)
+    if writer is not None:
+        writer.add(files.MAIN_GROUP, tensors)
+        writer.add(files.WEIGHTS_GROUP, sample)
+    return Footprint(
+        kind="fisher",
+        tensors=tensors,
+        count=whole.count,
+        metadata={**_describe(collector, folds), "weight_sample_scale": scale, **metadata},
+        spread=whole.spread,
+        folds=tuple(parts),
+        weight_sample=sample,
+    )
+
+
+def _by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
+    """Give one stream of batches per fold; batches that mix folds are held in memory and dealt out."""
+    sorted_already = isinstance(getattr(batches, "iterable", batches), FoldSorted)
+    read = _read(batches)
+    if folds == 1:
+        yield read
+        return
+    if sorted_already:
+        yield from _sorted_folds(read, folds)
+        return
+    dealt: list[list[Batch]] = [[] for _ in range(folds)]
+    largest = 1
+    for batch in read:
+        largest = max(largest, batch.size)
+        for fold in range(folds):
+            rows = [i for i, row in enumerate(batch.source_rows) if fold_of(row, folds) == fold]
+            if rows:
+                dealt[fold].append(batch.select(rows))
+    for held in dealt:
+        yield _joined(held, largest)
+        held.clear()
+
+
+def _read(batches: Iterable[Any]) -> Iterator[Batch]:
+    first_row = 0
+    for raw in batches:
+        batch = read_batch(raw, first_row)
+        first_row += batch.size
+        yield batch
+
+
+def _sorted_folds(batches: Iterator[Batch], folds: int) -> Iterator[Iterator[Batch]]:
+    waiting: list[Batch] = []
+
+    def stream(fold: int) -> Iterator[Batch]:
+        while batch := (waiting.pop() if waiting else next(batches, None)):
+            here = {fold_of(row, folds) for row in batch.source_rows}
+            if min(here) > fold and len(here) == 1:
+                waiting.append(batch)
+                return
+            if here != {fold}:
+                raise UsageError(
+                    f"FoldSorted batches must come fold by fold, each within one fold: got folds {sorted(here)} "
+                    f"while fold {fold} was measured"
+                )
+            yield batch
+
+    for fold in range(folds):
+        yield stream(fold)
+
+
+def _joined(batches: list[Batch], size: int) -> Iterator[Batch]:
+    """Join small batches of equal shapes up to a batch size, so that folds cost no speed."""
+    held: list[Batch] = []
+    for batch in batches:
+        if held and (sum(b.size for b in held) + batch.size > size or _shapes(held[0]) != _shapes(batch)):
+            yield _join(held)
+            held = []
+        held.append(batch)
+    if held:
+        yield _join(held)
+
+
+def _shapes(batch: Batch) -> list[Any]:
+    shapes: list[Any] = [] if batch.labels is None else [batch.labels.shape[1:]]
+    has_rows: list[bool] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        rowwise = tensor.dim() > 0 and tensor.shape[0] == batch.size
+        has_rows.append(rowwise)
+        shapes.append(tensor.shape[1:])
+        return tensor
+
+    map_tensors(batch.inputs, note)
+    # A tensor shared by the whole batch cannot be joined; two such batches never count as equal.
+    return shapes if all(has_rows) else [object()]
+
+
+def _join(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    columns: list[list[Tensor]] = []
+    for batch in batches:
+        tensors: list[Tensor] = []
+        map_tensors(batch.inputs, lambda tensor, into=tensors: (into.append(tensor), tensor)[1])  # type: ignore[misc]
+        columns.append(tensors)
+    joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
+    first = batches[0]
+    return Batch(
+        map_tensors(first.inputs, lambda _: next(joined)),
+        None if first.labels is None else torch.cat([b.labels for b in batches if b.labels is not None]),
+        tuple(row for b in batches for row in b.source_rows),
+        first.is_mapping,
+    )
+
+
+def _added(whole: Sums | None, sums: Sums) -> Sums:
+    if whole is None:
+        return Sums(sums.count, {name: tensor.clone() for name, tensor in sums.tensors.items()}, dict(sums.spread))
+    for name, tensor in sums.tensors.items():
+        whole.tensors[name].add_(tensor)
+    spread = {
+        layer: whole.spread.get(layer, Spread(0.0, 0.0)) + sums.spread.get(layer, Spread(0.0, 0.0))
+        for layer in {**whole.spread, **sums.spread}
+    }
+    return Sums(whole.count + sums.count, whole.tensors, spread)
+
+
+def _mean(sums: Sums) -> dict[str, Tensor]:
+    tensors = {}
+    for name in list(sums.tensors):
+        tensors[name] = sums.tensors.pop(name).div_(sums.count).contiguous()
+    return tensors
+
+
+def _weight_sample(parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    sample, scale = {}, {}
+    for name, parameter in parameters.items():
+        if parameter.dim() < 2 or not parameter.numel():
+            continue
+        flat = parameter.detach().reshape(-1)
+        if flat.numel() > WEIGHT_SAMPLE:
+            generator = torch.Generator().manual_seed(keyed(*parameter.shape))
+            places = torch.randint(flat.numel(), (WEIGHT_SAMPLE,), generator=generator)
+            flat = flat[places.to(flat.device)]
+        sample[name] = flat.float().cpu().clone()
+        scale[name] = parameter.numel() / flat.numel()
+    return sample, scale
+
+
+def _describe(collector: FisherCollector, folds: int) -> dict[str, Any]:
+    problem = collector.problem
+    if problem is None:
+        raise UsageError("there is no example to measure: the loader yielded no batch")
+    routes: Mapping[str, Route] = collector.routes
+    generic = {name: route.reason for name, route in routes.items() if route.route == "generic"}
+    errors = [route.error for route in routes.values() if route.route == "rule" and route.error == route.error]
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "commonweight": __version__}
+    if "transformers" in sys.modules:
+        versions["transformers"] = sys.modules["transformers"].__version__
+    return {
+        "label_rule": problem.label_rule,
+        "loss": problem.likelihood.name,
+        "seed": problem.seed,
+        "samples": problem.samples if problem.label_rule == "sampled" else None,
+        "folds": {"count": folds, "map": FOLD_MAP},
+        "verified": {"largest_error": max(errors, default=None)} if collector.verify else None,
+        "generic": generic,
+        "unused": [name for name in routes if name not in collector.used],
+        "model": {
+            "class": type(collector.model).__name__,
+            "parameters": sum(parameter.numel() for parameter in collector.parameters.values()),
+            "dtypes": sorted({str(parameter.dtype) for parameter in collector.parameters.values()}),
+        },
+        "versions": versions,
+    }
+

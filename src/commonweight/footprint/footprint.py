@@ -1,0 +1,250 @@
+"""A footprint: where a network keeps one piece of knowledge, one tensor per parameter.
+
+Frozen and plain: a mapping from parameter name to tensor, the number of examples behind it, and the metadata that
+say how it came about. Where the tensors live, in memory or on disk, is the business of the mapping.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from commonweight.errors import UsageError
+from commonweight.footprint import files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+Kind = Literal["fisher", "supermask", "activity"]
+KINDS: tuple[Kind, ...] = ("fisher", "supermask", "activity")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a layer's Fisher trace is spread over the examples: ``Σ t`` and ``Σ t²``, ``t`` an example's own trace.
+
+    Both sums add over examples; the ratio is derived.
+    """
+
+    total: float
+    """Sum over examples of their trace, at least 0, in squared nats per squared weight unit."""
+
+    squares: float
+    """Sum over examples of their squared trace, at least 0."""
+
+    def __add__(self, other: Spread) -> Spread:
+        return Spread(self.total + other.total, self.squares + other.squares)
+
+    @property
+    def effective_examples(self) -> float:
+        """``(Σ t)² / Σ t²``: from 1 (one example carries all) to the number of examples; nan for a zero Fisher."""
+        return self.total * self.total / self.squares if self.squares > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The footprint of one fold of the examples: a mean over ``count`` of them."""
+
+    count: int
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One tensor per parameter, and how it came about.
+
+    Example:
+        >>> from torch import tensor
+        >>> footprint = Footprint("fisher", {"head.weight": tensor([[1.0, 3.0]]), "head.bias": tensor([4.0])}, count=8)
+        >>> footprint.names, footprint.layers, footprint.trace(), footprint.trace("head")
+        (('head.weight', 'head.bias'), ('head',), 8.0, 8.0)
+        >>> footprint.flat()
+        tensor([1., 3., 4.])
+    """
+
+    kind: Kind
+    """``fisher`` (non-negative importances), ``supermask`` (bits) or ``activity`` (one vector per layer)."""
+
+    tensors: Mapping[str, Tensor]
+    """One tensor per parameter; for a Fisher the mean over examples, squared nats per squared weight unit."""
+
+    count: int
+    """Number of examples behind it."""
+
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Label rule, loss, model and data identity, routes, fold map, versions, seed: plain JSON values."""
+
+    spread: Mapping[str, Spread] = field(default_factory=dict)
+    """Per layer, how the trace is spread over examples; the key ``""`` is the whole network. Empty if not measured."""
+
+    folds: Sequence[Fold] = ()
+    """Disjoint parts of the examples, in the order of the fold map; empty when measured in one piece."""
+
+    weight_sample: Mapping[str, Tensor] = field(default_factory=dict)
+    """A fixed sample of each weight matrix of the measured model, from which a common start is recognised."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if not self.tensors:
+            raise UsageError("a footprint needs at least one tensor, got none")
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise KeyError(f"no parameter {name!r} in this footprint; it has {_some(self.names)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __repr__(self) -> str:
+        rule = self.metadata.get("label_rule")
+        return (
+            f"Footprint(kind={self.kind!r}, parameters={len(self)}, layers={len(self.layers)}, count={self.count}"
+            + (f", label_rule={rule!r}" if rule else "")
+            + (f", folds={len(self.folds)}" if self.folds else "")
+            + ")"
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names, in the order of the model."""
+        return tuple(self.tensors)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that own the parameters, in the order of the model."""
+        return tuple(dict.fromkeys(layer_of(name) for name in self.tensors))
+
+    def trace(self, layer: str | None = None) -> float:
+        """Sum the entries, in float64: of the whole network or of one layer.
+
+        Args:
+            layer: A module path: one of ``layers`` or any module above them; None for the whole network.
+
+        Returns:
+            The sum; for a Fisher its trace, at least 0.
+
+        Raises:
+            UsageError: If no parameter lies under that path.
+        """
+        names = [name for name in self.tensors if layer is None or is_under(name, layer)]
+        if not names:
+            raise UsageError(f"no layer {layer!r} in this footprint; it has {_some(self.layers)}")
+        return sum(float(self.tensors[name].sum(dtype=torch.float64)) for name in names)
+
+    @property
+    def effective_examples(self) -> float:
+        """``(Σ t)² / Σ t²`` over the examples' traces ``t``; nan where it was not measured or the Fisher is zero."""
+        return self.spread[""].effective_examples if "" in self.spread else math.nan
+
+    def flat(self) -> Tensor:
+        """Concatenate all tensors into one vector, parameter by parameter in the order of ``names``.
+
+        Returns:
+            A vector with as many entries as the footprint has weights.
+        """
+        return torch.cat([self.tensors[name].reshape(-1) for name in self.tensors])
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the footprint to a folder: ``footprint.json`` beside sharded ``*.safetensors``.
+
+        Written under a temporary name, flushed and renamed, so that the folder is there whole or not at all.
+
+        Args:
+            folder: Where to; must not exist yet.
+            overwrite: Replace a footprint that is already there.
+
+        Returns:
+            The folder.
+        """
+        with files.FolderWriter(folder, overwrite=overwrite) as writer:
+            for index, fold in enumerate(self.folds):
+                writer.add(files.fold_group(index), fold.tensors)
+            writer.add(files.MAIN_GROUP, self.tensors)
+            if self.weight_sample:
+                writer.add(files.WEIGHTS_GROUP, self.weight_sample)
+            writer.commit(self.record())
+        return writer.folder
+
+    def record(self) -> dict[str, Any]:
+        """Describe everything but the tensors in plain JSON values, as ``footprint.json`` holds it.
+
+        Returns:
+            Kind, counts, metadata and spread.
+        """
+        return {
+            "kind": self.kind,
+            "count": self.count,
+            "fold_counts": [fold.count for fold in self.folds],
+            "metadata": dict(self.metadata),
+            "spread": {layer: [spread.total, spread.squares] for layer, spread in self.spread.items()},
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path, *, check_hashes: bool = False) -> Footprint:
+        """Open a saved footprint; tensors are read from disk when they are asked for.
+
+        Args:
+            folder: A folder written by :meth:`save`.
+            check_hashes: Recompute every shard's SHA-256 and compare.
+
+        Returns:
+            The footprint, its tensors still on disk.
+        """
+        reader = files.FolderReader(folder, check_hashes=check_hashes)
+        record = reader.record
+        return cls(
+            kind=record["kind"],
+            tensors=reader.group(files.MAIN_GROUP),
+            count=record["count"],
+            metadata=record["metadata"],
+            spread={layer: Spread(*sums) for layer, sums in record["spread"].items()},
+            folds=tuple(
+                Fold(count, reader.group(files.fold_group(index))) for index, count in enumerate(record["fold_counts"])
+            ),
+            weight_sample=reader.group(files.WEIGHTS_GROUP, missing_ok=True),
+        )
+
+
+def layer_of(name: str) -> str:
+    """Name the layer that owns a parameter: the module path without the last part.
+
+    Args:
+        name: A parameter name, such as ``encoder.layer.0.output.dense.weight``.
+
+    Returns:
+        The path of the owning module; the name itself for a parameter of the root module.
+    """
+    return name.rpartition(".")[0] or name
+
+
+def is_under(name: str, path: str) -> bool:
+    """Tell whether a parameter or module lies at or under a module path.
+
+    Args:
+        name: A parameter or module name.
+        path: A module path; the empty path is the whole network.
+
+    Returns:
+        Whether ``name`` is ``path`` or below it.
+    """
+    return not path or name == path or name.startswith(path + ".")
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, … ({len(names)} in all)"

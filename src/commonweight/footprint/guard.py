@@ -1,0 +1,114 @@
+"""Leave a model as it was found: mode, parameter flags and gradients, buffers, and every random state."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from commonweight.errors import UsageError
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode with all parameters frozen; restore everything afterwards, also after an error.
+
+    Args:
+        model: The model.
+
+    Yields:
+        Nothing; the model is frozen inside.
+    """
+    training = [(module, module.training) for module in model.modules()]
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    buffers = [
+        (module, dict(module._buffers), {k: None if b is None else b.clone() for k, b in module._buffers.items()})
+        for module in model.modules()
+    ]
+    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002 - the legacy state too
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    try:
+        # A fused encoder layer would bypass the submodules, and with them their rules.
+        torch.backends.mha.set_fastpath_enabled(False)
+        for module, _ in training:
+            module.training = False
+        for parameter, _, _ in parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module, mode in training:
+            module.training = mode
+        for parameter, flag, gradient in parameters:
+            parameter.requires_grad_(flag)
+            parameter.grad = gradient
+        for module, references, copies in buffers:
+            module._buffers.clear()
+            module._buffers.update(references)
+            for name, copy in copies.items():
+                reference = references[name]
+                if reference is not None and copy is not None:
+                    reference.copy_(copy)
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Find the model inside a compiled or data-parallel wrapper.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        The module that holds the parameters under their own names.
+    """
+    while True:
+        if type(model).__name__ == "OptimizedModule":
+            inner = model._orig_mod
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        else:
+            return model
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def check_measurable(model: object) -> nn.Module:
+    """Refuse models that cannot be measured, with the reason.
+
+    Args:
+        model: What the user handed over.
+
+    Returns:
+        The model itself, unwrapped.
+
+    Raises:
+        UsageError: If it is no module, or its weights are not here.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"expected a torch.nn.Module as model, got {type(model).__name__}")
+    model = unwrap(model)
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise UsageError(f"parameter {name} is not initialised: run the lazy model once on a batch first")
+        if parameter.is_meta:
+            raise UsageError(
+                f"parameter {name} is on the meta device (offloaded or not loaded): load the model whole, "
+                "without CPU or disk offload"
+            )
+        if type(parameter.data).__name__ == "DTensor":
+            raise UsageError(f"parameter {name} is sharded over processes: measure an unsharded copy of the model")
+        if parameter.requires_grad and parameter.is_complex():
+            raise UsageError(f"parameter {name} is complex: freeze it or exclude it, real weights are measured only")
+    return model

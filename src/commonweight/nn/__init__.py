@@ -1,0 +1,1 @@
+"""Networks: where a model comes from, and what is recorded about it."""

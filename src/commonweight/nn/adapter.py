@@ -1,0 +1,91 @@
+"""A PEFT adapter folder: its base checkpoint first, the adapter on top. Only the adapter's weights are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commonweight.errors import UsageError
+from commonweight.nn import checkpoint
+from commonweight.nn.identity import describe, hash_files, weight_files
+from commonweight.nn.placement import pick_device
+from commonweight.nn.source import LoadedModel
+
+if TYPE_CHECKING:
+    from commonweight.nn.source import LoadOptions
+
+AUTO_CLASS = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoModelForCausalLM"}
+HEADS = ("classifier.out_proj.weight", "classifier.weight", "score.weight")
+
+
+def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
+    """Load an adapter onto its base.
+
+    Args:
+        folder: The adapter's folder.
+        spec: The folder as the user gave it.
+        options: How to read it; they hold for the base as well.
+
+    Returns:
+        The model, whose trainable parameters are those of the adapter.
+
+    Raises:
+        UsageError: If peft is not installed, the adapter is for another task than classification or language modelling,
+            or the base cannot be loaded.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise UsageError(f"{spec} is a PEFT adapter, and peft is not installed; run: pip install peft") from error
+    import transformers
+
+    files = weight_files(folder, allow_pickle=options.allow_pickle)
+    config = peft.PeftConfig.from_pretrained(str(folder))
+    task_type = getattr(config.task_type, "value", config.task_type)
+    if task_type not in AUTO_CLASS:
+        raise UsageError(f"{spec} is an adapter for {task_type}; the commands measure {' and '.join(AUTO_CLASS)}")
+    base = str(config.base_model_name_or_path)
+    common: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
+    if config.revision:
+        common["revision"] = config.revision
+    shapes = _saved_shapes(files)
+    with checkpoint.quiet_transformers():
+        base_config = checkpoint.load_config(base, common)
+        head = next((shapes[name] for name in HEADS if name in shapes), None)
+        if head is not None:
+            base_config.num_labels = head[0]
+        auto = getattr(transformers, AUTO_CLASS[task_type])
+        model, info = checkpoint.load_weights(auto, base, base_config, common, options)
+        random = sorted(set(info["missing_keys"]) - set(shapes))
+        if random and not options.allow_missing_weights:
+            raise UsageError(
+                f"neither the base {base} nor the adapter {spec} has {', '.join(random[:4])}; an overlap of random weights "
+                "means nothing. Save the head with the adapter (modules_to_save), or pass --allow-missing-weights"
+            )
+        task = checkpoint.task_of(type(model).__name__, base_config)
+        model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
+        tokenizer = checkpoint.load_tokenizer(options.tokenizer or (str(folder) if has_tokenizer else base), {})
+    base_identity = _base_identity(base, base_config, options)
+    identity = {"source": "adapter", "name": spec, "weights": hash_files(files), "base": base_identity}
+    model.to(pick_device(options.device)).eval()
+    return LoadedModel(model, identity | describe(model), task, tokenizer)
+
+
+def _saved_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    """Read names, as the base model has them, and shapes of what the adapter saved."""
+    from safetensors import safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as reader:
+                for name in reader.keys():  # noqa: SIM118
+                    shapes[name.removeprefix("base_model.model.")] = tuple(reader.get_slice(name).get_shape())
+    return shapes
+
+
+def _base_identity(base: str, config: Any, options: LoadOptions) -> dict[str, Any]:
+    commit = getattr(config, "_commit_hash", None)
+    folder = Path(base) if Path(base).is_dir() else checkpoint.snapshot_folder(base, commit)
+    return {"name": base, "commit": commit, "weights": hash_files(weight_files(folder, allow_pickle=options.allow_pickle)) if folder else None}

@@ -1,0 +1,126 @@
+"""MODEL on the command line: a Hugging Face id, a folder, an adapter folder, or ``module:function``.
+
+All of them end as one :class:`LoadedModel`: the module, its tokenizer, what it predicts, and an identity that is recorded
+with every footprint. Reading a model executes no code of others unless a flag that says so is given.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from commonweight.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Task = Literal["classification", "regression", "multilabel", "causal_lm"]
+
+FUNCTION = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
+HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>\S+))?")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is read."""
+
+    checkpoint: str | None = None
+    """A ``.safetensors`` file for ``module:function``."""
+
+    tokenizer: str | None = None
+    """A tokenizer's id or folder; None takes the model's own."""
+
+    device: str = "auto"
+    dtype: str = "float32"
+    allow_pickle: bool = False
+    """Read weights from pickle files, restricted to plain tensors."""
+
+    trust_remote_code: bool = False
+    """Run the model code that comes with the checkpoint."""
+
+    allow_missing_weights: bool = False
+    """Accept weights that the checkpoint lacks and that are therefore drawn at random."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be measured."""
+
+    model: nn.Module
+    identity: dict[str, Any]
+    """Where the model comes from and which weights it has: plain JSON values, equal exactly if the models are."""
+
+    task: Task | None = None
+    """What a Hugging Face model predicts; None for a plain torch module, which takes ``(inputs, targets)``."""
+
+    tokenizer: Any = None
+    notes: tuple[str, ...] = field(default=())
+    """Things the user should hear about, one sentence each."""
+
+
+def load_model(spec: str, options: LoadOptions | None = None) -> LoadedModel:
+    """Load a model.
+
+    Args:
+        spec: ``org/name``, ``org/name@revision``, a local checkpoint or adapter folder, or ``module:function``.
+        options: How to read it.
+
+    Returns:
+        The model in eval mode on its device.
+
+    Raises:
+        UsageError: If it cannot be found or read safely, or lacks weights; the message has the remedy.
+    """
+    options = options or LoadOptions()
+    path = Path(spec).expanduser()
+    if not path.exists() and FUNCTION.fullmatch(spec):
+        from commonweight.nn.function import load_function
+
+        return load_function(spec, options)
+    if options.checkpoint is not None:
+        raise UsageError(f"--checkpoint goes with module:function, but the model is {spec!r}; leave it out")
+    if path.is_file():
+        raise UsageError(
+            f"{spec} is a file; expected a checkpoint folder. For bare weights write a function that builds the module "
+            "and give module:function --checkpoint FILE.safetensors"
+        )
+    if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            from commonweight.nn.adapter import load_adapter
+
+            return load_adapter(path, spec, options)
+        if not (path / "config.json").is_file():
+            raise UsageError(
+                f"{spec} is a folder but not a model: it has no config.json (a checkpoint) and no adapter_config.json "
+                "(a PEFT adapter)"
+            )
+    elif spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise UsageError(f"no folder {spec!r}; give an existing one, an id 'org/name', or module:function")
+    elif HUB_ID.fullmatch(spec) is None:
+        raise UsageError(f"{spec!r} is no folder, no id of the form org/name@revision, and no module:function")
+    from commonweight.nn.checkpoint import load_checkpoint
+
+    return load_checkpoint(spec, options)
+
+
+def short_name(spec: str) -> str:
+    """Name a model for tables.
+
+    Args:
+        spec: As for :func:`load_model`.
+
+    Returns:
+        The folder's, the id's or the function's last name.
+
+    Example:
+        >>> short_name("org/bert@v2"), short_name("models:build"), short_name("runs/food/")
+        ('bert', 'build', 'food')
+    """
+    path = Path(spec).expanduser()
+    if path.exists():
+        return path.resolve().name
+    if FUNCTION.fullmatch(spec):
+        return spec.rpartition(":")[2]
+    return spec.partition("@")[0].rstrip("/").rpartition("/")[2]

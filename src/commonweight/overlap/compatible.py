@@ -1,0 +1,164 @@
+"""The preflight: do these footprints describe the same thing? Asked before any heavy work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from commonweight.errors import NotComparableError, UsageError
+from commonweight.footprint.footprint import Footprint
+from commonweight.overlap.gram import shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MOST_SHOWN = 4
+_RULES = {"label_rule": "label rule", "loss": "loss"}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A parameter that is not compared, and why."""
+
+    parameter: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.parameter} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Common:
+    """What several footprints have in common: the parameters to compare, and those left out."""
+
+    parameters: tuple[str, ...]
+    """Equal name and shape in every footprint, in the order of the first."""
+
+    left_out: tuple[LeftOut, ...]
+    """The others; empty unless ``common_only``."""
+
+
+def check_named(footprints: Mapping[str, Footprint]) -> None:
+    """Check that the argument is what it should be: at least two footprints by name.
+
+    Args:
+        footprints: Whatever was passed.
+
+    Raises:
+        UsageError: If it is not a mapping of at least two non-empty names to footprints.
+    """
+    if not isinstance(footprints, Mapping):
+        raise UsageError(
+            "expected a mapping of names to footprints, such as {'a': f_a, 'b': f_b}, "
+            f"got {type(footprints).__name__}; name the footprints"
+        )
+    if len(footprints) < 2:
+        raise UsageError(f"expected at least two footprints to compare, got {len(footprints)}; add another")
+    for name, footprint in footprints.items():
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"a footprint's name must be a non-empty string, got {name!r}; give it a name")
+        if not isinstance(footprint, Footprint):
+            raise UsageError(
+                f"{name!r} must be a Footprint, got {type(footprint).__name__}; "
+                "measure one with commonweight.fisher() or read one with Footprint.load(folder)"
+            )
+
+
+def common_parameters(
+    footprints: Mapping[str, Footprint], *, common_only: bool = False, mixed_rules: bool = False
+) -> Common:
+    """Check that footprints can be compared entry by entry.
+
+    Compared are kinds, label rules and losses (``metadata["label_rule"]``, ``metadata["loss"]``), parameter names and
+    shapes. Shapes of saved footprints are read without their tensors.
+
+    Args:
+        footprints: At least two footprints by name.
+        common_only: Compare only the parameters with equal name and shape, and list the others as left out.
+        mixed_rules: Allow different label rules and losses.
+
+    Returns:
+        The parameters to compare and those left out.
+
+    Raises:
+        NotComparableError: If they differ in what the options do not allow, or have nothing in common; it names the
+            first differences, how many there are, and the remedy.
+
+    Example:
+        >>> from torch import ones
+        >>> from commonweight.footprint.footprint import Footprint
+        >>> a = Footprint("fisher", {"body.weight": ones(2, 2), "head.weight": ones(3, 2)}, count=1)
+        >>> b = Footprint("fisher", {"body.weight": ones(2, 2), "head.weight": ones(5, 2)}, count=1)
+        >>> found = common_parameters({"a": a, "b": b}, common_only=True)
+        >>> print(found.parameters, *found.left_out)
+        ('body.weight',) head.weight (shape differs: [3, 2] in 'a', [5, 2] in 'b')
+    """
+    kinds = {name: footprint.kind for name, footprint in footprints.items()}
+    if len(set(kinds.values())) > 1:
+        raise NotComparableError(
+            f"footprints of different kinds cannot be compared: {_by_value(kinds)}; pass footprints of one kind"
+        )
+    if not mixed_rules:
+        _check_rules(footprints)
+    common = _split(footprints)
+    if common.left_out and not common_only:
+        raise NotComparableError(
+            f"the footprints {_quoted(footprints)} do not hold the same parameters, {_shown(common.left_out)}; "
+            "expected equal names and shapes: measure models of one architecture, or pass common_only=True to compare "
+            f"the {len(common.parameters)} parameters with equal name and shape"
+        )
+    if not common.parameters:
+        raise NotComparableError(
+            f"the footprints {_quoted(footprints)} have no parameter of equal name and shape, "
+            f"{_shown(common.left_out)}; these are different architectures, and no option compares them"
+        )
+    return common
+
+
+def _check_rules(footprints: Mapping[str, Footprint]) -> None:
+    differences = []
+    for key, words in _RULES.items():
+        values = {name: footprint.metadata.get(key) for name, footprint in footprints.items()}
+        if len({repr(value) for value in values.values()}) > 1:
+            differences.append(f"{words} differs: {_by_value(values)}")
+    if differences:
+        raise NotComparableError(
+            f"the footprints {_quoted(footprints)} were not measured alike, {'; '.join(differences)}; "
+            "measure them with one rule, or pass mixed_rules=True to compare them all the same"
+        )
+
+
+def _split(footprints: Mapping[str, Footprint]) -> Common:
+    every = dict.fromkeys(name for footprint in footprints.values() for name in footprint.names)
+    parameters: list[str] = []
+    left_out: list[LeftOut] = []
+    for parameter in every:
+        holders = [name for name, footprint in footprints.items() if parameter in footprint]
+        if len(holders) < len(footprints):
+            left_out.append(LeftOut(parameter, f"only in {_quoted(holders)}"))
+            continue
+        shapes = {name: list(shape_of(footprint.tensors, parameter)) for name, footprint in footprints.items()}
+        if len({tuple(shape) for shape in shapes.values()}) > 1:
+            left_out.append(LeftOut(parameter, f"shape differs: {_by_value(shapes)}"))
+        else:
+            parameters.append(parameter)
+    return Common(tuple(parameters), tuple(left_out))
+
+
+def _by_value(values: Mapping[str, Any]) -> str:
+    groups: dict[str, list[str]] = {}
+    for name, value in values.items():
+        groups.setdefault("not stated" if value is None else str(value), []).append(name)
+    return ", ".join(f"{value} in {_quoted(names)}" for value, names in groups.items())
+
+
+def _quoted(names: Mapping[str, Any] | Sequence[str]) -> str:
+    return " and ".join(repr(name) for name in names)
+
+
+def _shown(left_out: Sequence[LeftOut]) -> str:
+    first = ", ".join(str(item) for item in left_out[:MOST_SHOWN])
+    if len(left_out) <= MOST_SHOWN:
+        return f"{len(left_out)} difference{'s' if len(left_out) > 1 else ''}: {first}"
+    return f"{len(left_out)} differences, the first {MOST_SHOWN}: {first}"

@@ -1,0 +1,139 @@
+"""What an overlap table shows, and in which order: finished text cells for :mod:`commonweight.overlap.text`."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from commonweight.errors import UsageError
+from commonweight.overlap.measures import MEASURES
+from commonweight.overlap.text import DASH, Block, Grid, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from commonweight.overlap.table import OverlapTable
+
+WHOLE = "whole network"
+MOST_LEFT_OUT = 10
+
+
+def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> list[Block]:
+    """Lay out a table: for two footprints one grid with shares and both totals; for more, matrices of both totals.
+
+    Args:
+        table: The finished table.
+        by: ``layer``, ``parameter``, or a depth of the module tree (then as ``table.roll_up(by)`` by layer).
+        decimals: Digits after the point.
+
+    Returns:
+        Paragraphs and grids, from top to bottom: overlaps, the footprints, a common start, what was left out.
+
+    Raises:
+        UsageError: If ``by`` is none of these.
+    """
+    if isinstance(by, int) and not isinstance(by, bool):
+        return blocks(table.roll_up(by), "layer", decimals)
+    if by not in {"layer", "parameter"}:
+        raise UsageError(f"by must be 'layer', 'parameter' or a depth such as 2, got {by!r}")
+    overlaps = table.by_layer if by == "layer" else table.by_parameter
+    grids: list[Block]
+    if len(table.names) == 2:
+        shares = table.trace_share if by == "layer" else table.parameter_share
+        grids = [_two(table, by, overlaps, shares, decimals)]
+    else:
+        grids = [
+            _matrix(table, "pooled", table.pooled, decimals),
+            _matrix(table, "layer mean (number of layers)", table.layer_mean, decimals, table.layers_defined),
+            _pairs(table, by, overlaps, decimals),
+        ]
+    return [*grids, _footprints(table), table.alignment.sentence(), *_left_out(table)]
+
+
+def _title(table: OverlapTable) -> str:
+    return f"{MEASURES[table.kind].words} of {' and '.join(table.names)}"
+
+
+def _two(
+    table: OverlapTable,
+    by: str,
+    overlaps: Mapping[str, NDArray[np.float64]],
+    shares: Mapping[str, NDArray[np.float64]],
+    decimals: int,
+) -> Grid:
+    words = MEASURES[table.kind].share
+    defined, layers = table.layers_defined[0, 1], len(table.layers)
+    return Grid(
+        _title(table),
+        (by, "overlap", *(f"{words}, {name}" for name in table.names)),
+        tuple(
+            (
+                name or WHOLE,
+                number(overlaps[name][0, 1], decimals),
+                *(number(share, decimals) for share in shares[name]),
+            )
+            for name in overlaps
+        ),
+        (
+            ("pooled", number(table.pooled[0, 1], decimals), "", ""),
+            (f"layer mean ({defined} of {layers} layers)", number(table.layer_mean[0, 1], decimals), "", ""),
+        ),
+    )
+
+
+def _matrix(
+    table: OverlapTable,
+    words: str,
+    values: NDArray[np.float64],
+    decimals: int,
+    counts: NDArray[np.int64] | None = None,
+) -> Grid:
+    def cell(i: int, j: int) -> str:
+        text = number(values[i, j], decimals)
+        return text if counts is None else f"{text} ({counts[i, j]})"
+
+    every = range(len(table.names))
+    return Grid(
+        f"{_title(table)}: {words}",
+        ("", *table.names),
+        tuple((table.names[i], *(cell(i, j) for j in every)) for i in every),
+    )
+
+
+def _pairs(table: OverlapTable, by: str, overlaps: Mapping[str, NDArray[np.float64]], decimals: int) -> Grid:
+    pairs = list(combinations(range(len(table.names)), 2))
+    return Grid(
+        f"{_title(table)}: by {by}",
+        (by, *(f"{table.names[i]} and {table.names[j]}" for i, j in pairs)),
+        tuple(
+            (name or WHOLE, *(number(values[i, j], decimals) for i, j in pairs)) for name, values in overlaps.items()
+        ),
+    )
+
+
+def _footprints(table: OverlapTable) -> Grid:
+    def row(name: str) -> tuple[str, ...]:
+        effective = table.effective_examples[name]
+        cells = (name, str(table.counts[name]), DASH if math.isnan(effective) else f"{effective:.1f}")
+        return (*cells, table.label_rules[name] or DASH) if table.kind == "fisher" else cells
+
+    header = ("footprint", "examples", "effective examples")
+    return Grid(
+        "The footprints",
+        (*header, "label rule") if table.kind == "fisher" else header,
+        tuple(row(name) for name in table.names),
+    )
+
+
+def _left_out(table: OverlapTable) -> list[Block]:
+    if not table.left_out:
+        return []
+    shown = "; ".join(str(item) for item in table.left_out[:MOST_LEFT_OUT])
+    more = len(table.left_out) - MOST_LEFT_OUT
+    every = len(table.left_out)
+    words = f"{every} parameter{'s were' if every > 1 else ' was'} not compared"
+    return [f"{words}: {shown}" + (f"; and {more} more." if more > 0 else ".")]

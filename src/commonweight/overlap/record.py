@@ -1,0 +1,131 @@
+"""An overlap table as JSON: the additive terms, from which all is derived again, and the ratios for other readers."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commonweight.errors import IntegrityError
+from commonweight.footprint.footprint import KINDS
+from commonweight.overlap.alignment import Alignment
+from commonweight.overlap.compatible import LeftOut
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from commonweight.overlap.table import OverlapTable
+
+FORMAT = "commonweight-overlap"
+# Version 1: nan is null; "terms" hold one Gram matrix per parameter; "derived" is for other readers and not read back.
+VERSION = 1
+
+
+def to_json(table: OverlapTable) -> str:
+    """Write a table as JSON.
+
+    Args:
+        table: The table.
+
+    Returns:
+        JSON text with the format's name and version; nan is null.
+    """
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": table.kind,
+        "measure": table.measure,
+        "names": list(table.names),
+        "depth": table.depth,
+        "counts": dict(table.counts),
+        "effective_examples": {name: _number(value) for name, value in table.effective_examples.items()},
+        "label_rules": dict(table.label_rules),
+        "left_out": [{"parameter": item.parameter, "reason": item.reason} for item in table.left_out],
+        "weight_distance": _lists(table.alignment.distance),
+        "terms": {parameter: _lists(gram) for parameter, gram in table.terms.items()},
+        "derived": {
+            "pooled": _lists(table.pooled),
+            "layer_mean": _lists(table.layer_mean),
+            "layers_defined": table.layers_defined.tolist(),
+            "common_start": table.alignment.sentence(),
+            "layers": [
+                {"layer": layer, "overlap": _lists(overlap), "trace_share": _lists(table.trace_share[layer])}
+                for layer, overlap in table.by_layer.items()
+            ],
+        },
+    }
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def fields_from_json(text: str) -> dict[str, Any]:
+    """Read back what :func:`to_json` wrote.
+
+    Args:
+        text: JSON text.
+
+    Returns:
+        The arguments of :class:`~commonweight.overlap.table.OverlapTable`.
+
+    Raises:
+        IntegrityError: If the text is not JSON, of another format or version, or does not hold together.
+    """
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise IntegrityError(f"expected an overlap table as JSON, and this is not JSON: {error}") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise IntegrityError(f"expected a record of format {FORMAT!r}: pass what OverlapTable.to_json wrote")
+    if record.get("version") != VERSION:
+        raise IntegrityError(
+            f"the overlap table has format version {record.get('version')!r}, this release reads version {VERSION}: "
+            "read it with the release that wrote it, or compute it again"
+        )
+    try:
+        return _fields(record)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"the overlap table is damaged or was edited by hand ({error!r}): compute it again"
+        ) from None
+
+
+def _fields(record: dict[str, Any]) -> dict[str, Any]:
+    names = tuple(str(name) for name in record["names"])
+    kind, depth = record["kind"], record["depth"]
+    if kind not in KINDS or len(set(names)) != len(names) or len(names) < 2 or not record["terms"]:
+        raise ValueError("kind, names or terms")
+    if depth is not None and (not isinstance(depth, int) or depth < 0):
+        raise ValueError("depth")
+    return {
+        "names": names,
+        "kind": kind,
+        "depth": depth,
+        "counts": {name: int(record["counts"][name]) for name in names},
+        "effective_examples": {name: _float(record["effective_examples"][name]) for name in names},
+        "label_rules": {name: record["label_rules"][name] for name in names},
+        "left_out": tuple(LeftOut(str(item["parameter"]), str(item["reason"])) for item in record["left_out"]),
+        "alignment": Alignment(names, _array(record["weight_distance"], len(names))),
+        "terms": {str(parameter): _array(gram, len(names)) for parameter, gram in record["terms"].items()},
+    }
+
+
+def _array(lists: list[list[float | None]], n: int) -> NDArray[np.float64]:
+    array = np.array([[_float(value) for value in row] for row in lists], dtype=np.float64)
+    if array.shape != (n, n):
+        raise ValueError(f"a matrix of shape {list(array.shape)}, expected {[n, n]}")
+    return array
+
+
+def _lists(array: NDArray[np.float64]) -> Any:
+    if array.ndim == 0:
+        return _number(float(array))
+    return [_lists(part) for part in array]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else float(value)

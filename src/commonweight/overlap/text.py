@@ -1,0 +1,131 @@
+"""Numbers and grids as text: Markdown and HTML. Knows nothing of overlaps."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+
+from commonweight.errors import UsageError
+
+DASH = "–"
+MOST_DECIMALS = 9
+# Nearer to 1 than this is 1 up to the rounding of float64 sums.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of finished text: one heading, one header row, body rows, and rows of totals below."""
+
+    title: str
+    header: tuple[str, ...]
+    """Column heads; the first column holds names, the others numbers."""
+
+    rows: tuple[tuple[str, ...], ...]
+    totals: tuple[tuple[str, ...], ...] = ()
+
+
+Block = str | Grid
+"""A paragraph or a grid."""
+
+
+def number(value: float, decimals: int = 4) -> str:
+    """Write an overlap so that rounding never turns "almost" into "exactly".
+
+    Args:
+        value: Usually in [-1, 1]; nan is undefined.
+        decimals: Digits after the point, from 1 to 9.
+
+    Returns:
+        The rounded number; a dash for nan; ``>0.9999`` or ``<0.0001`` where rounding would give 1 or 0 and the value
+        is not that (nearer to 1 than 1e-12 is 1).
+
+    Raises:
+        UsageError: If ``decimals`` is out of range.
+
+    Example:
+        >>> number(0.25), number(1.0), number(0.99999), number(0.0), number(1e-9), number(float("nan"))
+        ('0.2500', '1.0000', '>0.9999', '0.0000', '<0.0001', '–')
+    """
+    if isinstance(decimals, bool) or not isinstance(decimals, int) or not 1 <= decimals <= MOST_DECIMALS:
+        raise UsageError(f"decimals must be a whole number from 1 to {MOST_DECIMALS}, got {decimals!r}")
+    if math.isnan(value):
+        return DASH
+    size = abs(value)
+    step = 10.0**-decimals
+    rounded = f"{size:.{decimals}f}"
+    sign = "-" if value < 0 else ""
+    if size < 1 - _ROUNDING and float(rounded) == 1:
+        return f"{'<' if value < 0 else '>'}{sign}{1 - step:.{decimals}f}"
+    if size > 0 and float(rounded) == 0:
+        return f"{'>' if value < 0 else '<'}{sign}{step:.{decimals}f}"
+    return sign + rounded
+
+
+def to_markdown(blocks: list[Block]) -> str:
+    """Write paragraphs and grids as GitHub Markdown.
+
+    Args:
+        blocks: What to write, from top to bottom.
+
+    Returns:
+        The text, ending in a line break.
+    """
+    return "\n\n".join(escape_markdown(block) if isinstance(block, str) else _grid(block) for block in blocks) + "\n"
+
+
+def to_html(blocks: list[Block]) -> str:
+    """Write paragraphs and grids as a piece of HTML, without style or script.
+
+    Args:
+        blocks: What to write, from top to bottom.
+
+    Returns:
+        One ``<div class="commonweight">``.
+    """
+    parts = [f"<p>{html.escape(block)}</p>" if isinstance(block, str) else _html_grid(block) for block in blocks]
+    return '<div class="commonweight">\n' + "\n".join(parts) + "\n</div>"
+
+
+def escape_markdown(text: str) -> str:
+    r"""Keep a name from breaking a Markdown table: escapes ``\``, ``|`` and ``<``, and joins lines.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text on one line.
+
+    Example:
+        >>> print(escape_markdown("a|b"))
+        a\|b
+    """
+    for sign in ("\\", "|", "<"):
+        text = text.replace(sign, "\\" + sign)
+    return " ".join(text.splitlines())
+
+
+def _grid(grid: Grid) -> str:
+    lines = [_row(grid.header), "|---|" + "---:|" * (len(grid.header) - 1)]
+    lines += [_row(row) for row in grid.rows]
+    lines += [_row(row, mark="**") for row in grid.totals]
+    return f"**{escape_markdown(grid.title)}**\n\n" + "\n".join(lines)
+
+
+def _row(cells: tuple[str, ...], mark: str = "") -> str:
+    return "| " + " | ".join(f"{mark}{escape_markdown(cell)}{mark}" if cell else "" for cell in cells) + " |"
+
+
+def _html_grid(grid: Grid) -> str:
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in grid.header)
+    return (
+        f"<table>\n<caption>{html.escape(grid.title)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{''.join(_html_row(row) for row in grid.rows)}</tbody>\n"
+        f"<tfoot>\n{''.join(_html_row(row) for row in grid.totals)}</tfoot>\n</table>"
+    )
+
+
+def _html_row(cells: tuple[str, ...]) -> str:
+    name, *numbers = (html.escape(cell) for cell in cells)
+    return f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in numbers) + "</tr>\n"

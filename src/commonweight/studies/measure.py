@@ -1,0 +1,130 @@
+"""One model on one data set: a footprint, with both identities in its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from commonweight.errors import MeasurementError
+from commonweight.footprint.fisher import fisher
+from commonweight.footprint.folds import FoldSorted
+from commonweight.studies.prepare import ColumnOptions, prepare
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.data.table import Table
+    from commonweight.footprint.footprint import Footprint
+    from commonweight.nn.source import LoadedModel
+
+Note = Callable[[str], None]
+
+FIRST_BATCH_SIZE = {"cuda": 64}
+FIRST_BATCH_SIZE_ELSEWHERE = 32
+
+
+def silent(_: str) -> None:
+    """Take a note and tell nobody."""
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How a Fisher is measured."""
+
+    label_rule: str = "data"
+    folds: int = 1
+    seed: int = 0
+    """Names the sampled labels."""
+
+    samples: int = 1
+    """Labels drawn per example under the rule ``sampled``."""
+
+    batch_size: int | None = None
+    """Rows per batch; None starts large and halves when memory runs out. It changes speed, never the result."""
+
+    loss: str | None = None
+    """Name of the likelihood; None takes that of the model's class."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    verify: bool = True
+    columns: ColumnOptions = ColumnOptions()
+
+    def deciding(self) -> dict[str, Any]:
+        """Give what decides the numbers, as plain JSON values.
+
+        Returns:
+            Every field but the batch size and the verification.
+        """
+        found = asdict(self)
+        del found["batch_size"], found["verify"]
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()} | {
+            "columns": {k: list(v) if isinstance(v, tuple) else v for k, v in found["columns"].items()}
+        }
+
+
+def measure(
+    loaded: LoadedModel,
+    table: Table,
+    options: MeasureOptions,
+    *,
+    folder: Path | None = None,
+    progress: bool = False,
+    note: Note = silent,
+) -> Footprint:
+    """Measure the Fisher of a model on a data set.
+
+    Args:
+        loaded: The model.
+        table: The data.
+        options: How.
+        folder: Write the footprint there as it goes; must not exist yet.
+        progress: Show a progress bar on stderr.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        The footprint; ``metadata["model"]`` and ``metadata["data"]`` hold the identities.
+
+    Raises:
+        MeasurementError: If memory runs out, even one row at a time where the batch size is free.
+    """
+    prepared = prepare(loaded, table, options.columns, folds=options.folds)
+    for sentence in prepared.notes:
+        note(sentence)
+    metadata = {"model": loaded.identity, "data": table.identity | {"columns": prepared.columns}}
+    size = options.batch_size or _first_size(loaded)
+    while True:
+        batches: Any = prepared.batches.with_batch_size(min(size, len(table)))
+        if options.folds > 1 and loaded.task is not None:
+            batches = FoldSorted(batches, options.folds)
+        try:
+            return fisher(
+                loaded.model,
+                batches,
+                label_rule=options.label_rule,
+                loss=options.loss or loaded.task,
+                include=options.include or None,
+                exclude=options.exclude or None,
+                folds=options.folds,
+                seed=options.seed,
+                samples=options.samples,
+                verify=options.verify,
+                progress=progress,
+                folder=folder,
+                metadata=metadata,
+            )
+        except torch.OutOfMemoryError as error:
+            if options.batch_size is not None or size == 1:
+                remedy = "use a smaller one, or auto" if options.batch_size is not None else "cut rows with --max-length"
+                raise MeasurementError(f"memory ran out at --batch-size {size}; {remedy}") from error
+        size //= 2
+        torch.cuda.empty_cache()
+        note(f"memory ran out; measuring again with {size} rows per batch, which does not change the result")
+
+
+def _first_size(loaded: LoadedModel) -> int:
+    device = next((parameter.device.type for parameter in loaded.model.parameters()), "cpu")
+    return FIRST_BATCH_SIZE.get(device, FIRST_BATCH_SIZE_ELSEWHERE)

@@ -1,0 +1,136 @@
+"""A model meets its data: which columns it reads, and the batches it is measured on."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from commonweight.data import columns
+from commonweight.data.batching import TensorBatches, TokenBatches, encode, stack_inputs
+from commonweight.errors import UsageError
+from commonweight.footprint.folds import fold_of
+
+if TYPE_CHECKING:
+    from commonweight.data.table import Table
+    from commonweight.nn.source import LoadedModel
+
+UNLIMITED = 1_000_000
+"""Tokenizers without a limit say so with an absurd number above this."""
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Which columns of a data set a model reads; empty or None takes the obvious ones."""
+
+    text: tuple[str, ...] = ()
+    label: str | None = None
+    inputs: tuple[str, ...] = ()
+    """Columns of numbers for a plain torch module."""
+
+    max_length: int | None = None
+    """Cut rows to this many tokens; None takes the model's own limit."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Batches, and what to record about them."""
+
+    batches: TokenBatches | TensorBatches
+    columns: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def prepare(loaded: LoadedModel, table: Table, options: ColumnOptions, *, folds: int = 1) -> Prepared:
+    """Make batches of size 1 (``batches.with_batch_size`` changes that) of a data set for a model.
+
+    Args:
+        loaded: The model.
+        table: The data.
+        options: Which columns it reads.
+        folds: Number of folds the batches are sorted by.
+
+    Returns:
+        The batches on the model's device, and the columns they were made of.
+
+    Raises:
+        UsageError: If columns are missing or not obvious, a value is missing or impossible, or an option does not go with
+            this kind of model.
+    """
+    device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
+    if loaded.task is None:
+        return _tensors(loaded, table, options, device)
+    if options.inputs:
+        raise UsageError("--input-column is for plain torch modules (module:function); a text model takes --text-column")
+    return _tokens(loaded, table, options, folds, device)
+
+
+def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, device: torch.device) -> Prepared:
+    if not options.inputs:
+        raise UsageError(
+            f"{loaded.identity['name']} is a plain torch module; say what it reads with --input-column (one column of "
+            f"lists or images, or several of numbers). {table.name} has {', '.join(map(repr, table.columns))}"
+        )
+    label = columns.label_column(table, options.label)
+    inputs = stack_inputs({name: columns.numbers(table, name) for name in options.inputs}, table.source_rows)
+    targets = torch.tensor(columns.numbers(table, label))
+    precision = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), torch.float32)
+    if targets.is_floating_point():
+        targets = targets.to(precision)
+    batches = TensorBatches(inputs.to(precision), targets, 1, device)
+    return Prepared(batches, {"inputs": list(options.inputs), "label": label})
+
+
+def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device) -> Prepared:
+    config = getattr(loaded.model, "config", None)
+    label = None if loaded.task == "causal_lm" else columns.label_column(table, options.label)
+    text = columns.text_columns(table, options.text, label=label or options.label)
+    labels: list[Any] | None = None
+    if label is not None and loaded.task == "classification":
+        labels = list(
+            columns.class_labels(
+                table, label, classes=getattr(config, "num_labels", None), label2id=getattr(config, "label2id", None)
+            )
+        )
+    elif label is not None:
+        labels = _as_floats(columns.numbers(table, label))
+    limit = _length_limit(loaded, options.max_length)
+    rows, cut = encode(
+        loaded.tokenizer,
+        columns.texts(table, text),
+        table.source_rows,
+        labels,
+        accepts=_accepted(loaded.model),
+        max_length=limit,
+    )
+    pad_id = loaded.tokenizer.pad_token_id
+    if pad_id is None and loaded.task == "causal_lm":
+        pad_id = loaded.tokenizer.eos_token_id or 0  # masked out, and to the right of all that is measured
+    batches = TokenBatches(rows, 1, pad_id, (lambda row: fold_of(row, folds)) if folds > 1 else None, device)
+    notes = (f"{cut} of {len(rows)} rows of {table.name} were cut to {limit} tokens",) if cut else ()
+    return Prepared(batches, {"text": list(text), "label": label, "max_length": limit, "rows_cut": cut}, notes)
+
+
+def _accepted(model: torch.nn.Module) -> set[str]:
+    """Name the arguments of the model that knows them: an adapter's wrapper hides those of its base."""
+    base = model.get_base_model() if type(model).__module__.startswith("peft.") else model  # type: ignore[operator]
+    return set(inspect.signature(base.forward).parameters)
+
+
+def _length_limit(loaded: LoadedModel, asked: int | None) -> int | None:
+    config = getattr(loaded.model, "config", None)
+    limits = [
+        limit
+        for limit in (loaded.tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
+        if isinstance(limit, int) and 0 < limit < UNLIMITED
+    ]
+    limit = min(limits, default=None)
+    if asked is not None and limit is not None and asked > limit:
+        raise UsageError(f"--max-length {asked} is more than the model can read; give at most {limit}")
+    return asked if asked is not None else limit
+
+
+def _as_floats(values: list[Any]) -> list[Any]:
+    return [[float(part) for part in value] if isinstance(value, list) else float(value) for value in values]

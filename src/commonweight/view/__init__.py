@@ -1,0 +1,1 @@
+"""View: finished data as text. Nothing is computed here."""

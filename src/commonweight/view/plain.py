@@ -1,0 +1,48 @@
+"""Paragraphs and grids as aligned plain text: what a pipe, a file or a screen reader gets."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from commonweight.overlap.text import Block, Grid
+
+WIDTH = 100
+
+
+def to_plain(blocks: Sequence[Block]) -> str:
+    """Write paragraphs and grids.
+
+    Args:
+        blocks: What to write, from top to bottom.
+
+    Returns:
+        Text ending in a line break; names on the left, numbers aligned on the right, totals under a rule.
+
+    Example:
+        >>> from commonweight.overlap.text import Grid
+        >>> print(to_plain([Grid("Overlap", ("layer", "a and b"), (("head", "0.5000"),))]))
+        Overlap
+        layer  a and b
+        -----  -------
+        head    0.5000
+    """
+    return "\n\n".join(textwrap.fill(b, WIDTH) if isinstance(b, str) else _grid(b) for b in blocks) + "\n"
+
+
+def _grid(grid: Grid) -> str:
+    every = [grid.header, *grid.rows, *grid.totals]
+    widths = [max(len(row[i]) for row in every) for i in range(len(grid.header))]
+    rule = "  ".join("-" * width for width in widths)
+
+    def line(row: tuple[str, ...]) -> str:
+        name, *numbers = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        return "  ".join([name, *numbers]).rstrip()
+
+    lines = [grid.title, line(grid.header), rule, *map(line, grid.rows)]
+    if grid.totals:
+        lines += [rule, *map(line, grid.totals)]
+    return "\n".join(lines)

@@ -1,0 +1,90 @@
+"""Numbers that do not lie by rounding, and text that cannot break its table."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from commonweight.errors import UsageError
+from commonweight.overlap.text import DASH, Grid, escape_markdown, number, to_html, to_markdown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.5, "0.5000"),
+        (0.12345, "0.1235"),
+        (1.0, "1.0000"),
+        (0.99994, "0.9999"),
+        (0.99996, ">0.9999"),
+        (1 - 1e-9, ">0.9999"),
+        (1 - 1e-15, "1.0000"),
+        (0.0, "0.0000"),
+        (-0.0, "0.0000"),
+        (0.00006, "0.0001"),
+        (0.00004, "<0.0001"),
+        (1e-300, "<0.0001"),
+        (-0.25, "-0.2500"),
+        (-1e-9, ">-0.0001"),
+        (-1.0, "-1.0000"),
+        (-1 + 1e-9, "<-0.9999"),
+        (math.nan, "–"),
+    ],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.floats(-1, 1), st.integers(1, 9))
+def test_exactly_zero_and_one_are_written_only_for_exactly_zero_and_one(value, decimals):
+    text = number(value, decimals)
+    if text.lstrip("-") == f"{1:.{decimals}f}":
+        assert abs(value) >= 1 - 1e-12
+    elif text == f"{0:.{decimals}f}":
+        assert value == 0
+    else:
+        assert abs(float(text.lstrip("<>")) - value) <= 10.0**-decimals
+
+
+def test_decimals():
+    assert number(0.123456, 2) == "0.12"
+    assert number(0.996, 2) == ">0.99"
+    assert number(0.996, 3) == "0.996"
+
+
+@pytest.mark.parametrize("decimals", [0, 10, 2.0, True, "4"])
+def test_decimals_out_of_range(decimals):
+    with pytest.raises(UsageError, match="decimals must be a whole number from 1 to 9, got"):
+        number(0.5, decimals)
+
+
+GRID = Grid("a|b <i>", ("layer", "x"), (("w|1", "0.5"), ("<script>", DASH)), (("total", ">0.9"),))
+
+
+def test_markdown():
+    assert to_markdown(["One & all.", GRID]) == (
+        "One & all.\n\n**a\\|b \\<i>**\n\n| layer | x |\n|---|---:|\n| w\\|1 | 0.5 |\n| \\<script> | – |\n"
+        "| **total** | **>0.9** |\n"
+    )
+
+
+def test_every_markdown_row_has_as_many_cells_as_the_header():
+    rows = to_markdown([GRID]).splitlines()[2:]
+    assert {row.replace("\\|", "").count("|") for row in rows} == {3}
+    assert {row.count("|") for row in rows} != {3}  # without the escape it would break
+
+
+def test_a_backslash_cannot_undo_the_escape():
+    assert escape_markdown("a\\|b") == "a\\\\\\|b"
+    assert escape_markdown("two\nlines") == "two lines"
+
+
+def test_html_escapes_names():
+    text = to_html(["1 < 2 & 3", GRID])
+    assert "<script>" not in text
+    assert "<i>" not in text
+    assert "&lt;script&gt;" in text
+    assert "<p>1 &lt; 2 &amp; 3</p>" in text
+    assert '<tfoot>\n<tr><th scope="row">total</th><td>&gt;0.9</td></tr>' in text
