@@ -7,38 +7,44 @@ from typing import Any
 import click
 
 from commonweight.cli import settings
-from commonweight.cli.options import EXIT_CODES, measure_options, model_options, row_options
+from commonweight.cli.options import Command, ending, measure_options, model_options, row_options
 
 
-@click.command("compare", epilog=EXIT_CODES)
+@click.command(
+    "compare",
+    cls=Command,
+    epilog=ending("commonweight compare runs/films runs/food --data films=a.tsv --data food=b.tsv -o runs/both"),
+)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL [MODEL ...]")
 @click.option(
-    "--data", required=True, multiple=True, metavar="[NAME=]DATA", help="A data set and its name; give as many as you like."
+    "--data",
+    required=True,
+    multiple=True,
+    metavar="[NAME=]DATA",
+    help="A data set and its name; give as many as you like.",
 )
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on there.")
 @click.option("--fresh", is_flag=True, help="Throw away a run that is there.")
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @row_options
 @measure_options
-@click.option("--checkpoint", multiple=True, metavar="FILE", help="A .safetensors file for each module:function, in order.")
+@click.option(
+    "--checkpoint", multiple=True, metavar="FILE", help="A .safetensors file for each module:function, in order."
+)
 @model_options
 def command(
     models: tuple[str, ...],
     data: tuple[str, ...],
     output: str,
-    fresh: bool,  # noqa: FBT001
-    common_only: bool,  # noqa: FBT001
+    fresh: bool,
+    common_only: bool,
     **given: Any,
 ) -> None:
     """Measure every MODEL on every data set and compare all footprints.
 
     With one model and two data sets this compares two tasks in one network. RUN holds run.json, the footprints,
-    overlap.json and overlap.md. The same command again measures only what is missing; another question in the same folder
-    is refused.
-
-    \b
-    Example:
-      commonweight compare runs/films runs/food --data films=a.tsv --data food=b.tsv -o runs/both
+    overlap.json and overlap.md. The same command again measures only what is missing; another question in the same
+    folder is refused.
     """
     from commonweight.overlap.layout import blocks
     from commonweight.studies.compare import CompareOptions, compare

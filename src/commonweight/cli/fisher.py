@@ -8,27 +8,27 @@ from typing import Any
 import click
 
 from commonweight.cli import settings
-from commonweight.cli.options import EXIT_CODES, checkpoint_option, measure_options, model_options, row_options
+from commonweight.cli.options import Command, checkpoint_option, ending, measure_options, model_options, row_options
 
 
-@click.command("fisher", epilog=EXIT_CODES)
+@click.command(
+    "fisher", cls=Command, epilog=ending("commonweight fisher runs/films --data dev.tsv --folds 8 -o footprints/films")
+)
 @click.argument("model")
-@click.option("--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set.")
+@click.option(
+    "--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set."
+)
 @click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the footprint goes.")
 @click.option("--overwrite", is_flag=True, help="Replace a footprint that is there.")
 @row_options
 @measure_options
 @checkpoint_option
 @model_options
-def command(model: str, data: str, output: str, overwrite: bool, **given: Any) -> None:  # noqa: FBT001
+def command(model: str, data: str, output: str, overwrite: bool, **given: Any) -> None:
     """Measure where MODEL keeps what it knows about some data.
 
     MODEL is a Hugging Face id (org/name@revision), a checkpoint or PEFT adapter folder, or module:function returning a
     torch module. DATA is a TSV, CSV, JSONL or Parquet file, a save_to_disk folder, or an id (org/name:config@revision).
-
-    \b
-    Example:
-      commonweight fisher runs/films --data dev.tsv --folds 8 -o footprints/films
     """
     folder = Path(output)
     from commonweight.studies.output import checked_output, replacing

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from commonweight import __version__
-from commonweight.cli.options import EXIT_CODES
+from commonweight.cli.options import ending
 from commonweight.errors import CommonweightError
 
 COMMANDS = ("fisher", "overlap", "compare", "verify", "demo")
@@ -22,7 +22,7 @@ INTERRUPTED = 130
 class Commands(click.Group):
     """One module per command, imported when it is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """List the commands, in the order of the work.
 
         Args:
@@ -33,7 +33,7 @@ class Commands(click.Group):
         """
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import a command.
 
         Args:
@@ -48,7 +48,9 @@ class Commands(click.Group):
         command: click.Command = importlib.import_module(f"commonweight.cli.{cmd_name}").command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or guess which one was meant.
 
         Args:
@@ -68,19 +70,15 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog=EXIT_CODES,
+    epilog=ending("commonweight compare runs/films runs/food --data dev.tsv -o runs/both"),
 )
 @click.version_option(__version__, prog_name="commonweight")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def group(debug: bool) -> None:  # noqa: ARG001, FBT001
+def group(debug: bool) -> None:
     """Which weights hold what two networks have in common?
 
     A footprint says where a network keeps what it knows about some data: the diagonal Fisher, one number per weight.
     An overlap says how much two footprints coincide, overall and layer by layer.
-
-    \b
-    Example:
-      commonweight compare runs/films runs/food --data dev.tsv -o runs/both
     """
 
 

@@ -10,12 +10,23 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXIT_CODES = """\b
-Exit codes: 0 done · 1 the computation failed · 2 bad usage · 3 not comparable
+_EXIT_CODES = """Exit codes: 0 done · 1 the computation failed · 2 bad usage · 3 not comparable
             4 a file is damaged · 130 interrupted"""
 
 
-class Suggesting(click.Choice):  # type: ignore[type-arg]
+def ending(example: str) -> str:
+    """Make the end of a command's help.
+
+    Args:
+        example: A command line.
+
+    Returns:
+        The example and the exit codes, in lines that click keeps as they are.
+    """
+    return f"\b\nExample:\n  {example}\n\n\b\n{_EXIT_CODES}"
+
+
+class Suggesting(click.Choice):  # type: ignore[type-arg,unused-ignore]
     """A choice that guesses what a mistyped value was meant to be."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -37,14 +48,39 @@ class Suggesting(click.Choice):  # type: ignore[type-arg]
         return value
 
 
-class Count(click.ParamType):
+DANGEROUS = frozenset({"allow_pickle", "trust_remote_code"})
+
+
+class Command(click.Command):
+    """A command whose help shows the options that can run code of others in a section of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options into the help.
+
+        Args:
+            ctx: The command's context.
+            formatter: Takes the text.
+        """
+        ordinary: list[tuple[str, str]] = []
+        dangerous: list[tuple[str, str]] = []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                (dangerous if param.name in DANGEROUS else ordinary).append(record)
+        for title, records in (("Options", ordinary), ("Dangerous options", dangerous)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A whole number of at least 1, or one word."""
 
     def __init__(self, word: str | None = None, least: int = 1) -> None:
         self.word, self.least = word, least
         self.name = f"N|{word}" if word else "N"
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002
         """Name the value in the help.
 
         Args:
@@ -83,7 +119,7 @@ class Count(click.ParamType):
         return number
 
 
-class By(click.ParamType):
+class By(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """``layer``, ``parameter``, or a depth of the module tree."""
 
     name = "layer|parameter|DEPTH"
@@ -104,7 +140,9 @@ class By(click.ParamType):
         return str(Suggesting(["layer", "parameter"]).convert(value, param, ctx))
 
 
-def together(*options: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def together(
+    *options: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Join options into one decorator.
 
     Args:
@@ -127,7 +165,10 @@ row_options = together(
     click.option("--text-column", metavar="C", multiple=True, help="Column of texts; twice for pairs."),
     click.option("--label-column", metavar="L", help="Column of labels; by default label or labels."),
     click.option(
-        "--input-column", metavar="C", multiple=True, help="For a plain torch module: columns of numbers, or one of lists."
+        "--input-column",
+        metavar="C",
+        multiple=True,
+        help="For a plain torch module: columns of numbers, or one of lists.",
     ),
     click.option("--examples", metavar="N", type=Count(), help="Measure N rows, chosen by --data-seed; default all."),
     click.option("--data-seed", metavar="N", type=int, default=0, show_default=True, help="Names the choice of rows."),
@@ -145,8 +186,8 @@ model_options = together(
         help="Precision of the weights; auto is as stored.",
     ),
     click.option("--allow-missing-weights", is_flag=True, help="Accept weights drawn at random."),
-    click.option("--allow-pickle", is_flag=True, help="DANGEROUS: read weights from pickle files."),
-    click.option("--trust-remote-code", is_flag=True, help="DANGEROUS: run code that comes with the model."),
+    click.option("--allow-pickle", is_flag=True, help="Read weights from pickle files."),
+    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
 )
 
 checkpoint_option = click.option(
@@ -161,7 +202,9 @@ measure_options = together(
         show_default=True,
         help="Whose labels: the given ones, the model's exact expectation, or draws from it.",
     ),
-    click.option("--samples", metavar="N", type=Count(), default=1, show_default=True, help="Draws, for --label-rule sampled."),
+    click.option(
+        "--samples", metavar="N", type=Count(), default=1, show_default=True, help="Draws, for --label-rule sampled."
+    ),
     click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the draws."),
     click.option(
         "--loss",
@@ -175,7 +218,9 @@ measure_options = together(
         show_default=True,
         help="Rows per batch; changes speed, never the result.",
     ),
-    click.option("--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts, kept apart."),
+    click.option(
+        "--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts, kept apart."
+    ),
     click.option("--include", metavar="PATTERN", multiple=True, help="Measure only these modules or parameters."),
     click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave these out."),
     click.option("--no-verify", is_flag=True, help="Skip the comparison with single-example passes."),

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import click
 
-from commonweight.cli.options import EXIT_CODES, By, Suggesting
+from commonweight.cli.options import By, Command, Suggesting, ending
 from commonweight.errors import UsageError
 
 TWO = 2
 
 
-@click.command("overlap", epilog=EXIT_CODES)
+@click.command("overlap", cls=Command, epilog=ending("commonweight overlap footprints/films footprints/food --by 3"))
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER ...")
-@click.option("--by", type=By(), default="layer", show_default=True, help="Rows of the table; DEPTH counts module levels.")
+@click.option(
+    "--by", type=By(), default="layer", show_default=True, help="Rows of the table; DEPTH counts module levels."
+)
 @click.option(
     "--format",
     "form",
@@ -26,15 +28,8 @@ TWO = 2
 )
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @click.option("--mixed-rules", is_flag=True, help="Compare footprints of different label rules or losses.")
-def command(folders: tuple[str, ...], by: str | int, form: str, common_only: bool, mixed_rules: bool) -> None:  # noqa: FBT001
-    """Compare footprints: every pair, overall and layer by layer.
-
-    \b
-    Example:
-      commonweight overlap footprints/films footprints/food --by 3
-    """
-    if len(folders) < TWO:
-        raise UsageError("an overlap needs two footprint folders at least, got one")
+def command(folders: tuple[str, ...], by: str | int, form: str, common_only: bool, mixed_rules: bool) -> None:
+    """Compare footprints: every pair, overall and layer by layer."""
     names = folder_names(folders)
     from commonweight.footprint.footprint import Footprint
     from commonweight.overlap.table import overlap
@@ -65,12 +60,14 @@ def folder_names(folders: tuple[str, ...]) -> list[str]:
         One name each.
 
     Raises:
-        UsageError: If a folder is given twice.
+        UsageError: If there are fewer than two, or one is given twice.
 
     Example:
         >>> folder_names(("runs/a/films", "runs/b/films"))
         ['a/films', 'b/films']
     """
+    if len(folders) < TWO:
+        raise UsageError("an overlap needs two footprint folders at least, got one")
     paths = [Path(folder).expanduser().resolve() for folder in folders]
     twice = [folders[i] for i, path in enumerate(paths) if path in paths[:i]]
     if twice:

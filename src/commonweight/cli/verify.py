@@ -7,30 +7,35 @@ from typing import Any
 import click
 
 from commonweight.cli import settings
-from commonweight.cli.options import EXIT_CODES, Suggesting, checkpoint_option, model_options, row_options
+from commonweight.cli.options import Command, Suggesting, checkpoint_option, ending, model_options, row_options
 
 ROWS = 4
 
 
-@click.command("verify", epilog=EXIT_CODES)
+@click.command("verify", cls=Command, epilog=ending("commonweight verify runs/films --data dev.tsv"))
 @click.argument("model")
-@click.option("--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set.")
+@click.option(
+    "--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set."
+)
 @row_options
 @checkpoint_option
 @model_options
-@click.option("--loss", type=Suggesting(["classification", "multilabel", "regression"]), help="Likelihood of a plain module.")
 @click.option(
-    "--format", "form", type=Suggesting(["table", "markdown"]), default="table", show_default=True, help="Form of the result."
+    "--loss", type=Suggesting(["classification", "multilabel", "regression"]), help="Likelihood of a plain module."
+)
+@click.option(
+    "--format",
+    "form",
+    type=Suggesting(["table", "markdown"]),
+    default="table",
+    show_default=True,
+    help="Form of the result.",
 )
 def command(model: str, data: str, form: str, **given: Any) -> None:
     """Compare every rule with single-example passes on a few rows.
 
-    Nothing is measured or written. A parameter whose rule disagrees is no failure: it would be measured one example at a
-    time, exactly.
-
-    \b
-    Example:
-      commonweight verify runs/films --data dev.tsv
+    Nothing is measured or written. A parameter whose rule disagrees is no failure: it would be measured one example
+    at a time, exactly.
     """
     from commonweight.data.table import open_table
     from commonweight.footprint.fisher import verify

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The label Hugging Face losses leave out."""
 
+MOST_UNKNOWN = 0.5
+"""Above this share of unknown tokens, tokenizer and texts do not belong together."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -158,7 +161,7 @@ def encode(
         The encoded rows, and how many of them were cut.
 
     Raises:
-        UsageError: If a row has too few tokens to be measured; the message names it.
+        UsageError: If a row has too few tokens to be measured, or most tokens are unknown to the tokenizer.
     """
     columns = [list(column) for column in zip(*rows, strict=True)]
     encoded = tokenizer(*columns, padding=False, verbose=False)
@@ -167,6 +170,7 @@ def encode(
         too_long = sum(len(ids) > max_length for ids in encoded["input_ids"])
         if too_long:
             encoded = tokenizer(*columns, padding=False, truncation=True, max_length=max_length, verbose=False)
+    _check_known(tokenizer, encoded["input_ids"])
     keys = [key for key in ("input_ids", "attention_mask", "token_type_ids") if key in encoded and key in accepts]
     found: list[Encoded] = []
     for position, row in enumerate(source_rows):
@@ -180,6 +184,20 @@ def encode(
             )
         found.append(Encoded(row, tokens, label))
     return found, too_long
+
+
+def _check_known(tokenizer: Any, rows: Sequence[Sequence[int]]) -> None:
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return
+    special = set(tokenizer.all_special_ids) - {unknown}
+    ordinary = [token for row in rows for token in row if token not in special]
+    share = ordinary.count(unknown) / max(1, len(ordinary))
+    if share > MOST_UNKNOWN:
+        raise UsageError(
+            f"{share:.0%} of the tokens are unknown to the tokenizer; it was not made for these texts. Give the "
+            "model's own tokenizer with --tokenizer, or check --text-column"
+        )
 
 
 def stack_inputs(columns: dict[str, list[Any]], source_rows: Sequence[int]) -> Tensor:
@@ -202,8 +220,8 @@ def stack_inputs(columns: dict[str, list[Any]], source_rows: Sequence[int]) -> T
         for row, tensor in zip(source_rows, tensors, strict=True):
             if tensor.shape != tensors[0].shape:
                 raise UsageError(
-                    f"row {row} has shape {list(tensor.shape)} in column {name!r}, expected {list(tensors[0].shape)} like "
-                    "the first row; bring the values to one shape"
+                    f"row {row} has shape {list(tensor.shape)} in column {name!r}, expected {list(tensors[0].shape)} "
+                    "like the first row; bring the values to one shape"
                 )
         stacked.append(torch.stack(tensors))
     if len(stacked) == 1:
@@ -212,7 +230,7 @@ def stack_inputs(columns: dict[str, list[Any]], source_rows: Sequence[int]) -> T
     for name, tensor in zip(columns, stacked, strict=True):
         if tensor.dim() > 1:
             raise UsageError(
-                f"column {name!r} holds values of shape {list(tensor.shape[1:])}; several --input-column must each hold "
-                "plain numbers, or give one column of lists or images"
+                f"column {name!r} holds values of shape {list(tensor.shape[1:])}; several --input-column must each "
+                "hold plain numbers, or give one column of lists or images"
             )
     return torch.stack(stacked, dim=1)

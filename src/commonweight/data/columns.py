@@ -69,8 +69,8 @@ def text_columns(table: Table, asked: Sequence[str] = (), *, label: str | None =
     if TEXT_NAME in strings:
         return (TEXT_NAME,)
     raise UsageError(
-        f"{table.name} has {len(strings)} columns of strings ({', '.join(map(repr, strings)) or 'none'}); name the text "
-        f"with --text-column: {among(TEXT_NAME, table.columns)}"
+        f"{table.name} has {len(strings)} columns of strings ({', '.join(map(repr, strings)) or 'none'}); name the "
+        f"text with --text-column: {among(TEXT_NAME, table.columns)}"
     )
 
 
@@ -131,8 +131,8 @@ def class_labels(
             continue
         if isinstance(value, str) and not value.strip().isdigit():
             raise UsageError(
-                f"{where}; the model's classes are {', '.join(map(repr, label2id or {})) or 'not named'}. Write numbers "
-                "into the column, or set label2id in the model's config.json"
+                f"{where}; the model's classes are {', '.join(map(repr, label2id or {})) or 'not named'}. Write "
+                "numbers into the column, or set label2id in the model's config.json"
             )
         number = _number(value)
         if math.isnan(number):
@@ -141,7 +141,9 @@ def class_labels(
             raise UsageError(f"{where}, expected a whole number; for regression use a model whose problem_type says so")
         if number < 0 or (classes is not None and number >= classes):
             allowed = f"0..{classes - 1}" if classes is not None else "0 or above"
-            hidden = "; -1 often marks a split whose labels are withheld: choose another --split" if number == -1 else ""
+            hidden = (
+                "; -1 often marks a split whose labels are withheld: choose another --split" if number == -1 else ""
+            )
             raise UsageError(f"{where}, expected a class in {allowed}{hidden}")
         labels.append(int(number))
     return labels

@@ -1,7 +1,8 @@
 """Read one file of rows: TSV, CSV, JSONL or Parquet.
 
 TSV is read without quoting: a tab ends a field, a line ends a row, and a quotation mark is a character like any other
-(GLUE's files have stray ones). CSV follows the usual quoting. Only an empty field is missing: ``NA`` and ``null`` are text.
+(GLUE's files have stray ones). CSV follows the usual quoting. Only an empty field is missing: ``NA`` and ``null`` are
+text.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def read_file(path: Path) -> Any:
         UsageError: If the suffix is unknown or the file does not parse.
     """
     import datasets
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
     from datasets.table import InMemoryTable
 
     suffix = path.suffix.lower()

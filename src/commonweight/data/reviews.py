@@ -89,7 +89,7 @@ def review(index: int, *, seed: int = 0, domain: Domain | None = None, ambiguous
     Example:
         >>> row = review(6, seed=3, domain="food")
         >>> row["text"], LABELS[row["label"]]
-        ('the pasta is different', 'negative')
+        ('the curry is very soggy', 'negative')
         >>> label_of("the film is dull but the ending is never disappointing")
         1
     """

@@ -117,7 +117,7 @@ def choose_rows(total: int, count: int, seed: int) -> list[int]:
 
     Example:
         >>> choose_rows(10, 3, seed=0), choose_rows(10, 4, seed=0)
-        ([3, 5, 9], [3, 5, 7, 9])
+        ([4, 5, 9], [2, 4, 5, 9])
     """
 
     def key(row: int) -> bytes:
@@ -187,7 +187,9 @@ def _from_hub(data: str, split: str | None) -> tuple[Any, dict[str, Any]]:
 
     match = HUB_ID.fullmatch(data)
     if match is None:
-        raise UsageError(f"{data!r} is neither an existing file or folder nor an id of the form org/name:config@revision")
+        raise UsageError(
+            f"{data!r} is neither an existing file or folder nor an id of the form org/name:config@revision"
+        )
     name, config, revision = match["id"], match["config"], match["revision"]
     try:
         split = _pick_split(data, split, datasets.get_dataset_split_names(name, config, revision=revision))

@@ -71,7 +71,6 @@ class FisherCollector:
         self._samples = samples
         self.verify = verify
         self._waiting: list[Batch] = []
-        self._guard = untouched(self.model)
         self._device = next(iter(self.parameters.values())).device
         self._capture: Capture | None = None
         self._totals: dict[str, Tensor] = {}
@@ -79,6 +78,7 @@ class FisherCollector:
         self._spread: dict[str, Spread] = {}
 
     def __enter__(self) -> Self:
+        self._guard = untouched(self.model)
         self._guard.__enter__()
         return self
 

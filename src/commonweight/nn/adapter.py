@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
@@ -12,6 +11,8 @@ from commonweight.nn.placement import pick_device
 from commonweight.nn.source import LoadedModel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from commonweight.nn.source import LoadOptions
 
 AUTO_CLASS = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoModelForCausalLM"}
@@ -59,21 +60,26 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
         random = sorted(set(info["missing_keys"]) - set(shapes))
         if random and not options.allow_missing_weights:
             raise UsageError(
-                f"neither the base {base} nor the adapter {spec} has {', '.join(random[:4])}; an overlap of random weights "
-                "means nothing. Save the head with the adapter (modules_to_save), or pass --allow-missing-weights"
+                f"neither the base {base} nor the adapter {spec} has {', '.join(random[:4])}; an overlap of random "
+                "weights means nothing. Save the head with the adapter (modules_to_save), or pass "
+                "--allow-missing-weights"
             )
         task = checkpoint.task_of(type(model).__name__, base_config)
         model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
         has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
         tokenizer = checkpoint.load_tokenizer(options.tokenizer or (str(folder) if has_tokenizer else base), {})
-    base_identity = _base_identity(base, base_config, options)
-    identity = {"source": "adapter", "name": spec, "weights": hash_files(files), "base": base_identity}
+    identity = {
+        "source": "adapter",
+        "name": spec,
+        "weights": hash_files(files),
+        "base": {"name": base, **checkpoint.origin(base, config.revision)},
+    }
     model.to(pick_device(options.device)).eval()
     return LoadedModel(model, identity | describe(model), task, tokenizer)
 
 
 def _saved_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Read names, as the base model has them, and shapes of what the adapter saved."""
+    # Names as the base model has them, and shapes, of what the adapter saved.
     from safetensors import safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
@@ -83,9 +89,3 @@ def _saved_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
                 for name in reader.keys():  # noqa: SIM118
                     shapes[name.removeprefix("base_model.model.")] = tuple(reader.get_slice(name).get_shape())
     return shapes
-
-
-def _base_identity(base: str, config: Any, options: LoadOptions) -> dict[str, Any]:
-    commit = getattr(config, "_commit_hash", None)
-    folder = Path(base) if Path(base).is_dir() else checkpoint.snapshot_folder(base, commit)
-    return {"name": base, "commit": commit, "weights": hash_files(weight_files(folder, allow_pickle=options.allow_pickle)) if folder else None}

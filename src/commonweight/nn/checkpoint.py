@@ -1,8 +1,8 @@
 """A Hugging Face checkpoint, from a folder or the Hub, loaded as the class its configuration names.
 
 Nothing of the checkpoint is executed: weights are ``safetensors``, model code is the installed library's. The two flags
-that change this are named in the errors. Weights that are not in the checkpoint would be drawn at random, and an overlap
-of random weights means nothing, so that is an error too.
+that change this are named in the errors. Weights that are not in the checkpoint would be drawn at random, and an
+overlap of random weights means nothing, so that is an error too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from commonweight.nn.source import LoadOptions, Task
 
 MOST_NAMED = 4
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
@@ -36,7 +46,8 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
         The model, its tokenizer, its task and its identity.
 
     Raises:
-        UsageError: If it cannot be found, would need code or pickles to be read, has no measurable task, or lacks weights.
+        UsageError: If it cannot be found, would need code or pickles to be read, has no measurable task, or lacks
+            weights.
     """
     is_local = Path(spec).expanduser().is_dir()
     if is_local:
@@ -63,15 +74,7 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
     if info["unexpected_keys"]:
         notes.append(f"{spec}: in the checkpoint but not in the model: {_some(sorted(info['unexpected_keys']))}")
     model.to(pick_device(options.device)).eval()
-    commit = getattr(config, "_commit_hash", None)
-    folder = Path(where) if is_local else snapshot_folder(where, commit)
-    identity = {
-        "source": "folder" if is_local else "hub",
-        "name": spec,
-        "commit": commit,
-        "weights": hash_files(weight_files(folder, allow_pickle=options.allow_pickle)) if folder else None,
-        "random_weights": missing,
-    }
+    identity = {"name": spec, **origin(where, revision), "random_weights": missing}
     return LoadedModel(model, identity | describe(model), task, tokenizer, tuple(notes))
 
 
@@ -102,7 +105,8 @@ def task_of(class_name: str, config: Any) -> Task:
         return "classification"
     raise UsageError(
         f"the commands measure ...ForSequenceClassification and ...ForCausalLM models, got {class_name}. Give a "
-        "fine-tuned checkpoint of such a class; for any other call commonweight.fisher(model, batches, loss=...) in Python"
+        "fine-tuned checkpoint of such a class; for any other call commonweight.fisher(model, batches, loss=...) in "
+        "Python"
     )
 
 
@@ -136,12 +140,25 @@ def _refuse_remote_code(folder: str, options: LoadOptions) -> None:
 
         if all(not hasattr(transformers, name) for name in config.get("architectures") or [""]):
             raise UsageError(
-                f"{folder} comes with model code of its own ({', '.join(sorted(map(str, config['auto_map'].values())))}); "
-                "it was not run. Read it, and pass --trust-remote-code if you trust it"
+                f"{folder} comes with model code of its own "
+                f"({', '.join(sorted(map(str, config['auto_map'].values())))}); it was not run. Read it, and pass "
+                "--trust-remote-code if you trust it"
             )
 
 
 def load_config(where: str, common: dict[str, Any]) -> Any:
+    """Read a configuration.
+
+    Args:
+        where: Folder or id.
+        common: Revision and trust, as every ``from_pretrained`` takes them.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UsageError: If there is none, or it needs code of the checkpoint's own.
+    """
     from transformers import AutoConfig
 
     try:
@@ -157,13 +174,27 @@ def load_config(where: str, common: dict[str, Any]) -> Any:
 
 
 def model_class_of(where: str, config: Any, common: dict[str, Any], *, trusted: bool) -> Any:
+    """Find the class a configuration names.
+
+    Args:
+        where: Folder or id.
+        config: Its configuration.
+        common: As for :func:`load_config`.
+        trusted: Whether code of the checkpoint's own may be run.
+
+    Returns:
+        The class.
+
+    Raises:
+        UsageError: If none is named, or the library does not have it.
+    """
     import transformers
 
     architectures = getattr(config, "architectures", None)
     if not architectures:
         raise UsageError(
-            f"the config.json of {where} names no class under 'architectures'; save the model with save_pretrained, which "
-            "writes it"
+            f"the config.json of {where} names no class under 'architectures'; save the model with save_pretrained, "
+            "which writes it"
         )
     name = architectures[0]
     found = getattr(transformers, name, None)
@@ -176,14 +207,31 @@ def model_class_of(where: str, config: Any, common: dict[str, Any], *, trusted: 
             if str(reference).rpartition(".")[2] == name:
                 return get_class_from_dynamic_module(reference, where, revision=common.get("revision"))
     raise UsageError(
-        f"{where} is a {name}, which transformers {transformers.__version__} does not have. Upgrade transformers, or pass "
-        "--trust-remote-code if the class comes with the checkpoint and you trust it"
+        f"{where} is a {name}, which transformers {transformers.__version__} does not have. Upgrade transformers, or "
+        "pass --trust-remote-code if the class comes with the checkpoint and you trust it"
     )
 
 
 def load_weights(
     model_class: Any, where: str, config: Any, common: dict[str, Any], options: LoadOptions
 ) -> tuple[Any, dict[str, Any]]:
+    """Load weights without executing anything of the checkpoint.
+
+    Args:
+        model_class: Class or auto class.
+        where: Folder or id.
+        config: Its configuration.
+        common: As for :func:`load_config`.
+        options: Precision, and whether pickles may be read.
+
+    Returns:
+        The model, and what ``from_pretrained`` says of missing and unexpected weights.
+
+    Raises:
+        UsageError: If the weights are absent, damaged, pickled, or do not fit.
+    """
+    from safetensors import SafetensorError
+
     dtype = pick_dtype(options.dtype)
     arguments = common | {"config": config, "dtype": "auto" if dtype is None else dtype}
     if not options.allow_pickle:
@@ -193,28 +241,64 @@ def load_weights(
     except OSError as error:
         remedy = "" if options.allow_pickle else " Pickled weights are read only with --allow-pickle."
         raise UsageError(f"the weights of {where} could not be loaded: {_first_line(str(error))}{remedy}") from error
+    except (SafetensorError, UnpicklingError) as error:
+        raise UsageError(
+            f"the weights of {where} are damaged or no plain weights: {_first_line(str(error))}"
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the weights of {where} do not fit {model_class.__name__}: {error}") from error
     return model, info
 
 
 def load_tokenizer(where: str, common: dict[str, Any]) -> Any:
+    """Load a tokenizer.
+
+    Args:
+        where: Folder or id.
+        common: As for :func:`load_config`.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        UsageError: If there is none that the installed libraries can read.
+    """
     from transformers import AutoTokenizer
 
+    remedy = "save it beside the model with tokenizer.save_pretrained, or name one with --tokenizer"
+    # Without its files a tokenizer of the right class is made up, with an empty vocabulary.
+    if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in TOKENIZER_FILES):
+        raise UsageError(f"no tokenizer in {where}; {remedy}")
     try:
         return AutoTokenizer.from_pretrained(where, **({"trust_remote_code": False} | common))
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UsageError(
-            f"no usable tokenizer in {where}: {_first_line(str(error))} Save it beside the model with "
-            "tokenizer.save_pretrained, or name one with --tokenizer"
-        ) from error
+        raise UsageError(f"no usable tokenizer in {where}: {_first_line(str(error))} {remedy.capitalize()}") from error
 
 
-def snapshot_folder(repository: str, commit: str | None) -> Path | None:
+def origin(where: str, revision: str | None) -> dict[str, Any]:
+    """Say where a checkpoint was read from, and hash its weight files.
+
+    Args:
+        where: Folder or id; an id must have been read already.
+        revision: The revision asked for, if any.
+
+    Returns:
+        ``source``, ``commit`` (of the Hub; None for a folder), and ``weights``: SHA-256 by file name, or None if the
+        files cannot be found in the Hugging Face cache.
+    """
+    if Path(where).is_dir():
+        return {"source": "folder", "commit": None, "weights": _hashes(Path(where))}
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, "config.json", revision=commit)
-    return Path(found).parent if isinstance(found, str) else None
+    found = try_to_load_from_cache(where, "config.json", revision=revision or "main")
+    if not isinstance(found, str):
+        return {"source": "hub", "commit": None, "weights": None}
+    return {"source": "hub", "commit": Path(found).parent.name, "weights": _hashes(Path(found).parent)}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    # Whether a pickle may be read was decided before it was read.
+    return hash_files(weight_files(folder, allow_pickle=True))
 
 
 def _first_line(text: str) -> str:

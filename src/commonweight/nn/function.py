@@ -6,7 +6,7 @@ import difflib
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -36,6 +36,7 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
     Raises:
         UsageError: If the module or function does not exist, does not return a torch module, or the checkpoint does not
             fit it.
+        ModuleNotFoundError: If the user's module itself imports one that is not installed.
     """
     module_name, _, function_name = spec.partition(":")
     here = str(Path.cwd())
@@ -59,7 +60,7 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
     model = build()
     if not isinstance(model, torch.nn.Module):
         raise UsageError(f"{spec} returned {type(model).__name__}, expected a torch.nn.Module")
-    identity = {"source": "function", "name": spec}
+    identity: dict[str, Any] = {"source": "function", "name": spec}
     if options.checkpoint is None:
         identity["weights"] = {"state": hash_state(model)}
         notes: tuple[str, ...] = (f"{spec}: no --checkpoint given, the weights are those the function returned",)
@@ -81,8 +82,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         path: The file.
 
     Raises:
-        UsageError: If the file is absent, is not ``safetensors``, or names and shapes differ; the message names the first
-            differences.
+        UsageError: If the file is absent, is not ``safetensors``, or names and shapes differ; the message names the
+            first differences.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_model
@@ -90,7 +91,9 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     if not path.is_file():
         raise UsageError(f"no checkpoint {path}; expected a .safetensors file")
     if path.suffix != ".safetensors":
-        raise UsageError(f"--checkpoint reads .safetensors only, got {path.name}; convert it with safetensors.torch.save_model")
+        raise UsageError(
+            f"--checkpoint reads .safetensors only, got {path.name}; convert it with safetensors.torch.save_model"
+        )
     try:
         missing, unexpected = load_model(model, path, strict=False)
     except SafetensorError as error:

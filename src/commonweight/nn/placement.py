@@ -43,7 +43,9 @@ def pick_device(name: str = "auto") -> torch.device:
     if device is None or device.type not in {"cpu", "cuda", "mps"}:
         raise UsageError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device auto")
+        raise UsageError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device auto"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this machine has no MPS device; use --device auto")
     return device

@@ -1,7 +1,7 @@
 """MODEL on the command line: a Hugging Face id, a folder, an adapter folder, or ``module:function``.
 
-All of them end as one :class:`LoadedModel`: the module, its tokenizer, what it predicts, and an identity that is recorded
-with every footprint. Reading a model executes no code of others unless a flag that says so is given.
+All of them end as one :class:`LoadedModel`: the module, its tokenizer, what it predicts, and an identity that is
+recorded with every footprint. Reading a model executes no code of others unless a flag that says so is given.
 """
 
 from __future__ import annotations

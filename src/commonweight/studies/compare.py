@@ -69,8 +69,8 @@ def compare(
 ) -> Comparison:
     """Measure every model on every data set and compare all footprints.
 
-    The run folder holds ``run.json``, ``footprints/<model>--<data>/``, ``overlap.json`` and ``overlap.md``. Calling again
-    with the same arguments measures only what is missing.
+    The run folder holds ``run.json``, ``footprints/<model>--<data>/``, ``overlap.json`` and ``overlap.md``. Calling
+    again with the same arguments measures only what is missing.
 
     Args:
         models: As for :func:`commonweight.nn.source.load_model`.
@@ -94,7 +94,9 @@ def compare(
     folder = Path(run)
     check_place(folder)
     if len(models) * len(data) < 2:
-        raise UsageError(f"{len(models)} model on {len(data)} data set gives one footprint; give a second model or --data")
+        raise UsageError(
+            f"{len(models)} model on {len(data)} data set gives one footprint; give a second model or --data"
+        )
     named_models = dict(zip(model_names(models), zip(models, _checkpoints(models, options), strict=True), strict=True))
     tables = {
         name: open_table(spec, split=options.split, examples=options.examples, seed=options.data_seed)
@@ -131,10 +133,11 @@ def model_names(specs: Sequence[str]) -> list[str]:
     if twice:
         raise UsageError(f"the model {twice[0]!r} is given twice; give each once")
     names = [short_name(spec) for spec in specs]
-    for parts in range(2, max(len(_parts(spec)) for spec in specs) + 1):
+    for parts in range(1, max(len(_parts(spec)) for spec in specs) + 1):
         clashes = {name for name, count in Counter(names).items() if count > 1}
         names = [
-            "-".join(_parts(spec)[-parts:]) if name in clashes else name for name, spec in zip(names, specs, strict=True)
+            "-".join(_parts(spec)[-parts:]) if name in clashes else name
+            for name, spec in zip(names, specs, strict=True)
         ]
         if len(set(names)) == len(names):
             break
@@ -173,18 +176,18 @@ def named_data(specs: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _parts(spec: str) -> list[str]:
-    """Split a model into parts, such that the more of the last ones are kept, the more it differs from others."""
+    # The more of the last parts are kept, the more a name differs from others.
     if Path(spec).expanduser().exists():
         return [part for part in Path(spec).expanduser().resolve().parts if part != "/"]
-    *front, last = spec.replace(":", "/").split("/")
-    return [*front, last.partition("@")[0], last] if "@" in last else [*front, last]
+    return spec.replace(":", "/").split("/")
 
 
 def _checkpoints(models: Sequence[str], options: CompareOptions) -> list[str | None]:
     functions = [spec for spec in models if not Path(spec).expanduser().exists() and FUNCTION.fullmatch(spec)]
     if options.checkpoints and len(options.checkpoints) != len(functions):
         raise UsageError(
-            f"{len(options.checkpoints)} --checkpoint for {len(functions)} module:function models; give one for each, in order"
+            f"{len(options.checkpoints)} --checkpoint for {len(functions)} module:function models; give one for each, "
+            "in order"
         )
     waiting = iter(options.checkpoints)
     return [next(waiting, None) if spec in functions else None for spec in models]
@@ -197,7 +200,7 @@ def _load(spec: str, checkpoint: str | None, options: CompareOptions) -> LoadedM
 def _inspect(
     models: Mapping[str, tuple[str, str | None]], options: CompareOptions, note: Note
 ) -> dict[str, dict[str, Any]]:
-    """Load every model once before the heavy work: all must load, and all must be comparable."""
+    # Before the heavy work: all must load, and all must be comparable.
     identities = {}
     shapes: dict[str, Footprint] = {}
     for name, (spec, checkpoint) in models.items():
@@ -239,14 +242,14 @@ def _measure_all(
             note(f"{name}: measuring {len(table)} examples")
             footprints[name] = measure(loaded, table, options.measure, folder=place, progress=progress, note=note)
             measured.append(name)
-    table = overlap(footprints, common_only=options.common_only)
-    run.write("overlap.json", table.to_json())
-    run.write("overlap.md", table.to_markdown())
+    overlaps = overlap(footprints, common_only=options.common_only)
+    run.write("overlap.json", overlaps.to_json())
+    run.write("overlap.md", overlaps.to_markdown())
     run.update(
         status="complete",
         footprints={name: str(run.footprint_folder(name).relative_to(run.path)) for name in footprints},
     )
-    return Comparison(run.path, table, tuple(measured), tuple(skipped))
+    return Comparison(run.path, overlaps, tuple(measured), tuple(skipped))
 
 
 def _finished(place: Path, model: Mapping[str, Any], data: Mapping[str, Any]) -> Footprint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from commonweight.data.table import Table
     from commonweight.footprint.footprint import Footprint
+    from commonweight.footprint.likelihood import LabelRule
     from commonweight.nn.source import LoadedModel
 
 Note = Callable[[str], None]
@@ -34,7 +35,7 @@ def silent(_: str) -> None:
 class MeasureOptions:
     """How a Fisher is measured."""
 
-    label_rule: str = "data"
+    label_rule: LabelRule = "data"
     folds: int = 1
     seed: int = 0
     """Names the sampled labels."""
@@ -51,7 +52,7 @@ class MeasureOptions:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     verify: bool = True
-    columns: ColumnOptions = ColumnOptions()
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
 
     def deciding(self) -> dict[str, Any]:
         """Give what decides the numbers, as plain JSON values.
@@ -118,7 +119,9 @@ def measure(
             )
         except torch.OutOfMemoryError as error:
             if options.batch_size is not None or size == 1:
-                remedy = "use a smaller one, or auto" if options.batch_size is not None else "cut rows with --max-length"
+                remedy = (
+                    "use a smaller one, or auto" if options.batch_size is not None else "cut rows with --max-length"
+                )
                 raise MeasurementError(f"memory ran out at --batch-size {size}; {remedy}") from error
         size //= 2
         torch.cuda.empty_cache()

@@ -29,7 +29,9 @@ def checked_output(folder: Path, *, overwrite: bool = False) -> None:
     if folder.exists() and not is_footprint:
         raise UsageError(f"{folder} exists and is not a footprint; choose another folder")
     if is_footprint and not overwrite:
-        raise UsageError(f"{folder} holds a footprint already; choose another folder, or pass --overwrite to replace it")
+        raise UsageError(
+            f"{folder} holds a footprint already; choose another folder, or pass --overwrite to replace it"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

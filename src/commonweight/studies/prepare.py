@@ -56,14 +56,16 @@ def prepare(loaded: LoadedModel, table: Table, options: ColumnOptions, *, folds:
         The batches on the model's device, and the columns they were made of.
 
     Raises:
-        UsageError: If columns are missing or not obvious, a value is missing or impossible, or an option does not go with
-            this kind of model.
+        UsageError: If columns are missing or not obvious, a value is missing or impossible, or an option does not go
+            with this kind of model.
     """
     device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
     if loaded.task is None:
         return _tensors(loaded, table, options, device)
     if options.inputs:
-        raise UsageError("--input-column is for plain torch modules (module:function); a text model takes --text-column")
+        raise UsageError(
+            "--input-column is for plain torch modules (module:function); a text model takes --text-column"
+        )
     return _tokens(loaded, table, options, folds, device)
 
 
@@ -85,6 +87,7 @@ def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, device: 
 
 def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device) -> Prepared:
     config = getattr(loaded.model, "config", None)
+    limit = _length_limit(loaded, options.max_length)
     label = None if loaded.task == "causal_lm" else columns.label_column(table, options.label)
     text = columns.text_columns(table, options.text, label=label or options.label)
     labels: list[Any] | None = None
@@ -96,7 +99,6 @@ def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: in
         )
     elif label is not None:
         labels = _as_floats(columns.numbers(table, label))
-    limit = _length_limit(loaded, options.max_length)
     rows, cut = encode(
         loaded.tokenizer,
         columns.texts(table, text),
@@ -114,7 +116,7 @@ def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: in
 
 
 def _accepted(model: torch.nn.Module) -> set[str]:
-    """Name the arguments of the model that knows them: an adapter's wrapper hides those of its base."""
+    # An adapter's wrapper hides the arguments of its base.
     base = model.get_base_model() if type(model).__module__.startswith("peft.") else model  # type: ignore[operator]
     return set(inspect.signature(base.forward).parameters)
 

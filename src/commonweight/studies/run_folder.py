@@ -7,7 +7,6 @@ models or data is allowed; anything else is refused with the differences listed,
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ class RunFolder:
         path = self.path / name
         partial = path.with_name(f".{name}.{uuid.uuid4().hex}.partial")
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        Path(partial).replace(path)
         return path
 
     def update(self, **changes: Any) -> None:
@@ -93,9 +92,12 @@ def open_run(path: Path, asked: Mapping[str, Any], *, fresh: bool = False) -> Ru
     if former is not None:
         found = list(differences(former, asked))
         if found:
-            shown = "; ".join(found[:MOST_SHOWN]) + (f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else "")
+            shown = "; ".join(found[:MOST_SHOWN]) + (
+                f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+            )
             raise UsageError(
-                f"{path} holds a run of something else: {shown}. Choose another folder, or pass --fresh to throw that run away"
+                f"{path} holds a run of something else: {shown}. Choose another folder, or pass --fresh to throw that "
+                "run away"
             )
     elif (path / RECORD).is_file():
         shutil.rmtree(path)

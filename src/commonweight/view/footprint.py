@@ -32,7 +32,6 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
     verified = facts.get("verified")
     worst = None if verified is None else verified["largest_error"]
     rows = [
-        ("folder", folder),
         ("examples", str(footprint.count)),
         ("folds", str(len(footprint.folds) or 1)),
         ("label rule", str(facts.get("label_rule"))),
@@ -45,7 +44,7 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
         ("unused by the data", str(len(unused))),
         ("largest error of a rule", DASH if worst is None else f"{worst:.1e}"),
     ]
-    blocks: list[Block] = [Grid("Diagonal Fisher", ("", ""), tuple(rows))]
+    blocks: list[Block] = [Grid("Diagonal Fisher", ("", ""), tuple(rows)), f"Written to {folder}"]
     if generic:
         reasons = [f"{name} ({reason})" for name, reason in generic.items()]
         blocks.append(f"Measured one example at a time, exact but slower: {_some(reasons)}.")
@@ -53,8 +52,8 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
         blocks.append(f"Unused by the data, their Fisher is zero: {_some(unused)}.")
     if effective < FEW_EXAMPLES:
         blocks.append(
-            f"Only {effective:.1f} effective examples: a few examples carry nearly all of the trace, so an overlap with this "
-            "footprint says little."
+            f"Only {effective:.1f} effective examples: a few examples carry nearly all of the trace, so an overlap "
+            "with this footprint says little."
         )
     return blocks
 
@@ -69,14 +68,20 @@ def verification(report: Verification) -> list[Block]:
         One row per parameter, and the totals.
     """
     rows = tuple(
-        (name, route.route, route.rule or DASH, DASH if math.isnan(route.error) else f"{route.error:.1e}", route.reason or DASH)
+        (
+            name,
+            route.route,
+            route.rule or DASH,
+            DASH if math.isnan(route.error) else f"{route.error:.1e}",
+            route.reason or DASH,
+        )
         for name, route in report.routes.items()
     )
     count = {kind: len(report.of(kind)) for kind in ("rule", "generic", "dormant")}
     return [
         Grid("Routes", ("parameter", "route", "rule", "error", "reason"), rows),
-        f"Largest error of a rule that will be used: {report.largest_error:.1e} of the parameter's largest gradient, on "
-        f"{report.rows} rows; accepted up to {report.tolerance:.0e}. {count['rule']} parameters take a rule, "
+        f"Largest error of a rule that will be used: {report.largest_error:.1e} of the parameter's largest gradient, "
+        f"on {report.rows} rows; accepted up to {report.tolerance:.0e}. {count['rule']} parameters take a rule, "
         f"{count['generic']} are measured one example at a time, {count['dormant']} were not used by these rows.",
     ]
 

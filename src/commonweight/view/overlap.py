@@ -19,7 +19,8 @@ def to_csv(table: OverlapTable, by: str | int = "layer") -> str:
         by: ``layer``, ``parameter``, or a depth of the module tree.
 
     Returns:
-        CSV with the columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``, ``trace_share_b``.
+        CSV with the columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``,
+        ``trace_share_b``.
     """
     if by != "parameter":
         frame = (table.roll_up(by) if isinstance(by, int) else table).to_frame()
@@ -28,7 +29,14 @@ def to_csv(table: OverlapTable, by: str | int = "layer") -> str:
     import pandas as pd
 
     rows = [
-        (name, table.names[i], table.names[j], values[i, j], table.parameter_share[name][i], table.parameter_share[name][j])
+        (
+            name,
+            table.names[i],
+            table.names[j],
+            values[i, j],
+            table.parameter_share[name][i],
+            table.parameter_share[name][j],
+        )
         for name, values in table.by_parameter.items()
         for i, j in combinations(range(len(table.names)), 2)
     ]

@@ -30,7 +30,20 @@ def to_plain(blocks: Sequence[Block]) -> str:
         -----  -------
         head    0.5000
     """
-    return "\n\n".join(textwrap.fill(b, WIDTH) if isinstance(b, str) else _grid(b) for b in blocks) + "\n"
+    return "\n\n".join(fill(b) if isinstance(b, str) else _grid(b) for b in blocks) + "\n"
+
+
+def fill(paragraph: str, width: int = WIDTH) -> str:
+    """Break a paragraph into lines between words, never inside one: a path stays whole.
+
+    Args:
+        paragraph: The text.
+        width: Most characters per line.
+
+    Returns:
+        The lines.
+    """
+    return textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _grid(grid: Grid) -> str:
@@ -39,10 +52,13 @@ def _grid(grid: Grid) -> str:
     rule = "  ".join("-" * width for width in widths)
 
     def line(row: tuple[str, ...]) -> str:
-        name, *numbers = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        name, *numbers = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         return "  ".join([name, *numbers]).rstrip()
 
-    lines = [grid.title, line(grid.header), rule, *map(line, grid.rows)]
+    head = [line(grid.header), rule] if any(grid.header) else []
+    lines = [grid.title, *head, *map(line, grid.rows)]
     if grid.totals:
         lines += [rule, *map(line, grid.totals)]
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""Paragraphs and grids on a terminal, drawn with rich; plain aligned text everywhere else. Colour never carries meaning."""
+"""Paragraphs and grids on a terminal, drawn with rich; plain aligned text everywhere else.
+
+Colour never carries meaning.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from commonweight.overlap.text import Grid
-from commonweight.view.plain import to_plain
+from commonweight.view.plain import WIDTH, fill, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from commonweight.overlap.text import Block
+
+
+WIDEST = 10_000
+"""Room to measure in, so that a table's own width is found."""
 
 
 def show(blocks: Sequence[Block], stream: TextIO | None = None) -> None:
@@ -33,16 +40,20 @@ def show(blocks: Sequence[Block], stream: TextIO | None = None) -> None:
     console = Console(file=stream)
     for block in blocks:
         if not isinstance(block, Grid):
-            console.print(Text(block))
+            console.print(Text(fill(block, min(WIDTH, console.width))), soft_wrap=True)
         else:
-            table = Table(title=Text(block.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+            table = Table(box=box.SIMPLE_HEAD, show_header=any(block.header))
             for i, head in enumerate(block.header):
-                table.add_column(Text(head), justify="right" if i else "left", overflow="fold")
+                table.add_column(Text(head), justify="right" if i else "left", no_wrap=True)
             for row in block.rows:
                 table.add_row(*map(Text, row))
             if block.totals:
                 table.add_section()
             for row in block.totals:
                 table.add_row(*map(Text, row))
-            console.print(table)
+            if console.measure(table, options=console.options.update(width=WIDEST)).maximum <= console.width:
+                console.print(Text(fill(block.title, console.width), style="bold"), soft_wrap=True)
+                console.print(table)
+            else:  # rich would drop columns; plain lines that wrap lose nothing
+                console.print(Text(to_plain([block]).rstrip()), soft_wrap=True)
         console.print()

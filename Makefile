@@ -1,0 +1,38 @@
+# Every target does its own set-up: a virtual environment in .venv with the versions pinned in constraints.txt.
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.ready
+
+.PHONY: help demo test lint format bench clean
+help:            ## show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+demo: $(STAMP)   ## train two tiny encoders and show which layers share what (under three minutes, no network)
+	$(PY) -m commonweight demo
+
+test: lint       ## lint, types, import contracts, then all tests, doctests and README examples
+	$(PY) -m pytest
+
+lint: $(STAMP)   ## ruff, mypy, import-linter
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(STAMP) ## let ruff mend what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(STAMP)  ## time and memory against the ordinary pass and the peers (JSON in benchmarks/results)
+	$(PY) -m pip install --quiet --constraint constraints.txt --no-deps opacus backpack-for-pytorch nngeometry einops opt_einsum unfoldNd
+	$(PY) benchmarks/fisher.py --out benchmarks/results/fisher.json
+
+clean:           ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(STAMP): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt 'pip>=25.1'
+	$(PY) -m pip install --quiet --constraint constraints.txt 'torch==2.13.0'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable . --group test --group lint
+	touch $(STAMP)

@@ -1,0 +1,469 @@
+"""Time and memory of the diagonal Fisher, as ratios to one ordinary batched forward and backward pass.
+
+Every contender runs in turn on the same padded batches in one process, after a warm-up; a figure is the median over the
+rounds of the ratio to the ordinary pass of the same round. Verification is outside the clock. Peak memory is the
+operating system's own figure for a fresh process per contender.
+
+    python benchmarks/fisher.py --out benchmarks/results/fisher.json
+
+``--cases`` and ``--contenders`` select; ``--rounds`` sets the number of interleaved rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from commonweight.footprint.batch import read_batch
+from commonweight.footprint.collector import FisherCollector
+from commonweight.footprint.fisher import fisher
+
+warnings.filterwarnings("ignore")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its batches and its per-example loss."""
+
+    model: nn.Module
+    batches: list
+    loss: str
+    bound: float
+    """The ratio this project asks of itself on two CPU cores."""
+
+    def logits(self, batch) -> Tensor:
+        if isinstance(batch, dict):
+            return self.model(**{key: value for key, value in batch.items() if key != "labels"}).logits
+        return self.model(batch[0])
+
+    def losses(self, batch) -> Tensor:
+        logits = self.logits(batch)
+        labels = batch["labels"] if isinstance(batch, dict) else batch[1]
+        if self.loss == "causal_lm":
+            return F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none").sum(1)
+        return F.cross_entropy(logits, labels, reduction="none")
+
+
+def text_batches(vocabulary: int, size: int, length: int, count: int, *, language_model: bool) -> list:
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(count):
+        ids = torch.randint(5, vocabulary, (size, length), generator=generator)
+        labels = ids if language_model else torch.randint(2, (size,), generator=generator)
+        batches.append({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
+    return batches
+
+
+def bert(hidden: int, layers: int, heads: int, batch: int, count: int, bound: float) -> Case:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * hidden
+    )
+    batches = text_batches(config.vocab_size, batch, 32, count, language_model=False)
+    return Case(BertForSequenceClassification(config), batches, "classification", bound)
+
+
+def gpt2() -> Case:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_embd=384, n_layer=6, n_head=6, use_cache=False)
+    batches = text_batches(config.vocab_size, 8, 64, 1, language_model=True)
+    return Case(GPT2LMHeadModel(config), batches, "causal_lm", 1.6)
+
+
+def mlp() -> Case:
+    model = nn.Sequential(nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10))
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(128, 784, generator=generator), torch.arange(128) % 10) for _ in range(16)]
+    return Case(model, batches, "classification", 1.3)
+
+
+class Block(nn.Module):
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer)
+        self.conv2, self.bn2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False), nn.BatchNorm2d(outer)
+        self.relu = nn.ReLU(inplace=True)
+        self.short = nn.Identity()
+        if stride > 1 or inner != outer:
+            self.short = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(out + self.short(x))
+
+
+def resnet() -> Case:
+    """ResNet-18's stages at half width, for 32×32 images."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)]
+    inner = 32
+    for outer, stride in ((32, 1), (64, 2), (128, 2), (256, 2)):
+        layers += [Block(inner, outer, stride), Block(outer, outer, 1)]
+        inner = outer
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, 10))
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(32, 3, 32, 32, generator=generator), torch.arange(32) % 10) for _ in range(2)]
+    return Case(model, batches, "classification", 2.0)
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "bert-22M": lambda: bert(384, 6, 12, 16, 4, 1.25),
+    "bert-110M": lambda: bert(768, 12, 12, 8, 1, 1.35),
+    "gpt2-6x384": gpt2,
+    "mlp-784-1024-1024-10": mlp,
+    "resnet-32x32": resnet,
+}
+
+
+class CannotRunError(Exception):
+    """A contender cannot measure this case, with the reason."""
+
+
+def ordinary(case: Case) -> Callable[[], None]:
+    case.model.eval()
+
+    def run() -> None:
+        for batch in case.batches:
+            case.model.zero_grad(set_to_none=True)
+            case.losses(batch).mean().backward()
+
+    return run
+
+
+def ours(case: Case) -> Callable[[], None]:
+    read = [read_batch(batch, 0) for batch in case.batches]
+    collector = FisherCollector(case.model, loss=case.loss)
+    with collector:
+        collector.choose_routes(read[:1])
+        collector.update(read[0])
+    generic = [name for name, route in collector.routes.items() if route.route != "rule"]
+    if generic:
+        raise CannotRunError(f"these parameters took another route: {generic}")
+
+    def run() -> None:
+        with collector:
+            for batch in read:
+                collector.update(batch)
+
+    return run
+
+
+def ours_in_folds(case: Case) -> Callable[[], None]:
+    """Eight folds written to disk, verification off; the files go with the run."""
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            fisher(case.model, case.batches * 4, loss=case.loss, folds=8, verify=False, folder=f"{folder}/f")
+
+    return run
+
+
+def ordinary_longer(case: Case) -> Callable[[], None]:
+    once = ordinary(case)
+
+    def run() -> None:
+        for _ in range(4):
+            once()
+
+    return run
+
+
+def examples_of(batch) -> list:
+    size = len(batch["labels"]) if isinstance(batch, dict) else len(batch[1])
+    if isinstance(batch, dict):
+        return [{key: value[i : i + 1] for key, value in batch.items()} for i in range(size)]
+    return [(batch[0][i : i + 1], batch[1][i : i + 1]) for i in range(size)]
+
+
+def loop(case: Case) -> Callable[[], None]:
+    """What users write: batch size 1, ``.grad`` squared and added."""
+    case.model.eval()
+    parameters = list(case.model.parameters())
+    totals = [torch.zeros_like(parameter) for parameter in parameters]
+
+    def run() -> None:
+        for batch in case.batches:
+            for example in examples_of(batch):
+                case.model.zero_grad(set_to_none=True)
+                case.losses(example).sum().backward()
+                for total, parameter in zip(totals, parameters, strict=True):
+                    if parameter.grad is not None:
+                        total.addcmul_(parameter.grad, parameter.grad)
+
+    return run
+
+
+def vmap(case: Case) -> Callable[[], None]:
+    """The recipe of torch.func: vmap over the gradient of one example, in chunks of 8."""
+    from torch.func import functional_call, grad
+    from torch.func import vmap as torch_vmap
+
+    model = case.model.eval()
+    if hasattr(model, "set_attn_implementation"):
+        model.set_attn_implementation("eager")
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    buffers = dict(model.named_buffers())
+    totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
+
+    def loss(parameters, example):
+        one = {key: value.unsqueeze(0) for key, value in example.items()}
+        labels = one.pop("labels")
+        if "pixels" in one:
+            logits = functional_call(model, (parameters, buffers), (one["pixels"],))
+        else:
+            logits = functional_call(model, (parameters, buffers), (), one).logits
+        if case.loss == "causal_lm":
+            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        return F.cross_entropy(logits, labels, reduction="sum")
+
+    gradients = torch_vmap(grad(loss), in_dims=(None, 0), chunk_size=8)
+
+    def run() -> None:
+        for batch in case.batches:
+            columns = batch if isinstance(batch, dict) else {"pixels": batch[0], "labels": batch[1]}
+            for name, gradient in gradients(parameters, columns).items():
+                totals[name] += gradient.square().sum(0)
+
+    return run
+
+
+def opacus(case: Case) -> Callable[[], None]:
+    from opacus import GradSampleModule
+
+    model = GradSampleModule(case.model.train(), loss_reduction="sum", strict=False)
+    for module in case.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    totals = [torch.zeros_like(parameter) for parameter in model.parameters()]
+
+    def run() -> None:
+        for batch in case.batches:
+            model.zero_grad(set_to_none=True)
+            wrapped = Case(model, [], case.loss, 0)
+            wrapped.losses(batch).sum().backward()
+            for total, parameter in zip(totals, model.parameters(), strict=True):
+                if parameter.grad_sample is not None:
+                    total += parameter.grad_sample.square().sum(0)
+                parameter.grad_sample = None
+
+    return run
+
+
+def backpack(case: Case) -> Callable[[], None]:
+    if isinstance(case.batches[0], dict):
+        raise CannotRunError("no rules for LayerNorm, Conv1D and keyword calls (its documentation; not run)")
+    import backpack as bp
+    from backpack.extensions import SumGradSquared
+
+    model = bp.extend(case.model.eval(), use_converter=not isinstance(case.model, nn.Sequential))
+    loss = bp.extend(nn.CrossEntropyLoss(reduction="sum"))
+    totals = [torch.zeros_like(parameter) for parameter in model.parameters()]
+
+    def run() -> None:
+        for inputs, targets in case.batches:
+            model.zero_grad(set_to_none=True)
+            with bp.backpack(SumGradSquared()):
+                loss(model(inputs), targets).backward()
+            for total, parameter in zip(totals, model.parameters(), strict=True):
+                total += parameter.sum_grad_squared
+
+    return run
+
+
+def nngeometry(case: Case) -> Callable[[], None]:
+    if isinstance(case.batches[0], dict):
+        raise CannotRunError("takes tuples with a tensor first, not mappings (its source; not run)")
+    from nngeometry.backend import TorchHooksJacobianBackend
+    from nngeometry.layercollection import LayerCollection
+    from nngeometry.object import PMatDiag
+    from torch.utils.data import DataLoader, TensorDataset
+
+    model = case.model.eval()
+    layers = LayerCollection.from_model(model)
+    inputs = torch.cat([batch[0] for batch in case.batches])
+    targets = torch.cat([batch[1] for batch in case.batches])
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=len(case.batches[0][1]))
+
+    def negative_log_likelihood(*batch):
+        x, y = batch
+        return F.cross_entropy(model(x), y, reduction="none").unsqueeze(1)
+
+    generator = TorchHooksJacobianBackend(model=model, function=negative_log_likelihood)
+
+    def run() -> None:
+        PMatDiag(layer_collection=layers, generator=generator, examples=loader)
+
+    return run
+
+
+CONTENDERS: dict[str, Callable[[Case], Callable[[], None]]] = {
+    "ordinary": ordinary,
+    "commonweight": ours,
+    "loop": loop,
+    "vmap": vmap,
+    "opacus": opacus,
+    "backpack": backpack,
+    "nngeometry": nngeometry,
+}
+
+
+def time_case(name: str, contenders: list[str], rounds: int) -> dict:
+    """Interleave the contenders and take the ratio to the ordinary pass round by round."""
+    runs, reasons = {}, {}
+    for contender in contenders:
+        torch.manual_seed(0)
+        try:
+            runs[contender] = CONTENDERS[contender](CASES[name]())
+            runs[contender]()
+        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its reason
+            runs.pop(contender, None)
+            reasons[contender] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    seconds = interleave(runs, rounds)
+    return {
+        "bound": CASES[name]().bound,
+        "seconds": {contender: statistics.median(values) for contender, values in seconds.items()},
+        "ratio": ratios(seconds, "ordinary"),
+        "cannot_run": reasons,
+    }
+
+
+def interleave(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {contender: [] for contender in runs}
+    for _ in range(rounds):
+        for contender, run in runs.items():
+            gc.collect()
+            start = time.perf_counter()
+            run()
+            seconds[contender].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratios(seconds: dict[str, list[float]], base: str) -> dict[str, dict[str, float]]:
+    table = {}
+    for contender, values in seconds.items():
+        each = sorted(value / one for value, one in zip(values, seconds[base], strict=True))
+        table[contender] = {"median": statistics.median(each), "min": each[0], "max": each[-1]}
+    return table
+
+
+def time_folds(name: str, rounds: int) -> dict:
+    """Eight folds against the ordinary pass over the same 4 × as many batches."""
+    torch.manual_seed(0)
+    runs = {"ordinary": ordinary_longer(CASES[name]()), "commonweight, folds=8": ours_in_folds(CASES[name]())}
+    for run in runs.values():
+        run()
+    seconds = interleave(runs, rounds)
+    return {"bound": 1.35, "ratio": ratios(seconds, "ordinary")}
+
+
+def peak_bytes(name: str, contender: str, factor: int) -> int:
+    """Peak memory of a fresh process that runs one contender on batches ``factor`` times as large."""
+    script = (
+        "import resource,sys; sys.path.insert(0, 'benchmarks'); import fisher, torch\n"
+        f"fisher.run_for_memory({name!r}, {contender!r}, {factor})\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return int(result.stdout.split()[-1])
+
+
+def run_for_memory(name: str, contender: str, factor: int) -> None:
+    """Run one contender, without verification, on one batch made ``factor`` times as large."""
+    torch.manual_seed(0)
+    case = CASES[name]()
+    first = case.batches[0]
+    if isinstance(first, dict):
+        batch = {key: value.repeat(factor, *[1] * (value.dim() - 1)) for key, value in first.items()}
+    else:
+        batch = tuple(value.repeat(factor, *[1] * (value.dim() - 1)) for value in first)
+    case = Case(case.model, [batch], case.loss, case.bound)
+    if contender == "ordinary":
+        ordinary(case)()
+    elif contender == "verified":
+        fisher(case.model, case.batches, loss=case.loss)
+    elif contender == "folds":
+        with tempfile.TemporaryDirectory() as folder:
+            fisher(case.model, case.batches * 2, loss=case.loss, folds=2, verify=False, folder=f"{folder}/f")
+    else:
+        fisher(case.model, case.batches, loss=case.loss, verify=False)
+
+
+def memory(name: str) -> dict:
+    """Peak above that of the ordinary pass, in copies of the parameters (float32) after taking off one layer."""
+    model = CASES[name]().model
+    copy = sum(parameter.numel() * 4 for parameter in model.parameters())
+    layer = max(parameter.numel() * 4 for parameter in model.parameters())
+    figures = {"parameter_bytes": copy, "largest_layer_bytes": layer}
+    for factor in (1, 4):
+        base = peak_bytes(name, "ordinary", factor)
+        for contender in ("commonweight", "verified", "folds"):
+            above = peak_bytes(name, contender, factor) - base
+            figures[f"{contender}, batch x{factor}: copies above ordinary, less one layer"] = (above - layer) / copy
+    return figures
+
+
+def environment() -> dict:
+    versions = {}
+    for package in ("torch", "transformers", "opacus", "backpack-for-pytorch", "nngeometry"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": "cpu",
+        "versions": versions,
+        "peak_of_this_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def main() -> None:
+    """Run what was asked for and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    contenders = list(dict.fromkeys(["ordinary", *options.contenders]))
+    results: dict = {"time": {}, "folds": {}, "memory": {}}
+    for name in options.cases:
+        results["time"][name] = time_case(name, contenders, options.rounds)
+        shown = {contender: round(each["median"], 3) for contender, each in results["time"][name]["ratio"].items()}
+        print(name, shown, results["time"][name]["cannot_run"], flush=True)
+    if "bert-22M" in options.cases:
+        results["folds"]["bert-22M"] = time_folds("bert-22M", options.rounds)
+        print("folds", results["folds"], flush=True)
+    if not options.no_memory:
+        for name in options.cases:
+            results["memory"][name] = memory(name)
+            print(name, results["memory"][name], flush=True)
+    results["environment"] = environment()
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

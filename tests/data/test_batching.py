@@ -1,0 +1,105 @@
+"""Batches: nothing lost, little padded, folds kept apart, padding ignored."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commonweight import UsageError
+from commonweight.data.batching import IGNORED, Encoded, TensorBatches, TokenBatches, encode, stack_inputs
+from commonweight.studies.tiny_encoder import make_tokenizer
+
+
+def rows(lengths, *, labelled=True):
+    return [
+        Encoded(i, {"input_ids": [i + 5] * n, "attention_mask": [1] * n}, i % 2 if labelled else None)
+        for i, n in enumerate(lengths)
+    ]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 8), st.integers(1, 4), st.booleans())
+def test_every_row_comes_once_whole_and_in_its_fold(lengths, size, folds, can_pad):
+    batches = TokenBatches(rows(lengths), size, 0 if can_pad else None, lambda row: row * 7 % folds)
+    seen, order = [], []
+    for batch in batches:
+        assert batch["input_ids"].shape == batch["attention_mask"].shape
+        assert len(batch["labels"]) <= size
+        assert can_pad or bool(batch["attention_mask"].all())
+        order.append({int(row) * 7 % folds for row in batch["source_row"]})
+        for ids, mask, label, row in zip(
+            *(batch[k] for k in ("input_ids", "attention_mask", "labels", "source_row")), strict=False
+        ):
+            n = lengths[int(row)]
+            assert ids[:n].tolist() == [int(row) + 5] * n
+            assert mask.tolist() == [1] * n + [0] * (len(mask) - n)
+            assert int(label) == int(row) % 2
+            seen.append(int(row))
+    assert sorted(seen) == list(range(len(lengths)))
+    assert all(len(here) == 1 for here in order)
+    assert [*map(min, order)] == sorted(map(min, order))
+    assert len(batches) == len(order)
+
+
+def test_sorting_by_length_saves_padding():
+    lengths = [3, 9, 2, 8, 1, 7]
+    padded = sum(batch["input_ids"].numel() for batch in TokenBatches(rows(lengths), 2, 0))
+    assert padded == 2 * (9 + 7 + 2)
+
+
+def test_language_model_labels_are_the_tokens_and_padding_is_ignored():
+    (batch,) = TokenBatches(rows([2, 3], labelled=False), 2, 0)
+    assert batch["labels"].tolist() == [[6, 6, 6], [5, 5, IGNORED]]
+
+
+def test_batches_can_be_cut_anew_and_iterated_again():
+    batches = TokenBatches(rows([1] * 10), 3, 0)
+    assert [len(b["labels"]) for b in batches] == [len(b["labels"]) for b in batches] == [3, 3, 3, 1]
+    assert len(batches.with_batch_size(10)) == 1
+
+
+def test_encoding_cuts_long_rows_and_drops_what_the_model_does_not_take():
+    tokenizer = make_tokenizer()
+    texts = [("the film is very good",), ("the soup is bland",)]
+    whole, none_cut = encode(tokenizer, texts, [4, 9], [1, 0], accepts={"input_ids", "attention_mask"})
+    assert (none_cut, [row.length for row in whole], [row.source_row for row in whole]) == (0, [7, 6], [4, 9])
+    assert set(whole[0].tokens) == {"input_ids", "attention_mask"}
+    short, cut = encode(tokenizer, texts, [4, 9], [1, 0], accepts={"input_ids"}, max_length=6)
+    assert (cut, [row.length for row in short], set(short[0].tokens)) == (1, [6, 6], {"input_ids"})
+
+
+def test_rows_without_enough_tokens_are_named():
+    class Plain:
+        unk_token_id = None
+
+        def __call__(self, *columns, **options):
+            return {"input_ids": [[5] * len(text.split()) for text in columns[0]]}
+
+    empty = Plain()
+    with pytest.raises(UsageError, match="row 3 has 0 tokens, expected at least 1"):
+        encode(empty, [("a",), ("",)], [2, 3], [0, 0], accepts={"input_ids"})
+    with pytest.raises(UsageError, match="row 2 has 1 tokens, expected at least 2"):
+        encode(empty, [("a",)], [2], None, accepts={"input_ids"})
+
+
+def test_a_tokenizer_that_knows_hardly_a_word_is_refused():
+    tokenizer = make_tokenizer()
+    rows, _ = encode(tokenizer, [("the new film is good",)], [0], [1], accepts={"input_ids"})
+    assert rows[0].tokens["input_ids"].count(tokenizer.unk_token_id) == 1
+    with pytest.raises(UsageError, match="100% of the tokens are unknown"):
+        encode(tokenizer, [("ein ganz anderer satz",)], [0], [1], accepts={"input_ids"})
+
+
+def test_inputs_are_stacked():
+    assert stack_inputs({"a": [1, 2], "b": [3, 4]}, [0, 1]).tolist() == [[1.0, 3.0], [2.0, 4.0]]
+    assert stack_inputs({"a": [1, 2]}, [0, 1]).shape == (2, 1)
+    assert stack_inputs({"image": [[[1, 2], [3, 4]]] * 3}, range(3)).shape == (3, 2, 2)
+    with pytest.raises(UsageError, match=r"row 8 has shape \[1\] in column 'a', expected \[2\]"):
+        stack_inputs({"a": [[1, 2], [3]]}, [7, 8])
+    with pytest.raises(UsageError, match="several --input-column must each hold"):
+        stack_inputs({"a": [[1, 2]], "b": [1]}, [0])
+
+
+def test_pairs_keep_the_order_of_the_data():
+    batches = TensorBatches(torch.arange(5.0)[:, None], torch.arange(5), 2)
+    assert torch.cat([targets for _, targets in batches]).tolist() == [0, 1, 2, 3, 4]
+    assert (len(batches), len(batches.with_batch_size(5))) == (3, 1)

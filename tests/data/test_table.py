@@ -1,0 +1,145 @@
+"""Opening data: formats, splits, choice of rows, identity, and the errors a user meets."""
+
+import csv
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from commonweight import UsageError
+from commonweight.data.table import choose_rows, open_table, table_name
+
+SST2 = Path(__file__).parents[2].parent / "shared" / "data" / "sst2" / "dev.tsv"
+ROWS = [{"text": 'a "quoted word', "label": 1}, {"text": "NA", "label": 0}, {"text": "null, and more", "label": 1}]
+
+
+def write(path: Path, rows=ROWS) -> Path:
+    if path.suffix == ".tsv":
+        path.write_text("text\tlabel\n" + "".join(f"{r['text']}\t{r['label']}\n" for r in rows))
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, ["text", "label"])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    else:
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_rows(tmp_path, suffix):
+    table = open_table(str(write(tmp_path / f"rows{suffix}")))
+    assert table.column("text") == [r["text"] for r in ROWS]
+    assert table.column("label") == [1, 0, 1]
+    assert (table.name, list(table.source_rows)) == ("rows", [0, 1, 2])
+    assert table.identity["selection"] == "all"
+
+
+@pytest.mark.skipif(not SST2.is_file(), reason="the shared SST-2 data are not here")
+def test_sst2_is_read_whole_stray_quotes_and_all():
+    table = open_table(str(SST2))
+    assert (len(table), table.columns) == (872, ("label", "sentence"))
+    assert sum(table.column("label")) == 444
+    lines = SST2.read_text(encoding="utf-8").splitlines()[1:]
+    assert [f"{a}\t{b}" for a, b in zip(table.column("label"), table.column("sentence"), strict=True)] == lines
+    assert table.identity["sha256"] == "eb1f47f8f8ac2370e78b99429b276e662533b2f3d4394fa092674745a1222b66"
+
+
+def test_a_choice_of_rows_is_seeded_nested_and_recorded(tmp_path):
+    path = str(write(tmp_path / "rows.jsonl", [{"text": str(i), "label": i % 2} for i in range(100)]))
+    few, more, other = (open_table(path, examples=n, seed=s) for n, s in ((10, 0), (20, 0), (10, 1)))
+    assert few.column("text") == [str(row) for row in few.source_rows]
+    assert list(few.source_rows) == choose_rows(100, 10, 0)
+    assert set(few.source_rows) < set(more.source_rows)
+    assert list(few.source_rows) != list(other.source_rows)
+    assert few.identity["selection"] == {"seed": 0, "rows": list(few.source_rows)}
+    assert (few.identity["rows_in_all"], few.identity["rows_used"]) == (100, 10)
+    with pytest.raises(UsageError, match=r"1\.\.100, the rows of .*; got 101"):
+        open_table(path, examples=101)
+
+
+def test_a_changed_file_has_another_identity(tmp_path):
+    path = write(tmp_path / "rows.tsv")
+    before = open_table(str(path)).identity
+    write(path, [*ROWS, {"text": "x", "label": 0}])
+    assert open_table(str(path)).identity["sha256"] != before["sha256"]
+
+
+def test_saved_folders_with_and_without_splits(tmp_path):
+    data = datasets.Dataset.from_list(ROWS)
+    data.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": data, "dev": data.select([0])}).save_to_disk(tmp_path / "two")
+    assert open_table(str(tmp_path / "one")).column("label") == [1, 0, 1]
+    assert len(open_table(str(tmp_path / "two"), split="dev")) == 1
+    assert open_table(str(tmp_path / "one")).identity == open_table(str(tmp_path / "one")).identity
+    with pytest.raises(UsageError, match="splits train, dev; choose one with --split"):
+        open_table(str(tmp_path / "two"))
+    with pytest.raises(UsageError, match=r"no split 'trian'.*did you mean 'train'"):
+        open_table(str(tmp_path / "two"), split="trian")
+    with pytest.raises(UsageError, match="single split"):
+        open_table(str(tmp_path / "one"), split="dev")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match="not a saved data set"):
+        open_table(str(tmp_path / "other"))
+
+
+def test_hub_ids_are_split_into_name_config_and_revision(monkeypatch):
+    calls = []
+
+    def load(name, config, *, split, revision):
+        calls.append((name, config, split, revision))
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *a, **k: ["train", "test"])
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    table = open_table("org/some.set:small@v1.0", split="test")
+    assert calls == [("org/some.set", "small", "test", "v1.0")]
+    assert (table.name, table.identity["id"], table.identity["split"]) == ("some.set", "org/some.set", "test")
+    with pytest.raises(UsageError, match="choose one with --split"):
+        open_table("org/some.set")
+
+
+def test_an_unreachable_id_says_what_to_do(monkeypatch):
+    def offline(*args, **kwargs):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", offline)
+    with pytest.raises(UsageError, match=r"no local file or folder.*no network.*Check the spelling"):
+        open_table("org/absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("rows.tsv", "text\tlabel\na\t1\textra\n", "not a readable TSV file"),
+        ("rows.csv", "", "not a readable CSV file"),
+        ("rows.jsonl", '[{"text": "a"}]', "not a readable JSONL file"),
+        ("rows.parquet", "text", "not a readable PARQUET file"),
+        ("rows.tsv", "text\tlabel\n", "has no rows"),
+        ("rows.xlsx", "x", "must end in .tsv, .csv, .jsonl, .parquet"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        open_table(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("data", ["absent.tsv", "./absent", "a/b/c", "two words"])
+def test_what_is_no_data_is_refused_without_asking_the_network(data):
+    with pytest.raises(UsageError, match=r"no file or folder|neither an existing file"):
+        open_table(data)
+
+
+def test_a_file_has_no_split_and_an_absent_column_is_guessed(tmp_path):
+    path = str(write(tmp_path / "rows.tsv"))
+    with pytest.raises(UsageError, match="leave --split 'dev' out"):
+        open_table(path, split="dev")
+    with pytest.raises(UsageError, match="did you mean 'label'"):
+        open_table(path).column("lable")
+    assert table_name(path) == "rows"

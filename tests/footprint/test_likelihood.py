@@ -1,0 +1,590 @@
+"""Losses against their formulas, and the three label rules against sums over labels written out."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from footprint.small import CLASSES, examples, gap, in_batches, rows, small_mlp
+from footprint.zoo import ZOO, text_model
+from reference.fisher import loop_fisher
+from torch import nn, tensor
+
+import commonweight
+from commonweight import CustomLoss, MeasurementError, UsageError
+from commonweight.footprint.batch import read_batch
+from commonweight.footprint.likelihood import LOSSES, choose_likelihood
+
+
+def values(*shape, seed=0):
+    return 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def nll(loss, outputs, labels):
+    return LOSSES[loss].nll(outputs, read_batch((torch.zeros(len(labels), 1), labels), 0)).tolist()
+
+
+def softmax_nll(row, label):
+    return math.log(sum(math.exp(z) for z in row)) - row[label]
+
+
+def logistic(z):
+    return 1 / (1 + math.exp(-z))
+
+
+# The losses, one example at a time, in plain Python
+
+
+def test_classification():
+    z, y = values(5, 4), tensor([0, 3, 1, 1, 2])
+    expected = [softmax_nll(row, label) for row, label in zip(z.tolist(), y.tolist(), strict=True)]
+    assert nll("classification", z, y) == pytest.approx(expected, rel=1e-12)
+    assert nll("classification", z, y.roll(1)) != pytest.approx(expected, rel=1e-2)
+    assert nll("classification", z, y.to(torch.int32)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.bool])
+def test_multilabel(dtype):
+    z, y = values(5, 3), (values(5, 3, seed=1) > 0).to(dtype)
+    expected = [
+        -sum(math.log(logistic(a) if b else logistic(-a)) for a, b in zip(row, labels, strict=True))
+        for row, labels in zip(z.tolist(), y.tolist(), strict=True)
+    ]
+    assert nll("multilabel", z, y) == pytest.approx(expected, rel=1e-12)
+    assert nll("multilabel", z, y.flip(1)) != pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 1), (5,), (5, 2, 2)])
+def test_regression(shape):
+    z, y = values(*shape), values(*shape, seed=1)
+    expected = [0.5 * sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) for pair in
+                zip(z.reshape(5, -1).tolist(), y.reshape(5, -1).tolist(), strict=True)]
+    assert nll("regression", z, y) == pytest.approx(expected, rel=1e-12)
+    assert nll("regression", z, -y) != pytest.approx(expected, rel=1e-2)
+
+
+def test_regression_with_one_output_takes_a_vector_of_labels():
+    assert nll("regression", tensor([[1.0], [2.0]]), tensor([3, 2])) == [2.0, 0.0]
+
+
+@pytest.mark.parametrize(("loss", "shift"), [("token", 0), ("seq2seq", 0), ("causal_lm", 1)])
+def test_tokens_are_summed_over_those_that_count(loss, shift):
+    z, y = values(3, 5, 4), torch.arange(15).reshape(3, 5) % 4
+    y[0, 3:] = -100
+    y[1] = -100
+    y[2, 0] = -100
+    expected = [
+        sum(softmax_nll(row, label) for row, label in zip(z[i].tolist(), y[i, shift:].tolist(), strict=False) if label >= 0)
+        for i in range(3)
+    ]
+    assert nll(loss, z, y) == pytest.approx(expected, rel=1e-12)
+    assert expected[1] == 0
+    other = {"causal_lm": "token"}.get(loss, "causal_lm")
+    assert nll(other, z, y) != pytest.approx(expected, rel=1e-2)
+
+
+# Which loss
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem", "loss"),
+    [
+        ("bert", None, "classification"),
+        ("bert", "single_label_classification", "classification"),
+        ("bert", "multi_label_classification", "multilabel"),
+        ("bert", "regression", "regression"),
+        ("vit", None, "classification"),
+        ("bert-masked", None, "token"),
+        ("gpt2", None, "causal_lm"),
+        ("llama", None, "causal_lm"),
+        ("t5", None, "seq2seq"),
+    ],
+)
+def test_the_loss_of_a_hugging_face_model_is_that_of_its_class(kind, problem, loss):
+    case = text_model(kind)
+    case.model.config.problem_type = problem
+    assert choose_likelihood(None, case.model, read_batch(case.batch, 0)) is LOSSES[loss]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft
+def test_the_loss_of_an_adapted_model_is_that_of_its_base():
+    case = ZOO["lora"]()
+    assert choose_likelihood(None, case.model, read_batch(case.batch, 0)).name == "classification"
+
+
+def test_integer_targets_of_a_plain_model_are_classes():
+    x, y = examples()
+    assert choose_likelihood(None, small_mlp(), read_batch((x, y), 0)).name == "classification"
+    assert commonweight.fisher(small_mlp(), [(x, y)]).metadata["loss"] == "classification"
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (torch.zeros(4, 6), torch.zeros(4)),
+        (torch.zeros(4, 6), torch.zeros(4, 3, dtype=torch.long)),
+        (torch.zeros(4, 6), None),
+        {"input": torch.zeros(4, 6), "labels": torch.zeros(4, dtype=torch.long)},
+    ],
+    ids=["float", "matrix", "none", "mapping"],
+)
+def test_any_other_plain_model_must_say_its_loss(batch):
+    with pytest.raises(UsageError, match="the loss of Sequential cannot be inferred: pass loss= one of classification, mult"):
+        commonweight.fisher(small_mlp().float(), [batch])
+
+
+def test_a_hugging_face_model_whose_class_leaves_doubt_must_say_its_loss():
+    case = text_model("bert")
+    with pytest.raises(UsageError, match="the loss of BertModel cannot be inferred"):
+        choose_likelihood(None, case.model.bert, read_batch(case.batch, 0))
+    floats = read_batch({**case.batch, "labels": torch.zeros(5)}, 0)
+    with pytest.raises(UsageError, match="the loss of BertForSequenceClassification cannot be inferred"):
+        choose_likelihood(None, case.model, floats)
+
+
+def test_an_unknown_loss_name():
+    with pytest.raises(UsageError, match="loss must be one of classification, .* seq2seq, or a callable; got 'mse'"):
+        commonweight.fisher(small_mlp(), [examples()], loss="mse")
+
+
+# Labels that cannot be
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "message"),
+    [
+        ("classification", tensor([0, 1, 3, 0]), "labels run from 0 to 3, and the model has 3 classes: expected 0 to 2"),
+        ("classification", tensor([0, -1, 2, 0]), "labels run from -1 to 2, and the model has 3 classes"),
+        ("classification", tensor([0.0, 1.0, 2.0, 0.0]), "expects integer labels of shape .4., got torch.float32"),
+        ("classification", torch.zeros(4, 1).long(), r"expects integer labels of shape \[4\], got torch.int64 \[4, 1\]"),
+        ("classification", None, "loss 'classification' with label_rule='data' needs labels"),
+        ("multilabel", torch.zeros(4), r"loss 'multilabel': logits have shape \[4, 3\], labels \[4\]"),
+        ("multilabel", torch.zeros(4, 2), r"loss 'multilabel': logits have shape \[4, 3\], labels \[4, 2\]"),
+        ("multilabel", torch.full((4, 3), 2), "label"),
+        ("multilabel", torch.full((4, 3), -100), "label"),
+        ("multilabel", None, "loss 'multilabel' with label_rule='data' needs labels"),
+        ("regression", torch.zeros(4), r"regression: outputs have shape \[4, 3\], labels \[4\]"),
+        ("regression", None, "loss 'regression' with label_rule='data' needs labels"),
+        ("token", torch.zeros(4, dtype=torch.long), r"loss 'token' expects logits \[batch, tokens, classes\], got shape"),
+    ],
+)
+def test_labels_that_do_not_fit(loss, labels, message):
+    model, x = small_mlp().float(), torch.ones(4, 6)
+    with pytest.raises(UsageError, match=message):
+        commonweight.fisher(model, [(x, labels)], loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(4, 4, dtype=torch.long), r"labels \[4, 4\]: expected one label per token"),
+        (torch.zeros(4, dtype=torch.long), r"labels \[4\]: expected one label per token"),
+        (torch.full((4, 5), 3), "labels run from|3 classes"),
+        (torch.full((4, 5), -1), "labels run from|3 classes"),
+        (torch.zeros(4, 5), "integer labels"),
+        (None, r"loss 'token' needs labels \[batch, tokens\] in the batch .*-100 is ignored"),
+    ],
+)
+def test_token_labels_that_do_not_fit(labels, message):
+    with pytest.raises(UsageError, match=message):
+        commonweight.fisher(nn.Linear(6, 3), [(torch.ones(4, 5, 6), labels)], loss="token")
+
+
+def test_token_draws_need_labels_to_say_which_tokens_count():
+    with pytest.raises(UsageError, match="they also say which tokens count"):
+        commonweight.fisher(nn.Linear(6, 3), [(torch.ones(4, 5, 6), None)], loss="token", label_rule="sampled")
+
+
+def test_token_labels_of_any_integer_type_are_the_same():
+    x, y = torch.randn(4, 5, 6, dtype=torch.float64), torch.arange(20).reshape(4, 5) % 3
+    model = nn.Linear(6, 3).double()
+    long = commonweight.fisher(model, [(x, y)], loss="token")
+    assert gap(commonweight.fisher(model, [(x, y.int())], loss="token"), long.tensors) == 0
+
+
+def test_outputs_that_are_no_logits():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.a(x), x
+
+    with pytest.raises(UsageError, match="loss 'classification' needs a tensor or an output with 'logits', .* returned tuple"):
+        commonweight.fisher(Two(), [(torch.ones(4, 6), tensor([0, 1, 2, 0]))])
+
+
+# label_rule="model": the expectation, summed over labels by hand
+
+
+def weighted(pairs):
+    """Passes whose squares add to Σ p(y) (∂ log p(y))²."""
+    return [math.sqrt(probability) * scalar for probability, scalar in pairs]
+
+
+def class_passes(model, example):
+    log_prob = model(example[0]).log_softmax(-1)[0]
+    return weighted((math.exp(value), -log_prob[c]) for c, value in enumerate(log_prob.tolist()))
+
+
+def label_set_passes(model, example):
+    """Every one of the 2^K label sets."""
+    z = model(example[0])[0]
+    passes = []
+    for labels in itertools.product([0.0, 1.0], repeat=len(z)):
+        scalar = F.binary_cross_entropy_with_logits(z, tensor(labels).to(z), reduction="sum")
+        passes.append((math.exp(-scalar.item()), scalar))
+    return weighted(passes)
+
+
+def gaussian_passes(model, example):
+    """Gauss-Hermite quadrature over the labels, exact for squares."""
+    z = model(example[0])[0]
+    nodes, weights = np.polynomial.hermite_e.hermegauss(3)
+    passes = []
+    for places in itertools.product(range(3), repeat=len(z)):
+        label = z.detach() + tensor([nodes[i] for i in places]).to(z)
+        probability = math.prod(weights[i] / math.sqrt(2 * math.pi) for i in places)
+        passes.append((probability, 0.5 * (z - label).square().sum()))
+    return weighted(passes)
+
+
+BINARY = CustomLoss(
+    nll=lambda outputs, batch: F.binary_cross_entropy_with_logits(
+        outputs[:, 0], batch[1].clamp_max(1).to(outputs), reduction="none"
+    ),
+    log_prob=lambda outputs, batch: torch.stack([F.logsigmoid(-outputs[:, 0]), F.logsigmoid(outputs[:, 0])], -1),
+)
+
+EXPECTATIONS = {
+    "classification": ("classification", 3, class_passes),
+    "multilabel": ("multilabel", 3, label_set_passes),
+    "regression": ("regression", 2, gaussian_passes),
+    "custom": (BINARY, 1, label_set_passes),
+}
+
+
+@pytest.mark.parametrize("case", EXPECTATIONS)
+def test_model_labels_equal_the_sum_over_all_labels(case):
+    loss, outputs, passes = EXPECTATIONS[case]
+    model, batch = small_mlp(outputs), examples(6)
+    reference, traces = loop_fisher(model, in_batches(batch, 1), passes)
+    footprint = commonweight.fisher(model, in_batches(batch, 4), loss=loss, label_rule="model")
+    assert gap(footprint, reference) < 1e-10
+    assert footprint.trace() == pytest.approx(sum(traces) / 6, rel=1e-10)
+    assert footprint.effective_examples == pytest.approx(sum(traces) ** 2 / sum(t * t for t in traces), rel=1e-10)
+    # The guard: unweighted passes, or the given labels, are another quantity.
+    wrong, _ = loop_fisher(model, in_batches(batch, 1), lambda m, e: passes(m, e)[:1])
+    assert gap(footprint, wrong) > 1e-2
+    labels = {"multilabel": torch.ones(6, outputs), "regression": torch.ones(6, outputs)}.get(case, batch[1])
+    data = commonweight.fisher(model, [(batch[0], labels)], loss=loss)
+    assert gap(footprint, data.tensors) > 1e-2
+
+
+def test_model_labels_need_no_labels():
+    x, y = examples()
+    with_labels = commonweight.fisher(small_mlp(), [(x, y)], loss="classification", label_rule="model")
+    without = commonweight.fisher(small_mlp(), [(x, None)], loss="classification", label_rule="model")
+    assert gap(without, with_labels.tensors) == 0
+
+
+def test_a_saturated_probability_gives_no_nan():
+    model = nn.Linear(1, 3, bias=False)
+    nn.init.constant_(model.weight, 0)
+    with torch.no_grad():
+        model.weight[0] = 300.0
+    footprint = commonweight.fisher(model, [(torch.ones(2, 1), tensor([0, 0]))], label_rule="model")
+    assert footprint.trace() == pytest.approx(0, abs=1e-30)
+
+
+def test_closed_form_of_logistic_regression():
+    """F = mean p(1-p) x²."""
+    x, y = examples()
+    model = nn.Linear(6, 1).double()
+    p = model(x).detach().sigmoid()
+    expected = (p * (1 - p) * x.square()).mean(0, keepdim=True)
+    for loss in ("multilabel", BINARY):
+        footprint = commonweight.fisher(model, [(x, y)], loss=loss, label_rule="model")
+        assert torch.allclose(footprint["weight"], expected, rtol=1e-12)
+        assert float(footprint["bias"]) == pytest.approx(float((p * (1 - p)).mean()), rel=1e-12)
+    assert not torch.allclose(expected, x.square().mean(0, keepdim=True), rtol=0.1)
+
+
+def test_closed_form_of_softmax_regression():
+    """F of the weight of class c = mean p_c(1-p_c) x²."""
+    x, y = examples()
+    model = nn.Linear(6, 3).double()
+    p = model(x).detach().softmax(-1)
+    expected = torch.einsum("ic,ij->cj", p * (1 - p), x.square()) / len(x)
+    assert torch.allclose(commonweight.fisher(model, [(x, y)], label_rule="model")["weight"], expected, rtol=1e-12)
+
+
+def test_closed_form_of_linear_regression():
+    """F = mean x², whatever the weights and labels; with the data's labels it is not."""
+    x, _ = examples()
+    model, labels = nn.Linear(6, 2).double(), values(8, 2)
+    footprint = commonweight.fisher(model, [(x, labels)], loss="regression", label_rule="model")
+    assert torch.allclose(footprint["weight"], x.square().mean(0).expand(2, -1), rtol=1e-12)
+    assert torch.allclose(footprint["bias"], torch.ones(2, dtype=torch.float64), rtol=1e-12)
+    data = commonweight.fisher(model, [(x, labels)], loss="regression")
+    residual = (model(x) - labels).detach()
+    assert torch.allclose(data["bias"], residual.square().mean(0), rtol=1e-12)
+    assert not torch.allclose(data["bias"], footprint["bias"], rtol=0.1)
+
+
+def test_the_expected_score_is_zero():
+    """E_y[∂ log p(y)] = 0: with each pass weighted by √p once more, the gradients of the passes cancel."""
+    x, y = examples()
+    model = small_mlp()
+    outputs = model(x)
+    passes = list(LOSSES["classification"].passes(outputs, read_batch((x, y), 0), "model", 0, 1))
+    weights = outputs.detach().softmax(-1).sqrt()
+    score = sum((weights[:, c] * one).sum() for c, one in enumerate(passes))
+    gradients = torch.autograd.grad(score, list(model.parameters()), retain_graph=True)
+    assert max(float(g.abs().max()) for g in gradients) < 1e-12
+    one_label = torch.autograd.grad(passes[0].sum(), list(model.parameters()))
+    assert max(float(g.abs().max()) for g in one_label) > 1e-2
+
+
+def test_more_than_a_thousand_classes_ask_for_samples():
+    batch = (torch.ones(1, 1), tensor([0]))
+    with pytest.raises(UsageError, match=r"one backward pass per class, and there are 1001 .* use label_rule='sampled'"):
+        commonweight.fisher(nn.Linear(1, 1001), [batch], label_rule="model")
+    for rule in ("data", "sampled"):
+        assert commonweight.fisher(nn.Linear(1, 1001), [batch], label_rule=rule).trace() > 0
+    exact = commonweight.fisher(nn.Linear(1, 1000), [batch], label_rule="model", verify=False)
+    assert exact.trace() > 0
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert-masked", "t5"])
+def test_tokens_ask_for_samples(kind):
+    case = text_model(kind)
+    with pytest.raises(UsageError, match=f"one backward pass per token and class with loss '{case.loss}'.*'sampled'"):
+        commonweight.fisher(case.model, [case.batch], label_rule="model")
+
+
+# A loss of the user's own
+
+
+def test_a_loss_of_ones_own_is_called_with_what_the_loader_gave():
+    x, y = examples()
+    seen = []
+
+    def own(outputs, batch):
+        seen.append(batch)
+        return F.cross_entropy(outputs, batch["labels"] if isinstance(batch, dict) else batch[1], reduction="none")
+
+    model = small_mlp()
+    named = commonweight.fisher(model, [(x, y)])
+    assert gap(commonweight.fisher(model, [(x, y)], loss=own), named.tensors) < 1e-12
+    assert isinstance(seen[-1], tuple)
+    mapping = commonweight.fisher(model, [{"input": x, "labels": y, "source_row": torch.arange(8)}], loss=own)
+    assert set(seen[-1]) == {"input", "labels"}
+    assert gap(mapping, named.tensors) < 1e-12
+    assert mapping.metadata["loss"] == "custom"
+
+
+def test_a_hugging_face_model_gets_the_labels_where_the_loss_is_ones_own():
+    case = text_model("t5")
+    model, batch = case.model.double(), case.batch
+
+    def own(outputs, batch):
+        assert outputs.loss is not None
+        loss = F.cross_entropy(outputs.logits.transpose(1, 2), batch["labels"], reduction="none")
+        return loss.sum(-1)
+
+    named = commonweight.fisher(model, [batch], loss="seq2seq")
+    assert gap(commonweight.fisher(model, [batch], loss=own), named.tensors) < 1e-12
+
+
+@pytest.mark.parametrize("rule", ["model", "sampled"])
+@pytest.mark.parametrize("loss", [BINARY.nll, CustomLoss(BINARY.nll)])
+def test_a_loss_of_ones_own_needs_a_distribution_for_the_models_labels(rule, loss):
+    with pytest.raises(UsageError, match=r"gives no label distribution .*CustomLoss\(nll, log_prob\).*label_rule='data'"):
+        commonweight.fisher(small_mlp(1), [examples()], loss=loss, label_rule=rule)
+    assert commonweight.fisher(small_mlp(1), [examples()], loss=loss).trace() > 0
+
+
+@pytest.mark.parametrize("rule", ["model", "sampled"])
+@pytest.mark.parametrize(
+    ("log_prob", "message"),
+    [
+        (lambda outputs, batch: outputs, "must return normalised log-probabilities: use log_softmax"),
+        (lambda outputs, batch: outputs.softmax(-1), "must return normalised log-probabilities"),
+        (lambda outputs, batch: outputs.log_softmax(0), "must return normalised log-probabilities"),
+        (lambda outputs, batch: outputs.log_softmax(-1)[:, 0], r"must return \[batch, classes\] = \[8, classes\], got \[8\]"),
+        (lambda outputs, batch: outputs.log_softmax(-1).t(), r"= \[8, classes\], got \[3, 8\]"),
+    ],
+)
+def test_a_distribution_that_is_none(rule, log_prob, message):
+    loss = CustomLoss(lambda outputs, batch: outputs.sum(-1), log_prob)
+    with pytest.raises(UsageError, match=message):
+        commonweight.fisher(small_mlp(), [examples()], loss=loss, label_rule=rule)
+
+
+def test_a_loss_that_is_averaged_is_refused():
+    with pytest.raises(MeasurementError, match=r"expected one loss per example, shape \[8\], got \[\].*reduction='none'"):
+        commonweight.fisher(small_mlp(), [examples()], loss=lambda out, batch: F.cross_entropy(out, batch[1]))
+
+
+# label_rule="sampled"
+
+
+def key(*parts):
+    """The key of a draw, written out once more."""
+    digest = hashlib.blake2b(":".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def uniforms(count, *parts):
+    return torch.rand(count, generator=torch.Generator().manual_seed(key(*parts)), dtype=torch.float64).tolist()
+
+
+def drawn_class(logits, uniform):
+    cumulative = 0.0
+    for label, probability in enumerate(logits.detach().double().softmax(-1).tolist()):
+        cumulative += probability
+        if uniform < cumulative:
+            return label
+    return len(logits) - 1
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_draws_equal_a_loop_over_the_same_draws(seed, samples):
+    model, (x, y) = small_mlp(), examples(6)
+    source = [5, 900, 0, 17, 2, 3]
+
+    def passes(model, example):
+        logits, row = model(example[0])[0], int(example[1])
+        labels = [drawn_class(logits, *uniforms(1, seed, row, draw)) for draw in range(samples)]
+        return [math.sqrt(1 / samples) * -logits.log_softmax(-1)[label] for label in labels]
+
+    reference, _ = loop_fisher(model, in_batches((x, tensor(source)), 1), passes)
+    batch = {"input": x, "labels": y, "source_row": source}
+    footprint = commonweight.fisher(
+        model, [batch], loss="classification", label_rule="sampled", seed=seed, samples=samples
+    )
+    assert gap(footprint, reference) < 1e-12
+    other = commonweight.fisher(
+        model, [batch], loss="classification", label_rule="sampled", seed=seed + 1, samples=samples
+    )
+    assert gap(other, reference) > 1e-3
+
+
+def test_token_draws_equal_a_loop_over_the_same_draws():
+    case = text_model("gpt2")
+    model, batch = case.model.double(), case.batch
+
+    def passes(model, example):
+        logits = model(input_ids=example["input_ids"], attention_mask=example["attention_mask"]).logits[0]
+        counted = [t for t in range(6) if example["labels"][0, t + 1] != -100]
+        draws = uniforms(len(counted), 0, int(example["row"]), 0)
+        return [sum(-logits[t].log_softmax(-1)[drawn_class(logits[t], u)] for t, u in zip(counted, draws, strict=True))]
+
+    reference, _ = loop_fisher(model, in_batches({**batch, "row": torch.arange(5)}, 1), passes)
+    footprint = commonweight.fisher(model, in_batches(batch, 2), label_rule="sampled")
+    assert gap(footprint, reference) < 1e-9
+    assert gap(footprint, commonweight.fisher(model, [batch]).tensors) > 1e-2
+
+
+@pytest.mark.parametrize("case", EXPECTATIONS)
+def test_draws_converge_to_the_models_own_labels(case):
+    loss, outputs, _ = EXPECTATIONS[case]
+    model, (x, y) = small_mlp(outputs), examples(6)
+    exact = commonweight.fisher(model, [(x, y)], loss=loss, label_rule="model").flat()
+
+    def distance(footprint):
+        return float((footprint.flat() - exact).norm() / exact.norm())
+
+    def drawn(samples):
+        return commonweight.fisher(
+            model, [(x, y)], loss=loss, label_rule="sampled", samples=samples, seed=1, verify=False
+        )
+
+    few, many = distance(drawn(4)), distance(drawn(1000))
+    assert many < 0.06
+    assert few > 2 * many
+    labels = {"multilabel": torch.ones(6, outputs), "regression": torch.ones(6, outputs)}.get(case, y)
+    assert distance(commonweight.fisher(model, [(x, labels)], loss=loss)) > 0.06
+
+
+@pytest.mark.parametrize("loss", ["classification", "multilabel", "regression"])
+def test_draws_are_keyed_by_source_row(loss):
+    """Batch size, order and company change nothing; the source row and the seed do."""
+    model, (x, y) = small_mlp(), examples()
+    batch = {"input": x, "labels": y, "source_row": torch.arange(8) * 7}
+
+    def draw(batches, seed=0):
+        return commonweight.fisher(model, batches, loss=loss, label_rule="sampled", seed=seed, samples=2)
+
+    whole = draw([batch])
+    for size in (1, 3):
+        assert gap(draw(in_batches(batch, size)), whole.tensors) < 1e-12
+    shuffled = rows(batch, tensor([3, 1, 7, 0, 2, 6, 5, 4]))
+    assert gap(draw(in_batches(shuffled, 3)), whole.tensors) < 1e-12
+    assert gap(draw([{**batch, "source_row": torch.arange(8)}]), whole.tensors) > 1e-3
+    assert gap(draw([batch], seed=1), whole.tensors) > 1e-3
+    halves = [draw([rows(batch, slice(0, 4))]), draw([rows(batch, slice(4, 8))])]
+    together = {name: (halves[0][name] + halves[1][name]) / 2 for name in whole}
+    assert gap(whole, together) < 1e-12
+
+
+def test_the_running_number_stands_in_for_the_source_row():
+    model, (x, y) = small_mlp(), examples()
+    plain = commonweight.fisher(model, in_batches((x, y), 3), label_rule="sampled")
+    numbered = {"input": x, "labels": y, "source_row": torch.arange(8)}
+    keyed = commonweight.fisher(model, [numbered], loss="classification", label_rule="sampled")
+    assert gap(plain, keyed.tensors) < 1e-12
+
+
+@pytest.mark.parametrize("rule", ["data", "sampled"])
+def test_token_measurements_do_not_depend_on_padding(rule):
+    """Padding side, padding length and batch size; the first token is predicted by nothing, so it is not counted."""
+    model = text_model("gpt2").model.double()
+    ids = [[3, 7, 9, 4, 5, 11, 6], [8, 3, 5], [4, 4, 9, 10, 21], [12, 3, 17, 5, 19, 20]]
+
+    def batch(numbers, *, left, width):
+        parts = {name: torch.zeros(len(numbers), width, dtype=torch.long) for name in ("input_ids", "attention_mask", "position_ids")}
+        parts["labels"] = torch.full((len(numbers), width), -100)
+        for i, number in enumerate(numbers):
+            n = len(ids[number])
+            where = slice(width - n, width) if left else slice(0, n)
+            parts["input_ids"][i, where] = tensor(ids[number])
+            parts["attention_mask"][i, where] = 1
+            parts["position_ids"][i, where] = torch.arange(n)
+            parts["labels"][i, where] = tensor([-100, *ids[number][1:]])
+        return {**parts, "source_row": tensor(numbers)}
+
+    def measure(*batches, seed=0):
+        return commonweight.fisher(model, batches, label_rule=rule, seed=seed)
+
+    right = measure(batch([0, 1, 2, 3], left=False, width=7))
+    for other in (
+        measure(batch([0, 1, 2, 3], left=True, width=7)),
+        measure(batch([2, 0], left=False, width=9), batch([3, 1], left=True, width=8)),
+        measure(*[batch([i], left=False, width=len(ids[i])) for i in range(4)]),
+    ):
+        assert gap(other, right.tensors) < 1e-9
+    if rule == "sampled":
+        assert gap(measure(batch([0, 1, 2, 3], left=False, width=7), seed=1), right.tensors) > 1e-3
+    else:
+        blind = batch([0, 1, 2, 3], left=True, width=7)
+        assert gap(measure({**blind, "position_ids": torch.arange(7).repeat(4, 1)}), right.tensors) > 1e-3
+
+
+def test_probabilities_near_zero_and_one_are_drawn_as_they_are():
+    model = nn.Linear(1, 2, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(tensor([[0.0], [2.0]]))
+    x = torch.ones(4000, 1, dtype=torch.float64)
+    footprint = commonweight.fisher(model, [(x, None)], loss="classification", label_rule="sampled", verify=False)
+    p = logistic(2.0)  # F = E[(1[y=1] - p)²] = p(1-p)
+    assert float(footprint["weight"][1]) == pytest.approx(p * (1 - p), rel=0.1)
+    assert float(footprint["weight"][1]) != pytest.approx((1 - p) ** 2, rel=0.1)

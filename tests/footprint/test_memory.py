@@ -1,0 +1,159 @@
+"""No tensor of batch × parameter is ever made: seen by every operation, not by a clock or a meter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from footprint.small import gap
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import commonweight
+
+BATCH = 16
+
+
+class Largest(TorchDispatchMode):
+    """The largest memory behind any tensor that an operation gives back, in bytes."""
+
+    bytes = 0
+    where = ""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage().nbytes() > self.bytes:
+                self.bytes, self.where = leaf.untyped_storage().nbytes(), f"{func} {list(leaf.shape)}"
+        return out
+
+
+def largest_of(function):
+    with Largest() as largest:
+        function()
+    return largest
+
+
+class Sequence(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b, self.head = nn.Linear(64, 96), nn.LayerNorm(96), nn.Linear(96, 64, bias=False), nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.head(self.b(self.norm(self.a(x)).tanh()).mean(1))
+
+
+class Language(nn.Module):
+    def __init__(self, *, tied):
+        super().__init__()
+        self.embed, self.places, self.mix = nn.Embedding(700, 48, padding_idx=0), nn.Embedding(9, 48), nn.Linear(48, 48)
+        self.head = nn.Linear(48, 700, bias=False)
+        if tied:
+            self.head.weight = self.embed.weight
+
+    def forward(self, ids):
+        return self.head(self.mix(self.embed(ids) + self.places(torch.arange(ids.shape[1]))).tanh())
+
+
+def mlp(size):
+    model = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 250), nn.BatchNorm1d(250), nn.Linear(250, 10))
+    return model, (torch.randn(size, 300), torch.arange(size) % 10), "classification"
+
+
+def sequence(size):
+    return Sequence(), (torch.randn(size, 9, 64), torch.arange(size) % 3), "classification"
+
+
+def tokens(size, *, tied):
+    ids = torch.randint(1, 700, (size, 4))
+    ids[::2, 3:] = 0
+    return Language(tied=tied), (ids, ids.masked_fill(ids == 0, -100)), "causal_lm"
+
+
+CASES = {
+    "mlp": mlp,
+    "sequence": sequence,
+    "embedding": lambda size: tokens(size, tied=False),
+    "tied": lambda size: tokens(size, tied=True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("folds", [1, 2])
+def test_the_largest_tensor_is_a_parameter_or_an_activation(case, verify, folds):
+    torch.manual_seed(0)
+    model, batch, loss = CASES[case](BATCH)
+    model.eval()
+    parameter = max(p.numel() * p.element_size() for p in model.parameters())
+
+    # Twice: with gradients, so that autograd's own intermediate tensors are in the bound.
+    ordinary = largest_of(lambda: model(batch[0]).log_softmax(-1).sum().backward())
+    model.zero_grad(set_to_none=True)
+    bound = max(parameter, ordinary.bytes)
+    measured = largest_of(lambda: commonweight.fisher(model, [batch], loss=loss, verify=verify, folds=folds))
+    assert measured.bytes <= bound, measured.where
+    assert bound < BATCH * parameter / 3  # so that a tensor of batch x parameter would show
+
+
+@pytest.mark.parametrize("rule", ["model", "sampled"])
+def test_the_models_own_labels_take_no_more(rule):
+    torch.manual_seed(0)
+    model, (x, y), _ = mlp(BATCH)
+    bound = max(p.numel() * p.element_size() for p in model.parameters())
+    assert largest_of(lambda: commonweight.fisher(model, [(x, y)], label_rule=rule, samples=3)).bytes <= bound
+
+
+def test_the_batch_size_changes_the_activations_only():
+    torch.manual_seed(0)
+    (model, (x, y), _), bound = mlp(2), 300 * 200 * 4
+    for size in (2, 40):
+        batch = x.repeat(size // 2, 1), y.repeat(size // 2)
+        assert largest_of(lambda batch=batch: commonweight.fisher(model, [batch])).bytes == bound
+
+
+def test_the_ordinary_ways_make_such_tensors():
+    """The meter sees them: per-example gradients by vmap, by a product, and by a batch of weights."""
+    torch.manual_seed(0)
+    model, (x, y), _ = mlp(BATCH)
+    model = model[:1]
+    parameter = 300 * 200 * 4
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters, x, y):
+        return F.cross_entropy(torch.func.functional_call(model, parameters, (x[None],)), y[None])
+
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+    squares = {}
+    by_vmap = largest_of(lambda: squares.update({n: g.square().mean(0) for n, g in gradients(parameters, x, y).items()}))
+    assert by_vmap.bytes >= BATCH * parameter
+    by_product = largest_of(lambda: torch.einsum("bo,bi->boi", model(x), x))
+    assert by_product.bytes >= BATCH * parameter
+    assert gap(commonweight.fisher(model, [(x, y)]), squares) < 1e-4
+
+
+def test_what_is_kept_between_batches_is_one_copy_of_the_parameters():
+    """Accumulators are the only tensors that outlive a batch, apart from one scratch buffer of a layer's size."""
+    torch.manual_seed(0)
+    model, (x, y), _ = mlp(BATCH)
+    whole = sum(p.numel() for p in model.parameters())
+    live = []
+
+    def loader():
+        import gc
+
+        for _ in range(3):
+            yield x.clone(), y
+            gc.collect()
+            tensors = {
+                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() // 4
+                for t in gc.get_objects()
+                if isinstance(t, torch.Tensor) and t.dtype == torch.float32 and t.numel() > 5000
+            }
+            live.append(sum(tensors.values()))
+
+    commonweight.fisher(model, loader(), verify=False)
+    # parameters + accumulators + scratch + inputs
+    assert 1.9 * whole < live[-1] < 2 * whole + 60000 + 4 * x.numel() + 5000
+    assert live[1] == live[2]

@@ -1,0 +1,64 @@
+"""The demonstration, made small: everything is written, scored, and laid out; nothing else is touched."""
+
+import json
+
+import pytest
+
+from commonweight import UsageError
+from commonweight.studies.demo import DemoSize, run_demo
+from commonweight.view.demo import pairs_of_interest, report
+from commonweight.view.plain import to_plain
+
+SMALL = DemoSize(training_rows=1500, held_out_rows=100, steps=300, folds=2)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, run_demo(folder, size=SMALL)
+
+
+def test_training_helps_and_cannot_beat_the_best(demo):
+    _, found = demo
+    assert set(found.scores) == {"start", "films", "food"}
+    for domain in ("films", "food"):
+        assert found.scores[domain][domain].loss < 0.85 * found.scores["start"][domain].loss
+        assert found.scores[domain][domain].accuracy > 0.6
+        assert 0.9 < found.best[domain].accuracy < 1
+    assert json.loads((demo[0] / "demo.json").read_text())["steps"] == 300
+
+
+def test_all_models_on_all_reviews_from_one_start(demo):
+    table = demo[1].comparison.table
+    assert table.names == tuple(f"{m}/{d}" for m in ("start", "films", "food") for d in ("films", "food"))
+    assert table.alignment.reading("films/films", "food/food") == "common start"
+    assert {name for _, a, b in pairs_of_interest() for name in (a, b)} <= set(table.names)
+
+
+def test_the_report_has_every_part(demo):
+    found = demo[1]
+    text = to_plain(
+        report(
+            {name: {d: (s.accuracy, s.loss) for d, s in row.items()} for name, row in found.scores.items()},
+            {d: (s.accuracy, s.loss) for d, s in found.best.items()},
+            found.comparison.table,
+        )
+    )
+    for part in (
+        "best attainable",
+        "all weights together",
+        "bert.encoder.layer.2",
+        "common start",
+        "Effective examples",
+        "How to read this",
+    ):
+        assert part in text
+    assert "nan" not in text
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(UsageError, match="not a demonstration"):
+        run_demo(tmp_path, size=SMALL)
+    with pytest.raises(UsageError, match="is a file"):
+        run_demo(tmp_path / "mine", size=SMALL)

@@ -1,0 +1,191 @@
+"""Models meet data: right columns, right batches, the numbers of the library called by hand, and resumable runs."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional
+
+import commonweight
+from commonweight import IntegrityError, NotComparableError, UsageError
+from commonweight.data.reviews import reviews
+from commonweight.data.table import open_table
+from commonweight.nn.source import LoadedModel, load_model
+from commonweight.studies.compare import CompareOptions, compare, model_names, named_data
+from commonweight.studies.measure import MeasureOptions, measure
+from commonweight.studies.prepare import ColumnOptions, prepare
+from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    start = make_start(0)
+    save(start, make_tokenizer(), folder / "one")
+    with torch.no_grad():
+        start.classifier.weight.mul_(3)
+    save(start, make_tokenizer(), folder / "two")
+    for name, count in (("films", 40), ("food", 24)):
+        rows = reviews(count, domain=name)
+        text = "".join(json.dumps({"text": r["text"], "label": r["label"]}) + "\n" for r in rows)
+        (folder / f"{name}.jsonl").write_text(text)
+    return folder
+
+
+def test_a_measurement_is_that_of_the_library_and_of_a_loop(place):
+    loaded, table = load_model(str(place / "one")), open_table(str(place / "food.jsonl"))
+    found = measure(loaded, table, MeasureOptions())
+    total = {name: torch.zeros_like(p) for name, p in loaded.model.named_parameters()}
+    for text, label in zip(table.column("text"), table.column("label"), strict=True):
+        tokens = loaded.tokenizer(text, return_tensors="pt")
+        logits = loaded.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits
+        loss = functional.cross_entropy(logits, torch.tensor([label]))
+        gradients = torch.autograd.grad(loss, list(loaded.model.parameters()), allow_unused=True)
+        for name, gradient in zip(total, gradients, strict=True):
+            if gradient is not None:
+                total[name] += gradient.square() / len(table)
+    for name in found.names:
+        assert torch.allclose(found[name], total[name], rtol=1e-3, atol=1e-7 * float(total[name].max() + 1e-6)), name
+    assert found.metadata["data"]["columns"]["text"] == ["text"]
+    assert found.metadata["model"]["weights"] == loaded.identity["weights"]
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_batch_size_and_choice_of_rows_change_nothing_else(place, folds):
+    loaded, table = load_model(str(place / "one")), open_table(str(place / "films.jsonl"))
+    small, large = (measure(loaded, table, MeasureOptions(folds=folds, batch_size=n)) for n in (3, 64))
+    assert len(large.folds) == (folds if folds > 1 else 0)
+    for name in small.names:
+        assert torch.allclose(small[name], large[name], rtol=1e-3, atol=1e-9)
+    assert [f.count for f in small.folds] == [f.count for f in large.folds]
+
+
+def test_auto_batch_size_halves_when_memory_runs_out(place, monkeypatch):
+    sizes, notes = [], []
+
+    def fisher(model, batches, **options):
+        sizes.append(batches.batch_size)
+        if batches.batch_size > 8:
+            raise torch.OutOfMemoryError("too large")
+        return "done"
+
+    monkeypatch.setattr("commonweight.studies.measure.fisher", fisher)
+    loaded, table = load_model(str(place / "one")), open_table(str(place / "films.jsonl"))
+    assert measure(loaded, table, MeasureOptions(), note=notes.append) == "done"
+    assert sizes == [32, 16, 8]
+    assert "16 rows per batch" in notes[0]
+    with pytest.raises(commonweight.MeasurementError, match="--batch-size 9; use a smaller one, or auto"):
+        measure(loaded, table, MeasureOptions(batch_size=9))
+
+
+def test_language_models_read_text_alone(place):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = make_tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=24, n_embd=16, n_layer=1, n_head=2, bos_token_id=2, eos_token_id=3
+    )
+    loaded = LoadedModel(GPT2LMHeadModel(config).eval(), {"name": "gpt"}, "causal_lm", tokenizer)
+    table = open_table(str(place / "food.jsonl"))
+    prepared = prepare(loaded, table, ColumnOptions())
+    (batch,) = prepared.batches.with_batch_size(24)
+    assert torch.equal(batch["labels"] == -100, batch["attention_mask"] == 0)
+    assert prepared.columns["label"] is None
+    assert measure(loaded, table, MeasureOptions()).count == 24
+
+
+def test_regression_and_multilabel_targets_are_floats(tmp_path):
+    for task, value, shape in (("regression", 1, (2,)), ("multilabel", [1, 0], (2, 2))):
+        rows = [{"text": "the film is good", "label": value}] * 2
+        (tmp_path / "r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        loaded = LoadedModel(make_start(0), {}, task, make_tokenizer())
+        (batch,) = prepare(loaded, open_table(str(tmp_path / "r.jsonl")), ColumnOptions()).batches.with_batch_size(2)
+        assert (batch["labels"].dtype, tuple(batch["labels"].shape)) == (torch.float32, shape)
+
+
+def test_long_rows_are_cut_and_said(place):
+    loaded, table = load_model(str(place / "one")), open_table(str(place / "food.jsonl"))
+    prepared = prepare(loaded, table, ColumnOptions(max_length=6))
+    assert "were cut to 6 tokens" in prepared.notes[0]
+    with pytest.raises(UsageError, match="--max-length 100 is more than the model can read; give at most 24"):
+        prepare(loaded, table, ColumnOptions(max_length=100))
+
+
+def test_plain_modules_need_their_columns_named(place, tmp_path):
+    loaded = LoadedModel(torch.nn.Linear(2, 2), {"name": "mine:build"})
+    (tmp_path / "n.csv").write_text("u,v,label\n1,2.5,0\n3,4,1\n")
+    table = open_table(str(tmp_path / "n.csv"))
+    with pytest.raises(UsageError, match=r"--input-column.*'u', 'v', 'label'"):
+        prepare(loaded, table, ColumnOptions())
+    found = measure(loaded, table, MeasureOptions(columns=ColumnOptions(inputs=("u", "v"))))
+    assert found.names == ("weight", "bias")
+    with pytest.raises(UsageError, match="--input-column is for plain torch modules"):
+        prepare(load_model(str(place / "one")), table, ColumnOptions(inputs=("u",)))
+
+
+def test_names():
+    assert model_names(["a:build", "b:build"]) == ["a-build", "b-build"]
+    with pytest.raises(UsageError, match="given twice"):
+        model_names(["org/a", "org/a"])
+    assert named_data(["x=org/set", "org/set:cfg"]) == [("x", "org/set"), ("set", "org/set:cfg")]
+    with pytest.raises(UsageError, match=r"2 data sets are called 'dev'.*NAME=DATA"):
+        named_data(["a/dev.tsv", "b/dev.tsv"])
+
+
+def test_a_run_is_complete_resumable_and_growable(place, tmp_path):
+    models, data = [str(place / "one"), str(place / "two")], [f"m={place / 'films.jsonl'}"]
+    options = CompareOptions(measure=MeasureOptions(folds=2))
+    first = compare(models, data, tmp_path / "run", options)
+    assert first.measured == ("one/m", "two/m") == first.table.names
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "complete"
+    assert record["footprints"] == {"one/m": "footprints/one--m", "two/m": "footprints/two--m"}
+    assert (tmp_path / "run" / "overlap.md").read_text() == first.table.to_markdown()
+
+    again = compare(models, data, tmp_path / "run", options)
+    assert (again.measured, again.skipped) == ((), ("one/m", "two/m"))
+    assert again.table.to_json() == first.table.to_json() == (tmp_path / "run" / "overlap.json").read_text()
+
+    grown = compare(models, [*data, str(place / "food.jsonl")], tmp_path / "run", options)
+    assert grown.measured == ("one/food", "two/food")
+    by_hand = commonweight.overlap({n: commonweight.Footprint.load(tmp_path / "run" / "footprints" / n.replace("/",
+                                    "--")) for n in ("one/m", "two/m")})  # fmt: skip
+    assert by_hand.pooled.tolist() == first.table.pooled.tolist()
+
+    with pytest.raises(UsageError, match=r"settings\.folds was 2, is now 1.*--fresh"):
+        compare(models, [*data, str(place / "food.jsonl")], tmp_path / "run", CompareOptions())
+    fresh = compare(models, data, tmp_path / "run", CompareOptions(), fresh=True)
+    assert fresh.measured == ("one/m", "two/m")
+    assert not (tmp_path / "run" / "footprints" / "one--food").exists()
+
+
+def test_a_swapped_footprint_is_noticed(place, tmp_path):
+    models, data = [str(place / "one"), str(place / "two")], [str(place / "food.jsonl")]
+    compare(models, data, tmp_path / "run")
+    prints = tmp_path / "run" / "footprints"
+    (prints / "one--food").rename(prints / "aside")
+    (prints / "two--food").rename(prints / "one--food")
+    with pytest.raises(IntegrityError, match="measured on another model or other data"):
+        compare(models, data, tmp_path / "run")
+
+
+def test_models_that_cannot_be_compared_are_refused_before_the_work(place, tmp_path):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    small = BertConfig(vocab_size=75, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=128)
+    save(BertForSequenceClassification(small), make_tokenizer(), tmp_path / "small")
+    with pytest.raises(NotComparableError, match="shape differs"):
+        compare([str(place / "one"), str(tmp_path / "small")], [str(place / "food.jsonl")], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_footprint_is_no_comparison(place, tmp_path):
+    with pytest.raises(UsageError, match="gives one footprint"):
+        compare([str(place / "one")], [str(place / "food.jsonl")], tmp_path / "run")
+    two_tasks = compare([str(place / "one")], [str(place / n) for n in ("food.jsonl", "films.jsonl")], tmp_path / "run")
+    assert two_tasks.table.names == ("one/food", "one/films")
+
+
+def test_a_checkpoint_goes_to_each_function(place, tmp_path):
+    with pytest.raises(UsageError, match="1 --checkpoint for 2 module:function models"):
+        compare(["a:f", "b:f"], [str(place / "food.jsonl")], tmp_path / "run", CompareOptions(checkpoints=("x",)))

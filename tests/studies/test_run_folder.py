@@ -1,0 +1,107 @@
+"""A run folder belongs to one question: it goes on, grows, or refuses."""
+
+import pytest
+
+from commonweight import IntegrityError, UsageError
+from commonweight.studies.output import checked_output, replacing
+from commonweight.studies.run_folder import differences, open_run, read_record, same_identity
+
+ASKED = {
+    "settings": {"folds": 4, "label_rule": "data"},
+    "models": {"a": {"name": "x/a", "weights": {"model.safetensors": "1"}}},
+    "data": {"d": {"path": "d.tsv", "sha256": "2"}},
+}
+
+
+def changed(**parts):
+    return {key: {**value, **parts.get(key, {})} for key, value in ASKED.items()}
+
+
+def test_the_same_question_goes_on(tmp_path):
+    run = open_run(tmp_path / "run", ASKED)
+    run.write("note.txt", "kept")
+    again = open_run(tmp_path / "run", ASKED)
+    assert (again.path / "note.txt").read_text() == "kept"
+    assert {key: read_record(tmp_path / "run")[key] for key in ASKED} == ASKED
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_models_and_data_may_be_added_but_not_dropped(tmp_path):
+    open_run(tmp_path / "run", ASKED)
+    more = changed(models={"b": {"weights": {}}}, data={"e": {"sha256": "3"}})
+    open_run(tmp_path / "run", more)
+    with pytest.raises(UsageError, match=r"models\.b was present, is now absent"):
+        open_run(tmp_path / "run", ASKED)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (changed(settings={"folds": 8}), r"settings\.folds was 4, is now 8"),
+        (changed(settings={"more": True}), r"settings\.more was absent, is now true"),
+        (
+            changed(models={"a": {"weights": {"model.safetensors": "9"}}}),
+            r"models\.a\.weights.*was \"1\", is now \"9\"",
+        ),
+        (changed(data={"d": {"sha256": "9"}}), r"data\.d\.sha256"),
+    ],
+)
+def test_another_question_is_refused_and_fresh_starts_over(tmp_path, other, message):
+    open_run(tmp_path / "run", ASKED).write("note.txt", "old")
+    with pytest.raises(UsageError, match=message + ".*--fresh"):
+        open_run(tmp_path / "run", other)
+    assert (tmp_path / "run" / "note.txt").exists()
+    open_run(tmp_path / "run", other, fresh=True)
+    assert not (tmp_path / "run" / "note.txt").exists()
+
+
+def test_where_a_thing_lies_does_not_matter():
+    moved = changed(models={"a": {"name": "elsewhere", "weights": {"model.safetensors": "1"}}})
+    assert not list(differences(ASKED, moved))
+    assert same_identity({"path": "a", "sha256": "1"}, {"path": "b", "sha256": "1"})
+    assert not same_identity({"path": "a", "sha256": "1"}, {"path": "a", "sha256": "2"})
+    assert not same_identity(None, {"sha256": "2"})
+
+
+def test_folders_that_are_no_run_are_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    for fresh in (False, True):
+        with pytest.raises(UsageError, match=r"not empty and holds no run\.json"):
+            open_run(tmp_path, ASKED, fresh=fresh)
+    with pytest.raises(UsageError, match="is a file"):
+        open_run(tmp_path / "mine.txt", ASKED)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_a_damaged_record_is_said(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(IntegrityError, match="is damaged"):
+        open_run(tmp_path, ASKED)
+    (tmp_path / "run.json").write_text('{"format": "other"}')
+    with pytest.raises(IntegrityError, match="not a commonweight-run record of version 1"):
+        open_run(tmp_path, ASKED)
+
+
+def test_an_output_is_checked_before_the_work_and_replaced_after_it(tmp_path):
+    footprint = tmp_path / "f"
+    checked_output(tmp_path / "deep" / "new")
+    footprint.mkdir()
+    with pytest.raises(UsageError, match="is not a footprint"):
+        checked_output(footprint, overwrite=True)
+    (footprint / "footprint.json").write_text("old")
+    with pytest.raises(UsageError, match="pass --overwrite"):
+        checked_output(footprint)
+    checked_output(footprint, overwrite=True)
+
+    def fail(place):
+        place.mkdir()
+        raise RuntimeError("broke")
+
+    with pytest.raises(RuntimeError, match="broke"), replacing(footprint) as place:
+        fail(place)
+    assert (footprint / "footprint.json").read_text() == "old"
+    with replacing(footprint) as place:
+        place.mkdir()
+        (place / "footprint.json").write_text("new")
+    assert (footprint / "footprint.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

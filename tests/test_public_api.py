@@ -1,0 +1,88 @@
+"""The public names, and how light they are to import."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import commonweight
+
+PUBLIC = [
+    "CommonweightError",
+    "CustomLoss",
+    "FoldSorted",
+    "Footprint",
+    "IntegrityError",
+    "MeasurementError",
+    "NotComparableError",
+    "OverlapTable",
+    "UsageError",
+    "Verification",
+    "cosine_similarity",
+    "fisher",
+    "fisher_overlap",
+    "jaccard_index",
+    "overlap",
+    "task_similarity",
+    "verify",
+]
+
+
+def run(program):
+    return subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_the_public_names():
+    assert commonweight.__all__ == PUBLIC
+    assert dir(commonweight) == PUBLIC
+    assert sorted(commonweight._HOME) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_there_and_documented(name):
+    found = getattr(commonweight, name)
+    assert found.__name__ == name
+    assert found.__module__ == f"commonweight.{commonweight._HOME[name]}"
+    assert inspect.getdoc(found)
+    assert found.__doc__ is not None
+    assert found.__doc__ is not found.__base__.__doc__ if inspect.isclass(found) else len(found.__doc__) > 100
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if inspect.isfunction(getattr(commonweight, name))])
+def test_every_argument_is_documented(name):
+    found = getattr(commonweight, name)
+    assert inspect.signature(found).parameters
+    for argument in inspect.signature(found).parameters:
+        assert f"\n        {argument}: " in found.__doc__, argument
+
+
+def test_a_star_import_brings_the_public_names_only():
+    space = {}
+    exec("from commonweight import *", space)
+    assert sorted(set(space) - {"__builtins__"}) == PUBLIC
+
+
+def test_an_unknown_name():
+    with pytest.raises(AttributeError, match="module 'commonweight' has no attribute 'Fisher'"):
+        commonweight.Fisher
+    with pytest.raises(ImportError, match="cannot import name 'Fisher'"):
+        from commonweight import Fisher  # noqa: F401
+    assert not hasattr(commonweight, "numpy")
+
+
+def test_the_import_is_light():
+    heavy = "{'torch', 'numpy', 'pandas', 'transformers', 'datasets', 'safetensors', 'tqdm', 'rich', 'click'}"
+    shown = run(f"import sys, commonweight; dir(commonweight); print(sorted({heavy} & set(sys.modules)))")
+    assert (shown.stdout, shown.stderr) == ("[]\n", "")
+    used = run(f"import sys, commonweight; commonweight.fisher; print(sorted({heavy} & set(sys.modules)))")
+    assert "'torch'" in used.stdout
+    assert "transformers" not in used.stdout
+    assert used.stderr == ""
+
+
+def test_the_version():
+    assert commonweight.__version__.count(".") == 2
+    assert all(part.isdigit() for part in commonweight.__version__.split("."))
