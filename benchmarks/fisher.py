@@ -22,18 +22,21 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from commonweight.footprint.batch import read_batch
+from commonweight.footprint.batch import BatchReader
 from commonweight.footprint.collector import FisherCollector
 from commonweight.footprint.fisher import fisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 warnings.filterwarnings("ignore")
 
@@ -149,7 +152,8 @@ def ordinary(case: Case) -> Callable[[], None]:
 
 
 def ours(case: Case) -> Callable[[], None]:
-    read = [read_batch(batch, 0) for batch in case.batches]
+    reader = BatchReader()
+    read = [reader.read(batch) for batch in case.batches]
     collector = FisherCollector(case.model, loss=case.loss)
     with collector:
         collector.choose_routes(read[:1])

@@ -50,7 +50,9 @@ def batches(rows: list[tuple[int, str]], tokenizer, size: int, seed: int | None)
     if seed is not None:
         random.Random(seed).shuffle(order)
     chunk = size * 50 if seed is not None else len(order)
-    order = [i for s in range(0, len(order), chunk) for i in sorted(order[s : s + chunk], key=lambda i: len(rows[i][1]))]
+    order = [
+        i for s in range(0, len(order), chunk) for i in sorted(order[s : s + chunk], key=lambda i: len(rows[i][1]))
+    ]
     groups = [order[s : s + size] for s in range(0, len(order), size)]
     if seed is not None:
         random.Random(seed + 1).shuffle(groups)
@@ -107,7 +109,13 @@ def main() -> None:
     half = len(rows) // 2
     halves = {"half-a": rows[:half][: options.rows], "half-b": rows[half:][: options.rows]}
     dev = batches(read(options.data / "dev.tsv"), tokenizer, 32, None)
-    record: dict = {"training_rows": {}, "accuracy": {}, "batch_size": options.batch_size, "rate": options.rate, "epochs": 1}
+    record: dict = {
+        "training_rows": {},
+        "accuracy": {},
+        "batch_size": options.batch_size,
+        "rate": options.rate,
+        "epochs": 1,
+    }
     for name, part in halves.items():
         folder = options.work / name
         record["training_rows"][name] = len(part)

@@ -2,5 +2,12 @@
 
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands that tests start
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+
+# The models are tiny: a second thread only waits for the first, and on shared cores spins.
+torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import subprocess
 import sys
 
@@ -59,6 +60,18 @@ def test_every_argument_is_documented(name):
         assert f"\n        {argument}: " in found.__doc__, argument
 
 
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
+    """Importing a submodule sets an attribute of the package."""
+    assert not set(PUBLIC) & {module.name for module in pkgutil.iter_modules(commonweight.__path__)}
+    program = (
+        "import commonweight, inspect\n"
+        "first = [getattr(commonweight, name) for name in commonweight.__all__]\n"
+        "again = [getattr(commonweight, name) for name in commonweight.__all__]\n"
+        "print(all(a is b for a, b in zip(first, again)), any(map(inspect.ismodule, again)))"
+    )
+    assert run(program).stdout == "True False\n"
+
+
 def test_a_star_import_brings_the_public_names_only():
     space = {}
     exec("from commonweight import *", space)
@@ -67,7 +80,7 @@ def test_a_star_import_brings_the_public_names_only():
 
 def test_an_unknown_name():
     with pytest.raises(AttributeError, match="module 'commonweight' has no attribute 'Fisher'"):
-        commonweight.Fisher
+        commonweight.Fisher  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'Fisher'"):
         from commonweight import Fisher  # noqa: F401
     assert not hasattr(commonweight, "numpy")

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from commonweight.footprint.footprint import Footprint
     from commonweight.footprint.likelihood import CustomLoss
     from commonweight.footprint.routes import Verification
-    from commonweight.overlap.cosine import cosine_similarity, task_similarity
-    from commonweight.overlap.fisher_overlap import fisher_overlap
-    from commonweight.overlap.jaccard import jaccard_index
-    from commonweight.overlap.table import OverlapTable, overlap
+    from commonweight.overlaps.cosine import cosine_similarity, task_similarity
+    from commonweight.overlaps.fisher_overlap import fisher_overlap
+    from commonweight.overlaps.jaccard import jaccard_index
+    from commonweight.overlaps.table import OverlapTable, overlap
 
 __version__ = "0.1.0"
 
@@ -37,15 +37,15 @@ _HOME = {
     "IntegrityError": "errors",
     "MeasurementError": "errors",
     "NotComparableError": "errors",
-    "OverlapTable": "overlap.table",
+    "OverlapTable": "overlaps.table",
     "UsageError": "errors",
     "Verification": "footprint.routes",
-    "cosine_similarity": "overlap.cosine",
+    "cosine_similarity": "overlaps.cosine",
     "fisher": "footprint.fisher",
-    "fisher_overlap": "overlap.fisher_overlap",
-    "jaccard_index": "overlap.jaccard",
-    "overlap": "overlap.table",
-    "task_similarity": "overlap.cosine",
+    "fisher_overlap": "overlaps.fisher_overlap",
+    "jaccard_index": "overlaps.jaccard",
+    "overlap": "overlaps.table",
+    "task_similarity": "overlaps.cosine",
     "verify": "footprint.fisher",
 }
 

@@ -7,12 +7,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from footprint.zoo import ZOO
+from footprint.zoo import ZOO, sequences
 from reference.fisher import loop_fisher
 from torch import Tensor
 
 import commonweight
-
 
 pytestmark = pytest.mark.filterwarnings(
     # peft asks transformers for an attribute that was renamed
@@ -62,9 +61,7 @@ def single_nll(loss):
 def largest_gap(footprint, reference):
     """Largest difference of square roots, as a share of the network's largest."""
     largest = max(float(value.max()) for value in reference.values()) ** 0.5
-    gaps = [
-        float((footprint[name].double().sqrt() - reference[name].sqrt()).abs().max()) for name in reference
-    ]
+    gaps = [float((footprint[name].double().sqrt() - reference[name].sqrt()).abs().max()) for name in reference]
     return max(gaps) / largest
 
 
@@ -81,9 +78,7 @@ def test_equals_the_loop_with_batch_size_one(kind):
     assert footprint.trace() == pytest.approx(sum(traces) / len(traces), rel=1e-9)
     effective = sum(traces) ** 2 / sum(trace**2 for trace in traces)
     assert footprint.effective_examples == pytest.approx(effective, rel=1e-9)
-    unexpected = [
-        name for name in footprint.metadata["generic"] if not any(part in name for part in case.generic)
-    ]
+    unexpected = [name for name in footprint.metadata["generic"] if not any(part in name for part in case.generic)]
     assert not unexpected, footprint.metadata["generic"]
     if case.generic:
         assert footprint.metadata["generic"]
@@ -125,9 +120,14 @@ def test_padding_side_changes_nothing():
         left["input_ids"][i, -n:] = right["input_ids"][i, :n]
         left["attention_mask"][i, -n:] = 1
         left["position_ids"][i, -n:] = torch.arange(n)
+
     # BERT pools the first token, so that one has to stay first.
     def loss(outputs, batch):
-        first = (batch["attention_mask"].argmax(1)) if "position_ids" in batch else torch.zeros(5, dtype=torch.long)[: len(batch["labels"])]
+        first = (
+            (batch["attention_mask"].argmax(1))
+            if "position_ids" in batch
+            else torch.zeros(5, dtype=torch.long)[: len(batch["labels"])]
+        )
         hidden = outputs.hidden_states[-1][torch.arange(len(first)), first]
         logits = model.classifier(model.bert.pooler.activation(model.bert.pooler.dense(hidden)))
         return F.cross_entropy(logits, batch["labels"], reduction="none")
@@ -171,7 +171,12 @@ def test_without_verification_the_result_is_the_same(kind):
 def test_unused_parameters_are_zero_and_listed():
     case = ZOO["unused"]()
     footprint = commonweight.fisher(case.model, [case.batch])
-    assert footprint.metadata["unused"] == ["spare.weight", "spare.bias", "called_in_vain.weight", "called_in_vain.bias"]
+    assert footprint.metadata["unused"] == [
+        "spare.weight",
+        "spare.bias",
+        "called_in_vain.weight",
+        "called_in_vain.bias",
+    ]
     assert footprint.trace("spare") == 0.0
     assert not footprint.metadata["generic"]
     assert math.isnan(footprint.spread["spare"].effective_examples) if "spare" in footprint.spread else True
@@ -180,13 +185,14 @@ def test_unused_parameters_are_zero_and_listed():
 def test_an_expert_that_wakes_up_later_is_measured():
     torch.manual_seed(0)
     case = ZOO["experts"]()
-    model, (x, y) = case.model.double(), to_double(case.batch)
+    model, (x, y) = case.model.double(), to_double(sequences(size=30))
     x[:, :, 1] = x[:, :, 1].clamp_max(1.0)
     x[-1, 0, 1] = 2.0
     footprint = commonweight.fisher(model, in_batches((x, y), 3))
     reference, _ = loop_fisher(model, in_batches((x, y), 1), single_nll("classification"))
     assert float(reference["experts.3.weight"].max()) > 0
     assert largest_gap(footprint, reference) < 1e-9
+    assert "number of its rows" in footprint.metadata["generic"]["experts.0.weight"]
     assert "later batch" in footprint.metadata["generic"]["experts.3.weight"]
 
 

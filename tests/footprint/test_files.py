@@ -29,7 +29,11 @@ SHARD = "footprint-00000.safetensors"
 def a_footprint(**changes):
     plain = {
         "kind": "fisher",
-        "tensors": {"a.weight": torch.arange(12.0).reshape(4, 3), "a.bias": tensor([5.0]), "b.weight": torch.ones(2, 2)},
+        "tensors": {
+            "a.weight": torch.arange(12.0).reshape(4, 3),
+            "a.bias": tensor([5.0]),
+            "b.weight": torch.ones(2, 2),
+        },
         "count": 4,
         "metadata": {"label_rule": "data", "model": {"class": "Net"}, "seed": 3, "note": "ä"},
     }
@@ -143,7 +147,13 @@ def test_several_shards(tmp_path, monkeypatch):
 def test_strided_tensors_and_tensors_that_share_memory(tmp_path):
     base = torch.arange(12.0)
     one = base[:6].reshape(2, 3)
-    tensors = {"t": base.reshape(3, 4).t(), "view": base[3:9], "expanded": base[:1].expand(4), "same": one, "twice": one}
+    tensors = {
+        "t": base.reshape(3, 4).t(),
+        "view": base[3:9],
+        "expanded": base[:1].expand(4),
+        "same": one,
+        "twice": one,
+    }
     assert same(Footprint.load(a_footprint(tensors=tensors).save(tmp_path / "f")).tensors, tensors)
 
 
@@ -174,14 +184,21 @@ def reads(monkeypatch):
             return self.shard.get_slice(name)
 
     real = files.safe_open
-    monkeypatch.setattr(files, "safe_open", lambda *args, **kwargs: (log.append("open"), Logged(real(*args, **kwargs)))[1])
+    monkeypatch.setattr(
+        files, "safe_open", lambda *args, **kwargs: (log.append("open"), Logged(real(*args, **kwargs)))[1]
+    )
     return log
 
 
 def test_loading_reads_no_tensor(saved, reads):
     footprint = Footprint.load(saved)
     assert footprint.names == ("a.weight", "a.bias", "b.weight")
-    assert (footprint.layers, len(footprint), "a.bias" in footprint, repr(footprint)[:9]) == (("a", "b"), 3, True, "Footprint")
+    assert (footprint.layers, len(footprint), "a.bias" in footprint, repr(footprint)[:9]) == (
+        ("a", "b"),
+        3,
+        True,
+        "Footprint",
+    )
     assert reads == []
     footprint["a.bias"]
     assert reads == ["open", "a.bias"]
@@ -247,11 +264,12 @@ def test_never_replaces_a_folder_that_is_no_footprint(tmp_path, overwrite):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_never_replaces_a_folder_that_appeared_while_it_was_written(tmp_path, overwrite):
     folder = tmp_path / "f"
-    with pytest.raises(UsageError, match="f exists"), files.FolderWriter(folder, overwrite=overwrite) as writer:
+    with files.FolderWriter(folder, overwrite=overwrite) as writer:
         writer.add(files.MAIN_GROUP, a_footprint().tensors)
         folder.mkdir()
         (folder / "chapter").write_text("years of work")
-        writer.commit(a_footprint().record())
+        with pytest.raises(UsageError, match="f exists"):
+            writer.commit(a_footprint().record())
     assert (folder / "chapter").read_text() == "years of work"
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
@@ -340,7 +358,7 @@ def test_a_killed_process_leaves_no_footprint_under_the_final_name(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_refuses_numbers_that_are_not_finite(tmp_path, bad, dtype):
     tensors = {"fine": torch.ones(3), "a.weight": tensor([1.0, bad], dtype=dtype)}
-    with pytest.raises(MeasurementError, match="a.weight holds nan or infinity"):
+    with pytest.raises(MeasurementError, match=r"a\.weight holds nan or infinity"):
         a_footprint(tensors=tensors).save(tmp_path / "f")
     assert list(tmp_path.iterdir()) == []
 
@@ -387,7 +405,7 @@ def test_an_undamaged_folder_opens(saved):
 
 
 def test_not_a_folder(tmp_path):
-    with pytest.raises(UsageError, match="expected a footprint folder, and .*nowhere is not a folder"):
+    with pytest.raises(UsageError, match=r"expected a footprint folder, and .*nowhere is not a folder"):
         Footprint.load(tmp_path / "nowhere")
 
 
@@ -497,7 +515,9 @@ def test_a_tensor_that_its_shard_does_not_hold(saved):
         Footprint.load(saved)["ghost"]
 
 
-@pytest.mark.parametrize("name", ["../other/footprint-00000.safetensors", "/etc/passwd", "a\\b.safetensors", "x.bin", ""])
+@pytest.mark.parametrize(
+    "name", ["../other/footprint-00000.safetensors", "/etc/passwd", "a\\b.safetensors", "x.bin", ""]
+)
 def test_a_shard_outside_the_folder_is_refused(tmp_path, saved, name):
     a_footprint(tensors={"a.weight": tensor([666.0])}).save(tmp_path / "other")
     edit(saved, shards={name: {"bytes": 0, "sha256": ""}})

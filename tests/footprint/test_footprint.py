@@ -64,7 +64,9 @@ def test_trace_of_a_layer_does_not_reach_into_names_that_merely_start_alike():
     assert footprint.trace("encoder.1") == footprint.trace("encoder") - footprint.trace("encoder.10")
     assert not is_under("encoder.10.weight", "encoder.1")
     assert is_under("encoder.10.weight", "encoder.10")
-    with pytest.raises(UsageError, match=r"no layer 'enc' in this footprint; it has scale, encoder.1, encoder.10, head"):
+    with pytest.raises(
+        UsageError, match=r"no layer 'enc' in this footprint; it has scale, encoder.1, encoder.10, head"
+    ):
         footprint.trace("enc")
 
 
@@ -83,7 +85,9 @@ def test_trace_is_summed_in_float64():
 def test_layer_of_is_the_path_above(name):
     layer = layer_of(name)
     assert is_under(name, layer)
-    assert layer == name if "." not in name else name.startswith(layer + ".") and name.count(".") == layer.count(".") + 1
+    assert (
+        layer == name if "." not in name else name.startswith(layer + ".") and name.count(".") == layer.count(".") + 1
+    )
     assert not is_under(layer + "x", layer)
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from footprint.small import CLASSES, examples, gap, in_batches, rows, small_mlp
+from footprint.small import examples, gap, in_batches, rows, small_mlp
 from footprint.zoo import ZOO, text_model
 from reference.fisher import loop_fisher
 from torch import nn, tensor
 
 import commonweight
 from commonweight import CustomLoss, MeasurementError, UsageError
-from commonweight.footprint.batch import read_batch
+from commonweight.footprint.batch import Batch
 from commonweight.footprint.likelihood import LOSSES, choose_likelihood
 
 
@@ -25,8 +25,17 @@ def values(*shape, seed=0):
     return 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def a_batch(raw):
+    if isinstance(raw, dict):
+        inputs, labels = {key: value for key, value in raw.items() if key != "labels"}, raw["labels"]
+    else:
+        inputs, labels = raw
+    size = len(labels if labels is not None else inputs)
+    return Batch(inputs, labels, tuple(range(size)), isinstance(raw, dict))
+
+
 def nll(loss, outputs, labels):
-    return LOSSES[loss].nll(outputs, read_batch((torch.zeros(len(labels), 1), labels), 0)).tolist()
+    return LOSSES[loss].nll(outputs, a_batch((torch.zeros(len(labels), 1), labels))).tolist()
 
 
 def softmax_nll(row, label):
@@ -62,8 +71,10 @@ def test_multilabel(dtype):
 @pytest.mark.parametrize("shape", [(5, 3), (5, 1), (5,), (5, 2, 2)])
 def test_regression(shape):
     z, y = values(*shape), values(*shape, seed=1)
-    expected = [0.5 * sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) for pair in
-                zip(z.reshape(5, -1).tolist(), y.reshape(5, -1).tolist(), strict=True)]
+    expected = [
+        0.5 * sum((a - b) ** 2 for a, b in zip(*pair, strict=True))
+        for pair in zip(z.reshape(5, -1).tolist(), y.reshape(5, -1).tolist(), strict=True)
+    ]
     assert nll("regression", z, y) == pytest.approx(expected, rel=1e-12)
     assert nll("regression", z, -y) != pytest.approx(expected, rel=1e-2)
 
@@ -79,7 +90,11 @@ def test_tokens_are_summed_over_those_that_count(loss, shift):
     y[1] = -100
     y[2, 0] = -100
     expected = [
-        sum(softmax_nll(row, label) for row, label in zip(z[i].tolist(), y[i, shift:].tolist(), strict=False) if label >= 0)
+        sum(
+            softmax_nll(row, label)
+            for row, label in zip(z[i].tolist(), y[i, shift:].tolist(), strict=False)
+            if label >= 0
+        )
         for i in range(3)
     ]
     assert nll(loss, z, y) == pytest.approx(expected, rel=1e-12)
@@ -108,18 +123,18 @@ def test_tokens_are_summed_over_those_that_count(loss, shift):
 def test_the_loss_of_a_hugging_face_model_is_that_of_its_class(kind, problem, loss):
     case = text_model(kind)
     case.model.config.problem_type = problem
-    assert choose_likelihood(None, case.model, read_batch(case.batch, 0)) is LOSSES[loss]
+    assert choose_likelihood(None, case.model, a_batch(case.batch)) is LOSSES[loss]
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft
 def test_the_loss_of_an_adapted_model_is_that_of_its_base():
     case = ZOO["lora"]()
-    assert choose_likelihood(None, case.model, read_batch(case.batch, 0)).name == "classification"
+    assert choose_likelihood(None, case.model, a_batch(case.batch)).name == "classification"
 
 
 def test_integer_targets_of_a_plain_model_are_classes():
     x, y = examples()
-    assert choose_likelihood(None, small_mlp(), read_batch((x, y), 0)).name == "classification"
+    assert choose_likelihood(None, small_mlp(), a_batch((x, y))).name == "classification"
     assert commonweight.fisher(small_mlp(), [(x, y)]).metadata["loss"] == "classification"
 
 
@@ -134,21 +149,23 @@ def test_integer_targets_of_a_plain_model_are_classes():
     ids=["float", "matrix", "none", "mapping"],
 )
 def test_any_other_plain_model_must_say_its_loss(batch):
-    with pytest.raises(UsageError, match="the loss of Sequential cannot be inferred: pass loss= one of classification, mult"):
+    with pytest.raises(
+        UsageError, match="the loss of Sequential cannot be inferred: pass loss= one of classification, mult"
+    ):
         commonweight.fisher(small_mlp().float(), [batch])
 
 
 def test_a_hugging_face_model_whose_class_leaves_doubt_must_say_its_loss():
     case = text_model("bert")
     with pytest.raises(UsageError, match="the loss of BertModel cannot be inferred"):
-        choose_likelihood(None, case.model.bert, read_batch(case.batch, 0))
-    floats = read_batch({**case.batch, "labels": torch.zeros(5)}, 0)
+        choose_likelihood(None, case.model.bert, a_batch(case.batch))
+    floats = a_batch({**case.batch, "labels": torch.zeros(5)})
     with pytest.raises(UsageError, match="the loss of BertForSequenceClassification cannot be inferred"):
         choose_likelihood(None, case.model, floats)
 
 
 def test_an_unknown_loss_name():
-    with pytest.raises(UsageError, match="loss must be one of classification, .* seq2seq, or a callable; got 'mse'"):
+    with pytest.raises(UsageError, match=r"loss must be one of classification, .* seq2seq, or a callable; got 'mse'"):
         commonweight.fisher(small_mlp(), [examples()], loss="mse")
 
 
@@ -158,10 +175,18 @@ def test_an_unknown_loss_name():
 @pytest.mark.parametrize(
     ("loss", "labels", "message"),
     [
-        ("classification", tensor([0, 1, 3, 0]), "labels run from 0 to 3, and the model has 3 classes: expected 0 to 2"),
+        (
+            "classification",
+            tensor([0, 1, 3, 0]),
+            "labels run from 0 to 3, and the model has 3 classes: expected 0 to 2",
+        ),
         ("classification", tensor([0, -1, 2, 0]), "labels run from -1 to 2, and the model has 3 classes"),
         ("classification", tensor([0.0, 1.0, 2.0, 0.0]), "expects integer labels of shape .4., got torch.float32"),
-        ("classification", torch.zeros(4, 1).long(), r"expects integer labels of shape \[4\], got torch.int64 \[4, 1\]"),
+        (
+            "classification",
+            torch.zeros(4, 1).long(),
+            r"expects integer labels of shape \[4\], got torch.int64 \[4, 1\]",
+        ),
         ("classification", None, "loss 'classification' with label_rule='data' needs labels"),
         ("multilabel", torch.zeros(4), r"loss 'multilabel': logits have shape \[4, 3\], labels \[4\]"),
         ("multilabel", torch.zeros(4, 2), r"loss 'multilabel': logits have shape \[4, 3\], labels \[4, 2\]"),
@@ -170,7 +195,11 @@ def test_an_unknown_loss_name():
         ("multilabel", None, "loss 'multilabel' with label_rule='data' needs labels"),
         ("regression", torch.zeros(4), r"regression: outputs have shape \[4, 3\], labels \[4\]"),
         ("regression", None, "loss 'regression' with label_rule='data' needs labels"),
-        ("token", torch.zeros(4, dtype=torch.long), r"loss 'token' expects logits \[batch, tokens, classes\], got shape"),
+        (
+            "token",
+            torch.zeros(4, dtype=torch.long),
+            r"loss 'token' expects logits \[batch, tokens, classes\], got shape",
+        ),
     ],
 )
 def test_labels_that_do_not_fit(loss, labels, message):
@@ -216,11 +245,13 @@ def test_outputs_that_are_no_logits():
         def forward(self, x):
             return self.a(x), x
 
-    with pytest.raises(UsageError, match="loss 'classification' needs a tensor or an output with 'logits', .* returned tuple"):
+    with pytest.raises(
+        UsageError, match=r"loss 'classification' needs a tensor or an output with 'logits', .* returned tuple"
+    ):
         commonweight.fisher(Two(), [(torch.ones(4, 6), tensor([0, 1, 2, 0]))])
 
 
-# label_rule="model": the expectation, summed over labels by hand
+# The model's own labels: the expectation, summed over labels by hand
 
 
 def weighted(pairs):
@@ -343,7 +374,7 @@ def test_the_expected_score_is_zero():
     x, y = examples()
     model = small_mlp()
     outputs = model(x)
-    passes = list(LOSSES["classification"].passes(outputs, read_batch((x, y), 0), "model", 0, 1))
+    passes = list(LOSSES["classification"].passes(outputs, a_batch((x, y)), "model", 0, 1))
     weights = outputs.detach().softmax(-1).sqrt()
     score = sum((weights[:, c] * one).sum() for c, one in enumerate(passes))
     gradients = torch.autograd.grad(score, list(model.parameters()), retain_graph=True)
@@ -354,7 +385,9 @@ def test_the_expected_score_is_zero():
 
 def test_more_than_a_thousand_classes_ask_for_samples():
     batch = (torch.ones(1, 1), tensor([0]))
-    with pytest.raises(UsageError, match=r"one backward pass per class, and there are 1001 .* use label_rule='sampled'"):
+    with pytest.raises(
+        UsageError, match=r"one backward pass per class, and there are 1001 .* use label_rule='sampled'"
+    ):
         commonweight.fisher(nn.Linear(1, 1001), [batch], label_rule="model")
     for rule in ("data", "sampled"):
         assert commonweight.fisher(nn.Linear(1, 1001), [batch], label_rule=rule).trace() > 0
@@ -406,7 +439,9 @@ def test_a_hugging_face_model_gets_the_labels_where_the_loss_is_ones_own():
 @pytest.mark.parametrize("rule", ["model", "sampled"])
 @pytest.mark.parametrize("loss", [BINARY.nll, CustomLoss(BINARY.nll)])
 def test_a_loss_of_ones_own_needs_a_distribution_for_the_models_labels(rule, loss):
-    with pytest.raises(UsageError, match=r"gives no label distribution .*CustomLoss\(nll, log_prob\).*label_rule='data'"):
+    with pytest.raises(
+        UsageError, match=r"gives no label distribution .*CustomLoss\(nll, log_prob\).*label_rule='data'"
+    ):
         commonweight.fisher(small_mlp(1), [examples()], loss=loss, label_rule=rule)
     assert commonweight.fisher(small_mlp(1), [examples()], loss=loss).trace() > 0
 
@@ -418,7 +453,10 @@ def test_a_loss_of_ones_own_needs_a_distribution_for_the_models_labels(rule, los
         (lambda outputs, batch: outputs, "must return normalised log-probabilities: use log_softmax"),
         (lambda outputs, batch: outputs.softmax(-1), "must return normalised log-probabilities"),
         (lambda outputs, batch: outputs.log_softmax(0), "must return normalised log-probabilities"),
-        (lambda outputs, batch: outputs.log_softmax(-1)[:, 0], r"must return \[batch, classes\] = \[8, classes\], got \[8\]"),
+        (
+            lambda outputs, batch: outputs.log_softmax(-1)[:, 0],
+            r"must return \[batch, classes\] = \[8, classes\], got \[8\]",
+        ),
         (lambda outputs, batch: outputs.log_softmax(-1).t(), r"= \[8, classes\], got \[3, 8\]"),
     ],
 )
@@ -429,11 +467,13 @@ def test_a_distribution_that_is_none(rule, log_prob, message):
 
 
 def test_a_loss_that_is_averaged_is_refused():
-    with pytest.raises(MeasurementError, match=r"expected one loss per example, shape \[8\], got \[\].*reduction='none'"):
+    with pytest.raises(
+        MeasurementError, match=r"expected one loss per example, shape \[8\], got \[\].*reduction='none'"
+    ):
         commonweight.fisher(small_mlp(), [examples()], loss=lambda out, batch: F.cross_entropy(out, batch[1]))
 
 
-# label_rule="sampled"
+# Draws from the model's own labels
 
 
 def key(*parts):
@@ -551,7 +591,10 @@ def test_token_measurements_do_not_depend_on_padding(rule):
     ids = [[3, 7, 9, 4, 5, 11, 6], [8, 3, 5], [4, 4, 9, 10, 21], [12, 3, 17, 5, 19, 20]]
 
     def batch(numbers, *, left, width):
-        parts = {name: torch.zeros(len(numbers), width, dtype=torch.long) for name in ("input_ids", "attention_mask", "position_ids")}
+        parts = {
+            name: torch.zeros(len(numbers), width, dtype=torch.long)
+            for name in ("input_ids", "attention_mask", "position_ids")
+        }
         parts["labels"] = torch.full((len(numbers), width), -100)
         for i, number in enumerate(numbers):
             n = len(ids[number])

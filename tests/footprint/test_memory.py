@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,7 +40,12 @@ def largest_of(function):
 class Sequence(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a, self.norm, self.b, self.head = nn.Linear(64, 96), nn.LayerNorm(96), nn.Linear(96, 64, bias=False), nn.Linear(64, 3)
+        self.a, self.norm, self.b, self.head = (
+            nn.Linear(64, 96),
+            nn.LayerNorm(96),
+            nn.Linear(96, 64, bias=False),
+            nn.Linear(64, 3),
+        )
 
     def forward(self, x):
         return self.head(self.b(self.norm(self.a(x)).tanh()).mean(1))
@@ -88,7 +95,6 @@ def test_the_largest_tensor_is_a_parameter_or_an_activation(case, verify, folds)
     model.eval()
     parameter = max(p.numel() * p.element_size() for p in model.parameters())
 
-    # Twice: with gradients, so that autograd's own intermediate tensors are in the bound.
     ordinary = largest_of(lambda: model(batch[0]).log_softmax(-1).sum().backward())
     model.zero_grad(set_to_none=True)
     bound = max(parameter, ordinary.bytes)
@@ -126,7 +132,9 @@ def test_the_ordinary_ways_make_such_tensors():
 
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
     squares = {}
-    by_vmap = largest_of(lambda: squares.update({n: g.square().mean(0) for n, g in gradients(parameters, x, y).items()}))
+    by_vmap = largest_of(
+        lambda: squares.update({n: g.square().mean(0) for n, g in gradients(parameters, x, y).items()})
+    )
     assert by_vmap.bytes >= BATCH * parameter
     by_product = largest_of(lambda: torch.einsum("bo,bi->boi", model(x), x))
     assert by_product.bytes >= BATCH * parameter
@@ -141,15 +149,13 @@ def test_what_is_kept_between_batches_is_one_copy_of_the_parameters():
     live = []
 
     def loader():
-        import gc
-
         for _ in range(3):
             yield x.clone(), y
             gc.collect()
             tensors = {
                 t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() // 4
                 for t in gc.get_objects()
-                if isinstance(t, torch.Tensor) and t.dtype == torch.float32 and t.numel() > 5000
+                if issubclass(type(t), torch.Tensor) and t.dtype == torch.float32 and t.numel() > 5000
             }
             live.append(sum(tensors.values()))
 

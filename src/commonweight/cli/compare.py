@@ -46,7 +46,7 @@ def command(
     overlap.json and overlap.md. The same command again measures only what is missing; another question in the same
     folder is refused.
     """
-    from commonweight.overlap.layout import blocks
+    from commonweight.overlaps.layout import blocks
     from commonweight.studies.compare import CompareOptions, compare
     from commonweight.view.terminal import show
 

@@ -106,7 +106,7 @@ def run(arguments: list[str]) -> int:
         click.echo("interrupted; a footprint that was not finished left nothing behind", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - the reader of our pipe has gone
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the reader of our pipe has gone
         return 0
     return code if isinstance(code, int) else 0
 

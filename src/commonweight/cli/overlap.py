@@ -32,7 +32,7 @@ def command(folders: tuple[str, ...], by: str | int, form: str, common_only: boo
     """Compare footprints: every pair, overall and layer by layer."""
     names = folder_names(folders)
     from commonweight.footprint.footprint import Footprint
-    from commonweight.overlap.table import overlap
+    from commonweight.overlaps.table import overlap
     from commonweight.view.overlap import to_csv
     from commonweight.view.terminal import show
 
@@ -45,7 +45,7 @@ def command(folders: tuple[str, ...], by: str | int, form: str, common_only: boo
     elif form == "markdown":
         click.echo(table.to_markdown(by=by), nl=False)
     else:
-        from commonweight.overlap.layout import blocks
+        from commonweight.overlaps.layout import blocks
 
         show(blocks(table, by))
 

@@ -6,7 +6,7 @@ that depends on that choice is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,15 @@ class Batch:
     """One number per example: it decides the fold and the sampled labels."""
 
     is_mapping: bool
+
+    shared: frozenset[str] = frozenset()
+    """Paths of tensors that belong to the batch as a whole (masks, position ids), even if a length equals ``size``."""
+
+    @property
+    def signature(self) -> tuple[torch.Size, ...]:
+        """Shapes of one example's tensors, padding included."""
+        leaves = [tensor for path, tensor in leaves_of(self.inputs) if isinstance(tensor, Tensor)]
+        return tuple(t.shape[1:] for t in leaves) + (() if self.labels is None else (self.labels.shape[1:],))
 
     @property
     def size(self) -> int:
@@ -79,20 +88,32 @@ class Batch:
         """
         positions = torch.tensor(list(rows), dtype=torch.long)
 
-        def pick(tensor: Tensor) -> Tensor:
-            if tensor.dim() == 0 or tensor.shape[0] != self.size:
+        def pick(tensor: Tensor, path: str) -> Tensor:
+            if not self.is_rowwise(path, tensor):
                 return tensor
             return tensor.index_select(0, positions.to(tensor.device))
 
         return replace(
             self,
-            inputs=map_tensors(self.inputs, pick),
-            labels=None if self.labels is None else pick(self.labels),
+            inputs=map_leaves(self.inputs, pick),
+            labels=None if self.labels is None else self.labels.index_select(0, positions.to(self.labels.device)),
             source_rows=tuple(self.source_rows[row] for row in rows),
         )
 
+    def is_rowwise(self, path: str, tensor: Tensor) -> bool:
+        """Tell whether an input tensor has one row per example.
+
+        Args:
+            path: Where it is among the inputs.
+            tensor: The tensor.
+
+        Returns:
+            Whether its first dimension is the batch.
+        """
+        return tensor.dim() > 0 and tensor.shape[0] == self.size and path not in self.shared
+
     def to(self, device: torch.device) -> Batch:
-        """Move the tensors to a device.
+        """Move the tensors to a device, cut from any graph.
 
         Args:
             device: Where to.
@@ -102,54 +123,70 @@ class Batch:
         """
         return replace(
             self,
-            inputs=map_tensors(self.inputs, lambda tensor: tensor.to(device)),
-            labels=None if self.labels is None else self.labels.to(device),
+            inputs=map_tensors(self.inputs, lambda tensor: _plain(tensor).to(device)),
+            labels=None if self.labels is None else _plain(self.labels).to(device),
         )
 
 
-def read_batch(raw: Any, first_row: int) -> Batch:
-    """Read what a loader yielded.
+class BatchReader:
+    """Reads what a loader yields, and remembers which tensors belong to a batch as a whole."""
 
-    Args:
-        raw: A mapping with tensors, or a pair ``(inputs, targets)``.
-        first_row: The running number of its first example, used where no ``source_row`` is given.
+    def __init__(self) -> None:
+        self._next_row = 0
+        self._shared: set[str] = set()
 
-    Returns:
-        The batch.
+    def read(self, raw: Any) -> Batch:
+        """Read one batch.
 
-    Raises:
-        UsageError: If it is neither, is empty, or its parts have different lengths.
-    """
-    if isinstance(raw, Mapping):
-        parts = dict(raw)
-        rows = parts.pop(SOURCE_ROW, None)
-        labels = parts.pop(LABELS, None)
-        inputs: Any = parts
-    elif isinstance(raw, (tuple, list)) and len(raw) == 2:
-        inputs, labels = raw
-        inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-        rows = None
-    else:
-        shape = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
-        raise UsageError(
-            f"expected each batch to be a mapping (as for model(**batch)) or a pair (inputs, targets), "
-            f"got {type(raw).__name__}{shape}"
-        )
-    if labels is not None and not isinstance(labels, Tensor):
-        labels = torch.as_tensor(labels)
-    size = _size(inputs, labels)
-    if rows is None:
-        source_rows = tuple(range(first_row, first_row + size))
-    else:
-        source_rows = tuple(int(row) for row in torch.as_tensor(rows).reshape(-1).tolist())
-        if len(source_rows) != size:
-            raise UsageError(f"{SOURCE_ROW} has {len(source_rows)} entries for a batch of {size} examples")
-    return Batch(inputs, labels, source_rows, isinstance(raw, Mapping))
+        Args:
+            raw: A mapping with tensors, or a pair ``(inputs, targets)``.
+
+        Returns:
+            The batch.
+
+        Raises:
+            UsageError: If it is neither, is empty, or its parts have different lengths.
+        """
+        if isinstance(raw, Mapping):
+            parts = dict(raw)
+            rows = parts.pop(SOURCE_ROW, None)
+            labels = parts.pop(LABELS, None)
+            inputs: Any = parts
+        elif isinstance(raw, (tuple, list)) and len(raw) == 2:
+            inputs, labels = raw
+            inputs = tuple(inputs) if isinstance(inputs, list) else inputs
+            rows = None
+        else:
+            shape = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
+            hint = "; wrap a single mapping in a list" if isinstance(raw, str) else ""
+            raise UsageError(
+                f"expected each batch to be a mapping (as for model(**batch)) or a pair (inputs, targets), "
+                f"got {type(raw).__name__}{shape}{hint}"
+            )
+        if labels is not None and not isinstance(labels, Tensor):
+            labels = torch.as_tensor(labels)
+        size = _size(inputs, labels)
+        if rows is None:
+            source_rows = tuple(range(self._next_row, self._next_row + size))
+        else:
+            source_rows = tuple(int(row) for row in torch.as_tensor(rows).reshape(-1).tolist())
+            if len(source_rows) != size:
+                raise UsageError(f"{SOURCE_ROW} has {len(source_rows)} entries for a batch of {size} examples")
+        self._next_row += size
+        for path, leaf in leaves_of(inputs):
+            if isinstance(leaf, Tensor):
+                if leaf.dim() == 0 or leaf.shape[0] != size:
+                    self._shared.add(path)
+            elif isinstance(leaf, str) and path.rpartition("/")[2].isdigit():
+                raise UsageError(
+                    f"the batch holds a list of strings at {path}: only tensors can be taken apart by example; "
+                    "drop that column from the loader"
+                )
+        return Batch(inputs, labels, source_rows, isinstance(raw, Mapping), frozenset(self._shared))
 
 
 def _size(inputs: Any, labels: Tensor | None) -> int:
-    lengths: list[int] = []
-    map_tensors(inputs, lambda tensor: (lengths.append(tensor.shape[0]) if tensor.dim() else None, tensor)[1])
+    lengths = [leaf.shape[0] for _, leaf in leaves_of(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
     if labels is not None and labels.dim():
         size = labels.shape[0]
         if lengths and size not in lengths:
@@ -166,6 +203,27 @@ def _size(inputs: Any, labels: Tensor | None) -> int:
     return size
 
 
+def map_leaves(value: Any, change: Callable[[Tensor, str], Tensor], path: str = "") -> Any:
+    """Apply a function to every tensor in nested mappings, tuples and lists.
+
+    Args:
+        value: The nest.
+        change: What to do with a tensor, given its path.
+        path: Where the nest is.
+
+    Returns:
+        The same nest with the new tensors; other values unchanged.
+    """
+    if isinstance(value, Tensor):
+        return change(value, path)
+    if isinstance(value, Mapping):
+        return {key: map_leaves(item, change, f"{path}/{key}") for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        items = [map_leaves(item, change, f"{path}/{i}") for i, item in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Apply a function to every tensor in nested mappings, tuples and lists.
 
@@ -176,12 +234,28 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     Returns:
         The same nest with the new tensors; other values unchanged.
     """
-    if isinstance(value, Tensor):
-        return change(value)
+    return map_leaves(value, lambda tensor, _: change(tensor))
+
+
+def leaves_of(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """List the leaves of nested mappings, tuples and lists, tensors and others.
+
+    Args:
+        value: The nest.
+        path: Where the nest is.
+
+    Yields:
+        Path and leaf.
+    """
     if isinstance(value, Mapping):
-        return {key: map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(item, change) for item in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(map_tensors(item, change) for item in value)
-    return value
+        for key, item in value.items():
+            yield from leaves_of(item, f"{path}/{key}")
+    elif isinstance(value, (tuple, list)):
+        for i, item in enumerate(value):
+            yield from leaves_of(item, f"{path}/{i}")
+    else:
+        yield path, value
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor.detach()

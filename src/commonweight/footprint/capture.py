@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -19,16 +19,39 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from commonweight.errors import MeasurementError
+from commonweight.footprint.batch import map_tensors
 from commonweight.footprint.contribution import Contribution, Workspace, combine
-from commonweight.footprint.rules import RefusedError, Rule, rules_for
+from commonweight.footprint.replay import ModuleCall, RefusedError
+from commonweight.footprint.rules import Rule, rules_for
+
+Signature = tuple[torch.Size, ...]
+"""Shapes of one example's tensors, padding included."""
 
 
 class Site(NamedTuple):
-    """One use of a parameter by a layer that has a rule."""
+    """One use of a parameter by a module, and the rule for it; None replays the module one example at a time."""
 
     attribute: str
     name: str
-    rule: Rule
+    rule: Rule | None
+
+
+Sites = Mapping[nn.Module, Sequence[Site]]
+
+
+@dataclass
+class CallShapes:
+    """What verification saw of the ways layers are called; nothing else is trusted later."""
+
+    shared: set[nn.Module] = field(default_factory=set)
+    """Embeddings called once for the whole batch (broadcast positions)."""
+
+    folded: dict[tuple[nn.Module, Signature], torch.Size] = field(default_factory=dict)
+    """Layers whose rows are a multiple of the batch: shape of one example's rows, for examples of a signature."""
+
+    signatures: set[Signature] = field(default_factory=set)
+    """Signatures of the batches looked at."""
 
 
 @dataclass
@@ -52,69 +75,109 @@ class _Root(torch.autograd.Function):
         return None, None
 
 
-def find_sites(model: nn.Module, names: Iterable[str], *, hopeful: bool) -> dict[nn.Module, list[Site]]:
-    """Find the layers whose rules cover parameters.
+def owners_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[nn.Module, str]]]:
+    """Find the modules that own each parameter.
 
     Args:
         model: The model.
         names: Parameters, by their names in ``model.named_parameters()``.
-        hopeful: Keep a parameter that is also owned by a module without a rule for it (a head's bias kept in two
-            places); only for a measurement that is verified.
 
     Returns:
-        Layer -> sites.
+        Name -> (module, attribute), more than one where weights are tied.
     """
     wanted = set(names)
     name_of = {id(parameter): name for name, parameter in model.named_parameters() if name in wanted}
-    sites: dict[nn.Module, list[Site]] = defaultdict(list)
-    without_rule = set()
+    owners: dict[str, list[tuple[nn.Module, str]]] = {name: [] for name in name_of.values()}
     for module in model.modules():
-        rules = rules_for(module)
         for attribute, parameter in module._parameters.items():
-            name = name_of.get(id(parameter))
-            if name is None:
-                continue
-            if attribute in rules:
-                sites[module].append(Site(attribute, name, rules[attribute]))
-            else:
-                without_rule.add(name)
-    if hopeful:
-        return dict(sites)
-    kept = {module: [site for site in here if site.name not in without_rule] for module, here in sites.items()}
-    return {module: here for module, here in kept.items() if here}
+            if id(parameter) in name_of:
+                owners[name_of[id(parameter)]].append((module, attribute))
+    return owners
+
+
+def find_sites(model: nn.Module, names: Iterable[str], *, hopeful: bool) -> dict[str, list[tuple[nn.Module, Site]]]:
+    """Find what covers each parameter: rules of the layers that own it, or else a replay of the one module that does.
+
+    Args:
+        model: The model.
+        names: Parameters, by their names in ``model.named_parameters()``.
+        hopeful: Use replays, and keep the rule of a parameter that is also owned by a module without a rule for it (a
+            head's bias kept in two places); only for a measurement that is verified.
+
+    Returns:
+        Parameter -> sites, empty where nothing covers it.
+    """
+    found: dict[str, list[tuple[nn.Module, Site]]] = {}
+    for name, owners in owners_of(model, names).items():
+        ruled = [
+            (module, Site(attribute, name, rules_for(module)[attribute]))
+            for module, attribute in owners
+            if attribute in rules_for(module)
+        ]
+        if hopeful:
+            found[name] = ruled or replay_sites(model, name, owners)
+        else:
+            found[name] = ruled if len(ruled) == len(owners) else []
+    return found
+
+
+def replay_sites(
+    model: nn.Module, name: str, owners: Sequence[tuple[nn.Module, str]], *, above: int = 0
+) -> list[tuple[nn.Module, Site]]:
+    """Cover a parameter by replaying the module that owns it, or one above.
+
+    Args:
+        model: The model.
+        name: The parameter.
+        owners: The modules that own it.
+        above: How many levels above the owner the replayed module is.
+
+    Returns:
+        One site; none where several modules own it or only the whole model is that far above.
+    """
+    if len(owners) != 1:
+        return []
+    parts = name.split(".")
+    at = len(parts) - 1 - above
+    if at < 1:
+        return [(owners[0][0], Site(parts[-1], name, None))] if above == 0 else []
+    return [(model.get_submodule(".".join(parts[:at])), Site(".".join(parts[at:]), name, None))]
 
 
 class Capture:
-    """Hooks on the layers of a model, adding squared per-example gradients into accumulators."""
+    """Hooks on the modules of a model, adding squared per-example gradients into accumulators."""
 
     def __init__(
         self,
-        sites: Mapping[nn.Module, Sequence[Site]],
+        sites: Mapping[str, Sequence[tuple[nn.Module, Site]]],
         totals: Mapping[str, Tensor],
+        shapes: CallShapes,
         *,
-        shared: set[nn.Module],
-        folded: bool,
+        learning: bool,
     ) -> None:
         """Prepare hooks.
 
         Args:
-            sites: Layer -> uses of parameters.
+            sites: What covers each parameter.
             totals: Accumulator per parameter name.
-            shared: Embeddings seen to be called once for the whole batch (broadcast positions); added to while
-                ``learning`` is on.
-            folded: Allow layers whose rows are a multiple of the batch (only after verification).
+            shapes: How layers were seen to be called.
+            learning: Trust every way of calling and note it in ``shapes``, because the result is about to be compared;
+                and take a failing rule as a refusal.
         """
-        self._sites = sites
+        self._sites: dict[nn.Module, list[Site]] = defaultdict(list)
+        for uses in sites.values():
+            for module, site in uses:
+                self._sites[module].append(site)
         self._totals = totals
-        self._shared = shared
-        self._folded = folded
-        self.learning = False
+        self._shapes = shapes
+        self._learning = learning
         self.refused: dict[str, str] = {}
         self.fired: set[str] = set()
         self.traces: dict[str, Tensor] = {}
         self._workspace = Workspace()
         self._handles: list[RemovableHandle] = []
         self._size = 0
+        self._signature: Signature = ()
         self._uses: Counter[str] = Counter()
         self._pending: dict[str, list[Contribution]] = defaultdict(list)
         self._in_backward = False
@@ -123,9 +186,13 @@ class Capture:
         self._anchor = torch.zeros((), requires_grad=True)
 
     def __enter__(self) -> Self:
-        for module in self._sites:
-            hook = module.register_forward_hook(self._after_forward, prepend=True, with_kwargs=True)
-            self._handles.append(hook)
+        for module, sites in self._sites.items():
+            for hook, needed in (
+                (self._after_layer, any(site.rule is not None for site in sites)),
+                (self._after_module, any(site.rule is None for site in sites)),
+            ):
+                if needed:
+                    self._handles.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -133,15 +200,18 @@ class Capture:
             handle.remove()
         self._handles.clear()
 
-    def begin(self, size: int) -> None:
-        """Start a batch: the model is about to be called on ``size`` examples.
+    def begin(self, size: int, signature: Signature) -> None:
+        """Start a batch: the model is about to be called.
 
         Args:
             size: Number of examples.
+            signature: Shapes of one example's tensors.
         """
-        self._size = size
+        self._size, self._signature = size, signature
         self._uses.clear()
         self.traces = {}
+        if self._learning:
+            self._shapes.signatures.add(signature)
 
     def backward(self, vector: Tensor, *, last: bool) -> None:
         """Run one backward pass and add its squares.
@@ -159,27 +229,26 @@ class Capture:
         finally:
             self._in_backward = False
         for name, parts in self._pending.items():
-            if name in self.refused:
-                continue
-            try:
-                whole = combine(parts)
-            except TypeError as error:
-                self.refused[name] = str(error)
-            else:
-                self._add(name, whole)
+            if name not in self.refused:
+                with _Refusals(self, name):
+                    self._add(name, combine(parts))
         self._pending.clear()
 
     def _add(self, name: str, contribution: Contribution) -> None:
-        traces = contribution.square_into(self._totals[name], self._workspace)
+        self._note(name, contribution.square_into(self._totals[name], self._workspace))
+
+    def _note(self, name: str, traces: Tensor) -> None:
         self.fired.add(name)
         self.traces[name] = self.traces[name] + traces if name in self.traces else traces
 
-    def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def _after_layer(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Watch a layer that has rules: one tensor in, one tensor out."""
         if self._muted or not self._size or not torch.is_grad_enabled():
             return None
+        sites = [site for site in self._sites[module] if site.rule is not None]
         x = args[0] if args else next(iter(kwargs.values()), None)
         if not isinstance(x, Tensor) or not isinstance(output, Tensor) or not output.is_floating_point():
-            for site in self._sites[module]:
+            for site in sites:
                 self.refused.setdefault(site.name, f"{type(module).__name__} was not called on one tensor")
             return None
         result = output
@@ -189,58 +258,154 @@ class Capture:
             x = x.unsqueeze(0) if x.dim() == 1 else x
             result = result.expand(self._size, *result.shape[1:])
             x = x.expand(self._size, *x.shape[1:])
-        if not result.requires_grad:
-            result = _Root.apply(result, self._anchor)
         if not self._in_backward:
-            self._uses.update(site.name for site in self._sites[module])
+            self._uses.update(site.name for site in sites)
         call = _Call(x.detach(), x._version, counted=not self._in_backward)
-        watched = result
-        if result._is_view():
-            # An in-place activation on a view would cut the view's own hook out of the graph; its base keeps one.
-            base = result._base
-            if base is None or not (result.is_contiguous() and base.is_contiguous() and base.numel() == result.numel()):
-                watched = result = result.clone()
-            else:
-                watched = base
+        result, watched = self._watchable(result)
         shape = result.shape
-        watched.register_hook(lambda gradient: self._fire(module, call, gradient.reshape(shape)))
+        watched.register_hook(lambda gradient: self._fire(module, sites, call, gradient.reshape(shape)))
         return None if result is output else result
 
-    def _is_shared(self, module: nn.Embedding, x: Tensor) -> bool:
-        looks_shared = self._size > 1 and (x.shape[0] == 1 if x.dim() > 1 else x.dim() == 1 and len(x) != self._size)
-        if looks_shared and self.learning:
-            self._shared.add(module)
-        return module in self._shared and (x.dim() == 1 or x.shape[0] == 1)
+    def _after_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Watch a module that is replayed: anything in, any nest of tensors out."""
+        if self._muted or not self._size or not torch.is_grad_enabled():
+            return None
+        sites = [site for site in self._sites[module] if site.rule is None]
+        if self._in_backward:
+            for site in sites:
+                self.refused.setdefault(site.name, "its module is recomputed by activation checkpointing")
+            return None
+        self._uses.update(site.name for site in sites)
+        watched: list[Tensor] = []
 
-    def _fire(self, module: nn.Module, call: _Call, gradient: Tensor) -> None:
+        def watch(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return tensor
+            if not tensor.requires_grad or tensor._is_view():
+                tensor = _Root.apply(tensor, self._anchor) if not tensor.requires_grad else tensor.clone()
+            watched.append(tensor)
+            return tensor
+
+        result = map_tensors(output, watch)
+        if not watched or (isinstance(output, Mapping) and type(result) is not type(output)):
+            for site in sites:
+                self.refused.setdefault(site.name, f"{type(module).__name__} does not return plain tensors")
+            return None
+        call = ModuleCall.of(module, args, kwargs)
+        torch.autograd.graph.register_multi_grad_hook(watched, lambda gradients: self._replay(sites, call, gradients))
+        return result
+
+    def _watchable(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the tensor to pass on, and the one to hang a hook on."""
+        if not tensor.requires_grad:
+            tensor = _Root.apply(tensor, self._anchor)
+        if not tensor._is_view():
+            return tensor, tensor
+        # An in-place activation on a view would cut the view's own hook out of the graph; its base keeps one.
+        base = tensor._base
+        if base is not None and tensor.is_contiguous() and base.is_contiguous() and base.numel() == tensor.numel():
+            return tensor, base
+        copy = tensor.clone()
+        return copy, copy
+
+    def _is_shared(self, module: nn.Embedding, x: Tensor) -> bool:
+        one_for_all = x.dim() == 1 or x.shape[0] == 1
+        if self._learning and self._size > 1 and one_for_all and not (x.dim() == 1 and len(x) == self._size):
+            self._shapes.shared.add(module)
+        return one_for_all and module in self._shapes.shared
+
+    def _fire(self, module: nn.Module, sites: Sequence[Site], call: _Call, gradient: Tensor) -> None:
+        if not self._in_backward:
+            for site in sites:
+                self.refused[site.name] = "the model differentiates inside its own forward pass"
+            return
         x = call.x
         if x is None:
             raise RuntimeError(f"{type(module).__name__} got a second gradient in the last pass")
         self._muted = True
         try:
-            for site in self._sites[module]:
-                if site.name in self.refused:
+            for site in sites:
+                if site.name in self.refused or site.rule is None:
                     continue
-                try:
-                    self._check(x, call, gradient)
+                with _Refusals(self, site.name):
+                    self._check_call(module, x, call)
                     contribution = site.rule(module, site.attribute, x, gradient.detach(), self._size)
-                except RefusedError as error:
-                    self.refused[site.name] = str(error)
-                    continue
-                if call.counted and self._uses[site.name] == 1:
-                    self._add(site.name, contribution)
-                else:
-                    self._pending[site.name].append(contribution)
+                    if call.counted and self._uses[site.name] == 1:
+                        self._add(site.name, contribution)
+                    else:
+                        self._pending[site.name].append(contribution)
         finally:
             self._muted = False
         if self._last and call.counted:
             call.x = None
 
-    def _check(self, x: Tensor, call: _Call, gradient: Tensor) -> None:
+    def _replay(self, sites: Sequence[Site], call: ModuleCall, gradients: Sequence[Tensor | None]) -> None:
+        here = {site.attribute: site.name for site in sites if site.name not in self.refused}
+        reason = (
+            "its module is called several times"
+            if any(self._uses[name] > 1 for name in here.values())
+            else ("the model differentiates inside its own forward pass" if not self._in_backward else "")
+        )
+        if reason:
+            self.refused.update(dict.fromkeys(here.values(), reason))
+            return
+        self._muted = True
+        try:
+            with _Refusals(self, *here.values()):
+                leaves = {attribute: call.module.get_parameter(attribute) for attribute in here}
+                traces = {name: self._totals[name].new_zeros(self._size) for name in here.values()}
+                for example in range(self._size):
+                    try:
+                        found = call.gradients(example, self._size, leaves, gradients)
+                    except RefusedError as error:
+                        if example == 0:
+                            raise
+                        raise MeasurementError(
+                            f"{type(call.module).__name__} behaves differently for example {example} of a batch "
+                            f"({error}): exclude {', '.join(here.values())}"
+                        ) from None
+                    for attribute, gradient in found.items():
+                        total = self._totals[here[attribute]]
+                        own = gradient.to(total.dtype)
+                        total.addcmul_(own, own)
+                        traces[here[attribute]][example] = own.square().sum()
+                for name, values in traces.items():
+                    self._note(name, values)
+        finally:
+            self._muted = False
+
+    def _check_call(self, module: nn.Module, x: Tensor, call: _Call) -> None:
         if x._version != call.version:
             raise RefusedError("its input was changed in place after the call")
-        if not self._folded and gradient.shape[0] != self._size:
+        if x.shape[0] == self._size or x.shape[0] % self._size:
+            return
+        key, rows = (module, self._signature), torch.Size([x.shape[0] // self._size, *x.shape[1:]])
+        if self._learning:
+            self._shapes.folded[key] = rows
+        elif self._size > 1 and self._shapes.folded.get(key) != rows:
             raise RefusedError(
-                f"its output has first dimension {gradient.shape[0]} in a batch of {self._size} examples; "
-                "verify=True lets a rule fold such rows back"
+                f"its input has first dimension {x.shape[0]} in a batch of {self._size} examples, "
+                "which was not seen when rules were compared"
             )
+
+
+class _Refusals:
+    """Turns the refusal of a rule, and while learning any failure of one, into an entry in ``refused``."""
+
+    def __init__(self, capture: Capture, *names: str) -> None:
+        self._capture = capture
+        self._names = names
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> bool:
+        refused = isinstance(error, RefusedError) or (
+            self._capture._learning and isinstance(error, Exception)
+        )
+        if refused:
+            for name in self._names:
+                self._capture.refused.setdefault(name, str(error).splitlines()[0] if str(error) else repr(error))
+        return refused

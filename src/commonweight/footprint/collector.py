@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError, UsageError
-from commonweight.footprint.batch import Batch
-from commonweight.footprint.capture import Capture, find_sites
+from commonweight.footprint.capture import CallShapes, Capture
 from commonweight.footprint.contribution import new_total
 from commonweight.footprint.footprint import Spread, is_under, layer_of
 from commonweight.footprint.guard import check_measurable, untouched
@@ -24,7 +22,14 @@ from commonweight.footprint.likelihood import (
     LossFunction,
     choose_likelihood,
 )
-from commonweight.footprint.routes import CENSUS, Problem, Route, unverified_routes, verified_routes
+from commonweight.footprint.problem import Problem
+from commonweight.footprint.routes import Route
+from commonweight.footprint.verification import CENSUS, unverified_routes, verified_routes
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from commonweight.footprint.batch import Batch
 
 Patterns = str | Sequence[str] | None
 
@@ -71,6 +76,7 @@ class FisherCollector:
         self._samples = samples
         self.verify = verify
         self._waiting: list[Batch] = []
+        self._largest = 0
         self._device = next(iter(self.parameters.values())).device
         self._capture: Capture | None = None
         self._totals: dict[str, Tensor] = {}
@@ -95,7 +101,9 @@ class FisherCollector:
             Parameter name -> route.
         """
         batches = [batch.to(self._device) for batch in batches]
-        with torch.enable_grad():
+        self._largest = max(batch.size for batch in batches)
+        previous = self.problem
+        with torch.inference_mode(False), torch.enable_grad():
             problem = Problem(
                 self.model,
                 self.parameters,
@@ -104,11 +112,15 @@ class FisherCollector:
                 self._seed,
                 self._samples,
                 alone=self.verify,
+                shapes=CallShapes() if previous is None else previous.shapes,
             )
             if self.verify:
-                self.routes, self.problem = verified_routes(problem, batches)
+                routes, self.problem = verified_routes(problem, batches)
+                kept = {name: route for name, route in self.routes.items() if route.route == "generic"}
+                self.routes = routes | kept
             else:
-                self.routes, self.problem = unverified_routes(problem), problem
+                self.routes, self.problem = unverified_routes(problem)
+        self._capture = None
         return self.routes
 
     def update(self, batch: Batch) -> None:
@@ -118,6 +130,8 @@ class FisherCollector:
             batch: The batch.
         """
         if self.problem is not None:
+            if self._must_look_again(batch):
+                self.choose_routes([batch])
             self._measure(self.problem, batch)
             return
         self._waiting.append(batch)
@@ -140,6 +154,20 @@ class FisherCollector:
     def _names(self, route: str) -> list[str]:
         return [name for name, found in self.routes.items() if found.route == route]
 
+    def _must_look_again(self, batch: Batch) -> bool:
+        """Whether rules were compared on less than this batch can show.
+
+        One example per batch cannot show a rule that mixes examples; and where rows of several examples were folded
+        into one dimension, examples of other shapes may be folded in another way.
+
+        Returns:
+            Whether routes are to be chosen again.
+        """
+        if not self.verify or self.problem is None or batch.size == 1:
+            return False
+        shapes = self.problem.shapes
+        return self._largest == 1 or (bool(shapes.folded) and batch.signature not in shapes.signatures)
+
     def _start(self) -> None:
         self.choose_routes(self._waiting)
         waiting, self._waiting = self._waiting, []
@@ -152,11 +180,14 @@ class FisherCollector:
             self._totals = {name: new_total(parameter) for name, parameter in self.parameters.items()}
         traces: dict[str, Tensor] = {}
         generic, ruled, dormant = (self._names(route) for route in ("generic", "rule", "dormant"))
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             if ruled:
                 traces, moved = self._measure_by_rule(problem, batch, ruled, dormant)
                 for name, reason in moved.items():
                     self.routes[name] = Route("generic", self.routes[name].rule, reason=reason)
+                if moved:
+                    # Nobody has seen whether these have the same gradients when all others are frozen.
+                    problem = self.problem = replace(problem, alone=False)
                 generic += moved
             else:
                 generic += dormant
@@ -170,15 +201,14 @@ class FisherCollector:
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Measure by hooks; name the parameters that woke up or were refused, none of which was added."""
         if self._capture is None:
-            sites = find_sites(self.model, ruled, hopeful=self.verify)
-            self._capture = Capture(sites, self._totals, shared=problem.shared, folded=self.verify)
-            self._capture.learning = not self.verify
+            sites = {name: problem.sites[name] for name in ruled if name in problem.sites}
+            self._capture = Capture(sites, self._totals, problem.shapes, learning=False)
         watched = {name: self.parameters[name] for name in dormant}
         with self._capture as capture:
             try:
                 for parameter in watched.values():
                     parameter.requires_grad_(True)
-                capture.begin(batch.size)
+                capture.begin(batch.size, batch.signature)
                 for vector, last in problem.passes(batch):
                     capture.backward(vector, last=last)
                 woke = [name for name, parameter in watched.items() if parameter.grad is not None]
@@ -187,7 +217,7 @@ class FisherCollector:
                     parameter.requires_grad_(False)
                     parameter.grad = None
         self.used |= capture.fired
-        moved = {name: "first used by a later batch than the rows looked at" for name in woke} | capture.refused
+        moved = dict.fromkeys(woke, "first used by a later batch than the rows looked at") | capture.refused
         if capture.refused:
             self._capture = None
         return dict(capture.traces), moved

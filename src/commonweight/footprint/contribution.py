@@ -1,10 +1,10 @@
-"""What one call of a layer contributes to a parameter's per-example gradients, before squaring.
+r"""What one call of a layer contributes to a parameter's per-example gradients, before squaring.
 
 A contribution stands for B gradients of one parameter, one per example, without holding them all. It can be merged
 with others of the same parameter (a layer called twice, a head tied to an embedding), because contributions of one
 example are summed **before** squaring, and it can add the sum of the squares to an accumulator:
 
-.. math:: F \\mathrel{+}= \\sum_i g_i^2, \\qquad t_i = \\sum_w g_{i,w}^2 .
+.. math:: F \mathrel{+}= \sum_i g_i^2, \qquad t_i = \sum_w g_{i,w}^2 .
 
 Names of sizes used throughout: B examples, T positions, M × N the parameter.
 """
@@ -12,12 +12,16 @@ Names of sizes used throughout: B examples, T positions, M × N the parameter.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
+
+from commonweight.footprint.replay import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 BLOCK = 2**21
 """Entries of a weight that are worked on at a time, so that accumulator and scratch stay in the processor's cache."""
@@ -97,7 +101,7 @@ class Contribution(ABC):
     """B gradients of one parameter."""
 
     @abstractmethod
-    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
+    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:  # noqa: ARG002
         """Add the sum of squared gradients to an accumulator.
 
         Args:
@@ -124,7 +128,7 @@ def combine(parts: Sequence[Contribution]) -> Contribution:
         One contribution.
 
     Raises:
-        TypeError: If there is no way to add these kinds (the parameter then takes the generic route).
+        RefusedError: If there is no way to add these kinds (the parameter then takes the generic route).
     """
     if len(parts) == 1:
         return parts[0]
@@ -138,7 +142,7 @@ def combine(parts: Sequence[Contribution]) -> Contribution:
         return Tied(Product.merge(products), Sparse.merge(sparse))
     kind = type(parts[0])
     if any(type(part) is not kind for part in parts):
-        raise TypeError("uses of different kinds: " + ", ".join(sorted({type(part).__name__ for part in parts})))
+        raise RefusedError("uses of different kinds: " + ", ".join(sorted({type(part).__name__ for part in parts})))
     return kind.merge(parts)
 
 
@@ -174,7 +178,7 @@ class Product(Contribution):
             return parts[0]
         return cls(torch.cat([part.left for part in parts], 1), torch.cat([part.right for part in parts], 1))
 
-    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
+    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:  # noqa: ARG002
         spans = self._spans()
         if all(stop - start <= 1 for start, stop in spans):
             return self._square_single(total, [start for start, _ in spans])
@@ -216,7 +220,7 @@ class Product(Contribution):
         size, positions, _ = self.left.shape
         if positions == 1 or self.left.device.type != "cpu":
             return [(0, positions)] * size
-        used = self.left.abs().amax(-1) > 0
+        used = ~(self.left.abs().amax(-1) == 0)  # nan counts as used
         ramp = torch.arange(1, positions + 1)
         stop = (used * ramp).amax(1)
         start = positions - (used * ramp.flip(0)).amax(1)
@@ -300,7 +304,7 @@ class Tied(Contribution):
     def merge(cls, parts: Sequence[Self]) -> Tied:
         return cls(Product.merge([part.head for part in parts]), Sparse.merge([part.embedding for part in parts]))
 
-    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
+    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:  # noqa: ARG002
         traces = self.head.square_into(total, workspace)
         bounds = torch.searchsorted(self.embedding.examples, torch.arange(self.embedding.size + 1).to(traces.device))
         for i, (start, stop) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):

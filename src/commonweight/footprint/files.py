@@ -148,7 +148,9 @@ class FolderReader:
         for name, shard in self.record["shards"].items():
             path = self.folder / name
             if not _SHARD_NAME.fullmatch(name):
-                raise IntegrityError(f"{self.folder}: {name!r} is not a shard name: refusing to read outside the folder")
+                raise IntegrityError(
+                    f"{self.folder}: {name!r} is not a shard name: refusing to read outside the folder"
+                )
             if not path.is_file():
                 raise IntegrityError(f"{self.folder}: shard {name} is missing: copy the folder again, whole")
             if path.stat().st_size != shard["bytes"]:
@@ -157,7 +159,9 @@ class FolderReader:
                     "the copy is incomplete or damaged"
                 )
             if check_hashes and sha256(path) != shard["sha256"]:
-                raise IntegrityError(f"{self.folder}: the SHA-256 of shard {name} is not the recorded one: it was changed")
+                raise IntegrityError(
+                    f"{self.folder}: the SHA-256 of shard {name} is not the recorded one: it was changed"
+                )
 
     def group(self, name: str, *, missing_ok: bool = False) -> Mapping[str, Tensor]:
         """Open one group of tensors.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from operator import length_hint
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +14,20 @@ from tqdm import tqdm
 from commonweight import __version__
 from commonweight.errors import UsageError
 from commonweight.footprint import files
-from commonweight.footprint.batch import Batch, map_tensors, read_batch
+from commonweight.footprint.batch import BatchReader
 from commonweight.footprint.collector import FisherCollector, Patterns, Sums
-from commonweight.footprint.folds import FOLD_MAP, FoldSorted, fold_of, keyed
+from commonweight.footprint.dealing import by_fold
+from commonweight.footprint.folds import FOLD_MAP, keyed
 from commonweight.footprint.footprint import Fold, Footprint, Spread
-from commonweight.footprint.likelihood import CustomLoss, LabelRule, LossFunction
-from commonweight.footprint.routes import ROWS, TOLERANCE, Route, Verification, least_accurate
+from commonweight.footprint.problem import TOLERANCE, least_accurate
+from commonweight.footprint.routes import Route, Verification
+from commonweight.footprint.verification import ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from commonweight.footprint.likelihood import CustomLoss, LabelRule, LossFunction
 
 WEIGHT_SAMPLE = 1024
 """Entries kept of each weight matrix, from which a common start is recognised."""
@@ -108,7 +115,9 @@ def fisher(
         verify=verify,
     )
     writer = None if folder is None else files.FolderWriter(folder)
-    stream = tqdm(batches, desc="fisher", unit="batch", disable=not progress, file=sys.stderr)
+    stream = tqdm(
+        batches, desc="fisher", unit="batch", total=length_hint(batches) or None, disable=not progress, file=sys.stderr
+    )
     if writer is None:
         with collector:
             return _measure(collector, stream, folds, metadata or {}, None)
@@ -152,7 +161,7 @@ def verify(
         model, label_rule=label_rule, loss=loss, include=include, exclude=exclude, seed=seed, verify=True
     )
     with collector:
-        read = read_batch(batch, 0)
+        read = BatchReader().read(batch)
         routes = collector.choose_routes([read])
         dtype = least_accurate(collector.parameters.values())
         return Verification(routes, min(read.size, ROWS), TOLERANCE[dtype])
@@ -168,7 +177,7 @@ def _measure(
     whole: Sums | None = None
     parts: list[Fold] = []
     fold_counts = []
-    for fold, stream in enumerate(_by_fold(batches, folds)):
+    for fold, stream in enumerate(by_fold(batches, folds)):
         for batch in stream:
             collector.update(batch)
         sums = collector.take()
@@ -200,102 +209,6 @@ def _measure(
         spread=whole.spread,
         folds=tuple(parts),
         weight_sample=sample,
-    )
-
-
-def _by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
-    """Give one stream of batches per fold; batches that mix folds are held in memory and dealt out."""
-    sorted_already = isinstance(getattr(batches, "iterable", batches), FoldSorted)
-    read = _read(batches)
-    if folds == 1:
-        yield read
-        return
-    if sorted_already:
-        yield from _sorted_folds(read, folds)
-        return
-    dealt: list[list[Batch]] = [[] for _ in range(folds)]
-    largest = 1
-    for batch in read:
-        largest = max(largest, batch.size)
-        for fold in range(folds):
-            rows = [i for i, row in enumerate(batch.source_rows) if fold_of(row, folds) == fold]
-            if rows:
-                dealt[fold].append(batch.select(rows))
-    for held in dealt:
-        yield _joined(held, largest)
-        held.clear()
-
-
-def _read(batches: Iterable[Any]) -> Iterator[Batch]:
-    first_row = 0
-    for raw in batches:
-        batch = read_batch(raw, first_row)
-        first_row += batch.size
-        yield batch
-
-
-def _sorted_folds(batches: Iterator[Batch], folds: int) -> Iterator[Iterator[Batch]]:
-    waiting: list[Batch] = []
-
-    def stream(fold: int) -> Iterator[Batch]:
-        while batch := (waiting.pop() if waiting else next(batches, None)):
-            here = {fold_of(row, folds) for row in batch.source_rows}
-            if min(here) > fold and len(here) == 1:
-                waiting.append(batch)
-                return
-            if here != {fold}:
-                raise UsageError(
-                    f"FoldSorted batches must come fold by fold, each within one fold: got folds {sorted(here)} "
-                    f"while fold {fold} was measured"
-                )
-            yield batch
-
-    for fold in range(folds):
-        yield stream(fold)
-
-
-def _joined(batches: list[Batch], size: int) -> Iterator[Batch]:
-    """Join small batches of equal shapes up to a batch size, so that folds cost no speed."""
-    held: list[Batch] = []
-    for batch in batches:
-        if held and (sum(b.size for b in held) + batch.size > size or _shapes(held[0]) != _shapes(batch)):
-            yield _join(held)
-            held = []
-        held.append(batch)
-    if held:
-        yield _join(held)
-
-
-def _shapes(batch: Batch) -> list[Any]:
-    shapes: list[Any] = [] if batch.labels is None else [batch.labels.shape[1:]]
-    has_rows: list[bool] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        rowwise = tensor.dim() > 0 and tensor.shape[0] == batch.size
-        has_rows.append(rowwise)
-        shapes.append(tensor.shape[1:])
-        return tensor
-
-    map_tensors(batch.inputs, note)
-    # A tensor shared by the whole batch cannot be joined; two such batches never count as equal.
-    return shapes if all(has_rows) else [object()]
-
-
-def _join(batches: list[Batch]) -> Batch:
-    if len(batches) == 1:
-        return batches[0]
-    columns: list[list[Tensor]] = []
-    for batch in batches:
-        tensors: list[Tensor] = []
-        map_tensors(batch.inputs, lambda tensor, into=tensors: (into.append(tensor), tensor)[1])  # type: ignore[misc]
-        columns.append(tensors)
-    joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
-    first = batches[0]
-    return Batch(
-        map_tensors(first.inputs, lambda _: next(joined)),
-        None if first.labels is None else torch.cat([b.labels for b in batches if b.labels is not None]),
-        tuple(row for b in batches for row in b.source_rows),
-        first.is_mapping,
     )
 
 
@@ -359,4 +272,3 @@ def _describe(collector: FisherCollector, folds: int) -> dict[str, Any]:
         },
         "versions": versions,
     }
-

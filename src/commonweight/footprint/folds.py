@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,3 +55,6 @@ class FoldSorted:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
+
+    def __length_hint__(self) -> int:
+        return length_hint(self.batches)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from commonweight.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @contextmanager
@@ -25,7 +28,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
         Nothing; the model is frozen inside.
     """
     training = [(module, module.training) for module in model.modules()]
-    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    parameters = [
+        # An optimizer that steps from a hook inside the backward pass would move the weights.
+        (parameter, parameter.requires_grad, parameter.grad, parameter._post_accumulate_grad_hooks)
+        for parameter in model.parameters()
+    ]
     buffers = [
         (module, dict(module._buffers), {k: None if b is None else b.clone() for k, b in module._buffers.items()})
         for module in model.modules()
@@ -38,23 +45,28 @@ def untouched(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(False)
         for module, _ in training:
             module.training = False
-        for parameter, _, _ in parameters:
+        for parameter, _, _, _ in parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
+            parameter._post_accumulate_grad_hooks = None
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, mode in training:
             module.training = mode
-        for parameter, flag, gradient in parameters:
+        for parameter, flag, gradient, hooks in parameters:
             parameter.requires_grad_(flag)
             parameter.grad = gradient
+            parameter._post_accumulate_grad_hooks = hooks
         for module, references, copies in buffers:
-            module._buffers.clear()
-            module._buffers.update(references)
+            if any(module._buffers.get(name) is not value for name, value in references.items()) or len(
+                module._buffers
+            ) != len(references):
+                module._buffers.clear()
+                module._buffers.update(references)
             for name, copy in copies.items():
                 reference = references[name]
-                if reference is not None and copy is not None:
+                if reference is not None and copy is not None and not torch.equal(reference, copy):
                     reference.copy_(copy)
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
@@ -99,9 +111,14 @@ def check_measurable(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a torch.nn.Module as model, got {type(model).__name__}")
     model = unwrap(model)
+    for path, module in model.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
+            raise UsageError(f"embedding {path} has max_norm: it rewrites its weights whenever it is called; set it to None")
     for name, parameter in model.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             raise UsageError(f"parameter {name} is not initialised: run the lazy model once on a batch first")
+        if parameter.is_inference():
+            raise UsageError(f"parameter {name} was made in inference mode: load the model outside torch.inference_mode()")
         if parameter.is_meta:
             raise UsageError(
                 f"parameter {name} is on the meta device (offloaded or not loaded): load the model whole, "

@@ -12,15 +12,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError, UsageError
-from commonweight.footprint.batch import Batch
 from commonweight.footprint.folds import keyed
+
+if TYPE_CHECKING:
+    from commonweight.footprint.batch import Batch
 
 LabelRule = Literal["data", "model", "sampled"]
 LABEL_RULES: tuple[LabelRule, ...] = ("data", "model", "sampled")
@@ -266,7 +268,8 @@ _HUGGING_FACE = {
     "ForTokenClassification": "token",
     "ForMaskedLM": "token",
     "ForCausalLM": "causal_lm",
-    "LMHeadModel": "causal_lm",
+    "GPT2LMHeadModel": "causal_lm",
+    "OpenAIGPTLMHeadModel": "causal_lm",
     "ForConditionalGeneration": "seq2seq",
     "ForSeq2SeqLM": "seq2seq",
 }
@@ -304,12 +307,17 @@ def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Mo
     if hugging_face:
         for suffix, name in _HUGGING_FACE.items():
             if type(model).__name__.endswith(suffix) or any(base.__name__.endswith(suffix) for base in hugging_face):
-                problem = getattr(getattr(model, "config", None), "problem_type", None)
+                config = getattr(model, "config", None)
+                problem = getattr(config, "problem_type", None)
+                if name == "seq2seq" and not getattr(config, "is_encoder_decoder", False):
+                    continue
                 name = name or _PROBLEM_TYPES.get(problem) or ("classification" if integer_classes else None)
                 if name is not None:
                     return LOSSES[name]
     elif integer_classes and not batch.is_mapping:
         return LOSSES["classification"]
+    if batch.is_mapping and batch.labels is None and "label" in batch.inputs:
+        raise UsageError("the batch has 'label', and Hugging Face models are called with 'labels': rename the column")
     raise UsageError(
         f"the loss of {type(model).__name__} cannot be inferred: pass loss= one of {', '.join(LOSSES)}, "
         "or a callable (outputs, batch) -> [batch] giving the per-example negative log-likelihood"

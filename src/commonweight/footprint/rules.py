@@ -16,13 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from commonweight.footprint.contribution import Contribution, Dense, Kernel, Product, Sparse, accurate
+from commonweight.footprint.replay import RefusedError
 
 Rule = Callable[[nn.Module, str, Tensor, Tensor, int], Contribution]
 """``(module, attribute, x, g, batch size) -> contribution``"""
-
-
-class RefusedError(Exception):
-    """A rule cannot read this call; the parameter takes the generic route."""
 
 
 def by_example(tensor: Tensor, size: int, event: int = 1) -> Tensor:
@@ -137,6 +134,14 @@ def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor,
     else:
         padding = list(module.padding)
     weight = module.weight.detach().to(dtype)
+    output_padding = list(module.output_padding)
+    if module.transposed:
+        # The call may have chosen it by output_size.
+        output_padding = [
+            g.shape[k + 2]
+            - ((x.shape[k + 2] - 1) * module.stride[k] - 2 * padding[k] + module.dilation[k] * (module.kernel_size[k] - 1) + 1)
+            for k in range(space)
+        ]
 
     def gradients(first: int, stop: int) -> Tensor:
         count = stop - first
@@ -149,7 +154,7 @@ def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor,
             padding,
             list(module.dilation),
             module.transposed,
-            list(module.output_padding),
+            output_padding,
             count * module.groups,
             [False, True, False],
         )
@@ -187,10 +192,11 @@ def rules_for(module: nn.Module) -> Mapping[str, Rule]:
     Returns:
         Attribute name -> rule; empty where none applies.
     """
+    if "forward" in module.__dict__:
+        return {}
     for base in type(module).__mro__:
-        if base in RULES:
-            unchanged = type(module).forward is base.forward  # type: ignore[attr-defined]
-            return RULES[base] if unchanged else {}
+        if base in RULES and type(module).forward is base.forward:  # type: ignore[attr-defined]
+            return RULES[base]
     pytorch_utils = sys.modules.get("transformers.pytorch_utils")
     if pytorch_utils is not None and type(module) is pytorch_utils.Conv1D:
         return _HUGGING_FACE_CONV1D
@@ -199,16 +205,16 @@ def rules_for(module: nn.Module) -> Mapping[str, Rule]:
     return {}
 
 
-def rule_name(rule: Rule) -> str:
+def rule_name(rule: Rule | None) -> str:
     """Name a rule for reports.
 
     Args:
-        rule: The rule.
+        rule: The rule; None for a replay.
 
     Returns:
         A name such as ``linear_weight``.
     """
-    return rule.__name__.lstrip("_")  # type: ignore[attr-defined]
+    return "replay" if rule is None else rule.__name__.lstrip("_")
 
 
 def _elementwise(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:

@@ -17,8 +17,8 @@ from commonweight.errors import IntegrityError, UsageError
 from commonweight.footprint.collector import choose_parameters
 from commonweight.footprint.footprint import Footprint
 from commonweight.nn.source import FUNCTION, LoadedModel, LoadOptions, load_model, short_name
-from commonweight.overlap.compatible import common_parameters
-from commonweight.overlap.table import OverlapTable, overlap
+from commonweight.overlaps.compatible import common_parameters
+from commonweight.overlaps.table import OverlapTable, overlap
 from commonweight.studies.measure import MeasureOptions, Note, measure, silent
 from commonweight.studies.run_folder import RunFolder, check_place, open_run, same_identity
 
@@ -128,7 +128,7 @@ def model_names(specs: Sequence[str]) -> list[str]:
     Example:
         >>> model_names(["org/bert@v1", "org/bert@v2", "runs/food/final", "runs/films/final"])
         ['bert@v1', 'bert@v2', 'food-final', 'films-final']
-    """
+    """  # noqa: DOC502 - some are raised below
     twice = [spec for spec, count in Counter(specs).items() if count > 1]
     if twice:
         raise UsageError(f"the model {twice[0]!r} is given twice; give each once")
@@ -161,7 +161,7 @@ def named_data(specs: Sequence[str]) -> list[tuple[str, str]]:
     Example:
         >>> named_data(["dev.tsv", "films=runs/a.jsonl"])
         [('dev', 'dev.tsv'), ('films', 'runs/a.jsonl')]
-    """
+    """  # noqa: DOC502 - some are raised below
     found = []
     for spec in specs:
         name, sign, rest = spec.partition("=")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.overlap.text import Block, Grid, number
+from commonweight.overlaps.text import Block, Grid, number
 from commonweight.view.footprint import FEW_EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from commonweight.overlap.table import OverlapTable
+    from commonweight.overlaps.table import OverlapTable
 
 DEPTH = 4
 """Module levels of the layer table: one row for each embedding, each encoder block, the pooler and the head."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from commonweight.overlap.text import DASH, Block, Grid
+from commonweight.overlaps.text import DASH, Block, Grid
 
 if TYPE_CHECKING:
     from commonweight.footprint.footprint import Footprint

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from commonweight.overlap.layout import WHOLE
+from commonweight.overlaps.layout import WHOLE
 
 if TYPE_CHECKING:
-    from commonweight.overlap.table import OverlapTable
+    from commonweight.overlaps.table import OverlapTable
 
 
 def to_csv(table: OverlapTable, by: str | int = "layer") -> str:

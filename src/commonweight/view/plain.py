@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from commonweight.overlap.text import Block, Grid
+    from commonweight.overlaps.text import Block, Grid
 
 WIDTH = 100
 
@@ -23,7 +23,7 @@ def to_plain(blocks: Sequence[Block]) -> str:
         Text ending in a line break; names on the left, numbers aligned on the right, totals under a rule.
 
     Example:
-        >>> from commonweight.overlap.text import Grid
+        >>> from commonweight.overlaps.text import Grid
         >>> print(to_plain([Grid("Overlap", ("layer", "a and b"), (("head", "0.5000"),))]))
         Overlap
         layer  a and b

@@ -9,9 +9,9 @@ import torch
 
 from commonweight.errors import UsageError
 from commonweight.footprint.footprint import Footprint
-from commonweight.overlap._values import fault, flat, to_row_
-from commonweight.overlap.compatible import common_parameters
-from commonweight.overlap.gram import ENTRIES_PER_SLICE, gram_of, parameter_gram
+from commonweight.overlaps._values import fault, flat, to_row_
+from commonweight.overlaps.compatible import common_parameters
+from commonweight.overlaps.gram import ENTRIES_PER_SLICE, gram_of, parameter_gram
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

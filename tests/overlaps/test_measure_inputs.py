@@ -11,11 +11,11 @@ from reference import measures as reference
 
 from commonweight.errors import NotComparableError, UsageError
 from commonweight.footprint.footprint import Footprint
-from commonweight.overlap import cosine_similarity, fisher_overlap, jaccard_index, task_similarity
-from commonweight.overlap._ratio import without_rounding
-from commonweight.overlap.cosine import from_gram as cosine_from_gram
-from commonweight.overlap.fisher_overlap import from_gram as fisher_from_gram
-from commonweight.overlap.jaccard import from_gram as jaccard_from_gram
+from commonweight.overlaps import cosine_similarity, fisher_overlap, jaccard_index, task_similarity
+from commonweight.overlaps._ratio import without_rounding
+from commonweight.overlaps.cosine import from_gram as cosine_from_gram
+from commonweight.overlaps.fisher_overlap import from_gram as fisher_from_gram
+from commonweight.overlaps.jaccard import from_gram as jaccard_from_gram
 
 
 def test_jaccard_agrees_with_scikit_learn_and_not_on_other_bits():

@@ -16,7 +16,7 @@ from reference import measures as reference
 from commonweight import overlap as room
 from commonweight.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.footprint.footprint import Footprint, Spread, layer_of
-from commonweight.overlap import OverlapTable, overlap
+from commonweight.overlaps import OverlapTable, overlap
 
 SHAPES = {
     "embed.weight": (6, 3),
@@ -441,8 +441,8 @@ def test_the_room_is_callable():
 def test_commonweight_overlap_is_callable_whatever_was_imported_before():
     code = (
         "import commonweight\n"
-        "from commonweight.overlap import jaccard_index\n"
-        "import commonweight.overlap.text\n"
+        "from commonweight.overlaps import jaccard_index\n"
+        "import commonweight.overlaps.text\n"
         "from torch import tensor\n"
         "f = commonweight.Footprint('fisher', {'w': tensor([1.0])}, 1)\n"
         "for _ in range(2):\n"

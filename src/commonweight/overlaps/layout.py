@@ -1,4 +1,4 @@
-"""What an overlap table shows, and in which order: finished text cells for :mod:`commonweight.overlap.text`."""
+"""What an overlap table shows, and in which order: finished text cells for :mod:`commonweight.overlaps.text`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from commonweight.errors import UsageError
-from commonweight.overlap.measures import MEASURES
-from commonweight.overlap.text import DASH, Block, Grid, number
+from commonweight.overlaps.measures import MEASURES
+from commonweight.overlaps.text import DASH, Block, Grid, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from commonweight.overlap.table import OverlapTable
+    from commonweight.overlaps.table import OverlapTable
 
 WHOLE = "whole network"
 MOST_LEFT_OUT = 10

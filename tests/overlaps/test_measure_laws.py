@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from reference import measures as reference
 
-from commonweight.overlap import cosine_similarity, fisher_overlap, jaccard_index, task_similarity
-from commonweight.overlap.cosine import from_gram as cosine_from_gram
-from commonweight.overlap.fisher_overlap import from_gram as fisher_from_gram
-from commonweight.overlap.jaccard import from_gram as jaccard_from_gram
+from commonweight.overlaps import cosine_similarity, fisher_overlap, jaccard_index, task_similarity
+from commonweight.overlaps.cosine import from_gram as cosine_from_gram
+from commonweight.overlaps.fisher_overlap import from_gram as fisher_from_gram
+from commonweight.overlaps.jaccard import from_gram as jaccard_from_gram
 
 IMPORTANCE = st.just(0.0) | st.floats(1e-6, 1e6)
 BITS = st.sampled_from([0.0, 1.0])

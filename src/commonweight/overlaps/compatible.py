@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import NotComparableError, UsageError
 from commonweight.footprint.footprint import Footprint
-from commonweight.overlap.gram import shape_of
+from commonweight.overlaps.gram import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

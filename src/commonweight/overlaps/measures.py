@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from commonweight.overlap.cosine import from_gram as cosine_from_gram
-from commonweight.overlap.fisher_overlap import from_gram as fisher_from_gram
-from commonweight.overlap.jaccard import from_gram as jaccard_from_gram
+from commonweight.overlaps.cosine import from_gram as cosine_from_gram
+from commonweight.overlaps.fisher_overlap import from_gram as fisher_from_gram
+from commonweight.overlaps.jaccard import from_gram as jaccard_from_gram
 
 if TYPE_CHECKING:
     from collections.abc import Callable

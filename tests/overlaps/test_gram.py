@@ -11,7 +11,7 @@ from reference import measures as reference
 
 from commonweight.errors import MeasurementError
 from commonweight.footprint.footprint import Footprint
-from commonweight.overlap import gram
+from commonweight.overlaps import gram
 
 
 class Stored(Mapping):

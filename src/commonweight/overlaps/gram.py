@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from commonweight.errors import MeasurementError
-from commonweight.overlap._values import fault, to_row_
+from commonweight.overlaps._values import fault, to_row_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

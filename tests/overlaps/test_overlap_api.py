@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-import commonweight.overlap.table as table_module
+import commonweight.overlaps.table as table_module
 from commonweight.footprint.footprint import KINDS
-from commonweight.overlap import _values
-from commonweight.overlap.measures import MEASURES
+from commonweight.overlaps import _values
+from commonweight.overlaps.measures import MEASURES
 
 ROOM = Path(table_module.__file__).parent
 MEASURE_FILES = ("fisher_overlap", "jaccard", "cosine")
 
 
 def test_public_names():
-    import commonweight.overlap as room
+    import commonweight.overlaps as room
 
     assert room.__all__ == [
         "Alignment",
@@ -50,11 +50,11 @@ def imported(path):
 
 @pytest.mark.parametrize("name", MEASURE_FILES)
 def test_measures_do_not_import_each_other(name):
-    assert not imported(ROOM / f"{name}.py") & {f"commonweight.overlap.{other}" for other in MEASURE_FILES}
+    assert not imported(ROOM / f"{name}.py") & {f"commonweight.overlaps.{other}" for other in MEASURE_FILES}
 
 
 def test_an_import_would_be_noticed():
-    assert imported(ROOM / "measures.py") >= {f"commonweight.overlap.{name}" for name in MEASURE_FILES}
+    assert imported(ROOM / "measures.py") >= {f"commonweight.overlaps.{name}" for name in MEASURE_FILES}
 
 
 def test_the_room_draws_nothing():

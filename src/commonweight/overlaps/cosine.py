@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.overlap._pair import pair_gram
-from commonweight.overlap._ratio import cosine_ratio
+from commonweight.overlaps._pair import pair_gram
+from commonweight.overlaps._ratio import cosine_ratio
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,5 +75,5 @@ def from_gram(G: NDArray[np.float64]) -> NDArray[np.float64]:
         >>> import numpy as np
         >>> from_gram(np.array([[4.0, -3.0], [-3.0, 9.0]])).tolist()
         [[1.0, -0.5], [-0.5, 1.0]]
-    """  # noqa: DOC502 - raised by the check of G
+    """  # noqa: DOC502 - raised while the entries are read
     return cosine_ratio(G)

@@ -9,7 +9,7 @@ from reference import measures as reference
 
 from commonweight.errors import UsageError
 from commonweight.footprint.footprint import Footprint
-from commonweight.overlap import Alignment, alignment_of
+from commonweight.overlaps import Alignment, alignment_of
 
 
 def sampled(weights, scale=None):

@@ -5,7 +5,7 @@ import torch
 
 from commonweight.errors import NotComparableError, UsageError
 from commonweight.footprint.footprint import Footprint
-from commonweight.overlap import LeftOut, common_parameters, overlap
+from commonweight.overlaps import LeftOut, common_parameters, overlap
 
 
 def fisher(shapes, rule="data", loss="classification"):

@@ -10,13 +10,13 @@ import numpy as np
 
 from commonweight.errors import IntegrityError
 from commonweight.footprint.footprint import KINDS
-from commonweight.overlap.alignment import Alignment
-from commonweight.overlap.compatible import LeftOut
+from commonweight.overlaps.alignment import Alignment
+from commonweight.overlaps.compatible import LeftOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from commonweight.overlap.table import OverlapTable
+    from commonweight.overlaps.table import OverlapTable
 
 FORMAT = "commonweight-overlap"
 # Version 1: nan is null; "terms" hold one Gram matrix per parameter; "derived" is for other readers and not read back.
@@ -66,7 +66,7 @@ def fields_from_json(text: str) -> dict[str, Any]:
         text: JSON text.
 
     Returns:
-        The arguments of :class:`~commonweight.overlap.table.OverlapTable`.
+        The arguments of :class:`~commonweight.overlaps.table.OverlapTable`.
 
     Raises:
         IntegrityError: If the text is not JSON, of another format or version, or does not hold together.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commonweight.overlap._pair import pair_gram
-from commonweight.overlap._ratio import checked, without_rounding
+from commonweight.overlaps._pair import pair_gram
+from commonweight.overlaps._ratio import checked, without_rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -56,7 +56,7 @@ def from_gram(G: NDArray[np.float64]) -> NDArray[np.float64]:
     Example:
         >>> from_gram(np.array([[2.0, 1.0], [1.0, 2.0]]))[0, 1].item()
         0.3333333333333333
-    """  # noqa: DOC502 - raised by the check of G
+    """  # noqa: DOC502 - raised while the entries are read
     matrix = checked(G)
     kept = np.diagonal(matrix)
     union = kept[:, None] + kept[None, :] - matrix

@@ -1,0 +1,128 @@
+"""Deal batches out into one stream per fold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from commonweight.errors import UsageError
+from commonweight.footprint.batch import Batch, BatchReader, leaves_of, map_leaves
+from commonweight.footprint.folds import FoldSorted, fold_of
+
+
+def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
+    """Give one stream of batches per fold; batches that mix folds are held in memory and dealt out.
+
+    Args:
+        batches: What the user handed over, perhaps inside a progress bar.
+        folds: How many folds.
+
+    Yields:
+        For each fold in turn, its batches.
+
+    Raises:
+        UsageError: If a single batch was handed over instead of several.
+    """
+    if isinstance(getattr(batches, "iterable", batches), Mapping):
+        raise UsageError("expected an iterable of batches, got a single mapping: wrap it in a list")
+    promised = isinstance(getattr(batches, "iterable", batches), FoldSorted)
+    read = _read(batches)
+    if folds == 1:
+        yield read
+        return
+    if promised:
+        yield from _promised(read, folds)
+        return
+    dealt: list[list[Batch]] = [[] for _ in range(folds)]
+    largest = 1
+    for batch in read:
+        largest = max(largest, batch.size)
+        for fold in range(folds):
+            rows = [i for i, row in enumerate(batch.source_rows) if fold_of(row, folds) == fold]
+            if rows:
+                dealt[fold].append(batch.select(rows))
+    for held in dealt:
+        yield _joined(held, largest)
+        held.clear()
+
+
+def _read(batches: Iterable[Any]) -> Iterator[Batch]:
+    reader = BatchReader()
+    for raw in batches:
+        yield reader.read(raw)
+
+
+def _promised(batches: Iterator[Batch], folds: int) -> Iterator[Iterator[Batch]]:
+    waiting: list[Batch] = []
+
+    def stream(fold: int) -> Iterator[Batch]:
+        while batch := (waiting.pop() if waiting else next(batches, None)):
+            here = {fold_of(row, folds) for row in batch.source_rows}
+            if min(here) > fold and len(here) == 1:
+                waiting.append(batch)
+                return
+            if here != {fold}:
+                raise UsageError(
+                    f"FoldSorted batches must come fold by fold, each within one fold: got folds {sorted(here)} "
+                    f"while fold {fold} was measured"
+                )
+            yield batch
+
+    for fold in range(folds):
+        yield stream(fold)
+
+
+def _joined(batches: list[Batch], size: int) -> Iterator[Batch]:
+    """Join small batches of equal shapes up to a batch size, so that folds cost no speed.
+
+    Yields:
+        Batches of at most ``size`` examples.
+    """
+    held: list[Batch] = []
+    for batch in batches:
+        full = sum(part.size for part in held) + batch.size > size
+        if held and (full or not _joinable(held[0], batch)):
+            yield _join(held)
+            held = []
+        held.append(batch)
+    if held:
+        yield _join(held)
+
+
+def _joinable(a: Batch, b: Batch) -> bool:
+    """Whether two batches have the same leaves: one row per example, of equal shape and type; equal plain values."""
+    leaves_a, leaves_b = list(leaves_of(a.inputs)), list(leaves_of(b.inputs))
+    if [path for path, _ in leaves_a] != [path for path, _ in leaves_b]:
+        return False
+    if (a.labels is None) != (b.labels is None) or (
+        a.labels is not None
+        and b.labels is not None
+        and (a.labels.shape[1:], a.labels.dtype) != (b.labels.shape[1:], b.labels.dtype)
+    ):
+        return False
+    for (path, x), (_, y) in zip(leaves_a, leaves_b, strict=True):
+        if isinstance(x, Tensor) and isinstance(y, Tensor):
+            rowwise = a.is_rowwise(path, x) and b.is_rowwise(path, y)
+            if not rowwise or (x.shape[1:], x.dtype) != (y.shape[1:], y.dtype):
+                return False
+        elif type(x) is not type(y) or x != y:
+            return False
+    return True
+
+
+def _join(batches: list[Batch]) -> Batch:
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    leaves = [dict(leaves_of(batch.inputs)) for batch in batches]
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    return Batch(
+        map_leaves(first.inputs, lambda _, path: torch.cat([leaf[path] for leaf in leaves])),
+        torch.cat(labels) if labels else None,
+        tuple(row for batch in batches for row in batch.source_rows),
+        first.is_mapping,
+        first.shared,
+    )

@@ -1,0 +1,122 @@
+"""What is measured, and the ordinary way to differentiate it: the definition that every rule is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from commonweight.footprint.batch import Batch
+from commonweight.footprint.capture import CallShapes, Site
+from commonweight.footprint.likelihood import LabelRule, Likelihood, per_example
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+"""Largest accepted difference of gradient magnitudes, as a share of the parameter's largest, per model type."""
+
+@dataclass(frozen=True)
+class Problem:
+    """What is measured: the model, its parameters, and where labels come from."""
+
+    model: nn.Module
+    parameters: Mapping[str, nn.Parameter]
+    likelihood: Likelihood
+    label_rule: LabelRule
+    seed: int
+    samples: int
+    alone: bool
+    """Whether the generic route may freeze the parameters it does not differentiate by (cheaper; checked first)."""
+
+    sites: Mapping[str, Sequence[tuple[nn.Module, Site]]] = field(default_factory=dict)
+    """What covers each parameter that takes a rule."""
+
+    shapes: CallShapes = field(default_factory=CallShapes)
+    """The ways layers were seen to be called."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The least accurate floating type among the parameters."""
+        return least_accurate(self.parameters.values())
+
+    def probe(self) -> Problem:
+        """Reduce the label rule to a single pass, which exercises every layer as well as all passes do.
+
+        Returns:
+            The same problem with given labels, or with one draw where the labels are the model's.
+        """
+        return self if self.label_rule == "data" else replace(self, label_rule="sampled", samples=1)
+
+    def passes(self, batch: Batch) -> Iterator[tuple[Tensor, bool]]:
+        """Run the model on a batch and give the passes of the label rule.
+
+        Args:
+            batch: The batch.
+
+        Yields:
+            A vector ``[batch]``, and whether it is the last.
+        """
+        outputs = batch.call(self.model, with_labels=self.likelihood.passes_labels)
+        vectors = self.likelihood.passes(outputs, batch, self.label_rule, self.seed, self.samples)
+        del outputs
+        current = next(vectors)
+        for following in vectors:
+            yield per_example(current, batch), False
+            current = following
+        yield per_example(current, batch), True
+
+    def single_gradients(self, example: Batch, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        """Differentiate one example in the ordinary way: the definition that everything is compared with.
+
+        Args:
+            example: A batch of one example.
+            names: Parameters to differentiate by.
+
+        Yields:
+            For every pass, the gradients of the parameters that were used.
+        """
+        chosen = {name: self.parameters[name] for name in names}
+        with self.differentiating(names) as free:
+            for vector, last in self.passes(example):
+                if vector.requires_grad:
+                    vector.sum().backward(retain_graph=not last)
+                gradients = {name: p.grad for name, p in chosen.items() if p.grad is not None}
+                for parameter in free:
+                    parameter.grad = None
+                yield {name: gradient.to_dense() for name, gradient in gradients.items()}
+
+    @contextmanager
+    def differentiating(self, names: Sequence[str]) -> Iterator[list[nn.Parameter]]:
+        """Let autograd differentiate by parameters.
+
+        Args:
+            names: The parameters that are wanted.
+
+        Yields:
+            Those that get a gradient inside: the wanted ones, or all where others cannot stay frozen.
+        """
+        free = [self.parameters[name] for name in (names if self.alone else self.parameters)]
+        try:
+            for parameter in free:
+                parameter.requires_grad_(True)
+            yield free
+        finally:
+            for parameter in free:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+
+def least_accurate(parameters: Iterable[Tensor]) -> torch.dtype:
+    """Find the floating type that limits how exactly a model can be compared with itself.
+
+    Args:
+        parameters: The parameters.
+
+    Returns:
+        The type with the largest tolerance.
+    """
+    dtypes = {parameter.dtype for parameter in parameters}
+    return max((d for d in dtypes if d in TOLERANCE), key=TOLERANCE.__getitem__, default=torch.float32)
+
+
