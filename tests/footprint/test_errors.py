@@ -400,12 +400,13 @@ def test_a_wrong_rule_is_caught_and_the_result_stays_exact(monkeypatch, attribut
 
     checked = commonweight.fisher(model, [batch])
     assert gap(checked, reference) < 1e-12
-    assert set(checked.metadata["generic"]) == {f"0.{attribute}", f"2.{attribute}"}
-    assert checked.metadata["generic"][f"0.{attribute}"] == "its rule disagrees with single-example passes"
+    assert checked.metadata["generic"] == {}
 
     report = commonweight.verify(model, batch)
-    assert set(report.of("generic")) == {f"0.{attribute}", f"2.{attribute}"}
-    assert report.of("generic")[f"0.{attribute}"].error > report.tolerance > report.largest_error
+    replayed = {name: route for name, route in report.routes.items() if route.rule == "replay"}
+    assert set(replayed) == {f"0.{attribute}", f"2.{attribute}"}
+    assert f"instead of {rule.__name__}: its rule disagrees" in replayed[f"0.{attribute}"].reason
+    assert report.tolerance > report.largest_error
 
     unchecked = commonweight.fisher(model, [batch], verify=False)
     assert gap(unchecked, reference) > 1e-2  # so the check above can fail
@@ -416,11 +417,16 @@ def test_verify_reports_routes_errors_and_reasons():
     torch.manual_seed(0)
     case = ZOO["class-token"]()
     report = commonweight.verify(case.model, case.batch)
-    assert set(report.of("generic")) == {"cls_token", "pos_embed", "scale"}
-    assert set(report.of("rule")) == {"mix.weight", "mix.bias", "head.weight", "head.bias"}
+    replayed = {name for name, route in report.routes.items() if route.rule == "replay"}
+    assert replayed == {"cls_token", "pos_embed", "scale"}
+    assert set(report.of("rule")) - replayed == {"mix.weight", "mix.bias", "head.weight", "head.bias"}
+    functional = ZOO["tied-functional"]()
+    tied = commonweight.verify(functional.model, functional.batch, loss=functional.loss).routes["embed.weight"]
+    assert (tied.route, tied.rule) == ("generic", "embedding_weight")
+    assert tied.error > report.tolerance
     assert tuple(report.routes) == tuple(dict(case.model.named_parameters()))
     assert report.routes["mix.weight"].rule == "linear_weight"
-    assert report.routes["cls_token"].reason == "no rule for 'cls_token' of ClassToken"
+    assert report.routes["cls_token"].reason == ""
     assert (report.rows, report.tolerance) == (3, 5e-3)
     assert 0 <= report.largest_error < 1e-4
     unused = ZOO["unused"]()
@@ -440,7 +446,7 @@ def test_verify_as_a_table():
     assert head == "| parameter | route | rule | error | reason |"
     assert rule.count("|") == head.count("|")
     assert [line.split(" | ")[0] for line in lines] == [f"| {name}" for name in report.routes]
-    assert lines[0] == "| cls_token | generic | – | – | no rule for 'cls_token' of ClassToken |"
+    assert lines[0].startswith("| cls_token | rule | replay | ")
     name, route, rule, error = lines[-2].strip("| ").split(" | ")
     assert (name, route, rule) == ("head.weight", "rule", "linear_weight")
     assert float(error) < 1e-6
@@ -462,8 +468,10 @@ def test_verify_of_one_example_cannot_see_rules_that_mix(monkeypatch):
     table = {**rules.RULES, nn.Linear: {**rules.RULES[nn.Linear], "weight": mixed_weight}}
     monkeypatch.setattr(rules, "RULES", table)
     x, y = examples()
-    assert commonweight.verify(small_mlp(), (x[:1], y[:1])).of("generic") == {}
-    assert commonweight.verify(small_mlp(), (x[:2], y[:2])).of("generic").keys() == {"0.weight", "2.weight"}
+    with pytest.raises(UsageError, match="at least 2 examples"):
+        commonweight.verify(small_mlp(), (x[:1], y[:1]))
+    routes = commonweight.verify(small_mlp(), (x[:2], y[:2])).routes
+    assert {name for name, route in routes.items() if route.rule == "replay"} == {"0.weight", "2.weight"}
 
 
 def test_sampled_verification_uses_the_given_seed_and_any_label_rule_is_verified():

@@ -6,6 +6,7 @@ that depends on that choice is here.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,7 +62,8 @@ class Batch:
             Whatever the model returns.
         """
         if isinstance(self.inputs, Mapping):
-            labels = {LABELS: self.labels} if with_labels and self.is_mapping and self.labels is not None else {}
+            wanted = with_labels and self.is_mapping and self.labels is not None and _takes_labels(model)
+            labels = {LABELS: self.labels} if wanted else {}
             return model(**self.inputs, **labels)
         if isinstance(self.inputs, tuple):
             return model(*self.inputs)
@@ -164,7 +166,10 @@ class BatchReader:
                 f"got {type(raw).__name__}{shape}{hint}"
             )
         if labels is not None and not isinstance(labels, Tensor):
-            labels = torch.as_tensor(labels)
+            try:
+                labels = torch.as_tensor(labels)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise UsageError(f"labels must be numbers, one per example: {error}") from None
         size = _size(inputs, labels)
         if rows is None:
             source_rows = tuple(range(self._next_row, self._next_row + size))
@@ -183,6 +188,11 @@ class BatchReader:
                     "drop that column from the loader"
                 )
         return Batch(inputs, labels, source_rows, isinstance(raw, Mapping), frozenset(self._shared))
+
+
+def _takes_labels(model: nn.Module) -> bool:
+    parameters = inspect.signature(model.forward).parameters.values()
+    return any(p.name == LABELS or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _size(inputs: Any, labels: Tensor | None) -> int:

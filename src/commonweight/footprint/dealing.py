@@ -24,7 +24,7 @@ def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
         For each fold in turn, its batches.
 
     Raises:
-        UsageError: If a single batch was handed over instead of several.
+        UsageError: If a single batch was handed over instead of several, or sorted for other folds.
     """
     if isinstance(getattr(batches, "iterable", batches), Mapping):
         raise UsageError("expected an iterable of batches, got a single mapping: wrap it in a list")
@@ -34,6 +34,9 @@ def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
         yield read
         return
     if promised:
+        promise = getattr(batches, "iterable", batches).folds
+        if promise != folds:
+            raise UsageError(f"the batches are FoldSorted for {promise} folds, and folds={folds} was asked for")
         yield from _promised(read, folds)
         return
     dealt: list[list[Batch]] = [[] for _ in range(folds)]

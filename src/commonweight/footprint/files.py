@@ -15,6 +15,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -52,19 +53,37 @@ def fold_group(index: int) -> str:
     return f"fold-{index:03d}"
 
 
+def check_metadata(metadata: Any) -> None:  # noqa: ANN401 - whatever the user gave
+    """Refuse what JSON cannot say.
+
+    Args:
+        metadata: Supposed to be plain JSON values.
+
+    Raises:
+        UsageError: If they are not.
+    """
+    try:
+        json.dumps(metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"metadata must be plain JSON values without nan: {error}") from None
+
+
 class FolderWriter:
     """Writes a footprint folder, group by group; nothing shows under its name before :meth:`commit`."""
 
     def __init__(self, folder: str | Path, *, overwrite: bool = False) -> None:
         self.folder = Path(folder)
-        if self.folder.exists() and not (overwrite and (self.folder / RECORD).is_file()):
-            remedy = (
-                "pass overwrite=True to replace it" if (self.folder / RECORD).is_file() else "choose another folder"
-            )
-            raise UsageError(f"{self.folder} exists already: {remedy}")
+        self._overwrite = overwrite
+        self._check_free()
         self._partial = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.partial")
         self._groups: dict[str, dict[str, str]] = {}
         self._shards: dict[str, dict[str, Any]] = {}
+
+    def _check_free(self) -> None:
+        there = (self.folder / RECORD).is_file()
+        if self.folder.exists() and not (self._overwrite and there):
+            remedy = "pass overwrite=True to replace it" if there else "choose another folder"
+            raise UsageError(f"{self.folder} exists already: {remedy}")
 
     def __enter__(self) -> Self:
         self._partial.mkdir(parents=True)
@@ -123,16 +142,23 @@ class FolderWriter:
         _flush(path)
         _flush(self._partial)
         previous = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.replaced")
-        if self.folder.exists():
+        self._check_free()
+        replaces = self.folder.exists()
+        if replaces:
             self.folder.rename(previous)
-        self._partial.rename(self.folder)
+        try:
+            self._partial.rename(self.folder)
+        except OSError:
+            if replaces:
+                previous.rename(self.folder)
+            raise
         _flush(self.folder.parent)
         shutil.rmtree(previous, ignore_errors=True)
 
     def _write(self, group: str, tensors: Mapping[str, Tensor], members: dict[str, str]) -> None:
         shard = f"{group}-{sum(name.startswith(group + '-') for name in self._shards):05d}.safetensors"
         path = self._partial / shard
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file(_apart(tensors), path)
         path.chmod(0o666 & ~_umask())
         _flush(path)
         self._shards[shard] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -181,6 +207,11 @@ class FolderReader:
             if missing_ok:
                 return {}
             raise IntegrityError(f"{self.folder}: {RECORD} names no group {name!r}: the folder is incomplete")
+        outside = sorted(set(members.values()) - set(self.record["shards"]))
+        if outside:
+            raise IntegrityError(
+                f"{self.folder}: {RECORD} places tensors in {outside[0]!r}, which is no shard it lists"
+            )
         return StoredTensors(self.folder, members)
 
     def _read_record(self) -> dict[str, Any]:
@@ -193,7 +224,7 @@ class FolderReader:
             raise IntegrityError(f"{path} is larger than {RECORD_BYTES} bytes: this is not a footprint record")
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise IntegrityError(f"{path} is not JSON: {error}") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise IntegrityError(f"{path} is not a {FORMAT} record")
@@ -205,7 +236,34 @@ class FolderReader:
         missing = {"kind", "count", "fold_counts", "metadata", "spread", "groups", "shards"} - set(record)
         if missing:
             raise IntegrityError(f"{path} lacks {', '.join(sorted(missing))}: it was damaged or written by hand")
+        if not _well_formed(record):
+            raise IntegrityError(
+                f"{path} does not have the layout of version {VERSION}: it was damaged or written by hand"
+            )
         return record
+
+
+def _well_formed(record: Mapping[str, Any]) -> bool:
+    number = (int, float)
+    return (
+        isinstance(record["kind"], str)
+        and isinstance(record["count"], int)
+        and isinstance(record["metadata"], dict)
+        and isinstance(record["fold_counts"], list)
+        and all(isinstance(count, int) for count in record["fold_counts"])
+        and isinstance(record["spread"], dict)
+        and all(
+            isinstance(sums, list) and len(sums) == 2 and all(isinstance(value, number) for value in sums)
+            for sums in record["spread"].values()
+        )
+        and isinstance(record["shards"], dict)
+        and all(isinstance(shard, dict) and {"bytes", "sha256"} <= set(shard) for shard in record["shards"].values())
+        and isinstance(record["groups"], dict)
+        and all(
+            isinstance(members, dict) and all(isinstance(shard, str) for shard in members.values())
+            for members in record["groups"].values()
+        )
+    )
 
 
 class StoredTensors(Mapping[str, "Tensor"]):
@@ -256,10 +314,12 @@ class StoredTensors(Mapping[str, "Tensor"]):
     def __contains__(self, name: object) -> bool:
         return name in self._members
 
-    def _open(self, name: str) -> Any:  # noqa: ANN401 - safetensors has no types
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Any]:  # noqa: ANN401 - safetensors has no types
         path = self._folder / self._members[name]
         try:
-            return safe_open(path, framework="pt")
+            with safe_open(path, framework="pt") as shard:
+                yield shard
         except (SafetensorError, OSError) as error:
             raise IntegrityError(f"{path} cannot be read: {error}") from None
 
@@ -275,6 +335,18 @@ def sha256(path: Path) -> str:
     """
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, those that share memory as copies: safetensors refuses them otherwise."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        memory = here.untyped_storage().data_ptr()
+        apart[name] = here.clone() if memory in seen else here
+        seen.add(memory)
+    return apart
 
 
 def _flush(path: Path) -> None:

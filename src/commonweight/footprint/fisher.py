@@ -104,6 +104,7 @@ def fisher(
     """
     if folds < 1:
         raise UsageError(f"folds must be at least 1, got {folds}")
+    files.check_metadata(metadata or {})
     collector = FisherCollector(
         model,
         label_rule=label_rule,
@@ -151,6 +152,9 @@ def verify(
     Returns:
         The largest error, and which route covers which parameter.
 
+    Raises:
+        UsageError: If the batch holds a single example.
+
     Example:
         >>> import torch, commonweight
         >>> report = commonweight.verify(torch.nn.Linear(2, 3), (torch.eye(2), torch.tensor([0, 2])))
@@ -162,6 +166,8 @@ def verify(
     )
     with collector:
         read = BatchReader().read(batch)
+        if read.size == 1:
+            raise UsageError("expected a batch of at least 2 examples: one alone cannot show a rule that mixes them")
         routes = collector.choose_routes([read])
         dtype = least_accurate(collector.parameters.values())
         return Verification(routes, min(read.size, ROWS), TOLERANCE[dtype])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from commonweight.errors import UsageError
+from commonweight.errors import IntegrityError, UsageError
 from commonweight.footprint import files
 
 if TYPE_CHECKING:
@@ -207,6 +207,11 @@ class Footprint:
         """
         reader = files.FolderReader(folder, check_hashes=check_hashes)
         record = reader.record
+        if record["kind"] not in KINDS or not reader.group(files.MAIN_GROUP):
+            raise IntegrityError(
+                f"{reader.folder / files.RECORD}: expected a kind of {', '.join(KINDS)} and at least one tensor, got "
+                f"{record['kind']!r} and {len(reader.group(files.MAIN_GROUP))}"
+            )
         return cls(
             kind=record["kind"],
             tensors=reader.group(files.MAIN_GROUP),

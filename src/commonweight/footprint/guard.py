@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from commonweight.errors import UsageError
@@ -48,7 +48,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for parameter, _, _, _ in parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
-            parameter._post_accumulate_grad_hooks = None
+            parameter._post_accumulate_grad_hooks = {}
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
@@ -66,13 +66,17 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 module._buffers.update(references)
             for name, copy in copies.items():
                 reference = references[name]
-                if reference is not None and copy is not None and not torch.equal(reference, copy):
+                if reference is not None and copy is not None and not _same(reference, copy):
                     reference.copy_(copy)
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
         torch.set_rng_state(states[2])
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -71,6 +71,10 @@ class Likelihood(ABC):
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         """Negative log-likelihood of labels drawn from the model, keyed by seed, source row and draw, ``[batch]``."""
 
+    def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
+        """One number per example that changes whenever its outputs do, ``[batch]``."""
+        return self.nll(outputs, batch) if rule == "data" else self.sampled_nll(outputs, batch, seed, 0)
+
     def passes(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int, samples: int) -> Iterator[Tensor]:
         """Give the passes of a label rule.
 
@@ -98,18 +102,18 @@ class Classification(Likelihood):
 
     name = "classification"
 
-    def _log_prob(self, outputs: Any) -> Tensor:
-        return _logits(outputs, self.name, 2).log_softmax(-1)
+    def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
+        return _logits(outputs, batch, self.name, 2).log_softmax(-1)
 
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
-        log_prob = self._log_prob(outputs)
+        log_prob = self._log_prob(outputs, batch)
         return -_picked(log_prob, _class_labels(batch, log_prob.shape[-1]))
 
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
-        return _categorical_expectation(self._log_prob(outputs))
+        return _categorical_expectation(self._log_prob(outputs, batch))
 
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
-        return _categorical_draw(self._log_prob(outputs), batch, seed, draw)
+        return _categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
 
 
 class Multilabel(Likelihood):
@@ -118,19 +122,24 @@ class Multilabel(Likelihood):
     name = "multilabel"
 
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
-        logits = _logits(outputs, self.name, 2)
-        return _bernoulli(logits, _same_shape(batch, logits, self.name).to(logits))
+        logits = _logits(outputs, batch, self.name, 2)
+        labels = _same_shape(batch, logits, self.name).to(logits)
+        if not ((labels >= 0) & (labels <= 1)).all():
+            raise UsageError(
+                f"loss 'multilabel' expects labels from 0 to 1, got {float(labels.min()):g} to {float(labels.max()):g}"
+            )
+        return _bernoulli(logits, labels)
 
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         # The labels are independent given x, so the cross terms vanish and Var(y_k) = p_k(1 - p_k) weights each logit.
-        logits = _logits(outputs, self.name, 2)
+        logits = _logits(outputs, batch, self.name, 2)
         _check_exact(logits.shape[-1])
         spread = (logits.sigmoid() * (-logits).sigmoid()).detach().sqrt()
         for k in range(logits.shape[-1]):
             yield spread[:, k] * logits[:, k]
 
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
-        logits = _logits(outputs, self.name, 2)
+        logits = _logits(outputs, batch, self.name, 2)
         return _bernoulli(logits, (_uniform(batch, logits, seed, draw) < logits.detach().sigmoid()).to(logits))
 
 
@@ -139,11 +148,11 @@ class Regression(Likelihood):
 
     name = "regression"
 
-    def _mean(self, outputs: Any) -> Tensor:
-        return _logits(outputs, self.name, None).flatten(1)
+    def _mean(self, outputs: Any, batch: Batch) -> Tensor:
+        return _logits(outputs, batch, self.name, None).reshape(batch.size, -1)
 
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
-        mean = self._mean(outputs)
+        mean = self._mean(outputs, batch)
         if batch.labels is None:
             raise _no_labels(self.name)
         labels = batch.labels.to(mean)
@@ -151,14 +160,21 @@ class Regression(Likelihood):
             raise UsageError(f"regression: outputs have shape {list(mean.shape)}, labels {list(labels.shape)}")
         return 0.5 * (mean - labels.reshape(mean.shape)).square().sum(-1)
 
+    def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
+        if rule == "data":
+            return self.nll(outputs, batch)
+        # The value of a drawn loss is the noise alone, whatever the mean.
+        mean = self._mean(outputs, batch)
+        return 0.5 * (mean - _uniform(batch, mean, seed, 0).to(mean)).square().sum(-1)
+
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
-        mean = self._mean(outputs)
+        mean = self._mean(outputs, batch)
         _check_exact(mean.shape[-1])
         for k in range(mean.shape[-1]):
             yield mean[:, k]
 
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
-        mean = self._mean(outputs)
+        mean = self._mean(outputs, batch)
         noise = torch.special.ndtri(_uniform(batch, mean, seed, draw).double()).to(mean)
         return 0.5 * (mean - (mean.detach() + noise)).square().sum(-1)
 
@@ -175,7 +191,7 @@ class Tokens(Likelihood):
         self.passes_labels = passes_labels
 
     def _aligned(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = _logits(outputs, self.name, 3)
+        logits = _logits(outputs, batch, self.name, 3)
         if batch.labels is None:
             raise UsageError(
                 f"loss {self.name!r} needs labels [batch, tokens] in the batch (they also say which tokens count: "
@@ -193,6 +209,15 @@ class Tokens(Likelihood):
 
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
         logits, labels = self._aligned(outputs, batch)
+        if labels.is_floating_point():
+            raise UsageError(f"loss {self.name!r} expects integer labels, got {labels.dtype}")
+        labels, classes = labels.long(), logits.shape[-1]
+        bad = ((labels < 0) | (labels >= classes)) & (labels != -100)
+        if bad.any():
+            raise UsageError(
+                f"labels run from {int(labels[bad].min())} to {int(labels[bad].max())}, and the model has {classes} classes: "
+                f"expected 0 to {classes - 1}, or -100 for tokens that do not count"
+            )
         loss = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
         return loss.sum(-1)
 
@@ -204,7 +229,7 @@ class Tokens(Likelihood):
 
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         logits, labels = self._aligned(outputs, batch)
-        drawn = torch.full_like(labels, -100)
+        drawn = torch.full_like(labels, -100, dtype=torch.long)
         for i, row in enumerate(batch.source_rows):
             counted = (labels[i] != -100).nonzero().squeeze(-1)
             uniform = _uniforms(len(counted), seed, row, draw).to(logits.device)
@@ -346,11 +371,13 @@ def per_example(vector: Tensor, batch: Batch) -> Tensor:
     finite = vector.detach().isfinite()
     if not finite.all():
         row = batch.source_rows[int((~finite).nonzero()[0])]
-        raise MeasurementError(f"the loss of example {row} is {float(vector[~finite][0])}: expected a finite number")
+        raise MeasurementError(
+            f"the loss of example {row} is {float(vector.detach()[~finite][0])}: expected a finite number"
+        )
     return vector
 
 
-def _logits(outputs: Any, loss: str, dimensions: int | None) -> Tensor:
+def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Tensor:
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
     if not isinstance(logits, Tensor):
         raise UsageError(
@@ -360,6 +387,11 @@ def _logits(outputs: Any, loss: str, dimensions: int | None) -> Tensor:
     if dimensions is not None and logits.dim() != dimensions:
         layout = "[batch, classes]" if dimensions == 2 else "[batch, tokens, classes]"
         raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}")
+    if not logits.dim() or logits.shape[0] != batch.size:
+        raise MeasurementError(
+            f"the model returned outputs of shape {list(logits.shape)} for {batch.size} examples: the outputs do not match "
+            "the batch"
+        )
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

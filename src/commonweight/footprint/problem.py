@@ -66,6 +66,18 @@ class Problem:
             current = following
         yield per_example(current, batch), True
 
+    def fingerprint(self, batch: Batch) -> Tensor:
+        """Run the model and give one number per example that changes whenever its outputs do.
+
+        Args:
+            batch: A batch.
+
+        Returns:
+            A vector ``[batch]``.
+        """
+        outputs = batch.call(self.model, with_labels=self.likelihood.passes_labels)
+        return per_example(self.likelihood.fingerprint(outputs, batch, self.label_rule, self.seed), batch)
+
     def single_gradients(self, example: Batch, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         """Differentiate one example in the ordinary way: the definition that everything is compared with.
 

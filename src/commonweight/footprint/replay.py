@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 
 from commonweight.footprint.batch import map_tensors
 
@@ -72,7 +73,9 @@ class ModuleCall:
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         args, kwargs = map_tensors((self.args, self.kwargs), pick)
         with torch.enable_grad():
-            outputs = floating(torch.func.functional_call(self.module, leaves, args, dict(kwargs)))
+            # The module's own computation, without the hooks of its users: gradients are those before them.
+            with _reparametrize_module(self.module, leaves):
+                outputs = floating(self.module.forward(*args, **kwargs))
         if len(outputs) != len(output_gradients):
             raise RefusedError("it returns another number of tensors for one example")
         reached, weights = [], []

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 
 from commonweight.footprint.contribution import Contribution, Dense, Kernel, Product, Sparse, accurate
 from commonweight.footprint.replay import RefusedError
@@ -235,7 +236,9 @@ def _elementwise(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: 
     }
     try:
         with torch.enable_grad():
-            output = torch.func.functional_call(module, {**others, attribute: apart}, (x.to(dtype),))
+            # The module's own computation, without the hooks of its users: g is the gradient before them.
+            with _reparametrize_module(module, {**others, attribute: apart}):
+                output = module.forward(x.to(dtype))
             if output.shape != g.shape:
                 raise RefusedError(f"a {type(module).__name__} does not use {attribute} element by element")
             (gradients,) = torch.autograd.grad(output, apart, g.to(output.dtype))

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from commonweight.errors import MeasurementError
+from commonweight.errors import MeasurementError, UsageError
 from commonweight.footprint.batch import Batch
 from commonweight.footprint.capture import Capture, Site, find_sites, owners_of, replay_sites
 from commonweight.footprint.contribution import new_total
@@ -96,7 +96,9 @@ def verified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[st
             uses.pop(name, None)
         if uses:
             for name, route in _compare(probe, rows, uses).items():
-                if route.route != "generic" or name not in routes:
+                if route.route == "rule" and name in routes:
+                    routes[name] = replace(route, reason=f"instead of {routes[name].rule}: {routes[name].reason}")
+                elif route.route != "generic" or name not in routes:
                     routes[name] = route
                 if route.route == "rule":
                     chosen[name] = uses[name]
@@ -213,13 +215,18 @@ def _check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
     shapes: list[dict[nn.Module, list[torch.Size]]] = []
     alone = []
     with _without_gradients():
-        ((first, _),) = problem.passes(rows)
-        ((second, _),) = problem.passes(rows)
+        first, second = problem.fingerprint(rows), problem.fingerprint(rows)
         for i in range(rows.size):
             with _input_shapes(modules) as seen:
-                ((vector, _),) = problem.passes(rows.select([i]))
+                try:
+                    alone.append(problem.fingerprint(rows.select([i])))
+                except ValueError as error:
+                    if isinstance(error, UsageError):
+                        raise
+                    raise MeasurementError(
+                        f"the model runs on a batch and not on one example (batch norm without running statistics?): {error}"
+                    ) from error
             shapes.append(seen)
-            alone.append(vector)
     for other, what in (
         (
             second,
