@@ -337,7 +337,7 @@ def time_case(name: str, contenders: list[str], rounds: int) -> dict:
         try:
             runs[contender] = CONTENDERS[contender](CASES[name]())
             runs[contender]()
-        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its reason
+        except Exception as error:
             runs.pop(contender, None)
             reasons[contender] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
     seconds = interleave(runs, rounds)

@@ -70,7 +70,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"commonweight.{_HOME[name]}"), name)
     raise AttributeError(f"module 'commonweight' has no attribute {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import pathlib
 import sys
 import traceback
 from typing import Any
@@ -106,7 +107,7 @@ def run(arguments: list[str]) -> int:
         click.echo("interrupted; a footprint that was not finished left nothing behind", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the reader of our pipe has gone
+        sys.stdout = pathlib.Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the reader of our pipe has gone
         return 0
     return code if isinstance(code, int) else 0
 

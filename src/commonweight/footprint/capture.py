@@ -12,18 +12,21 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from commonweight.errors import MeasurementError
 from commonweight.footprint.batch import map_tensors
 from commonweight.footprint.contribution import Contribution, Workspace, combine
 from commonweight.footprint.replay import ModuleCall, RefusedError
 from commonweight.footprint.rules import Rule, rules_for
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from torch.utils.hooks import RemovableHandle
 
 Signature = tuple[torch.Size, ...]
 """Shapes of one example's tensors, padding included."""
@@ -73,6 +76,11 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[None, None]:  # noqa: ARG004
         return None, None
+
+
+def _root(tensor: Tensor, anchor: Tensor) -> Tensor:
+    rooted: Tensor = _Root.apply(tensor, anchor)  # type: ignore[no-untyped-call]
+    return rooted
 
 
 def owners_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[nn.Module, str]]]:
@@ -282,7 +290,7 @@ class Capture:
             if not tensor.is_floating_point():
                 return tensor
             if not tensor.requires_grad or tensor._is_view():
-                tensor = _Root.apply(tensor, self._anchor) if not tensor.requires_grad else tensor.clone()
+                tensor = _root(tensor, self._anchor) if not tensor.requires_grad else tensor.clone()
             watched.append(tensor)
             return tensor
 
@@ -298,7 +306,7 @@ class Capture:
     def _watchable(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
         """Give the tensor to pass on, and the one to hang a hook on."""
         if not tensor.requires_grad:
-            tensor = _Root.apply(tensor, self._anchor)
+            tensor = _root(tensor, self._anchor)
         if not tensor._is_view():
             return tensor, tensor
         # An in-place activation on a view would cut the view's own hook out of the graph; its base keeps one.
@@ -399,12 +407,8 @@ class _Refusals:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> bool:
-        refused = isinstance(error, RefusedError) or (
-            self._capture._learning and isinstance(error, Exception)
-        )
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        refused = isinstance(error, RefusedError) or (self._capture._learning and isinstance(error, Exception))
         if refused:
             for name in self._names:
                 self._capture.refused.setdefault(name, str(error).splitlines()[0] if str(error) else repr(error))

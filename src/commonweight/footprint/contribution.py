@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from commonweight.footprint.replay import RefusedError
 
@@ -101,7 +102,7 @@ class Contribution(ABC):
     """B gradients of one parameter."""
 
     @abstractmethod
-    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:  # noqa: ARG002
+    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
         """Add the sum of squared gradients to an accumulator.
 
         Args:
@@ -152,11 +153,13 @@ class Dense(Contribution):
 
     gradients: Tensor
 
-    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:  # noqa: ARG002
+    @override
+    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
         squares = self.gradients.square()
         total.add_(squares.sum(0))
         return squares.flatten(1).sum(1)
 
+    @override
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Dense:
         return cls(torch.stack([part.gradients for part in parts]).sum(0))
@@ -172,13 +175,15 @@ class Product(Contribution):
     right: Tensor
     """``[B, T, N]``"""
 
+    @override
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Product:
         if len(parts) == 1:
             return parts[0]
         return cls(torch.cat([part.left for part in parts], 1), torch.cat([part.right for part in parts], 1))
 
-    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:  # noqa: ARG002
+    @override
+    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
         spans = self._spans()
         if all(stop - start <= 1 for start, stop in spans):
             return self._square_single(total, [start for start, _ in spans])
@@ -278,6 +283,7 @@ class Sparse(Contribution):
         summed = values.new_zeros(len(keys), values.shape[1]).index_add_(0, inverse, values)
         return cls(size, keys // row_count, keys % row_count, summed)
 
+    @override
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Sparse:
         if len(parts) == 1:
@@ -287,7 +293,8 @@ class Sparse(Contribution):
         count = int(rows.max()) + 1 if len(rows) else 1
         return cls.from_uses(parts[0].size, examples, rows, torch.cat([part.values for part in parts]), count)
 
-    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:  # noqa: ARG002
+    @override
+    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
         squares = self.values.square()
         total.index_add_(0, self.rows, squares)
         return total.new_zeros(self.size).index_add_(0, self.examples, squares.sum(1))
@@ -300,11 +307,13 @@ class Tied(Contribution):
     head: Product
     embedding: Sparse
 
+    @override
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Tied:
         return cls(Product.merge([part.head for part in parts]), Sparse.merge([part.embedding for part in parts]))
 
-    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:  # noqa: ARG002
+    @override
+    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
         traces = self.head.square_into(total, workspace)
         bounds = torch.searchsorted(self.embedding.examples, torch.arange(self.embedding.size + 1).to(traces.device))
         for i, (start, stop) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
@@ -328,11 +337,13 @@ class Kernel(Contribution):
     size: int
     """B"""
 
+    @override
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Kernel:
         return cls(tuple(function for part in parts for function in part.gradients), parts[0].size)
 
-    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:  # noqa: ARG002
+    @override
+    def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
         step = max(1, min(16, CHUNK // total.numel()))
         traces = []
         for first in range(0, self.size, step):

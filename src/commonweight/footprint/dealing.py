@@ -26,17 +26,16 @@ def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
     Raises:
         UsageError: If a single batch was handed over instead of several, or sorted for other folds.
     """
-    if isinstance(getattr(batches, "iterable", batches), Mapping):
+    handed = getattr(batches, "iterable", batches)
+    if isinstance(handed, Mapping):
         raise UsageError("expected an iterable of batches, got a single mapping: wrap it in a list")
-    promised = isinstance(getattr(batches, "iterable", batches), FoldSorted)
     read = _read(batches)
     if folds == 1:
         yield read
         return
-    if promised:
-        promise = getattr(batches, "iterable", batches).folds
-        if promise != folds:
-            raise UsageError(f"the batches are FoldSorted for {promise} folds, and folds={folds} was asked for")
+    if isinstance(handed, FoldSorted):
+        if handed.folds != folds:
+            raise UsageError(f"the batches are FoldSorted for {handed.folds} folds, and folds={folds} was asked for")
         yield from _promised(read, folds)
         return
     dealt: list[list[Batch]] = [[] for _ in range(folds)]

@@ -53,7 +53,7 @@ def fold_group(index: int) -> str:
     return f"fold-{index:03d}"
 
 
-def check_metadata(metadata: Any) -> None:  # noqa: ANN401 - whatever the user gave
+def check_metadata(metadata: Any) -> None:
     """Refuse what JSON cannot say.
 
     Args:
@@ -124,7 +124,8 @@ class FolderWriter:
             record: Everything but the tensors, plain JSON values.
 
         Raises:
-            UsageError: If the record holds something JSON cannot say.
+            UsageError: If the record holds something JSON cannot say, or the folder has appeared meanwhile.
+            OSError: If the folder cannot be renamed; an earlier footprint is then put back.
         """
         whole = {
             "format": FORMAT,
@@ -315,7 +316,7 @@ class StoredTensors(Mapping[str, "Tensor"]):
         return name in self._members
 
     @contextmanager
-    def _open(self, name: str) -> Iterator[Any]:  # noqa: ANN401 - safetensors has no types
+    def _open(self, name: str) -> Iterator[Any]:
         path = self._folder / self._members[name]
         try:
             with safe_open(path, framework="pt") as shard:

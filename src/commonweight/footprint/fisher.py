@@ -53,7 +53,8 @@ def fisher(
 
     For every weight w, the mean over examples of the squared per-example gradient of the log-likelihood,
 
-    .. math:: F_w = \frac1N \sum_{i=1}^N \mathbb E_{y}\Bigl[\Bigl(\frac{\partial \log p(y \mid x_i)}{\partial w}\Bigr)^2\Bigr],
+    .. math::
+        F_w = \frac1N \sum_{i=1}^N \mathbb E_y \bigl[ (\partial \log p(y \mid x_i) / \partial w)^2 \bigr],
 
     with the labels y given by ``label_rule``. The example is the unit, always: a text is one example however many
     tokens it has, and its tokens' log-likelihoods are summed before they are differentiated and squared. The result

@@ -204,6 +204,9 @@ class Footprint:
 
         Returns:
             The footprint, its tensors still on disk.
+
+        Raises:
+            IntegrityError: If the folder is damaged, incomplete or of another format.
         """
         reader = files.FolderReader(folder, check_hashes=check_hashes)
         record = reader.record

@@ -37,7 +37,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         (module, dict(module._buffers), {k: None if b is None else b.clone() for k, b in module._buffers.items()})
         for module in model.modules()
     ]
-    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002 - the legacy state too
+    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -69,7 +69,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 if reference is not None and copy is not None and not _same(reference, copy):
                     reference.copy_(copy)
         random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+        np.random.set_state(states[1])
         torch.set_rng_state(states[2])
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)
@@ -117,12 +117,16 @@ def check_measurable(model: object) -> nn.Module:
     model = unwrap(model)
     for path, module in model.named_modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
-            raise UsageError(f"embedding {path} has max_norm: it rewrites its weights whenever it is called; set it to None")
+            raise UsageError(
+                f"embedding {path} has max_norm: it rewrites its weights whenever it is called; set it to None"
+            )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             raise UsageError(f"parameter {name} is not initialised: run the lazy model once on a batch first")
         if parameter.is_inference():
-            raise UsageError(f"parameter {name} was made in inference mode: load the model outside torch.inference_mode()")
+            raise UsageError(
+                f"parameter {name} was made in inference mode: load the model outside torch.inference_mode()"
+            )
         if parameter.is_meta:
             raise UsageError(
                 f"parameter {name} is on the meta device (offloaded or not loaded): load the model whole, "

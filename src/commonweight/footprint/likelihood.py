@@ -1,9 +1,9 @@
 """Per-example log-likelihoods, and the three label rules as weighted backward passes.
 
 The diagonal Fisher of one example is an expectation over labels of a squared gradient,
-``E_y[(∂ log p(y|x)/∂w)²]``. A label rule says which labels: the given ones (``data``, the empirical Fisher), the model's
-own distribution, exactly (``model``), or draws from it (``sampled``). Each is a list of *passes*: vectors ``[batch]``
-whose per-example gradients, squared and summed over the passes, are the Fisher of the example.
+``E_y[(∂ log p(y|x)/∂w)²]``. A label rule says which labels: the given ones (``data``, the empirical Fisher), the
+model's own distribution, exactly (``model``), or draws from it (``sampled``). Each is a list of *passes*:
+vectors ``[batch]`` whose per-example gradients, squared and summed over the passes, are the Fisher of the example.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from commonweight.errors import MeasurementError, UsageError
 from commonweight.footprint.folds import keyed
@@ -105,13 +106,16 @@ class Classification(Likelihood):
     def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
         return _logits(outputs, batch, self.name, 2).log_softmax(-1)
 
+    @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
         log_prob = self._log_prob(outputs, batch)
         return -_picked(log_prob, _class_labels(batch, log_prob.shape[-1]))
 
+    @override
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         return _categorical_expectation(self._log_prob(outputs, batch))
 
+    @override
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         return _categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
 
@@ -121,6 +125,7 @@ class Multilabel(Likelihood):
 
     name = "multilabel"
 
+    @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
         logits = _logits(outputs, batch, self.name, 2)
         labels = _same_shape(batch, logits, self.name).to(logits)
@@ -130,6 +135,7 @@ class Multilabel(Likelihood):
             )
         return _bernoulli(logits, labels)
 
+    @override
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         # The labels are independent given x, so the cross terms vanish and Var(y_k) = p_k(1 - p_k) weights each logit.
         logits = _logits(outputs, batch, self.name, 2)
@@ -138,6 +144,7 @@ class Multilabel(Likelihood):
         for k in range(logits.shape[-1]):
             yield spread[:, k] * logits[:, k]
 
+    @override
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         logits = _logits(outputs, batch, self.name, 2)
         return _bernoulli(logits, (_uniform(batch, logits, seed, draw) < logits.detach().sigmoid()).to(logits))
@@ -151,6 +158,7 @@ class Regression(Likelihood):
     def _mean(self, outputs: Any, batch: Batch) -> Tensor:
         return _logits(outputs, batch, self.name, None).reshape(batch.size, -1)
 
+    @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
         mean = self._mean(outputs, batch)
         if batch.labels is None:
@@ -160,6 +168,7 @@ class Regression(Likelihood):
             raise UsageError(f"regression: outputs have shape {list(mean.shape)}, labels {list(labels.shape)}")
         return 0.5 * (mean - labels.reshape(mean.shape)).square().sum(-1)
 
+    @override
     def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
         if rule == "data":
             return self.nll(outputs, batch)
@@ -167,15 +176,17 @@ class Regression(Likelihood):
         mean = self._mean(outputs, batch)
         return 0.5 * (mean - _uniform(batch, mean, seed, 0).to(mean)).square().sum(-1)
 
+    @override
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         mean = self._mean(outputs, batch)
         _check_exact(mean.shape[-1])
         for k in range(mean.shape[-1]):
             yield mean[:, k]
 
+    @override
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         mean = self._mean(outputs, batch)
-        noise = torch.special.ndtri(_uniform(batch, mean, seed, draw).double()).to(mean)
+        noise: Tensor = torch.special.ndtri(_uniform(batch, mean, seed, draw).double()).to(mean)
         return 0.5 * (mean - (mean.detach() + noise)).square().sum(-1)
 
 
@@ -207,6 +218,7 @@ class Tokens(Likelihood):
             )
         return logits, labels
 
+    @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
         logits, labels = self._aligned(outputs, batch)
         if labels.is_floating_point():
@@ -215,18 +227,20 @@ class Tokens(Likelihood):
         bad = ((labels < 0) | (labels >= classes)) & (labels != -100)
         if bad.any():
             raise UsageError(
-                f"labels run from {int(labels[bad].min())} to {int(labels[bad].max())}, and the model has {classes} classes: "
-                f"expected 0 to {classes - 1}, or -100 for tokens that do not count"
+                f"labels run from {int(labels[bad].min())} to {int(labels[bad].max())}, and the model has {classes} "
+                f"classes: expected 0 to {classes - 1}, or -100 for tokens that do not count"
             )
         loss = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
         return loss.sum(-1)
 
+    @override
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         raise UsageError(
             f"label_rule='model' needs one backward pass per token and class with loss {self.name!r}: "
             "use label_rule='sampled'"
         )
 
+    @override
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         logits, labels = self._aligned(outputs, batch)
         drawn = torch.full_like(labels, -100, dtype=torch.long)
@@ -248,8 +262,10 @@ class Custom(Likelihood):
     def __init__(self, loss: CustomLoss) -> None:
         self.loss = loss
 
+    @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
-        return self.loss.nll(outputs, batch.original())
+        vector: Tensor = self.loss.nll(outputs, batch.original())
+        return vector
 
     def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
         if self.loss.log_prob is None:
@@ -267,9 +283,11 @@ class Custom(Likelihood):
             raise UsageError("log_prob must return normalised log-probabilities: use log_softmax")
         return log_prob
 
+    @override
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         return _categorical_expectation(self._log_prob(outputs, batch))
 
+    @override
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         return _categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
 
@@ -336,7 +354,7 @@ def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Mo
                 problem = getattr(config, "problem_type", None)
                 if name == "seq2seq" and not getattr(config, "is_encoder_decoder", False):
                     continue
-                name = name or _PROBLEM_TYPES.get(problem) or ("classification" if integer_classes else None)
+                name = name or _PROBLEM_TYPES.get(str(problem)) or ("classification" if integer_classes else None)
                 if name is not None:
                     return LOSSES[name]
     elif integer_classes and not batch.is_mapping:
@@ -389,8 +407,8 @@ def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Te
         raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}")
     if not logits.dim() or logits.shape[0] != batch.size:
         raise MeasurementError(
-            f"the model returned outputs of shape {list(logits.shape)} for {batch.size} examples: the outputs do not match "
-            "the batch"
+            f"the model returned outputs of shape {list(logits.shape)} for {batch.size} examples: "
+            "the outputs do not match the batch"
         )
     return logits if logits.dtype == torch.float64 else logits.float()
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from commonweight.footprint.batch import Batch
 from commonweight.footprint.capture import CallShapes, Site
 from commonweight.footprint.likelihood import LabelRule, Likelihood, per_example
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from commonweight.footprint.batch import Batch
+
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
 """Largest accepted difference of gradient magnitudes, as a share of the parameter's largest, per model type."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -130,5 +135,3 @@ def least_accurate(parameters: Iterable[Tensor]) -> torch.dtype:
     """
     dtypes = {parameter.dtype for parameter in parameters}
     return max((d for d in dtypes if d in TOLERANCE), key=TOLERANCE.__getitem__, default=torch.float32)
-
-

@@ -7,15 +7,17 @@ tables, attention with packed projections, recurrent layers, norms written by ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
 
 from commonweight.footprint.batch import map_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 class RefusedError(Exception):
@@ -72,10 +74,9 @@ class ModuleCall:
 
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         args, kwargs = map_tensors((self.args, self.kwargs), pick)
-        with torch.enable_grad():
-            # The module's own computation, without the hooks of its users: gradients are those before them.
-            with _reparametrize_module(self.module, leaves):
-                outputs = floating(self.module.forward(*args, **kwargs))
+        # The module's own computation, without the hooks of its users: gradients are those before them.
+        with torch.enable_grad(), _reparametrize_module(self.module, leaves):
+            outputs = floating(self.module.forward(*args, **kwargs))
         if len(outputs) != len(output_gradients):
             raise RefusedError("it returns another number of tensors for one example")
         reached, weights = [], []

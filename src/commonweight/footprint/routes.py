@@ -1,16 +1,18 @@
 """Which route covers which parameter.
 
-Three routes: ``rule`` (hooks, on the layer or on a replay of one module), ``generic`` (one example at a time through the
-whole model, exact by construction, for just those parameters) and ``dormant`` (no example looked at uses it; watched, and
-moved to ``generic`` as soon as one does).
+Three routes: ``rule`` (hooks, on the layer or on a replay of one module), ``generic`` (one example at a time through
+the whole model, exact by construction, for just those parameters) and ``dormant`` (no example looked at uses it;
+watched, and moved to ``generic`` as soon as one does).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -74,5 +76,3 @@ class Verification:
             reason = route.reason.replace("|", r"\|").replace("\n", " ")
             lines.append(f"| {name} | {route.route} | {route.rule or '–'} | {error} | {reason} |")
         return "\n".join(lines) + "\n"
-
-

@@ -140,7 +140,12 @@ def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor,
         # The call may have chosen it by output_size.
         output_padding = [
             g.shape[k + 2]
-            - ((x.shape[k + 2] - 1) * module.stride[k] - 2 * padding[k] + module.dilation[k] * (module.kernel_size[k] - 1) + 1)
+            - (
+                (x.shape[k + 2] - 1) * module.stride[k]
+                - 2 * padding[k]
+                + module.dilation[k] * (module.kernel_size[k] - 1)
+                + 1
+            )
             for k in range(space)
         ]
 
@@ -159,7 +164,8 @@ def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor,
             count * module.groups,
             [False, True, False],
         )
-        return gradient.view(count, *weight.shape)
+        shaped: Tensor = gradient.view(count, *weight.shape)
+        return shaped
 
     return Kernel((gradients,), size)
 
@@ -219,11 +225,9 @@ def rule_name(rule: Rule | None) -> str:
 
 
 def _elementwise(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
-    """Norm look-alikes and other unknown leaf modules that use a vector element by element along the last dimension.
-
-    The module runs again on its input with the vector repeated for every example, so that the gradient keeps the
-    examples apart; whatever the module does with the vector (``w·x̂``, ``(1 + w)·x̂``) is differentiated, not guessed.
-    """
+    """Norm look-alikes and other unknown leaf modules that use a vector element by element along the last dimension."""
+    # The module runs again on its input with the vector repeated for every example, so that the gradient keeps the
+    # examples apart; whatever it does with the vector (w·x̂, (1 + w)·x̂) is differentiated, not guessed.
     weight = module._parameters[attribute]
     if weight is None or weight.dim() != 1 or not x.is_floating_point() or x.shape[0] != size:
         raise RefusedError(f"no rule for a {type(module).__name__} with this parameter and input")

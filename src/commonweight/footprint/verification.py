@@ -7,17 +7,20 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError, UsageError
-from commonweight.footprint.batch import Batch
 from commonweight.footprint.capture import Capture, Site, find_sites, owners_of, replay_sites
 from commonweight.footprint.contribution import new_total
 from commonweight.footprint.problem import TOLERANCE, Problem
 from commonweight.footprint.routes import DORMANT, Route
 from commonweight.footprint.rules import rule_name
+
+if TYPE_CHECKING:
+    from commonweight.footprint.batch import Batch
 
 Uses = Sequence[tuple[nn.Module, Site]]
 
@@ -36,6 +39,7 @@ NOISE = 10.0
 UNEVEN = "the number of its rows depends on the example"
 
 ZERO = "its gradient is zero for the rows looked at, so a rule could not be checked"
+
 
 def unverified_routes(problem: Problem) -> tuple[dict[str, Route], Problem]:
     """Choose routes by layer type alone.
@@ -57,8 +61,8 @@ def unverified_routes(problem: Problem) -> tuple[dict[str, Route], Problem]:
 def verified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[str, Route], Problem]:
     """Choose routes by comparing every rule with single-example passes on a few rows.
 
-    A parameter whose rule fails is compared again with a replay of the module that owns it, and then of the modules above
-    (attention keeps a projection that it never calls; a parametrisation lies below the layer that uses it).
+    A parameter whose rule fails is compared again with a replay of the module that owns it, and then of the modules
+    above (attention keeps a projection that it never calls; a parametrisation lies below the layer that uses it).
 
     Args:
         problem: What is measured.
@@ -114,9 +118,7 @@ def _may_try_again(route: Route) -> bool:
     return route.route == "generic" and route.reason != ZERO
 
 
-def _compare(
-    probe: Problem, rows: Batch, sites: Mapping[str, Uses]
-) -> dict[str, Route]:
+def _compare(probe: Problem, rows: Batch, sites: Mapping[str, Uses]) -> dict[str, Route]:
     """Let rules measure the rows, and hold them against ordinary passes over each row alone.
 
     With F the rules' sum over the rows, the squares of all single gradients but the last are taken away, and what is
@@ -191,10 +193,7 @@ def _same_alone(probe: Problem, rows: Batch, routes: Mapping[str, Route], expect
     (alone,) = probe.single_gradients(rows.select([rows.size - 1]), names) if names else ({},)
     return all(
         (name in alone) == (name in expected)
-        and (
-            name not in alone
-            or bool((alone[name] - expected[name]).abs().max() <= 1e-2 * expected[name].abs().max())
-        )
+        and (name not in alone or bool((alone[name] - expected[name]).abs().max() <= 1e-2 * expected[name].abs().max()))
         for name in names
     )
 
@@ -208,6 +207,7 @@ def _check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
 
     Raises:
         MeasurementError: If either does not hold.
+        ValueError: If the user's labels are wrong.
     """
     slack = {torch.float64: 1e-8, torch.float32: 1e-3}.get(problem.dtype, 0.1)
     modules = list(problem.model.modules())
@@ -224,7 +224,8 @@ def _check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
                     if isinstance(error, UsageError):
                         raise
                     raise MeasurementError(
-                        f"the model runs on a batch and not on one example (batch norm without running statistics?): {error}"
+                        "the model runs on a batch and not on one example (batch norm without running statistics?): "
+                        f"{error}"
                     ) from error
             shapes.append(seen)
     for other, what in (
@@ -235,8 +236,9 @@ def _check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
         ),
         (
             torch.cat(alone),
-            "an example's loss changes with the other examples of its batch: a module mixes examples (batch norm without "
-            "running statistics, in-batch negatives), or padding is not masked; per-example gradients do not exist",
+            "an example's loss changes with the other examples of its batch: a module mixes examples (batch norm "
+            "without running statistics, in-batch negatives), padding is not masked, or a tensor shared by the batch "
+            "happens to be as long as the batch; per-example gradients do not exist",
         ),
     ):
         gap = (first - other).abs()
@@ -281,9 +283,7 @@ def _spread(size: int, most: int) -> list[int]:
     return sorted({round(k * (size - 1) / (most - 1)) for k in range(most)})
 
 
-def _run_rules(
-    problem: Problem, rows: Batch, sites: Mapping[str, Uses]
-) -> tuple[Capture, dict[str, Tensor]]:
+def _run_rules(problem: Problem, rows: Batch, sites: Mapping[str, Uses]) -> tuple[Capture, dict[str, Tensor]]:
     """Let all rules measure the rows; embeddings that cannot be repeated over the batch are left out.
 
     Returns:
@@ -305,8 +305,7 @@ def _run_rules(
             with capture:
                 capture.begin(rows.size, rows.signature)
                 for vector, last in problem.passes(rows):
-                    if not torch.allclose(vector.detach(), plain, rtol=1e-2, atol=1e-2):
-                        raise MeasurementError("the hooks changed the losses")
+                    _check_unchanged(vector, plain)
                     capture.backward(vector, last=last)
         except Exception:
             repeated = {
@@ -321,6 +320,11 @@ def _run_rules(
         else:
             capture.refused.update(dict.fromkeys(left_out, "the model cannot use its output repeated over the batch"))
             return capture, totals
+
+
+def _check_unchanged(vector: Tensor, plain: Tensor) -> None:
+    if not torch.allclose(vector.detach(), plain, rtol=1e-2, atol=1e-2):
+        raise MeasurementError("the hooks that measure changed the losses of the model: please report this model")
 
 
 def _rule(uses: Uses) -> str:

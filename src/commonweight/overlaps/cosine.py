@@ -34,7 +34,7 @@ def cosine_similarity(x: ArrayLike | Tensor | Footprint, y: ArrayLike | Tensor |
     Example:
         >>> cosine_similarity([1.0, 0.0], [-2.0, 0.0])
         -1.0
-    """  # noqa: DOC502 - raised while the entries are read
+    """
     return float(from_gram(pair_gram("activity", x=x, y=y))[0, 1])
 
 
@@ -55,7 +55,7 @@ def task_similarity(x: ArrayLike | Tensor | Footprint, y: ArrayLike | Tensor | F
     Example:
         >>> task_similarity([1.0, 0.0], [-2.0, 0.0])
         1.0
-    """  # noqa: DOC502 - raised while the entries are read
+    """
     return abs(cosine_similarity(x, y))
 
 
@@ -75,5 +75,5 @@ def from_gram(G: NDArray[np.float64]) -> NDArray[np.float64]:
         >>> import numpy as np
         >>> from_gram(np.array([[4.0, -3.0], [-3.0, 9.0]])).tolist()
         [[1.0, -0.5], [-0.5, 1.0]]
-    """  # noqa: DOC502 - raised while the entries are read
+    """
     return cosine_ratio(G)

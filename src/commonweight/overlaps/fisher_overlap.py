@@ -45,7 +45,7 @@ def fisher_overlap(f1: ArrayLike | Tensor | Footprint, f2: ArrayLike | Tensor | 
         (1.0, 0.0)
         >>> round(fisher_overlap([1.0, 1.0], [1.0, 0.0]), 4)
         0.7071
-    """  # noqa: DOC502 - raised while the entries are read
+    """
     return float(from_gram(pair_gram("fisher", f1=f1, f2=f2))[0, 1])
 
 
@@ -67,5 +67,5 @@ def from_gram(G: NDArray[np.float64]) -> NDArray[np.float64]:
         >>> import numpy as np
         >>> from_gram(np.array([[4.0, 3.0], [3.0, 9.0]])).tolist()
         [[1.0, 0.5], [0.5, 1.0]]
-    """  # noqa: DOC502 - raised while the entries are read
+    """
     return cosine_ratio(G)

@@ -37,7 +37,7 @@ def jaccard_index(mask1: ArrayLike | Tensor | Footprint, mask2: ArrayLike | Tens
     Example:
         >>> jaccard_index([True, True, False, False], [True, False, True, False])
         0.3333333333333333
-    """  # noqa: DOC502 - raised while the entries are read
+    """
     return float(from_gram(pair_gram("supermask", mask1=mask1, mask2=mask2))[0, 1])
 
 
@@ -56,7 +56,7 @@ def from_gram(G: NDArray[np.float64]) -> NDArray[np.float64]:
     Example:
         >>> from_gram(np.array([[2.0, 1.0], [1.0, 2.0]]))[0, 1].item()
         0.3333333333333333
-    """  # noqa: DOC502 - raised while the entries are read
+    """
     matrix = checked(G)
     kept = np.diagonal(matrix)
     union = kept[:, None] + kept[None, :] - matrix

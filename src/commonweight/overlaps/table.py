@@ -44,7 +44,7 @@ class OverlapTable:
         {'in': 0.0, 'out': 1.0}
         >>> round(table.pooled[0, 1].item(), 4), round(table.layer_mean[0, 1].item(), 4)
         (0.99, 0.5)
-    """  # noqa: DOC502 - raised while reading
+    """
 
     names: tuple[str, ...]
     """Names of the footprints, in the order of every matrix."""
@@ -124,7 +124,7 @@ class OverlapTable:
         """Per layer the share ``[n]`` of each footprint's total ``G_ii``; nan for an empty footprint.
 
         Of the trace for a Fisher, of the kept weights for a mask, of the squared norm for an activity.
-        """  # noqa: DOC502 - raised while reading
+        """
         return self._shares(self._layer_terms)
 
     @cached_property
@@ -150,7 +150,7 @@ class OverlapTable:
             >>> a = Footprint("fisher", {"body.0.weight": ones(2), "body.1.weight": ones(2), "head.bias": ones(1)}, 8)
             >>> overlap({"a": a, "b": a}).roll_up(1).layers
             ('body', 'head')
-        """  # noqa: DOC502 - raised while reading
+        """
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
             raise UsageError(f"depth must be a whole number of at least 0, got {depth!r}")
         return replace(self, depth=depth if self.depth is None else min(depth, self.depth))
@@ -167,7 +167,7 @@ class OverlapTable:
 
         Raises:
             UsageError: If the names are not two different footprints of this table.
-        """  # noqa: DOC502 - raised while reading
+        """
         if a == b or not {a, b} <= set(self.names):
             raise UsageError(f"expected two of {', '.join(map(repr, self.names))}, got {a!r} and {b!r}")
         chosen = np.ix_([self.names.index(a), self.names.index(b)], [self.names.index(a), self.names.index(b)])
@@ -189,7 +189,7 @@ class OverlapTable:
 
         Returns:
             Columns ``layer``, ``a``, ``b``, ``overlap``, ``trace_share_a``, ``trace_share_b``; undefined is nan.
-        """  # noqa: DOC502 - raised while reading
+        """
         import pandas as pd
 
         rows = [
@@ -204,7 +204,7 @@ class OverlapTable:
 
         Returns:
             Text that :meth:`from_json` reads back without loss.
-        """  # noqa: DOC502 - raised while reading
+        """
         return record.to_json(self)
 
     @classmethod
@@ -219,7 +219,7 @@ class OverlapTable:
 
         Raises:
             IntegrityError: If the text is not such a table, whole and of this format version.
-        """  # noqa: DOC502 - raised while reading
+        """
         return cls(**record.fields_from_json(written))
 
     def to_markdown(self, by: str | int = "layer", decimals: int = 4) -> str:
@@ -234,7 +234,7 @@ class OverlapTable:
 
         Raises:
             UsageError: If ``by`` or ``decimals`` is none of these.
-        """  # noqa: DOC502 - raised while reading
+        """
         return text.to_markdown(layout.blocks(self, by, decimals))
 
     def _repr_html_(self) -> str:
@@ -297,7 +297,7 @@ def overlap(
         >>> table = overlap({"a": a, "b": b})
         >>> table.measure, round(table.pooled[0, 1].item(), 4)
         ('jaccard_index', 0.6667)
-    """  # noqa: DOC502 - raised while reading
+    """
     check_named(footprints)
     common = common_parameters(footprints, common_only=common_only, mixed_rules=mixed_rules)
     rules = {name: footprint.metadata.get("label_rule") for name, footprint in footprints.items()}

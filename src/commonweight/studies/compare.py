@@ -89,7 +89,7 @@ def compare(
             something else.
         NotComparableError: If the models do not have the same parameters; found before anything is measured.
         IntegrityError: If a footprint of the run is damaged or not what the run says.
-    """  # noqa: DOC502 - some are raised below
+    """
     options = options or CompareOptions()
     folder = Path(run)
     check_place(folder)
@@ -128,7 +128,7 @@ def model_names(specs: Sequence[str]) -> list[str]:
     Example:
         >>> model_names(["org/bert@v1", "org/bert@v2", "runs/food/final", "runs/films/final"])
         ['bert@v1', 'bert@v2', 'food-final', 'films-final']
-    """  # noqa: DOC502 - some are raised below
+    """
     twice = [spec for spec, count in Counter(specs).items() if count > 1]
     if twice:
         raise UsageError(f"the model {twice[0]!r} is given twice; give each once")
@@ -161,7 +161,7 @@ def named_data(specs: Sequence[str]) -> list[tuple[str, str]]:
     Example:
         >>> named_data(["dev.tsv", "films=runs/a.jsonl"])
         [('dev', 'dev.tsv'), ('films', 'runs/a.jsonl')]
-    """  # noqa: DOC502 - some are raised below
+    """
     found = []
     for spec in specs:
         name, sign, rest = spec.partition("=")
