@@ -21,11 +21,13 @@ import random
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import commonweight
+from commonweight.view.figures import plot_layer_overlap
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -142,6 +144,10 @@ def main() -> None:
     (RESULTS / "sst2_halves.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / "sst2_halves.md").write_text(table.roll_up(4).to_markdown())
     print(table.roll_up(4).to_markdown())
+
+    figure, ax = plt.subplots(figsize=(7.5, 4.2))
+    plot_layer_overlap(table.roll_up(4), ax)
+    figure.savefig(RESULTS / "sst2_halves.png", dpi=130, bbox_inches="tight", metadata={"Software": None})
 
 
 if __name__ == "__main__":

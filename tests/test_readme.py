@@ -1,0 +1,43 @@
+"""The README's Python runs, and its tables are the ones that were measured."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line for line in example.splitlines() if line.strip()]
+    assert len(lines) <= 12
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert capsys.readouterr().out == names["table"].to_markdown() + "\n"
+    assert 0 < names["table"].pooled[0, 1] < 1
+
+
+def test_the_table_is_the_committed_result():
+    result = (ROOT / "reproductions" / "results" / "sst2_halves.md").read_text(encoding="utf-8")
+    rows = [line for line in result.splitlines() if line.startswith("|")]
+    assert len(rows) > 10
+    for row in rows:
+        assert row in README
+    record = json.loads((ROOT / "reproductions" / "results" / "sst2_halves.json").read_text(encoding="utf-8"))
+    shown = re.search(r"accuracies on dev (\.\d+) and (\.\d+)", README)
+    for text, value in zip(shown.groups(), record["accuracy"].values(), strict=True):
+        assert float(text) == pytest.approx(value, abs=5e-4)
+
+
+def test_the_speed_table_is_the_committed_result():
+    results = json.loads((ROOT / "benchmarks" / "results" / "fisher.json").read_text(encoding="utf-8"))
+    for name, case in results["time"].items():
+        row = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[1] == f"{case['bound']:.2f}"
+        for cell, contender in zip(cells[2:], ["commonweight", "loop", "vmap", "opacus", "backpack", "nngeometry"], strict=True):
+            expected = f"{case['ratio'][contender]['median']:.2f}" if contender in case["ratio"] else "–"
+            assert cell.strip("* ") == expected
