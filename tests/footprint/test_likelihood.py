@@ -18,7 +18,8 @@ from torch import nn, tensor
 import commonweight
 from commonweight import CustomLoss, MeasurementError, UsageError
 from commonweight.footprint.batch import Batch
-from commonweight.footprint.likelihood import LOSSES, choose_likelihood
+from commonweight.footprint.loss_choice import choose_likelihood
+from commonweight.footprint.losses import LOSSES
 
 
 def values(*shape, seed=0):

@@ -10,9 +10,9 @@ backward pass; those calls are told apart and never counted as uses.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,40 +21,13 @@ from commonweight.errors import MeasurementError
 from commonweight.footprint.batch import map_tensors
 from commonweight.footprint.contribution import Contribution, Workspace, combine
 from commonweight.footprint.replay import ModuleCall, RefusedError
-from commonweight.footprint.rules import Rule, rules_for
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from torch.utils.hooks import RemovableHandle
 
-Signature = tuple[torch.Size, ...]
-"""Shapes of one example's tensors, padding included."""
-
-
-class Site(NamedTuple):
-    """One use of a parameter by a module, and the rule for it; None replays the module one example at a time."""
-
-    attribute: str
-    name: str
-    rule: Rule | None
-
-
-Sites = Mapping[nn.Module, Sequence[Site]]
-
-
-@dataclass
-class CallShapes:
-    """What verification saw of the ways layers are called; nothing else is trusted later."""
-
-    shared: set[nn.Module] = field(default_factory=set)
-    """Embeddings called once for the whole batch (broadcast positions)."""
-
-    folded: dict[tuple[nn.Module, Signature], torch.Size] = field(default_factory=dict)
-    """Layers whose rows are a multiple of the batch: shape of one example's rows, for examples of a signature."""
-
-    signatures: set[Signature] = field(default_factory=set)
-    """Signatures of the batches looked at."""
+    from commonweight.footprint.sites import CallShapes, Signature, Site
 
 
 @dataclass
@@ -81,75 +54,6 @@ class _Root(torch.autograd.Function):
 def _root(tensor: Tensor, anchor: Tensor) -> Tensor:
     rooted: Tensor = _Root.apply(tensor, anchor)  # type: ignore[no-untyped-call]
     return rooted
-
-
-def owners_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Find the modules that own each parameter.
-
-    Args:
-        model: The model.
-        names: Parameters, by their names in ``model.named_parameters()``.
-
-    Returns:
-        Name -> (module, attribute), more than one where weights are tied.
-    """
-    wanted = set(names)
-    name_of = {id(parameter): name for name, parameter in model.named_parameters() if name in wanted}
-    owners: dict[str, list[tuple[nn.Module, str]]] = {name: [] for name in name_of.values()}
-    for module in model.modules():
-        for attribute, parameter in module._parameters.items():
-            if id(parameter) in name_of:
-                owners[name_of[id(parameter)]].append((module, attribute))
-    return owners
-
-
-def find_sites(model: nn.Module, names: Iterable[str], *, hopeful: bool) -> dict[str, list[tuple[nn.Module, Site]]]:
-    """Find what covers each parameter: rules of the layers that own it, or else a replay of the one module that does.
-
-    Args:
-        model: The model.
-        names: Parameters, by their names in ``model.named_parameters()``.
-        hopeful: Use replays, and keep the rule of a parameter that is also owned by a module without a rule for it (a
-            head's bias kept in two places); only for a measurement that is verified.
-
-    Returns:
-        Parameter -> sites, empty where nothing covers it.
-    """
-    found: dict[str, list[tuple[nn.Module, Site]]] = {}
-    for name, owners in owners_of(model, names).items():
-        ruled = [
-            (module, Site(attribute, name, rules_for(module)[attribute]))
-            for module, attribute in owners
-            if attribute in rules_for(module)
-        ]
-        if hopeful:
-            found[name] = ruled or replay_sites(model, name, owners)
-        else:
-            found[name] = ruled if len(ruled) == len(owners) else []
-    return found
-
-
-def replay_sites(
-    model: nn.Module, name: str, owners: Sequence[tuple[nn.Module, str]], *, above: int = 0
-) -> list[tuple[nn.Module, Site]]:
-    """Cover a parameter by replaying the module that owns it, or one above.
-
-    Args:
-        model: The model.
-        name: The parameter.
-        owners: The modules that own it.
-        above: How many levels above the owner the replayed module is.
-
-    Returns:
-        One site; none where several modules own it or only the whole model is that far above.
-    """
-    if len(owners) != 1:
-        return []
-    parts = name.split(".")
-    at = len(parts) - 1 - above
-    if at < 1:
-        return [(owners[0][0], Site(parts[-1], name, None))] if above == 0 else []
-    return [(model.get_submodule(".".join(parts[:at])), Site(".".join(parts[at:]), name, None))]
 
 
 class Capture:

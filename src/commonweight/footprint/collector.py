@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError, UsageError
-from commonweight.footprint.capture import CallShapes, Capture
+from commonweight.footprint.capture import Capture
 from commonweight.footprint.contribution import new_total
 from commonweight.footprint.footprint import Spread, is_under, layer_of
 from commonweight.footprint.guard import check_measurable, untouched
@@ -20,10 +20,11 @@ from commonweight.footprint.likelihood import (
     CustomLoss,
     LabelRule,
     LossFunction,
-    choose_likelihood,
 )
+from commonweight.footprint.loss_choice import choose_likelihood
 from commonweight.footprint.problem import Problem
 from commonweight.footprint.routes import Route
+from commonweight.footprint.sites import CallShapes
 from commonweight.footprint.verification import CENSUS, unverified_routes, verified_routes
 
 if TYPE_CHECKING:

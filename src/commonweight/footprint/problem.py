@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from commonweight.footprint.capture import CallShapes, Site
 from commonweight.footprint.likelihood import LabelRule, Likelihood, per_example
+from commonweight.footprint.sites import CallShapes, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

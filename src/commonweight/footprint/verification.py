@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError, UsageError
-from commonweight.footprint.capture import Capture, Site, find_sites, owners_of, replay_sites
+from commonweight.footprint.capture import Capture
 from commonweight.footprint.contribution import new_total
 from commonweight.footprint.problem import TOLERANCE, Problem
 from commonweight.footprint.routes import DORMANT, Route
 from commonweight.footprint.rules import rule_name
+from commonweight.footprint.sites import Site, find_sites, owners_of, replay_sites
 
 if TYPE_CHECKING:
     from commonweight.footprint.batch import Batch

@@ -1,0 +1,78 @@
+"""Infer the loss only where the class of the model or its labels leave no doubt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from commonweight.errors import UsageError
+from commonweight.footprint.likelihood import CustomLoss, Likelihood, LossFunction
+from commonweight.footprint.losses import LOSSES, Custom
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from commonweight.footprint.batch import Batch
+
+# Suffix of a Hugging Face class name -> loss; None: config.problem_type decides.
+_HUGGING_FACE = {
+    "ForSequenceClassification": None,
+    "ForImageClassification": None,
+    "ForAudioClassification": None,
+    "ForMultipleChoice": "classification",
+    "ForTokenClassification": "token",
+    "ForMaskedLM": "token",
+    "ForCausalLM": "causal_lm",
+    "GPT2LMHeadModel": "causal_lm",
+    "OpenAIGPTLMHeadModel": "causal_lm",
+    "ForConditionalGeneration": "seq2seq",
+    "ForSeq2SeqLM": "seq2seq",
+}
+_PROBLEM_TYPES = {
+    "single_label_classification": "classification",
+    "multi_label_classification": "multilabel",
+    "regression": "regression",
+}
+
+
+def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Module, batch: Batch) -> Likelihood:
+    """Turn the ``loss`` argument into a likelihood; infer it only where the class or the labels leave no doubt.
+
+    Args:
+        loss: A name from ``LOSSES``, a callable, a :class:`CustomLoss`, or None to infer.
+        model: The model; a Hugging Face class and its ``problem_type`` say the loss.
+        batch: The first batch; integer targets ``[batch]`` of a plain model say classification.
+
+    Returns:
+        The likelihood.
+
+    Raises:
+        UsageError: If the name is unknown or the loss cannot be inferred.
+    """
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise UsageError(f"loss must be one of {', '.join(LOSSES)}, or a callable; got {loss!r}")
+        return LOSSES[loss]
+    if isinstance(loss, CustomLoss):
+        return Custom(loss)
+    if loss is not None:
+        return Custom(CustomLoss(loss))
+    integer_classes = batch.labels is not None and batch.labels.dim() == 1 and not batch.labels.is_floating_point()
+    hugging_face = [base for base in type(model).__mro__ if base.__module__.split(".")[0] in {"transformers", "peft"}]
+    if hugging_face:
+        for suffix, name in _HUGGING_FACE.items():
+            if type(model).__name__.endswith(suffix) or any(base.__name__.endswith(suffix) for base in hugging_face):
+                config = getattr(model, "config", None)
+                problem = getattr(config, "problem_type", None)
+                if name == "seq2seq" and not getattr(config, "is_encoder_decoder", False):
+                    continue
+                name = name or _PROBLEM_TYPES.get(str(problem)) or ("classification" if integer_classes else None)
+                if name is not None:
+                    return LOSSES[name]
+    elif integer_classes and not batch.is_mapping:
+        return LOSSES["classification"]
+    if batch.is_mapping and batch.labels is None and "label" in batch.inputs:
+        raise UsageError("the batch has 'label', and Hugging Face models are called with 'labels': rename the column")
+    raise UsageError(
+        f"the loss of {type(model).__name__} cannot be inferred: pass loss= one of {', '.join(LOSSES)}, "
+        "or a callable (outputs, batch) -> [batch] giving the per-example negative log-likelihood"
+    )

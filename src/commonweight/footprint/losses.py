@@ -1,0 +1,282 @@
+"""The losses that can be named, and the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import override
+
+from commonweight.errors import MeasurementError, UsageError
+from commonweight.footprint.draws import (
+    bernoulli,
+    categorical_draw,
+    categorical_expectation,
+    check_exact,
+    invert,
+    picked,
+    uniform_like,
+    uniforms,
+)
+from commonweight.footprint.likelihood import CustomLoss, LabelRule, Likelihood
+
+if TYPE_CHECKING:
+    from commonweight.footprint.batch import Batch
+
+
+class Classification(Likelihood):
+    """One of C classes: ``-log softmax(z)_y``; logits ``[batch, C]``, labels ``[batch]``."""
+
+    name = "classification"
+
+    def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
+        return _logits(outputs, batch, self.name, 2).log_softmax(-1)
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        log_prob = self._log_prob(outputs, batch)
+        return -picked(log_prob, _class_labels(batch, log_prob.shape[-1]))
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        return categorical_expectation(self._log_prob(outputs, batch))
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
+
+
+class Multilabel(Likelihood):
+    """K independent yes/no labels: summed binary cross-entropy; logits and labels ``[batch, K]``."""
+
+    name = "multilabel"
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        logits = _logits(outputs, batch, self.name, 2)
+        labels = _same_shape(batch, logits, self.name).to(logits)
+        if not ((labels >= 0) & (labels <= 1)).all():
+            raise UsageError(
+                f"loss 'multilabel' expects labels from 0 to 1, got {float(labels.min()):g} to {float(labels.max()):g}"
+            )
+        return bernoulli(logits, labels)
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        # The labels are independent given x, so the cross terms vanish and Var(y_k) = p_k(1 - p_k) weights each logit.
+        logits = _logits(outputs, batch, self.name, 2)
+        check_exact(logits.shape[-1])
+        spread = (logits.sigmoid() * (-logits).sigmoid()).detach().sqrt()
+        for k in range(logits.shape[-1]):
+            yield spread[:, k] * logits[:, k]
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        logits = _logits(outputs, batch, self.name, 2)
+        return bernoulli(logits, (uniform_like(batch, logits, seed, draw) < logits.detach().sigmoid()).to(logits))
+
+
+class Regression(Likelihood):
+    """Gaussian with unit variance: ``½‖z − y‖²``; outputs and labels ``[batch]`` or ``[batch, K]``."""
+
+    name = "regression"
+
+    def _mean(self, outputs: Any, batch: Batch) -> Tensor:
+        return _logits(outputs, batch, self.name, None).reshape(batch.size, -1)
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        mean = self._mean(outputs, batch)
+        if batch.labels is None:
+            raise _no_labels(self.name)
+        labels = batch.labels.to(mean)
+        if labels.numel() != mean.numel():
+            raise UsageError(f"regression: outputs have shape {list(mean.shape)}, labels {list(labels.shape)}")
+        return 0.5 * (mean - labels.reshape(mean.shape)).square().sum(-1)
+
+    @override
+    def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
+        if rule == "data":
+            return self.nll(outputs, batch)
+        # The value of a drawn loss is the noise alone, whatever the mean.
+        mean = self._mean(outputs, batch)
+        return 0.5 * (mean - uniform_like(batch, mean, seed, 0).to(mean)).square().sum(-1)
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        mean = self._mean(outputs, batch)
+        check_exact(mean.shape[-1])
+        for k in range(mean.shape[-1]):
+            yield mean[:, k]
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        mean = self._mean(outputs, batch)
+        noise: Tensor = torch.special.ndtri(uniform_like(batch, mean, seed, draw).double()).to(mean)
+        return 0.5 * (mean - (mean.detach() + noise)).square().sum(-1)
+
+
+class Tokens(Likelihood):
+    """One class per token, summed over the tokens of the example whose label is not -100.
+
+    Logits ``[batch, T, C]``, labels ``[batch, T]``; with ``shift`` the logits at position t predict the label at t + 1.
+    """
+
+    def __init__(self, name: str, *, shift: bool, passes_labels: bool) -> None:
+        self.name = name
+        self.shift = shift
+        self.passes_labels = passes_labels
+
+    def _aligned(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = _logits(outputs, batch, self.name, 3)
+        if batch.labels is None:
+            raise UsageError(
+                f"loss {self.name!r} needs labels [batch, tokens] in the batch (they also say which tokens count: "
+                "-100 is ignored); for a language model pass labels=input_ids with -100 at the padding"
+            )
+        labels = batch.labels
+        if self.shift:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        if labels.shape != logits.shape[:2]:
+            raise UsageError(
+                f"loss {self.name!r}: logits have shape {list(logits.shape)}, labels {list(labels.shape)}: "
+                "expected one label per token"
+            )
+        return logits, labels
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        logits, labels = self._aligned(outputs, batch)
+        if labels.is_floating_point():
+            raise UsageError(f"loss {self.name!r} expects integer labels, got {labels.dtype}")
+        labels, classes = labels.long(), logits.shape[-1]
+        bad = ((labels < 0) | (labels >= classes)) & (labels != -100)
+        if bad.any():
+            raise UsageError(
+                f"labels run from {int(labels[bad].min())} to {int(labels[bad].max())}, and the model has {classes} "
+                f"classes: expected 0 to {classes - 1}, or -100 for tokens that do not count"
+            )
+        loss = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        return loss.sum(-1)
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        raise UsageError(
+            f"label_rule='model' needs one backward pass per token and class with loss {self.name!r}: "
+            "use label_rule='sampled'"
+        )
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        logits, labels = self._aligned(outputs, batch)
+        drawn = torch.full_like(labels, -100, dtype=torch.long)
+        for i, row in enumerate(batch.source_rows):
+            counted = (labels[i] != -100).nonzero().squeeze(-1)
+            uniform = uniforms(len(counted), seed, row, draw).to(logits.device)
+            cumulative = logits[i, counted].detach().double().softmax(-1).cumsum(-1)
+            drawn[i, counted] = invert(cumulative, uniform)
+        loss = F.cross_entropy(logits.transpose(1, 2), drawn, ignore_index=-100, reduction="none")
+        return loss.sum(-1)
+
+
+class Custom(Likelihood):
+    """A loss of the user's own."""
+
+    name = "custom"
+    passes_labels = True
+
+    def __init__(self, loss: CustomLoss) -> None:
+        self.loss = loss
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        vector: Tensor = self.loss.nll(outputs, batch.original())
+        return vector
+
+    def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
+        if self.loss.log_prob is None:
+            raise UsageError(
+                "a loss of your own gives no label distribution for label_rule='model' or 'sampled': "
+                "pass loss=CustomLoss(nll, log_prob) with log_prob(outputs, batch) -> [batch, classes], "
+                "or use label_rule='data'"
+            )
+        log_prob = self.loss.log_prob(outputs, batch.original())
+        if log_prob.dim() != 2 or log_prob.shape[0] != batch.size:
+            raise UsageError(
+                f"log_prob must return [batch, classes] = [{batch.size}, classes], got {list(log_prob.shape)}"
+            )
+        if not torch.allclose(log_prob.detach().double().logsumexp(-1), log_prob.new_zeros(()).double(), atol=1e-3):
+            raise UsageError("log_prob must return normalised log-probabilities: use log_softmax")
+        return log_prob
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        return categorical_expectation(self._log_prob(outputs, batch))
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
+
+
+LOSSES: Mapping[str, Likelihood] = {
+    "classification": Classification(),
+    "multilabel": Multilabel(),
+    "regression": Regression(),
+    "causal_lm": Tokens("causal_lm", shift=True, passes_labels=False),
+    "token": Tokens("token", shift=False, passes_labels=False),
+    "seq2seq": Tokens("seq2seq", shift=False, passes_labels=True),
+}
+"""Every loss that can be named."""
+
+
+def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Tensor:
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
+    if not isinstance(logits, Tensor):
+        raise UsageError(
+            f"loss {loss!r} needs a tensor or an output with 'logits', and the model returned "
+            f"{type(outputs).__name__}: pass loss= a callable (outputs, batch) -> [batch]"
+        )
+    if dimensions is not None and logits.dim() != dimensions:
+        layout = "[batch, classes]" if dimensions == 2 else "[batch, tokens, classes]"
+        raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}")
+    if not logits.dim() or logits.shape[0] != batch.size:
+        raise MeasurementError(
+            f"the model returned outputs of shape {list(logits.shape)} for {batch.size} examples: "
+            "the outputs do not match the batch"
+        )
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _no_labels(loss: str) -> UsageError:
+    return UsageError(
+        f"loss {loss!r} with label_rule='data' needs labels: give the batch 'labels' or targets, "
+        "or use label_rule='model' or 'sampled'"
+    )
+
+
+def _class_labels(batch: Batch, classes: int) -> Tensor:
+    if batch.labels is None:
+        raise _no_labels("classification")
+    labels = batch.labels
+    if labels.is_floating_point() or labels.shape != (batch.size,):
+        raise UsageError(
+            f"loss 'classification' expects integer labels of shape [{batch.size}], got {labels.dtype} "
+            f"{list(labels.shape)}"
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise UsageError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, and the model has {classes} classes: "
+            f"expected 0 to {classes - 1}"
+        )
+    return labels.long()
+
+
+def _same_shape(batch: Batch, logits: Tensor, loss: str) -> Tensor:
+    if batch.labels is None:
+        raise _no_labels(loss)
+    if batch.labels.shape != logits.shape:
+        raise UsageError(f"loss {loss!r}: logits have shape {list(logits.shape)}, labels {list(batch.labels.shape)}")
+    return batch.labels
