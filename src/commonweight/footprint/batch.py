@@ -47,6 +47,19 @@ class Batch:
         return tuple(t.shape[1:] for t in leaves) + (() if self.labels is None else (self.labels.shape[1:],))
 
     @property
+    def uneven(self) -> frozenset[str]:
+        """Integer tensors (masks, labels) of which examples have different numbers of entries that count."""
+        found = set()
+        for path, tensor in [*leaves_of(self.inputs), (LABELS, self.labels)]:
+            if not isinstance(tensor, Tensor) or tensor.dim() != 2 or tensor.is_floating_point():
+                continue
+            if path == LABELS or self.is_rowwise(path, tensor):
+                counts = (tensor >= 0 if path == LABELS else tensor != 0).sum(1)
+                if bool((counts != counts[0]).any()):
+                    found.add(path)
+        return frozenset(found)
+
+    @property
     def size(self) -> int:
         """Number of examples."""
         return len(self.source_rows)

@@ -232,12 +232,17 @@ class Capture:
                 self.refused[site.name] = "the model differentiates inside its own forward pass"
             return
         x = call.x
+        if x is not None and x.dim() and not x.shape[0]:
+            return  # an expert that got no token adds nothing
         if x is None:
             raise RuntimeError(f"{type(module).__name__} got a second gradient in the last pass")
         self._muted = True
         try:
             for site in sites:
                 if site.name in self.refused or site.rule is None:
+                    continue
+                if not x.shape[0]:
+                    self._note(site.name, self._totals[site.name].new_zeros(self._size))
                     continue
                 with _Refusals(self, site.name):
                     self._check_call(module, x, call)
@@ -266,9 +271,14 @@ class Capture:
             with _Refusals(self, *here.values()):
                 leaves = {attribute: call.module.get_parameter(attribute) for attribute in here}
                 traces = {name: self._totals[name].new_zeros(self._size) for name in here.values()}
+                # One batch cannot tell a length from a size; two of them can.
+                shared = self._shapes.replay_shared.get(call.module, frozenset())
+                if self._size > 1:
+                    shared |= call.shared(self._size)
+                    self._shapes.replay_shared[call.module] = shared
                 for example in range(self._size):
                     try:
-                        found = call.gradients(example, self._size, leaves, gradients)
+                        found = call.gradients(example, self._size, shared, leaves, gradients)
                     except RefusedError as error:
                         if example == 0:
                             raise

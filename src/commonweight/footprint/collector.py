@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -68,6 +69,7 @@ class FisherCollector:
             raise UsageError(f"samples must be at least 1, got {samples}")
         self.model = check_measurable(model)
         self.parameters = choose_parameters(self.model, include, exclude)
+        self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.routes: dict[str, Route] = {}
         self.used: set[str] = set()
         self.problem: Problem | None = None
@@ -86,11 +88,15 @@ class FisherCollector:
 
     def __enter__(self) -> Self:
         self._guard = untouched(self.model)
+        self._modes = ExitStack()
+        self._modes.enter_context(torch.inference_mode(False))
+        self._modes.enter_context(torch.enable_grad())
         self._guard.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._guard.__exit__(kind, error, tb)
+        self._modes.close()
 
     def choose_routes(self, batches: Sequence[Batch]) -> dict[str, Route]:
         """Decide, on real rows, which route covers which parameter.
@@ -104,23 +110,25 @@ class FisherCollector:
         batches = [batch.to(self._device) for batch in batches]
         self._largest = max(batch.size for batch in batches)
         previous = self.problem
-        with torch.inference_mode(False), torch.enable_grad():
-            problem = Problem(
-                self.model,
-                self.parameters,
-                choose_likelihood(self._loss, self.model, batches[0]),
-                self._label_rule,
-                self._seed,
-                self._samples,
-                alone=self.verify,
-                shapes=CallShapes() if previous is None else previous.shapes,
-            )
-            if self.verify:
-                routes, self.problem = verified_routes(problem, batches)
-                kept = {name: route for name, route in self.routes.items() if route.route == "generic"}
-                self.routes = routes | kept
-            else:
-                self.routes, self.problem = unverified_routes(problem)
+        problem = Problem(
+            self.model,
+            self.parameters,
+            self._trainable,
+            choose_likelihood(self._loss, self.model, batches[0]),
+            self._label_rule,
+            self._seed,
+            self._samples,
+            alone=self.verify and (previous is None or previous.alone),
+            verified=self.verify,
+            shapes=CallShapes() if previous is None else previous.shapes,
+        )
+        if self.verify:
+            routes, self.problem = verified_routes(problem, batches)
+            self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}
+        else:
+            self.routes, self.problem = unverified_routes(problem)
+        for batch in batches:
+            self.problem.shapes.uneven.update(batch.uneven)
         self._capture = None
         return self.routes
 
@@ -158,8 +166,9 @@ class FisherCollector:
     def _must_look_again(self, batch: Batch) -> bool:
         """Whether rules were compared on less than this batch can show.
 
-        One example per batch cannot show a rule that mixes examples; and where rows of several examples were folded
-        into one dimension, examples of other shapes may be folded in another way.
+        One example per batch cannot show a rule that mixes examples; rows picked by a mask may have looked regular
+        while all examples were of one length; and where rows of several examples were folded into one dimension, examples of
+        other shapes may be folded in another way.
 
         Returns:
             Whether routes are to be chosen again.
@@ -167,9 +176,12 @@ class FisherCollector:
         if not self.verify or self.problem is None or batch.size == 1:
             return False
         shapes = self.problem.shapes
-        return self._largest == 1 or (bool(shapes.folded) and batch.signature not in shapes.signatures)
+        other_shapes = bool(shapes.folded) and batch.signature not in shapes.signatures
+        return self._largest == 1 or other_shapes or not batch.uneven <= shapes.uneven
 
     def _start(self) -> None:
+        shared = frozenset().union(*(batch.shared for batch in self._waiting))
+        self._waiting = [replace(batch, shared=shared) for batch in self._waiting]
         self.choose_routes(self._waiting)
         waiting, self._waiting = self._waiting, []
         for batch in waiting:
@@ -181,26 +193,26 @@ class FisherCollector:
             self._totals = {name: new_total(parameter) for name, parameter in self.parameters.items()}
         traces: dict[str, Tensor] = {}
         generic, ruled, dormant = (self._names(route) for route in ("generic", "rule", "dormant"))
-        with torch.inference_mode(False), torch.enable_grad():
-            if ruled:
-                traces, moved = self._measure_by_rule(problem, batch, ruled, dormant)
-                for name, reason in moved.items():
-                    self.routes[name] = Route("generic", self.routes[name].rule, reason=reason)
-                if moved:
-                    # Nobody has seen whether these have the same gradients when all others are frozen.
-                    problem = self.problem = replace(problem, alone=False)
-                generic += moved
-            else:
-                generic += dormant
-            if generic:
-                traces |= self._measure_one_by_one(problem, batch, generic)
+        losses: list[list[float]] | None = None
+        if ruled:
+            traces, moved, losses = self._measure_by_rule(problem, batch, ruled, dormant)
+            for name, reason in moved.items():
+                self.routes[name] = Route("generic", self.routes[name].rule, reason=reason)
+            if moved:
+                # Nobody has seen whether these have the same gradients when all others are frozen.
+                problem = self.problem = replace(problem, alone=False)
+            generic += moved
+        else:
+            generic += dormant
+        if generic:
+            traces |= self._measure_one_by_one(problem, batch, generic, losses)
         self._count += batch.size
         self._add_traces(traces, batch)
 
     def _measure_by_rule(
         self, problem: Problem, batch: Batch, ruled: list[str], dormant: list[str]
-    ) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Measure by hooks; name the parameters that woke up or were refused, none of which was added."""
+    ) -> tuple[dict[str, Tensor], dict[str, str], list[list[float]]]:
+        """Measure by hooks; give traces, parameters that woke up or were refused (none was added), and losses."""
         if self._capture is None:
             sites = {name: problem.sites[name] for name in ruled if name in problem.sites}
             self._capture = Capture(sites, self._totals, problem.shapes, learning=False)
@@ -210,7 +222,9 @@ class FisherCollector:
                 for parameter in watched.values():
                     parameter.requires_grad_(True)
                 capture.begin(batch.size, batch.signature)
+                losses = []
                 for vector, last in problem.passes(batch):
+                    losses.append(vector.detach().tolist())
                     capture.backward(vector, last=last)
                 woke = [name for name, parameter in watched.items() if parameter.grad is not None]
             finally:
@@ -221,18 +235,29 @@ class FisherCollector:
         moved = dict.fromkeys(woke, "first used by a later batch than the rows looked at") | capture.refused
         if capture.refused:
             self._capture = None
-        return dict(capture.traces), moved
+        return dict(capture.traces), moved, losses
 
-    def _measure_one_by_one(self, problem: Problem, batch: Batch, names: list[str]) -> dict[str, Tensor]:
+    def _measure_one_by_one(
+        self, problem: Problem, batch: Batch, names: list[str], losses: list[list[float]] | None
+    ) -> dict[str, Tensor]:
         traces = {name: torch.zeros(batch.size, dtype=torch.float64, device=self._device) for name in names}
         for i in range(batch.size):
-            for gradients in problem.single_gradients(batch.select([i]), names):
-                for name, gradient in gradients.items():
-                    total = self._totals[name]
-                    gradient = gradient.to(total.dtype)
-                    total.addcmul_(gradient, gradient)
-                    traces[name][i] += gradient.square().sum(dtype=torch.float64)
-                    self.used.add(name)
+            expected = None if losses is None else [of_pass[i] for of_pass in losses]
+            try:
+                for gradients in problem.single_gradients(batch.select([i]), names, expected=expected):
+                    for name, gradient in gradients.items():
+                        total = self._totals[name]
+                        own = gradient.to(total.dtype)
+                        total.addcmul_(own, own)
+                        traces[name][i] += own.square().sum(dtype=torch.float64)
+                        self.used.add(name)
+            except RuntimeError as error:
+                if losses is None or isinstance(error, MeasurementError):
+                    raise
+                raise MeasurementError(
+                    f"the model ran on a batch and not on example {batch.source_rows[i]} alone (a tensor shared by the "
+                    f"batch that is as long as the batch?): {error}"
+                ) from error
         return traces
 
     def _add_traces(self, traces: dict[str, Tensor], batch: Batch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,16 +39,19 @@ def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
             raise UsageError(f"the batches are FoldSorted for {handed.folds} folds, and folds={folds} was asked for")
         yield from _promised(read, folds)
         return
-    dealt: list[list[Batch]] = [[] for _ in range(folds)]
+    dealt: list[list[tuple[Batch, list[int]]]] = [[] for _ in range(folds)]
     largest = 1
+    shared: frozenset[str] = frozenset()
     for batch in read:
         largest = max(largest, batch.size)
+        shared |= batch.shared
         for fold in range(folds):
             rows = [i for i, row in enumerate(batch.source_rows) if fold_of(row, folds) == fold]
             if rows:
-                dealt[fold].append(batch.select(rows))
+                dealt[fold].append((batch, rows))
     for held in dealt:
-        yield _joined(held, largest)
+        # Only all batches together tell what belongs to a batch as a whole.
+        yield _joined((replace(batch, shared=shared).select(rows) for batch, rows in held), largest)
         held.clear()
 
 
@@ -77,7 +81,7 @@ def _promised(batches: Iterator[Batch], folds: int) -> Iterator[Iterator[Batch]]
         yield stream(fold)
 
 
-def _joined(batches: list[Batch], size: int) -> Iterator[Batch]:
+def _joined(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
     """Join small batches of equal shapes up to a batch size, so that folds cost no speed.
 
     Yields:
@@ -110,7 +114,7 @@ def _joinable(a: Batch, b: Batch) -> bool:
             rowwise = a.is_rowwise(path, x) and b.is_rowwise(path, y)
             if not rowwise or (x.shape[1:], x.dtype) != (y.shape[1:], y.dtype):
                 return False
-        elif type(x) is not type(y) or x != y:
+        elif not _same(x, y):
             return False
     return True
 
@@ -128,3 +132,10 @@ def _join(batches: list[Batch]) -> Batch:
         first.is_mapping,
         first.shared,
     )
+
+
+def _same(x: Any, y: Any) -> bool:
+    try:
+        return type(x) is type(y) and bool(x == y)
+    except (ValueError, RuntimeError):  # an array
+        return False

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from commonweight.errors import MeasurementError
 from commonweight.footprint.likelihood import LabelRule, Likelihood, per_example
 from commonweight.footprint.sites import CallShapes, Site
 
@@ -27,12 +30,18 @@ class Problem:
 
     model: nn.Module
     parameters: Mapping[str, nn.Parameter]
+    trainable: Sequence[nn.Parameter]
+    """All parameters that require a gradient, measured or not: with them free, autograd is as it was for the user."""
+
     likelihood: Likelihood
     label_rule: LabelRule
     seed: int
     samples: int
     alone: bool
     """Whether the generic route may freeze the parameters it does not differentiate by (cheaper; checked first)."""
+
+    verified: bool = True
+    """Whether rules are compared with single-example passes."""
 
     sites: Mapping[str, Sequence[tuple[nn.Module, Site]]] = field(default_factory=dict)
     """What covers each parameter that takes a rule."""
@@ -44,6 +53,11 @@ class Problem:
     def dtype(self) -> torch.dtype:
         """The least accurate floating type among the parameters."""
         return least_accurate(self.parameters.values())
+
+    @property
+    def slack(self) -> float:
+        """How far the loss of an example alone may be from its loss in a batch, relative to 1 + the loss."""
+        return {torch.float64: 1e-8, torch.float32: 1e-3}.get(self.dtype, 0.1)
 
     def probe(self) -> Problem:
         """Reduce the label rule to a single pass, which exercises every layer as well as all passes do.
@@ -62,7 +76,7 @@ class Problem:
         Yields:
             A vector ``[batch]``, and whether it is the last.
         """
-        outputs = batch.call(self.model, with_labels=self.likelihood.passes_labels)
+        outputs = self._call(batch)
         vectors = self.likelihood.passes(outputs, batch, self.label_rule, self.seed, self.samples)
         del outputs
         current = next(vectors)
@@ -70,6 +84,22 @@ class Problem:
             yield per_example(current, batch), False
             current = following
         yield per_example(current, batch), True
+
+    def _call(self, batch: Batch) -> Any:
+        message = "None of the inputs have requires_grad=True"
+        with warnings.catch_warnings():
+            # Reentrant checkpointing says so when it is about to lose a gradient. Verification sees what is lost, and
+            # measures it in another way.
+            warnings.filterwarnings("ignore" if self.verified else "error", message)
+            try:
+                return batch.call(self.model, with_labels=self.likelihood.passes_labels)
+            except UserWarning as warning:
+                if message not in str(warning):
+                    raise
+                raise MeasurementError(
+                    "reentrant activation checkpointing loses gradients where nothing before it is differentiated: "
+                    "use verify=True, or checkpoint(..., use_reentrant=False)"
+                ) from warning
 
     def fingerprint(self, batch: Batch) -> Tensor:
         """Run the model and give one number per example that changes whenever its outputs do.
@@ -80,22 +110,42 @@ class Problem:
         Returns:
             A vector ``[batch]``.
         """
-        outputs = batch.call(self.model, with_labels=self.likelihood.passes_labels)
+        outputs = self._call(batch)
         return per_example(self.likelihood.fingerprint(outputs, batch, self.label_rule, self.seed), batch)
 
-    def single_gradients(self, example: Batch, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    def single_gradients(
+        self,
+        example: Batch,
+        names: Sequence[str],
+        *,
+        alone: bool | None = None,
+        expected: Sequence[float] | None = None,
+    ) -> Iterator[dict[str, Tensor]]:
         """Differentiate one example in the ordinary way: the definition that everything is compared with.
 
         Args:
             example: A batch of one example.
             names: Parameters to differentiate by.
+            alone: Whether the other parameters stay frozen; None for what was found to be right.
+            expected: The losses of this example in its batch, one per pass.
 
         Yields:
             For every pass, the gradients of the parameters that were used.
+
+        Raises:
+            MeasurementError: If the example's loss alone is not its loss in the batch.
         """
         chosen = {name: self.parameters[name] for name in names}
-        with self.differentiating(names) as free:
-            for vector, last in self.passes(example):
+        with self.differentiating(names, alone=alone) as free:
+            for k, (vector, last) in enumerate(self.passes(example)):
+                if expected is not None and not math.isclose(
+                    float(vector.detach()), expected[k], rel_tol=self.slack, abs_tol=self.slack
+                ):
+                    raise MeasurementError(
+                        f"example {example.source_rows[0]} has loss {float(vector.detach()):.6g} alone and "
+                        f"{expected[k]:.6g} in its batch: a module mixes examples, or a tensor shared by the batch "
+                        "is as long as the batch and was taken apart"
+                    )
                 if vector.requires_grad:
                     vector.sum().backward(retain_graph=not last)
                 gradients = {name: p.grad for name, p in chosen.items() if p.grad is not None}
@@ -104,16 +154,18 @@ class Problem:
                 yield {name: gradient.to_dense() for name, gradient in gradients.items()}
 
     @contextmanager
-    def differentiating(self, names: Sequence[str]) -> Iterator[list[nn.Parameter]]:
+    def differentiating(self, names: Sequence[str], *, alone: bool | None = None) -> Iterator[list[nn.Parameter]]:
         """Let autograd differentiate by parameters.
 
         Args:
             names: The parameters that are wanted.
+            alone: Whether the other parameters stay frozen; None for what was found to be right.
 
         Yields:
             Those that get a gradient inside: the wanted ones, or all where others cannot stay frozen.
         """
-        free = [self.parameters[name] for name in (names if self.alone else self.parameters)]
+        alone = self.alone if alone is None else alone
+        free = [self.parameters[name] for name in names] if alone else list(self.trainable)
         try:
             for parameter in free:
                 parameter.requires_grad_(True)

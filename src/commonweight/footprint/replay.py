@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
 
-from commonweight.footprint.batch import map_tensors
+from commonweight.footprint.batch import leaves_of, map_leaves, map_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,8 +48,21 @@ class ModuleCall:
         args, kwargs = map_tensors((args, dict(kwargs)), Tensor.detach)
         return cls(module, args, kwargs, [tensor._version for tensor in tensors_in((args, kwargs))])
 
+    def shared(self, size: int) -> frozenset[str]:
+        """Name the arguments that cannot have one row per example, by their paths."""
+        return frozenset(
+            path
+            for path, leaf in leaves_of((self.args, self.kwargs))
+            if isinstance(leaf, Tensor) and (not leaf.dim() or leaf.shape[0] != size)
+        )
+
     def gradients(
-        self, example: int, size: int, parameters: Mapping[str, Tensor], output_gradients: Sequence[Tensor | None]
+        self,
+        example: int,
+        size: int,
+        shared: frozenset[str],
+        parameters: Mapping[str, Tensor],
+        output_gradients: Sequence[Tensor | None],
     ) -> dict[str, Tensor]:
         """Differentiate the module on one example.
 
@@ -68,12 +81,12 @@ class ModuleCall:
         if self.versions != [tensor._version for tensor in tensors_in((self.args, self.kwargs))]:
             raise RefusedError("its input was changed in place after the call")
 
-        def pick(tensor: Tensor) -> Tensor:
-            rowwise = tensor.dim() > 0 and tensor.shape[0] == size
+        def pick(tensor: Tensor, path: str) -> Tensor:
+            rowwise = tensor.dim() > 0 and tensor.shape[0] == size and path not in shared
             return tensor[example : example + 1] if rowwise else tensor
 
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        args, kwargs = map_tensors((self.args, self.kwargs), pick)
+        args, kwargs = map_leaves((self.args, self.kwargs), pick)
         # The module's own computation, without the hooks of its users: gradients are those before them.
         with torch.enable_grad(), _reparametrize_module(self.module, leaves):
             outputs = floating(self.module.forward(*args, **kwargs))

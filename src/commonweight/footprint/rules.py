@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils.stateless import _reparametrize_module
 
 from commonweight.footprint.contribution import Contribution, Dense, Kernel, Product, Sparse, accurate
@@ -199,14 +200,16 @@ def rules_for(module: nn.Module) -> Mapping[str, Rule]:
     Returns:
         Attribute name -> rule; empty where none applies.
     """
-    if "forward" in module.__dict__:
-        return {}
+    if "forward" in module.__dict__ or type(module) is NonDynamicallyQuantizableLinear:
+        return {}  # patched; or the projection that attention keeps and never calls
     for base in type(module).__mro__:
         if base in RULES and type(module).forward is base.forward:  # type: ignore[attr-defined]
             return RULES[base]
     pytorch_utils = sys.modules.get("transformers.pytorch_utils")
     if pytorch_utils is not None and type(module) is pytorch_utils.Conv1D:
         return _HUGGING_FACE_CONV1D
+    if isinstance(module, nn.Embedding) and "weight" in module._parameters:
+        return {"weight": _scaled_embedding}
     if not list(module.children()) and type(module).__module__.split(".")[0] != "torch":
         return {name: _elementwise for name, weight in module._parameters.items() if weight is not None}
     return {}
@@ -249,3 +252,27 @@ def _elementwise(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: 
     except (RuntimeError, TypeError, ValueError) as error:
         raise RefusedError(f"a {type(module).__name__} cannot run with {attribute} repeated: {error}") from None
     return Dense(gradients.reshape(size, -1, *weight.shape).sum(1))
+
+
+def _scaled_embedding(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
+    """Subclasses of embeddings that change what they look up: run on a table with one row for every use."""
+    assert isinstance(module, nn.Embedding)  # noqa: S101 - the table says so
+    if x.is_floating_point() or x.shape[0] != size or len(module._parameters) != 1:
+        raise RefusedError(f"no rule for a {type(module).__name__} with this parameter and input")
+    skip = module.padding_idx
+    spare = 0 if skip is None else skip + 1
+    dtype = accurate(module.weight.dtype)
+    rows = module.weight.detach()[x.reshape(-1)].to(dtype)
+    table = torch.cat([rows.new_zeros(spare, rows.shape[1]), rows]).requires_grad_()
+    uses = torch.arange(spare, spare + x.numel(), device=x.device).view(x.shape)
+    with torch.enable_grad(), _reparametrize_module(module, {"weight": table}):
+        output = module.forward(uses)
+    if output.shape != g.shape:
+        raise RefusedError(f"a {type(module).__name__} does not look its rows up one by one")
+    (gradients,) = torch.autograd.grad(output, table, g.to(output.dtype))
+    values, examples = gradients[spare:], torch.arange(size, device=g.device).repeat_interleave(x.numel() // size)
+    rows = x.reshape(-1)
+    if skip is not None:
+        kept = rows != skip
+        examples, rows, values = examples[kept], rows[kept], values[kept]
+    return Sparse.from_uses(size, examples, rows, values, module.num_embeddings)

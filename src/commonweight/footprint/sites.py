@@ -36,6 +36,12 @@ class CallShapes:
     folded: dict[tuple[nn.Module, Signature], torch.Size] = field(default_factory=dict)
     """Layers whose rows are a multiple of the batch: shape of one example's rows, for examples of a signature."""
 
+    uneven: set[str] = field(default_factory=set)
+    """Integer inputs (masks, labels) of which examples were seen to have different numbers of entries that count."""
+
+    replay_shared: dict[nn.Module, frozenset[str]] = field(default_factory=dict)
+    """Arguments of a replayed module that belong to the batch as a whole."""
+
     signatures: set[Signature] = field(default_factory=set)
     """Signatures of the batches looked at."""
 
@@ -54,6 +60,8 @@ def owners_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[nn
     name_of = {id(parameter): name for name, parameter in model.named_parameters() if name in wanted}
     owners: dict[str, list[tuple[nn.Module, str]]] = {name: [] for name in name_of.values()}
     for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
         for attribute, parameter in module._parameters.items():
             if id(parameter) in name_of:
                 owners[name_of[id(parameter)]].append((module, attribute))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from commonweight.errors import MeasurementError, UsageError
+from commonweight.errors import CommonweightError, MeasurementError
 from commonweight.footprint.capture import Capture
 from commonweight.footprint.contribution import new_total
 from commonweight.footprint.problem import TOLERANCE, Problem
@@ -51,9 +51,14 @@ def unverified_routes(problem: Problem) -> tuple[dict[str, Route], Problem]:
     Returns:
         Parameter name -> route; and the problem with its sites.
     """
-    sites = find_sites(problem.model, problem.parameters, hopeful=False)
+    covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
+    sites = find_sites(problem.model, covered, hopeful=False)
     routes = {
-        name: Route("rule", _rule(sites[name])) if sites[name] else Route("generic", reason=_no_rule(problem, name))
+        name: Route("rule", "empty", 0.0)
+        if name not in sites
+        else Route("rule", _rule(sites[name]))
+        if sites[name]
+        else Route("generic", reason=_no_rule(problem, name))
         for name in problem.parameters
     }
     return routes, replace(problem, sites=sites)
@@ -107,12 +112,12 @@ def verified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[st
                     routes[name] = route
                 if route.route == "rule":
                     chosen[name] = uses[name]
-    (last,) = probe.single_gradients(rows.select([rows.size - 1]), list(problem.parameters))
+    (last,) = probe.single_gradients(rows.select([rows.size - 1]), list(problem.parameters), alone=False)
     for name in covered:
         if name not in routes:
             routes[name] = Route("generic", reason=_no_rule(problem, name)) if name in last else DORMANT
     ordered = {name: routes[name] for name in problem.parameters}
-    return ordered, replace(problem, sites=chosen, alone=_same_alone(probe, rows, ordered, last))
+    return ordered, replace(problem, sites=chosen, alone=problem.alone and _same_alone(probe, rows, ordered, last))
 
 
 def _may_try_again(route: Route) -> bool:
@@ -132,10 +137,12 @@ def _compare(probe: Problem, rows: Batch, sites: Mapping[str, Uses]) -> dict[str
     capture, totals = _run_rules(probe, rows, sites)
     peak = {name: math.sqrt(max(float(total.max()), 0.0)) for name, total in totals.items()}
     seen: set[str] = set()
+    moved: Counter[str] = Counter()
     last: dict[str, Tensor] = {}
     for i in range(rows.size):
-        (last,) = probe.single_gradients(rows.select([i]), list(probe.parameters))
+        (last,) = probe.single_gradients(rows.select([i]), list(probe.parameters), alone=False)
         seen |= last.keys()
+        moved.update(name for name in totals if name in last and bool(last[name].any()))
         if i < rows.size - 1:
             for name in last.keys() & totals.keys():
                 gradient = last[name].to(totals[name].dtype)
@@ -150,13 +157,13 @@ def _compare(probe: Problem, rows: Batch, sites: Mapping[str, Uses]) -> dict[str
         scale = max(peak[name], float(last[name].abs().max()) if name in last else 0.0)
         rule = _rule(sites[name])
         error = gap / scale if scale > 0 else 0.0
-        if name in capture.refused:
-            routes[name] = Route("generic", rule, reason=capture.refused[name])
-        elif name not in seen and name not in capture.fired:
+        if name not in seen and name not in capture.fired:
             routes[name] = DORMANT
+        elif name in capture.refused:
+            routes[name] = Route("generic", rule, reason=capture.refused[name])
         elif name not in capture.fired:
             routes[name] = Route("generic", rule, reason="used outside the call of its own layer")
-        elif scale == 0:
+        elif scale == 0 or moved[name] < min(2, rows.size):
             routes[name] = Route("generic", rule, reason=ZERO)
         elif error <= tolerance:
             routes[name] = Route("rule", rule, error)
@@ -165,7 +172,7 @@ def _compare(probe: Problem, rows: Batch, sites: Mapping[str, Uses]) -> dict[str
             doubtful[name] = gap
     if doubtful and rows.size > 1:
         # Two ordinary gradients of one example, alone and inside its batch, differ by rounding: that much is allowed.
-        noise = _rounding(probe, rows, {name: last[name] for name in doubtful if name in last})
+        noise = _rounding(probe, rows, list(doubtful))
         for name, gap in doubtful.items():
             if name in noise and gap <= NOISE * noise[name]:
                 share = gap / max(peak.values())
@@ -173,13 +180,21 @@ def _compare(probe: Problem, rows: Batch, sites: Mapping[str, Uses]) -> dict[str
     return routes
 
 
-def _rounding(probe: Problem, rows: Batch, alone: Mapping[str, Tensor]) -> dict[str, float]:
-    parameters = {name: probe.parameters[name] for name in alone}
-    with probe.differentiating(list(alone)):
-        ((vector, _),) = probe.passes(rows)
-        vector[-1].backward()
-        together = {name: p.grad.to_dense() for name, p in parameters.items() if p.grad is not None}
-    return {name: float((together[name] - alone[name]).abs().max()) for name in together}
+def _rounding(probe: Problem, rows: Batch, names: Sequence[str]) -> dict[str, float]:
+    noise = dict.fromkeys(names, 0.0)
+    parameters = {name: probe.parameters[name] for name in names}
+    for i in range(rows.size):
+        (alone,) = probe.single_gradients(rows.select([i]), names, alone=False)
+        with probe.differentiating(names, alone=False):
+            ((vector, _),) = probe.passes(rows)
+            if not vector.requires_grad:
+                return {}
+            vector[i].backward()
+            for name in names:
+                gradient = parameters[name].grad
+                if gradient is not None and name in alone:
+                    noise[name] = max(noise[name], float((gradient.to_dense() - alone[name]).abs().max()))
+    return noise
 
 
 def _same_alone(probe: Problem, rows: Batch, routes: Mapping[str, Route], expected: Mapping[str, Tensor]) -> bool:
@@ -191,10 +206,11 @@ def _same_alone(probe: Problem, rows: Batch, routes: Mapping[str, Route], expect
         Whether they do.
     """
     names = [name for name, route in routes.items() if route.route == "generic"]
-    (alone,) = probe.single_gradients(rows.select([rows.size - 1]), names) if names else ({},)
+    (alone,) = probe.single_gradients(rows.select([rows.size - 1]), names, alone=True) if names else ({},)
     return all(
-        (name in alone) == (name in expected)
-        and (name not in alone or bool((alone[name] - expected[name]).abs().max() <= 1e-2 * expected[name].abs().max()))
+        name in alone
+        and name in expected
+        and bool((alone[name] - expected[name]).abs().max() <= 1e-2 * expected[name].abs().max())
         for name in names
     )
 
@@ -208,27 +224,17 @@ def _check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
 
     Raises:
         MeasurementError: If either does not hold.
-        ValueError: If the user's labels are wrong.
     """
-    slack = {torch.float64: 1e-8, torch.float32: 1e-3}.get(problem.dtype, 0.1)
+    slack = problem.slack
     modules = list(problem.model.modules())
     rows = batch.select(_spread(batch.size, CENSUS))
     shapes: list[dict[nn.Module, list[torch.Size]]] = []
     alone = []
-    with _without_gradients():
-        first, second = problem.fingerprint(rows), problem.fingerprint(rows)
-        for i in range(rows.size):
-            with _input_shapes(modules) as seen:
-                try:
-                    alone.append(problem.fingerprint(rows.select([i])))
-                except ValueError as error:
-                    if isinstance(error, UsageError):
-                        raise
-                    raise MeasurementError(
-                        "the model runs on a batch and not on one example (batch norm without running statistics?): "
-                        f"{error}"
-                    ) from error
-            shapes.append(seen)
+    first, second = problem.fingerprint(rows).detach(), problem.fingerprint(rows).detach()
+    for i in range(rows.size):
+        with _input_shapes(modules) as seen:
+            alone.append(_alone(problem, rows.select([i])))
+        shapes.append(seen)
     for other, what in (
         (
             second,
@@ -252,12 +258,16 @@ def _check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
     return {module for module in modules if any(seen.get(module) != shapes[0].get(module) for seen in shapes)}
 
 
-@contextmanager
-def _without_gradients() -> Iterator[None]:
-    with torch.no_grad(), warnings.catch_warnings():
-        # Reentrant checkpointing says so whenever nothing is differentiated.
-        warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True")
-        yield
+def _alone(problem: Problem, example: Batch) -> Tensor:
+    try:
+        return problem.fingerprint(example).detach()
+    except CommonweightError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        raise MeasurementError(
+            "the model runs on a batch and not on one example (batch norm without running statistics, or a shared "
+            f"tensor as long as the batch): {error}"
+        ) from error
 
 
 @contextmanager
@@ -269,7 +279,11 @@ def _input_shapes(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, list
         x = args[0] if args else next(iter(kwargs.values()), None)
         seen.setdefault(module, []).append(x.shape if isinstance(x, Tensor) else torch.Size())
 
-    handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
+    handles = [
+        module.register_forward_pre_hook(note, with_kwargs=True)
+        for module in modules
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
     try:
         yield seen
     finally:
@@ -293,8 +307,7 @@ def _run_rules(problem: Problem, rows: Batch, sites: Mapping[str, Uses]) -> tupl
     Raises:
         Exception: What the model raises when nothing was repeated.
     """
-    with _without_gradients():
-        ((plain, _),) = problem.passes(rows)
+    ((plain, _),) = problem.passes(rows)
     left_out: set[str] = set()
     while True:
         totals = {name: new_total(problem.parameters[name]) for name in sites}
