@@ -126,7 +126,7 @@ class FisherCollector:
             routes, self.problem = verified_routes(problem, batches)
             self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}
         else:
-            self.routes, self.problem = unverified_routes(problem)
+            self.routes, self.problem = unverified_routes(problem, batches)
         for batch in batches:
             self.problem.shapes.uneven.update(batch.uneven)
         self._capture = None
@@ -167,8 +167,8 @@ class FisherCollector:
         """Whether rules were compared on less than this batch can show.
 
         One example per batch cannot show a rule that mixes examples; rows picked by a mask may have looked regular
-        while all examples were of one length; and where rows of several examples were folded into one dimension, examples of
-        other shapes may be folded in another way.
+        while all examples were of one length; and where rows of several examples were folded into one dimension,
+        examples of other shapes may be folded in another way.
 
         Returns:
             Whether routes are to be chosen again.

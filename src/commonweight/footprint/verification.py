@@ -42,11 +42,12 @@ UNEVEN = "the number of its rows depends on the example"
 ZERO = "its gradient is zero for the rows looked at, so a rule could not be checked"
 
 
-def unverified_routes(problem: Problem) -> tuple[dict[str, Route], Problem]:
-    """Choose routes by layer type alone.
+def unverified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[str, Route], Problem]:
+    """Choose routes by layer type alone; only embeddings called once for a whole batch are tried out on real rows.
 
     Args:
         problem: What is measured.
+        batches: Real rows.
 
     Returns:
         Parameter name -> route; and the problem with its sites.
@@ -61,6 +62,15 @@ def unverified_routes(problem: Problem) -> tuple[dict[str, Route], Problem]:
         else Route("generic", reason=_no_rule(problem, name))
         for name in problem.parameters
     }
+    embeddings = {
+        name: uses
+        for name, uses in sites.items()
+        if uses and all(isinstance(module, nn.Embedding) for module, _ in uses)
+    }
+    rows = _rows_of_largest(batches)
+    if embeddings and rows.size > 1:
+        _run_rules(problem.probe(), rows, embeddings)
+        problem.shapes.folded.clear()
     return routes, replace(problem, sites=sites)
 
 
@@ -79,8 +89,7 @@ def verified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[st
         freeze the other parameters.
     """
     probe = problem.probe()
-    largest = max(batches, key=lambda batch: batch.size)
-    rows = largest.select(_spread(largest.size, ROWS))
+    rows = _rows_of_largest(batches)
     covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
     sites = find_sites(problem.model, covered, hopeful=True)
     uneven: set[nn.Module] = set()
@@ -289,6 +298,11 @@ def _input_shapes(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, list
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _rows_of_largest(batches: Sequence[Batch]) -> Batch:
+    largest = max(batches, key=lambda batch: batch.size)
+    return largest.select(_spread(largest.size, ROWS))
 
 
 def _spread(size: int, most: int) -> list[int]:
