@@ -6,7 +6,8 @@ operating system's own figure for a fresh process per contender.
 
     python benchmarks/fisher.py --out benchmarks/results/fisher.json
 
-``--cases`` and ``--contenders`` select; ``--rounds`` sets the number of interleaved rounds.
+``--cases`` and ``--contenders`` select; ``--rounds`` sets the number of interleaved rounds. A result file that is there
+already keeps the cases that are not run again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import gc
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -211,7 +211,24 @@ def examples_of(batch) -> list:
 
 
 def loop(case: Case) -> Callable[[], None]:
-    """What users write: batch size 1, ``.grad`` squared and added."""
+    """What users write, as in the notebook this project starts from: batch size 1, ``fim += grad * grad`` by name."""
+    case.model.eval()
+    totals = {name: torch.zeros_like(parameter) for name, parameter in case.model.named_parameters()}
+
+    def run() -> None:
+        for batch in case.batches:
+            for example in examples_of(batch):
+                case.model.zero_grad()
+                torch.autograd.backward(case.losses(example).sum(), retain_graph=True)
+                for name, parameter in case.model.named_parameters():
+                    if parameter.grad is not None:
+                        totals[name] += (parameter.grad * parameter.grad).detach().cpu()
+
+    return run
+
+
+def lean_loop(case: Case) -> Callable[[], None]:
+    """The same loop at its best: graphs freed, the square fused with the sum."""
     case.model.eval()
     parameters = list(case.model.parameters())
     totals = [torch.zeros_like(parameter) for parameter in parameters]
@@ -229,7 +246,10 @@ def loop(case: Case) -> Callable[[], None]:
 
 
 def vmap(case: Case) -> Callable[[], None]:
-    """The recipe of torch.func: vmap over the gradient of one example, in chunks of 8."""
+    """The recipe of torch.func: vmap over the gradient of one example, in chunks of 8.
+
+    Masks of ones are left out: the library's mask code cannot run under vmap.
+    """
     from torch.func import functional_call, grad
     from torch.func import vmap as torch_vmap
 
@@ -255,7 +275,8 @@ def vmap(case: Case) -> Callable[[], None]:
 
     def run() -> None:
         for batch in case.batches:
-            columns = batch if isinstance(batch, dict) else {"pixels": batch[0], "labels": batch[1]}
+            columns = dict(batch) if isinstance(batch, dict) else {"pixels": batch[0], "labels": batch[1]}
+            columns.pop("attention_mask", None)
             for name, gradient in gradients(parameters, columns).items():
                 totals[name] += gradient.square().sum(0)
 
@@ -323,10 +344,10 @@ def nngeometry(case: Case) -> Callable[[], None]:
         x, y = batch
         return F.cross_entropy(model(x), y, reduction="none").unsqueeze(1)
 
-    generator = TorchHooksJacobianBackend(model=model, function=negative_log_likelihood)
+    generator = TorchHooksJacobianBackend(model=model, function=negative_log_likelihood, layer_collection=layers)
 
     def run() -> None:
-        PMatDiag(layer_collection=layers, generator=generator, examples=loader)
+        PMatDiag(generator=generator, examples=loader)
 
     return run
 
@@ -335,6 +356,7 @@ CONTENDERS: dict[str, Callable[[Case], Callable[[], None]]] = {
     "ordinary": ordinary,
     "commonweight": ours,
     "loop": loop,
+    "lean loop": lean_loop,
     "vmap": vmap,
     "opacus": opacus,
     "backpack": backpack,
@@ -398,12 +420,20 @@ def time_folds(name: str, rounds: int) -> dict:
 def peak_bytes(name: str, contender: str, factor: int) -> int:
     """Peak memory of a fresh process that runs one contender on batches ``factor`` times as large."""
     script = (
-        "import resource,sys; sys.path.insert(0, 'benchmarks'); import fisher, torch\n"
-        f"fisher.run_for_memory({name!r}, {contender!r}, {factor})\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "import sys; sys.path.insert(0, 'benchmarks'); import fisher\n"
+        f"fisher.run_for_memory({name!r}, {contender!r}, {factor})"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return int(result.stdout.split()[-1])
+
+
+def peak_of_this_process() -> int:
+    """The high-water mark of resident memory since this program started, in bytes (Linux).
+
+    Not ``getrusage``: its figure is inherited from the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
 
 def run_for_memory(name: str, contender: str, factor: int) -> None:
@@ -425,6 +455,7 @@ def run_for_memory(name: str, contender: str, factor: int) -> None:
             fisher(case.model, case.batches * 2, loss=case.loss, folds=2, verify=False, folder=f"{folder}/f")
     else:
         fisher(case.model, case.batches, loss=case.loss, verify=False)
+    print(peak_of_this_process())
 
 
 def memory(name: str) -> dict:
@@ -454,8 +485,23 @@ def environment() -> dict:
         "threads": torch.get_num_threads(),
         "device": "cpu",
         "versions": versions,
-        "peak_of_this_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def as_markdown(results: dict) -> str:
+    """The table of the README."""
+    shown = [contender for contender in CONTENDERS if contender != "ordinary"]
+    lines = [
+        "| case | asked of commonweight | " + " | ".join(shown) + " |",
+        "| --- | ---: |" + " ---: |" * len(shown),
+    ]
+    for name, case in results["time"].items():
+        cells = [
+            f"{case['ratio'][contender]['median']:.2f}" if contender in case["ratio"] else "–" for contender in shown
+        ]
+        cells[0] = f"**{cells[0]}**"
+        lines.append(f"| {name} | {case['bound']:.2f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -464,19 +510,25 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=["time", "folds", "memory"], default=["time", "folds", "memory"])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path, help="print a result already written as a Markdown table, run nothing")
     options = parser.parse_args()
+    if options.table:
+        print(as_markdown(json.loads(options.table.read_text())), end="")
+        return
     contenders = list(dict.fromkeys(["ordinary", *options.contenders]))
     results: dict = {"time": {}, "folds": {}, "memory": {}}
-    for name in options.cases:
+    if options.out and options.out.exists():
+        results = json.loads(options.out.read_text())
+    for name in options.cases if "time" in options.parts else []:
         results["time"][name] = time_case(name, contenders, options.rounds)
         shown = {contender: round(each["median"], 3) for contender, each in results["time"][name]["ratio"].items()}
         print(name, shown, results["time"][name]["cannot_run"], flush=True)
-    if "bert-22M" in options.cases:
+    if "bert-22M" in options.cases and "folds" in options.parts:
         results["folds"]["bert-22M"] = time_folds("bert-22M", options.rounds)
         print("folds", results["folds"], flush=True)
-    if not options.no_memory:
+    if "memory" in options.parts:
         for name in options.cases:
             results["memory"][name] = memory(name)
             print(name, results["memory"][name], flush=True)

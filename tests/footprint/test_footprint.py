@@ -150,12 +150,31 @@ def test_a_measured_footprint_says_how_it_came_about():
     assert (known["label_rule"], known["loss"], known["seed"], known["task"]) == ("data", "classification", 5, "halves")
     assert known["folds"] == {"count": 1, "map": "blake2b-64(decimal source row) mod folds"}
     assert (known["generic"], known["unused"]) == ({}, [])
-    assert known["model"] == {"class": "Sequential", "parameters": 53, "dtypes": ["torch.float64"]}
+    assert known["model"] == {
+        "class": "Sequential",
+        "weights": 53,
+        "measured_weights": 53,
+        "measured_parameters": 4,
+        "trainable_parameters": 4,
+        "dtypes": ["torch.float64"],
+    }
     assert known["versions"]["commonweight"] == commonweight.__version__
     assert known["versions"]["torch"] == torch.__version__
     assert known["samples"] is None
     sampled = commonweight.fisher(small_mlp(), [(x, y)], label_rule="sampled", samples=2)
     assert (sampled.metadata["samples"], sampled.metadata["label_rule"]) == (2, "sampled")
+
+
+def test_metadata_cannot_say_how_it_was_measured():
+    batch = examples()
+    with pytest.raises(UsageError, match="may not set label_rule, seed: these are recorded as they were measured"):
+        commonweight.fisher(small_mlp(), [batch], metadata={"seed": 3, "label_rule": "model"})
+    with pytest.raises(UsageError, match="must be a mapping"):
+        commonweight.fisher(small_mlp(), [batch], metadata={"model": "mine"})
+    known = commonweight.fisher(small_mlp(), [batch], include="0", metadata={"model": {"name": "mine"}}).metadata
+    assert (known["model"]["name"], known["model"]["class"]) == ("mine", "Sequential")
+    assert (known["model"]["measured_parameters"], known["model"]["trainable_parameters"]) == (2, 4)
+    assert (known["include"], known["exclude"]) == (["0"], None)
 
 
 def test_the_trace_is_the_mean_of_the_examples_traces():

@@ -199,7 +199,12 @@ class Capture:
             return tensor
 
         result = map_tensors(output, watch)
-        if not watched or (isinstance(output, Mapping) and type(result) is not type(output)):
+        if isinstance(output, Mapping) and type(output) is not dict:
+            try:
+                result = type(output)(**result)
+            except TypeError:
+                watched.clear()
+        if not watched:
             for site in sites:
                 self.refused.setdefault(site.name, f"{type(module).__name__} does not return plain tensors")
             return None
@@ -270,7 +275,7 @@ class Capture:
         try:
             with _Refusals(self, *here.values()):
                 leaves = {attribute: call.module.get_parameter(attribute) for attribute in here}
-                traces = {name: self._totals[name].new_zeros(self._size) for name in here.values()}
+                traces: dict[str, Tensor] = {}
                 # One batch cannot tell a length from a size; two of them can.
                 shared = self._shapes.replay_shared.get(call.module, frozenset())
                 if self._size > 1:
@@ -287,10 +292,10 @@ class Capture:
                             f"({error}): exclude {', '.join(here.values())}"
                         ) from None
                     for attribute, gradient in found.items():
-                        total = self._totals[here[attribute]]
-                        own = gradient.to(total.dtype)
-                        total.addcmul_(own, own)
-                        traces[here[attribute]][example] = own.square().sum()
+                        name = here[attribute]
+                        own = gradient.to(self._totals[name].dtype)
+                        self._totals[name].addcmul_(own, own)
+                        traces.setdefault(name, own.new_zeros(self._size))[example] = own.square().sum()
                 for name, values in traces.items():
                     self._note(name, values)
         finally:

@@ -69,9 +69,12 @@ class FisherCollector:
             raise UsageError(f"samples must be at least 1, got {samples}")
         self.model = check_measurable(model)
         self.parameters = choose_parameters(self.model, include, exclude)
+        self.include = _listed(include)
+        self.exclude = _listed(exclude)
         self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.routes: dict[str, Route] = {}
         self.used: set[str] = set()
+        self.trainable = len(self._trainable)
         self.problem: Problem | None = None
         self._label_rule = label_rule
         self._loss = loss
@@ -305,6 +308,10 @@ def choose_parameters(model: nn.Module, include: Patterns, exclude: Patterns) ->
     if not chosen:
         raise UsageError("include and exclude leave no parameter to measure")
     return {name: p for name, p in trainable.items() if name in chosen}
+
+
+def _listed(patterns: Patterns) -> list[str] | None:
+    return [patterns] if isinstance(patterns, str) else None if patterns is None else list(patterns)
 
 
 def _matching(parameters: dict[str, nn.Parameter], patterns: str | Sequence[str], argument: str) -> set[str]:

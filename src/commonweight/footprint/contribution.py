@@ -11,6 +11,7 @@ Names of sizes used throughout: B examples, T positions, M × N the parameter.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 BLOCK = 2**21
 """Entries of a weight that are worked on at a time, so that accumulator and scratch stay in the processor's cache."""
+
+ROWS = 256
+"""Examples whose squares are held at a time."""
 
 CHUNK = 2**21 + 2**19
 """Entries of per-example convolution kernels made at a time."""
@@ -225,7 +229,7 @@ class Product(Contribution):
         size, positions, _ = self.left.shape
         if positions == 1 or self.left.device.type != "cpu":
             return [(0, positions)] * size
-        used = ~(self.left.abs().amax(-1) == 0)  # nan counts as used
+        used = ~(torch.linalg.vector_norm(self.left, ord=math.inf, dim=-1) == 0)  # nan counts as used
         ramp = torch.arange(1, positions + 1)
         stop = (used * ramp).amax(1)
         start = positions - (used * ramp.flip(0)).amax(1)
@@ -239,9 +243,12 @@ class Product(Contribution):
             examples = torch.arange(len(at))
             positions = torch.tensor(at).clamp_max(self.left.shape[1] - 1)
             left, right = self.left[examples, positions], self.right[examples, positions]
-        left, right = left.square(), right.square()
-        total.addmm_(left.t(), right)
-        return left.sum(1) * right.sum(1)
+        traces = []
+        for first in range(0, len(left), ROWS):
+            a, b = left[first : first + ROWS].square(), right[first : first + ROWS].square()
+            total.addmm_(a.t(), b)
+            traces.append(a.sum(1) * b.sum(1))
+        return torch.cat(traces)
 
     def _traces_by_gram(self) -> Tensor:
         left = torch.bmm(self.left, self.left.transpose(1, 2))

@@ -37,6 +37,7 @@ RECORD = "footprint.json"
 MAIN_GROUP = "footprint"
 WEIGHTS_GROUP = "weights"
 SHARD_BYTES = 2**31
+SMALLEST_SHARD_BYTES = 2**25
 RECORD_BYTES = 2**28
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
 
@@ -93,7 +94,10 @@ class FolderWriter:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def add(self, group: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write one group of tensors, in shards of at most 2 GiB (a larger tensor is a shard of its own).
+        """Write one group of tensors, in shards of an eighth of the group, from 32 MiB to 2 GiB.
+
+        A shard is copied once more while it is written, so shards bound the memory of writing. A larger tensor is a
+        shard of its own.
 
         Args:
             group: Name of the group.
@@ -103,13 +107,15 @@ class FolderWriter:
             MeasurementError: If a tensor holds nan or infinity.
         """
         members = self._groups.setdefault(group, {})
+        whole = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        limit = min(SHARD_BYTES, max(SMALLEST_SHARD_BYTES, whole // 8))
         shard: dict[str, Tensor] = {}
         size = 0
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not math.isfinite(float(tensor.sum())) and not tensor.isfinite().all():
                 raise MeasurementError(f"{name} holds nan or infinity: expected finite numbers, nothing was written")
             bytes_here = tensor.numel() * tensor.element_size()
-            if shard and size + bytes_here > SHARD_BYTES:
+            if shard and size + bytes_here > limit:
                 self._write(group, shard, members)
                 shard, size = {}, 0
             shard[name] = tensor

@@ -33,6 +33,23 @@ WEIGHT_SAMPLE = 1024
 """Entries kept of each weight matrix, from which a common start is recognised."""
 
 
+RECORDED = frozenset({
+    "exclude",
+    "folds",
+    "generic",
+    "include",
+    "label_rule",
+    "loss",
+    "samples",
+    "seed",
+    "unused",
+    "verified",
+    "versions",
+    "weight_sample_scale",
+})
+"""Metadata that say how a footprint was measured, and cannot be set by hand."""
+
+
 def fisher(
     model: nn.Module,
     batches: Iterable[Any],
@@ -84,7 +101,8 @@ def fisher(
         progress: Show a progress bar on stderr.
         folder: Write the footprint here as it is measured and read it back lazily; with folds only two copies of the
             parameters are then in memory.
-        metadata: Plain JSON values to record, such as the identity of the model and the data.
+        metadata: Plain JSON values to record, such as the identity of the data; those under ``model`` are put beside
+            what is recorded of the model.
 
     Returns:
         A footprint of kind ``fisher``, with one float32 tensor per parameter (float64 for float64 models).
@@ -105,7 +123,7 @@ def fisher(
     """
     if folds < 1:
         raise UsageError(f"folds must be at least 1, got {folds}")
-    files.check_metadata(metadata or {})
+    _check_metadata(metadata or {})
     collector = FisherCollector(
         model,
         label_rule=label_rule,
@@ -116,15 +134,14 @@ def fisher(
         samples=samples,
         verify=verify,
     )
-    writer = None if folder is None else files.FolderWriter(folder)
-    stream = tqdm(
+    bar = tqdm(
         batches, desc="fisher", unit="batch", total=length_hint(batches) or None, disable=not progress, file=sys.stderr
     )
-    if writer is None:
-        with collector:
-            return _measure(collector, stream, folds, metadata or {}, None)
-    with writer, collector:
-        footprint = _measure(collector, stream, folds, metadata or {}, writer)
+    if folder is None:
+        with bar, collector:
+            return _measure(collector, bar, folds, metadata or {}, None)
+    with files.FolderWriter(folder) as writer, bar, collector:
+        footprint = _measure(collector, bar, folds, metadata or {}, writer)
         writer.commit(footprint.record())
     return Footprint.load(writer.folder)
 
@@ -212,7 +229,7 @@ def _measure(
         kind="fisher",
         tensors=tensors,
         count=whole.count,
-        metadata={**_describe(collector, folds), "weight_sample_scale": scale, **metadata},
+        metadata=_describe(collector, folds, scale, metadata),
         spread=whole.spread,
         folds=tuple(parts),
         weight_sample=sample,
@@ -253,7 +270,18 @@ def _weight_sample(parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     return sample, scale
 
 
-def _describe(collector: FisherCollector, folds: int) -> dict[str, Any]:
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    files.check_metadata(metadata)
+    taken = sorted(RECORDED & set(metadata))
+    if taken:
+        raise UsageError(f"metadata may not set {', '.join(taken)}: these are recorded as they were measured")
+    if not isinstance(metadata.get("model", {}), dict):
+        raise UsageError('metadata["model"] must be a mapping: it is put beside the recorded class and sizes')
+
+
+def _describe(
+    collector: FisherCollector, folds: int, scale: Mapping[str, float], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
     problem = collector.problem
     if problem is None:
         raise UsageError("there is no example to measure: the loader yielded no batch")
@@ -263,19 +291,27 @@ def _describe(collector: FisherCollector, folds: int) -> dict[str, Any]:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "commonweight": __version__}
     if "transformers" in sys.modules:
         versions["transformers"] = sys.modules["transformers"].__version__
-    return {
+    recorded: dict[str, Any] = {
         "label_rule": problem.label_rule,
         "loss": problem.likelihood.name,
         "seed": problem.seed,
         "samples": problem.samples if problem.label_rule == "sampled" else None,
         "folds": {"count": folds, "map": FOLD_MAP},
         "verified": {"largest_error": max(errors, default=None)} if collector.verify else None,
+        "include": collector.include,
+        "exclude": collector.exclude,
         "generic": generic,
         "unused": [name for name in routes if name not in collector.used],
         "model": {
             "class": type(collector.model).__name__,
-            "parameters": sum(parameter.numel() for parameter in collector.parameters.values()),
+            "weights": sum(parameter.numel() for parameter in collector.model.parameters()),
+            "measured_weights": sum(parameter.numel() for parameter in collector.parameters.values()),
+            "measured_parameters": len(collector.parameters),
+            "trainable_parameters": collector.trainable,
             "dtypes": sorted({str(parameter.dtype) for parameter in collector.parameters.values()}),
         },
         "versions": versions,
+        "weight_sample_scale": dict(scale),
     }
+    model = {**recorded["model"], **metadata.get("model", {})}
+    return {**recorded, **metadata, "model": model}

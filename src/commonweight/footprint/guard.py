@@ -40,7 +40,15 @@ def untouched(model: nn.Module) -> Iterator[None]:
     states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     fast_path = torch.backends.mha.get_fastpath_enabled()
+    configs = [
+        config
+        for config in {id(c): c for c in (getattr(module, "config", None) for module in model.modules())}.values()
+        if config is not None and getattr(config, "use_cache", False) is True
+    ]
     try:
+        # Caches of keys and states cost memory here, and a module run again would meet what it left there.
+        for config in configs:
+            config.use_cache = False
         # A fused encoder layer would bypass the submodules, and with them their rules.
         torch.backends.mha.set_fastpath_enabled(False)
         for module, _ in training:
@@ -51,6 +59,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             parameter._post_accumulate_grad_hooks = {}
         yield
     finally:
+        for config in configs:
+            config.use_cache = True
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, mode in training:
             module.training = mode

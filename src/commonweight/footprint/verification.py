@@ -111,8 +111,8 @@ def verified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[st
             if attempt[name] and name not in chosen and (name not in routes or _may_try_again(routes[name]))
         }
         for name in [name for name, found in uses.items() if any(module in uneven for module, _ in found)]:
-            routes.setdefault(name, Route("generic", _rule(uses.pop(name)), reason=UNEVEN))
-            uses.pop(name, None)
+            rule = _rule(uses.pop(name))
+            routes.setdefault(name, Route("generic", rule, reason=UNEVEN))
         if uses:
             for name, route in _compare(probe, rows, uses).items():
                 if route.route == "rule" and name in routes:
@@ -121,7 +121,10 @@ def verified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[st
                     routes[name] = route
                 if route.route == "rule":
                     chosen[name] = uses[name]
-    (last,) = probe.single_gradients(rows.select([rows.size - 1]), list(problem.parameters), alone=False)
+    doubtful = [name for name in covered if name not in routes or routes[name].route == "generic"]
+    last: dict[str, Tensor] = {}
+    if doubtful:
+        (last,) = probe.single_gradients(rows.select([rows.size - 1]), doubtful, alone=False)
     for name in covered:
         if name not in routes:
             routes[name] = Route("generic", reason=_no_rule(problem, name)) if name in last else DORMANT
@@ -149,6 +152,7 @@ def _compare(probe: Problem, rows: Batch, sites: Mapping[str, Uses]) -> dict[str
     moved: Counter[str] = Counter()
     last: dict[str, Tensor] = {}
     for i in range(rows.size):
+        last.clear()  # one set of gradients at a time
         (last,) = probe.single_gradients(rows.select([i]), list(probe.parameters), alone=False)
         seen |= last.keys()
         moved.update(name for name in totals if name in last and bool(last[name].any()))
