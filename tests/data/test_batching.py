@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from commonweight import UsageError
 from commonweight.data.batching import IGNORED, Encoded, TensorBatches, TokenBatches, encode, stack_inputs
@@ -103,3 +104,39 @@ def test_pairs_keep_the_order_of_the_data():
     batches = TensorBatches(torch.arange(5.0)[:, None], torch.arange(5), 2)
     assert torch.cat([targets for _, targets in batches]).tolist() == [0, 1, 2, 3, 4]
     assert (len(batches), len(batches.with_batch_size(5))) == (3, 1)
+
+
+@pytest.mark.parametrize(("row", "special"), [(("the film is good",), 2), (("the film is good", "so is the soup"), 3)])
+def test_cutting_leaves_room_for_text_and_cuts(row, special):
+    tokenizer = make_tokenizer()
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids
+    )
+    assert tokenizer.num_special_tokens_to_add(pair=len(row) > 1) == special
+    for length in range(1, special + 1):
+        with pytest.raises(UsageError, match=f"--max-length {length} leaves no room.*give at least {special + 1}"):
+            encode(tokenizer, [row], [0], [0], accepts={"input_ids"}, max_length=length)
+    for length in range(special + 1, 9):
+        found, cut = encode(tokenizer, [row], [0], [0], accepts={"input_ids"}, max_length=length)
+        assert found[0].length <= length
+        assert cut == (length < len(tokenizer(*row)["input_ids"]))
+
+
+def test_a_tokenizer_that_does_not_cut_is_noticed():
+    class Stubborn:
+        unk_token_id = None
+
+        def num_special_tokens_to_add(self, pair):
+            return 0
+
+        def __call__(self, *texts, **options):
+            return {"input_ids": [[1, 2, 3]]}
+
+    with pytest.raises(UsageError, match="row 7 still has 3 tokens after it was cut to 2"):
+        encode(Stubborn(), [("a",)], [7], [0], accepts={"input_ids"}, max_length=2)
+
+
+def test_a_token_the_model_has_no_place_for_is_named():
+    with pytest.raises(UsageError, match=r"row 4 has token \d+, and the model knows 0\.\.5.*--tokenizer"):
+        encode(make_tokenizer(), [("the film is good",)], [4], [0], accepts={"input_ids"}, vocabulary=6)

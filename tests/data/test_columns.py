@@ -68,11 +68,20 @@ def test_data_that_number_the_same_classes_otherwise_are_renumbered():
     assert class_labels(table(named), "y", classes=2, label2id={"LABEL_0": 0, "LABEL_1": 1}) == [0, 1]
 
 
+def test_names_the_model_does_not_know_are_refused_unless_its_own_say_nothing():
+    features = datasets.Features({"y": datasets.ClassLabel(names=["neg", "pos"])})
+    named = datasets.Dataset.from_dict({"y": [0, 1]}, features=features)
+    with pytest.raises(UsageError, match=r"has the classes 'neg', 'pos', and the model knows 'negative', 'pos'"):
+        class_labels(table(named), "y", classes=2, label2id={"negative": 1, "pos": 0})
+    assert class_labels(table(named), "y", classes=2) == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ([0, None], "row 11 of mine has nothing in column 'y', expected a class"),
         ([0.0, math.nan], "row 11 of mine has nan"),
+        ([0.0, math.inf], "row 11 of mine has inf"),
         ([0, 2], r"row 11 of mine has 2 in column 'y', expected a class in 0\.\.1"),
         ([0, -1], "choose another --split"),
         ([0.5, 1.0], "expected a whole number; for regression"),

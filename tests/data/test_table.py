@@ -143,3 +143,43 @@ def test_a_file_has_no_split_and_an_absent_column_is_guessed(tmp_path):
     with pytest.raises(UsageError, match="did you mean 'label'"):
         open_table(path).column("lable")
     assert table_name(path) == "rows"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_text_that_is_not_utf8_names_its_line(tmp_path, suffix):
+    path = write(tmp_path / f"rows{suffix}")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + "grün".encode("latin-1") + b"".join(lines[2:]))
+    with pytest.raises(UsageError, match=r"line 3 of .* is not UTF-8 .*; expected UTF-8"):
+        open_table(str(path))
+    path.write_bytes("text,label\na,1\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"line 1 of .* is not UTF-8"):
+        open_table(str(path))
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label,text\na,1,b\n")
+    with pytest.raises(UsageError, match="several columns called 'text'"):
+        open_table(str(tmp_path / "rows.csv"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read")
+def test_a_file_that_cannot_be_read_is_said(tmp_path):
+    (tmp_path / "rows.tsv").symlink_to("/proc/self/mem")
+    with pytest.raises(UsageError, match="cannot be read"):
+        open_table(str(tmp_path / "rows.tsv"))
+
+
+def test_a_misspelled_local_name_is_not_looked_for_elsewhere(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("asked the Hub")
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", refuse)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "films.tsv")
+    (tmp_path / "reviews").mkdir()
+    for wrong, right in (("flims.tsv", "films.tsv"), ("revews", "reviews"), ("films.tvs", "films.tsv")):
+        with pytest.raises(UsageError, match=f"no file or folder '{wrong}'; did you mean '{right}'"):
+            open_table(wrong)
+    with pytest.raises(AssertionError, match="asked the Hub"):
+        open_table("reviews-2@main")

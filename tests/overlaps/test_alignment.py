@@ -97,8 +97,8 @@ def three(ab, ac, bc):
         (three(0.1, 0.2, 0.25), "The models come from a common start (relative weight distance at most 0.25)."),
         (
             three(math.nan, math.nan, math.nan),
-            "Whether the models come from a common start was not measured: no weights were sampled, and without a "
-            "common start overlaps are not to be read as sharing.",
+            "Whether the models come from a common start was not measured: the footprints hold no weight samples that "
+            "can be compared, and without a common start overlaps are not to be read as sharing.",
         ),
         (
             three(0.1, 1.0, 0.99),

@@ -336,8 +336,10 @@ def test_markdown_for_two():
         "| a | 200 | – | – |\n"
         "| \\<b> | 200 | – | – |\n"
         "\n"
-        "Whether the models come from a common start was not measured: no weights were sampled, and without a common "
-        "start overlaps are not to be read as sharing.\n"
+        "These are raw overlaps: they mix what is shared with sampling noise, and have no interval yet.\n"
+        "\n"
+        "Whether the models come from a common start was not measured: the footprints hold no weight samples that can "
+        "be compared, and without a common start overlaps are not to be read as sharing.\n"
     )
 
 
@@ -355,12 +357,16 @@ def test_markdown_for_three_has_both_matrices_and_a_column_per_pair():
     found = overlap({"a": footprint(0), "b": footprint(1), "c": footprint(2, **{"embed.weight": torch.zeros(6, 3)})})
     text = found.to_markdown()
     pooled, mean = found.pooled, found.layer_mean
-    assert "**Fisher overlap of a and b and c: pooled**\n\n|  | a | b | c |\n" in text
+    assert text.startswith("Fisher overlap of a, b and c\n\n**Pooled**\n\n|  | a | b | c |\n")
+    assert text.count("Fisher overlap") == 1
     assert f"| a | 1.0000 | {pooled[0, 1]:.4f} | {pooled[0, 2]:.4f} |" in text
-    assert "c: layer mean (number of layers)**" in text
+    assert "**Layer mean (number of layers)**" in text
     assert f"| b | {mean[1, 0]:.4f} (5) | 1.0000 (5) | {mean[1, 2]:.4f} (4) |" in text
     assert "| layer | a and b | a and c | b and c |" in text
     assert f"| embed | {found.by_layer['embed'][0, 1]:.4f} | – | – |" in text
+    assert f"| **pooled** | **{pooled[0, 1]:.4f}** | **{pooled[0, 2]:.4f}** |" in text
+    shares = " | ".join(f"{share:.4f}" for share in found.trace_share["embed"])
+    assert f"**Trace share by layer**\n\n| layer | a | b | c |\n|---|---:|---:|---:|\n| embed | {shares} |" in text
 
 
 @pytest.mark.parametrize(

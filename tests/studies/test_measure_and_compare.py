@@ -11,8 +11,9 @@ from commonweight import IntegrityError, NotComparableError, UsageError
 from commonweight.data.reviews import reviews
 from commonweight.data.table import open_table
 from commonweight.nn.source import LoadedModel, load_model
-from commonweight.studies.compare import CompareOptions, compare, model_names, named_data
+from commonweight.studies.compare import CompareOptions, compare
 from commonweight.studies.measure import MeasureOptions, measure
+from commonweight.studies.names import name_models, named_data
 from commonweight.studies.prepare import ColumnOptions, prepare
 from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
 
@@ -124,9 +125,9 @@ def test_plain_modules_need_their_columns_named(place, tmp_path):
 
 
 def test_names():
-    assert model_names(["a:build", "b:build"]) == ["a-build", "b-build"]
+    assert [m.name for m in name_models(["a:build", "b:build"])] == ["a-build", "b-build"]
     with pytest.raises(UsageError, match="given twice"):
-        model_names(["org/a", "org/a"])
+        name_models(["org/a", "org/a"])
     assert named_data(["x=org/set", "org/set:cfg"]) == [("x", "org/set"), ("set", "org/set:cfg")]
     with pytest.raises(UsageError, match=r"2 data sets are called 'dev'.*NAME=DATA"):
         named_data(["a/dev.tsv", "b/dev.tsv"])
@@ -139,7 +140,7 @@ def test_a_run_is_complete_resumable_and_growable(place, tmp_path):
     assert first.measured == ("one/m", "two/m") == first.table.names
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "complete"
-    assert record["footprints"] == {"one/m": "footprints/one--m", "two/m": "footprints/two--m"}
+    assert record["footprints"] == {"one/m": "footprints/one/m", "two/m": "footprints/two/m"}
     assert (tmp_path / "run" / "overlap.md").read_text() == first.table.to_markdown()
 
     again = compare(models, data, tmp_path / "run", options)
@@ -148,23 +149,23 @@ def test_a_run_is_complete_resumable_and_growable(place, tmp_path):
 
     grown = compare(models, [*data, str(place / "food.jsonl")], tmp_path / "run", options)
     assert grown.measured == ("one/food", "two/food")
-    by_hand = commonweight.overlap({n: commonweight.Footprint.load(tmp_path / "run" / "footprints" / n.replace("/",
-                                    "--")) for n in ("one/m", "two/m")})  # fmt: skip
+    places = {name: tmp_path / "run" / "footprints" / name for name in ("one/m", "two/m")}
+    by_hand = commonweight.overlap({name: commonweight.Footprint.load(place) for name, place in places.items()})
     assert by_hand.pooled.tolist() == first.table.pooled.tolist()
 
     with pytest.raises(UsageError, match=r"settings\.folds was 2, is now 1.*--fresh"):
         compare(models, [*data, str(place / "food.jsonl")], tmp_path / "run", CompareOptions())
     fresh = compare(models, data, tmp_path / "run", CompareOptions(), fresh=True)
     assert fresh.measured == ("one/m", "two/m")
-    assert not (tmp_path / "run" / "footprints" / "one--food").exists()
+    assert not (tmp_path / "run" / "footprints" / "one" / "food").exists()
 
 
 def test_a_swapped_footprint_is_noticed(place, tmp_path):
     models, data = [str(place / "one"), str(place / "two")], [str(place / "food.jsonl")]
     compare(models, data, tmp_path / "run")
     prints = tmp_path / "run" / "footprints"
-    (prints / "one--food").rename(prints / "aside")
-    (prints / "two--food").rename(prints / "one--food")
+    (prints / "one" / "food").rename(prints / "aside")
+    (prints / "two" / "food").rename(prints / "one" / "food")
     with pytest.raises(IntegrityError, match="measured on another model or other data"):
         compare(models, data, tmp_path / "run")
 

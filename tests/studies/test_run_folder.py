@@ -4,7 +4,8 @@ import pytest
 
 from commonweight import IntegrityError, UsageError
 from commonweight.studies.output import checked_output, replacing
-from commonweight.studies.run_folder import differences, open_run, read_record, same_identity
+from commonweight.studies.run_folder import open_run
+from commonweight.studies.run_record import differences, read_record, same_identity
 
 ASKED = {
     "settings": {"folds": 4, "label_rule": "data"},
@@ -15,6 +16,12 @@ ASKED = {
 
 def changed(**parts):
     return {key: {**value, **parts.get(key, {})} for key, value in ASKED.items()}
+
+
+def finish(run, *names):
+    for name in names:
+        run.footprint_folder(name).mkdir(parents=True)
+        (run.footprint_folder(name) / "footprint.json").write_text("{}")
 
 
 def test_the_same_question_goes_on(tmp_path):
@@ -29,7 +36,7 @@ def test_the_same_question_goes_on(tmp_path):
 def test_models_and_data_may_be_added_but_not_dropped(tmp_path):
     open_run(tmp_path / "run", ASKED)
     more = changed(models={"b": {"weights": {}}}, data={"e": {"sha256": "3"}})
-    open_run(tmp_path / "run", more)
+    finish(open_run(tmp_path / "run", more), "b/d")
     with pytest.raises(UsageError, match=r"models\.b was present, is now absent"):
         open_run(tmp_path / "run", ASKED)
 
@@ -47,12 +54,14 @@ def test_models_and_data_may_be_added_but_not_dropped(tmp_path):
     ],
 )
 def test_another_question_is_refused_and_fresh_starts_over(tmp_path, other, message):
-    open_run(tmp_path / "run", ASKED).write("note.txt", "old")
+    run = open_run(tmp_path / "run", ASKED)
+    finish(run, "a/d")
+    run.write("overlap.md", "old")
     with pytest.raises(UsageError, match=message + ".*--fresh"):
         open_run(tmp_path / "run", other)
-    assert (tmp_path / "run" / "note.txt").exists()
+    assert (tmp_path / "run" / "overlap.md").exists()
     open_run(tmp_path / "run", other, fresh=True)
-    assert not (tmp_path / "run" / "note.txt").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
 
 
 def test_where_a_thing_lies_does_not_matter():
@@ -86,8 +95,11 @@ def test_an_output_is_checked_before_the_work_and_replaced_after_it(tmp_path):
     footprint = tmp_path / "f"
     checked_output(tmp_path / "deep" / "new")
     footprint.mkdir()
+    assert checked_output(footprint) == footprint.resolve()  # an empty folder is free
+    (footprint / "mine").write_text("")
     with pytest.raises(UsageError, match="is not a footprint"):
         checked_output(footprint, overwrite=True)
+    (footprint / "mine").unlink()
     (footprint / "footprint.json").write_text("old")
     with pytest.raises(UsageError, match="pass --overwrite"):
         checked_output(footprint)
@@ -97,10 +109,10 @@ def test_an_output_is_checked_before_the_work_and_replaced_after_it(tmp_path):
         place.mkdir()
         raise RuntimeError("broke")
 
-    with pytest.raises(RuntimeError, match="broke"), replacing(footprint) as place:
+    with pytest.raises(RuntimeError, match="broke"), replacing(footprint, overwrite=True) as place:
         fail(place)
     assert (footprint / "footprint.json").read_text() == "old"
-    with replacing(footprint) as place:
+    with replacing(footprint, overwrite=True) as place:
         place.mkdir()
         (place / "footprint.json").write_text("new")
     assert (footprint / "footprint.json").read_text() == "new"

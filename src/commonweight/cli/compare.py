@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from commonweight.cli import settings
+from commonweight.cli import settings, streams
 from commonweight.cli.options import Command, ending, measure_options, model_options, row_options
 
 
@@ -15,7 +15,7 @@ from commonweight.cli.options import Command, ending, measure_options, model_opt
     cls=Command,
     epilog=ending("commonweight compare runs/films runs/food --data films=a.tsv --data food=b.tsv -o runs/both"),
 )
-@click.argument("models", nargs=-1, required=True, metavar="MODEL [MODEL ...]")
+@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL ...")
 @click.option(
     "--data",
     required=True,
@@ -24,7 +24,7 @@ from commonweight.cli.options import Command, ending, measure_options, model_opt
     help="A data set and its name; give as many as you like.",
 )
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on there.")
-@click.option("--fresh", is_flag=True, help="Throw away a run that is there.")
+@click.option("--fresh", is_flag=True, help="Throw away the footprints and tables of a run that is there.")
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @row_options
 @measure_options
@@ -42,6 +42,7 @@ def command(
 ) -> None:
     """Measure every MODEL on every data set and compare all footprints.
 
+    A name before a model or data set is its name in the table; a file that is called so, sign and all, comes first.
     With one model and two data sets this compares two tasks in one network. RUN holds run.json, the footprints,
     overlap.json and overlap.md. The same command again measures only what is missing; another question in the same
     folder is refused.
@@ -59,6 +60,7 @@ def command(
         data_seed=given["data_seed"],
         common_only=common_only,
     )
-    found = compare(models, data, output, options, fresh=fresh, progress=True, note=settings.note)
+    with streams.only_results():
+        found = compare(models, data, output, options, fresh=fresh, progress=True, note=settings.note)
     settings.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
     show(blocks(found.table))

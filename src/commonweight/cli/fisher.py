@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from commonweight.cli import settings
+from commonweight.cli import settings, streams
 from commonweight.cli.options import Command, checkpoint_option, ending, measure_options, model_options, row_options
 
 
@@ -30,10 +30,9 @@ def command(model: str, data: str, output: str, overwrite: bool, **given: Any) -
     MODEL is a Hugging Face id (org/name@revision), a checkpoint or PEFT adapter folder, or module:function returning a
     torch module. DATA is a TSV, CSV, JSONL or Parquet file, a save_to_disk folder, or an id (org/name:config@revision).
     """
-    folder = Path(output)
     from commonweight.studies.output import checked_output, replacing
 
-    checked_output(folder, overwrite=overwrite)
+    folder = checked_output(Path(output), overwrite=overwrite)
     from commonweight.data.table import open_table
     from commonweight.footprint.footprint import Footprint
     from commonweight.nn.source import load_model
@@ -43,12 +42,13 @@ def command(model: str, data: str, output: str, overwrite: bool, **given: Any) -
 
     options = settings.measure_options(given)
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
-    loaded = load_model(model, settings.load_options(given))
-    for sentence in loaded.notes:
-        settings.note(sentence)
-    settings.note(
-        f"measuring {len(table)} rows of {table.name} on {loaded.identity['class']} in {loaded.identity['dtype']}"
-    )
-    with replacing(folder) as place:
-        measure(loaded, table, options, folder=place, progress=True, note=settings.note)
+    with streams.only_results():
+        loaded = load_model(model, settings.load_options(given))
+        for sentence in loaded.notes:
+            settings.note(sentence)
+        settings.note(
+            f"measuring {len(table)} rows of {table.name} on {loaded.identity['class']} in {loaded.identity['dtype']}"
+        )
+        with replacing(folder, overwrite=overwrite) as place:
+            measure(loaded, table, options, folder=place, progress=True, note=settings.note)
     show(summary(Footprint.load(folder), output))

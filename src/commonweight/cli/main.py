@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
-import pathlib
 import sys
 import traceback
 from typing import Any
@@ -13,7 +11,9 @@ from typing import Any
 import click
 
 from commonweight import __version__
+from commonweight.cli import streams
 from commonweight.cli.options import ending
+from commonweight.cli.words import in_options
 from commonweight.errors import CommonweightError
 
 COMMANDS = ("fisher", "overlap", "compare", "verify", "demo")
@@ -93,25 +93,37 @@ def run(arguments: list[str]) -> int:
         The exit code; messages are on stderr.
     """
     debug = "--debug" in arguments[:1]
+    command = next((word for word in arguments if word in COMMANDS), "")
     try:
         code: Any = group.main(args=arguments, prog_name="commonweight", standalone_mode=False)
     except CommonweightError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
+        _explain(f"error: {in_options(str(error), command)}", debug=debug)
         return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; a footprint that was not finished left nothing behind", err=True)
+        streams.tell("interrupted; a footprint that was not finished left nothing behind")
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stdout = pathlib.Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the reader of our pipe has gone
+    except BrokenPipeError:  # the reader of our pipe has gone
+        streams.abandon()
         return 0
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        _explain(f"error: {type(error).__name__}: {reason} (--debug shows where)", debug=debug)
+        return 1
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """Run the command line of this process and leave with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    if not streams.prepare():
+        streams.tell("error: stdout is closed, so there is nowhere to write the result; redirect it to a file")
+        sys.exit(1)
+    sys.exit(streams.finish(run(sys.argv[1:])))
+
+
+def _explain(sentence: str, *, debug: bool) -> None:
+    if debug:
+        streams.tell(traceback.format_exc())
+    streams.tell(sentence)

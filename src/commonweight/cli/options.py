@@ -135,7 +135,7 @@ class By(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         Returns:
             The word, or the depth as a number.
         """
-        if isinstance(value, str) and value.isdigit():
+        if isinstance(value, str) and value.isascii() and value.isdecimal():
             return int(value)
         return str(Suggesting(["layer", "parameter"]).convert(value, param, ctx))
 

@@ -28,15 +28,26 @@ TWO = 2
 )
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @click.option("--mixed-rules", is_flag=True, help="Compare footprints of different label rules or losses.")
-def command(folders: tuple[str, ...], by: str | int, form: str, common_only: bool, mixed_rules: bool) -> None:
+@click.option(
+    "--check-hashes", is_flag=True, help="Read every file and compare its SHA-256 with the recorded one first."
+)
+def command(
+    folders: tuple[str, ...], by: str | int, form: str, common_only: bool, mixed_rules: bool, check_hashes: bool
+) -> None:
     """Compare footprints: every pair, overall and layer by layer."""
     names = folder_names(folders)
+    for folder in folders:
+        _check_footprint(Path(folder))
     from commonweight.footprint.footprint import Footprint
     from commonweight.overlaps.table import overlap
+    from commonweight.view.footprint import sources
     from commonweight.view.overlap import to_csv
     from commonweight.view.terminal import show
 
-    footprints = {name: Footprint.load(folder) for name, folder in zip(names, folders, strict=True)}
+    footprints = {
+        name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
+        for name, folder in zip(names, folders, strict=True)
+    }
     table = overlap(footprints, common_only=common_only, mixed_rules=mixed_rules)
     if form == "json":
         click.echo((table.roll_up(by) if isinstance(by, int) else table).to_json())
@@ -47,7 +58,21 @@ def command(folders: tuple[str, ...], by: str | int, form: str, common_only: boo
     else:
         from commonweight.overlaps.layout import blocks
 
-        show(blocks(table, by))
+        show([*blocks(table, by), *sources(footprints)])
+
+
+def _check_footprint(folder: Path) -> None:
+    from commonweight.footprint.files import RECORD
+
+    place = folder.expanduser()
+    if not place.is_dir():
+        raise UsageError(f"no folder {folder}; give one that commonweight fisher wrote")
+    if not (place / RECORD).is_file():
+        raise UsageError(
+            f"{folder} holds no {RECORD}, so it is not a footprint"
+            + ("; it is a run: its footprints are under footprints/" if (place / "run.json").is_file() else "")
+            + "; give a folder that commonweight fisher wrote"
+        )
 
 
 def folder_names(folders: tuple[str, ...]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
+from commonweight.cli import streams
 
 if TYPE_CHECKING:
     from commonweight.nn.source import LoadOptions
@@ -17,7 +17,7 @@ def note(sentence: str) -> None:
     Args:
         sentence: Goes to stderr.
     """
-    click.echo(sentence, err=True)
+    streams.tell(sentence)
 
 
 def load_options(given: dict[str, Any]) -> LoadOptions:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from commonweight.cli import settings
+from commonweight.cli import settings, streams
 from commonweight.cli.options import Command, Suggesting, checkpoint_option, ending, model_options, row_options
 
 ROWS = 4
@@ -45,12 +45,13 @@ def command(model: str, data: str, form: str, **given: Any) -> None:
     from commonweight.view.terminal import show
 
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
-    loaded = load_model(model, settings.load_options(given))
-    for sentence in loaded.notes:
-        settings.note(sentence)
     columns = ColumnOptions(given["text_column"], given["label_column"], given["input_column"], given["max_length"])
-    batches = prepare(loaded, table, columns).batches.with_batch_size(min(ROWS, len(table)))
-    report = verify(loaded.model, next(iter(batches)), loss=given["loss"] or loaded.task)
+    with streams.only_results():
+        loaded = load_model(model, settings.load_options(given))
+        for sentence in loaded.notes:
+            settings.note(sentence)
+        batches = prepare(loaded, table, columns).batches.with_batch_size(min(ROWS, len(table)))
+        report = verify(loaded.model, next(iter(batches)), loss=given["loss"] or loaded.task)
     if form == "markdown":
         click.echo(report.to_markdown(), nl=False)
     else:

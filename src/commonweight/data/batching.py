@@ -146,6 +146,7 @@ def encode(
     *,
     accepts: Collection[str],
     max_length: int | None = None,
+    vocabulary: int | None = None,
 ) -> tuple[list[Encoded], int]:
     """Tokenise rows of text.
 
@@ -156,14 +157,18 @@ def encode(
         labels: Per row its label; None for a language model, which then needs two tokens at least.
         accepts: Names of the arguments the model's ``forward`` takes; other outputs of the tokenizer are dropped.
         max_length: Cut longer rows to this many tokens; None cuts nothing.
+        vocabulary: How many tokens the model knows; None does not check.
 
     Returns:
-        The encoded rows, and how many of them were cut.
+        The encoded rows, none longer than ``max_length``, and how many of them were cut.
 
     Raises:
-        UsageError: If a row has too few tokens to be measured, or most tokens are unknown to the tokenizer.
+        UsageError: If a row has too few tokens to be measured, cutting leaves nothing of it, most tokens are unknown to
+            the tokenizer, or the model has no place for a token.
     """
     columns = [list(column) for column in zip(*rows, strict=True)]
+    if max_length is not None:
+        _check_room(tokenizer, max_length, is_pair=len(columns) > 1)
     encoded = tokenizer(*columns, padding=False, verbose=False)
     too_long = 0
     if max_length is not None:
@@ -171,6 +176,7 @@ def encode(
         if too_long:
             encoded = tokenizer(*columns, padding=False, truncation=True, max_length=max_length, verbose=False)
     _check_known(tokenizer, encoded["input_ids"])
+    _check_fit(encoded["input_ids"], source_rows, max_length, vocabulary)
     keys = [key for key in ("input_ids", "attention_mask", "token_type_ids") if key in encoded and key in accepts]
     found: list[Encoded] = []
     for position, row in enumerate(source_rows):
@@ -184,6 +190,31 @@ def encode(
             )
         found.append(Encoded(row, tokens, label))
     return found, too_long
+
+
+def _check_room(tokenizer: Any, max_length: int, *, is_pair: bool) -> None:
+    special = tokenizer.num_special_tokens_to_add(pair=is_pair)
+    if max_length <= special:
+        raise UsageError(
+            f"--max-length {max_length} leaves no room for text: the tokenizer puts {special} tokens of its own around "
+            f"every {'pair' if is_pair else 'text'}; give at least {special + 1}"
+        )
+
+
+def _check_fit(
+    rows: Sequence[Sequence[int]], source_rows: Sequence[int], max_length: int | None, vocabulary: int | None
+) -> None:
+    for row, tokens in zip(source_rows, rows, strict=True):
+        if max_length is not None and len(tokens) > max_length:
+            raise UsageError(
+                f"row {row} still has {len(tokens)} tokens after it was cut to {max_length}: the tokenizer does not "
+                "cut; shorten the row, or give a larger --max-length"
+            )
+        if vocabulary is not None and max(tokens, default=0) >= vocabulary:
+            raise UsageError(
+                f"row {row} has token {max(tokens)}, and the model knows 0..{vocabulary - 1}: the tokenizer was not "
+                "made for this model; give the model's own with --tokenizer"
+            )
 
 
 def _check_known(tokenizer: Any, rows: Sequence[Sequence[int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.suggest import among
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 LABEL_NAMES = ("label", "labels")
 TEXT_NAME = "text"
+NAMELESS = re.compile(r"LABEL_\d+")
+"""What a Hugging Face model calls a class that was given no name."""
 
 
 def label_column(table: Table, asked: str | None = None) -> str:
@@ -103,7 +106,8 @@ def class_labels(
     """Read class labels in the model's numbering.
 
     Whole numbers are taken as they are. Names, and numbers whose data set names them (``ClassLabel``), go through the
-    model's ``label2id`` when it knows them all: two data sets may number the same classes differently.
+    model's ``label2id``: two data sets may number the same classes differently. Numbers with names are taken as they
+    are only where the model's own names say nothing (``LABEL_0``).
 
     Args:
         table: The data.
@@ -116,12 +120,14 @@ def class_labels(
 
     Raises:
         UsageError: If a label is missing, is no whole number, has an unknown name, or is out of range; the message
-            names the row.
+            names the row. If the data set names classes that the model does not know.
     """
     values = table.column(column)
     known = {name.casefold(): number for name, number in (label2id or {}).items()}
     names = getattr(table.rows.features[column], "names", None)
-    if names and all(name.casefold() in known for name in names):
+    if names and any(name.casefold() not in known for name in names):
+        _check_nameless(table, column, names, label2id or {})
+    elif names:
         values = [value if value is None or value < 0 else names[value] for value in values]
     labels: list[int] = []
     for row, value in zip(table.source_rows, values, strict=True):
@@ -135,7 +141,7 @@ def class_labels(
                 "numbers into the column, or set label2id in the model's config.json"
             )
         number = _number(value)
-        if math.isnan(number):
+        if not math.isfinite(number):
             raise UsageError(f"{where}, expected a class; correct or remove the row")
         if number != int(number):
             raise UsageError(f"{where}, expected a whole number; for regression use a model whose problem_type says so")
@@ -147,6 +153,17 @@ def class_labels(
             raise UsageError(f"{where}, expected a class in {allowed}{hidden}")
         labels.append(int(number))
     return labels
+
+
+def _check_nameless(table: Table, column: str, names: Sequence[str], label2id: Mapping[str, int]) -> None:
+    if all(NAMELESS.fullmatch(name) for name in label2id):
+        return
+    stranger = next(name for name in names if name.casefold() not in {known.casefold() for known in label2id})
+    raise UsageError(
+        f"column {column!r} of {table.name} has the classes {', '.join(map(repr, names))}, and the model knows "
+        f"{', '.join(map(repr, label2id))}: no {stranger!r} among them. Rename the classes of the data, or set "
+        "label2id in the model's config.json"
+    )
 
 
 def numbers(table: Table, column: str) -> list[Any]:

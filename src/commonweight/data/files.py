@@ -2,11 +2,13 @@
 
 TSV is read without quoting: a tab ends a field, a line ends a row, and a quotation mark is a character like any other
 (GLUE's files have stray ones). CSV follows the usual quoting. Only an empty field is missing: ``NA`` and ``null`` are
-text.
+text. Text files are UTF-8.
 """
 
 from __future__ import annotations
 
+import codecs
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
@@ -29,7 +31,8 @@ def read_file(path: Path) -> Any:
         The rows, in the order of the file.
 
     Raises:
-        UsageError: If the suffix is unknown or the file does not parse.
+        UsageError: If the suffix is unknown, or the file cannot be read, is not UTF-8, does not parse, or has two
+            columns of one name.
     """
     import datasets
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
@@ -39,8 +42,14 @@ def read_file(path: Path) -> Any:
     if suffix not in FILE_FORMATS:
         raise UsageError(f"cannot tell the format of {path}; the name must end in {', '.join(FILE_FORMATS)}")
     try:
-        return datasets.Dataset(InMemoryTable(_read_arrow(path, suffix)))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        if suffix != ".parquet":
+            _check_utf8(path)
+        rows = _read_arrow(path, suffix)
+        twice = [name for name, count in Counter(rows.column_names).items() if count > 1]
+        if twice:
+            raise UsageError(f"{path} has several columns called {twice[0]!r}; give each a name of its own")
+        return datasets.Dataset(InMemoryTable(rows))
+    except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path} is not a readable {suffix[1:].upper()} file: {error}") from error
 
 
@@ -59,3 +68,21 @@ def _read_arrow(path: Path, suffix: str) -> Any:
         parse_options=csv.ParseOptions(**quoting),
         convert_options=csv.ConvertOptions(null_values=[""], strings_can_be_null=True),
     )
+
+
+def _check_utf8(path: Path) -> None:
+    decoder, before = codecs.getincrementaldecoder("utf-8")(), 0
+    with path.open("rb") as stream:
+        while True:
+            part = stream.read(1 << 20)
+            try:
+                decoder.decode(part, final=not part)
+            except UnicodeDecodeError as error:
+                line = before + error.object[: error.start].count(b"\n") + 1
+                raise UsageError(
+                    f"line {line} of {path} is not UTF-8 ({error.reason}); expected UTF-8: convert the file, for "
+                    "example with iconv -t UTF-8"
+                ) from error
+            if not part:
+                return
+            before += part.count(b"\n")

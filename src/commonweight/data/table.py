@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.files import FILE_FORMATS, read_file
-from commonweight.data.suggest import among
+from commonweight.data.suggest import among, nearby
 from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,8 +85,12 @@ def open_table(data: str, *, split: str | None = None, examples: int | None = No
         rows, identity = _from_file(path, split)
     elif path.is_dir():
         rows, identity = _from_folder(path, split)
-    elif _looks_like_a_path(data):
-        raise UsageError(f"no file or folder {data!r}; give an existing one or a Hugging Face id such as 'org/name'")
+    elif (close := nearby(data)) is not None or _looks_like_a_path(data):
+        meant = "." if close is None else f"; did you mean {close!r}?"
+        raise UsageError(
+            f"no file or folder {data!r}{meant} Give an existing one, or a Hugging Face id such as 'org/name' "
+            "(with a revision, org/name@main, where a local name is much like it)"
+        )
     else:
         rows, identity = _from_hub(data, split)
     total = len(rows)
@@ -151,8 +155,11 @@ def table_name(data: str) -> str:
 def _from_file(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
     if split is not None:
         raise UsageError(f"{path} is one file and has no splits; leave --split {split!r} out")
-    with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
     return read_file(path), {"source": "file", "path": str(path), "sha256": sha256}
 
 

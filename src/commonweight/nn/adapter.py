@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
 from commonweight.nn import checkpoint
-from commonweight.nn.identity import describe, hash_files, weight_files
+from commonweight.nn.identity import describe, hash_files, hash_json, origin, weight_files
 from commonweight.nn.placement import pick_device
+from commonweight.nn.seeded import DRAW_SEED, seeded
 from commonweight.nn.source import LoadedModel
+from commonweight.nn.tokenizer import load_tokenizer, tokenizer_hashes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,14 +67,20 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
                 "--allow-missing-weights"
             )
         task = checkpoint.task_of(type(model).__name__, base_config)
-        model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        with seeded():
+            model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
         has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
-        tokenizer = checkpoint.load_tokenizer(options.tokenizer or (str(folder) if has_tokenizer else base), {})
+        asked = options.tokenizer or (str(folder) if has_tokenizer else base)
+        tokenizer = load_tokenizer(asked, {})
     identity = {
         "source": "adapter",
         "name": spec,
         "weights": hash_files(files),
-        "base": {"name": base, **checkpoint.origin(base, config.revision)},
+        "config": hash_json(folder / "adapter_config.json", without=("base_model_name_or_path", "revision")),
+        "tokenizer": tokenizer_hashes(asked),
+        "base": {"name": base, **origin(base, config.revision, with_code=options.trust_remote_code)},
+        "random_weights": random,
+        "random_seed": DRAW_SEED if random else None,
     }
     model.to(pick_device(options.device)).eval()
     return LoadedModel(model, identity | describe(model), task, tokenizer)

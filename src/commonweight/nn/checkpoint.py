@@ -14,9 +14,11 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
-from commonweight.nn.identity import describe, hash_files, weight_files
+from commonweight.nn.identity import describe, first_line, origin, weight_files
 from commonweight.nn.placement import pick_device, pick_dtype
+from commonweight.nn.seeded import DRAW_SEED, seeded
 from commonweight.nn.source import HUB_ID, LoadedModel
+from commonweight.nn.tokenizer import load_tokenizer, tokenizer_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,15 +26,6 @@ if TYPE_CHECKING:
     from commonweight.nn.source import LoadOptions, Task
 
 MOST_NAMED = 4
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
 
 
 def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
@@ -74,7 +67,14 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
     if info["unexpected_keys"]:
         notes.append(f"{spec}: in the checkpoint but not in the model: {_some(sorted(info['unexpected_keys']))}")
     model.to(pick_device(options.device)).eval()
-    identity = {"name": spec, **origin(where, revision), "random_weights": missing}
+    asked, of_asked = (where, revision) if options.tokenizer is None else (options.tokenizer, None)
+    identity = {
+        "name": spec,
+        **origin(where, revision, with_code=options.trust_remote_code),
+        "tokenizer": tokenizer_hashes(asked, of_asked),
+        "random_weights": missing,
+        "random_seed": DRAW_SEED if missing else None,
+    }
     return LoadedModel(model, identity | describe(model), task, tokenizer, tuple(notes))
 
 
@@ -161,14 +161,14 @@ def load_config(where: str, common: dict[str, Any]) -> Any:
     """
     from transformers import AutoConfig
 
+    expected = Exception if common.get("trust_remote_code") else (OSError, ValueError, KeyError)
     try:
         return AutoConfig.from_pretrained(where, **common)
-    except (OSError, ValueError, KeyError) as error:
-        text = str(error)
-        if "trust_remote_code" in text:
+    except expected as error:
+        if "trust_remote_code" in str(error):
             raise UsageError(f"{where} comes with code of its own; pass --trust-remote-code if you trust it") from error
         raise UsageError(
-            f"{where!r} is no local model folder, and as a Hugging Face id it could not be loaded: {_first_line(text)} "
+            f"{where!r} is no local model folder, and as a Hugging Face id it could not be loaded: {first_line(error)} "
             "Check the spelling, the revision and the network"
         ) from error
 
@@ -205,7 +205,13 @@ def model_class_of(where: str, config: Any, common: dict[str, Any], *, trusted: 
 
         for reference in (getattr(config, "auto_map", None) or {}).values():
             if str(reference).rpartition(".")[2] == name:
-                return get_class_from_dynamic_module(reference, where, revision=common.get("revision"))
+                try:
+                    return get_class_from_dynamic_module(reference, where, revision=common.get("revision"))
+                except Exception as error:  # whatever code of others may raise
+                    raise UsageError(
+                        f"{where} names its class {reference}, and it cannot be loaded from there: "
+                        f"{type(error).__name__}: {first_line(error)}"
+                    ) from error
     raise UsageError(
         f"{where} is a {name}, which transformers {transformers.__version__} does not have. Upgrade transformers, or "
         "pass --trust-remote-code if the class comes with the checkpoint and you trust it"
@@ -215,7 +221,7 @@ def model_class_of(where: str, config: Any, common: dict[str, Any], *, trusted: 
 def load_weights(
     model_class: Any, where: str, config: Any, common: dict[str, Any], options: LoadOptions
 ) -> tuple[Any, dict[str, Any]]:
-    """Load weights without executing anything of the checkpoint.
+    """Load weights without executing anything of the checkpoint; those it lacks are drawn under one seed.
 
     Args:
         model_class: Class or auto class.
@@ -237,72 +243,16 @@ def load_weights(
     if not options.allow_pickle:
         arguments["use_safetensors"] = True
     try:
-        model, info = model_class.from_pretrained(where, output_loading_info=True, **arguments)
+        with seeded():  # missing weights are drawn here
+            model, info = model_class.from_pretrained(where, output_loading_info=True, **arguments)
     except OSError as error:
         remedy = "" if options.allow_pickle else " Pickled weights are read only with --allow-pickle."
-        raise UsageError(f"the weights of {where} could not be loaded: {_first_line(str(error))}{remedy}") from error
+        raise UsageError(f"the weights of {where} could not be loaded: {first_line(error)}{remedy}") from error
     except (SafetensorError, UnpicklingError) as error:
-        raise UsageError(
-            f"the weights of {where} are damaged or no plain weights: {_first_line(str(error))}"
-        ) from error
+        raise UsageError(f"the weights of {where} are damaged or no plain weights: {first_line(error)}") from error
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the weights of {where} do not fit {model_class.__name__}: {error}") from error
     return model, info
-
-
-def load_tokenizer(where: str, common: dict[str, Any]) -> Any:
-    """Load a tokenizer.
-
-    Args:
-        where: Folder or id.
-        common: As for :func:`load_config`.
-
-    Returns:
-        The tokenizer.
-
-    Raises:
-        UsageError: If there is none that the installed libraries can read.
-    """
-    from transformers import AutoTokenizer
-
-    remedy = "save it beside the model with tokenizer.save_pretrained, or name one with --tokenizer"
-    # Without its files a tokenizer of the right class is made up, with an empty vocabulary.
-    if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in TOKENIZER_FILES):
-        raise UsageError(f"no tokenizer in {where}; {remedy}")
-    try:
-        return AutoTokenizer.from_pretrained(where, **({"trust_remote_code": False} | common))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UsageError(f"no usable tokenizer in {where}: {_first_line(str(error))} {remedy.capitalize()}") from error
-
-
-def origin(where: str, revision: str | None) -> dict[str, Any]:
-    """Say where a checkpoint was read from, and hash its weight files.
-
-    Args:
-        where: Folder or id; an id must have been read already.
-        revision: The revision asked for, if any.
-
-    Returns:
-        ``source``, ``commit`` (of the Hub; None for a folder), and ``weights``: SHA-256 by file name, or None if the
-        files cannot be found in the Hugging Face cache.
-    """
-    if Path(where).is_dir():
-        return {"source": "folder", "commit": None, "weights": _hashes(Path(where))}
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(where, "config.json", revision=revision or "main")
-    if not isinstance(found, str):
-        return {"source": "hub", "commit": None, "weights": None}
-    return {"source": "hub", "commit": Path(found).parent.name, "weights": _hashes(Path(found).parent)}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    # Whether a pickle may be read was decided before it was read.
-    return hash_files(weight_files(folder, allow_pickle=True))
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[0]
 
 
 def _some(names: list[str]) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import inspect
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from commonweight.errors import UsageError
-from commonweight.nn.identity import describe, hash_files, hash_state
+from commonweight.nn.identity import describe, first_line, hash_files, hash_state
 from commonweight.nn.placement import pick_device, pick_dtype, place
+from commonweight.nn.seeded import DRAW_SEED, seeded
 from commonweight.nn.source import LoadedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from commonweight.nn.source import LoadOptions
 
 MOST_NAMED = 4
@@ -24,7 +29,8 @@ MOST_NAMED = 4
 def load_function(spec: str, options: LoadOptions) -> LoadedModel:
     """Call a function for a module and load its weights.
 
-    The module is looked for in the current folder first, as Python itself does.
+    The module is looked for in the current folder first, as Python itself does. Weights the function draws are drawn
+    under one seed, so that calling it twice gives one model.
 
     Args:
         spec: ``module:function``; the function takes no arguments.
@@ -34,35 +40,29 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
         A plain torch module, measured on ``(inputs, targets)``.
 
     Raises:
-        UsageError: If the module or function does not exist, does not return a torch module, or the checkpoint does not
-            fit it.
-        ModuleNotFoundError: If the user's module itself imports one that is not installed.
+        UsageError: If the module or function does not exist, raises, needs arguments or does not return a torch module,
+            the checkpoint does not fit it, or an option is for other models.
     """
-    module_name, _, function_name = spec.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise
-        raise UsageError(
-            f"no Python module {error.name!r}; run the command from the folder that holds it, or install it"
-        ) from error
-    finally:
-        sys.path.remove(here)
-    build = getattr(module, function_name, None)
-    if not callable(build):
-        close = difflib.get_close_matches(function_name, [n for n, v in vars(module).items() if callable(v)], n=1)
-        raise UsageError(
-            f"no function {function_name!r} in {module_name}" + (f"; did you mean {close[0]!r}?" if close else "")
-        )
-    model = build()
-    if not isinstance(model, torch.nn.Module):
-        raise UsageError(f"{spec} returned {type(model).__name__}, expected a torch.nn.Module")
-    identity: dict[str, Any] = {"source": "function", "name": spec}
+    for option, given in (
+        ("--tokenizer", options.tokenizer),
+        ("--allow-pickle", options.allow_pickle),
+        ("--trust-remote-code", options.trust_remote_code),
+        ("--allow-missing-weights", options.allow_missing_weights),
+    ):
+        if given:
+            raise UsageError(f"{option} is for Hugging Face models, and {spec} is a plain torch module; leave it out")
+    with seeded():
+        build = _find(spec)
+        model = _call(spec, build)
+    identity: dict[str, Any] = {
+        "source": "function",
+        "name": spec,
+        "function": spec.rpartition(":")[2],
+        "code": hash_files(_sources(spec, build)),
+    }
     if options.checkpoint is None:
         identity["weights"] = {"state": hash_state(model)}
+        identity["random_seed"] = DRAW_SEED
         notes: tuple[str, ...] = (f"{spec}: no --checkpoint given, the weights are those the function returned",)
     else:
         path = Path(options.checkpoint).expanduser()
@@ -72,6 +72,60 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
         notes = ()
     place(model, pick_device(options.device), pick_dtype(options.dtype))
     return LoadedModel(model.eval(), identity | describe(model), notes=notes)
+
+
+def _find(spec: str) -> Callable[..., Any]:
+    module_name, _, function_name = spec.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise UsageError(
+                f"{module_name} cannot be imported: it imports {error.name!r}, which is not installed"
+            ) from error
+        raise UsageError(
+            f"no Python module {error.name!r}; run the command from the folder that holds it, or install it"
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever a module of the user's own may do
+        raise UsageError(
+            f"{module_name} cannot be imported: {type(error).__name__}: {first_line(error)} (--debug shows where)"
+        ) from error
+    finally:
+        sys.path.remove(here)
+    build: Any = getattr(module, function_name, None)
+    if not callable(build):
+        close = difflib.get_close_matches(function_name, [n for n, v in vars(module).items() if callable(v)], n=1)
+        raise UsageError(
+            f"no function {function_name!r} in {module_name}" + (f"; did you mean {close[0]!r}?" if close else "")
+        )
+    return cast("Callable[..., Any]", build)
+
+
+def _call(spec: str, build: Callable[..., Any]) -> torch.nn.Module:
+    try:
+        inspect.signature(build).bind()
+    except TypeError as error:
+        raise UsageError(
+            f"{spec} needs arguments ({first_line(error)}); give a function that takes none and returns the module"
+        ) from error
+    except ValueError:  # some built-in callables have no signature
+        pass
+    try:
+        model = build()
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{spec} raised {type(error).__name__}: {first_line(error)} (--debug shows where)") from error
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"{spec} returned {type(model).__name__}, expected a torch.nn.Module")
+    return model
+
+
+def _sources(spec: str, build: Callable[..., Any]) -> list[Path]:
+    files = [getattr(sys.modules.get(spec.partition(":")[0]), "__file__", None)]
+    with contextlib.suppress(TypeError):  # built-in
+        files.append(inspect.getsourcefile(inspect.unwrap(build)))
+    return sorted({Path(file) for file in files if file and Path(file).is_file()})
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -1,9 +1,10 @@
-"""What is recorded about weights: hashes of the files, or of the tensors where there is no file."""
+"""What is recorded about a model: hashes of its files, or of the tensors where there is no file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,12 +12,14 @@ import torch
 from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Collection, Iterable
 
     from torch import nn
 
 SAFE_STEMS = ("model", "adapter_model")
+VOLATILE = ("_name_or_path", "transformers_version")
+"""Keys of a ``config.json`` that say where it came from and who wrote it, not what the model is."""
+
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -31,12 +34,17 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
         The files, at least one, sorted.
 
     Raises:
-        UsageError: If there are none, or only pickles and those are not allowed, or an index lists an absent shard.
+        UsageError: If there are none, or only pickles and those are not allowed, or an index is broken or lists an
+            absent shard.
     """
     for stem in SAFE_STEMS:
         index = folder / f"{stem}.safetensors.index.json"
         if index.is_file():
-            shards = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+            try:
+                names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UsageError(f"{index} is no index of weights ({error!r}); copy the checkpoint again") from error
+            shards = sorted(folder / name for name in names)
             for shard in shards:
                 if not shard.is_file():
                     raise UsageError(f"{folder} is incomplete: its index lists {shard.name}, which is not there")
@@ -68,6 +76,67 @@ def hash_files(paths: Iterable[Path]) -> dict[str, str]:
         with path.open("rb") as stream:
             found[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return found
+
+
+def hash_json(path: Path, *, without: Collection[str] = ()) -> str:
+    """Hash what a JSON file says, however it is laid out.
+
+    Args:
+        path: The file.
+        without: Keys of the outermost mapping that do not count.
+
+    Returns:
+        SHA-256 in hexadecimal; of the bytes if the file is no JSON mapping.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in found.items() if key not in without}
+    except (ValueError, AttributeError):
+        return hash_files([path])[path.name]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def origin(where: str, revision: str | None, *, with_code: bool = False) -> dict[str, Any]:
+    """Say where a checkpoint was read from, and hash its files.
+
+    Args:
+        where: Folder or id; an id must have been read already.
+        revision: The revision asked for, if any.
+        with_code: Whether code that comes with it was run, and belongs to what it is.
+
+    Returns:
+        ``source``, ``commit`` (of the Hub; None for a folder), and SHA-256: ``weights`` by file name, ``config`` of
+        what decides the numbers, ``code`` by file name where it was run; None if the files cannot be found in the
+        Hugging Face cache.
+    """
+    if Path(where).expanduser().is_dir():
+        return {"source": "folder", "commit": None, **_contents(Path(where).expanduser(), with_code)}
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(where, "config.json", revision=revision or "main")
+    if not isinstance(found, str):
+        return {"source": "hub", "commit": None, "weights": None, "config": None}
+    return {"source": "hub", "commit": Path(found).parent.name, **_contents(Path(found).parent, with_code)}
+
+
+def _contents(folder: Path, with_code: bool) -> dict[str, Any]:
+    # Whether a pickle may be read was decided before it was read.
+    return {
+        "weights": hash_files(weight_files(folder, allow_pickle=True)),
+        "config": hash_json(folder / "config.json", without=VOLATILE),
+    } | ({"code": hash_files(sorted(folder.glob("*.py")))} if with_code else {})
+
+
+def first_line(error: BaseException) -> str:
+    """Shorten an error of another library.
+
+    Args:
+        error: The error.
+
+    Returns:
+        The first line of what it says.
+    """
+    return (str(error).strip().splitlines() or ["no reason given"])[0]
 
 
 def hash_state(model: nn.Module) -> str:

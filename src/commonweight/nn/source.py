@@ -6,6 +6,7 @@ recorded with every footprint. Reading a model executes no code of others unless
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,8 +97,12 @@ def load_model(spec: str, options: LoadOptions | None = None) -> LoadedModel:
                 f"{spec} is a folder but not a model: it has no config.json (a checkpoint) and no adapter_config.json "
                 "(a PEFT adapter)"
             )
-    elif spec.startswith((".", "/", "~")) or spec.count("/") > 1:
-        raise UsageError(f"no folder {spec!r}; give an existing one, an id 'org/name', or module:function")
+    elif (close := _nearby(spec)) is not None or spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        meant = "." if close is None else f"; did you mean {close!r}?"
+        raise UsageError(
+            f"no folder {spec!r}{meant} Give an existing one, an id 'org/name' (with a revision, org/name@main, "
+            "where a local name is much like it), or module:function"
+        )
     elif HUB_ID.fullmatch(spec) is None:
         raise UsageError(f"{spec!r} is no folder, no id of the form org/name@revision, and no module:function")
     from commonweight.nn.checkpoint import load_checkpoint
@@ -124,3 +129,14 @@ def short_name(spec: str) -> str:
     if FUNCTION.fullmatch(spec):
         return spec.rpartition(":")[2]
     return spec.partition("@")[0].rstrip("/").rpartition("/")[2]
+
+
+def _nearby(spec: str) -> str | None:
+    # A misspelled folder is not looked for on the Hub, which takes long without a network.
+    path = Path(spec).expanduser()
+    try:
+        names = [] if "@" in spec else [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        return None
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return str(path.with_name(close[0])) if close else None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Reading = Literal["common start", "no common start", "unclear", "not measured"]
 NEAR = 0.5
 FAR = 0.8
+SHOWN = 0.005
+"""Below this two decimals would write 0.00."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +75,15 @@ class Alignment:
         """
         pairs = {pair: self.reading(*pair) for pair in combinations(self.names, 2)}
         if set(pairs.values()) == {"common start"}:
-            return (
-                f"The models come from a common start (relative weight distance at most {np.max(self.distance):.2f})."
-            )
+            farthest = float(np.max(self.distance))
+            if farthest == 0:
+                return "All footprints are of the same weights."
+            shown = "below 0.01" if farthest < SHOWN else f"at most {farthest:.2f}"
+            return f"The models come from a common start (relative weight distance {shown})."
         if set(pairs.values()) == {"not measured"}:
             return (
-                "Whether the models come from a common start was not measured: no weights were sampled, "
-                "and without a common start overlaps are not to be read as sharing."
+                "Whether the models come from a common start was not measured: the footprints hold no weight samples "
+                "that can be compared, and without a common start overlaps are not to be read as sharing."
             )
         parts = []
         if strangers := self._listed(pairs, "no common start"):

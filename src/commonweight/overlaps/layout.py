@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 WHOLE = "whole network"
 MOST_LEFT_OUT = 10
+FEW_EXAMPLES = 20
+"""Below this many effective examples an overlap decides nothing."""
+
+RAW = "These are raw overlaps: they mix what is shared with sampling noise, and have no interval yet."
 
 
 def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> list[Block]:
@@ -31,7 +35,8 @@ def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> l
         decimals: Digits after the point.
 
     Returns:
-        Paragraphs and grids, from top to bottom: overlaps, the footprints, a common start, what was left out.
+        Paragraphs and grids, from top to bottom: overlaps, the footprints, what to beware of, a common start, what was
+        left out.
 
     Raises:
         UsageError: If ``by`` is none of these.
@@ -41,21 +46,24 @@ def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> l
     if by not in {"layer", "parameter"}:
         raise UsageError(f"by must be 'layer', 'parameter' or a depth such as 2, got {by!r}")
     overlaps = table.by_layer if by == "layer" else table.by_parameter
+    shares = table.trace_share if by == "layer" else table.parameter_share
     grids: list[Block]
     if len(table.names) == 2:
-        shares = table.trace_share if by == "layer" else table.parameter_share
         grids = [_two(table, by, overlaps, shares, decimals)]
     else:
         grids = [
-            _matrix(table, "pooled", table.pooled, decimals),
-            _matrix(table, "layer mean (number of layers)", table.layer_mean, decimals, table.layers_defined),
+            _title(table),
+            _matrix(table, "Pooled", table.pooled, decimals),
+            _matrix(table, "Layer mean (number of layers)", table.layer_mean, decimals, table.layers_defined),
             _pairs(table, by, overlaps, decimals),
+            _shares(table, by, shares, decimals),
         ]
-    return [*grids, _footprints(table), table.alignment.sentence(), *_left_out(table)]
+    return [*grids, _footprints(table), *_beware(table), table.alignment.sentence(), *_left_out(table)]
 
 
 def _title(table: OverlapTable) -> str:
-    return f"{MEASURES[table.kind].words} of {' and '.join(table.names)}"
+    *most, last = table.names
+    return f"{MEASURES[table.kind].words} of {', '.join(most)} and {last}"
 
 
 def _two(
@@ -98,7 +106,7 @@ def _matrix(
 
     every = range(len(table.names))
     return Grid(
-        f"{_title(table)}: {words}",
+        words,
         ("", *table.names),
         tuple((table.names[i], *(cell(i, j) for j in every)) for i in every),
     )
@@ -107,11 +115,21 @@ def _matrix(
 def _pairs(table: OverlapTable, by: str, overlaps: Mapping[str, NDArray[np.float64]], decimals: int) -> Grid:
     pairs = list(combinations(range(len(table.names)), 2))
     return Grid(
-        f"{_title(table)}: by {by}",
+        f"By {by}",
         (by, *(f"{table.names[i]} and {table.names[j]}" for i, j in pairs)),
         tuple(
             (name or WHOLE, *(number(values[i, j], decimals) for i, j in pairs)) for name, values in overlaps.items()
         ),
+        (("pooled", *(number(table.pooled[i, j], decimals) for i, j in pairs)),),
+    )
+
+
+def _shares(table: OverlapTable, by: str, shares: Mapping[str, NDArray[np.float64]], decimals: int) -> Grid:
+    words = MEASURES[table.kind].share
+    return Grid(
+        f"{words[0].upper()}{words[1:]} by {by}",
+        (by, *table.names),
+        tuple((name or WHOLE, *(number(share, decimals) for share in values)) for name, values in shares.items()),
     )
 
 
@@ -127,6 +145,16 @@ def _footprints(table: OverlapTable) -> Grid:
         (*header, "label rule") if table.kind == "fisher" else header,
         tuple(row(name) for name in table.names),
     )
+
+
+def _beware(table: OverlapTable) -> list[Block]:
+    few = [name for name, effective in table.effective_examples.items() if effective < FEW_EXAMPLES]
+    found: list[Block] = []
+    if few:
+        found.append(f"Below {FEW_EXAMPLES} effective examples: {', '.join(few)}. Overlaps with these decide nothing.")
+    if table.kind == "fisher":
+        found.append(RAW)
+    return found
 
 
 def _left_out(table: OverlapTable) -> list[Block]:

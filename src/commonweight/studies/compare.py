@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from commonweight import __version__
-from commonweight.data.table import Table, open_table, table_name
-from commonweight.errors import IntegrityError, UsageError
-from commonweight.footprint.collector import choose_parameters
+from commonweight.data.table import Table, open_table
+from commonweight.errors import IntegrityError, MeasurementError, UsageError
+from commonweight.footprint.files import RECORD as FOOTPRINT_RECORD
 from commonweight.footprint.footprint import Footprint
-from commonweight.nn.source import FUNCTION, LoadedModel, LoadOptions, load_model, short_name
-from commonweight.overlaps.compatible import common_parameters
+from commonweight.nn.source import LoadOptions
 from commonweight.overlaps.table import OverlapTable, overlap
+from commonweight.studies.hold import held
 from commonweight.studies.measure import MeasureOptions, Note, measure, silent
-from commonweight.studies.run_folder import RunFolder, check_place, open_run, same_identity
+from commonweight.studies.names import Model, keep_names, name_models, named_data
+from commonweight.studies.output import check_writable
+from commonweight.studies.preflight import inspect_models, load
+from commonweight.studies.run_folder import FOOTPRINTS, RunFolder, check_place, open_run
+from commonweight.studies.run_record import read_record, same_identity
+from commonweight.studies.throw_away import check_outside, remove_partial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,15 +71,16 @@ def compare(
 ) -> Comparison:
     """Measure every model on every data set and compare all footprints.
 
-    The run folder holds ``run.json``, ``footprints/<model>--<data>/``, ``overlap.json`` and ``overlap.md``. Calling
-    again with the same arguments measures only what is missing.
+    The run folder holds ``run.json``, ``footprints/<model>/<data>/``, ``overlap.json`` and ``overlap.md``. Calling
+    again with the same arguments measures only what is missing. Everything that can be checked without measuring is
+    checked first, for every model and every data set.
 
     Args:
-        models: As for :func:`commonweight.nn.source.load_model`.
+        models: As for :func:`commonweight.nn.source.load_model`, each with ``NAME=`` before it if wanted.
         data: As for :func:`commonweight.data.table.open_table`, each with ``NAME=`` before it if wanted.
-        run: The run folder.
+        run: The run folder, or a link to it.
         options: How.
-        fresh: Throw away a run that is there.
+        fresh: Throw away the footprints and tables of a run that is there.
         progress: Show progress bars on stderr.
         note: Takes one sentence at a time that the user should hear.
 
@@ -86,149 +89,57 @@ def compare(
 
     Raises:
         UsageError: If models or data cannot be read, fewer than two footprints are asked for, or the folder holds
-            something else.
+            something else, cannot be written to, or may not be thrown away.
         NotComparableError: If the models do not have the same parameters; found before anything is measured.
         IntegrityError: If a footprint of the run is damaged or not what the run says.
     """
     options = options or CompareOptions()
     folder = Path(run)
-    check_place(folder)
+    named, sources = name_models(models, options.checkpoints), named_data(data)
     if len(models) * len(data) < 2:
         raise UsageError(
             f"{len(models)} model on {len(data)} data set gives one footprint; give a second model or --data"
         )
-    named_models = dict(zip(model_names(models), zip(models, _checkpoints(models, options), strict=True), strict=True))
+    check_place(folder)
+    check_writable(folder / FOOTPRINTS / "model" / "data")
+    if fresh:
+        check_outside(folder, [*(m.spec for m in named), *(s for _, s in sources), *options.checkpoints, Path.cwd()])
+    former = {} if fresh else read_record(folder) or {}
     tables = {
         name: open_table(spec, split=options.split, examples=options.examples, seed=options.data_seed)
-        for name, spec in named_data(data)
+        for name, spec in sources
     }
-    identities = _inspect(named_models, options, note)
+    identities = inspect_models(
+        named, tables, options.load, options.measure, common_only=options.common_only, note=note
+    )
+    names = keep_names(named, identities, former.get("models", {}))
     asked = {
-        "settings": options.measure.deciding() | {"dtype": options.load.dtype},
-        "models": identities,
+        "settings": options.measure.deciding() | {"dtype": options.load.dtype, "tokenizer": options.load.tokenizer},
+        "models": dict(zip(names, identities, strict=True)),
         "data": {name: table.identity for name, table in tables.items()},
     }
-    opened = open_run(folder, asked, fresh=fresh)
-    opened.update(versions=_versions())
-    return _measure_all(opened, named_models, tables, options, progress=progress, note=note)
-
-
-def model_names(specs: Sequence[str]) -> list[str]:
-    """Give every model a short name; equal ones get parts of their path until they differ.
-
-    Args:
-        specs: Models as the user gave them.
-
-    Returns:
-        One name each, without a slash.
-
-    Raises:
-        UsageError: If a model is given twice.
-
-    Example:
-        >>> model_names(["org/bert@v1", "org/bert@v2", "runs/food/final", "runs/films/final"])
-        ['bert@v1', 'bert@v2', 'food-final', 'films-final']
-    """
-    twice = [spec for spec, count in Counter(specs).items() if count > 1]
-    if twice:
-        raise UsageError(f"the model {twice[0]!r} is given twice; give each once")
-    names = [short_name(spec) for spec in specs]
-    for parts in range(1, max(len(_parts(spec)) for spec in specs) + 1):
-        clashes = {name for name, count in Counter(names).items() if count > 1}
-        names = [
-            "-".join(_parts(spec)[-parts:]) if name in clashes else name
-            for name, spec in zip(names, specs, strict=True)
-        ]
-        if len(set(names)) == len(names):
-            break
-    if len(set(names)) < len(names):
-        names = [f"{name}-{i + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)]
-    return [name.replace("/", "-") for name in names]
-
-
-def named_data(specs: Sequence[str]) -> list[tuple[str, str]]:
-    """Split ``NAME=DATA`` and name the rest after their last part.
-
-    Args:
-        specs: Data as the user gave them.
-
-    Returns:
-        Name and data, in order.
-
-    Raises:
-        UsageError: If two have the same name.
-
-    Example:
-        >>> named_data(["dev.tsv", "films=runs/a.jsonl"])
-        [('dev', 'dev.tsv'), ('films', 'runs/a.jsonl')]
-    """
-    found = []
-    for spec in specs:
-        name, sign, rest = spec.partition("=")
-        if sign and "/" not in name and not Path(spec).exists():
-            found.append((name, rest))
-        else:
-            found.append((table_name(spec), spec))
-    for name, count in Counter(name for name, _ in found).items():
-        if count > 1 or not name:
-            raise UsageError(f"{count} data sets are called {name!r}; name them apart with --data NAME=DATA")
-    return found
-
-
-def _parts(spec: str) -> list[str]:
-    # The more of the last parts are kept, the more a name differs from others.
-    if Path(spec).expanduser().exists():
-        return [part for part in Path(spec).expanduser().resolve().parts if part != "/"]
-    return spec.replace(":", "/").split("/")
-
-
-def _checkpoints(models: Sequence[str], options: CompareOptions) -> list[str | None]:
-    functions = [spec for spec in models if not Path(spec).expanduser().exists() and FUNCTION.fullmatch(spec)]
-    if options.checkpoints and len(options.checkpoints) != len(functions):
-        raise UsageError(
-            f"{len(options.checkpoints)} --checkpoint for {len(functions)} module:function models; give one for each, "
-            "in order"
-        )
-    waiting = iter(options.checkpoints)
-    return [next(waiting, None) if spec in functions else None for spec in models]
-
-
-def _load(spec: str, checkpoint: str | None, options: CompareOptions) -> LoadedModel:
-    return load_model(spec, replace(options.load, checkpoint=checkpoint))
-
-
-def _inspect(
-    models: Mapping[str, tuple[str, str | None]], options: CompareOptions, note: Note
-) -> dict[str, dict[str, Any]]:
-    # Before the heavy work: all must load, and all must be comparable.
-    identities = {}
-    shapes: dict[str, Footprint] = {}
-    for name, (spec, checkpoint) in models.items():
-        note(f"reading {spec}")
-        loaded = _load(spec, checkpoint, options)
-        for sentence in loaded.notes:
-            note(sentence)
-        identities[name] = loaded.identity
-        chosen = choose_parameters(loaded.model, options.measure.include or None, options.measure.exclude or None)
-        empty = {parameter: torch.empty(tensor.shape, device="meta") for parameter, tensor in chosen.items()}
-        shapes[name] = Footprint("fisher", empty, count=1)
-        if len(shapes) > 1:
-            common_parameters(shapes, common_only=options.common_only)
-    return identities
+    with held(folder) as hold:
+        if fresh and hold.busy:
+            raise UsageError(f"another process is measuring into {folder}; wait for it, or choose another run folder")
+        opened = open_run(folder, asked, fresh=fresh)
+        if hold.alone:
+            remove_partial(opened.path)
+        hold.share()
+        opened.update(versions=_versions())
+        return _measure_all(opened, dict(zip(names, named, strict=True)), tables, options, progress, note)
 
 
 def _measure_all(
     run: RunFolder,
-    models: Mapping[str, tuple[str, str | None]],
+    models: Mapping[str, Model],
     tables: Mapping[str, Table],
     options: CompareOptions,
-    *,
     progress: bool,
     note: Note,
 ) -> Comparison:
     footprints: dict[str, Footprint] = {}
     measured, skipped = [], []
-    for model, (spec, checkpoint) in models.items():
+    for model, entry in models.items():
         loaded = None
         for data, table in tables.items():
             name = f"{model}/{data}"
@@ -238,10 +149,23 @@ def _measure_all(
                 skipped.append(name)
                 note(f"{name}: measured before")
                 continue
-            loaded = loaded or _load(spec, checkpoint, options)
+            if loaded is None:
+                loaded = load(entry, options.load)
+                if not same_identity(run.record["models"][model], loaded.identity):
+                    raise MeasurementError(
+                        f"{entry.spec} is not what it was when it was read first: its files changed meanwhile, or its "
+                        "weights are drawn anew each time; start again from weights that stay"
+                    )
             note(f"{name}: measuring {len(table)} examples")
-            footprints[name] = measure(loaded, table, options.measure, folder=place, progress=progress, note=note)
-            measured.append(name)
+            try:
+                footprints[name] = measure(loaded, table, options.measure, folder=place, progress=progress, note=note)
+                measured.append(name)
+            except (UsageError, OSError):
+                if not (place / FOOTPRINT_RECORD).is_file():
+                    raise
+                footprints[name] = _finished(place, run.record["models"][model], run.record["data"][data])
+                skipped.append(name)
+                note(f"{name}: another process finished it meanwhile; its footprint is taken")
     overlaps = overlap(footprints, common_only=options.common_only)
     run.write("overlap.json", overlaps.to_json())
     run.write("overlap.md", overlaps.to_markdown())
@@ -256,7 +180,9 @@ def _finished(place: Path, model: Mapping[str, Any], data: Mapping[str, Any]) ->
     footprint = Footprint.load(place)
     found = dict(footprint.metadata.get("data", {}))
     found.pop("columns", None)
-    if not same_identity(footprint.metadata.get("model"), model) or not same_identity(found, data):
+    # Beside the identity a footprint records what was measured of the model.
+    recorded = {key: value for key, value in dict(footprint.metadata.get("model", {})).items() if key in model}
+    if not same_identity(recorded, model) or not same_identity(found, data):
         raise IntegrityError(f"{place} was measured on another model or other data than its run says; pass --fresh")
     return footprint
 

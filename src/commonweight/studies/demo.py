@@ -15,6 +15,7 @@ from commonweight.data.reviews import DOMAINS, best_accuracy, best_loss, label_o
 from commonweight.errors import UsageError
 from commonweight.studies.compare import CompareOptions, Comparison, compare
 from commonweight.studies.measure import MeasureOptions, Note, silent
+from commonweight.studies.output import check_writable
 from commonweight.studies.tiny_encoder import Score, encode_reviews, make_start, make_tokenizer, save, score, train
 
 if TYPE_CHECKING:
@@ -104,12 +105,16 @@ def check_demo_folder(folder: Path) -> None:
         folder: Must be absent, empty, or hold an earlier demonstration.
 
     Raises:
-        UsageError: If it is a file or holds something else.
+        UsageError: If it is a file, holds something else, or cannot be written to.
     """
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file; the demonstration needs a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
-        raise UsageError(f"{folder} holds something that is not a demonstration; choose another folder")
+    try:
+        if folder.is_file():
+            raise UsageError(f"{folder} is a file; the demonstration needs a folder")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
+            raise UsageError(f"{folder} holds something that is not a demonstration; choose another folder")
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be looked into: {error}; choose another folder") from error
+    check_writable(folder / "comparison")
 
 
 def _held_out(domain: Domain, size: DemoSize, seed: int) -> list[Review]:

@@ -58,10 +58,12 @@ class MeasureOptions:
         """Give what decides the numbers, as plain JSON values.
 
         Returns:
-            Every field but the batch size and the verification.
+            Every field but the batch size and the verification, and seed and samples only where labels are sampled.
         """
         found = asdict(self)
-        del found["batch_size"], found["verify"]
+        idle = [] if self.label_rule == "sampled" else ["seed", "samples"]
+        for key in ("batch_size", "verify", *idle):
+            del found[key]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()} | {
             "columns": {k: list(v) if isinstance(v, tuple) else v for k, v in found["columns"].items()}
         }

@@ -75,6 +75,9 @@ def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, device: 
             f"{loaded.identity['name']} is a plain torch module; say what it reads with --input-column (one column of "
             f"lists or images, or several of numbers). {table.name} has {', '.join(map(repr, table.columns))}"
         )
+    for option, value in (("--text-column", options.text), ("--max-length", options.max_length)):
+        if value:
+            raise UsageError(f"{option} is for text models, and {loaded.identity['name']} is a plain torch module")
     label = columns.label_column(table, options.label)
     inputs = stack_inputs({name: columns.numbers(table, name) for name in options.inputs}, table.source_rows)
     targets = torch.tensor(columns.numbers(table, label))
@@ -82,6 +85,7 @@ def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, device: 
     if targets.is_floating_point():
         targets = targets.to(precision)
     batches = TensorBatches(inputs.to(precision), targets, 1, device)
+    _check_reads(loaded, batches.inputs[:1].to(device), options.inputs)
     return Prepared(batches, {"inputs": list(options.inputs), "label": label})
 
 
@@ -106,6 +110,7 @@ def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: in
         labels,
         accepts=_accepted(loaded.model),
         max_length=limit,
+        vocabulary=_vocabulary(loaded.model),
     )
     pad_id = loaded.tokenizer.pad_token_id
     if pad_id is None and loaded.task == "causal_lm":
@@ -113,6 +118,25 @@ def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: in
     batches = TokenBatches(rows, 1, pad_id, (lambda row: fold_of(row, folds)) if folds > 1 else None, device)
     notes = (f"{cut} of {len(rows)} rows of {table.name} were cut to {limit} tokens",) if cut else ()
     return Prepared(batches, {"text": list(text), "label": label, "max_length": limit, "rows_cut": cut}, notes)
+
+
+def _check_reads(loaded: LoadedModel, row: torch.Tensor, names: tuple[str, ...]) -> None:
+    try:
+        with torch.no_grad():
+            loaded.model(row)
+    except Exception as error:  # whatever a module of the user's own may raise
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise UsageError(
+            f"{loaded.identity['name']} cannot read rows of shape {list(row.shape[1:])} made of {', '.join(names)}: "
+            f"{type(error).__name__}: {reason}. Give as many --input-column as the module has inputs, in their order"
+        ) from error
+
+
+def _vocabulary(model: Any) -> int | None:
+    try:
+        return int(model.get_input_embeddings().num_embeddings)
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def _accepted(model: torch.nn.Module) -> set[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from commonweight.overlaps.layout import FEW_EXAMPLES
 from commonweight.overlaps.text import Block, Grid, number
-from commonweight.view.footprint import FEW_EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

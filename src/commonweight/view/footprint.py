@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from commonweight.overlaps.layout import FEW_EXAMPLES
 from commonweight.overlaps.text import DASH, Block, Grid
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from commonweight.footprint.footprint import Footprint
     from commonweight.footprint.routes import Verification
 
 MOST_NAMED = 10
-FEW_EXAMPLES = 20
-"""Below this many effective examples an overlap decides nothing."""
 
 
 def summary(footprint: Footprint, folder: str) -> list[Block]:
@@ -32,11 +33,11 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
     verified = facts.get("verified")
     worst = None if verified is None else verified["largest_error"]
     rows = [
-        ("examples", str(footprint.count)),
+        *_of_what(footprint),
         ("folds", str(len(footprint.folds) or 1)),
         ("label rule", str(facts.get("label_rule"))),
         ("likelihood", str(facts.get("loss"))),
-        ("parameters", f"{len(footprint)} tensors in {len(footprint.layers)} layers"),
+        ("parameters", f"{_measured(footprint)} in {_counted(len(footprint.layers), 'layer')}"),
         ("trace", f"{footprint.trace():.6g}"),
         ("effective examples", DASH if math.isnan(effective) else f"{effective:.1f}"),
         ("measured by rule", str(len(footprint) - len(generic) - len(unused))),
@@ -51,11 +52,62 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
     if unused:
         blocks.append(f"Unused by the data, their Fisher is zero: {_some(unused)}.")
     if effective < FEW_EXAMPLES:
-        blocks.append(
-            f"Only {effective:.1f} effective examples: a few examples carry nearly all of the trace, so an overlap "
-            "with this footprint says little."
-        )
+        blocks.append(f"{_few(footprint.count, effective)}, so an overlap with this footprint says little.")
     return blocks
+
+
+def sources(footprints: Mapping[str, Footprint]) -> list[Block]:
+    """Say which model and which data each footprint is of.
+
+    Args:
+        footprints: Footprints by name.
+
+    Returns:
+        One grid; nothing where no footprint says either.
+    """
+    rows = tuple(
+        (name, model or DASH, data or DASH)
+        for name, (model, data) in ((name, _names(footprint)) for name, footprint in footprints.items())
+    )
+    if all((model, data) == (DASH, DASH) for _, model, data in rows):
+        return []
+    return [Grid("What they are of", ("footprint", "model", "data"), rows)]
+
+
+def _names(footprint: Footprint) -> tuple[str, str]:
+    model, data = dict(footprint.metadata.get("model") or {}), dict(footprint.metadata.get("data") or {})
+    parts = (data.get("path") or data.get("id"), data.get("config"), data.get("split"))
+    return str(model.get("name") or model.get("class") or ""), ", ".join(str(part) for part in parts if part)
+
+
+def _of_what(footprint: Footprint) -> list[tuple[str, str]]:
+    model, data = _names(footprint)
+    facts = dict(footprint.metadata.get("model") or {})
+    precision = facts.get("dtype") or facts.get("dtypes") or DASH
+    in_all = dict(footprint.metadata.get("data") or {}).get("rows_in_all")
+    return [
+        *([("model", model)] if model else []),
+        *([("data", data)] if data else []),
+        ("precision", precision if isinstance(precision, str) else ", ".join(precision)),
+        ("examples", str(footprint.count) + (f" of {in_all}" if in_all else "")),
+    ]
+
+
+def _measured(footprint: Footprint) -> str:
+    trainable = dict(footprint.metadata.get("model") or {}).get("trainable_parameters")
+    if trainable is not None and trainable != len(footprint):
+        return f"{len(footprint)} of {_counted(trainable, 'parameter')}"
+    return _counted(len(footprint), "parameter")
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _few(count: int, effective: float) -> str:
+    if count < FEW_EXAMPLES:
+        return f"Only {_counted(count, 'example')}, {effective:.1f} effective"
+    return f"The trace is as unevenly spread as if {effective:.1f} of the {count} examples carried all of it"
 
 
 def verification(report: Verification) -> list[Block]:

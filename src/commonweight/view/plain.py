@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,6 +47,47 @@ def fill(paragraph: str, width: int = WIDTH) -> str:
     return textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
 
 
+def split_columns(grid: Grid, width: int) -> list[Grid]:
+    """Split a grid that is too wide into several, each with the first column and as many others as fit.
+
+    Args:
+        grid: The grid.
+        width: Characters per line; a single column may still be wider.
+
+    Returns:
+        The grids, from left to right; only the first keeps the title.
+
+    Example:
+        >>> from commonweight.overlaps.text import Grid
+        >>> wide = Grid("Overlap", ("layer", "a and b", "a and c"), (("head", "0.5", "0.6"),))
+        >>> [part.header for part in split_columns(wide, 16)]
+        [('layer', 'a and b'), ('layer', 'a and c')]
+    """
+    widths = [max(len(row[i]) for row in (grid.header, *grid.rows, *grid.totals)) for i in range(len(grid.header))]
+    parts: list[list[int]] = []
+    room = 0
+    for i in range(1, len(widths)):
+        if not parts or widths[i] + 2 > room:
+            parts.append([0])
+            room = width - widths[0]
+        parts[-1].append(i)
+        room -= widths[i] + 2
+
+    def chosen(row: tuple[str, ...], part: list[int]) -> tuple[str, ...]:
+        return tuple(row[i] for i in part)
+
+    return [
+        replace(
+            grid,
+            title="" if number else grid.title,
+            header=chosen(grid.header, part),
+            rows=tuple(chosen(row, part) for row in grid.rows),
+            totals=tuple(chosen(row, part) for row in grid.totals),
+        )
+        for number, part in enumerate(parts)
+    ]
+
+
 def _grid(grid: Grid) -> str:
     every = [grid.header, *grid.rows, *grid.totals]
     widths = [max(len(row[i]) for row in every) for i in range(len(grid.header))]
@@ -58,7 +100,7 @@ def _grid(grid: Grid) -> str:
         return "  ".join([name, *numbers]).rstrip()
 
     head = [line(grid.header), rule] if any(grid.header) else []
-    lines = [grid.title, *head, *map(line, grid.rows)]
+    lines = [*([grid.title] if grid.title else []), *head, *map(line, grid.rows)]
     if grid.totals:
         lines += [rule, *map(line, grid.totals)]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from commonweight.overlaps.text import Grid
-from commonweight.view.plain import WIDTH, fill, to_plain
+from commonweight.view.plain import WIDTH, fill, split_columns, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,6 @@ def show(blocks: Sequence[Block], stream: TextIO | None = None) -> None:
             if console.measure(table, options=console.options.update(width=WIDEST)).maximum <= console.width:
                 console.print(Text(fill(block.title, console.width), style="bold"), soft_wrap=True)
                 console.print(table)
-            else:  # rich would drop columns; plain lines that wrap lose nothing
-                console.print(Text(to_plain([block]).rstrip()), soft_wrap=True)
+            else:  # rich would drop columns; some columns at a time, and plain lines that wrap, lose nothing
+                console.print(Text(to_plain(split_columns(block, console.width)).rstrip()), soft_wrap=True)
         console.print()

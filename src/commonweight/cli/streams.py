@@ -1,0 +1,95 @@
+"""stdout and stderr of the process: what their encoding lacks is replaced, and what cannot be written is said."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLAIN = {"–": "-", "—": "-", "─": "-", "…": "...", "·": "|", "×": "x", "²": "2", "≥": ">=", "≤": "<="}
+"""How signs of our own texts look where there is only ASCII."""
+
+
+def prepare() -> bool:
+    """Make the streams of this process fit to carry a result, and let SIGTERM end it as Ctrl-C does.
+
+    Returns:
+        Whether there is a stdout to write to.
+    """
+    codecs.register_error("commonweight", _plain)
+    signal.signal(signal.SIGTERM, _terminate)
+    if sys.stderr is None:  # type: ignore[unreachable,unused-ignore]
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # type: ignore[unreachable,unused-ignore] # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="commonweight")
+    return sys.stdout is not None
+
+
+def finish(code: int) -> int:
+    """Bring the result to its reader before the process ends.
+
+    Args:
+        code: The exit code so far.
+
+    Returns:
+        The exit code: 1 if all went well but the result could not be written. A reader that has gone is no error.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon()
+    except (OSError, ValueError) as error:
+        abandon()
+        tell(f"error: the result could not be written to stdout: {error}")
+        code = code or 1
+    return code
+
+
+def abandon() -> None:
+    """Write what is still to come on stdout to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        os.dup2(nowhere, sys.__stdout__.fileno())
+    else:
+        sys.stdout = os.fdopen(nowhere, "w")
+
+
+def tell(sentence: str) -> None:
+    """Write a line to stderr, if anybody listens.
+
+    Args:
+        sentence: What to say.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextlib.contextmanager
+def only_results() -> Iterator[None]:
+    """Send what code of the user's own prints to stderr: stdout is for the result.
+
+    Yields:
+        Nothing.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+def _terminate(number: int, frame: Any) -> None:  # noqa: ARG001
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt

@@ -1,0 +1,231 @@
+"""What used to be a traceback: one line, an exit code, a remedy; in the words of the command line."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from commonweight.cli.words import in_options
+
+
+@pytest.fixture
+def plain(tmp_path, monkeypatch):
+    """A folder with functions of every kind and a file of numbers."""
+    (tmp_path / "kinds.py").write_text(
+        "import torch\n\n\nprint('imported')\n\n\n"
+        "def linear():\n    print('built')\n    return torch.nn.Linear(2, 2)\n\n\n"
+        "def needy(width):\n    return torch.nn.Linear(width, 2)\n\n\n"
+        "def broken():\n    raise KeyError('weights')\n"
+    )
+    (tmp_path / "syntax.py").write_text("def build(:\n")
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "n.csv").write_text("u,v,w,label\n1,2.5,0,0\n3,4,1,1\n-1,0,1,1\n")
+    monkeypatch.chdir(tmp_path)
+    yield ["--data", "n.csv", "--input-column", "u", "--input-column", "v"]
+    for name in ("kinds", "syntax", "leaves"):
+        sys.modules.pop(name, None)
+
+
+def test_functions_that_do_not_serve(cli, plain):
+    for model, message in (
+        ("kinds:needy", "needs arguments (missing a required argument: 'width')"),
+        ("kinds:broken", "kinds:broken raised KeyError: 'weights'"),
+        ("syntax:build", "syntax cannot be imported: SyntaxError"),
+        ("leaves:build", "leaves cannot be imported: SystemExit"),
+    ):
+        found = cli("fisher", model, *plain, "-o", "f")
+        assert (found.code, found.out) == (2, ""), found.err
+        assert message in found.err
+        assert "Traceback" not in found.err
+        assert "Traceback" in cli("--debug", "fisher", model, *plain, "-o", "f").err
+
+
+def test_options_that_are_not_for_plain_modules(cli, plain):
+    for option in (["--text-column", "u"], ["--max-length", "9"], ["--tokenizer", "x"], ["--allow-pickle"],
+                   ["--trust-remote-code"], ["--allow-missing-weights"]):  # fmt: skip
+        found = cli("fisher", "kinds:linear", *plain, *option, "-o", "f")
+        assert found.code == 2
+        assert f"{option[0]} is for" in found.err
+
+
+def test_a_wrong_number_of_columns_is_said_before_the_work(cli, plain):
+    found = cli("fisher", "kinds:linear", *plain, "--input-column", "w", "-o", "f")
+    assert (found.code, found.out) == (2, "")
+    assert "kinds:linear cannot read rows of shape [3] made of u, v, w" in found.err
+    assert "--input-column" in found.err
+
+
+def test_what_user_code_prints_is_no_result(cli, plain):
+    found = cli("fisher", "kinds:linear", *plain, "-o", "f")
+    assert found.code == 0
+    assert "built" in found.err
+    assert found.out.startswith("Diagonal Fisher")
+
+
+@pytest.mark.parametrize("command", ["fisher", "compare", "demo"])
+def test_impossible_places_are_found_before_the_work(cli, place, tmp_path, command):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    arguments = [] if command == "demo" else [place / "absent", "--data", place / "absent.tsv"]
+    if command == "compare":
+        arguments.append(place / "absent2")
+    impossible = [tmp_path / "file" / "below", tmp_path / ("x" * 300), tmp_path / "loop", Path("/proc/commonweight/x")]
+    for output in impossible:
+        found = cli(command, *arguments, "-o", output)
+        assert (found.code, found.out) == (2, ""), output
+        assert "choose another folder" in found.err
+        assert "absent" not in found.err
+        assert "training" not in found.err
+
+
+def test_outputs_that_are_fine(cli, place, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    for name in ("empty", "link"):
+        command = ["fisher", place / "one", "--data", place / "films.jsonl", "--examples", "4", "-o", tmp_path / name]
+        assert cli(*command).code == 0
+        assert cli(*command).code == 2
+        assert cli(*command, "--overwrite").code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "link", "target"]
+
+
+def test_an_output_taken_meanwhile_is_not_overwritten(cli, place, tmp_path, monkeypatch):
+    from commonweight.studies.measure import measure
+
+    def overtaken(*args, **options):
+        (tmp_path / "f").mkdir()
+        (tmp_path / "f" / "footprint.json").write_text("of another")
+        return measure(*args, **options)
+
+    monkeypatch.setattr("commonweight.studies.measure.measure", overtaken)
+    found = cli("fisher", place / "one", "--data", place / "films.jsonl", "--examples", "4", "-o", tmp_path / "f")
+    assert found.code == 2
+    assert "was taken while the work went on; the new footprint is in" in found.err
+    assert (tmp_path / "f" / "footprint.json").read_text() == "of another"
+    (kept,) = [path for path in tmp_path.iterdir() if path.name != "f"]
+    assert (kept / "footprint.json").is_file()
+
+
+def test_models_that_are_damaged(cli, place, tmp_path):
+    data = ["--data", place / "films.jsonl", "-o", tmp_path / "f"]
+    for written in ("{", "[]", '{"weight_map": 3}', "{}"):
+        shutil.copytree(place / "one", tmp_path / "m", dirs_exist_ok=True)
+        (tmp_path / "m" / "model.safetensors.index.json").write_text(written)
+        found = cli("fisher", tmp_path / "m", *data)
+        assert found.code == 2
+        assert "is no index of weights" in found.err
+    shutil.rmtree(tmp_path / "m")
+    shutil.copytree(place / "one", tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    own = {"auto_map": {"AutoModel": "own.OwnModel"}, "architectures": ["OwnModel"]}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config | own))
+    (tmp_path / "m" / "own.py").write_text("class Other:\n    pass\n")
+    found = cli("fisher", tmp_path / "m", *data, "--trust-remote-code")
+    assert found.code == 2
+    assert "names its class own.OwnModel, and it cannot be loaded from there" in found.err
+
+
+def test_a_tokenizer_of_another_model(cli, place, tmp_path):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    small = BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        max_position_embeddings=24,
+    )  # fmt: skip
+    BertForSequenceClassification(small).save_pretrained(tmp_path / "small")
+    arguments = ["--tokenizer", place / "one", "--data", place / "films.jsonl", "-o", tmp_path / "f"]
+    found = cli("fisher", tmp_path / "small", *arguments)
+    assert found.code == 2
+    assert "and the model knows 0..8" in found.err
+
+
+@pytest.mark.parametrize("part", [{"models": []}, {"data": {"d": 1}}, {"settings": None}])
+def test_a_run_json_of_wrong_types(cli, place, tmp_path, part):
+    run = tmp_path / "run"
+    run.mkdir()
+    record = {"format": "commonweight-run", "version": 1, "settings": {}, "models": {}, "data": {}}
+    (run / "run.json").write_text(json.dumps(record | part))
+    found = cli("compare", place / "one", place / "two", "--data", place / "films.jsonl", "-o", run)
+    assert (found.code, found.out) == (4, "")
+    assert "is damaged" in found.err
+
+
+def test_overlap_of_what_is_no_footprint(cli, footprints, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    for folder, message in ((tmp_path / "absent", "no folder"), (tmp_path, "not a footprint"),
+                            (tmp_path / "run", "its footprints are under footprints/")):  # fmt: skip
+        found = cli("overlap", footprints / "one", folder)
+        assert (found.code, found.out) == (2, "")
+        assert message in found.err
+    assert cli("overlap", "a", "b", "--by", "²").code == 2
+
+
+def test_hashes_are_checked_when_asked(cli, footprints, tmp_path):
+    shutil.copytree(footprints / "one", tmp_path / "f")
+    shard = next((tmp_path / "f").glob("footprint-*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert cli("overlap", tmp_path / "f", footprints / "two").code == 0
+    assert cli("overlap", tmp_path / "f", footprints / "two", "--check-hashes").code == 4
+
+
+def test_misspelled_models_are_guessed_without_a_network(cli, place, monkeypatch):
+    monkeypatch.chdir(place)
+    for wrong, right in (("ones", "one"), ("thre", "three"), (str(place / "tree"), str(place / "three"))):
+        found = cli("fisher", wrong, "--data", place / "films.jsonl", "-o", "f")
+        assert found.code == 2
+        assert f"no folder {wrong!r}; did you mean {right!r}?" in found.err
+
+
+def test_any_other_exception_is_one_line(cli, place, tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise ZeroDivisionError("of\nmany lines")
+
+    monkeypatch.setattr("commonweight.studies.measure.fisher", fail)
+    command = ["fisher", place / "one", "--data", place / "films.jsonl", "-o", tmp_path / "f"]
+    found = cli(*command)
+    assert (found.code, found.out) == (1, "")
+    assert found.err.splitlines()[-1] == "error: ZeroDivisionError: of many lines (--debug shows where)"
+    assert "Traceback" not in found.err
+    assert "Traceback" in cli("--debug", *command).err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_speak_of_options(cli, footprints, place, tmp_path):
+    found = cli("overlap", footprints / "one", footprints / "three")
+    assert "pass --common-only to compare" in found.err
+    assert "common_only" not in found.err
+    model = tmp_path / "lm"
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from commonweight.studies.tiny_encoder import make_tokenizer, save
+
+    config = GPT2Config(vocab_size=75, n_positions=24, n_embd=8, n_layer=1, n_head=1, bos_token_id=2, eos_token_id=3)
+    save(GPT2LMHeadModel(config), make_tokenizer(), model)
+    arguments = [
+        "--data",
+        place / "films.jsonl",
+        "--label-rule",
+        "model",
+        "--text-column",
+        "text",
+        "-o",
+        tmp_path / "f",
+    ]
+    found = cli("fisher", model, *arguments)
+    assert "use --label-rule sampled" in found.err
+    assert "label_rule=" not in found.err
+
+
+def test_words():
+    assert in_options("pass overwrite=True to replace it") == "pass --overwrite to replace it"
+    assert in_options("use label_rule='model' or 'sampled'") == "use --label-rule model or sampled"
+    assert in_options("pass mixed_rules=True", "compare") == "pass --mixed-rules to commonweight overlap"
+    assert in_options("exclude: 'x' matches no trainable parameter") == "--exclude: 'x' matches no trainable parameter"
+    left = "a loss of your own: pass loss=CustomLoss(nll, log_prob) with x, or use label_rule='data'"
+    assert in_options(left) == "a loss of your own: use --label-rule data"

@@ -1,0 +1,150 @@
+"""What compare finds out before it measures, and what it makes of interruptions and companions."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from commonweight import Footprint, MeasurementError, UsageError
+from commonweight.data.reviews import reviews
+from commonweight.nn.source import LoadOptions
+from commonweight.studies import compare as study
+from commonweight.studies.compare import CompareOptions, compare
+from commonweight.studies.measure import MeasureOptions
+from commonweight.studies.prepare import ColumnOptions
+from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("guards")
+    model = make_start(0)
+    save(model, make_tokenizer(), folder / "one")
+    with torch.no_grad():
+        model.classifier.weight.mul_(3)
+    save(model, make_tokenizer(), folder / "two")
+    rows = [{"text": r["text"], "label": r["label"]} for r in reviews(12)]
+    for name, written in (
+        ("good", rows),
+        ("bad", [*rows, {"text": "the film is good", "label": 7}]),
+        ("textless", [{"n": 1, "label": 0}]),
+    ):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
+    return folder
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Names of the data measured, in order."""
+    names = []
+
+    def note_down(loaded, table, *args, **options):
+        names.append(table.name)
+        return true_measure(loaded, table, *args, **options)
+
+    true_measure = study.measure
+    monkeypatch.setattr(study, "measure", note_down)
+    return names
+
+
+def test_bad_rows_of_the_last_data_set_stop_the_first(place, tmp_path, measured):
+    good = str(place / "good.jsonl")
+    for bad, message in (("bad", "row 12 of bad has 7"), ("textless", "0 columns of strings")):
+        with pytest.raises(UsageError, match=message):
+            compare([str(place / "one")], [good, str(place / f"{bad}.jsonl")], tmp_path / "run")
+    for measuring, message in (
+        (MeasureOptions(folds=40), "fold 1 of 40 holds no example of good"),
+        (MeasureOptions(columns=ColumnOptions(max_length=2)), "--max-length 2 leaves no room"),
+    ):
+        options = CompareOptions(measure=measuring)
+        with pytest.raises(UsageError, match=message):
+            compare([str(place / "one"), str(place / "two")], [good], tmp_path / "run", options)
+    assert measured == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_owns_no_footprint_may_change_and_idle_settings_do_not_matter(place, tmp_path, measured, monkeypatch):
+    copy = tmp_path / "m.jsonl"
+    shutil.copy(place / "good.jsonl", copy)
+    models, data = [str(place / "one")], [f"a={place / 'good.jsonl'}", str(copy)]
+    second = study.measure
+
+    def fail_second(loaded, table, *args, **options):
+        if table.name == "m":
+            raise MeasurementError("broke")
+        return second(loaded, table, *args, **options)
+
+    monkeypatch.setattr(study, "measure", fail_second)
+    with pytest.raises(MeasurementError, match="broke"):
+        compare(models, data, tmp_path / "run")
+    monkeypatch.setattr(study, "measure", second)
+    copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
+    found = compare(models, data, tmp_path / "run", CompareOptions(measure=MeasureOptions(seed=5, samples=3)))
+    assert (found.measured, found.skipped) == (("one/m",), ("one/a",))
+    copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UsageError, match=r"data\.m\.sha256"):
+        compare(models, data, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"settings\.tokenizer was null, is now"):
+        compare(models, data[:1] * 1 + [f"m={place / 'good.jsonl'}"], tmp_path / "run",
+                CompareOptions(load=LoadOptions(tokenizer=str(place / "two"))))  # fmt: skip
+
+
+def test_adding_a_model_renames_none(place, tmp_path, measured):
+    for name, source in (("x", "one"), ("y", "two"), ("z", "two")):
+        shutil.copytree(place / source, tmp_path / name / "final")
+    weights = load_file(tmp_path / "z" / "final" / "model.safetensors")
+    weights["classifier.bias"] += 1
+    save_file(weights, tmp_path / "z" / "final" / "model.safetensors", {"format": "pt"})
+    data = [str(place / "good.jsonl")]
+    shutil.copytree(place / "one", tmp_path / "other")
+    first = compare([str(tmp_path / "y" / "final"), str(tmp_path / "other")], data, tmp_path / "run")
+    assert first.table.names == ("final/good", "other/good")
+    both = [str(tmp_path / name / "final") for name in "yz"]
+    second = compare([*both, str(tmp_path / "other")], data, tmp_path / "run")
+    assert second.measured == ("z-final/good",)
+    assert second.table.names == ("final/good", "z-final/good", "other/good")
+
+
+def test_a_cell_that_another_process_finished_is_taken(place, tmp_path, monkeypatch):
+    models, data = [str(place / "one"), str(place / "two")], [str(place / "good.jsonl")]
+    notes, true_measure = [], study.measure
+
+    def overtaken(loaded, table, options, *, folder, **others):
+        true_measure(loaded, table, options, folder=folder)  # the other process
+        return true_measure(loaded, table, options, folder=folder, **others)
+
+    monkeypatch.setattr(study, "measure", overtaken)
+    found = compare(models, data, tmp_path / "run", note=notes.append)
+    assert found.skipped == ("one/good", "two/good")
+    assert any("another process finished it meanwhile" in note for note in notes)
+
+
+def test_unfinished_work_of_a_killed_process_goes(place, tmp_path):
+    models, data = [str(place / "one"), str(place / "two")], [str(place / "good.jsonl")]
+    compare(models, data, tmp_path / "run")
+    stale = tmp_path / "run" / "footprints" / "one" / ".good.0123.partial"
+    stale.mkdir()
+    compare(models, data, tmp_path / "run")
+    assert not stale.exists()
+
+
+def test_one_function_with_two_checkpoints(tmp_path, monkeypatch):
+    (tmp_path / "twice.py").write_text("import torch\n\n\ndef linear():\n    return torch.nn.Linear(2, 2)\n")
+    (tmp_path / "n.csv").write_text("u,v,label\n1,2.5,0\n3,4,1\n-1,0,1\n")
+    for name in ("a", "b"):
+        save_file(torch.nn.Linear(2, 2).state_dict(), tmp_path / f"{name}.safetensors")
+    monkeypatch.chdir(tmp_path)
+    options = CompareOptions(
+        measure=MeasureOptions(columns=ColumnOptions(inputs=("u", "v"))),
+        checkpoints=("a.safetensors", "b.safetensors"),
+    )
+    found = compare(["twice:linear", "twice:linear"], ["n.csv"], "run", options)
+    again = compare(["twice:linear", "twice:linear"], ["n.csv"], "run", options)
+    sys.modules.pop("twice", None)
+    assert found.table.names == ("a/n", "b/n")
+    assert (again.measured, again.skipped) == ((), ("a/n", "b/n"))
+    one, two = (Footprint.load(tmp_path / "run" / "footprints" / name / "n") for name in ("a", "b"))
+    assert not torch.equal(one["weight"], two["weight"])
