@@ -268,10 +268,12 @@ def test_never_replaces_a_folder_that_appeared_while_it_was_written(tmp_path, ov
         writer.add(files.MAIN_GROUP, a_footprint().tensors)
         folder.mkdir()
         (folder / "chapter").write_text("years of work")
-        with pytest.raises(UsageError, match="f exists"):
+        with pytest.raises(UsageError, match="f exists") as raised:
             writer.commit(a_footprint().record())
     assert (folder / "chapter").read_text() == "years of work"
-    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    (kept,) = (path for path in tmp_path.iterdir() if path != folder)
+    assert f"the finished footprint is kept in {kept}" in str(raised.value)
+    assert Footprint.load(kept).count == a_footprint().count
 
 
 def test_parents_are_made(tmp_path):

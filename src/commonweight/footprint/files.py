@@ -130,7 +130,8 @@ class FolderWriter:
             record: Everything but the tensors, plain JSON values.
 
         Raises:
-            UsageError: If the record holds something JSON cannot say, or the folder has appeared meanwhile.
+            UsageError: If the record holds something JSON cannot say, or the folder has appeared meanwhile: the
+                footprint is then kept beside it, under a name that the message tells.
             OSError: If the folder cannot be renamed; an earlier footprint is then put back.
         """
         whole = {
@@ -149,7 +150,12 @@ class FolderWriter:
         _flush(path)
         _flush(self._partial)
         previous = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.replaced")
-        self._check_free()
+        try:
+            self._check_free()
+        except UsageError as error:
+            kept = self.folder.with_name(f"{self.folder.name}.kept-{uuid.uuid4().hex[:8]}")
+            self._partial.rename(kept)
+            raise UsageError(f"{error}; the finished footprint is kept in {kept}") from None
         replaces = self.folder.exists()
         if replaces:
             self.folder.rename(previous)
