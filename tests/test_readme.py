@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from footprint.zoo import ZOO
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,6 +19,10 @@ def test_the_python_example_runs(capsys):
     exec(compile(example, "README.md", "exec"), names)
     assert capsys.readouterr().out == names["table"].to_markdown() + "\n"
     assert 0 < names["table"].pooled[0, 1] < 1
+
+
+def test_the_number_of_models_is_that_of_the_zoo():
+    assert int(re.search(r"on (\d+) small models", README).group(1)) == len(ZOO)
 
 
 def test_the_table_is_the_committed_result():

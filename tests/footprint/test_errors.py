@@ -451,6 +451,8 @@ def test_verify_as_a_table():
     assert (name, route, rule) == ("head.weight", "rule", "linear_weight")
     assert float(error) < 1e-6
     assert report.to_markdown().endswith("|\n")
+    assert str(report).startswith(report.to_markdown())
+    assert str(report).splitlines()[-1].startswith("largest error of a rule: ")
     odd = commonweight.Verification({"w": commonweight.footprint.routes.Route("generic", reason="a|b\nc")}, 3, 1e-6)
     assert odd.to_markdown().splitlines()[-1] == r"| w | generic | – | – | a\|b c |"
 

@@ -165,6 +165,12 @@ def test_a_measured_footprint_says_how_it_came_about():
     assert (sampled.metadata["samples"], sampled.metadata["label_rule"]) == (2, "sampled")
 
 
+def test_reads_like_a_mapping():
+    footprint = a_footprint()
+    assert list(footprint.keys()) == list(footprint) == list(footprint.names)
+    assert all(footprint[name] is tensor for name, tensor in footprint.items())
+
+
 def test_metadata_cannot_say_how_it_was_measured():
     batch = examples()
     with pytest.raises(UsageError, match="may not set label_rule, seed: these are recorded as they were measured"):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from commonweight.cli import settings, streams
-from commonweight.cli.options import Command, ending, measure_options, model_options, row_options
+from commonweight.cli.options import By, Command, ending, measure_options, model_options, row_options
 
 
 @click.command(
@@ -27,6 +27,9 @@ from commonweight.cli.options import Command, ending, measure_options, model_opt
 @click.option("--fresh", is_flag=True, help="Throw away the footprints and tables of a run that is there.")
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @row_options
+@click.option(
+    "--by", type=By(), default="layer", show_default=True, help="Rows of the table; DEPTH counts module levels."
+)
 @measure_options
 @click.option(
     "--checkpoint", multiple=True, metavar="FILE", help="A .safetensors file for each module:function, in order."
@@ -38,6 +41,7 @@ def command(
     output: str,
     fresh: bool,
     common_only: bool,
+    by: str | int,
     **given: Any,
 ) -> None:
     """Measure every MODEL on every data set and compare all footprints.
@@ -63,4 +67,4 @@ def command(
     with streams.only_results():
         found = compare(models, data, output, options, fresh=fresh, progress=True, note=settings.note)
     settings.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
-    show(blocks(found.table))
+    show(blocks(found.table, by))

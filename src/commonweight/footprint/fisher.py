@@ -1,4 +1,4 @@
-"""The diagonal Fisher of a model on data: exact per example, at about the price of one ordinary backward pass."""
+"""The diagonal Fisher of a model on data: exact per example, at about the price of one ordinary pass for most layers."""
 
 from __future__ import annotations
 

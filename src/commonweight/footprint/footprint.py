@@ -16,7 +16,7 @@ from commonweight.errors import IntegrityError, UsageError
 from commonweight.footprint import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -103,6 +103,14 @@ class Footprint:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
+
+    def keys(self) -> KeysView[str]:
+        """Give the parameter names, as a mapping does."""
+        return self.tensors.keys()
+
+    def items(self) -> ItemsView[str, Tensor]:
+        """Give names and tensors, as a mapping does; stored tensors are read one by one."""
+        return self.tensors.items()
 
     def __len__(self) -> int:
         return len(self.tensors)

@@ -64,6 +64,11 @@ class Verification:
         """
         return {name: found for name, found in self.routes.items() if found.route == route}
 
+    def __str__(self) -> str:
+        return (
+            f"{self.to_markdown()}\nlargest error of a rule: {self.largest_error:.1e} (accepted: {self.tolerance:.0e})"
+        )
+
     def to_markdown(self) -> str:
         """Write one line per parameter as a Markdown table.
 

@@ -78,7 +78,7 @@ class Alignment:
             farthest = float(np.max(self.distance))
             if farthest == 0:
                 return "All footprints are of the same weights."
-            shown = "below 0.01" if farthest < SHOWN else f"at most {farthest:.2f}"
+            shown = "below 0.01" if farthest < SHOWN else f"at most {math.ceil(farthest * 100) / 100:.2f}"
             return f"The models come from a common start (relative weight distance {shown})."
         if set(pairs.values()) == {"not measured"}:
             return (
