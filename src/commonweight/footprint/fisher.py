@@ -1,4 +1,4 @@
-"""The diagonal Fisher of a model on data: exact per example, at about the price of one ordinary pass for most layers."""
+"""The diagonal Fisher of a model on data: exact per example, for most models at about the price of one pass."""
 
 from __future__ import annotations
 
