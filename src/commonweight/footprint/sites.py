@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from commonweight.footprint.rules import Rule, rules_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 Signature = tuple[torch.Size, ...]
 """Shapes of one example's tensors, padding included."""
@@ -21,9 +23,6 @@ class Site(NamedTuple):
     attribute: str
     name: str
     rule: Rule | None
-
-
-Sites = Mapping[nn.Module, Sequence[Site]]
 
 
 @dataclass
