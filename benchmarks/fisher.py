@@ -1,8 +1,10 @@
 """Time and memory of the diagonal Fisher, as ratios to one ordinary batched forward and backward pass.
 
 Every contender runs in turn on the same padded batches in one process, after a warm-up; a figure is the median over the
-rounds of the ratio to the ordinary pass of the same round. Verification is outside the clock. Peak memory is the
-operating system's own figure for a fresh process per contender.
+rounds of the ratio to the ordinary pass of the same round. Verification is outside the clock. Memory is measured twice,
+each in a fresh process per contender: the peak of the tensors that PyTorch allocates (what
+``torch.cuda.max_memory_allocated`` counts on a GPU), which repeats to the byte, and the peak of resident memory, which
+holds the allocator's and the matrix library's own buffers and moves by several megabytes from run to run.
 
     python benchmarks/fisher.py --out benchmarks/results/fisher.json
 
@@ -417,14 +419,32 @@ def time_folds(name: str, rounds: int) -> dict:
     return {"bound": 1.35, "ratio": ratios(seconds, "ordinary")}
 
 
-def peak_bytes(name: str, contender: str, factor: int) -> int:
+def peak_bytes(name: str, contender: str, factor: int, kind: str) -> int:
     """Peak memory of a fresh process that runs one contender on batches ``factor`` times as large."""
     script = (
         "import sys; sys.path.insert(0, 'benchmarks'); import fisher\n"
-        f"fisher.run_for_memory({name!r}, {contender!r}, {factor})"
+        f"fisher.run_for_memory({name!r}, {contender!r}, {factor}, {kind!r})"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return int(result.stdout.split()[-1])
+
+
+def peak_of_tensors(run: Callable[[], None]) -> int:
+    """The most bytes that tensors allocated by a function held at any one moment."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    changes = [
+        (event.start_ns(), event.nbytes())
+        for event in profiler.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    ]
+    held = peak = 0
+    for _, change in sorted(changes, key=lambda change: change[0]):
+        held += change
+        peak = max(peak, held)
+    if not peak:
+        raise RuntimeError("the profiler saw no allocation")
+    return peak
 
 
 def peak_of_this_process() -> int:
@@ -436,8 +456,8 @@ def peak_of_this_process() -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
 
-def run_for_memory(name: str, contender: str, factor: int) -> None:
-    """Run one contender, without verification, on one batch made ``factor`` times as large."""
+def run_for_memory(name: str, contender: str, factor: int, kind: str) -> None:
+    """Run one contender on one batch made ``factor`` times as large, and print its peak."""
     torch.manual_seed(0)
     case = CASES[name]()
     first = case.batches[0]
@@ -446,16 +466,23 @@ def run_for_memory(name: str, contender: str, factor: int) -> None:
     else:
         batch = tuple(value.repeat(factor, *[1] * (value.dim() - 1)) for value in first)
     case = Case(case.model, [batch], case.loss, case.bound)
-    if contender == "ordinary":
-        ordinary(case)()
-    elif contender == "verified":
-        fisher(case.model, case.batches, loss=case.loss)
-    elif contender == "folds":
-        with tempfile.TemporaryDirectory() as folder:
-            fisher(case.model, case.batches * 2, loss=case.loss, folds=2, verify=False, folder=f"{folder}/f")
+
+    def run() -> None:
+        if contender == "ordinary":
+            ordinary(case)()
+        elif contender == "verified":
+            fisher(case.model, case.batches, loss=case.loss)
+        elif contender == "folds":
+            with tempfile.TemporaryDirectory() as folder:
+                fisher(case.model, case.batches * 2, loss=case.loss, folds=2, verify=False, folder=f"{folder}/f")
+        else:
+            fisher(case.model, case.batches, loss=case.loss, verify=False)
+
+    if kind == "tensors":
+        print(peak_of_tensors(run))
     else:
-        fisher(case.model, case.batches, loss=case.loss, verify=False)
-    print(peak_of_this_process())
+        run()
+        print(peak_of_this_process())
 
 
 def memory(name: str) -> dict:
@@ -463,12 +490,15 @@ def memory(name: str) -> dict:
     model = CASES[name]().model
     copy = sum(parameter.numel() * 4 for parameter in model.parameters())
     layer = max(parameter.numel() * 4 for parameter in model.parameters())
-    figures = {"parameter_bytes": copy, "largest_layer_bytes": layer}
-    for factor in (1, 4):
-        base = peak_bytes(name, "ordinary", factor)
-        for contender in ("commonweight", "verified", "folds"):
-            above = peak_bytes(name, contender, factor) - base
-            figures[f"{contender}, batch x{factor}: copies above ordinary, less one layer"] = (above - layer) / copy
+    figures: dict = {"parameter_bytes": copy, "largest_layer_bytes": layer}
+    for kind in ("tensors", "resident"):
+        figures[kind] = {}
+        for factor in (1, 4):
+            base = peak_bytes(name, "ordinary", factor, kind)
+            for contender in ("commonweight", "verified", "folds"):
+                above = peak_bytes(name, contender, factor, kind) - base
+                key = f"{contender}, batch x{factor}: copies above ordinary, less one layer"
+                figures[kind][key] = (above - layer) / copy
     return figures
 
 

@@ -3,7 +3,8 @@
 Parameters are frozen, so autograd computes activation gradients only. A forward hook keeps each layer's input, a tensor
 hook sees the gradient of its output, and the layer's rule makes a contribution of the two. A parameter used once is
 squared at once and its input let go; one used several times waits until all its contributions are there, because they
-are summed before squaring. Recomputation by activation checkpointing fires the forward hooks again, inside the
+are summed before squaring. A parameter used outside the calls that are watched is refused, unless its rule agreed with
+single-example passes all the same. Recomputation by activation checkpointing fires the forward hooks again, inside the
 backward pass; those calls are told apart and never counted as uses.
 """
 
@@ -18,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError
+from commonweight.footprint.accumulator import Workspace
 from commonweight.footprint.batch import map_tensors
-from commonweight.footprint.contribution import Contribution, Workspace, combine
+from commonweight.footprint.contribution import Contribution, combine
 from commonweight.footprint.replay import ModuleCall, RefusedError
+from commonweight.footprint.watch import Watch
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,6 +65,7 @@ class Capture:
     def __init__(
         self,
         sites: Mapping[str, Sequence[tuple[nn.Module, Site]]],
+        parameters: Mapping[str, nn.Parameter],
         totals: Mapping[str, Tensor],
         shapes: CallShapes,
         *,
@@ -71,6 +75,7 @@ class Capture:
 
         Args:
             sites: What covers each parameter.
+            parameters: The parameters by name.
             totals: Accumulator per parameter name.
             shapes: How layers were seen to be called.
             learning: Trust every way of calling and note it in ``shapes``, because the result is about to be compared;
@@ -80,6 +85,8 @@ class Capture:
         for uses in sites.values():
             for module, site in uses:
                 self._sites[module].append(site)
+        self._watch = Watch({name: parameters[name] for name, uses in sites.items() if uses}, self._on_use)
+        self._inside: Counter[str] = Counter()
         self._totals = totals
         self._shapes = shapes
         self._learning = learning
@@ -105,9 +112,15 @@ class Capture:
             ):
                 if needed:
                     self._handles.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
+            self._handles += [
+                module.register_forward_pre_hook(self._enter_layer),
+                module.register_forward_hook(self._leave_layer, prepend=True),
+            ]
+        self._watch.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._watch.__exit__(kind, error, tb)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -121,6 +134,7 @@ class Capture:
         """
         self._size, self._signature = size, signature
         self._uses.clear()
+        self._inside.clear()
         self.traces = {}
         if self._learning:
             self._shapes.signatures.add(signature)
@@ -152,6 +166,21 @@ class Capture:
     def _note(self, name: str, traces: Tensor) -> None:
         self.fired.add(name)
         self.traces[name] = self.traces[name] + traces if name in self.traces else traces
+
+    def _enter_layer(self, module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG002 - a hook's arguments
+        self._inside.update(site.name for site in self._sites[module])
+
+    def _leave_layer(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG002
+        self._inside.subtract(site.name for site in self._sites[module])
+
+    def _on_use(self, name: str, function: str) -> None:
+        """Refuse a parameter that is used outside its layer, in a way that was not there when rules were compared."""
+        if self._muted or self._in_backward or not self._size or self._inside[name] > 0:
+            return
+        if self._learning:
+            self._shapes.outside.setdefault(name, set()).add(function)
+        elif function not in self._shapes.outside.get(name, ()):
+            self.refused.setdefault(name, f"used outside the call of its own layer, by {function}")
 
     def _after_layer(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Watch a layer that has rules: one tensor in, one tensor out."""

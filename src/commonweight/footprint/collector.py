@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError, UsageError
+from commonweight.footprint.accumulator import new_total
 from commonweight.footprint.capture import Capture
-from commonweight.footprint.contribution import new_total
 from commonweight.footprint.footprint import Spread, is_under, layer_of
 from commonweight.footprint.guard import check_measurable, untouched
 from commonweight.footprint.likelihood import (
@@ -24,9 +24,10 @@ from commonweight.footprint.likelihood import (
 )
 from commonweight.footprint.loss_choice import choose_likelihood
 from commonweight.footprint.problem import Problem
+from commonweight.footprint.repeatable import CENSUS
 from commonweight.footprint.routes import Route
 from commonweight.footprint.sites import CallShapes
-from commonweight.footprint.verification import CENSUS, unverified_routes, verified_routes
+from commonweight.footprint.verification import unverified_routes, verified_routes
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -218,7 +219,7 @@ class FisherCollector:
         """Measure by hooks; give traces, parameters that woke up or were refused (none was added), and losses."""
         if self._capture is None:
             sites = {name: problem.sites[name] for name in ruled if name in problem.sites}
-            self._capture = Capture(sites, self._totals, problem.shapes, learning=False)
+            self._capture = Capture(sites, self.parameters, self._totals, problem.shapes, learning=False)
         watched = {name: self.parameters[name] for name in dormant}
         with self._capture as capture:
             try:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils.stateless import _reparametrize_module
 
-from commonweight.footprint.contribution import Contribution, Dense, Kernel, Product, Sparse, accurate
+from commonweight.footprint.accumulator import accurate
+from commonweight.footprint.contribution import CHUNK, Contribution, Dense, Kernel, Product, Sparse
 from commonweight.footprint.replay import RefusedError
 
 Rule = Callable[[nn.Module, str, Tensor, Tensor, int], Contribution]
@@ -99,16 +100,23 @@ def _batch_norm_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor, 
     assert isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))  # noqa: S101 - the table says so
     if module.running_mean is None or module.running_var is None:
         raise RefusedError("batch norm without running statistics mixes the examples of a batch")
-    x = _channels(x, size)
+    x, g = _channels(x, size), _channels(g, size)
     mean, var = module.running_mean.to(x.dtype), module.running_var.to(x.dtype)
-    normal = (x - mean[:, None]) * (var + module.eps).rsqrt()[:, None]
-    return Dense((_channels(g, size) * normal).sum(-1))
+    sums = _in_chunks(lambda some: ((x[some] - mean[:, None]).mul_(g[some])).sum(-1), x)
+    return Dense(sums * (var + module.eps).rsqrt())
 
 
 def _group_norm_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     assert isinstance(module, nn.GroupNorm)  # noqa: S101 - the table says so
-    normal = F.group_norm(_channels(x, size), module.num_groups, None, None, module.eps)
-    return Dense((_channels(g, size) * normal).sum(-1))
+    groups, eps = module.num_groups, module.eps
+    x, g = _channels(x, size), _channels(g, size)
+    return Dense(_in_chunks(lambda some: F.group_norm(x[some], groups, None, None, eps).mul_(g[some]).sum(-1), x))
+
+
+def _in_chunks(function: Callable[[slice], Tensor], tensor: Tensor) -> Tensor:
+    """Apply a function to a few examples at a time, so that what it makes on the way stays small."""
+    step = max(1, CHUNK * len(tensor) // max(1, tensor.numel()))
+    return torch.cat([function(slice(first, first + step)) for first in range(0, len(tensor), step)])
 
 
 def _channels(tensor: Tensor, size: int) -> Tensor:
@@ -135,7 +143,7 @@ def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor,
         x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
     else:
         padding = list(module.padding)
-    weight = module.weight.detach().to(dtype)
+    shape = module.weight.shape
     output_padding = list(module.output_padding)
     if module.transposed:
         # The call may have chosen it by output_size.
@@ -155,7 +163,8 @@ def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor,
         _, gradient, _ = torch.ops.aten.convolution_backward(
             g[first:stop].reshape(1, -1, *g.shape[2:]),
             x[first:stop].reshape(1, -1, *x.shape[2:]),
-            weight.repeat(count, *[1] * (weight.dim() - 1)) if count > 1 else weight,
+            # Only the shape of the weight matters to its own gradient: one number stands for all.
+            x.new_zeros(1).expand(count * shape[0], *shape[1:]),
             None,
             list(module.stride),
             padding,
@@ -165,7 +174,7 @@ def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor,
             count * module.groups,
             [False, True, False],
         )
-        shaped: Tensor = gradient.view(count, *weight.shape)
+        shaped: Tensor = gradient.view(count, *shape)
         return shaped
 
     return Kernel((gradients,), size)
