@@ -196,6 +196,26 @@ def test_any_other_exception_is_one_line(cli, place, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_is_nothing_says_what_was_expected(cli, place, monkeypatch):
+    monkeypatch.chdir(place)
+    found = cli("fisher", "onefold", "--data", "films.tsv", "-o", "f")
+    assert (found.code, found.out) == (2, "")
+    assert "'onefold' is no local model folder, and as a Hugging Face id it is not in the local cache" in found.err
+    assert "Expected a folder (of similar name: 'one'), an id 'org/name'" in found.err
+    assert "or module:function" in found.err
+
+
+def test_footprints_without_a_common_parameter_are_offered_no_option(cli, place, tmp_path):
+    for part in ("bert.pooler", "classifier"):
+        command = ["fisher", place / "one", "--data", place / "films.jsonl", "--examples", "4", "--include", part]
+        assert cli(*command, "-o", tmp_path / part).code == 0
+    for options in ([], ["--common-only"]):
+        found = cli("overlap", tmp_path / "bert.pooler", tmp_path / "classifier", *options)
+        assert (found.code, found.out) == (3, "")
+        assert "have no parameter of equal name and shape, 4 differences" in found.err
+        assert "--common-only" not in found.err
+
+
 def test_errors_speak_of_options(cli, footprints, place, tmp_path):
     found = cli("overlap", footprints / "one", footprints / "three")
     assert "pass --common-only to compare" in found.err

@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 
-from commonweight import Footprint, overlap
+from commonweight import Footprint, OverlapTable, overlap
+from commonweight.view.overlap import to_csv
 
 
 def test_fisher_writes_a_footprint_and_says_what_it_is(cli, place, tmp_path):
@@ -209,6 +210,23 @@ def test_compare_resumes_and_refuses(cli, place, tmp_path):
     assert (
         cli("compare", place / "one", place / "three", "--data", place / "films.jsonl", "-o", tmp_path / "x").code == 3
     )
+
+
+def test_compare_in_every_format(cli, place, tmp_path):
+    run = tmp_path / "run"
+    command = ["compare", place / "one", place / "two", "--data", f"m={place / 'films.jsonl'}", "-o", run]
+    text = cli(*command)
+    assert text.out.startswith("Fisher overlap of one/m and two/m")
+    table = OverlapTable.from_json((run / "overlap.json").read_text())
+    assert cli(*command, "--format", "json").out == (run / "overlap.json").read_text() + "\n"
+    assert cli(*command, "--format", "markdown").out == (run / "overlap.md").read_text()
+    assert cli(*command, "--format", "csv").out == to_csv(table)
+    assert cli(*command, "--format", "csv", "--by", "parameter").out == to_csv(table, "parameter")
+    assert json.loads(cli(*command, "--format", "json", "--by", "2").out)["depth"] == 2
+    assert "bert.encoder" not in cli(*command, "--format", "markdown", "--by", "1").out
+    wrong = cli(*command, "--format", "cvs")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "Did you mean 'csv'?" in wrong.err
 
 
 def test_an_interruption_leaves_with_130(cli, place, tmp_path, monkeypatch):

@@ -36,6 +36,15 @@ def test_dangerous_options_stand_apart(cli):
     assert "--allow-pickle" not in ordinary
 
 
+def test_help_says_what_a_pattern_is_and_which_rows_are_taken(cli):
+    fisher, verify = (" ".join(cli(name, "--help").out.split()) for name in ("fisher", "verify"))
+    assert "a module path such as bert.encoder, or a shell pattern of parameter names such as '*.weight'" in fisher
+    assert "--exclude PATTERN Leave this out; patterns as for --include." in fisher
+    assert "--examples N Measure N rows, chosen by --data-seed; default all." in fisher
+    assert "--examples N Take the few from N rows only, chosen by --data-seed; default from all." in verify
+    assert "Measure N rows" not in verify
+
+
 def test_version_and_no_command(cli):
     assert cli("--version").out == f"commonweight, version {__version__}\n"
     assert cli().code == 2

@@ -2,7 +2,7 @@
 
 import io
 
-from commonweight.overlaps.text import Grid
+from commonweight.text import Grid
 from commonweight.view.plain import to_plain
 from commonweight.view.terminal import show
 

@@ -518,3 +518,11 @@ def test_source_rows_may_be_tensors_lists_or_ranges():
         for batch in ({"input": x, "labels": y, "source_row": range(8)}, other)
     ]
     assert gap(*[footprint.tensors for footprint in swapped]) > 1e-4
+
+
+def test_a_loss_that_is_cut_from_the_model():
+    def detached(outputs, batch):
+        return F.cross_entropy(outputs.detach(), batch[1], reduction="none")
+
+    with pytest.raises(MeasurementError, match="depends on no trainable parameter: it was detached"):
+        commonweight.fisher(small_mlp(), [examples()], loss=detached)

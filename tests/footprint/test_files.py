@@ -20,7 +20,7 @@ from torch import tensor
 
 import commonweight
 from commonweight import Footprint, IntegrityError, MeasurementError, UsageError
-from commonweight.footprint import files
+from commonweight.footprint import files, reading, writing
 from commonweight.footprint.footprint import Fold, Spread
 
 SHARD = "footprint-00000.safetensors"
@@ -118,7 +118,7 @@ def test_round_trip_of_any_names_shapes_types_and_shard_sizes(spec, shard_bytes)
         name: torch.arange(torch.Size(shape).numel()).reshape(shape).to(dtype) for name, (dtype, shape) in spec.items()
     }
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(files, "SHARD_BYTES", shard_bytes)
+        patch.setattr(writing, "SHARD_BYTES", shard_bytes)
         back = Footprint.load(a_footprint(tensors=tensors).save(Path(folder) / "f"), check_hashes=True)
         assert same(back.tensors, tensors)
         assert all(back.tensors.shape(name) == tuple(tensor.shape) for name, tensor in tensors.items())
@@ -133,7 +133,7 @@ def test_odd_names_stay_names(tmp_path, name):
 
 
 def test_several_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SHARD_BYTES", 40)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 40)
     tensors = {"a": torch.ones(4), "b": torch.ones(5), "c": torch.ones(100), "d": torch.ones(10), "e": torch.zeros(0)}
     folder = a_footprint(tensors=tensors).save(tmp_path / "f")
     where = json.loads((folder / "footprint.json").read_text())["groups"]["footprint"]
@@ -183,9 +183,9 @@ def reads(monkeypatch):
         def get_slice(self, name):
             return self.shard.get_slice(name)
 
-    real = files.safe_open
+    real = reading.safe_open
     monkeypatch.setattr(
-        files, "safe_open", lambda *args, **kwargs: (log.append("open"), Logged(real(*args, **kwargs)))[1]
+        reading, "safe_open", lambda *args, **kwargs: (log.append("open"), Logged(real(*args, **kwargs)))[1]
     )
     return log
 
@@ -215,7 +215,7 @@ def test_rows_and_shape_read_a_part(saved, reads):
 
 
 def test_a_shard_that_disappears_spoils_only_its_own_tensors(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SHARD_BYTES", 20)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 20)
     footprint = Footprint.load(a_footprint().save(tmp_path / "f"))
     (tmp_path / "f" / SHARD).unlink()
     assert footprint["b.weight"].tolist() == [[1, 1], [1, 1]]
@@ -264,7 +264,7 @@ def test_never_replaces_a_folder_that_is_no_footprint(tmp_path, overwrite):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_never_replaces_a_folder_that_appeared_while_it_was_written(tmp_path, overwrite):
     folder = tmp_path / "f"
-    with files.FolderWriter(folder, overwrite=overwrite) as writer:
+    with writing.FolderWriter(folder, overwrite=overwrite) as writer:
         writer.add(files.MAIN_GROUP, a_footprint().tensors)
         folder.mkdir()
         (folder / "chapter").write_text("years of work")
@@ -289,7 +289,7 @@ class Broken(dict):
 
 
 def test_nothing_stays_when_writing_fails_midway(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SHARD_BYTES", 1)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 1)
     with pytest.raises(OSError, match="the disk went away"):
         a_footprint(tensors=Broken(a_footprint().tensors)).save(tmp_path / "f")
     assert list(tmp_path.iterdir()) == []
@@ -333,8 +333,8 @@ def test_a_killed_process_leaves_no_footprint_under_the_final_name(tmp_path):
     folder = tmp_path / "f"
     program = (
         "import sys, time, torch\n"
-        "from commonweight.footprint import files\n"
-        "with files.FolderWriter(sys.argv[1]) as writer:\n"
+        "from commonweight.footprint import files, writing\n"
+        "with writing.FolderWriter(sys.argv[1]) as writer:\n"
         "    writer.add(files.MAIN_GROUP, {'w': torch.ones(3)})\n"
         "    print('added', flush=True)\n"
         "    time.sleep(600)\n"
@@ -390,7 +390,7 @@ def test_fisher_into_a_folder_equals_fisher_in_memory(tmp_path):
     batches = in_batches(examples(), 3)
     memory = commonweight.fisher(small_mlp(), batches, metadata={"task": "t"})
     stored = commonweight.fisher(small_mlp(), batches, folder=tmp_path / "f", metadata={"task": "t"})
-    assert type(stored.tensors) is files.StoredTensors
+    assert type(stored.tensors) is reading.StoredTensors
     assert same(stored.tensors, memory.tensors)
     assert same(stored.weight_sample, memory.weight_sample)
     assert (stored.metadata, stored.spread, stored.count) == (memory.metadata, memory.spread, memory.count)

@@ -65,7 +65,7 @@ def test_trace_of_a_layer_does_not_reach_into_names_that_merely_start_alike():
     assert not is_under("encoder.10.weight", "encoder.1")
     assert is_under("encoder.10.weight", "encoder.10")
     with pytest.raises(
-        UsageError, match=r"no layer 'enc' in this footprint; it has scale, encoder.1, encoder.10, head"
+        UsageError, match=r"no layer 'enc' in this footprint; there are 'scale', 'encoder.1', 'encoder.10', 'head'"
     ):
         footprint.trace("enc")
 
@@ -125,12 +125,12 @@ def test_repr_says_what_it_is_and_prints_no_tensor():
 
 def test_an_unknown_name_says_which_there_are():
     with pytest.raises(KeyError) as caught:
-        a_footprint()["head.bias"]
+        a_footprint()["head.wieght"]
     assert caught.value.args[0] == (
-        "no parameter 'head.bias' in this footprint; "
-        "it has scale, encoder.1.weight, encoder.1.bias, encoder.10.weight, … (5 in all)"
+        "no parameter 'head.wieght' in this footprint; there are 'scale', 'encoder.1.weight', 'encoder.1.bias', "
+        "'encoder.10.weight', 'head.weight'; did you mean 'head.weight'?"
     )
-    with pytest.raises(KeyError, match=r"no parameter 'v' in this footprint; it has w\W$"):  # shown quoted
+    with pytest.raises(KeyError, match=r"no parameter 'v' in this footprint; there are 'w'\W$"):  # shown quoted
         a_footprint(tensors={"w": tensor([1.0])})["v"]
 
 

@@ -459,12 +459,67 @@ def test_a_loss_of_ones_own_needs_a_distribution_for_the_models_labels(rule, los
             r"must return \[batch, classes\] = \[8, classes\], got \[8\]",
         ),
         (lambda outputs, batch: outputs.log_softmax(-1).t(), r"= \[8, classes\], got \[3, 8\]"),
+        (lambda outputs, batch: None, r"= \[8, classes\], got NoneType"),
     ],
 )
 def test_a_distribution_that_is_none(rule, log_prob, message):
     loss = CustomLoss(lambda outputs, batch: outputs.sum(-1), log_prob)
     with pytest.raises(UsageError, match=message):
         commonweight.fisher(small_mlp(), [examples()], loss=loss, label_rule=rule)
+
+
+PAIR = r"a pair \(inputs, targets\) of size 8"
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (
+            F.cross_entropy,
+            rf"raised TypeError: cross_entropy_loss\(\): argument 'target' .* Tensor, and batch .* {PAIR}",
+        ),
+        (lambda outputs: outputs, r"raised TypeError: .* takes 1 positional argument but 2 were given\. It is called"),
+        (lambda outputs, batch: batch["labels"], "raised TypeError: tuple indices must be integers"),
+        (lambda outputs, batch: outputs.logits, "raised AttributeError: 'Tensor' object has no attribute 'logits'"),
+        (lambda outputs, batch: outputs[:, 9], "raised IndexError: index 9 is out of bounds"),
+        (lambda outputs, batch: {}[3], "raised KeyError: 3"),
+    ],
+)
+def test_a_loss_that_fails_says_how_it_is_called(loss, message):
+    for given in (loss, CustomLoss(loss)):
+        with pytest.raises(MeasurementError, match=message) as caught:
+            commonweight.fisher(small_mlp(), [examples()], loss=given)
+        assert "the loss of your own raised" in str(caught.value)
+        assert "called as loss(outputs, batch)" in str(caught.value)
+        assert str(caught.value).endswith("and returns one loss per example, [batch]")
+        assert type(caught.value.__cause__).__name__ in str(caught.value)
+
+
+def test_a_distribution_that_fails_says_how_it_is_called_and_a_mapping_is_named():
+    x, y = examples()
+    loss = CustomLoss(lambda outputs, batch: outputs.sum(-1), lambda outputs, batch: batch["label"])
+    with pytest.raises(
+        MeasurementError,
+        match=r"KeyError: 'label'.* log_prob\(outputs, .* here a mapping with 'input', 'labels' of size 8",
+    ):
+        commonweight.fisher(small_mlp(), [{"input": x, "labels": y}], loss=loss, label_rule="model")
+
+
+@pytest.mark.parametrize(
+    "error", [UsageError("as it is"), MeasurementError("as it is"), torch.OutOfMemoryError("full")]
+)
+def test_what_a_loss_says_in_the_words_of_the_library_and_full_memory_pass(error):
+    def loss(outputs, batch):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        commonweight.fisher(small_mlp(), [examples()], loss=loss)
+    assert caught.value is error
+
+
+def test_a_loss_that_is_no_tensor_is_refused():
+    with pytest.raises(MeasurementError, match=r"expected one loss per example, shape \[8\], got float"):
+        commonweight.fisher(small_mlp(), [examples()], loss=lambda outputs, batch: 3.0)
 
 
 def test_a_loss_that_is_averaged_is_refused():

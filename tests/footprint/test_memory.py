@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from itertools import accumulate
 
 import pytest
 import torch
@@ -163,3 +164,31 @@ def test_what_is_kept_between_batches_is_one_copy_of_the_parameters():
     # parameters + accumulators + scratch + inputs
     assert 1.9 * whole < live[-1] < 2 * whole + 60000 + 4 * x.numel() + 5000
     assert live[1] == live[2]
+
+
+def peak_of(function):
+    """The most memory that tensors held at once, in bytes."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        function()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
+@pytest.mark.parametrize("folds", [2, 4])
+@pytest.mark.parametrize("wide", [False, True])
+def test_written_folds_take_two_copies_of_the_parameters(tmp_path, folds, wide):
+    """The sums of the whole and of the fold that is measured, and one layer while it is divided."""
+    torch.manual_seed(0)
+    middle = 300 if wide else 900
+    model = nn.Sequential(nn.Linear(600, middle), nn.Linear(middle, 700), nn.Linear(700, 4))
+    batches = [(torch.randn(6, 600), torch.arange(6) % 4) for _ in range(4)]
+    sizes = [p.numel() * p.element_size() for p in model.parameters()]
+    copy, layer = sum(sizes), max(sizes)
+
+    def measure(folder=None):
+        commonweight.fisher(model, batches, folds=folds, verify=False, folder=folder)
+
+    measure()
+    written, kept = peak_of(lambda: measure(tmp_path / "f")), peak_of(measure)
+    assert 2 * copy < written < 2 * copy + layer + 100_000
+    assert (folds + 1) * copy < kept < (folds + 1) * copy + layer + 100_000

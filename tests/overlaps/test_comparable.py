@@ -36,7 +36,7 @@ def test_other_vocabulary_and_heads_are_named():
         "the footprints 'a' and 'b' do not hold the same parameters, 3 differences: "
         "embed.weight (shape differs: [10, 4] in 'a', [12, 4] in 'b'), pooler.weight (only in 'a'), "
         "head.bias (only in 'b'); expected equal names and shapes: measure models of one architecture, or pass "
-        "common_only=True to compare the 1 parameters with equal name and shape"
+        "common_only=True to compare the 1 parameter with equal name and shape"
     )
     assert caught.value.exit_code == 3
 
@@ -65,11 +65,14 @@ def test_three_footprints_keep_what_all_three_hold():
     assert found.left_out == (LeftOut("x", "only in 'a' and 'b'"),)
 
 
-def test_nothing_in_common_is_refused_whatever_the_options():
-    with pytest.raises(
-        NotComparableError, match=r"no parameter of equal name and shape, 2 differences: x \(only in 'a'\)"
-    ):
-        common_parameters({"a": fisher({"x": (1,)}), "b": fisher({"y": (1,)})}, common_only=True, mixed_rules=True)
+@pytest.mark.parametrize("common_only", [False, True])
+def test_nothing_in_common_is_refused_and_no_option_is_offered(common_only):
+    with pytest.raises(NotComparableError) as caught:
+        common_parameters({"a": fisher({"x": (1,)}), "b": fisher({"y": (1,)})}, common_only=common_only)
+    assert str(caught.value) == (
+        "the footprints 'a' and 'b' have no parameter of equal name and shape, 2 differences: x (only in 'a'), "
+        "y (only in 'b'); no option compares them: measure the same parameters of models of one architecture"
+    )
 
 
 def test_kinds_never_mix():
@@ -85,11 +88,18 @@ def test_kinds_never_mix():
     [
         (
             fisher(BODY, rule="model"),
-            "label rule differs: data in 'a', model in 'b'; measure them with one rule, or pass m",
+            "label rule differs: data in 'a', model in 'b'; measure them with one label rule, or pass m",
         ),
         (fisher(BODY, rule=None), "label rule differs: data in 'a', not stated in 'b'"),
-        (fisher(BODY, loss="token"), "not measured alike, loss differs: classification in 'a', token in 'b'"),
-        (fisher(BODY, "model", "token"), "label rule differs: .*; loss differs: classification in 'a', token in 'b'"),
+        (
+            fisher(BODY, loss="token"),
+            "alike, loss differs: classification in 'a', token in 'b'; measure them with one loss, or pass mixed",
+        ),
+        (
+            fisher(BODY, "model", "token"),
+            "label rule differs: .*; loss differs: classification in 'a', token in 'b'; "
+            "measure them with one label rule and one loss, or pass mixed_rules=True",
+        ),
     ],
 )
 def test_rules_and_losses_must_agree_unless_asked(other, message):

@@ -172,7 +172,7 @@ def test_footprints_refused():
         UsageError, match=r"f2 is a footprint and the other argument is not: .* such as footprint\['w'\]"
     ):
         fisher_overlap([1.0, 0.0], fisher)
-    with pytest.raises(NotComparableError, match="'f1' and 'f2' do not hold the same parameters"):
+    with pytest.raises(NotComparableError, match="'f1' and 'f2' have no parameter of equal name and shape"):
         fisher_overlap(fisher, fisher_of(v=[1.0, 0.0]))
 
 

@@ -194,6 +194,28 @@ def test_a_table_is_frozen():
         found.by_layer["embed"] = found.pooled
 
 
+def test_an_unknown_layer_or_parameter_is_guessed():
+    found = table()
+    with pytest.raises(KeyError) as caught:
+        found.by_layer["body.0.nrom"]
+    assert caught.value.args[0] == (
+        "no layer 'body.0.nrom' in this table; there are 'embed', 'body.0.dense', 'body.0.norm', 'body.1.dense', "
+        "'scale'; did you mean 'body.0.norm'?"
+    )
+    for values, what in (
+        (found.trace_share, "layer"),
+        (found.by_parameter, "parameter"),
+        (found.parameter_share, "parameter"),
+    ):
+        with pytest.raises(KeyError, match=f"no {what} 'emebd' in this table; there are 'embed"):
+            values["emebd"]
+    assert "emebd" not in found.by_layer
+    assert found.by_layer.get("emebd") is None
+    assert dict(found.by_layer).keys() == set(LAYERS)
+    assert len(found.by_layer) == len(LAYERS)
+    assert repr(found.trace_share).startswith("{'embed': array(")
+
+
 def test_what_is_known_of_the_footprints():
     found = table(3)
     assert found.counts == {"a": 100, "b": 101, "c": 102}
@@ -448,7 +470,7 @@ def test_commonweight_overlap_is_callable_whatever_was_imported_before():
     code = (
         "import commonweight\n"
         "from commonweight.overlaps import jaccard_index\n"
-        "import commonweight.overlaps.text\n"
+        "import commonweight.text\n"
         "from torch import tensor\n"
         "f = commonweight.Footprint('fisher', {'w': tensor([1.0])}, 1)\n"
         "for _ in range(2):\n"

@@ -1,8 +1,11 @@
 """What compare finds out before it measures, and what it makes of interruptions and companions."""
 
+import gc
 import json
 import shutil
 import sys
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from commonweight import Footprint, MeasurementError, UsageError
 from commonweight.data.reviews import reviews
 from commonweight.nn.source import LoadOptions
 from commonweight.studies import compare as study
+from commonweight.studies import preflight
 from commonweight.studies.compare import CompareOptions, compare
 from commonweight.studies.measure import MeasureOptions
 from commonweight.studies.prepare import ColumnOptions
@@ -64,6 +68,97 @@ def test_bad_rows_of_the_last_data_set_stop_the_first(place, tmp_path, measured)
             compare([str(place / "one"), str(place / "two")], [good], tmp_path / "run", options)
     assert measured == []
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What was loaded and measured, in order, each with how many models were in memory then."""
+    found, alive = [], weakref.WeakSet()
+
+    def load_and_note(model, options):
+        gc.collect()
+        found.append(("load", model.name, len(alive)))
+        loaded = true_load(model, options)
+        alive.add(loaded.model)
+        return loaded
+
+    def measure_and_note(loaded, table, *args, **options):
+        gc.collect()
+        found.append(("measure", Path(loaded.identity["name"]).name, len(alive)))
+        return true_measure(loaded, table, *args, **options)
+
+    true_load, true_measure = preflight.load, study.measure
+    monkeypatch.setattr(preflight, "load", load_and_note)
+    monkeypatch.setattr(study, "load", load_and_note)
+    monkeypatch.setattr(study, "measure", measure_and_note)
+    return found
+
+
+def test_small_models_are_loaded_once_and_go_when_they_are_measured(place, tmp_path, events):
+    models, data = [str(place / name) for name in ("one", "two")], [str(place / "good.jsonl")]
+    both = [*data, f"again={place / 'good.jsonl'}"]
+    first = compare(models, both, tmp_path / "run")
+    assert events == [
+        ("load", "one", 0),
+        ("load", "two", 1),
+        ("measure", "one", 2),
+        ("measure", "one", 2),
+        ("measure", "two", 1),
+        ("measure", "two", 1),
+    ]
+    assert first.table.names == first.measured == ("one/good", "one/again", "two/good", "two/again")
+    events.clear()
+    assert compare(models, both, tmp_path / "run").measured == ()
+    assert [event for event, *_ in events] == ["load", "load"]
+
+
+def test_of_large_models_one_is_in_memory_at_a_time_and_the_last_is_not_loaded_again(
+    place, tmp_path, events, monkeypatch
+):
+    shutil.copytree(place / "one", tmp_path / "three")
+    models = [str(place / "one"), str(place / "two"), str(tmp_path / "three")]
+    data = [str(place / "good.jsonl")]
+    monkeypatch.setattr(preflight, "ROOM", 0)
+    found = compare(models, data, tmp_path / "run")
+    assert events == [
+        ("load", "one", 0),
+        ("load", "two", 0),
+        ("load", "three", 0),
+        ("measure", "three", 1),
+        ("load", "one", 0),
+        ("measure", "one", 1),
+        ("load", "two", 0),
+        ("measure", "two", 1),
+    ]
+    assert found.table.names == found.measured == ("one/good", "two/good", "three/good")
+    monkeypatch.setattr(preflight, "ROOM", 1 << 30)
+    assert compare(models, data, tmp_path / "all").table.to_json() == found.table.to_json()
+
+
+def test_models_that_fit_stay_beside_one_that_does_not(place, tmp_path, events, monkeypatch):
+    shutil.copytree(place / "one", tmp_path / "three")
+    models = [str(place / "one"), str(place / "two"), str(tmp_path / "three")]
+    size = sum(weights.nbytes for weights in load_file(place / "one" / "model.safetensors").values())
+    monkeypatch.setattr(preflight, "ROOM", round(1.5 * size))
+    compare(models, [str(place / "good.jsonl")], tmp_path / "run")
+    assert [name for event, name, _ in events if event == "load"] == ["one", "two", "three", "two"]
+    assert [name for event, name, _ in events if event == "measure"] == ["one", "three", "two"]
+    assert max(count for *_, count in events) == 2
+
+
+def test_a_large_model_that_changes_meanwhile_is_noticed(place, tmp_path, monkeypatch):
+    shutil.copytree(place / "one", tmp_path / "one")
+
+    def measure_and_change(*args, **options):
+        weights = load_file(tmp_path / "one" / "model.safetensors")
+        save_file({n: w + 1 for n, w in weights.items()}, tmp_path / "one" / "model.safetensors", {"format": "pt"})
+        return true_measure(*args, **options)
+
+    true_measure = study.measure
+    monkeypatch.setattr(study, "measure", measure_and_change)
+    monkeypatch.setattr(preflight, "ROOM", 0)
+    with pytest.raises(MeasurementError, match="is not what it was when it was read first: its files changed"):
+        compare([str(tmp_path / "one"), str(place / "two")], [str(place / "good.jsonl")], tmp_path / "run")
 
 
 def test_what_owns_no_footprint_may_change_and_idle_settings_do_not_matter(place, tmp_path, measured, monkeypatch):

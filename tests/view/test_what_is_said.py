@@ -7,7 +7,7 @@ from commonweight import Footprint, overlap
 from commonweight.footprint.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.layout import RAW
-from commonweight.overlaps.text import Grid
+from commonweight.text import Grid
 from commonweight.view.footprint import sources, summary
 from commonweight.view.plain import split_columns, to_plain
 

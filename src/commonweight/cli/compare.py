@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from commonweight.cli import settings, streams
-from commonweight.cli.options import By, Command, ending, measure_options, model_options, row_options
+from commonweight.cli.options import Command, ending, measure_options, model_options, row_options
+from commonweight.cli.tables import table_options, write
 
 
 @click.command(
@@ -26,10 +27,8 @@ from commonweight.cli.options import By, Command, ending, measure_options, model
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on there.")
 @click.option("--fresh", is_flag=True, help="Throw away the footprints and tables of a run that is there.")
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
-@row_options
-@click.option(
-    "--by", type=By(), default="layer", show_default=True, help="Rows of the table; DEPTH counts module levels."
-)
+@row_options()
+@table_options
 @measure_options
 @click.option(
     "--checkpoint", multiple=True, metavar="FILE", help="A .safetensors file for each module:function, in order."
@@ -42,6 +41,7 @@ def command(
     fresh: bool,
     common_only: bool,
     by: str | int,
+    form: str,
     **given: Any,
 ) -> None:
     """Measure every MODEL on every data set and compare all footprints.
@@ -51,9 +51,7 @@ def command(
     overlap.json and overlap.md. The same command again measures only what is missing; another question in the same
     folder is refused.
     """
-    from commonweight.overlaps.layout import blocks
     from commonweight.studies.compare import CompareOptions, compare
-    from commonweight.view.terminal import show
 
     options = CompareOptions(
         load=settings.load_options(given),
@@ -67,4 +65,4 @@ def command(
     with streams.only_results():
         found = compare(models, data, output, options, fresh=fresh, progress=True, note=settings.note)
     settings.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
-    show(blocks(found.table, by))
+    write(found.table, by, form)

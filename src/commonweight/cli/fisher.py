@@ -20,7 +20,7 @@ from commonweight.cli.options import Command, checkpoint_option, ending, measure
 )
 @click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the footprint goes.")
 @click.option("--overwrite", is_flag=True, help="Replace a footprint that is there.")
-@row_options
+@row_options()
 @measure_options
 @checkpoint_option
 @model_options

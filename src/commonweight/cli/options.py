@@ -160,20 +160,36 @@ def together(
     return decorate
 
 
-row_options = together(
-    click.option("--split", metavar="S", help="Which split, where the data have several."),
-    click.option("--text-column", metavar="C", multiple=True, help="Column of texts; twice for pairs."),
-    click.option("--label-column", metavar="L", help="Column of labels; by default label or labels."),
-    click.option(
-        "--input-column",
-        metavar="C",
-        multiple=True,
-        help="For a plain torch module: columns of numbers, or one of lists.",
-    ),
-    click.option("--examples", metavar="N", type=Count(), help="Measure N rows, chosen by --data-seed; default all."),
-    click.option("--data-seed", metavar="N", type=int, default=0, show_default=True, help="Names the choice of rows."),
-    click.option("--max-length", metavar="N", type=Count(), help="Cut texts to N tokens; default the model's limit."),
-)
+def row_options(
+    examples: str = "Measure N rows, chosen by --data-seed; default all.",
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make the options that say which rows and columns of the data are read.
+
+    Args:
+        examples: What --examples means to the command.
+
+    Returns:
+        The decorator.
+    """
+    return together(
+        click.option("--split", metavar="S", help="Which split, where the data have several."),
+        click.option("--text-column", metavar="C", multiple=True, help="Column of texts; twice for pairs."),
+        click.option("--label-column", metavar="L", help="Column of labels; by default label or labels."),
+        click.option(
+            "--input-column",
+            metavar="C",
+            multiple=True,
+            help="For a plain torch module: columns of numbers, or one of lists.",
+        ),
+        click.option("--examples", metavar="N", type=Count(), help=examples),
+        click.option(
+            "--data-seed", metavar="N", type=int, default=0, show_default=True, help="Names the choice of rows."
+        ),
+        click.option(
+            "--max-length", metavar="N", type=Count(), help="Cut texts to N tokens; default the model's limit."
+        ),
+    )
+
 
 model_options = together(
     click.option("--tokenizer", metavar="ID", help="Tokenizer's id or folder; default the model's own."),
@@ -221,7 +237,13 @@ measure_options = together(
     click.option(
         "--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts, kept apart."
     ),
-    click.option("--include", metavar="PATTERN", multiple=True, help="Measure only these modules or parameters."),
-    click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave these out."),
+    click.option(
+        "--include",
+        metavar="PATTERN",
+        multiple=True,
+        help="Measure only this: a module path such as bert.encoder, or a shell pattern of parameter names such as "
+        "'*.weight'; give as many as you like.",
+    ),
+    click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave this out; patterns as for --include."),
     click.option("--no-verify", is_flag=True, help="Skip the comparison with single-example passes."),
 )

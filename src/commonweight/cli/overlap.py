@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from commonweight.cli.options import By, Command, Suggesting, ending
+from commonweight.cli.options import Command, ending
+from commonweight.cli.tables import table_options, write
 from commonweight.errors import UsageError
 
 TWO = 2
@@ -15,17 +16,7 @@ TWO = 2
 
 @click.command("overlap", cls=Command, epilog=ending("commonweight overlap footprints/films footprints/food --by 3"))
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER ...")
-@click.option(
-    "--by", type=By(), default="layer", show_default=True, help="Rows of the table; DEPTH counts module levels."
-)
-@click.option(
-    "--format",
-    "form",
-    type=Suggesting(["table", "json", "csv", "markdown"]),
-    default="table",
-    show_default=True,
-    help="csv has one row per layer and pair, without totals; json holds everything.",
-)
+@table_options
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @click.option("--mixed-rules", is_flag=True, help="Compare footprints of different label rules or losses.")
 @click.option(
@@ -41,24 +32,13 @@ def command(
     from commonweight.footprint.footprint import Footprint
     from commonweight.overlaps.table import overlap
     from commonweight.view.footprint import sources
-    from commonweight.view.overlap import to_csv
-    from commonweight.view.terminal import show
 
     footprints = {
         name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
         for name, folder in zip(names, folders, strict=True)
     }
     table = overlap(footprints, common_only=common_only, mixed_rules=mixed_rules)
-    if form == "json":
-        click.echo((table.roll_up(by) if isinstance(by, int) else table).to_json())
-    elif form == "csv":
-        click.echo(to_csv(table, by), nl=False)
-    elif form == "markdown":
-        click.echo(table.to_markdown(by=by), nl=False)
-    else:
-        from commonweight.overlaps.layout import blocks
-
-        show([*blocks(table, by), *sources(footprints)])
+    write(table, by, form, sources(footprints))
 
 
 def _check_footprint(folder: Path) -> None:

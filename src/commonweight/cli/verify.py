@@ -17,7 +17,7 @@ ROWS = 4
 @click.option(
     "--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set."
 )
-@row_options
+@row_options(examples="Take the few from N rows only, chosen by --data-seed; default from all.")
 @checkpoint_option
 @model_options
 @click.option(
@@ -34,8 +34,8 @@ ROWS = 4
 def command(model: str, data: str, form: str, **given: Any) -> None:
     """Compare every rule with single-example passes on a few rows.
 
-    Nothing is measured or written. A parameter whose rule disagrees is no failure: it would be measured one example
-    at a time, exactly.
+    The few are the longest texts, or the first rows of numbers. Nothing is measured or written. A parameter whose rule
+    disagrees is no failure: it would be measured one example at a time, exactly.
     """
     from commonweight.data.table import open_table
     from commonweight.footprint.fisher import verify

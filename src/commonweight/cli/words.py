@@ -32,8 +32,8 @@ def in_options(text: str, command: str = "") -> str:
         The text with options in place of arguments.
 
     Example:
-        >>> in_options("measure them with one rule, or pass mixed_rules=True to compare them all the same", "overlap")
-        'measure them with one rule, or pass --mixed-rules to compare them all the same'
+        >>> in_options("measure them with one loss, or pass mixed_rules=True to compare them all the same", "overlap")
+        'measure them with one loss, or pass --mixed-rules to compare them all the same'
         >>> in_options("there are 900: use label_rule='sampled'")
         'there are 900: use --label-rule sampled'
     """

@@ -22,6 +22,7 @@ from commonweight.footprint.footprint import Fold, Footprint, Spread
 from commonweight.footprint.problem import TOLERANCE, least_accurate
 from commonweight.footprint.routes import Route, Verification
 from commonweight.footprint.verification import ROWS
+from commonweight.footprint.writing import FolderWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -140,7 +141,7 @@ def fisher(
     if folder is None:
         with bar, collector:
             return _measure(collector, bar, folds, metadata or {}, None)
-    with files.FolderWriter(folder) as writer, bar, collector:
+    with FolderWriter(folder) as writer, bar, collector:
         footprint = _measure(collector, bar, folds, metadata or {}, writer)
         writer.commit(footprint.record())
     return Footprint.load(writer.folder)
@@ -196,7 +197,7 @@ def _measure(
     batches: Iterable[Any],
     folds: int,
     metadata: Mapping[str, Any],
-    writer: files.FolderWriter | None,
+    writer: FolderWriter | None,
 ) -> Footprint:
     whole: Sums | None = None
     parts: list[Fold] = []
@@ -212,12 +213,7 @@ def _measure(
             raise UsageError(f"fold {fold} of {folds} holds no example: use fewer folds or more examples")
         fold_counts.append(sums.count)
         whole = _added(whole, sums)
-        mean = _mean(sums)
-        if writer is None:
-            parts.append(Fold(sums.count, mean))
-        else:
-            writer.add(files.fold_group(fold), mean)
-            parts.append(Fold(sums.count, {}))
+        parts.append(_kept(fold, sums, writer))
     if whole is None or not whole.count:
         raise UsageError("there is no example to measure: the loader yielded no batch")
     tensors = _mean(whole)
@@ -246,6 +242,15 @@ def _added(whole: Sums | None, sums: Sums) -> Sums:
         for layer in {**whole.spread, **sums.spread}
     }
     return Sums(whole.count + sums.count, whole.tensors, spread)
+
+
+def _kept(fold: int, sums: Sums, writer: FolderWriter | None) -> Fold:
+    """Make a fold of its sums, which are used up; what is written does not stay in memory."""
+    mean = _mean(sums)
+    if writer is None:
+        return Fold(sums.count, mean)
+    writer.add(files.fold_group(fold), mean)
+    return Fold(sums.count, {})
 
 
 def _mean(sums: Sums) -> dict[str, Tensor]:

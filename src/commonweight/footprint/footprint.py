@@ -7,13 +7,18 @@ say how it came about. Where the tensors live, in memory or on disk, is the busi
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from commonweight.data.suggest import among
 from commonweight.errors import IntegrityError, UsageError
 from commonweight.footprint import files
+from commonweight.footprint.reading import FolderReader
+from commonweight.footprint.writing import FolderWriter
+from commonweight.text import Grid, number, to_html
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["fisher", "supermask", "activity"]
 KINDS: tuple[Kind, ...] = ("fisher", "supermask", "activity")
+_FACTS = {"label_rule": "label rule", "loss": "loss"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class Footprint:
         try:
             return self.tensors[name]
         except KeyError:
-            raise KeyError(f"no parameter {name!r} in this footprint; it has {_some(self.names)}") from None
+            raise KeyError(f"no parameter {name!r} in this footprint; {among(str(name), self.names)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
@@ -127,6 +133,25 @@ class Footprint:
             + ")"
         )
 
+    def _repr_html_(self) -> str:
+        counts = Counter(map(layer_of, self.names))
+        header: tuple[str, ...] = ("layer", "parameters")
+        rows: list[tuple[str, ...]] = [(layer, str(count)) for layer, count in counts.items()]
+        facts = [f"{self.count} examples"]
+        if not math.isnan(self.effective_examples):
+            facts.append(f"{self.effective_examples:.1f} effective")
+        if self.kind == "fisher":
+            traces = self._own_traces()
+            whole = sum(traces.values())
+            header = (*header, "trace share")
+            rows = [(*row, number(traces[row[0]] / whole if whole else math.nan)) for row in rows]
+            facts.append(f"trace {whole:.6g}")
+        facts += [f"{words} {self.metadata[key]}" for key, words in _FACTS.items() if self.metadata.get(key)]
+        if self.folds:
+            facts.append(f"{len(self.folds)} folds")
+        title = f"Footprint of kind {self.kind} (parameters: {len(self)}, layers: {len(counts)})"
+        return to_html([Grid(title, header, tuple(rows)), ", ".join(facts) + "."])
+
     @property
     def names(self) -> tuple[str, ...]:
         """Parameter names, in the order of the model."""
@@ -151,13 +176,24 @@ class Footprint:
         """
         names = [name for name in self.tensors if layer is None or is_under(name, layer)]
         if not names:
-            raise UsageError(f"no layer {layer!r} in this footprint; it has {_some(self.layers)}")
+            raise UsageError(f"no layer {layer!r} in this footprint; {among(str(layer), self.layers)}")
         return sum(float(self.tensors[name].sum(dtype=torch.float64)) for name in names)
 
     @property
     def effective_examples(self) -> float:
         """``(Σ t)² / Σ t²`` over the examples' traces ``t``; nan where it was not measured or the Fisher is zero."""
         return self.spread[""].effective_examples if "" in self.spread else math.nan
+
+    def _own_traces(self) -> dict[str, float]:
+        """Sum each layer's own parameters; where the spread says it already, no tensor is read."""
+        traces = dict.fromkeys(self.layers, 0.0)
+        for name in self.names:
+            layer = layer_of(name)
+            if layer in self.spread:
+                traces[layer] = self.spread[layer].total / self.count
+            else:
+                traces[layer] += float(self.tensors[name].sum(dtype=torch.float64))
+        return traces
 
     def flat(self) -> Tensor:
         """Concatenate all tensors into one vector, parameter by parameter in the order of ``names``.
@@ -179,7 +215,7 @@ class Footprint:
         Returns:
             The folder.
         """
-        with files.FolderWriter(folder, overwrite=overwrite) as writer:
+        with FolderWriter(folder, overwrite=overwrite) as writer:
             for index, fold in enumerate(self.folds):
                 writer.add(files.fold_group(index), fold.tensors)
             writer.add(files.MAIN_GROUP, self.tensors)
@@ -216,7 +252,7 @@ class Footprint:
         Raises:
             IntegrityError: If the folder is damaged, incomplete or of another format.
         """
-        reader = files.FolderReader(folder, check_hashes=check_hashes)
+        reader = FolderReader(folder, check_hashes=check_hashes)
         record = reader.record
         if record["kind"] not in KINDS or not reader.group(files.MAIN_GROUP):
             raise IntegrityError(
@@ -259,8 +295,3 @@ def is_under(name: str, path: str) -> bool:
         Whether ``name`` is ``path`` or below it.
     """
     return not path or name == path or name.startswith(path + ".")
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, … ({len(names)} in all)"

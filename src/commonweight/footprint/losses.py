@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from commonweight.errors import MeasurementError, UsageError
+from commonweight.errors import CommonweightError, MeasurementError, UsageError
 from commonweight.footprint.draws import (
     bernoulli,
     categorical_draw,
@@ -21,7 +21,7 @@ from commonweight.footprint.draws import (
     uniform_like,
     uniforms,
 )
-from commonweight.footprint.likelihood import CustomLoss, LabelRule, Likelihood
+from commonweight.footprint.likelihood import CustomLoss, LabelRule, Likelihood, LossFunction
 
 if TYPE_CHECKING:
     from commonweight.footprint.batch import Batch
@@ -193,7 +193,7 @@ class Custom(Likelihood):
 
     @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
-        vector: Tensor = self.loss.nll(outputs, batch.original())
+        vector: Tensor = _called(self.loss.nll, "loss", outputs, batch)
         return vector
 
     def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
@@ -203,11 +203,10 @@ class Custom(Likelihood):
                 "pass loss=CustomLoss(nll, log_prob) with log_prob(outputs, batch) -> [batch, classes], "
                 "or use label_rule='data'"
             )
-        log_prob = self.loss.log_prob(outputs, batch.original())
-        if log_prob.dim() != 2 or log_prob.shape[0] != batch.size:
-            raise UsageError(
-                f"log_prob must return [batch, classes] = [{batch.size}, classes], got {list(log_prob.shape)}"
-            )
+        log_prob = _called(self.loss.log_prob, "log_prob", outputs, batch)
+        if not isinstance(log_prob, Tensor) or log_prob.dim() != 2 or log_prob.shape[0] != batch.size:
+            got = list(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
+            raise UsageError(f"log_prob must return [batch, classes] = [{batch.size}, classes], got {got}")
         if not torch.allclose(log_prob.detach().double().logsumexp(-1), log_prob.new_zeros(()).double(), atol=1e-3):
             raise UsageError("log_prob must return normalised log-probabilities: use log_softmax")
         return log_prob
@@ -230,6 +229,22 @@ LOSSES: Mapping[str, Likelihood] = {
     "seq2seq": Tokens("seq2seq", shift=False, passes_labels=True),
 }
 """Every loss that can be named."""
+
+
+def _called(function: LossFunction, name: str, outputs: Any, batch: Batch) -> Any:
+    original = batch.original()
+    try:
+        return function(outputs, original)
+    except (CommonweightError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a function of the user's own may raise
+        form = f"a mapping with {', '.join(map(repr, original))}" if batch.is_mapping else "a pair (inputs, targets)"
+        raise MeasurementError(
+            f"the {name} of your own raised {type(error).__name__}: {str(error) or 'no reason given'}. It is called as "
+            f"{name}(outputs, batch), where outputs is what the model returns, here a {type(outputs).__name__}, and "
+            f"batch what the loader yields, here {form} of size {batch.size}, and returns "
+            + ("one loss per example, [batch]" if name == "loss" else "[batch, classes]")
+        ) from error
 
 
 def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Tensor:

@@ -135,6 +135,7 @@ class Problem:
         Raises:
             MeasurementError: If the example's loss alone is not its loss in the batch.
         """
+        alone = self.alone if alone is None else alone
         chosen = {name: self.parameters[name] for name in names}
         with self.differentiating(names, alone=alone) as free:
             for k, (vector, last) in enumerate(self.passes(example)):
@@ -145,6 +146,11 @@ class Problem:
                         f"example {example.source_rows[0]} has loss {float(vector.detach()):.6g} alone and "
                         f"{expected[k]:.6g} in its batch: a module mixes examples, or a tensor shared by the batch "
                         "is as long as the batch and was taken apart"
+                    )
+                if not vector.requires_grad and not alone:
+                    raise MeasurementError(
+                        "the loss depends on no trainable parameter: it was detached from the model, or computed "
+                        "under torch.no_grad()"
                     )
                 if vector.requires_grad:
                     vector.sum().backward(retain_graph=not last)

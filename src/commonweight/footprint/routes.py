@@ -11,8 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from commonweight.text import DASH, Grid, to_html
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Route:
 
 
 DORMANT = Route("dormant", reason="not used by the rows looked at")
+MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,23 @@ class Verification:
         return {name: found for name, found in self.routes.items() if found.route == route}
 
     def __str__(self) -> str:
-        return (
-            f"{self.to_markdown()}\nlargest error of a rule: {self.largest_error:.1e} (accepted: {self.tolerance:.0e})"
+        return f"{self.to_markdown()}\n{self._worst()}"
+
+    def _repr_html_(self) -> str:
+        groups: dict[tuple[str, str, str], dict[str, float]] = {}
+        for route in ("rule", "generic", "dormant"):
+            for name, found in self.of(route).items():
+                groups.setdefault((route, found.rule, found.reason), {})[name] = found.error
+        rows = tuple(
+            (route, rule or DASH, str(len(errors)), _error(errors.values()), _some(list(errors)), reason or DASH)
+            for (route, rule, reason), errors in groups.items()
         )
+        header = ("route", "rule", "parameters", "largest error", "names", "reason")
+        title = f"Routes (parameters: {len(self.routes)})"
+        return to_html([Grid(title, header, rows), f"Compared on {self.rows} rows; {self._worst()}."])
+
+    def _worst(self) -> str:
+        return f"largest error of a rule: {self.largest_error:.1e} (accepted: {self.tolerance:.0e})"
 
     def to_markdown(self) -> str:
         """Write one line per parameter as a Markdown table.
@@ -77,7 +94,16 @@ class Verification:
         """
         lines = ["| parameter | route | rule | error | reason |", "| --- | --- | --- | ---: | --- |"]
         for name, route in self.routes.items():
-            error = "–" if math.isnan(route.error) else f"{route.error:.1e}"
             reason = route.reason.replace("|", r"\|").replace("\n", " ")
-            lines.append(f"| {name} | {route.route} | {route.rule or '–'} | {error} | {reason} |")
+            lines.append(f"| {name} | {route.route} | {route.rule or DASH} | {_error([route.error])} | {reason} |")
         return "\n".join(lines) + "\n"
+
+
+def _error(errors: Iterable[float]) -> str:
+    worst = max((error for error in errors if not math.isnan(error)), default=math.nan)
+    return DASH if math.isnan(worst) else f"{worst:.1e}"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown}, …"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
 from commonweight.nn import checkpoint
+from commonweight.nn.hub import out_of_reach
 from commonweight.nn.identity import describe, hash_files, hash_json, origin, weight_files
 from commonweight.nn.placement import pick_device
 from commonweight.nn.seeded import DRAW_SEED, seeded
@@ -13,8 +15,6 @@ from commonweight.nn.source import LoadedModel
 from commonweight.nn.tokenizer import load_tokenizer, tokenizer_hashes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from commonweight.nn.source import LoadOptions
 
 AUTO_CLASS = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoModelForCausalLM"}
@@ -52,6 +52,11 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
     if config.revision:
         common["revision"] = config.revision
     shapes = _saved_shapes(files)
+    if not Path(base).expanduser().is_dir() and (reason := out_of_reach(base, config.revision)) is not None:
+        raise UsageError(
+            f"the base of {spec}, {base!r}, is no local folder, and as a Hugging Face id {reason}. Connect to the "
+            "network, or put the base where the adapter_config.json says it is"
+        )
     with checkpoint.quiet_transformers():
         base_config = checkpoint.load_config(base, common)
         head = next((shapes[name] for name in HEADS if name in shapes), None)

@@ -21,6 +21,11 @@ Task = Literal["classification", "regression", "multilabel", "causal_lm"]
 
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>\S+))?")
+MISSPELLED = 0.75
+"""From this likeness on a name is taken for that of a folder, and the Hub is not asked."""
+
+ALIKE = 0.4
+"""From this likeness on a folder is worth naming."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +102,16 @@ def load_model(spec: str, options: LoadOptions | None = None) -> LoadedModel:
                 f"{spec} is a folder but not a model: it has no config.json (a checkpoint) and no adapter_config.json "
                 "(a PEFT adapter)"
             )
-    elif (close := _nearby(spec)) is not None or spec.startswith((".", "/", "~")) or spec.count("/") > 1:
-        meant = "." if close is None else f"; did you mean {close!r}?"
+    elif (close := _nearby(spec, MISSPELLED)) or spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        meant = f"; did you mean {close[0]!r}?" if close else "."
         raise UsageError(
             f"no folder {spec!r}{meant} Give an existing one, an id 'org/name' (with a revision, org/name@main, "
             "where a local name is much like it), or module:function"
         )
-    elif HUB_ID.fullmatch(spec) is None:
+    elif (found := HUB_ID.fullmatch(spec)) is None:
         raise UsageError(f"{spec!r} is no folder, no id of the form org/name@revision, and no module:function")
+    else:
+        _check_reach(spec, found["id"], found["revision"])
     from commonweight.nn.checkpoint import load_checkpoint
 
     return load_checkpoint(spec, options)
@@ -131,12 +138,24 @@ def short_name(spec: str) -> str:
     return spec.partition("@")[0].rstrip("/").rpartition("/")[2]
 
 
-def _nearby(spec: str) -> str | None:
+def _check_reach(spec: str, where: str, revision: str | None) -> None:
+    from commonweight.nn.hub import out_of_reach
+
+    reason = out_of_reach(where, revision)
+    if reason is not None:
+        near = ", ".join(map(repr, _nearby(spec, ALIKE)))
+        raise UsageError(
+            f"{spec!r} is no local model folder, and as a Hugging Face id {reason}. Expected a folder"
+            + (f" (of similar name: {near})" if near else " (none has a similar name)")
+            + ", an id 'org/name' that is in the cache or can be asked for, or module:function"
+        )
+
+
+def _nearby(spec: str, cutoff: float) -> list[str]:
     # A misspelled folder is not looked for on the Hub, which takes long without a network.
     path = Path(spec).expanduser()
     try:
         names = [] if "@" in spec else [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
     except OSError:
-        return None
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return str(path.with_name(close[0])) if close else None
+        return []
+    return [str(path.with_name(name)) for name in difflib.get_close_matches(path.name, names, cutoff=cutoff)]

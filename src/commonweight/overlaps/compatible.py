@@ -102,30 +102,34 @@ def common_parameters(
     if not mixed_rules:
         _check_rules(footprints)
     common = _split(footprints)
-    if common.left_out and not common_only:
-        raise NotComparableError(
-            f"the footprints {_quoted(footprints)} do not hold the same parameters, {_shown(common.left_out)}; "
-            "expected equal names and shapes: measure models of one architecture, or pass common_only=True to compare "
-            f"the {len(common.parameters)} parameters with equal name and shape"
-        )
     if not common.parameters:
         raise NotComparableError(
             f"the footprints {_quoted(footprints)} have no parameter of equal name and shape, "
-            f"{_shown(common.left_out)}; these are different architectures, and no option compares them"
+            f"{_shown(common.left_out)}; no option compares them: measure the same parameters of models of one "
+            "architecture"
+        )
+    if common.left_out and not common_only:
+        count = len(common.parameters)
+        raise NotComparableError(
+            f"the footprints {_quoted(footprints)} do not hold the same parameters, {_shown(common.left_out)}; "
+            "expected equal names and shapes: measure models of one architecture, or pass common_only=True to compare "
+            f"the {count} parameter{'' if count == 1 else 's'} with equal name and shape"
         )
     return common
 
 
 def _check_rules(footprints: Mapping[str, Footprint]) -> None:
-    differences = []
+    differing = {}
     for key, words in _RULES.items():
         values = {name: footprint.metadata.get(key) for name, footprint in footprints.items()}
         if len({repr(value) for value in values.values()}) > 1:
-            differences.append(f"{words} differs: {_by_value(values)}")
-    if differences:
+            differing[words] = _by_value(values)
+    if differing:
+        differences = "; ".join(f"{words} differs: {shown}" for words, shown in differing.items())
         raise NotComparableError(
-            f"the footprints {_quoted(footprints)} were not measured alike, {'; '.join(differences)}; "
-            "measure them with one rule, or pass mixed_rules=True to compare them all the same"
+            f"the footprints {_quoted(footprints)} were not measured alike, {differences}; measure them with "
+            f"{' and '.join(f'one {words}' for words in differing)}, or pass mixed_rules=True to compare them all the "
+            "same"
         )
 
 

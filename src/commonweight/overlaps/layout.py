@@ -1,4 +1,4 @@
-"""What an overlap table shows, and in which order: finished text cells for :mod:`commonweight.overlaps.text`."""
+"""What an overlap table shows, and in which order: finished text cells for :mod:`commonweight.text`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from commonweight.errors import UsageError
 from commonweight.overlaps.measures import MEASURES
-from commonweight.overlaps.text import DASH, Block, Grid, number
+from commonweight.text import DASH, Block, Grid, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from commonweight import text
 from commonweight.errors import UsageError
 from commonweight.footprint.footprint import Footprint, layer_of
-from commonweight.overlaps import layout, record, text
+from commonweight.overlaps import layout, record
+from commonweight.overlaps._named import Named
 from commonweight.overlaps.alignment import Alignment, alignment_of
 from commonweight.overlaps.compatible import LeftOut, check_named, common_parameters
 from commonweight.overlaps.gram import parameter_gram
@@ -96,12 +97,12 @@ class OverlapTable:
     @cached_property
     def by_layer(self) -> Mapping[str, Array]:
         """Per layer the overlaps ``[n, n]``, normalised within the layer; read them beside ``trace_share``."""
-        return self._ratios(self._layer_terms)
+        return self._ratios("layer", self._layer_terms)
 
     @cached_property
     def by_parameter(self) -> Mapping[str, Array]:
         """Per parameter the overlaps ``[n, n]``, normalised within the parameter."""
-        return self._ratios(self.terms)
+        return self._ratios("parameter", self.terms)
 
     @cached_property
     def pooled(self) -> Array:
@@ -125,12 +126,12 @@ class OverlapTable:
 
         Of the trace for a Fisher, of the kept weights for a mask, of the squared norm for an activity.
         """
-        return self._shares(self._layer_terms)
+        return self._shares("layer", self._layer_terms)
 
     @cached_property
     def parameter_share(self) -> Mapping[str, Array]:
         """As ``trace_share``, per parameter."""
-        return self._shares(self.terms)
+        return self._shares("parameter", self.terms)
 
     def roll_up(self, depth: int) -> OverlapTable:
         """Merge layers along the module tree. Exact: the terms add.
@@ -254,14 +255,14 @@ class OverlapTable:
     def _total(self) -> Array:
         return np.asarray(sum(self.terms.values()))
 
-    def _ratios(self, terms: Mapping[str, Array]) -> Mapping[str, Array]:
+    def _ratios(self, what: str, terms: Mapping[str, Array]) -> Mapping[str, Array]:
         from_gram = MEASURES[self.kind].from_gram
-        return MappingProxyType({name: _frozen(from_gram(gram)) for name, gram in terms.items()})
+        return Named(what, {name: _frozen(from_gram(gram)) for name, gram in terms.items()})
 
-    def _shares(self, terms: Mapping[str, Array]) -> Mapping[str, Array]:
+    def _shares(self, what: str, terms: Mapping[str, Array]) -> Mapping[str, Array]:
         whole = np.diagonal(self._total)
         whole = np.where(whole > 0, whole, np.nan)
-        return MappingProxyType({name: _frozen(np.diagonal(gram) / whole) for name, gram in terms.items()})
+        return Named(what, {name: _frozen(np.diagonal(gram) / whole) for name, gram in terms.items()})
 
 
 def _frozen(array: Array) -> Array:

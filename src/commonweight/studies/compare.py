@@ -27,6 +27,8 @@ from commonweight.studies.throw_away import check_outside, remove_partial
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from commonweight.nn.source import LoadedModel
+
 
 @dataclass(frozen=True)
 class CompareOptions:
@@ -73,7 +75,8 @@ def compare(
 
     The run folder holds ``run.json``, ``footprints/<model>/<data>/``, ``overlap.json`` and ``overlap.md``. Calling
     again with the same arguments measures only what is missing. Everything that can be checked without measuring is
-    checked first, for every model and every data set.
+    checked first, for every model and every data set. Small models stay in memory from then on; large ones are loaded
+    again, one at a time (:func:`~commonweight.studies.preflight.inspect_models`).
 
     Args:
         models: As for :func:`commonweight.nn.source.load_model`, each with ``NAME=`` before it if wanted.
@@ -109,13 +112,11 @@ def compare(
         name: open_table(spec, split=options.split, examples=options.examples, seed=options.data_seed)
         for name, spec in sources
     }
-    identities = inspect_models(
-        named, tables, options.load, options.measure, common_only=options.common_only, note=note
-    )
-    names = keep_names(named, identities, former.get("models", {}))
+    inspected = inspect_models(named, tables, options.load, options.measure, common_only=options.common_only, note=note)
+    names = keep_names(named, inspected.identities, former.get("models", {}))
     asked = {
         "settings": options.measure.deciding() | {"dtype": options.load.dtype, "tokenizer": options.load.tokenizer},
-        "models": dict(zip(names, identities, strict=True)),
+        "models": dict(zip(names, inspected.identities, strict=True)),
         "data": {name: table.identity for name, table in tables.items()},
     }
     with held(folder) as hold:
@@ -126,46 +127,49 @@ def compare(
             remove_partial(opened.path)
         hold.share()
         opened.update(versions=_versions())
-        return _measure_all(opened, dict(zip(names, named, strict=True)), tables, options, progress, note)
+        models_by_name = dict(zip(names, named, strict=True))
+        return _measure_all(opened, models_by_name, inspected.loaded, tables, options, progress, note)
 
 
 def _measure_all(
     run: RunFolder,
     models: Mapping[str, Model],
+    waiting: dict[Model, LoadedModel],
     tables: Mapping[str, Table],
     options: CompareOptions,
     progress: bool,
     note: Note,
 ) -> Comparison:
-    footprints: dict[str, Footprint] = {}
-    measured, skipped = [], []
-    for model, entry in models.items():
-        loaded = None
+    found: dict[str, Footprint] = {}
+    measured: set[str] = set()
+    # Models in memory come first, and go when they are measured: the others are loaded one at a time.
+    for model in sorted(models, key=lambda name: models[name] not in waiting):
+        loaded = waiting.pop(models[model], None)
         for data, table in tables.items():
             name = f"{model}/{data}"
             place = run.footprint_folder(name)
             if place.exists():
-                footprints[name] = _finished(place, run.record["models"][model], run.record["data"][data])
-                skipped.append(name)
+                found[name] = _finished(place, run.record["models"][model], run.record["data"][data])
                 note(f"{name}: measured before")
                 continue
             if loaded is None:
-                loaded = load(entry, options.load)
+                loaded = load(models[model], options.load)
                 if not same_identity(run.record["models"][model], loaded.identity):
                     raise MeasurementError(
-                        f"{entry.spec} is not what it was when it was read first: its files changed meanwhile, or its "
-                        "weights are drawn anew each time; start again from weights that stay"
+                        f"{models[model].spec} is not what it was when it was read first: its files changed meanwhile, "
+                        "or its weights are drawn anew each time; start again from weights that stay"
                     )
             note(f"{name}: measuring {len(table)} examples")
             try:
-                footprints[name] = measure(loaded, table, options.measure, folder=place, progress=progress, note=note)
-                measured.append(name)
+                found[name] = measure(loaded, table, options.measure, folder=place, progress=progress, note=note)
+                measured.add(name)
             except (UsageError, OSError):
                 if not (place / FOOTPRINT_RECORD).is_file():
                     raise
-                footprints[name] = _finished(place, run.record["models"][model], run.record["data"][data])
-                skipped.append(name)
+                found[name] = _finished(place, run.record["models"][model], run.record["data"][data])
                 note(f"{name}: another process finished it meanwhile; its footprint is taken")
+        del loaded  # before the next is read
+    footprints = {name: found[name] for name in (f"{model}/{data}" for model in models for data in tables)}
     overlaps = overlap(footprints, common_only=options.common_only)
     run.write("overlap.json", overlaps.to_json())
     run.write("overlap.md", overlaps.to_markdown())
@@ -173,7 +177,12 @@ def _measure_all(
         status="complete",
         footprints={name: str(run.footprint_folder(name).relative_to(run.path)) for name in footprints},
     )
-    return Comparison(run.path, overlaps, tuple(measured), tuple(skipped))
+    return Comparison(
+        run.path,
+        overlaps,
+        measured=tuple(name for name in footprints if name in measured),
+        skipped=tuple(name for name in footprints if name not in measured),
+    )
 
 
 def _finished(place: Path, model: Mapping[str, Any], data: Mapping[str, Any]) -> Footprint:

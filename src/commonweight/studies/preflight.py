@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from commonweight.studies.measure import MeasureOptions, Note
     from commonweight.studies.names import Model
 
+ROOM = 1 << 30
+"""Bytes: models that take no more together stay in memory from the checks until they are measured."""
+
 
 def load(model: Model, options: LoadOptions) -> LoadedModel:
     """Load one model of a comparison, with its own checkpoint.
@@ -36,6 +39,17 @@ def load(model: Model, options: LoadOptions) -> LoadedModel:
     return load_model(model.spec, replace(options, checkpoint=model.checkpoint))
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """What is known of the models before anything is measured."""
+
+    identities: tuple[dict[str, Any], ...]
+    """One per model, in their order."""
+
+    loaded: dict[Model, LoadedModel]
+    """The models that are still in memory: they need not be loaded again to be measured."""
+
+
 def inspect_models(
     models: Sequence[Model],
     tables: Mapping[str, Table],
@@ -44,8 +58,12 @@ def inspect_models(
     *,
     common_only: bool,
     note: Note,
-) -> list[dict[str, Any]]:
-    """Load every model once and check all that needs no measurement.
+) -> Inspected:
+    """Load every model once, one after the other, and check all that needs no measurement.
+
+    The checks need the models themselves: which weights are missing, what a function builds, what a module reads. So
+    models stay in memory as long as they take at most :data:`ROOM` together, and beside these at most one, the last.
+    All others go before the next is loaded.
 
     Args:
         models: The models.
@@ -56,7 +74,7 @@ def inspect_models(
         note: Takes one sentence at a time that the user should hear.
 
     Returns:
-        The identity of each model.
+        The identity of each model, and the models that were kept.
 
     Raises:
         UsageError: If a model cannot be read, or a data set does not serve it.
@@ -66,20 +84,31 @@ def inspect_models(
         _check_folds(table, measuring.folds)
     identities = []
     shapes: dict[str, Footprint] = {}
+    kept: dict[Model, LoadedModel] = {}
     for model in models:
+        while sum(map(_bytes, kept.values())) > ROOM:
+            del kept[next(reversed(kept))]
         note(f"reading {model.spec}")
-        loaded = load(model, reading)
-        for sentence in loaded.notes:
+        kept[model] = load(model, reading)
+        for sentence in kept[model].notes:
             note(sentence)
-        identities.append(loaded.identity)
-        chosen = choose_parameters(loaded.model, measuring.include or None, measuring.exclude or None)
-        empty = {parameter: torch.empty(tensor.shape, device="meta") for parameter, tensor in chosen.items()}
-        shapes[model.name] = Footprint("fisher", empty, count=1)
+        identities.append(kept[model].identity)
+        shapes[model.name] = _shapes(kept[model], measuring)
         if len(shapes) > 1:
             common_parameters(shapes, common_only=common_only)
         for table in tables.values():
-            prepare(loaded, table, measuring.columns)
-    return identities
+            prepare(kept[model], table, measuring.columns)
+    return Inspected(tuple(identities), kept)
+
+
+def _shapes(loaded: LoadedModel, measuring: MeasureOptions) -> Footprint:
+    chosen = choose_parameters(loaded.model, measuring.include or None, measuring.exclude or None)
+    empty = {parameter: torch.empty(tensor.shape, device="meta") for parameter, tensor in chosen.items()}
+    return Footprint("fisher", empty, count=1)
+
+
+def _bytes(loaded: LoadedModel) -> int:
+    return sum(tensor.nbytes for tensor in (*loaded.model.parameters(), *loaded.model.buffers()))
 
 
 def _check_folds(table: Table, folds: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from commonweight.overlaps.layout import FEW_EXAMPLES
-from commonweight.overlaps.text import Block, Grid, number
+from commonweight.text import Block, Grid, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

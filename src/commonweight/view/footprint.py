@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from commonweight.overlaps.layout import FEW_EXAMPLES
-from commonweight.overlaps.text import DASH, Block, Grid
+from commonweight.text import DASH, Block, Grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

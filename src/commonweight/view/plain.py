@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from commonweight.overlaps.text import Block, Grid
+    from commonweight.text import Block, Grid
 
 WIDTH = 100
 
@@ -24,7 +24,7 @@ def to_plain(blocks: Sequence[Block]) -> str:
         Text ending in a line break; names on the left, numbers aligned on the right, totals under a rule.
 
     Example:
-        >>> from commonweight.overlaps.text import Grid
+        >>> from commonweight.text import Grid
         >>> print(to_plain([Grid("Overlap", ("layer", "a and b"), (("head", "0.5000"),))]))
         Overlap
         layer  a and b
@@ -58,7 +58,7 @@ def split_columns(grid: Grid, width: int) -> list[Grid]:
         The grids, from left to right; only the first keeps the title.
 
     Example:
-        >>> from commonweight.overlaps.text import Grid
+        >>> from commonweight.text import Grid
         >>> wide = Grid("Overlap", ("layer", "a and b", "a and c"), (("head", "0.5", "0.6"),))
         >>> [part.header for part in split_columns(wide, 16)]
         [('layer', 'a and b'), ('layer', 'a and c')]

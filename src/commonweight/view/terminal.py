@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from commonweight.overlaps.text import Grid
+from commonweight.text import Grid
 from commonweight.view.plain import WIDTH, fill, split_columns, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from commonweight.overlaps.text import Block
+    from commonweight.text import Block
 
 
 WIDEST = 10_000

@@ -1,4 +1,4 @@
-"""Numbers and grids as text: Markdown and HTML. Knows nothing of overlaps."""
+"""Numbers and grids as text: Markdown and HTML. Knows nothing of footprints and overlaps, and serves both."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.errors import UsageError
-from commonweight.overlaps.text import DASH, Grid, escape_markdown, number, to_html, to_markdown
+from commonweight.text import DASH, Grid, escape_markdown, number, to_html, to_markdown
 
 
 @pytest.mark.parametrize(

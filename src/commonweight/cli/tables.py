@@ -1,0 +1,53 @@
+"""An overlap table on stdout, by the rows and in the form that were asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from commonweight.cli.options import By, Suggesting, together
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from commonweight.overlaps.table import OverlapTable
+    from commonweight.text import Block
+
+table_options = together(
+    click.option(
+        "--by", type=By(), default="layer", show_default=True, help="Rows of the table; DEPTH counts module levels."
+    ),
+    click.option(
+        "--format",
+        "form",
+        type=Suggesting(["table", "json", "csv", "markdown"]),
+        default="table",
+        show_default=True,
+        help="csv has one row per layer and pair, without totals; json holds everything.",
+    ),
+)
+
+
+def write(table: OverlapTable, by: str | int, form: str, beside: Sequence[Block] = ()) -> None:
+    """Write a table to stdout.
+
+    Args:
+        table: The table.
+        by: ``layer``, ``parameter``, or a depth of the module tree.
+        form: ``table``, ``json``, ``csv`` or ``markdown``.
+        beside: What the form ``table`` says below the overlaps.
+    """
+    if form == "json":
+        click.echo((table.roll_up(by) if isinstance(by, int) else table).to_json())
+    elif form == "csv":
+        from commonweight.view.overlap import to_csv
+
+        click.echo(to_csv(table, by), nl=False)
+    elif form == "markdown":
+        click.echo(table.to_markdown(by=by), nl=False)
+    else:
+        from commonweight.overlaps.layout import blocks
+        from commonweight.view.terminal import show
+
+        show([*blocks(table, by), *beside])

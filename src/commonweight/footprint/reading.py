@@ -1,0 +1,127 @@
+"""Reads a footprint folder: JSON and safetensors only, so nothing is executed; one tensor or one slice at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from commonweight.errors import IntegrityError
+from commonweight.footprint.files import RECORD, read_record, sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
+
+
+class FolderReader:
+    """Opens a footprint folder; checks names and sizes at once, hashes on request."""
+
+    def __init__(self, folder: str | Path, *, check_hashes: bool = False) -> None:
+        self.folder = Path(folder)
+        self.record = read_record(self.folder)
+        for name, shard in self.record["shards"].items():
+            path = self.folder / name
+            if not _SHARD_NAME.fullmatch(name):
+                raise IntegrityError(
+                    f"{self.folder}: {name!r} is not a shard name: refusing to read outside the folder"
+                )
+            if not path.is_file():
+                raise IntegrityError(f"{self.folder}: shard {name} is missing: copy the folder again, whole")
+            if path.stat().st_size != shard["bytes"]:
+                raise IntegrityError(
+                    f"{self.folder}: shard {name} has {path.stat().st_size} bytes, expected {shard['bytes']}: "
+                    "the copy is incomplete or damaged"
+                )
+            if check_hashes and sha256(path) != shard["sha256"]:
+                raise IntegrityError(
+                    f"{self.folder}: the SHA-256 of shard {name} is not the recorded one: it was changed"
+                )
+
+    def group(self, name: str, *, missing_ok: bool = False) -> Mapping[str, Tensor]:
+        """Open one group of tensors.
+
+        Args:
+            name: Name of the group.
+            missing_ok: Give an empty mapping when the folder has no such group.
+
+        Returns:
+            A lazy mapping from parameter name to tensor.
+
+        Raises:
+            IntegrityError: If the group is not there.
+        """
+        members = self.record["groups"].get(name)
+        if members is None:
+            if missing_ok:
+                return {}
+            raise IntegrityError(f"{self.folder}: {RECORD} names no group {name!r}: the folder is incomplete")
+        outside = sorted(set(members.values()) - set(self.record["shards"]))
+        if outside:
+            raise IntegrityError(
+                f"{self.folder}: {RECORD} places tensors in {outside[0]!r}, which is no shard it lists"
+            )
+        return StoredTensors(self.folder, members)
+
+
+class StoredTensors(Mapping[str, "Tensor"]):
+    """Tensors on disk, each read when it is asked for."""
+
+    def __init__(self, folder: Path, members: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._members = dict(members)
+
+    def __getitem__(self, name: str) -> Tensor:
+        with self._open(name) as shard:
+            tensor: Tensor = shard.get_tensor(name)
+        return tensor
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Read a slice of one tensor along its first dimension.
+
+        Args:
+            name: Parameter name; the tensor must have at least one dimension.
+            start: First row.
+            stop: One past the last row.
+
+        Returns:
+            The slice, ``[stop - start, ...]``.
+        """
+        with self._open(name) as shard:
+            part: Tensor = shard.get_slice(name)[start:stop]
+        return part
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Tell a tensor's shape without reading it.
+
+        Args:
+            name: Parameter name.
+
+        Returns:
+            Its shape.
+        """
+        with self._open(name) as shard:
+            return tuple(shard.get_slice(name).get_shape())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Any]:
+        path = self._folder / self._members[name]
+        try:
+            with safe_open(path, framework="pt") as shard:
+                yield shard
+        except (SafetensorError, OSError) as error:
+            raise IntegrityError(f"{path} cannot be read: {error}") from None
