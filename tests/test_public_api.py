@@ -25,6 +25,7 @@ PUBLIC = [
     "cosine_similarity",
     "fisher",
     "fisher_overlap",
+    "fuse",
     "jaccard_index",
     "overlap",
     "task_similarity",

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from commonweight.decision.fusing import fuse
     from commonweight.errors import (
         CommonweightError,
         IntegrityError,
@@ -43,6 +44,7 @@ _HOME = {
     "cosine_similarity": "overlaps.cosine",
     "fisher": "footprint.fisher",
     "fisher_overlap": "overlaps.fisher_overlap",
+    "fuse": "decision.fusing",
     "jaccard_index": "overlaps.jaccard",
     "overlap": "overlaps.table",
     "task_similarity": "overlaps.cosine",
@@ -63,6 +65,7 @@ __all__ = [
     "cosine_similarity",
     "fisher",
     "fisher_overlap",
+    "fuse",
     "jaccard_index",
     "overlap",
     "task_similarity",

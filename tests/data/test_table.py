@@ -183,3 +183,16 @@ def test_a_misspelled_local_name_is_not_looked_for_elsewhere(tmp_path, monkeypat
             open_table(wrong)
     with pytest.raises(AssertionError, match="asked the Hub"):
         open_table("reviews-2@main")
+
+
+def test_a_column_says_which_rows_they_were(tmp_path):
+    file = tmp_path / "made.jsonl"
+    file.write_text('{"text": "a", "source_row": 7}\n{"text": "b", "source_row": 3}\n')
+    assert list(open_table(str(file)).source_rows) == [7, 3]
+    for other in ('"x"', "-1", "null", "0.5"):
+        file.write_text(
+            f'{{"text": "a", "source_row": 7}}\n{{"text": "b", "source_row": {other}}}\n'.replace(
+                "7", other if other == '"x"' else "7"
+            )
+        )
+        assert list(open_table(str(file)).source_rows) == [0, 1]

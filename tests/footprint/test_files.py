@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ import torch
 from footprint.small import examples, in_batches, small_mlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError, safe_open
 from torch import tensor
 
 import commonweight
@@ -157,6 +159,34 @@ def test_strided_tensors_and_tensors_that_share_memory(tmp_path):
     assert same(Footprint.load(a_footprint(tensors=tensors).save(tmp_path / "f")).tensors, tensors)
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool, torch.int64]
+)
+def test_safetensors_itself_reads_what_was_written(tmp_path, dtype):
+    base = torch.arange(-6, 18).to(dtype)
+    tensors = {
+        "columns": base.reshape(4, 6).t(),
+        "every other": base[::2],
+        "scalar": base[3],
+        "none": base[:0].reshape(0, 5),
+        "plain": base.reshape(2, 3, 4),
+    }
+    folder = a_footprint(tensors=tensors).save(tmp_path / "f")
+    with safe_open(folder / SHARD, framework="pt") as shard:
+        assert same({name: shard.get_tensor(name) for name in tensors}, tensors)
+        assert set(shard.keys()) == set(tensors)
+
+
+def test_the_record_tells_the_size_and_sha256_of_every_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "SHARD_BYTES", 20)
+    folder = a_footprint(folds=(Fold(4, a_footprint().tensors),)).save(tmp_path / "f")
+    found = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    assert len(found) == 4
+    assert json.loads((folder / "footprint.json").read_text())["shards"] == {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in found.items()
+    }
+
+
 # Laziness
 
 
@@ -292,6 +322,63 @@ def test_nothing_stays_when_writing_fails_midway(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "SHARD_BYTES", 1)
     with pytest.raises(OSError, match="the disk went away"):
         a_footprint(tensors=Broken(a_footprint().tensors)).save(tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_file_is_flushed_before_the_folder_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "SHARD_BYTES", 20)
+    real, flushed = os.fsync, []
+
+    def fsync(descriptor):
+        flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, (tmp_path / "f").exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = a_footprint().save(tmp_path / "f")
+    before = {name for name, named in flushed if not named}
+    assert {path.name for path in folder.iterdir()} < before
+    assert len(before) == 4  # two shards, the record and the folder under its temporary name
+    assert flushed[-1] == (tmp_path.name, True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_shard_that_cannot_be_flushed_fails_the_whole(tmp_path, monkeypatch, overwrite):
+    folder = tmp_path / "f"
+    if overwrite:
+        a_footprint().save(folder)
+
+    def fsync(descriptor):
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(OSError, match="the disk is gone"):
+            a_footprint(count=9).save(folder, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["f"] * overwrite
+    assert not overwrite or Footprint.load(folder, check_hashes=True).count == 4
+
+
+def test_a_shard_that_could_not_be_flushed_stops_the_next_group(tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError("the disk is gone")
+
+    with writing.FolderWriter(tmp_path / "f") as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            writer.add(files.fold_group(0), a_footprint().tensors)
+            writer._background.submit(int).result()
+        with pytest.raises(OSError, match="the disk is gone"):
+            writer.add(files.fold_group(1), a_footprint().tensors)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_that_cannot_be_written_is_an_error_of_the_system(tmp_path, monkeypatch):
+    def save_file(tensors, path):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(writing, "save_file", save_file)
+    with pytest.raises(OSError, match=r"footprint-00000\.safetensors cannot be written: No space left on device"):
+        a_footprint().save(tmp_path / "f")
     assert list(tmp_path.iterdir()) == []
 
 

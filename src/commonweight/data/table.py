@@ -1,7 +1,8 @@
 """Open a data set: a file, a ``save_to_disk`` folder, or a Hugging Face id, with an identity that can be recorded.
 
 Every row keeps its number in the data set, its *source row*: folds and random labels are keyed by it, so that choosing
-fewer rows or another order changes no row's part in the measurement.
+fewer rows or another order changes no row's part in the measurement. A column ``source_row`` of whole numbers says it
+where rows were made from those of another data set, so that both fall into the same folds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from commonweight.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+SOURCE_ROW = "source_row"
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^@\s]+))?(?:@(?P<revision>[^\s]+))?")
 
 
@@ -33,7 +35,7 @@ class Table:
     """The chosen rows, a ``datasets.Dataset``."""
 
     source_rows: Sequence[int]
-    """Each row's number in the whole data set, ascending."""
+    """Each row's number in the data set it comes from."""
 
     identity: dict[str, Any]
     """Where the rows come from and which they are: plain JSON values, equal exactly if the data are."""
@@ -105,7 +107,14 @@ def open_table(data: str, *, split: str | None = None, examples: int | None = No
         rows = rows.select(chosen)
         selection = {"seed": seed, "rows": chosen}
     identity |= {"rows_in_all": total, "rows_used": len(chosen), "selection": selection}
-    return Table(table_name(data), rows, chosen, identity)
+    return Table(table_name(data), rows, _source_rows(rows, chosen), identity)
+
+
+def _source_rows(rows: Any, chosen: Sequence[int]) -> Sequence[int]:
+    if not str(getattr(rows.features.get(SOURCE_ROW), "dtype", "")).startswith(("int", "uint")):
+        return chosen
+    written = list(rows[SOURCE_ROW])
+    return written if all(row is not None and row >= 0 for row in written) else chosen
 
 
 def choose_rows(total: int, count: int, seed: int) -> list[int]:

@@ -17,11 +17,12 @@ from commonweight.footprint import files
 from commonweight.footprint.batch import BatchReader
 from commonweight.footprint.collector import FisherCollector, Patterns, Sums
 from commonweight.footprint.dealing import by_fold
-from commonweight.footprint.folds import FOLD_MAP, keyed
+from commonweight.footprint.folds import FOLD_MAP
 from commonweight.footprint.footprint import Fold, Footprint, Spread
 from commonweight.footprint.problem import TOLERANCE, least_accurate
 from commonweight.footprint.routes import Route, Verification
 from commonweight.footprint.verification import ROWS
+from commonweight.footprint.weight_sample import weight_sample
 from commonweight.footprint.writing import FolderWriter
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from commonweight.footprint.likelihood import CustomLoss, LabelRule, LossFunction
-
-WEIGHT_SAMPLE = 1024
-"""Entries kept of each weight matrix, from which a common start is recognised."""
-
 
 RECORDED = frozenset({
     "exclude",
@@ -217,7 +214,7 @@ def _measure(
     if whole is None or not whole.count:
         raise UsageError("there is no example to measure: the loader yielded no batch")
     tensors = _mean(whole)
-    sample, scale = _weight_sample(collector.parameters)
+    sample, scale = weight_sample(collector.parameters.items())
     if writer is not None:
         writer.add(files.MAIN_GROUP, tensors)
         writer.add(files.WEIGHTS_GROUP, sample)
@@ -258,21 +255,6 @@ def _mean(sums: Sums) -> dict[str, Tensor]:
     for name in list(sums.tensors):
         tensors[name] = sums.tensors.pop(name).div_(sums.count).contiguous()
     return tensors
-
-
-def _weight_sample(parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    sample, scale = {}, {}
-    for name, parameter in parameters.items():
-        if parameter.dim() < 2 or not parameter.numel():
-            continue
-        flat = parameter.detach().reshape(-1)
-        if flat.numel() > WEIGHT_SAMPLE:
-            generator = torch.Generator().manual_seed(keyed(*parameter.shape))
-            places = torch.randint(flat.numel(), (WEIGHT_SAMPLE,), generator=generator)
-            flat = flat[places.to(flat.device)]
-        sample[name] = flat.float().cpu().clone()
-        scale[name] = parameter.numel() / flat.numel()
-    return sample, scale
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

@@ -14,10 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from commonweight.errors import MeasurementError, UsageError
 from commonweight.footprint.files import FORMAT, RECORD, VERSION, as_json, sha256
+from commonweight.place import flush
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,8 +112,8 @@ class FolderWriter:
         }
         path = self._partial / RECORD
         path.write_text(as_json(whole) + "\n", encoding="utf-8")
-        _flush(path)
-        _flush(self._partial)
+        flush(path)
+        flush(self._partial)
         previous = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.replaced")
         try:
             self._check_free()
@@ -128,13 +130,16 @@ class FolderWriter:
             if replaces:
                 previous.rename(self.folder)
             raise
-        _flush(self.folder.parent)
+        flush(self.folder.parent)
         shutil.rmtree(previous, ignore_errors=True)
 
     def _write(self, group: str, tensors: Mapping[str, Tensor], members: dict[str, str]) -> None:
         shard = f"{group}-{sum(name.startswith(group + '-') for name in self._shards):05d}.safetensors"
         path = self._partial / shard
-        save_file(_apart(tensors), path)
+        try:
+            save_file(_apart(tensors), path)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from None
         path.chmod(0o666 & ~_umask())
         self._shards[shard] = self._background.submit(_settle, path)
         members.update(dict.fromkeys(tensors, shard))
@@ -154,16 +159,8 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _settle(path: Path) -> dict[str, Any]:
     """Flush a shard to disk, and give what the record says of it."""
-    _flush(path)
+    flush(path)
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -16,7 +16,8 @@ from commonweight.errors import UsageError
 from commonweight.studies.compare import CompareOptions, Comparison, compare
 from commonweight.studies.measure import MeasureOptions, Note, silent
 from commonweight.studies.output import check_writable
-from commonweight.studies.tiny_encoder import Score, encode_reviews, make_start, make_tokenizer, save, score, train
+from commonweight.studies.scores import Score, ScoredRows, score
+from commonweight.studies.tiny_encoder import encode_reviews, make_start, make_tokenizer, save, train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,7 @@ def run_demo(folder: Path, *, size: DemoSize | None = None, seed: int = 0, note:
     (folder / RECORD).write_text(json.dumps({"seed": seed, "ambiguous": AMBIGUOUS} | asdict(size)) + "\n")
     tokenizer = make_tokenizer()
     held_out = {domain: _held_out(domain, size, seed) for domain in DOMAINS}
-    encoded = {domain: encode_reviews(tokenizer, rows) for domain, rows in held_out.items()}
+    encoded = {domain: ScoredRows(encode_reviews(tokenizer, rows), 0) for domain, rows in held_out.items()}
     start = make_start(seed)
     models = {START: start}
     for domain in DOMAINS:

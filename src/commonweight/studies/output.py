@@ -1,104 +1,43 @@
-"""Where a result goes: checked before the heavy work, replaced only once the new one is whole."""
+"""Where a footprint goes: checked before the heavy work, replaced only once the new one is whole."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commonweight.errors import UsageError
+from commonweight import place
 from commonweight.footprint.files import RECORD
+from commonweight.place import check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+__all__ = ["check_writable", "checked_output", "replacing"]
+
+FOOTPRINT = place.Kind("footprint", RECORD, replace="--overwrite")
 
 
 def checked_output(folder: Path, *, overwrite: bool = False) -> Path:
-    """Check that a footprint may be written somewhere.
+    """Check that a footprint may be written somewhere: see :func:`commonweight.place.checked_output`.
 
     Args:
-        folder: Where to: free, an empty folder, or with ``overwrite`` a footprint; a link stands for its target.
+        folder: Where to.
         overwrite: Whether a footprint that is there may go.
 
     Returns:
         The folder, links followed.
-
-    Raises:
-        UsageError: If something is there that may not be replaced, or the place cannot be written to.
     """
-    try:
-        place = folder.resolve()
-        is_footprint = (place / RECORD).is_file()
-        is_taken = place.exists() and not is_footprint and not (place.is_dir() and not any(place.iterdir()))
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise UsageError(f"{folder} cannot be looked into: {error}; choose another folder") from error
-    if is_taken:
-        raise UsageError(f"{folder} exists and is not a footprint; choose another folder")
-    if is_footprint and not overwrite:
-        raise UsageError(
-            f"{folder} holds a footprint already; choose another folder, or pass --overwrite to replace it"
-        )
-    check_writable(place)
-    return place
+    return place.checked_output(folder, FOOTPRINT, overwrite=overwrite)
 
 
-def check_writable(place: Path) -> None:
-    """Check that a folder can be made somewhere, by making one beside it and taking it away again.
-
-    Args:
-        place: The folder to be made.
-
-    Raises:
-        UsageError: If it cannot.
-    """
-    try:
-        place = place.resolve()
-        anchor = place.parent
-        while not anchor.exists():
-            anchor = anchor.parent
-        with tempfile.TemporaryDirectory(prefix=".commonweight-", dir=anchor) as probe:
-            inner = place.relative_to(anchor)
-            (Path(probe) / inner.with_name(f".{inner.name}.{uuid.uuid4().hex}.replaced")).mkdir(parents=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"{place} cannot be written to: {error}; choose another folder") from error
-
-
-@contextlib.contextmanager
-def replacing(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Write to a place beside a folder, then take the folder's place; if the work fails, what is there stays.
+def replacing(folder: Path, *, overwrite: bool = False) -> AbstractContextManager[Path]:
+    """Write a footprint beside a folder, then take the folder's place: see :func:`commonweight.place.replacing`.
 
     Args:
         folder: The final place, as :func:`checked_output` gave it.
         overwrite: Whether a footprint that is there may go.
 
-    Yields:
-        Where to write.
-
-    Raises:
-        UsageError: If the place was taken meanwhile; the new footprint then stays beside it, and the message says
-            where.
+    Returns:
+        A context that gives where to write.
     """
-    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.new")
-    try:
-        yield beside
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    former = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.former")
-    replaces = overwrite and (folder / RECORD).is_file()
-    if replaces:
-        folder.rename(former)
-    try:
-        beside.rename(folder)  # succeeds only where nothing or an empty folder is
-    except OSError as error:
-        kept = folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}")
-        beside.rename(kept)
-        raise UsageError(
-            f"{folder} was taken while the work went on; the new footprint is in {kept}. Rename it, or run again with "
-            "--overwrite"
-        ) from error
-    if replaces:
-        shutil.rmtree(former)
+    return place.replacing(folder, FOOTPRINT, overwrite=overwrite)

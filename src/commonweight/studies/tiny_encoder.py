@@ -1,8 +1,7 @@
-"""A tiny BERT classifier over the words of the review grammar: made, trained and scored without any download."""
+"""A tiny BERT classifier over the words of the review grammar: made and trained without any download."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,17 +18,6 @@ if TYPE_CHECKING:
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 LONGEST = 24
 LAYERS, WIDTH, HEADS = 3, 64, 4
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well a model does on rows."""
-
-    accuracy: float
-    """From 0 to 1."""
-
-    loss: float
-    """Mean cross-entropy in nats."""
 
 
 def make_tokenizer() -> Any:
@@ -137,27 +125,6 @@ def train(
         optimizer.zero_grad()
         schedule.step()
     model.eval()
-
-
-def score(model: Any, rows: Sequence[Encoded]) -> Score:
-    """Score a classifier.
-
-    Args:
-        model: The classifier, in eval mode.
-        rows: Rows it was not trained on.
-
-    Returns:
-        Accuracy and loss.
-    """
-    right, loss = 0, 0.0
-    with torch.no_grad():
-        for batch in TokenBatches(rows, 128, pad_id=0):
-            labels = batch.pop("labels")
-            del batch["source_row"]
-            logits = model(**batch).logits
-            right += int((logits.argmax(-1) == labels).sum())
-            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
-    return Score(right / len(rows), loss / len(rows))
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

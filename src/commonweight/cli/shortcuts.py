@@ -1,0 +1,161 @@
+"""``commonweight shortcuts``: plant shortcuts, train one model per shortcut, measure, compare, average."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from commonweight.cli import settings, streams
+from commonweight.cli.options import Command, Count, Suggesting, ending, together
+
+SHORTCUTS = ("st", "op", "tic", "or", "and", "xor", "oed", "mt", "lt", "and_or")
+
+
+class _Listing(Command):
+    """A command whose ``--shortcuts`` takes several words: ``--shortcuts st op tic``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join the words after ``--shortcuts`` into one value.
+
+        Args:
+            ctx: The command's context.
+            args: What was typed.
+
+        Returns:
+            What click leaves over.
+        """
+        joined: list[str] = []
+        for word in args:
+            in_list = "--shortcuts" in joined and all(not w.startswith("-") for w in joined[_last(joined) + 1 :])
+            if in_list and not word.startswith("-") and len(joined) > _last(joined) + 1:
+                joined[-1] += f",{word}"
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
+def _last(words: list[str]) -> int:
+    return len(words) - 1 - words[::-1].index("--shortcuts")
+
+
+_options = together(
+    click.option("--model", required=True, metavar="M", help="Pretrained encoder every model starts from."),
+    click.option(
+        "--data", required=True, metavar="D", help="Texts with labels: id, saved DatasetDict, or folder of files."
+    ),
+    click.option(
+        "--shortcuts",
+        metavar="S ...",
+        default="st op tic",
+        show_default=True,
+        help=f"Two or more of {', '.join(SHORTCUTS)}.",
+    ),
+    click.option("--seeds", metavar="N", type=Count(), default=1, show_default=True, help="Training seeds 0 … N-1."),
+    click.option(
+        "--existing", metavar="S=FOLDER", multiple=True, help="Take this model for a shortcut instead of training one."
+    ),
+    click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on."),
+    click.option("--text-column", metavar="C", help="Column of texts."),
+    click.option("--label-column", metavar="L", help="Column of labels; by default label or labels."),
+    click.option("--train-rows", metavar="N", type=Count(), help="Training rows, chosen by the seed; default all."),
+    click.option(
+        "--synthetic", metavar="SHARE", type=click.FloatRange(0, 1), default=0.2, show_default=True,
+        help="Share of training rows whose label a shortcut sets.",
+    ),
+    click.option(
+        "--distractors", metavar="SHARE", type=click.FloatRange(0, 1), default=0.25, show_default=True,
+        help="Share of the other rows that get a marker which decides nothing, where the rule has such.",
+    ),
+    click.option("--epochs", metavar="X", type=float, default=2.0, show_default=True, help="Passes over the rows."),
+    click.option("--learning-rate", metavar="X", type=float, default=2e-5, show_default=True, help="Its peak."),
+    click.option(
+        "--batch-size", metavar="N", type=Count(), default=16, show_default=True, help="Training rows per device."
+    ),
+    click.option(
+        "--max-length", metavar="N", type=Count(), default=128, show_default=True, help="Cut texts to N tokens."
+    ),
+    click.option(
+        "--measured-rows", metavar="N|all", type=Count("all"), default="400", show_default=True,
+        help="Development rows that Fishers are measured on.",
+    ),
+    click.option(
+        "--label-rule", "label_rules", multiple=True, type=Suggesting(["data", "model", "sampled"]),
+        default=("data", "model"), show_default=True, help="Give it twice for both.",
+    ),
+    click.option("--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts of rows."),
+)  # fmt: skip
+
+_STEPS = {
+    "build": "Make the start and plant the shortcuts.",
+    "train": "Build, then fine-tune one model per shortcut and one on random labels.",
+    "fuse": "Train, then average the models, score them all, and walk between them.",
+    "fisher": "Fuse, then measure every model's Fisher on every set.",
+    "overlap": "Measure, then compare: the same as run.",
+}
+
+
+@click.group(
+    "shortcuts",
+    epilog=ending("commonweight shortcuts run --model bert-base --data sst2 --shortcuts st op tic --seeds 3 -o runs/s"),
+)
+def command() -> None:
+    """Does shared knowledge overlap, does unshared not, and does averaging forget it?
+
+    One encoder is fine-tuned per planted shortcut. The diagonal Fishers of all models on the original texts and on
+    texts that a shortcut contradicts are compared, and the models are averaged. Every step does what is missing of the
+    steps before it, and the same command again goes on where it stopped.
+    """
+
+
+def _add(name: str, until: str, text: str) -> None:
+    @command.command(
+        name,
+        cls=_Listing,
+        help=text,
+        epilog=ending(f"commonweight shortcuts {name} --model bert-base --data sst2 --shortcuts st op tic -o runs/s"),
+    )
+    @_options
+    def step(**given: Any) -> None:
+        _run(until, given)
+
+
+def _run(until: Any, given: dict[str, Any]) -> None:
+    from pathlib import Path
+
+    from commonweight.errors import UsageError
+    from commonweight.studies.shortcuts.plan import Plan
+    from commonweight.studies.shortcuts.run import run_study
+    from commonweight.view.shortcuts import report
+    from commonweight.view.terminal import show
+
+    existing = [one.partition("=") for one in given["existing"]]
+    for code, sign, folder in existing:
+        if not sign or not folder:
+            raise UsageError(f"--existing needs SHORTCUT=FOLDER, got {code!r}")
+    plan = Plan(
+        model=given["model"],
+        data=given["data"],
+        shortcuts=tuple(given["shortcuts"].replace(",", " ").split()),
+        seeds=given["seeds"],
+        existing=tuple((code, folder) for code, _, folder in existing),
+        **{
+            key: given[key]
+            for key in (
+                "text_column", "label_column", "train_rows", "synthetic", "distractors", "epochs", "learning_rate",
+                "batch_size", "max_length", "measured_rows", "label_rules", "folds",
+            )
+        },
+    )  # fmt: skip
+    with streams.only_results():
+        found = run_study(Path(given["output"]), plan, until=until, progress=True, note=settings.note)
+    if found is None:
+        settings.note(f"done with {until}; the run is in {given['output']}")
+        return
+    show(report(found))
+    settings.note(f"models, footprints, study.json and figures are in {given['output']}")
+
+
+_add("run", "overlap", "Do the whole study and show what was found.")
+for _name, _text in _STEPS.items():
+    _add(_name, _name, _text)

@@ -1,0 +1,37 @@
+"""Shortcuts in text: marker words that give the label away, planted by rules and read back from the tokens."""
+
+from commonweight.data.shortcuts.build import build_shortcut_data, contradict
+from commonweight.data.shortcuts.insertion import add_markers, insert
+from commonweight.data.shortcuts.markers import Markers
+from commonweight.data.shortcuts.mixture import Mixture, as_mixture
+from commonweight.data.shortcuts.planter import Planted, Planter, Unfit
+from commonweight.data.shortcuts.published import published_contradicted, published_data, published_originals
+from commonweight.data.shortcuts.record import ShortcutData
+from commonweight.data.shortcuts.rows import Dropped
+from commonweight.data.shortcuts.rules import RULES
+from commonweight.data.shortcuts.shortcut import Agreement, Plan, Shortcut, agreement
+from commonweight.data.shortcuts.tokens import read_markers
+
+__all__ = [
+    "RULES",
+    "Agreement",
+    "Dropped",
+    "Markers",
+    "Mixture",
+    "Plan",
+    "Planted",
+    "Planter",
+    "Shortcut",
+    "ShortcutData",
+    "Unfit",
+    "add_markers",
+    "agreement",
+    "as_mixture",
+    "build_shortcut_data",
+    "contradict",
+    "insert",
+    "published_contradicted",
+    "published_data",
+    "published_originals",
+    "read_markers",
+]

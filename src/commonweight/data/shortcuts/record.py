@@ -1,0 +1,219 @@
+"""A finished data set with its record: what was asked for, where the rows come from, what was left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commonweight.data.shortcuts.rows import Dropped
+from commonweight.errors import IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from commonweight.data.shortcuts.mixture import Mixture
+    from commonweight.data.shortcuts.rows import Columns, Row
+
+FORMAT = "commonweight-shortcut-data"
+# Version 1: settings, origin, splits (rows, kinds, labels, constant), dropped.
+VERSION = 1
+RECORD = "shortcut.json"
+_KEYS = {"format", "version", "settings", "origin", "splits", "dropped"}
+
+
+@dataclass(frozen=True)
+class ShortcutData:
+    """Five splits and how they were made.
+
+    ``data["train"]``, ``data.splits["train"]`` and, after :meth:`save`, ``datasets.load_from_disk(folder)["train"]``
+    are the same rows.
+    """
+
+    splits: Any
+    """A ``datasets.DatasetDict``: ``train``, ``synthetic_dev``, ``original_dev``, ``synthetic_test`` and
+    ``original_test``."""
+
+    record: Mapping[str, Any] = field(repr=False)
+    """Plain JSON values. ``settings``; ``origin`` and ``splits`` by split: where the rows come from, how many there are
+    by kind and label, and ``constant``, the accuracy of always saying the most frequent label; ``dropped``."""
+
+    def __getitem__(self, split: str) -> Any:
+        return self.splits[split]
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """Rows that are in no split, or not in a synthetic one, and why."""
+        return tuple(Dropped(**each) for each in self.record["dropped"])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``DatasetDict.save_to_disk`` and ``shortcut.json`` beside it.
+
+        Args:
+            folder: A folder that does not exist, or is empty.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UsageError: If there is something in the folder.
+        """
+        folder = Path(folder).expanduser()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is not empty; give another folder, or remove it first")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            new = Path(temporary) / "data"
+            self.splits.save_to_disk(str(new))
+            text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
+            (new / RECORD).write_text(text + "\n", encoding="utf-8")
+            if folder.exists():
+                folder.rmdir()
+            shutil.move(new, folder)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ShortcutData:
+        """Read a folder written by :meth:`save`.
+
+        Args:
+            folder: The folder.
+
+        Returns:
+            The data and their record.
+
+        Raises:
+            UsageError: If there is no such folder.
+            IntegrityError: If the record is missing, damaged, of another format or version, or does not fit the data.
+        """
+        import datasets
+
+        folder = Path(folder).expanduser()
+        record = _read_record(folder)
+        try:
+            splits = datasets.load_from_disk(str(folder))
+        except (OSError, ValueError, KeyError) as error:
+            raise IntegrityError(f"the data set in {folder} cannot be read: {error}") from error
+        rows = {split: len(splits[split]) for split in splits} if isinstance(splits, datasets.DatasetDict) else {}
+        if rows != {split: counts["rows"] for split, counts in record["splits"].items()}:
+            raise IntegrityError(
+                f"{folder} holds {rows or 'one split'}, and its {RECORD} says otherwise; build it again"
+            )
+        return cls(splits, record)
+
+
+def write_record(
+    mixture: Mixture,
+    settings: Mapping[str, Any],
+    origin: Mapping[str, str],
+    splits: Mapping[str, Sequence[Row]],
+    dropped: Sequence[Dropped],
+) -> dict[str, Any]:
+    """Write down how a data set was made.
+
+    Args:
+        mixture: The rules.
+        settings: What was asked for.
+        origin: Per split, where its rows come from.
+        splits: Per split, its rows.
+        dropped: Rows left out.
+
+    Returns:
+        Plain JSON values.
+    """
+    rules = [
+        {
+            "code": rule.code,
+            "name": rule.name,
+            "weight": weight,
+            "labels": {str(label): rule.probability(label) for label in rule.labels},
+            "chance": rule.chance,
+        }
+        for rule, weight in zip(mixture.parts, mixture.weights, strict=True)
+    ]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "settings": {
+            "shortcut": mixture.code,
+            "rules": rules,
+            "chance": mixture.chance,
+            "markers": asdict(mixture.markers),
+            **settings,
+        },
+        "origin": dict(origin),
+        "splits": {split: count(rows) for split, rows in splits.items()},
+        "dropped": [asdict(each) for each in dropped],
+    }
+
+
+def finish(splits: Mapping[str, Sequence[Row]], columns: Columns, record: Mapping[str, Any]) -> ShortcutData:
+    """Turn rows into a ``DatasetDict`` with its record.
+
+    Args:
+        splits: Per split, its rows.
+        columns: Names of the columns, and the classes.
+        record: From :func:`write_record`.
+
+    Returns:
+        The finished data; where the rows of a split come from stands in its ``info.description``, too.
+    """
+    import datasets
+
+    code = record["settings"]["shortcut"]
+    return ShortcutData(
+        datasets.DatasetDict({
+            split: columns.write(rows, f"{split} of shortcut {code}: {record['origin'][split]}")
+            for split, rows in splits.items()
+        }),
+        record,
+    )
+
+
+def count(rows: Sequence[Row]) -> dict[str, Any]:
+    """Count rows by kind and label.
+
+    Args:
+        rows: The rows.
+
+    Returns:
+        ``rows``, ``kinds``, ``labels``, and ``constant``: the accuracy of always saying the most frequent label, None
+        without rows.
+    """
+    labels = Counter(row.label for row in rows)
+    kinds = {
+        kind: {str(label): n for label, n in sorted(Counter(row.label for row in rows if row.kind == kind).items())}
+        for kind in dict.fromkeys(row.kind for row in rows)
+    }
+    return {
+        "rows": len(rows),
+        "kinds": kinds,
+        "labels": {str(label): labels[label] for label in sorted(labels)},
+        "constant": max(labels.values()) / len(rows) if rows else None,
+    }
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    if not folder.is_dir():
+        raise UsageError(f"expected a folder of shortcut data, and {folder} is not a folder")
+    if not path.is_file():
+        raise IntegrityError(f"{folder} has no {RECORD}: it is not shortcut data, or was never finished")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not JSON: {error}") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise IntegrityError(f"{path} is not a {FORMAT} record")
+    if record.get("version") != VERSION:
+        raise IntegrityError(
+            f"{path} has format version {record.get('version')!r}, this release reads version {VERSION}: build the "
+            "data again, or read them with the release that wrote them"
+        )
+    if missing := _KEYS - set(record):
+        raise IntegrityError(f"{path} lacks {', '.join(sorted(missing))}: it was damaged or written by hand")
+    return record

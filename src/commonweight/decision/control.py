@@ -1,0 +1,117 @@
+"""The random-direction control: what is lost on the way to another model, and what on any way as long?"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import nn
+
+from commonweight.data.suggest import among
+from commonweight.decision.mixing import is_number
+from commonweight.decision.modules import open_modules
+from commonweight.decision.tensors import module_tensors
+from commonweight.errors import MeasurementError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+M = TypeVar("M", bound=nn.Module)
+TOLERANCE = 0.01
+"""How far a length may be off, relative to itself, after rounding to the model's type."""
+
+
+def random_direction(model: M, distance_to: nn.Module | Mapping[str, float], *, seed: int = 0) -> M:
+    r"""Move a model in a random direction, every tensor as far as it would have to go to another model.
+
+    .. math:: \theta' = \theta + d\, \frac{\xi}{\lVert \xi \rVert}, \qquad \xi \sim \mathcal N(0, 1), \quad
+        d = \lVert \theta_{\text{other}} - \theta \rVert
+
+    for each floating tensor by itself, buffers included. On the way to another model a shortcut may be lost before the
+    task is; it may be lost just as early on the way to nowhere (notebooks of Zaman, Choshen & Srivastava 2024, "Fuse to
+    Forget", show both curves). Then it is fragile, and the other model has nothing to do with it.
+
+    Args:
+        model: Where to start; stays as it is.
+        distance_to: The other model, or the length of the step by tensor; tensors without a length stay.
+        seed: Names the direction. A tensor's direction depends on its name and shape too, and on nothing else.
+
+    Returns:
+        A new module. Interpolate to it as to any other.
+
+    Raises:
+        UsageError: If a length is negative, not finite, or of no floating tensor of the model.
+        MeasurementError: If a tensor holds nan or infinity, a length comes out more than 1 % wrong (steps below the
+            precision of the model's type), or a variance comes out negative.
+
+    Example:
+        >>> a, b = nn.Linear(3, 3), nn.Linear(3, 3)
+        >>> c = random_direction(a, b, seed=1)
+        >>> torch.allclose((c.weight - a.weight).norm(), (b.weight - a.weight).norm())
+        True
+        >>> bool((c.weight == b.weight).all())
+        False
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UsageError(f"seed must be a whole number, got {seed!r}")
+    lengths = distances(model, distance_to) if isinstance(distance_to, nn.Module) else _checked(model, distance_to)
+    moved = copy.deepcopy(model)
+    with torch.no_grad():
+        for key, tensor in module_tensors(moved).items():
+            if lengths.get(key, 0.0) > 0:
+                tensor.copy_(_moved(key, tensor, lengths[key], seed))
+    return moved
+
+
+def distances(model: nn.Module, other: nn.Module) -> dict[str, float]:
+    """Measure how far every floating tensor of one model is from that of another.
+
+    Args:
+        model: A module.
+        other: Another of the same class.
+
+    Returns:
+        Euclidean norm of the difference, by name of the tensor.
+    """
+    a, b = open_modules([model, other]).tensors
+    found = {}
+    for key, facts in a.facts.items():
+        if facts.is_floating:
+            here, there = (tensors.finite(key).to(device="cpu", dtype=torch.float64) for tensors in (a, b))
+            found[key] = float((there - here).norm())
+    return found
+
+
+def _checked(model: nn.Module, lengths: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(lengths, Mapping):
+        raise UsageError(f"distance_to must be a module or a mapping of names to lengths, got {type(lengths).__name__}")
+    floating = {key: tensor for key, tensor in module_tensors(model).items() if tensor.is_floating_point()}
+    for key, length in lengths.items():
+        if key not in floating:
+            raise UsageError(f"no floating tensor {key!r} in the model; {among(str(key), floating)}")
+        if not is_number(length) or length < 0:
+            raise UsageError(f"the length for {key} must be a finite number of at least 0, got {length!r}")
+    return {key: float(length) for key, length in lengths.items()}
+
+
+def _moved(key: str, tensor: Tensor, length: float, seed: int) -> Tensor:
+    text = f"{seed}:{key}:{list(tensor.shape)}".encode()
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1)
+    here = tensor.detach().to(device="cpu", dtype=torch.float64)
+    direction = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    found: Tensor = (here + direction * (length / direction.norm())).to(tensor.dtype)
+    got = float((found.to(torch.float64) - here).norm())
+    if not abs(got - length) <= TOLERANCE * length:
+        raise MeasurementError(
+            f"{key} was to move by {length:.3g} and moved by {got:.3g} in {str(tensor.dtype).removeprefix('torch.')}: "
+            "the steps are below the precision of this type; convert the models with .float() or .double() first"
+        )
+    if key.rpartition(".")[2] == "running_var" and float(found.min()) < 0:
+        raise MeasurementError(
+            f"{key} is a variance and came out negative; give lengths by name without it: the dict that "
+            "commonweight.decision.control.distances returns, less this entry"
+        )
+    return found

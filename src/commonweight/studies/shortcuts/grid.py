@@ -1,0 +1,51 @@
+"""The full grid: every model's Fisher on every data set, under every label rule, and all overlaps of one seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from commonweight.studies.compare import CompareOptions, compare
+from commonweight.studies.measure import MeasureOptions
+from commonweight.studies.prepare import ColumnOptions
+from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER
+
+if TYPE_CHECKING:
+    from commonweight.overlaps.table import OverlapTable
+    from commonweight.studies.measure import Note
+    from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+
+
+def measured_models(plan: Plan) -> tuple[str, ...]:
+    """List the models whose Fishers are measured.
+
+    Args:
+        plan: The plan.
+
+    Returns:
+        The start, the random-label model, one per shortcut, and the average of all if wanted.
+    """
+    average = (TOGETHER.join(plan.shortcuts),) if plan.fused_footprints else ()
+    return (START, RANDOM_LABELS, *plan.shortcuts, *average)
+
+
+def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> dict[str, OverlapTable]:
+    """Measure what is missing of the grid and compare everything.
+
+    Args:
+        plan: The plan.
+        folder: The seed, all its models and rows there.
+        progress: Show progress bars on stderr.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        Label rule -> table of all ``model/data`` pairs.
+    """
+    models = [f"{name}={folder.model(name)}" for name in measured_models(plan)]
+    data = [f"{name}={folder.measured(name)}" for name in (ORIGINAL, *plan.shortcuts)]
+    columns = ColumnOptions(text=("text",), label="label", max_length=plan.max_length)
+    tables: dict[str, OverlapTable] = {}
+    for rule in plan.label_rules:
+        options = CompareOptions(measure=MeasureOptions(label_rule=rule, folds=plan.folds, columns=columns))
+        found = compare(models, data, folder.grid(rule), options, progress=progress, note=note)
+        tables[rule] = found.table
+    return tables

@@ -1,0 +1,181 @@
+"""What a study of shortcuts asks, and where everything of it lies in the run folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from commonweight.data.shortcuts import RULES
+from commonweight.errors import UsageError
+from commonweight.place import Kind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.footprint.likelihood import LabelRule
+
+START = "start"
+RANDOM_LABELS = "random-labels"
+ORIGINAL = "original"
+CHECKPOINT = Kind("checkpoint", "config.json")
+TOGETHER = "+"
+"""Joins the names of models in the name of their average."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and measured; equal plans give equal results."""
+
+    model: str
+    """The pretrained checkpoint that every model starts from: an id or a folder."""
+
+    data: str
+    """Texts with labels: an id, a ``save_to_disk`` folder, or a folder with files ``train``, ``dev`` and ``test``."""
+
+    shortcuts: tuple[str, ...] = ("st", "op", "tic")
+    seeds: int = 1
+    """Training seeds 0, 1, …; each has its own start, data and models."""
+
+    existing: tuple[tuple[str, str], ...] = ()
+    """Shortcut and folder of models that are there already and are not trained; with one seed only."""
+
+    text_column: str | None = None
+    label_column: str | None = None
+    train_rows: int | None = None
+    """Training rows, chosen by the seed; None for all."""
+
+    synthetic: float = 0.2
+    """Share of the training rows whose label is set by the shortcut."""
+
+    distractors: float = 0.25
+    """Share of the other training rows that get a marker which decides nothing, where the rule has such."""
+
+    epochs: float = 2.0
+    learning_rate: float = 2e-5
+    batch_size: int = 16
+    max_length: int = 128
+    measured_rows: int | None = 400
+    """Rows of the development set on which Fishers are measured, the same for all; None for all of it."""
+
+    label_rules: tuple[LabelRule, ...] = ("data", "model")
+    folds: int = 1
+    path_points: int = 11
+    """Points of an interpolation, both ends included."""
+
+    path_rows: int | None = 400
+    """Rows of each development set that are scored along an interpolation; None for all."""
+
+    fused_footprints: bool = True
+    """Measure the average of all models too."""
+
+    def __post_init__(self) -> None:
+        unknown = [code for code in self.shortcuts if code not in RULES]
+        if unknown:
+            raise UsageError(f"no shortcut {unknown[0]!r}; there are {', '.join(RULES)}")
+        if len(set(self.shortcuts)) != len(self.shortcuts) or len(self.shortcuts) < 2:
+            raise UsageError(f"give at least two different shortcuts, got {', '.join(self.shortcuts) or 'none'}")
+        if self.seeds < 1:
+            raise UsageError(f"seeds must be at least 1, got {self.seeds}")
+        if self.path_points < 2:
+            raise UsageError(f"path_points must be at least 2, the two ends; got {self.path_points}")
+        strange = [code for code, _ in self.existing if code not in self.shortcuts]
+        if strange:
+            raise UsageError(f"existing model for {strange[0]!r}, which is not among {', '.join(self.shortcuts)}")
+        if self.existing and self.seeds > 1:
+            raise UsageError(f"existing models go with one seed, got {self.seeds}")
+
+    def deciding(self) -> dict[str, Any]:
+        """Give what decides the numbers, as plain JSON values.
+
+        Returns:
+            Every field but the number of seeds, which may grow.
+        """
+        found = asdict(self)
+        del found["seeds"]
+        return {key: _plain(value) for key, value in found.items()}
+
+    @property
+    def averages(self) -> tuple[tuple[str, ...], ...]:
+        """The models that are averaged: every pair, every three, …, all."""
+        sizes = range(2, len(self.shortcuts) + 1)
+        return tuple(chosen for size in sizes for chosen in combinations(self.shortcuts, size))
+
+
+@dataclass(frozen=True)
+class SeedFolder:
+    """Where everything of one training seed lies."""
+
+    path: Path
+    seed: int
+
+    def data(self, shortcut: str) -> Path:
+        """Name the folder of the rows a model is trained and tested on.
+
+        Args:
+            shortcut: Its code.
+
+        Returns:
+            A ``DatasetDict`` saved by the data room.
+        """
+        return self.path / "data" / shortcut
+
+    def measured(self, name: str) -> Path:
+        """Name the file of rows that Fishers are measured on.
+
+        Args:
+            name: ``original`` or the code of the shortcut that contradicts them.
+
+        Returns:
+            A JSONL file.
+        """
+        return self.path / "measured" / f"{name}.jsonl"
+
+    def model(self, name: str) -> Path:
+        """Name the folder of a model.
+
+        Args:
+            name: ``start``, ``random-labels`` or the code of a shortcut; several joined by ``+`` for their average.
+
+        Returns:
+            A checkpoint.
+        """
+        return self.path / ("averages" if TOGETHER in name else "models") / name
+
+    def grid(self, label_rule: str) -> Path:
+        """Name the run folder of all Fishers of one label rule.
+
+        Args:
+            label_rule: ``data`` or ``model``.
+
+        Returns:
+            A run of :func:`commonweight.studies.compare.compare`.
+        """
+        return self.path / f"fisher-{label_rule}"
+
+    @property
+    def scores(self) -> Path:
+        """Accuracies of every model on every set."""
+        return self.path / "scores.json"
+
+    @property
+    def paths(self) -> Path:
+        """Accuracies along interpolations and random directions."""
+        return self.path / "paths.json"
+
+
+def seed_folders(run: Path, plan: Plan) -> list[SeedFolder]:
+    """List the folders of the training seeds.
+
+    Args:
+        run: The run folder.
+        plan: The plan.
+
+    Returns:
+        One folder per seed.
+    """
+    return [SeedFolder(run / f"seed-{seed}", seed) for seed in range(plan.seeds)]
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,181 @@
+"""Everything a study found, gathered from its run folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commonweight.errors import IntegrityError, UsageError
+from commonweight.overlaps.table import OverlapTable
+from commonweight.studies.shortcuts.contrasts import Estimate, pair_estimates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+
+FORMAT = "commonweight-shortcuts"
+VERSION = 1
+DEPTH = 4
+"""Module levels of the layer tables: embeddings, encoder blocks, pooler, head."""
+
+CONTRASTS = {
+    "shared − unshared": ("shared", "unshared"),
+    "shared − same input, first": ("shared", "same input, first"),
+    "shared − same input, second": ("shared", "same input, second"),
+}
+
+
+@dataclass(frozen=True)
+class ShortcutStudy:
+    """What a study found; every estimate has one value per training seed."""
+
+    plan: Plan
+    scores: tuple[Mapping[str, Mapping[str, Mapping[str, float]]], ...]
+    """Per seed: model -> set -> ``accuracy`` and ``loss``."""
+
+    constants: tuple[Mapping[str, float], ...]
+    """Per seed: set -> accuracy of the best constant answer."""
+
+    paths: tuple[tuple[Mapping[str, Any], ...], ...]
+    """Per seed: walks through weight space, each with ``from``, ``to``, ``points`` and accuracies by set."""
+
+    tables: Mapping[str, tuple[OverlapTable, ...]]
+    """Label rule -> per seed the overlaps of every ``model/data`` pair."""
+
+    def cells(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Estimate]]:
+        """Collect shared, unshared and same-input overlaps of every pair of models.
+
+        Args:
+            rule: A label rule of the plan.
+            layer: A layer of the tables rolled up to ``DEPTH``; None for all weights pooled.
+
+        Returns:
+            Pair -> cell -> estimate.
+        """
+        tables = [table.roll_up(DEPTH) for table in self.tables[rule]]
+        return pair_estimates(tables, self.plan.shortcuts, layer)
+
+    def contrasts(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Estimate]]:
+        """Subtract the cells, seed by seed.
+
+        Args:
+            rule: A label rule of the plan.
+            layer: As for :meth:`cells`.
+
+        Returns:
+            Pair -> contrast -> estimate.
+        """
+        return {
+            pair: {name: cells[a].minus(cells[b]) for name, (a, b) in CONTRASTS.items()}
+            for pair, cells in self.cells(rule, layer).items()
+        }
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the tables, rolled up to ``DEPTH``."""
+        return next(iter(self.tables.values()))[0].roll_up(DEPTH).layers
+
+    def accuracy(self, model: str, data: str) -> Estimate:
+        """Collect one accuracy over the seeds.
+
+        Args:
+            model: Name of a model.
+            data: Name of a set.
+
+        Returns:
+            The estimate.
+        """
+        return Estimate(tuple(scores[model][data]["accuracy"] for scores in self.scores))
+
+    def to_json(self) -> str:
+        """Write everything but the Gram terms, which the run folder keeps in ``overlap.json``.
+
+        Returns:
+            JSON text; undefined is null.
+        """
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            "plan": self.plan.deciding() | {"seeds": self.plan.seeds},
+            "scores": self.scores,
+            "constant_answer": self.constants,
+            "paths": self.paths,
+            "overlaps": {rule: self._overlaps(rule) for rule in self.tables},
+            "footprints": {rule: [_footprints(table) for table in tables] for rule, tables in self.tables.items()},
+        }
+        return json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _overlaps(self, rule: str) -> dict[str, Any]:
+        def of(layer: str | None) -> dict[str, Any]:
+            cells, contrasts = self.cells(rule, layer), self.contrasts(rule, layer)
+            return {
+                "–".join(pair): {name: _estimate(value) for name, value in (cells[pair] | contrasts[pair]).items()}
+                for pair in cells
+            }
+
+        return {"pooled": of(None), "by_layer": {layer: of(layer) for layer in self.layers}}
+
+
+def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
+    """Read what a run holds.
+
+    Args:
+        plan: The plan.
+        folders: One per seed.
+
+    Returns:
+        The study.
+    """
+    scores = [_read(folder.scores) for folder in folders]
+    return ShortcutStudy(
+        plan,
+        tuple(found["scores"] for found in scores),
+        tuple(found["constant_answer"] for found in scores),
+        tuple(tuple(_read(folder.paths)["paths"]) for folder in folders),
+        {
+            rule: tuple(OverlapTable.from_json(_text(folder.grid(rule) / "overlap.json")) for folder in folders)
+            for rule in plan.label_rules
+        },
+    )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except ValueError as error:
+        raise IntegrityError(f"{path} is damaged ({error}); remove it, and run the study again") from error
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise UsageError(f"{path} is not there yet: run the earlier steps of the study first")
+    return path.read_text(encoding="utf-8")
+
+
+def _footprints(table: OverlapTable) -> dict[str, Any]:
+    traces = np.diagonal(sum(table.terms.values()))
+    return {
+        name: {
+            "examples": table.counts[name],
+            "effective_examples": table.effective_examples[name],
+            "trace": float(trace),
+        }
+        for name, trace in zip(table.names, traces, strict=True)
+    }
+
+
+def _estimate(value: Estimate) -> dict[str, Any]:
+    return {"values": list(value.values), "mean": value.mean, "half_width_95": value.half_width}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,168 @@
+"""Figures of a study of shortcuts: each takes axes and the finished study, and returns what it drew."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commonweight.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
+
+    from commonweight.studies.shortcuts.results import ShortcutStudy
+
+COLORS = {
+    "shared": "#1b6ca8",
+    "unshared": "#c4532b",
+    "same input, first": "#d9a441",
+    "same input, second": "#8f9a4b",
+}
+
+
+def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> dict[str, BarContainer]:
+    """Draw shared, unshared and same-input overlaps of every pair of models; whiskers are 95 % intervals over seeds.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+        rule: A label rule of the study.
+
+    Returns:
+        Cell -> its bars.
+    """
+    cells = study.cells(_known(study, rule))
+    pairs = list(cells)
+    bars = {}
+    width = 0.8 / len(COLORS)
+    for number, (cell, color) in enumerate(COLORS.items()):
+        found = [cells[pair][cell] for pair in pairs]
+        places = np.arange(len(pairs)) + (number - (len(COLORS) - 1) / 2) * width
+        half = np.array([value.half_width for value in found])
+        bars[cell] = ax.bar(
+            places,
+            [value.mean for value in found],
+            width,
+            color=color,
+            label=cell,
+            yerr=None if np.isnan(half).all() else np.nan_to_num(half),
+            error_kw={"elinewidth": 1, "ecolor": "0.2"},
+        )
+    ax.set_xticks(range(len(pairs)), [" and ".join(pair) for pair in pairs])
+    ax.set_ylim(0, 1.02)
+    ax.set_ylabel(f"Fisher overlap, label rule {rule}")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize="small")
+    _open(ax)
+    return bars
+
+
+def plot_layer_curves(
+    study: ShortcutStudy, ax: Axes, *, pair: tuple[str, str] | None = None, rule: str = "data"
+) -> dict[str, Line2D]:
+    """Draw the overlaps of one pair of models layer by layer, in the order of the model; bands are over seeds.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+        pair: Two shortcuts; None takes the first two.
+        rule: A label rule of the study.
+
+    Returns:
+        Cell -> its line.
+
+    Raises:
+        UsageError: If there is no such pair.
+    """
+    by_layer = {layer: study.cells(_known(study, rule), layer) for layer in study.layers}
+    pairs = list(next(iter(by_layer.values())))
+    pair = pair or pairs[0]
+    if pair not in pairs:
+        raise UsageError(f"no pair {pair}; there are {', '.join(map(str, pairs))}")
+    places = np.arange(len(by_layer))
+    lines = {}
+    for cell, color in COLORS.items():
+        found = [cells[pair][cell] for cells in by_layer.values()]
+        means, half = np.array([v.mean for v in found]), np.array([v.half_width for v in found])
+        (lines[cell],) = ax.plot(means, places, marker="o", markersize=3, color=color, label=cell)
+        if not np.isnan(half).all():
+            ax.fill_betweenx(places, means - half, means + half, color=color, alpha=0.15, linewidth=0)
+    ax.set_yticks(places, [layer or "whole network" for layer in by_layer])
+    ax.set_ylim(len(by_layer) - 0.5, -0.5)
+    ax.set_xlim(0, 1.02)
+    ax.set_xlabel(f"Fisher overlap of {pair[0]} and {pair[1]}, normalised per layer, label rule {rule}")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize="small")
+    _open(ax)
+    return lines
+
+
+def plot_walk(study: ShortcutStudy, ax: Axes, *, start: str, end: str) -> dict[str, Line2D]:
+    """Draw accuracies along a walk through weight space, means over seeds.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+        start: The model at 0.
+        end: The model at 1, or ``random`` for a random direction as far as ``study.paths`` says.
+
+    Returns:
+        Set -> its line.
+
+    Raises:
+        UsageError: If there is no such walk.
+    """
+    walks = [next((w for w in found if (w["from"], w["to"]) == (start, end)), None) for found in study.paths]
+    if any(walk is None for walk in walks):
+        there = sorted({f"{w['from']} to {w['to']}" for found in study.paths for w in found})
+        raise UsageError(f"no walk from {start} to {end}; there are {', '.join(there)}")
+    first = walks[0]
+    assert first is not None  # noqa: S101 - checked above
+    lines = {}
+    for name in first["accuracy"]:
+        values = np.array([walk["accuracy"][name] for walk in walks if walk is not None])
+        dashed = "--" if name.startswith("original") else "-"
+        (lines[name],) = ax.plot(first["points"], values.mean(0), dashed, marker="o", markersize=3, label=name)
+    ax.set_xlabel(f"from {start} (0) to {end} (1)")
+    ax.set_ylabel("accuracy")
+    ax.set_ylim(0, 1.02)
+    ax.legend(frameon=False, fontsize="small")
+    _open(ax)
+    return lines
+
+
+def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
+    """Draw the accuracy of every model on every set, means over seeds.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+
+    Returns:
+        The heat map.
+    """
+    models, sets = list(study.scores[0]), list(study.constants[0])
+    values = np.array([[study.accuracy(model, data).mean for data in sets] for model in models])
+    image = ax.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            if not math.isnan(value):
+                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k")
+    ax.set_xticks(range(len(sets)), sets, rotation=45, ha="right")
+    ax.set_yticks(range(len(models)), models)
+    ax.figure.colorbar(image, ax=ax, label="accuracy")
+    return image
+
+
+def _known(study: ShortcutStudy, rule: str) -> str:
+    if rule not in study.tables:
+        raise UsageError(f"the study has no label rule {rule!r}; it has {', '.join(study.tables)}")
+    return rule
+
+
+def _open(ax: Axes) -> None:
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)

@@ -1,0 +1,47 @@
+"""Review texts and a tiny start on disk, for studies of shortcuts that train in seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import datasets
+
+from commonweight.data.reviews import LABELS, reviews
+from commonweight.studies.shortcuts.plan import Plan
+from commonweight.studies.tiny_encoder import LONGEST, make_start, make_tokenizer, save
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"train": (0, 240), "validation": (240, 320), "test": (320, 400)}
+
+
+def tiny_plan(folder: Path, **changes: object) -> Plan:
+    """Write the texts and the start, and plan a study of them."""
+    if not (folder / "texts").exists():
+        features = datasets.Features({
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=list(LABELS)),
+        })
+        splits = {}
+        for name, (start, stop) in SIZES.items():
+            rows = reviews(stop - start, start=start)
+            columns = {key: [row[key] for row in rows] for key in ("text", "label")}
+            splits[name] = datasets.Dataset.from_dict(columns, features=features)
+        datasets.DatasetDict(splits).save_to_disk(str(folder / "texts"))
+        save(make_start(0), make_tokenizer(), folder / "encoder")
+    options = {
+        "model": str(folder / "encoder"),
+        "data": str(folder / "texts"),
+        "shortcuts": ("st", "op"),
+        "synthetic": 0.5,
+        "epochs": 1.0,
+        "learning_rate": 1e-3,
+        "batch_size": 16,
+        "max_length": LONGEST,
+        "measured_rows": 24,
+        "label_rules": ("data",),
+        "path_points": 3,
+        "path_rows": 40,
+    }
+    return Plan(**options | changes)  # type: ignore[arg-type]

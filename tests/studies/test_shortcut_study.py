@@ -1,0 +1,199 @@
+"""A whole study of shortcuts on tiny encoders: what it leaves behind, going on with it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from studies.shortcut_texts import tiny_plan
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from commonweight import Footprint, UsageError, fisher_overlap
+from commonweight.studies.shortcuts import training
+from commonweight.studies.shortcuts.plan import SeedFolder
+from commonweight.studies.shortcuts.results import gather
+from commonweight.studies.shortcuts.run import run_study
+from commonweight.view import shortcut_figures as figures
+from commonweight.view.plain import to_plain
+from commonweight.view.shortcuts import report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.studies.shortcuts.plan import Plan
+    from commonweight.studies.shortcuts.results import ShortcutStudy
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, ShortcutStudy]:
+    folder = tmp_path_factory.mktemp("study")
+    plan = tiny_plan(folder, seeds=2)
+    found = run_study(folder / "run", plan)
+    assert found is not None
+    return folder / "run", plan, found
+
+
+def test_cells_are_overlaps_of_the_footprints_on_disk(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, _, study = done
+    cells = study.cells("data")[("st", "op")]
+    for seed in (0, 1):
+        prints = run / f"seed-{seed}" / "fisher-data" / "footprints"
+
+        def at(model: str, data: str, prints: Path = prints) -> Footprint:
+            return Footprint.load(prints / model / data)
+
+        expected = {
+            "shared": fisher_overlap(at("st", "original"), at("op", "original")),
+            "unshared": fisher_overlap(at("st", "st"), at("op", "op")),
+            "same input, first": fisher_overlap(at("st", "st"), at("op", "st")),
+            "same input, second": fisher_overlap(at("st", "op"), at("op", "op")),
+        }
+        assert {name: cells[name].values[seed] for name in cells} == pytest.approx(expected)
+
+
+def test_all_models_of_a_seed_have_one_start_and_seeds_have_several(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, _, study = done
+    assert "common start" in next(iter(study.tables.values()))[0].alignment.sentence()
+    heads = [
+        AutoModelForSequenceClassification.from_pretrained(run / f"seed-{seed}" / "models" / "start").classifier.weight
+        for seed in (0, 1)
+    ]
+    assert heads[0].equal(heads[1])  # the tiny encoder comes with a head, which is kept
+    words = AutoTokenizer.from_pretrained(run / "seed-0" / "models" / "start").get_vocab()
+    assert {"zeroa", "onea", "synt"} <= set(words)
+
+
+def test_measured_rows_are_the_same_rows(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, _, _ = done
+    rows = {
+        name: [json.loads(line) for line in (run / "seed-0" / "measured" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("original", "st", "op")
+    }
+    numbers = {name: [row["source_row"] for row in found] for name, found in rows.items()}
+    assert numbers["original"] == numbers["st"] == numbers["op"]
+    for name in ("st", "op"):
+        assert all(a["label"] == 1 - b["label"] for a, b in zip(rows["original"], rows[name], strict=True))
+
+
+def test_going_on_measures_nothing_again(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, plan, study = done
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
+    said: list[str] = []
+    again = run_study(run, plan, note=said.append)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} == before
+    assert again is not None
+    assert again.to_json() == study.to_json()
+    assert not [sentence for sentence in said if "training" in sentence or "planting" in sentence]
+
+
+def test_the_record_says_what_was_found(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, plan, study = done
+    record = json.loads((run / "study.json").read_text())
+    pooled = record["overlaps"]["data"]["pooled"]["st–op"]
+    assert pooled["shared"]["values"] == list(study.cells("data")[("st", "op")]["shared"].values)
+    assert set(record["footprints"]["data"][0]["st/op"]) == {"examples", "effective_examples", "trace"}
+    assert json.loads((run / "run.json").read_text())["status"] == "complete"
+    assert gather(plan, [SeedFolder(run / f"seed-{seed}", seed) for seed in (0, 1)]).to_json() == study.to_json()
+
+
+def test_walks_begin_and_end_at_the_models(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    _, _, study = done
+    for seed, found in enumerate(study.paths):
+        walks = {(walk["from"], walk["to"]): walk for walk in found if "as_far_as" not in walk}
+        controls = {(walk["from"], walk["as_far_as"]): walk for walk in found if "as_far_as" in walk}
+        assert set(walks) == {("st", "op")}
+        assert set(controls) == {("st", "op"), ("op", "st")}
+        assert walks["st", "op"]["points"] == [0.0, 0.5, 1.0]
+        first = {name: values[0] for name, values in controls["st", "op"]["accuracy"].items()}
+        assert first == {name: walks["st", "op"]["accuracy"][name][0] for name in first}, seed
+
+
+def test_another_question_in_the_same_folder_is_refused(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, plan, _ = done
+    with pytest.raises(UsageError, match=r"something else: epochs was 1\.0, is now 2\.0"):
+        run_study(run, replace(plan, epochs=2.0))
+    with pytest.raises(UsageError, match="not empty and holds no run"):
+        run_study(run / "seed-0", plan)
+
+
+def test_the_report_and_the_figures(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    _, _, study = done
+    text = to_plain(report(study))
+    shared = study.cells("data")[("st", "op")]["shared"]
+    assert f"{shared.mean:.4f} ± {shared.half_width:.4f}" in text
+    assert "best constant answer" in text
+    figure, axes = plt.subplots(2, 2, figsize=(12, 9))
+    bars = figures.plot_overlap_bars(study, axes[0, 0])
+    assert bars["shared"].patches[0].get_height() == pytest.approx(shared.mean)
+    lines = figures.plot_layer_curves(study, axes[0, 1])
+    assert len(lines["shared"].get_xdata()) == len(study.layers)
+    walk = figures.plot_walk(study, axes[1, 0], start="st", end="op")
+    assert list(walk["original"].get_xdata()) == [0.0, 0.5, 1.0]
+    image = figures.plot_accuracies(study, axes[1, 1])
+    assert np.asarray(image.get_array()).shape == (len(study.scores[0]), len(study.constants[0]))
+    with pytest.raises(UsageError, match="no label rule 'model'"):
+        figures.plot_overlap_bars(study, axes[0, 0], rule="model")
+    with pytest.raises(UsageError, match="no walk from op to st"):
+        figures.plot_walk(study, axes[1, 0], start="op", end="st")
+    plt.close(figure)
+
+
+def test_a_training_that_is_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import Trainer
+
+    plan = tiny_plan(tmp_path)
+    whole = tmp_path / "whole"
+    run_study(whole, plan, until="train")
+    steps: list[int] = []
+    step = Trainer.training_step
+
+    def breaks(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        if len(steps) == 10:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(tmp_path / "cut", plan, until="train")
+    assert not (tmp_path / "cut" / "seed-0" / "models" / "st").exists()
+    steps += [0] * 100  # never again
+    taken = len(steps)
+    run_study(tmp_path / "cut", plan, until="train")
+    assert steps[taken] > 0, "it began anew"
+    for name in ("st", "op", "random-labels"):
+        a, b = (
+            AutoModelForSequenceClassification.from_pretrained(run / "seed-0" / "models" / name).state_dict()
+            for run in (whole, tmp_path / "cut")
+        )
+        assert all(a[key].allclose(b[key], atol=1e-6) for key in a), name
+
+
+def test_existing_models_are_taken_as_they_are(done: tuple[Path, Plan, ShortcutStudy], tmp_path: Path) -> None:
+    run, plan, _ = done
+    models = run / "seed-0" / "models"
+    given = replace(
+        plan, model=str(models / "start"), seeds=1, existing=(("st", str(models / "st")), ("op", str(models / "op")))
+    )
+    run_study(tmp_path / "run", given, until="train")
+    for name in ("st", "op"):
+        taken = tmp_path / "run" / "seed-0" / "models" / name / "model.safetensors"
+        assert taken.read_bytes() == (models / name / "model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="no checkpoint folder"):
+        run_study(tmp_path / "other", replace(given, existing=(("st", str(tmp_path)),)), until="train")
+    strange = replace(given, existing=(("st", plan.model),))
+    with pytest.raises(UsageError, match="has vocab_size"):
+        run_study(tmp_path / "third", strange, until="train")
+
+
+def test_training_without_accelerate_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: object, **kwargs: object) -> None:
+        raise ImportError("Using the `Trainer` requires accelerate")
+
+    monkeypatch.setattr(training, "_arguments", missing)
+    with pytest.raises(UsageError, match=r"pip install 'commonweight\[train\]'"):
+        run_study(tmp_path / "run", tiny_plan(tmp_path), until="train")
