@@ -11,7 +11,6 @@ Names of sizes used throughout: B examples, T positions, M × N the parameter.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -131,16 +130,20 @@ class Product(Contribution):
         step = max(1, BLOCK // (rows if wide else columns))
         for first in range(0, columns if wide else rows, step):
             block = total[:, first : first + step] if wide else total[first : first + step]
-            left = self.left if wide else self.left[:, :, first : first + step]
-            right = self.right[:, :, first : first + step] if wide else self.right
+            lefts = (self.left if wide else self.left[:, :, first : first + step]).transpose(1, 2).unbind()
+            rights = (self.right[:, :, first : first + step] if wide else self.right).unbind()
             scratch = workspace.like(block)
-            for i, (start, stop) in enumerate(spans):
-                if stop > start:
-                    torch.mm(left[i, start:stop].t(), right[i, start:stop], out=scratch)
-                    block.addcmul_(scratch, scratch)
-                    if not by_gram:
-                        flat = scratch.t().reshape(-1) if wide else scratch.reshape(-1)
-                        traces[i] += torch.dot(flat, flat)
+            for i, (left, right, (start, stop)) in enumerate(zip(lefts, rights, spans, strict=True)):
+                if stop <= start:
+                    continue
+                if stop - start < positions:
+                    torch.mm(left[:, start:stop], right[start:stop], out=scratch)
+                else:
+                    torch.mm(left, right, out=scratch)
+                block.addcmul_(scratch, scratch)
+                if not by_gram:
+                    flat = scratch.t().reshape(-1) if wide else scratch.reshape(-1)
+                    traces[i] += torch.dot(flat, flat)
         return traces
 
     def rows_of(self, example: int, rows: Tensor) -> Tensor:
@@ -160,7 +163,7 @@ class Product(Contribution):
         size, positions, _ = self.left.shape
         if positions == 1 or self.left.device.type != "cpu":
             return [(0, positions)] * size
-        used = ~(torch.linalg.vector_norm(self.left, ord=math.inf, dim=-1) == 0)  # nan counts as used
+        used = ~((self.left.amax(-1) == 0) & (self.left.amin(-1) == 0))  # nan counts as used
         ramp = torch.arange(1, positions + 1)
         stop = (used * ramp).amax(1)
         start = positions - (used * ramp.flip(0)).amax(1)
