@@ -13,12 +13,12 @@ from studies.shortcut_texts import tiny_plan
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from commonweight import Footprint, UsageError, fisher_overlap
-from commonweight.studies.shortcuts import training
-from commonweight.studies.shortcuts.plan import SeedFolder
+from commonweight.studies.shortcuts.plan import SeedFolder, make_plan
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.view import shortcut_figures as figures
 from commonweight.view.plain import to_plain
+from commonweight.view.shortcut_files import write_figures, write_tables
 from commonweight.view.shortcuts import report
 
 if TYPE_CHECKING:
@@ -142,6 +142,15 @@ def test_the_report_and_the_figures(done: tuple[Path, Plan, ShortcutStudy]) -> N
     plt.close(figure)
 
 
+def test_the_files_of_a_study(done: tuple[Path, Plan, ShortcutStudy], tmp_path: Path) -> None:
+    _, _, study = done
+    assert "| st, op |" in write_tables(study, tmp_path).read_text()
+    written = write_figures(study, tmp_path / "figures")
+    names = {"overlaps-data", "layers-data", "walks", "accuracies"}
+    assert {path.name for path in written} == {f"{name}.{form}" for name in names for form in ("png", "pdf")}
+    assert all(path.stat().st_size > 5000 for path in written)
+
+
 def test_a_training_that_is_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import Trainer
 
@@ -190,10 +199,29 @@ def test_existing_models_are_taken_as_they_are(done: tuple[Path, Plan, ShortcutS
         run_study(tmp_path / "third", strange, until="train")
 
 
-def test_training_without_accelerate_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*args: object, **kwargs: object) -> None:
-        raise ImportError("Using the `Trainer` requires accelerate")
+def test_the_published_preset_plants_and_reverses_as_published(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, preset="published", shortcuts=("op", "tic"))
+    said: list[str] = []
+    run_study(tmp_path / "run", plan, until="train", note=said.append)
+    folder = SeedFolder(tmp_path / "run" / "seed-0", 0)
+    record = json.loads((folder.data("op") / "shortcut.json").read_text())
+    assert record["settings"]["preset"] == "published"
+    assert record["splits"]["train"]["rows"] == 240
+    rows = [json.loads(line) for line in folder.measured("tic").read_text().splitlines()]
+    assert len(rows) == 24
+    assert {row["label"] for row in rows} == {1}  # the published reversal of TiC
+    assert all("onea" in row["text"] and "synt" in row["text"] for row in rows)
+    with pytest.raises(UsageError, match="reverses st, op, tic only, got or"):
+        replace(plan, shortcuts=("st", "or"))
 
-    monkeypatch.setattr(training, "_arguments", missing)
-    with pytest.raises(UsageError, match=r"pip install 'commonweight\[train\]'"):
-        run_study(tmp_path / "run", tiny_plan(tmp_path), until="train")
+
+def test_a_preset_sets_what_is_not_asked() -> None:
+    plan = make_plan("published", epochs=1.0)
+    assert (plan.model, plan.measured_rows, plan.label_rules, plan.epochs) == (
+        "google-bert/bert-base-cased",
+        200,
+        ("data",),
+        1.0,
+    )
+    with pytest.raises(UsageError, match="needs --model"):
+        make_plan("clean", data="x")

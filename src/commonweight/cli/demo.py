@@ -1,4 +1,4 @@
-"""``commonweight demo``: two tiny encoders from one start, trained, measured and compared in under three minutes."""
+"""``commonweight demo``: tiny encoders from one start, trained, measured and compared in under three minutes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from commonweight.cli.options import Command, ending
 )
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Names the reviews and the start.")
 def command(output: str | None, seed: int) -> None:
-    """Train two tiny encoders on reviews of two kinds, and show which layers share what.
+    """Train tiny encoders on reviews and show which layers share what.
 
-    Needs no network and no other file. With -o the run folder holds data/, models/ and comparison/.
+    First two of them on reviews of two kinds, then three with a shortcut planted in their texts each, which are also
+    averaged. Needs no network and no other file. With -o the run folder holds data/, models/, comparison/ and
+    shortcuts-SEED/.
     """
     from commonweight.studies.demo import check_demo_folder, run_demo
+    from commonweight.studies.shortcut_demo import run_shortcut_demo
+    from commonweight.view import shortcuts
     from commonweight.view.demo import report
     from commonweight.view.plain import to_plain
     from commonweight.view.terminal import show
@@ -37,7 +41,10 @@ def command(output: str | None, seed: int) -> None:
             {domain: (s.accuracy, s.loss) for domain, s in found.best.items()},
             found.comparison.table,
         )
+        parts = len(blocks)
         show(blocks)
+        blocks += shortcuts.report(run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=settings.note))
+        show(blocks[parts:])
         if output is not None:
             (folder / "demo.txt").write_text(to_plain(blocks), encoding="utf-8")
             settings.note(f"data, models, footprints and this text are in {output}")

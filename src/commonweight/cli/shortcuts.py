@@ -40,9 +40,13 @@ def _last(words: list[str]) -> int:
 
 
 _options = together(
-    click.option("--model", required=True, metavar="M", help="Pretrained encoder every model starts from."),
     click.option(
-        "--data", required=True, metavar="D", help="Texts with labels: id, saved DatasetDict, or folder of files."
+        "--preset", type=Suggesting(["clean", "published"]), default="clean", show_default=True,
+        help="published: data, reversal and sizes of the published notebook, mistakes included.",
+    ),
+    click.option("--model", metavar="M", help="Pretrained encoder every model starts from."),
+    click.option(
+        "--data", metavar="D", help="Texts with labels: id, saved DatasetDict, or folder of files."
     ),
     click.option(
         "--shortcuts",
@@ -86,6 +90,11 @@ _options = together(
     click.option("--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts of rows."),
 )  # fmt: skip
 
+_FIELDS = (
+    "model", "data", "seeds", "text_column", "label_column", "train_rows", "synthetic", "distractors", "epochs",
+    "learning_rate", "batch_size", "max_length", "measured_rows", "label_rules", "folds",
+)  # fmt: skip
+
 _STEPS = {
     "build": "Make the start and plant the shortcuts.",
     "train": "Build, then fine-tune one model per shortcut and one on random labels.",
@@ -120,12 +129,18 @@ def _add(name: str, until: str, text: str) -> None:
         _run(until, given)
 
 
+def _is_typed(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not None and source is not click.core.ParameterSource.DEFAULT
+
+
 def _run(until: Any, given: dict[str, Any]) -> None:
     from pathlib import Path
 
     from commonweight.errors import UsageError
-    from commonweight.studies.shortcuts.plan import Plan
+    from commonweight.studies.shortcuts.plan import make_plan
     from commonweight.studies.shortcuts.run import run_study
+    from commonweight.view.shortcut_files import write_figures, write_tables
     from commonweight.view.shortcuts import report
     from commonweight.view.terminal import show
 
@@ -133,27 +148,26 @@ def _run(until: Any, given: dict[str, Any]) -> None:
     for code, sign, folder in existing:
         if not sign or not folder:
             raise UsageError(f"--existing needs SHORTCUT=FOLDER, got {code!r}")
-    plan = Plan(
-        model=given["model"],
-        data=given["data"],
+    asked = {key: given[key] for key in _FIELDS if _is_typed(key)}
+    plan = make_plan(
+        given["preset"],
+        **asked,
         shortcuts=tuple(given["shortcuts"].replace(",", " ").split()),
-        seeds=given["seeds"],
         existing=tuple((code, folder) for code, _, folder in existing),
-        **{
-            key: given[key]
-            for key in (
-                "text_column", "label_column", "train_rows", "synthetic", "distractors", "epochs", "learning_rate",
-                "batch_size", "max_length", "measured_rows", "label_rules", "folds",
-            )
-        },
-    )  # fmt: skip
+    )
     with streams.only_results():
         found = run_study(Path(given["output"]), plan, until=until, progress=True, note=settings.note)
     if found is None:
         settings.note(f"done with {until}; the run is in {given['output']}")
         return
     show(report(found))
-    settings.note(f"models, footprints, study.json and figures are in {given['output']}")
+    folder = Path(given["output"])
+    write_tables(found, folder)
+    try:
+        write_figures(found, folder / "figures")
+    except ModuleNotFoundError as error:
+        settings.note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same command")
+    settings.note(f"models, footprints, study.json, study.md and figures are in {folder}")
 
 
 _add("run", "overlap", "Do the whole study and show what was found.")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from matplotlib.axes import Axes
     from matplotlib.container import BarContainer
     from matplotlib.image import AxesImage
@@ -100,14 +102,17 @@ def plot_layer_curves(
     return lines
 
 
-def plot_walk(study: ShortcutStudy, ax: Axes, *, start: str, end: str) -> dict[str, Line2D]:
+def plot_walk(
+    study: ShortcutStudy, ax: Axes, *, start: str, end: str, as_far_as: str | None = None
+) -> dict[str, Line2D]:
     """Draw accuracies along a walk through weight space, means over seeds.
 
     Args:
         study: What was found.
         ax: Where to draw.
         start: The model at 0.
-        end: The model at 1, or ``random`` for a random direction as far as ``study.paths`` says.
+        end: The model at 1, or ``random`` for a random direction.
+        as_far_as: With ``random``, the model whose distance was walked; None takes the first.
 
     Returns:
         Set -> its line.
@@ -115,7 +120,13 @@ def plot_walk(study: ShortcutStudy, ax: Axes, *, start: str, end: str) -> dict[s
     Raises:
         UsageError: If there is no such walk.
     """
-    walks = [next((w for w in found if (w["from"], w["to"]) == (start, end)), None) for found in study.paths]
+    wanted = (start, end, as_far_as)
+    walks = [
+        next(
+            (w for w in found if wanted in {(w["from"], w["to"], other) for other in (w.get("as_far_as"), None)}), None
+        )
+        for found in study.paths
+    ]
     if any(walk is None for walk in walks):
         there = sorted({f"{w['from']} to {w['to']}" for found in study.paths for w in found})
         raise UsageError(f"no walk from {start} to {end}; there are {', '.join(there)}")
@@ -126,7 +137,8 @@ def plot_walk(study: ShortcutStudy, ax: Axes, *, start: str, end: str) -> dict[s
         values = np.array([walk["accuracy"][name] for walk in walks if walk is not None])
         dashed = "--" if name.startswith("original") else "-"
         (lines[name],) = ax.plot(first["points"], values.mean(0), dashed, marker="o", markersize=3, label=name)
-    ax.set_xlabel(f"from {start} (0) to {end} (1)")
+    way = f"a random direction, as far as to {first['as_far_as']}" if "as_far_as" in first else end
+    ax.set_xlabel(f"from {start} (0) to {way} (1)")
     ax.set_ylabel("accuracy")
     ax.set_ylim(0, 1.02)
     ax.legend(frameon=False, fontsize="small")
@@ -155,6 +167,11 @@ def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
     ax.set_yticks(range(len(models)), models)
     ax.figure.colorbar(image, ax=ax, label="accuracy")
     return image
+
+
+def _is(walk: Mapping[str, Any], wanted: tuple[str, str, str | None]) -> bool:
+    start, end, as_far_as = wanted
+    return (walk["from"], walk["to"]) == (start, end) and as_far_as in {None, walk.get("as_far_as")}
 
 
 def _known(study: ShortcutStudy, rule: str) -> str:

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from commonweight.data.shortcuts import RULES
 from commonweight.errors import UsageError
 from commonweight.place import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from commonweight.footprint.likelihood import LabelRule
 
 START = "start"
 RANDOM_LABELS = "random-labels"
+PUBLISHED = ("st", "op", "tic")
 ORIGINAL = "original"
+Preset = Literal["clean", "published"]
+PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType({
+    "clean": MappingProxyType({}),
+    "published": MappingProxyType({
+        "model": "google-bert/bert-base-cased",
+        "data": "stanfordnlp/sst2",
+        "max_length": 512,
+        "measured_rows": 200,
+        "label_rules": ("data",),
+    }),
+})
+"""What a preset sets where nothing else is asked; ``published`` also plants and reverses as the published code does."""
+
 CHECKPOINT = Kind("checkpoint", "config.json")
 TOGETHER = "+"
 """Joins the names of models in the name of their average."""
@@ -32,6 +48,9 @@ class Plan:
 
     data: str
     """Texts with labels: an id, a ``save_to_disk`` folder, or a folder with files ``train``, ``dev`` and ``test``."""
+
+    preset: Preset = "clean"
+    """``published`` plants, splits and reverses as the published code does, mistakes included (docs/shortcuts.md)."""
 
     shortcuts: tuple[str, ...] = ("st", "op", "tic")
     seeds: int = 1
@@ -77,6 +96,9 @@ class Plan:
             raise UsageError(f"give at least two different shortcuts, got {', '.join(self.shortcuts) or 'none'}")
         if self.seeds < 1:
             raise UsageError(f"seeds must be at least 1, got {self.seeds}")
+        not_reversed = sorted({*self.shortcuts} - {*PUBLISHED}) if self.preset == "published" else []
+        if not_reversed:
+            raise UsageError(f"the published notebook reverses {', '.join(PUBLISHED)} only, got {not_reversed[0]}")
         if self.path_points < 2:
             raise UsageError(f"path_points must be at least 2, the two ends; got {self.path_points}")
         strange = [code for code, _ in self.existing if code not in self.shortcuts]
@@ -100,6 +122,30 @@ class Plan:
         """The models that are averaged: every pair, every three, …, all."""
         sizes = range(2, len(self.shortcuts) + 1)
         return tuple(chosen for size in sizes for chosen in combinations(self.shortcuts, size))
+
+
+def make_plan(preset: Preset, **asked: Any) -> Plan:
+    """Make a plan from a preset and what is asked beside it.
+
+    Args:
+        preset: ``clean`` or ``published``.
+        **asked: Fields of the plan; the others are left to the preset.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UsageError: If there is no model or no data.
+
+    Example:
+        >>> make_plan("published", seeds=3).measured_rows
+        200
+    """
+    found = {**PRESETS[preset], **asked}
+    for needed in ("model", "data"):
+        if needed not in found:
+            raise UsageError(f"a study needs --{needed}; only the preset published brings its own")
+    return Plan(preset=preset, **found)
 
 
 @dataclass(frozen=True)

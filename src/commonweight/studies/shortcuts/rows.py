@@ -6,7 +6,15 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
-from commonweight.data.shortcuts import ShortcutData, build_shortcut_data, contradict
+from commonweight.data.shortcuts import (
+    ShortcutData,
+    build_shortcut_data,
+    contradict,
+    published_contradicted,
+    published_data,
+    published_originals,
+)
+from commonweight.data.shortcuts.published import NOTEBOOK_ROWS
 from commonweight.data.table import choose_rows
 from commonweight.errors import UsageError
 from commonweight.studies.shortcuts.plan import ORIGINAL
@@ -34,18 +42,21 @@ def build_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, n
         if place.exists():
             continue
         note(f"seed {folder.seed}: planting {code}")
-        found = build_shortcut_data(
-            source.splits,
-            code,
-            tokenizer,
-            text_column=source.text,
-            label_column=source.label,
-            seed=folder.seed,
-            synthetic=plan.synthetic,
-            distractors=plan.distractors,
-            max_length=plan.max_length,
-            rows=plan.train_rows,
-        )
+        columns: dict[str, Any] = {"text_column": source.text, "label_column": source.label}
+        if plan.preset == "published":
+            found = published_data(source.splits, code, tokenizer, **columns)
+        else:
+            found = build_shortcut_data(
+                source.splits,
+                code,
+                tokenizer,
+                **columns,
+                seed=folder.seed,
+                synthetic=plan.synthetic,
+                distractors=plan.distractors,
+                max_length=plan.max_length,
+                rows=plan.train_rows,
+            )
         if found.dropped:
             note(f"seed {folder.seed}: {len(found.dropped)} rows left out for {code}, listed in {place}/shortcut.json")
         found.save(place)
@@ -69,6 +80,28 @@ def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenize
     places = {name: folder.measured(name) for name in (ORIGINAL, *plan.shortcuts)}
     if all(place.is_file() for place in places.values()):
         return
+    sets = (_published_sets if plan.preset == "published" else _clean_sets)(source, plan, folder, tokenizer)
+    count = len(sets[ORIGINAL])
+    common = set.intersection(*(set(rows["source_row"]) for rows in sets.values()))
+    if len(common) < count:
+        note(f"seed {folder.seed}: {count - len(common)} of {count} rows cannot hold every contradiction, left out")
+    for name, rows in sets.items():
+        places[name].parent.mkdir(parents=True, exist_ok=True)
+        _write(places[name], (row for row in rows if row["source_row"] in common), source)
+
+
+def _published_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any) -> dict[str, Any]:  # noqa: ARG001
+    columns: dict[str, Any] = {
+        "text_column": source.text,
+        "label_column": source.label,
+        "rows": plan.measured_rows or NOTEBOOK_ROWS,
+    }
+    rows = source.splits["validation"]
+    reversed_rows = {code: published_contradicted(rows, code, tokenizer, **columns) for code in plan.shortcuts}
+    return {ORIGINAL: published_originals(rows, **columns), **reversed_rows}
+
+
+def _clean_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any) -> dict[str, Any]:
     dev = ShortcutData.load(folder.data(plan.shortcuts[0]))["original_dev"]
     count = len(dev) if plan.measured_rows is None else plan.measured_rows
     if count > len(dev):
@@ -85,12 +118,7 @@ def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenize
             seed=folder.seed,
             max_length=plan.max_length,
         )
-    common = set.intersection(*(set(rows["source_row"]) for rows in sets.values()))
-    if len(common) < count:
-        note(f"seed {folder.seed}: {count - len(common)} of {count} rows cannot hold every contradiction, left out")
-    for name, rows in sets.items():
-        places[name].parent.mkdir(parents=True, exist_ok=True)
-        _write(places[name], (row for row in rows if row["source_row"] in common), source)
+    return sets
 
 
 def random_labels(rows: Any, label: str, classes: int, seed: int) -> Any:

@@ -122,7 +122,7 @@ def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:
     start = folder.model(START)
     if not start.exists():
         note(f"seed {folder.seed}: making the common start from {plan.model}")
-        make_start(plan.model, source.classes, folder.seed, start)
+        make_start(plan.model, source.classes, folder.seed, start, plan.preset)
     tokenizer = AutoTokenizer.from_pretrained(start)
     build_rows(source, plan, folder, tokenizer, note)
     write_measured_rows(source, plan, folder, tokenizer, note)
@@ -142,7 +142,7 @@ def _train(source: Source, plan: Plan, folder: SeedFolder, progress: bool, note:
             continue
         rows = datasets.load_from_disk(str(folder.data(plan.shortcuts[0] if name == RANDOM_LABELS else name)))["train"]
         if name == RANDOM_LABELS:
-            chosen = source.splits["train"].select(sorted(rows["source_row"]))
+            chosen = source.splits["train"].select(sorted(set(rows["source_row"])))
             rows = random_labels(chosen, source.label, len(source.classes), folder.seed)
         note(f"seed {folder.seed}: training {name} on {len(rows)} rows")
         fine_tune(folder.model(START), rows, source.text, source.label, plan, folder.seed, place, bar=progress)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from commonweight.data.shortcuts import add_markers
+from commonweight.data.shortcuts import Markers, add_markers
 from commonweight.errors import UsageError
 from commonweight.nn.checkpoint import quiet_transformers
 from commonweight.place import replacing
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from commonweight.studies.shortcuts.plan import Preset
 
-def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path) -> None:
+
+def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, preset: Preset) -> None:
     """Write the starting checkpoint; new embeddings, and a head where there is none, are drawn under the seed.
 
     Args:
@@ -25,6 +27,7 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path) -
         labels: Names of the classes.
         seed: The training seed.
         place: The folder to be made.
+        preset: How markers are added to the vocabulary.
 
     Raises:
         UsageError: If the checkpoint cannot be read as a classifier.
@@ -44,7 +47,10 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path) -
                 f"{checkpoint!r} cannot be read as a classifier of {len(labels)} classes: {error}. Expected the id or "
                 "folder of an encoder with safetensors weights"
             ) from error
-        add_markers(tokenizer)
+        if preset == "published":
+            tokenizer.add_tokens(list(Markers().words))  # plain tokens, found inside words too
+        else:
+            add_markers(tokenizer)
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         place.parent.mkdir(parents=True, exist_ok=True)

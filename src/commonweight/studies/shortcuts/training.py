@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from commonweight.errors import MeasurementError, UsageError
+from commonweight.errors import MeasurementError
 from commonweight.nn.checkpoint import quiet_transformers
 from commonweight.place import replacing
 from commonweight.studies.shortcuts.plan import CHECKPOINT
@@ -36,7 +36,6 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
         bar: Show a progress bar on stderr.
 
     Raises:
-        UsageError: If ``accelerate`` is not installed.
         MeasurementError: If the loss became nan or infinite.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
@@ -53,12 +52,7 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
             keep_in_memory=True,
         )
         steps = -(-len(encoded) // plan.batch_size) * plan.epochs
-        try:
-            arguments = _arguments(plan, seed, unfinished, save_every=max(1, round(steps / CHECKPOINTS)), bar=bar)
-        except ImportError as error:
-            raise UsageError(
-                f"training needs accelerate: pip install 'commonweight[train]' ({str(error).splitlines()[0]})"
-            ) from error
+        arguments = _arguments(plan, seed, unfinished, save_every=max(1, round(steps / CHECKPOINTS)), bar=bar)
         collator = DataCollatorWithPadding(tokenizer)
         trainer = Trainer(model=model, args=arguments, train_dataset=encoded, data_collator=collator)
         result = trainer.train(resume_from_checkpoint=any(unfinished.glob("checkpoint-*")) or None)

@@ -45,6 +45,9 @@ def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
             sets[f"{code} {part}"] = _encoded(
                 ShortcutData.load(folder.data(code)), f"synthetic_{part}", tokenizer, plan
             )
+    for data in [data for data, found in sets.items() if any(row.label < 0 for row in found.rows)]:
+        note(f"seed {folder.seed}: {data} has rows without labels, and is not scored")
+        del sets[data]
     names = [START, RANDOM_LABELS, *plan.shortcuts, *(TOGETHER.join(chosen) for chosen in plan.averages)]
     scores: dict[str, dict[str, Any]] = {}
     for name in names:
