@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,8 +58,7 @@ class ShortcutStudy:
         Returns:
             Pair -> cell -> estimate.
         """
-        tables = [table.roll_up(DEPTH) for table in self.tables[rule]]
-        return pair_estimates(tables, self.plan.shortcuts, layer)
+        return pair_estimates(self._rolled[rule], self.plan.shortcuts, layer)
 
     def contrasts(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Estimate]]:
         """Subtract the cells, seed by seed.
@@ -78,7 +78,11 @@ class ShortcutStudy:
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers of the tables, rolled up to ``DEPTH``."""
-        return next(iter(self.tables.values()))[0].roll_up(DEPTH).layers
+        return next(iter(self._rolled.values()))[0].layers
+
+    @cached_property
+    def _rolled(self) -> dict[str, list[OverlapTable]]:
+        return {rule: [table.roll_up(DEPTH) for table in tables] for rule, tables in self.tables.items()}
 
     def accuracy(self, model: str, data: str) -> Estimate:
         """Collect one accuracy over the seeds.
