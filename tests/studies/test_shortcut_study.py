@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import datasets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from studies.shortcut_texts import tiny_plan
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from commonweight import Footprint, UsageError, fisher_overlap
+from commonweight import Footprint, MeasurementError, UsageError, fisher_overlap
 from commonweight.studies.shortcuts.plan import SeedFolder, make_plan
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.run import run_study
@@ -151,6 +154,61 @@ def test_the_files_of_a_study(done: tuple[Path, Plan, ShortcutStudy], tmp_path: 
     assert all(path.stat().st_size > 5000 for path in written)
 
 
+def test_fewer_seeds_do_not_take_the_others_away(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, plan, study = done
+    found = run_study(run, replace(plan, seeds=1))
+    assert found is not None
+    assert found.to_json() == study.to_json()
+
+
+def test_texts_that_changed_are_another_study(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path)
+    run_study(tmp_path / "run", plan, until="build")
+    other = datasets.load_from_disk(str(tmp_path / "texts"))
+    other["train"] = other["train"].select(range(200))
+    other.save_to_disk(str(tmp_path / "fewer"))
+    shutil.rmtree(tmp_path / "texts")
+    (tmp_path / "fewer").rename(tmp_path / "texts")
+    with pytest.raises(UsageError, match="something else: data_sha256 was"):
+        run_study(tmp_path / "run", plan, until="build")
+
+
+def test_training_that_diverges_is_no_model_and_touches_nothing(tmp_path: Path) -> None:
+    random.seed(1)
+    state = random.getstate()
+    with pytest.raises(MeasurementError, match="not finite: start another run with a learning rate below"):
+        run_study(tmp_path / "run", tiny_plan(tmp_path, learning_rate=1e30), until="train")
+    assert random.getstate() == state
+    assert not (tmp_path / "run" / "seed-0" / "models" / "st").exists()
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path)
+    run_study(tmp_path / "run", plan, until="build")
+    cut = tmp_path / "run" / "seed-0" / "models" / ".st.training" / "checkpoint-12"
+    cut.mkdir(parents=True)
+    (cut / "config.json").write_text("{}")
+    run_study(tmp_path / "run", plan, until="train")
+    assert (tmp_path / "run" / "seed-0" / "models" / "st" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0.0}, "epochs must be above 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"label_rules": ()}, "label_rules must be some of"),
+        ({"synthetic": 1.5}, "are shares"),
+        ({"path_rows": 0}, "path_rows must be at least 1"),
+        ({"preset": "published", "train_rows": 20}, "train_rows, synthetic cannot be chosen"),
+        ({"existing": (("st", "a"), ("st", "b"))}, "one existing model for a shortcut"),
+    ],
+)
+def test_plans_that_make_no_sense(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        tiny_plan(tmp_path, **change)
+
+
 def test_a_training_that_is_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import Trainer
 
@@ -200,7 +258,7 @@ def test_existing_models_are_taken_as_they_are(done: tuple[Path, Plan, ShortcutS
 
 
 def test_the_published_preset_plants_and_reverses_as_published(tmp_path: Path) -> None:
-    plan = tiny_plan(tmp_path, preset="published", shortcuts=("op", "tic"))
+    plan = tiny_plan(tmp_path, preset="published", shortcuts=("op", "tic"), synthetic=0.2)
     said: list[str] = []
     run_study(tmp_path / "run", plan, until="train", note=said.append)
     folder = SeedFolder(tmp_path / "run" / "seed-0", 0)

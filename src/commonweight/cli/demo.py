@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from commonweight.cli import settings
+from commonweight.cli import settings, streams
 from commonweight.cli.options import Command, ending
 
 
@@ -35,7 +35,8 @@ def command(output: str | None, seed: int) -> None:
         folder = Path(output or stack.enter_context(tempfile.TemporaryDirectory(prefix="commonweight-demo-")))
         if output is not None:
             check_demo_folder(folder)
-        found = run_demo(folder, seed=seed, note=settings.note)
+        with streams.only_results():
+            found = run_demo(folder, seed=seed, note=settings.note)
         blocks = report(
             {name: {d: (s.accuracy, s.loss) for d, s in row.items()} for name, row in found.scores.items()},
             {domain: (s.accuracy, s.loss) for domain, s in found.best.items()},
@@ -43,7 +44,9 @@ def command(output: str | None, seed: int) -> None:
         )
         parts = len(blocks)
         show(blocks)
-        blocks += shortcuts.report(run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=settings.note))
+        with streams.only_results():
+            study = run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=settings.note)
+        blocks += shortcuts.report(study)
         show(blocks[parts:])
         if output is not None:
             (folder / "demo.txt").write_text(to_plain(blocks), encoding="utf-8")

@@ -74,7 +74,7 @@ _options = together(
     click.option("--epochs", metavar="X", type=float, default=2.0, show_default=True, help="Passes over the rows."),
     click.option("--learning-rate", metavar="X", type=float, default=2e-5, show_default=True, help="Its peak."),
     click.option(
-        "--batch-size", metavar="N", type=Count(), default=16, show_default=True, help="Training rows per device."
+        "--batch-size", metavar="N", type=Count(), default=16, show_default=True, help="Training rows per step."
     ),
     click.option(
         "--max-length", metavar="N", type=Count(), default=128, show_default=True, help="Cut texts to N tokens."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.data import columns
 from commonweight.data.files import FILE_FORMATS, read_file
+from commonweight.data.suggest import nearby
 from commonweight.data.table import HUB_ID, Table
 from commonweight.errors import UsageError
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 TRAIN = ("train",)
 DEVELOPMENT = ("validation", "dev", "valid", "val")
 TEST = ("test",)
+SEEN = ("train", "validation")
+"""The splits whose labels say which classes there are."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Source:
     """Column of texts."""
 
     label: str
-    """Column of class numbers."""
+    """Column of class numbers; None where a label is missing or no class."""
 
     classes: tuple[str, ...]
     """Names of the classes."""
@@ -46,10 +49,12 @@ def open_source(data: str, *, text_column: str | None = None, label_column: str 
         label_column: Column of labels; None takes the obvious one.
 
     Returns:
-        The splits; labels that are names become class numbers, in alphabetic order.
+        The splits; labels that are names become class numbers, in alphabetic order. The classes are those of the train
+        and development rows; a label that is missing, negative, or not among them becomes None.
 
     Raises:
-        UsageError: If there is no such data set, no training split, or there are fewer than two classes.
+        UsageError: If there is no such data set, no training split, two files of one split, labels are neither numbers
+            from 0 nor names, or there are fewer than two classes.
     """
     found = _open(data)
     splits = {
@@ -72,19 +77,44 @@ def _open(data: str) -> dict[str, Any]:
     if path.is_dir():
         if (path / "dataset_dict.json").is_file():
             return dict(datasets.load_from_disk(str(path)))
-        files = {file.stem: file for file in sorted(path.iterdir()) if file.suffix.lower() in FILE_FORMATS}
-        if not files:
-            raise UsageError(f"{path} holds neither a saved DatasetDict nor files ending in {', '.join(FILE_FORMATS)}")
-        return {name: read_file(file) for name, file in files.items() if name in (*TRAIN, *DEVELOPMENT, *TEST)}
+        return {name: read_file(file) for name, file in _files(path).items()}
     match = HUB_ID.fullmatch(data)
-    if path.exists() or match is None:
-        raise UsageError(f"expected a folder with train and dev files, or an id org/name, got {data!r}")
+    close = nearby(data)
+    if path.exists() or match is None or close is not None or _is_local(data):
+        meant = "" if close is None else f"; did you mean {close!r}?"
+        raise UsageError(f"expected a folder with train and dev files, or an id org/name, got {data!r}{meant}")
     try:
         return dict(datasets.load_dataset(match["id"], match["config"], revision=match["revision"]))
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"{data!r} is no folder, and as a Hugging Face data set it cannot be loaded: {error}"
         ) from error
+
+
+def _is_local(data: str) -> bool:
+    """Tell whether a name that does not exist was meant as a path: by its form, or as its first folder is here."""
+    folder = Path(data).parent
+    in_a_folder = folder != Path() and folder.is_dir()
+    return data.startswith((".", "/", "~")) or in_a_folder or Path(data).suffix.lower() in FILE_FORMATS
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    any_file = False
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() not in FILE_FORMATS:
+            continue
+        any_file = True
+        if file.stem not in {*TRAIN, *DEVELOPMENT, *TEST}:
+            continue
+        if file.stem in found:
+            raise UsageError(
+                f"{folder} has two files of the split {file.stem}: {found[file.stem].name} and {file.name}; keep one"
+            )
+        found[file.stem] = file
+    if not any_file:
+        raise UsageError(f"{folder} holds neither a saved DatasetDict nor files ending in {', '.join(FILE_FORMATS)}")
+    return found
 
 
 def _numbered(data: str, splits: dict[str, Any], text: str, label: str) -> Source:
@@ -96,21 +126,38 @@ def _numbered(data: str, splits: dict[str, Any], text: str, label: str) -> Sourc
             raise UsageError(f"the split {name} of {data} has no column {missing.pop()!r}")
     feature = splits["train"].features[label]
     if isinstance(feature, datasets.ClassLabel):
-        return _checked(data, splits, text, label, tuple(feature.names))
-    values = sorted(set(splits["train"][label]))
-    if values and all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        if values != list(range(len(values))):
-            raise UsageError(f"labels of {data} must be 0, 1, …; got {', '.join(map(str, values[:8]))}")
-        names = tuple(f"LABEL_{value}" for value in values)
-    elif values and all(isinstance(value, str) for value in values):
-        names = tuple(values)
+        names = tuple(feature.names)
     else:
-        raise UsageError(f"labels of {data} must be class numbers or names, got {values[:3]!r}")
-    classes = datasets.ClassLabel(names=list(names))
-    return _checked(data, {n: rows.cast_column(label, classes) for n, rows in splits.items()}, text, label, names)
-
-
-def _checked(data: str, splits: dict[str, Any], text: str, label: str, names: tuple[str, ...]) -> Source:
+        names = _class_names(data, [value for split in SEEN if split in splits for value in splits[split][label]])
     if len(names) < 2:
         raise UsageError(f"{data} has one class, {names[0]!r}; a shortcut sets one of two labels")
-    return Source(splits, text, label, names)
+    return Source({name: _relabelled(rows, label, names) for name, rows in splits.items()}, text, label, names)
+
+
+def _class_names(data: str, values: list[Any]) -> tuple[str, ...]:
+    known = {value for value in values if value is not None and not (isinstance(value, int) and value < 0)}
+    if known and all(isinstance(value, int) for value in known):
+        numbers = sorted(map(int, known))
+        if numbers != list(range(len(numbers))):
+            raise UsageError(f"labels of {data} must be 0, 1, …; got {', '.join(map(str, numbers[:8]))}")
+        return tuple(f"LABEL_{number}" for number in numbers)
+    if known and all(isinstance(value, str) for value in known):
+        return tuple(sorted(known))
+    shown = ", ".join(map(repr, list(known)[:3])) or "none"
+    raise UsageError(f"labels of {data} must be class numbers or names, got {shown}")
+
+
+def _relabelled(rows: Any, label: str, names: tuple[str, ...]) -> Any:
+    """Write labels as class numbers; one that is missing or no class becomes None."""
+    import datasets
+
+    own = getattr(rows.features[label], "names", None)
+    if own is not None and tuple(own) != names:
+        values = [None if value is None or value < 0 else own[value] for value in rows[label]]
+    else:
+        values = list(rows[label])
+    numbers = {name: number for number, name in enumerate(names)} | {number: number for number in range(len(names))}
+    labels = [numbers.get(value) for value in values]
+    place = rows.column_names
+    written = rows.remove_columns(label).add_column(label, labels, feature=datasets.ClassLabel(names=list(names)))
+    return written.select_columns(place)

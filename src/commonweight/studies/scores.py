@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from commonweight.data.batching import Encoded, TokenBatches, encode
+from commonweight.data.table import choose_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,16 +40,19 @@ class ScoredRows:
         """Accuracy of the best constant answer."""
         return max(Counter(row.label for row in self.rows).values()) / len(self.rows)
 
-    def first(self, count: int | None) -> ScoredRows:
-        """Take the first rows only.
+    def chosen(self, count: int | None, seed: int) -> ScoredRows:
+        """Choose some rows.
 
         Args:
-            count: How many; None for all.
+            count: How many; None, or more than there are, for all.
+            seed: Names the choice; sets of equal length choose rows at the same places.
 
         Returns:
             These rows.
         """
-        return self if count is None else ScoredRows(self.rows[:count], self.pad_id)
+        if count is None or count >= len(self.rows):
+            return self
+        return ScoredRows([self.rows[i] for i in choose_rows(len(self.rows), count, seed)], self.pad_id)
 
 
 def encoded_rows(rows: Any, text: str, label: str, tokenizer: Any, max_length: int) -> ScoredRows:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from commonweight.data.shortcuts import RULES
 from commonweight.errors import UsageError
+from commonweight.footprint.likelihood import LABEL_RULES
 from commonweight.place import Kind
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Plan:
 
     shortcuts: tuple[str, ...] = ("st", "op", "tic")
     seeds: int = 1
-    """Training seeds 0, 1, …; each has its own start, data and models."""
+    """Training seeds 0, 1, …; each has its own start, data and models (published data are the same for all)."""
 
     existing: tuple[tuple[str, str], ...] = ()
     """Shortcut and folder of models that are there already and are not trained; with one seed only."""
@@ -75,7 +76,7 @@ class Plan:
     batch_size: int = 16
     max_length: int = 128
     measured_rows: int | None = 400
-    """Rows of the development set on which Fishers are measured, the same for all; None for all of it."""
+    """Rows of the development set on which Fishers are measured, the same for all; None, or more than it has: all."""
 
     label_rules: tuple[LabelRule, ...] = ("data", "model")
     folds: int = 1
@@ -99,6 +100,23 @@ class Plan:
         not_reversed = sorted({*self.shortcuts} - {*PUBLISHED}) if self.preset == "published" else []
         if not_reversed:
             raise UsageError(f"the published notebook reverses {', '.join(PUBLISHED)} only, got {not_reversed[0]}")
+        for name, least in (("train_rows", 1), ("measured_rows", 1), ("path_rows", 1), ("folds", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be at least {least}, got {value}")
+        for name in ("epochs", "learning_rate", "synthetic"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be above 0, or nothing is learned; got {getattr(self, name)}")
+        if self.synthetic > 1 or not 0 <= self.distractors <= 1:
+            raise UsageError(f"synthetic and distractors are shares, got {self.synthetic} and {self.distractors}")
+        if not self.label_rules or not set(self.label_rules) <= set(LABEL_RULES):
+            raise UsageError(f"label_rules must be some of {', '.join(LABEL_RULES)}, got {list(self.label_rules)}")
+        own = {"train_rows": None, "synthetic": Plan.synthetic, "distractors": Plan.distractors}
+        ignored = [name for name, usual in own.items() if getattr(self, name) != usual]
+        if self.preset == "published" and ignored:
+            raise UsageError(f"the preset published brings its own data, so {', '.join(ignored)} cannot be chosen")
+        if len({code for code, _ in self.existing}) < len(self.existing):
+            raise UsageError("give one existing model for a shortcut, not several")
         if self.path_points < 2:
             raise UsageError(f"path_points must be at least 2, the two ends; got {self.path_points}")
         strange = [code for code, _ in self.existing if code not in self.shortcuts]

@@ -14,9 +14,7 @@ from commonweight.data.shortcuts import (
     published_data,
     published_originals,
 )
-from commonweight.data.shortcuts.published import NOTEBOOK_ROWS
 from commonweight.data.table import choose_rows
-from commonweight.errors import UsageError
 from commonweight.studies.shortcuts.plan import ORIGINAL
 
 if TYPE_CHECKING:
@@ -73,15 +71,14 @@ def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenize
         folder: The seed.
         tokenizer: The start's, with the markers.
         note: Takes one sentence at a time that the user should hear.
-
-    Raises:
-        UsageError: If more rows are asked for than the development set has.
     """
     places = {name: folder.measured(name) for name in (ORIGINAL, *plan.shortcuts)}
     if all(place.is_file() for place in places.values()):
         return
     sets = (_published_sets if plan.preset == "published" else _clean_sets)(source, plan, folder, tokenizer)
     count = len(sets[ORIGINAL])
+    if plan.measured_rows is not None and count < plan.measured_rows:
+        note(f"seed {folder.seed}: the development set has {count} rows, and all of them are measured")
     common = set.intersection(*(set(rows["source_row"]) for rows in sets.values()))
     if len(common) < count:
         note(f"seed {folder.seed}: {count - len(common)} of {count} rows cannot hold every contradiction, left out")
@@ -94,7 +91,7 @@ def _published_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: A
     columns: dict[str, Any] = {
         "text_column": source.text,
         "label_column": source.label,
-        "rows": plan.measured_rows or NOTEBOOK_ROWS,
+        "rows": len(source.splits["validation"]) if plan.measured_rows is None else plan.measured_rows,
     }
     rows = source.splits["validation"]
     reversed_rows = {code: published_contradicted(rows, code, tokenizer, **columns) for code in plan.shortcuts}
@@ -103,9 +100,7 @@ def _published_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: A
 
 def _clean_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any) -> dict[str, Any]:
     dev = ShortcutData.load(folder.data(plan.shortcuts[0]))["original_dev"]
-    count = len(dev) if plan.measured_rows is None else plan.measured_rows
-    if count > len(dev):
-        raise UsageError(f"measured_rows must be at most {len(dev)}, the rows of the development set; got {count}")
+    count = len(dev) if plan.measured_rows is None else min(plan.measured_rows, len(dev))
     original = dev.select(choose_rows(len(dev), count, folder.seed))
     sets = {ORIGINAL: original}
     for code in plan.shortcuts:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,7 +65,8 @@ def run_study(
     with held(run) as hold:
         if hold.busy:
             raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
-        folder = _open(run, plan)
+        folder = _open(run, plan, source)
+        plan = replace(plan, seeds=folder.record["seeds"])
         seeds = seed_folders(run, plan)
         for seed in seeds:
             _build(source, plan, seed, note)
@@ -87,8 +90,8 @@ def run_study(
         return found
 
 
-def _open(run: Path, plan: Plan) -> RunFolder:
-    asked = json.loads(json.dumps(plan.deciding()))
+def _open(run: Path, plan: Plan, source: Source) -> RunFolder:
+    asked = json.loads(json.dumps(plan.deciding() | {"data_sha256": _content(source)}))
     former: dict[str, Any] = {}
     if (run / RECORD).is_file():
         try:
@@ -97,10 +100,12 @@ def _open(run: Path, plan: Plan) -> RunFolder:
             raise IntegrityError(f"{run / RECORD} is damaged ({error}); choose another folder") from error
         if former.get("format") != FORMAT or former.get("version") != VERSION:
             raise UsageError(f"{run} holds a run of another kind, {former.get('format')}; choose another folder")
+        if not any(run.glob("seed-*/models/*")):
+            former = {}
         changed = [
             f"{key} was {former['plan'].get(key)!r}, is now {value!r}"
             for key, value in asked.items()
-            if former["plan"].get(key) != value
+            if former and former["plan"].get(key) != value
         ]
         if changed:
             raise UsageError(f"{run} holds a study of something else: {'; '.join(changed)}. Choose another folder")
@@ -114,6 +119,14 @@ def _open(run: Path, plan: Plan) -> RunFolder:
         | {name: version(name) for name in packages},
     )
     return folder
+
+
+def _content(source: Source) -> str:
+    digest = hashlib.sha256()
+    for name, rows in source.splits.items():
+        for text, label in zip(rows[source.text], rows[source.label], strict=True):
+            digest.update(json.dumps([name, text, label]).encode())
+    return digest.hexdigest()
 
 
 def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import random
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from commonweight.errors import MeasurementError
+from commonweight.errors import MeasurementError, UsageError
 from commonweight.nn.checkpoint import quiet_transformers
 from commonweight.place import replacing
 from commonweight.studies.shortcuts.plan import CHECKPOINT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from commonweight.studies.shortcuts.plan import Plan
@@ -36,12 +41,13 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
         bar: Show a progress bar on stderr.
 
     Raises:
-        MeasurementError: If the loss became nan or infinite.
+        MeasurementError: If a weight became nan or infinite.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
+    from transformers.trainer_callback import PrinterCallback
 
     unfinished = place.with_name(f".{place.name}.training")
-    with quiet_transformers(), torch.random.fork_rng():
+    with quiet_transformers(), _random_state_kept():
         tokenizer: Any = AutoTokenizer.from_pretrained(start)
         model: Any = AutoModelForSequenceClassification.from_pretrained(start)
         encoded = rows.map(
@@ -55,10 +61,14 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
         arguments = _arguments(plan, seed, unfinished, save_every=max(1, round(steps / CHECKPOINTS)), bar=bar)
         collator = DataCollatorWithPadding(tokenizer)
         trainer = Trainer(model=model, args=arguments, train_dataset=encoded, data_collator=collator)
-        result = trainer.train(resume_from_checkpoint=any(unfinished.glob("checkpoint-*")) or None)
-        if not result.training_loss < float("inf"):
+        trainer.remove_callback(PrinterCallback)  # it writes to stdout
+        trainer.train(resume_from_checkpoint=_last_whole(unfinished))
+        broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]
+        if broken:
+            shutil.rmtree(unfinished, ignore_errors=True)
             raise MeasurementError(
-                f"training {place.name} gave a loss of {result.training_loss}: lower the learning rate"
+                f"training {place.name} left {broken[0]} not finite: start another run with a learning rate below "
+                f"{plan.learning_rate:g}"
             )
         place.parent.mkdir(parents=True, exist_ok=True)
         with replacing(place, CHECKPOINT) as folder:
@@ -67,9 +77,43 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def _last_whole(unfinished: Path) -> str | None:
+    """Find the newest checkpoint that was written to its end; those that were not are removed."""
+    whole: dict[int, Path] = {}
+    for folder in unfinished.glob("checkpoint-*"):
+        needed = ("config.json", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+        is_whole = all((folder / name).is_file() for name in needed) and any(folder.glob("rng_state*.pth"))
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            is_whole = False
+        if is_whole and any(folder.glob("*.safetensors")):
+            whole[int(folder.name.rpartition("-")[2])] = folder
+        else:
+            shutil.rmtree(folder)
+    return str(whole[max(whole)]) if whole else None
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
 def _arguments(plan: Plan, seed: int, folder: Path, *, save_every: int, bar: bool) -> Any:
     from transformers import TrainingArguments
 
+    devices = max(1, torch.cuda.device_count())
+    if plan.batch_size % devices:
+        raise UsageError(
+            f"a batch of {plan.batch_size} rows cannot be shared out evenly to {devices} GPUs; choose another batch "
+            "size, or hide some with CUDA_VISIBLE_DEVICES"
+        )
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     by_length = (
         {"train_sampling_strategy": "group_by_length"}
@@ -78,7 +122,8 @@ def _arguments(plan: Plan, seed: int, folder: Path, *, save_every: int, bar: boo
     )
     return TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=plan.batch_size,
+        per_device_train_batch_size=plan.batch_size // devices,
+        logging_nan_inf_filter=False,
         num_train_epochs=plan.epochs,
         learning_rate=plan.learning_rate,
         seed=seed,
@@ -90,5 +135,5 @@ def _arguments(plan: Plan, seed: int, folder: Path, *, save_every: int, bar: boo
         report_to=[],
         disable_tqdm=not bar,
         dataloader_pin_memory=torch.cuda.is_available(),
-        **by_length,
+        **({} if plan.preset == "published" else by_length),
     )

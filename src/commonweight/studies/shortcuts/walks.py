@@ -8,6 +8,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.shortcuts import ShortcutData
+from commonweight.data.shortcuts.keyed import keyed
 from commonweight.decision.control import random_direction
 from commonweight.decision.in_place import fused_at
 from commonweight.decision.paths import interpolation_path
@@ -73,8 +74,11 @@ def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
         return
     tokenizer = _tokenizer(folder)
     data = {code: ShortcutData.load(folder.data(code)) for code in plan.shortcuts}
-    original = _encoded(data[plan.shortcuts[0]], "original_dev", tokenizer, plan).first(plan.path_rows)
-    synthetic = {code: _encoded(data[code], "synthetic_dev", tokenizer, plan).first(plan.path_rows) for code in data}
+    original = _encoded(data[plan.shortcuts[0]], "original_dev", tokenizer, plan).chosen(plan.path_rows, folder.seed)
+    synthetic = {
+        code: _encoded(found, "synthetic_dev", tokenizer, plan).chosen(plan.path_rows, folder.seed)
+        for code, found in data.items()
+    }
     models = {code: _model(folder.model(code)) for code in plan.shortcuts}
     paths = []
     for a, b in permutations(plan.shortcuts, 2):
@@ -83,7 +87,7 @@ def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
             note(f"seed {folder.seed}: walking from {a} to {b}")
             paths.append(_walk(plan, (a, b), (models[a], models[b]), {ORIGINAL: original, **ends}))
         note(f"seed {folder.seed}: walking from {a} in a random direction, as far as to {b}")
-        control = random_direction(models[a], models[b], seed=folder.seed)
+        control = random_direction(models[a], models[b], seed=keyed(folder.seed, a, b))
         found = _walk(plan, (a, RANDOM), (models[a], control), {ORIGINAL: original, a: synthetic[a]})
         paths.append(found | {"as_far_as": b})
     _write(folder.paths, {"paths": paths})
