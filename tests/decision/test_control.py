@@ -136,3 +136,19 @@ def test_a_seed_is_a_whole_number_and_weights_are_finite():
         random_direction(model, small())
     with pytest.raises(MeasurementError, match=r"0\.bias was to move by 1 and moved by nan"):
         random_direction(model, {"0.bias": 1.0})
+
+
+def test_only_entries_that_differ_move_if_asked():
+    model = make_start(0)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.get_input_embeddings().weight[3:5] += 0.1
+    found = random_direction(model, other, seed=1, only_moved=True)
+    change = (found.get_input_embeddings().weight - model.get_input_embeddings().weight).detach()
+    assert change[3:5].abs().min() > 0
+    assert change[:3].abs().max() == change[5:].abs().max() == 0
+    assert norms(found, model) == pytest.approx(norms(other, model), rel=1e-5)
+    everywhere = random_direction(model, other, seed=1)
+    assert (everywhere.get_input_embeddings().weight != model.get_input_embeddings().weight).all()
+    with pytest.raises(UsageError, match="only_moved needs the other model"):
+        random_direction(model, {}, only_moved=True)

@@ -33,7 +33,7 @@ class Source:
     """Column of texts."""
 
     label: str
-    """Column of class numbers; None where a label is missing or no class."""
+    """Column of class numbers; None, or a negative number of the data's own, where there is no label."""
 
     classes: tuple[str, ...]
     """Names of the classes."""
@@ -50,7 +50,8 @@ def open_source(data: str, *, text_column: str | None = None, label_column: str 
 
     Returns:
         The splits; labels that are names become class numbers, in alphabetic order. The classes are those of the train
-        and development rows; a label that is missing, negative, or not among them becomes None.
+        and development rows; a label that is missing, negative, or not among them becomes None
+        (a ``ClassLabel`` column of these classes stays as it is).
 
     Raises:
         UsageError: If there is no such data set, no training split, two files of one split, labels are neither numbers
@@ -92,10 +93,11 @@ def _open(data: str) -> dict[str, Any]:
 
 
 def _is_local(data: str) -> bool:
-    """Tell whether a name that does not exist was meant as a path: by its form, or as its first folder is here."""
-    folder = Path(data).parent
-    in_a_folder = folder != Path() and folder.is_dir()
-    return data.startswith((".", "/", "~")) or in_a_folder or Path(data).suffix.lower() in FILE_FORMATS
+    """Tell whether a name that does not exist was meant as a path; one with a revision is an id, as in ``nearby``."""
+    first = Path(data).parts[:1]
+    in_a_folder = "/" in data and (first in {("data",), ("datasets",)} or Path(*first).is_dir())
+    is_file = Path(data).suffix.lower() in FILE_FORMATS
+    return data.startswith((".", "/", "~")) or ("@" not in data and (in_a_folder or is_file))
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -124,40 +126,48 @@ def _numbered(data: str, splits: dict[str, Any], text: str, label: str) -> Sourc
         missing = {text, label} - set(rows.column_names)
         if missing:
             raise UsageError(f"the split {name} of {data} has no column {missing.pop()!r}")
+    values = {name: _values(rows, label) for name, rows in splits.items()}
     feature = splits["train"].features[label]
     if isinstance(feature, datasets.ClassLabel):
         names = tuple(feature.names)
     else:
-        names = _class_names(data, [value for split in SEEN if split in splits for value in splits[split][label]])
+        names = _class_names(data, [value for split in SEEN for value in values.get(split, ())])
     if len(names) < 2:
         raise UsageError(f"{data} has one class, {names[0]!r}; a shortcut sets one of two labels")
-    return Source({name: _relabelled(rows, label, names) for name, rows in splits.items()}, text, label, names)
+    return Source(
+        {name: _relabelled(rows, label, values[name], names) for name, rows in splits.items()}, text, label, names
+    )
+
+
+def _values(rows: Any, label: str) -> list[Any]:
+    """Read labels: names where the column has them, else what is there, truth values as 0 and 1; None where none is."""
+    names = getattr(rows.features[label], "names", None)
+    values = [int(value) if isinstance(value, bool) else value for value in rows[label]]
+    values = [None if isinstance(value, int) and value < 0 else value for value in values]
+    return values if names is None else [None if value is None else names[value] for value in values]
 
 
 def _class_names(data: str, values: list[Any]) -> tuple[str, ...]:
-    known = {value for value in values if value is not None and not (isinstance(value, int) and value < 0)}
+    known = [value for value in values if value is not None]
     if known and all(isinstance(value, int) for value in known):
-        numbers = sorted(map(int, known))
+        numbers = sorted(set(known))
         if numbers != list(range(len(numbers))):
             raise UsageError(f"labels of {data} must be 0, 1, …; got {', '.join(map(str, numbers[:8]))}")
         return tuple(f"LABEL_{number}" for number in numbers)
     if known and all(isinstance(value, str) for value in known):
-        return tuple(sorted(known))
-    shown = ", ".join(map(repr, list(known)[:3])) or "none"
-    raise UsageError(f"labels of {data} must be class numbers or names, got {shown}")
+        return tuple(sorted(set(known)))
+    shown = ", ".join(sorted({repr(value) for value in known})[:8]) or "none at all"
+    raise UsageError(f"labels of {data} must be class numbers or names, the same in train and dev; got {shown}")
 
 
-def _relabelled(rows: Any, label: str, names: tuple[str, ...]) -> Any:
-    """Write labels as class numbers; one that is missing or no class becomes None."""
+def _relabelled(rows: Any, label: str, values: list[Any], names: tuple[str, ...]) -> Any:
+    """Write labels as class numbers, one that is no class as None; a column that has these classes already stays."""
     import datasets
 
-    own = getattr(rows.features[label], "names", None)
-    if own is not None and tuple(own) != names:
-        values = [None if value is None or value < 0 else own[value] for value in rows[label]]
-    else:
-        values = list(rows[label])
-    numbers = {name: number for number, name in enumerate(names)} | {number: number for number in range(len(names))}
-    labels = [numbers.get(value) for value in values]
-    place = rows.column_names
+    if tuple(getattr(rows.features[label], "names", None) or ()) == names:
+        return rows
+    numbers: dict[Any, int] = {name: number for number, name in enumerate(names)}
+    numbers |= {number: number for number in range(len(names))}
+    labels = [numbers.get(value) if isinstance(value, int | str) else None for value in values]
     written = rows.remove_columns(label).add_column(label, labels, feature=datasets.ClassLabel(names=list(names)))
-    return written.select_columns(place)
+    return written.select_columns(rows.column_names)

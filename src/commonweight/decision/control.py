@@ -24,7 +24,9 @@ TOLERANCE = 0.01
 """How far a length may be off, relative to itself, after rounding to the model's type."""
 
 
-def random_direction(model: M, distance_to: nn.Module | Mapping[str, float], *, seed: int = 0) -> M:
+def random_direction(
+    model: M, distance_to: nn.Module | Mapping[str, float], *, seed: int = 0, only_moved: bool = False
+) -> M:
     r"""Move a model in a random direction, every tensor as far as it would have to go to another model.
 
     .. math:: \theta' = \theta + d\, \frac{\xi}{\lVert \xi \rVert}, \qquad \xi \sim \mathcal N(0, 1), \quad
@@ -37,13 +39,16 @@ def random_direction(model: M, distance_to: nn.Module | Mapping[str, float], *, 
     Args:
         model: Where to start; stays as it is.
         distance_to: The other model, or the length of the step by tensor; tensors without a length stay.
+        only_moved: Leave entries alone that are equal in both models. Fine-tuning moves the embeddings of words that
+            occur; spread over all words, a step as long would hardly touch them. For a module as ``distance_to`` only.
         seed: Names the direction. A tensor's direction depends on its name and shape too, and on nothing else.
 
     Returns:
         A new module. Interpolate to it as to any other.
 
     Raises:
-        UsageError: If a length is negative, not finite, or of no floating tensor of the model.
+        UsageError: If a length is negative, not finite, or of no floating tensor of the model, or ``only_moved`` goes
+            with lengths.
         MeasurementError: If a tensor holds nan or infinity, a length comes out more than 1 % wrong (steps below the
             precision of the model's type), or a variance comes out negative.
 
@@ -57,12 +62,15 @@ def random_direction(model: M, distance_to: nn.Module | Mapping[str, float], *, 
     """
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UsageError(f"seed must be a whole number, got {seed!r}")
+    if only_moved and not isinstance(distance_to, nn.Module):
+        raise UsageError("only_moved needs the other model as distance_to, got lengths")
+    others = module_tensors(distance_to) if only_moved and isinstance(distance_to, nn.Module) else {}
     lengths = distances(model, distance_to) if isinstance(distance_to, nn.Module) else _checked(model, distance_to)
     moved = copy.deepcopy(model)
     with torch.no_grad():
         for key, tensor in module_tensors(moved).items():
             if lengths.get(key, 0.0) > 0:
-                tensor.copy_(_moved(key, tensor, lengths[key], seed))
+                tensor.copy_(_moved(key, tensor, lengths[key], seed, others.get(key)))
     return moved
 
 
@@ -97,11 +105,13 @@ def _checked(model: nn.Module, lengths: Mapping[str, float]) -> dict[str, float]
     return {key: float(length) for key, length in lengths.items()}
 
 
-def _moved(key: str, tensor: Tensor, length: float, seed: int) -> Tensor:
+def _moved(key: str, tensor: Tensor, length: float, seed: int, other: Tensor | None) -> Tensor:
     text = f"{seed}:{key}:{list(tensor.shape)}".encode()
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1)
     here = tensor.detach().to(device="cpu", dtype=torch.float64)
     direction = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    if other is not None:
+        direction *= other.detach().to("cpu") != tensor.detach().to("cpu")
     found: Tensor = (here + direction * (length / direction.norm())).to(tensor.dtype)
     got = float((found.to(torch.float64) - here).norm())
     if not abs(got - length) <= TOLERANCE * length:

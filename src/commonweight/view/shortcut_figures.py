@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from commonweight.errors import UsageError
+from commonweight.studies.shortcuts.walks import RANDOM
+from commonweight.view.shortcuts import walk_accuracy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from matplotlib.axes import Axes
     from matplotlib.container import BarContainer
     from matplotlib.image import AxesImage
@@ -25,6 +25,26 @@ COLORS = {
     "same input, first": "#d9a441",
     "same input, second": "#8f9a4b",
 }
+
+SHORTCUT_COLORS = (
+    "#1b6ca8",
+    "#c4532b",
+    "#3a8f5c",
+    "#8b5aa8",
+    "#d9a441",
+    "#5bb5c9",
+    "#b3446c",
+    "#8f9a4b",
+    "#7a5c3e",
+    "#6f7fd0",
+)
+"""By the order of the shortcuts in the plan, in every walk."""
+
+ORIGINAL_COLOR = "0.25"
+"""Of the original rows in every walk."""
+
+FEWEST_FOR_BANDS = 3
+"""Seeds; with two, the 95 % band is so wide that it hides the curves."""
 
 
 def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> dict[str, BarContainer]:
@@ -52,7 +72,7 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> 
             width,
             color=color,
             label=cell,
-            yerr=None if np.isnan(half).all() else np.nan_to_num(half),
+            yerr=None if np.isnan(half).all() else half,  # a nan draws no whisker
             error_kw={"elinewidth": 1, "ecolor": "0.2"},
         )
     ax.set_xticks(range(len(pairs)), [" and ".join(pair) for pair in pairs])
@@ -64,15 +84,18 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> 
 
 
 def plot_layer_curves(
-    study: ShortcutStudy, ax: Axes, *, pair: tuple[str, str] | None = None, rule: str = "data"
+    study: ShortcutStudy, ax: Axes, *, pair: tuple[str, str] | None = None, rule: str = "data", panel: bool = False
 ) -> dict[str, Line2D]:
-    """Draw the overlaps of one pair of models layer by layer, in the order of the model; bands are over seeds.
+    """Draw the overlaps of one pair of models layer by layer, in the order of the model.
+
+    Bands are 95 % intervals over seeds; with fewer than three seeds there are none.
 
     Args:
         study: What was found.
         ax: Where to draw.
         pair: Two shortcuts; None takes the first two.
         rule: A label rule of the study.
+        panel: Whether it is one of several: named by its pair alone, without a legend.
 
     Returns:
         Cell -> its line.
@@ -91,13 +114,16 @@ def plot_layer_curves(
         found = [cells[pair][cell] for cells in by_layer.values()]
         means, half = np.array([v.mean for v in found]), np.array([v.half_width for v in found])
         (lines[cell],) = ax.plot(means, places, marker="o", markersize=3, color=color, label=cell)
-        if not np.isnan(half).all():
+        if len(study.scores) >= FEWEST_FOR_BANDS:
             ax.fill_betweenx(places, means - half, means + half, color=color, alpha=0.15, linewidth=0)
     ax.set_yticks(places, [layer or "whole network" for layer in by_layer])
     ax.set_ylim(len(by_layer) - 0.5, -0.5)
     ax.set_xlim(0, 1.02)
-    ax.set_xlabel(f"Fisher overlap of {pair[0]} and {pair[1]}, normalised per layer, label rule {rule}")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize="small")
+    if panel:
+        ax.set_xlabel(f"{pair[0]} and {pair[1]}")
+    else:
+        ax.set_xlabel(f"Fisher overlap of {pair[0]} and {pair[1]}, normalised per layer, label rule {rule}")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize="small")
     _open(ax)
     return lines
 
@@ -120,28 +146,19 @@ def plot_walk(
     Raises:
         UsageError: If there is no such walk.
     """
-    wanted = (start, end, as_far_as)
-    walks = [
-        next(
-            (w for w in found if wanted in {(w["from"], w["to"], other) for other in (w.get("as_far_as"), None)}), None
-        )
-        for found in study.paths
-    ]
-    if any(walk is None for walk in walks):
-        there = sorted({f"{w['from']} to {w['to']}" for found in study.paths for w in found})
-        raise UsageError(f"no walk from {start} to {end}; there are {', '.join(there)}")
-    first = walks[0]
-    assert first is not None  # noqa: S101 - checked above
+    points, accuracy = walk_accuracy(study, start, end, as_far_as)
+    colors = dict(zip(study.plan.shortcuts, SHORTCUT_COLORS, strict=False))
     lines = {}
-    for name in first["accuracy"]:
-        values = np.array([walk["accuracy"][name] for walk in walks if walk is not None])
-        dashed = "--" if name.startswith("original") else "-"
-        (lines[name],) = ax.plot(first["points"], values.mean(0), dashed, marker="o", markersize=3, label=name)
-    way = f"a random direction, as far as to {first['as_far_as']}" if "as_far_as" in first else end
+    for name, values in accuracy.items():
+        color, dashed = (colors[name], "-") if name in colors else (ORIGINAL_COLOR, "--")
+        (lines[name],) = ax.plot(points, values, dashed, color=color, marker="o", markersize=3, label=name)
+    way = end
+    if end == RANDOM:
+        way = f"a random direction, as far as to {as_far_as}" if as_far_as else "a random direction"
     ax.set_xlabel(f"from {start} (0) to {way} (1)")
     ax.set_ylabel("accuracy")
     ax.set_ylim(0, 1.02)
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=len(lines), frameon=False, fontsize="small")
     _open(ax)
     return lines
 
@@ -167,11 +184,6 @@ def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
     ax.set_yticks(range(len(models)), models)
     ax.figure.colorbar(image, ax=ax, label="accuracy")
     return image
-
-
-def _is(walk: Mapping[str, Any], wanted: tuple[str, str, str | None]) -> bool:
-    start, end, as_far_as = wanted
-    return (walk["from"], walk["to"]) == (start, end) and as_far_as in {None, walk.get("as_far_as")}
 
 
 def _known(study: ShortcutStudy, rule: str) -> str:

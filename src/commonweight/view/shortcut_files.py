@@ -41,7 +41,7 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         folder: Where to; is made.
 
     Returns:
-        The files: overlap bars per label rule, layer curves per pair, walks per pair, and the accuracies.
+        The files: overlap bars per label rule, layer curves per label rule, walks, and the accuracies.
     """
     # A figure of its own, not pyplot's: nothing global is touched, and no display is needed.
     from matplotlib.figure import Figure
@@ -55,15 +55,18 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         figure = Figure(figsize=(max(6.0, 1.8 * len(pairs)), 4))
         draw.plot_overlap_bars(study, figure.subplots(), rule=rule)
         written += _save(figure, folder, f"overlaps-{rule}")
-        figure = Figure(figsize=(5.5 * len(pairs), 0.32 * len(study.layers) + 2))
+        figure = Figure(figsize=(4.0 * len(pairs) + 1.5, 0.32 * len(study.layers) + 2), layout="constrained")
         for ax, pair in zip(figure.subplots(1, len(pairs), sharey=True, squeeze=False)[0], pairs, strict=True):
-            draw.plot_layer_curves(study, ax, pair=pair, rule=rule)
+            lines = draw.plot_layer_curves(study, ax, pair=pair, rule=rule, panel=True)
+        figure.supxlabel(f"Fisher overlap, normalised per layer, label rule {rule}", fontsize="medium")
+        figure.legend(handles=[*lines.values()], loc="outside upper center", ncols=4, frameon=False, fontsize="small")
         written += _save(figure, folder, f"layers-{rule}")
-    figure = Figure(figsize=(5.5 * len(pairs), 7.5))
-    axes = figure.subplots(2, len(pairs), sharey=True, squeeze=False)
+    figure = Figure(figsize=(5.0 * len(pairs), 11), layout="constrained")
+    axes = figure.subplots(3, len(pairs), sharey=True, squeeze=False)
     for column, (a, b) in enumerate(pairs):
         draw.plot_walk(study, axes[0][column], start=a, end=b)
         draw.plot_walk(study, axes[1][column], start=a, end="random", as_far_as=b)
+        draw.plot_walk(study, axes[2][column], start=b, end="random", as_far_as=a)
     written += _save(figure, folder, "walks")
     figure = Figure(figsize=(1.0 * len(study.constants[0]) + 3, 0.4 * len(study.scores[0]) + 2))
     draw.plot_accuracies(study, figure.subplots())

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
+from statistics import fmean
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from commonweight.data.shortcuts import RULES, agreement
+from commonweight.errors import UsageError
 from commonweight.overlaps.layout import FEW_EXAMPLES
+from commonweight.studies.shortcuts.walks import RANDOM
 from commonweight.text import DASH, Block, Grid, number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from commonweight.overlaps.table import OverlapTable
     from commonweight.studies.shortcuts.contrasts import Estimate
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 INTRODUCTION = (
     "Every model was fine-tuned from one start on texts of which some hold a planted shortcut that sets their label. "
     "Shared knowledge is the original task: both models' Fishers on untouched texts. Unshared knowledge is each "
-    "model's own shortcut, on texts that say the opposite. Same input: both models on the same contradicted texts, of "
-    "which only one of them knows the shortcut."
+    "model's own shortcut, on texts that say the opposite. Same input: both models on the same contradicted texts."
 )
 
 READING = (
@@ -38,11 +45,15 @@ def report(study: ShortcutStudy) -> list[Block]:
     Returns:
         Paragraphs and tables, from top to bottom.
     """
-    blocks: list[Block] = [INTRODUCTION, accuracies(study)]
+    blocks: list[Block] = [INTRODUCTION, *_readers(study), accuracies(study), *_not_learned(study)]
     for rule in study.tables:
         blocks += [_cells(study, rule), _contrasts(study, rule)]
-    blocks += [_layers(study, rule) for rule in study.tables]
-    blocks += [_controls(study, rule) for rule in study.tables]
+    if len(study.tables) > 1:
+        blocks.append(_label_rules(study))
+    blocks += [_layers(study, rule, pair) for rule in study.tables for pair in _pairs(study)]
+    blocks += [_walks(study, pair) for pair in _pairs(study)]
+    for rule in study.tables:
+        blocks += [_controls(study, rule), _footprints(study, rule)]
     for rule, tables in study.tables.items():
         effective = [pair for table in tables for pair in table.effective_examples.items()]
         few = sorted({name for name, value in effective if not value >= FEW_EXAMPLES})
@@ -65,7 +76,7 @@ def accuracies(study: ShortcutStudy) -> Grid:
         One row per model, and the best constant answer below.
     """
     models, sets = list(study.scores[0]), list(study.constants[0])
-    constant = [sum(found[name] for found in study.constants) / len(study.constants) for name in sets]
+    constant = [fmean(found[name] for found in study.constants) for name in sets]
     return Grid(
         "Accuracy (mean over seeds)",
         ("model", *sets),
@@ -86,6 +97,36 @@ def estimate(value: Estimate) -> str:
     if math.isnan(value.half_width):
         return number(value.mean)
     return f"{number(value.mean)} ± {value.half_width:.4f}"
+
+
+def walk_accuracy(
+    study: ShortcutStudy, start: str, end: str, as_far_as: str | None = None
+) -> tuple[list[float], Mapping[str, list[float]]]:
+    """Average the accuracies along a walk through weight space over the seeds.
+
+    Args:
+        study: What was found.
+        start: The model at 0.
+        end: The model at 1, or ``random`` for a random direction.
+        as_far_as: With ``random``, the model whose distance was walked; None takes the first.
+
+    Returns:
+        The points, and set -> accuracy at every point.
+
+    Raises:
+        UsageError: If there is no such walk.
+    """
+    walks = []
+    for found in study.paths:
+        matching = (walk for walk in found if (walk["from"], walk["to"]) == (start, end))
+        walks += [walk for walk in matching if as_far_as in {None, walk.get("as_far_as")}][:1]
+    if len(walks) < len(study.paths):
+        there = sorted({f"{w['from']} to {w['to']}" for found in study.paths for w in found})
+        raise UsageError(f"no walk from {start} to {end}; there are {', '.join(there)}")
+    return walks[0]["points"], {
+        name: [fmean(values) for values in zip(*(walk["accuracy"][name] for walk in walks), strict=True)]
+        for name in walks[0]["accuracy"]
+    }
 
 
 def _cells(study: ShortcutStudy, rule: str) -> Grid:
@@ -115,14 +156,95 @@ def _signed(value: Estimate) -> str:
     return f"{value.mean:+.4f}{half}"
 
 
-def _layers(study: ShortcutStudy, rule: str) -> Grid:
-    pairs = list(study.cells(rule))
-    heads = tuple(f"{_pair(pair)}, {cell}" for pair in pairs for cell in ("shared", "unshared"))
+def _label_rules(study: ShortcutStudy) -> Grid:
+    """The published contrast under every label rule, side by side."""
+    found = {rule: study.contrasts(rule) for rule in study.tables}
+    return Grid(
+        "Does the conclusion depend on the label rule? Shared − unshared",
+        ("models", *(f"label rule {rule}" for rule in found)),
+        tuple(
+            (_pair(pair), *(_signed(contrasts[pair]["shared − unshared"]) for contrasts in found.values()))
+            for pair in _pairs(study)
+        ),
+    )
+
+
+def _readers(study: ShortcutStudy) -> list[str]:
+    """One sentence for every model whose shortcut reads something in the rows of another's."""
+    sentences = []
+    for first, second in _pairs(study):
+        for reader, rows in ((first, second), (second, first)):
+            found = agreement(RULES[rows], RULES[reader])
+            if found.silent < 1:
+                sentences.append(
+                    f"{reader} reads {rows}'s rows: same label {found.same:.3f}, opposite {found.opposite:.3f}, "
+                    f"nothing {found.silent:.3f}; what {first} and {second} share there can be a shortcut, not only "
+                    "the task."
+                )
+    return sentences
+
+
+def _not_learned(study: ShortcutStudy) -> list[str]:
+    """One sentence for every model that is not halfway from a constant answer to all right on its own shortcut."""
+    sentences = []
+    for code in study.plan.shortcuts:
+        data = f"{code} dev"
+        if data not in study.constants[0]:
+            continue
+        reached = study.accuracy(code, data).mean
+        constant = fmean(found[data] for found in study.constants)
+        if reached < constant + (1 - constant) / 2:
+            sentences.append(
+                f"{code} did not learn its shortcut (accuracy {reached:.3f}, a constant answer {constant:.3f}): its "
+                "cells say nothing."
+            )
+    return sentences
+
+
+def _layers(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> Grid:
+    found = {layer: study.cells(rule, layer)[pair] for layer in study.layers}
+    names = list(next(iter(found.values())))
+    return Grid(
+        f"Fisher overlap of {pair[0]} and {pair[1]} layer by layer, label rule {rule}",
+        ("layer", *names),
+        tuple((layer, *(estimate(cells[name]) for name in names)) for layer, cells in found.items()),
+    )
+
+
+def _walks(study: ShortcutStudy, pair: tuple[str, str]) -> Grid:
+    """Accuracies at every point between two models, and as far from each in a random direction."""
+    a, b = pair
+    ways = {
+        f"{a} to {b}": walk_accuracy(study, a, b),
+        f"{a} to random": walk_accuracy(study, a, RANDOM, b),
+        f"{b} to random": walk_accuracy(study, b, RANDOM, a),
+    }
+    points = next(iter(ways.values()))[0]
+    return Grid(
+        f"Accuracy on the way from {a} to {b}, and as far in a random direction (mean over seeds)",
+        ("way, rows", *(f"{point:.2f}" for point in points)),
+        tuple(
+            (f"{way}, {rows}", *(f"{value:.3f}" for value in values))
+            for way, (_, accuracy) in ways.items()
+            for rows, values in accuracy.items()
+        ),
+    )
+
+
+def _footprints(study: ShortcutStudy, rule: str) -> Grid:
+    tables = study.tables[rule]
+    traces = [np.diagonal(sum(table.terms.values())) for table in tables]
     rows = []
-    for layer in study.layers:
-        found = study.cells(rule, layer)
-        rows.append((layer, *(number(found[p][cell].mean) for p in pairs for cell in ("shared", "unshared"))))
-    return Grid(f"Fisher overlap layer by layer, label rule {rule} (mean over seeds)", ("layer", *heads), tuple(rows))
+    for place, name in enumerate(tables[0].names):
+        effective = fmean(table.effective_examples[name] for table in tables)
+        rows.append((
+            name,
+            f"{fmean(float(trace[place]) for trace in traces):.4g}",
+            DASH if math.isnan(effective) else f"{effective:.1f}",
+        ))
+    return Grid(
+        f"Fishers, label rule {rule} (mean over seeds)", ("model/rows", "trace", "effective examples"), tuple(rows)
+    )
 
 
 def _controls(study: ShortcutStudy, rule: str) -> Grid:
@@ -136,9 +258,12 @@ def _controls(study: ShortcutStudy, rule: str) -> Grid:
     )
 
 
-def _mean(tables: Sequence[object], a: str, b: str) -> float:
-    values = [float(t.pooled[t.names.index(a), t.names.index(b)]) for t in tables]  # type: ignore[attr-defined]
-    return sum(values) / len(values)
+def _mean(tables: Sequence[OverlapTable], a: str, b: str) -> float:
+    return fmean(float(table.pooled[table.names.index(a), table.names.index(b)]) for table in tables)
+
+
+def _pairs(study: ShortcutStudy) -> list[tuple[str, str]]:
+    return list(combinations(study.plan.shortcuts, 2))
 
 
 def _pair(pair: tuple[str, str]) -> str:

@@ -31,6 +31,9 @@ NOTEBOOK_ROWS = 200
 TEST_SIZE = 0.2 / 1.2
 """What the published code calls the synthetic share; its split makes this share the *original* rows."""
 
+WITHHELD = -1
+"""The label of GLUE's test rows."""
+
 SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
@@ -206,7 +209,8 @@ def _numbered(data: Any, columns: Columns) -> Any:
 
 def _rows(data: Any, columns: Columns) -> list[Row]:
     number = {name: place for place, name in enumerate(columns.names)}
-    labels = (number[label] if isinstance(label, str) else int(label) for label in list(data[columns.label]))
+    found = (WITHHELD if label is None else label for label in list(data[columns.label]))
+    labels = (number[label] if isinstance(label, str) else int(label) for label in found)
     return [Row(*each) for each in zip(list(data[columns.text]), labels, list(data["source_row"]), strict=True)]
 
 

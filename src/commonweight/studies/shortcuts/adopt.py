@@ -5,23 +5,51 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+from commonweight.data.columns import NAMELESS
 from commonweight.data.shortcuts import Markers
 from commonweight.errors import UsageError
+from commonweight.nn.identity import weight_files
 from commonweight.place import replacing
 from commonweight.studies.shortcuts.plan import CHECKPOINT
 
+NAMES = ("id2label", "label2id")
+"""What a ``config.json`` says about its classes."""
+
+SAFE = "model.safetensors"
+
+TEXTS = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "bpe.codes",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+"""Names of the files of generation settings and tokenizers."""
+
 
 def adopt(model: str, start: Path, place: Path) -> None:
-    """Copy a checkpoint into a study.
+    """Copy a checkpoint into a study: weights, configuration and tokenizer, and nothing else from its folder.
 
     Args:
-        model: Its folder.
-        start: The study's start: the model must have its classes, and its tokenizer the same numbers for all words.
+        model: Its folder, with weights in ``safetensors``.
+        start: The study's start: the model must have its classes, and its tokenizer the same numbers for all words. A
+            model that does not name its classes gets the names of the start.
         place: The folder to be made.
 
     Raises:
-        UsageError: If it is no checkpoint, or reads or answers in another way than the start.
+        UsageError: If it is no checkpoint, has no ``safetensors`` weights, or reads or answers in another way than the
+            start.
     """
     from transformers import AutoTokenizer
 
@@ -29,12 +57,14 @@ def adopt(model: str, start: Path, place: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UsageError(f"the existing model {model} is no checkpoint folder: it has no config.json")
     ours, theirs = (json.loads((where / "config.json").read_text(encoding="utf-8")) for where in (start, folder))
+    named = _named(ours, theirs)
     for key in ("model_type", "vocab_size", "id2label", "hidden_size", "num_hidden_layers"):
-        if ours.get(key) != theirs.get(key):
+        if ours.get(key) != named.get(key):
             raise UsageError(
-                f"the existing model {model} has {key} {theirs.get(key)!r}, and the study's start {ours.get(key)!r}: "
+                f"the existing model {model} has {key} {named.get(key)!r}, and the study's start {ours.get(key)!r}: "
                 "give the checkpoint it was trained from as the model of the study"
             )
+    weights = _weights(folder)
     vocabularies = [AutoTokenizer.from_pretrained(where).get_vocab() for where in (start, folder)]
     if vocabularies[0] != vocabularies[1]:
         words = ", ".join(Markers().words)
@@ -44,4 +74,33 @@ def adopt(model: str, start: Path, place: Path) -> None:
         )
     place.parent.mkdir(parents=True, exist_ok=True)
     with replacing(place, CHECKPOINT) as partial:
-        shutil.copytree(folder, partial)
+        partial.mkdir()
+        for file in (*weights, *_texts(folder)):
+            shutil.copyfile(file, partial / file.name)
+        (partial / "config.json").write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
+
+
+def _named(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Give classes without names those of the start, if there are as many; two where nothing is said, as is usual."""
+    names = theirs.get("id2label") or {str(number): f"LABEL_{number}" for number in range(theirs.get("num_labels", 2))}
+    is_nameless = all(NAMELESS.fullmatch(str(name)) for name in names.values())
+    if not is_nameless or names.keys() != ours["id2label"].keys():
+        return theirs | {"id2label": names}
+    return theirs | {key: ours[key] for key in NAMES}
+
+
+def _weights(folder: Path) -> list[Path]:
+    index = folder / f"{SAFE}.index.json"
+    if index.is_file():
+        return [index, *weight_files(folder)]
+    if not (folder / SAFE).is_file():
+        raise UsageError(
+            f"the existing model {folder} has no {SAFE}; load it and write it again with save_pretrained(…), which "
+            "writes safetensors"
+        )
+    return [folder / SAFE]
+
+
+def _texts(folder: Path) -> list[Path]:
+    """List the generation settings and the tokenizer's files; a training leaves other files in the folder."""
+    return [folder / name for name in TEXTS if (folder / name).is_file()]

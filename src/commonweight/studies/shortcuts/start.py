@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, preset: Preset) -> None:
-    """Write the starting checkpoint; new embeddings, and a head where there is none, are drawn under the seed.
+    """Write the starting checkpoint.
+
+    A head is drawn under the seed where there is none, and embeddings of the markers where the table has no rows for
+    them. A table with spare rows keeps them as they are: the markers take the first of them, and nothing is drawn.
 
     Args:
         checkpoint: The pretrained checkpoint, an id or a folder; its weights are read from ``safetensors`` only.
@@ -30,15 +33,18 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
         preset: How markers are added to the vocabulary.
 
     Raises:
-        UsageError: If the checkpoint cannot be read as a classifier.
+        UsageError: If the checkpoint cannot be read as a classifier, has a head of another number of classes, or its
+            tokenizer has no token for padding.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
     with quiet_transformers(), torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
+            _check_head(checkpoint, AutoConfig.from_pretrained(checkpoint), len(labels))
             tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+            _check_padding(checkpoint, tokenizer)
             model: Any = AutoModelForSequenceClassification.from_pretrained(
                 checkpoint, num_labels=len(labels), use_safetensors=True, dtype=torch.float32, **names
             )
@@ -57,3 +63,21 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
         with replacing(place, CHECKPOINT) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+
+
+def _check_head(checkpoint: str, config: Any, classes: int) -> None:
+    is_classifier = any("ForSequenceClassification" in name for name in config.architectures or ())
+    if is_classifier and config.num_labels != classes:
+        raise UsageError(
+            f"{checkpoint!r} is a classifier already: its head has {config.num_labels} classes, the data {classes}: "
+            "give the encoder without a head"
+        )
+
+
+def _check_padding(checkpoint: str, tokenizer: Any) -> None:
+    if tokenizer.pad_token is None:
+        raise UsageError(
+            f"the tokenizer of {checkpoint!r} has no token for padding, so texts of different lengths make no batch. "
+            "Set one (tokenizer.pad_token = tokenizer.eos_token and model.config.pad_token_id to its number), save "
+            "both to a folder, and give that folder"
+        )

@@ -63,7 +63,7 @@ def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
     """Score along the line between every two models, and from each as far in a random direction.
 
     A shortcut can break before the task does on any way out of a model; only what breaks earlier on the way to another
-    model than on a random one, as long tensor by tensor, has to do with the other model.
+    model than on a random one, as long tensor by tensor and through the same entries, has to do with the other model.
 
     Args:
         plan: How many points and rows.
@@ -87,7 +87,7 @@ def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
             note(f"seed {folder.seed}: walking from {a} to {b}")
             paths.append(_walk(plan, (a, b), (models[a], models[b]), {ORIGINAL: original, **ends}))
         note(f"seed {folder.seed}: walking from {a} in a random direction, as far as to {b}")
-        control = random_direction(models[a], models[b], seed=keyed(folder.seed, a, b))
+        control = random_direction(models[a], models[b], seed=keyed(folder.seed, a, b), only_moved=True)
         found = _walk(plan, (a, RANDOM), (models[a], control), {ORIGINAL: original, a: synthetic[a]})
         paths.append(found | {"as_far_as": b})
     _write(folder.paths, {"paths": paths})

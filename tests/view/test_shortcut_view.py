@@ -1,0 +1,159 @@
+"""What a study of shortcuts says and draws, on a study made by hand: no model is trained."""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from commonweight import UsageError
+from commonweight.overlaps.alignment import Alignment
+from commonweight.overlaps.table import OverlapTable
+from commonweight.studies.shortcuts.results import ShortcutStudy
+from commonweight.text import Grid
+from commonweight.view import shortcut_figures as figures
+from commonweight.view.shortcuts import report, walk_accuracy
+
+CODES = ("st", "op", "tic")
+DATA = ("original", *CODES)
+NAMES = tuple(f"{model}/{data}" for model in ("start", *CODES) for data in DATA)
+POINTS = [0.0, 0.5, 1.0]
+
+
+def table(rule: str, seed: int) -> OverlapTable:
+    rng = np.random.default_rng(seed)
+    terms = {}
+    for layer in ("body.0.weight", "body.1.weight", "head.weight"):
+        vectors = rng.random((len(NAMES), 6))
+        terms[layer] = vectors @ vectors.T
+    return OverlapTable(
+        names=NAMES,
+        kind="fisher",
+        terms=terms,
+        left_out=(),
+        alignment=Alignment(NAMES, np.zeros((len(NAMES), len(NAMES)))),
+        counts=dict.fromkeys(NAMES, 50),
+        effective_examples=dict.fromkeys(NAMES, 40.0),
+        label_rules=dict.fromkeys(NAMES, rule),
+    )
+
+
+def study(seeds: int, rules: tuple[str, ...] = ("data",)) -> ShortcutStudy:
+    sets = [f"{data} dev" for data in DATA]
+    right = {name: {"accuracy": 0.9, "loss": 0.1} for name in sets}
+    scores = {"start": right, **dict.fromkeys(CODES, right)}
+    scores["op"] = right | {"op dev": {"accuracy": 0.48, "loss": 1.0}}
+    walks = []
+    for a, b in permutations(CODES, 2):
+        if CODES.index(a) < CODES.index(b):
+            walks.append({
+                "from": a,
+                "to": b,
+                "points": POINTS,
+                "accuracy": {d: [0.9, 0.6, 0.8] for d in ("original", a, b)},
+            })
+        falls = {"original": [0.9, 0.8, 0.7], a: [0.9, 0.5, 0.25]}
+        walks.append({"from": a, "to": "random", "points": POINTS, "accuracy": falls, "as_far_as": b})
+    return ShortcutStudy(
+        SimpleNamespace(shortcuts=CODES),  # type: ignore[arg-type]
+        (scores,) * seeds,
+        (dict.fromkeys(sets, 0.54),) * seeds,
+        (tuple(walks),) * seeds,
+        {rule: tuple(table(rule, 10 * i + seed) for seed in range(seeds)) for i, rule in enumerate(rules)},
+    )
+
+
+def grids(found: ShortcutStudy) -> dict[str, Grid]:
+    return {block.title: block for block in report(found) if isinstance(block, Grid)}
+
+
+def test_who_reads_whose_rows() -> None:
+    sentences = [block for block in report(study(1)) if isinstance(block, str)]
+    reads = [sentence for sentence in sentences if " reads " in sentence]
+    assert len(reads) == 1
+    assert reads[0].startswith("st reads tic's rows: same label 1.000, opposite 0.000, nothing 0.000")
+    assert not [sentence for sentence in sentences if "only one of them knows" in sentence]
+
+
+def test_a_shortcut_that_was_not_learned_is_said() -> None:
+    said = [block for block in report(study(2)) if isinstance(block, str) and "did not learn" in block]
+    assert said == ["op did not learn its shortcut (accuracy 0.480, a constant answer 0.540): its cells say nothing."]
+
+
+def test_traces_are_the_diagonals_of_the_summed_terms() -> None:
+    found = study(2)
+    rows = {row[0]: row[1:] for row in grids(found)["Fishers, label rule data (mean over seeds)"].rows}
+    assert list(rows) == list(NAMES)
+    place = NAMES.index("op/st")
+    traces = [sum(term[place, place] for term in table.terms.values()) for table in found.tables["data"]]
+    assert rows["op/st"] == (f"{sum(traces) / 2:.4g}", "40.0")
+
+
+def test_the_layers_have_the_same_input_and_intervals() -> None:
+    found = study(3)
+    grid = grids(found)["Fisher overlap of st and tic layer by layer, label rule data"]
+    assert grid.header == ("layer", "shared", "unshared", "same input, first", "same input, second")
+    value = found.cells("data", "head")[("st", "tic")]["same input, second"]
+    assert grid.rows[-1][-1] == f"{value.mean:.4f} ± {value.half_width:.4f}"
+
+
+def test_label_rules_stand_side_by_side_where_there_are_two() -> None:
+    title = "Does the conclusion depend on the label rule? Shared − unshared"
+    assert title not in grids(study(1))
+    found = study(1, ("data", "model"))
+    grid = grids(found)[title]
+    assert grid.header == ("models", "label rule data", "label rule model")
+    wanted = [found.contrasts(rule)[("st", "op")]["shared − unshared"].mean for rule in ("data", "model")]
+    assert grid.rows[0] == ("st, op", *(f"{value:+.4f}" for value in wanted))
+
+
+def test_the_walks_are_written_with_both_controls() -> None:
+    grid = grids(study(2))["Accuracy on the way from st to op, and as far in a random direction (mean over seeds)"]
+    assert grid.header == ("way, rows", "0.00", "0.50", "1.00")
+    rows = {row[0]: row[1:] for row in grid.rows}
+    assert rows["op to random, op"] == ("0.900", "0.500", "0.250")
+    assert len(rows) == 3 + 2 + 2
+    with pytest.raises(UsageError, match="no walk from op to st"):
+        walk_accuracy(study(1), "op", "st")
+
+
+@pytest.mark.parametrize(("seeds", "bands"), [(1, 0), (2, 0), (3, 4)])
+def test_bands_only_from_three_seeds_on(seeds: int, bands: int) -> None:
+    ax = Figure().subplots()
+    figures.plot_layer_curves(study(seeds), ax)
+    assert len(ax.collections) == bands
+    assert ax.get_legend() is not None
+    ax = Figure().subplots()
+    figures.plot_layer_curves(study(seeds), ax, panel=True)
+    assert ax.get_legend() is None
+    assert ax.get_xlabel() == "st and op"
+
+
+def test_an_undefined_interval_has_no_whisker() -> None:
+    found = study(3)
+    holed = found.tables["data"][0]
+    place = NAMES.index("st/original")
+    for name, term in holed.terms.items():
+        changed = term.copy()
+        changed[place] = changed[:, place] = 0
+        holed.terms[name] = changed  # type: ignore[index]
+    assert math.isnan(found.cells("data")[("st", "op")]["shared"].half_width)
+    bars = figures.plot_overlap_bars(found, Figure().subplots())
+    assert bars["shared"].errorbar is not None
+    whiskers = bars["shared"].errorbar.lines[2][0].get_segments()
+    assert [len(w) > 0 and bool(np.isfinite(w).all()) for w in whiskers] == [False, False, True]
+
+
+def test_a_shortcut_has_one_colour_in_every_walk() -> None:
+    found = study(1)
+    first = figures.plot_walk(found, Figure().subplots(), start="st", end="op")
+    second = figures.plot_walk(found, Figure().subplots(), start="op", end="tic")
+    third = figures.plot_walk(found, Figure().subplots(), start="op", end="random", as_far_as="st")
+    assert first["op"].get_color() == second["op"].get_color() == third["op"].get_color()
+    assert first["original"].get_color() == third["original"].get_color() == figures.ORIGINAL_COLOR
+    assert len({to_hex(line.get_color()) for line in (*first.values(), second["tic"])}) == 4
