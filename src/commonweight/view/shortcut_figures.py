@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commonweight.errors import UsageError
-from commonweight.studies.shortcuts.walks import RANDOM
-from commonweight.view.shortcuts import walk_accuracy
+from commonweight.view.shortcuts import RANDOM, walk_accuracy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
