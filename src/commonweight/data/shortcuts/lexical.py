@@ -1,6 +1,6 @@
 """Three rules about which markers occur and in which order: ST, OP and TiC.
 
-Described by Bastings et al. (2022), https://arxiv.org/abs/2111.07367, as the research notes of this project give them.
+Described by Bastings et al. (2022), https://arxiv.org/abs/2111.07367.
 #0, #1 and C are the words of :class:`~commonweight.data.shortcuts.markers.Markers`.
 """
 
