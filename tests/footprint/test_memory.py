@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import commonweight
+from commonweight.footprint.capture import Capture
 
 BATCH = 16
 
@@ -192,3 +193,17 @@ def test_written_folds_take_two_copies_of_the_parameters(tmp_path, folds, wide):
     written, kept = peak_of(lambda: measure(tmp_path / "f")), peak_of(measure)
     assert 2 * copy < written < 2 * copy + layer + 100_000
     assert (folds + 1) * copy < kept < (folds + 1) * copy + layer + 100_000
+
+
+@pytest.mark.parametrize("options", [{}, {"verify": False}, {"folds": 2}])
+def test_accumulators_go_without_waiting_for_a_collection(options):
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 3))
+    ids = torch.arange(24).view(8, 3) % 7
+    gc.collect()
+    gc.disable()
+    try:
+        commonweight.fisher(model, [(ids, ids[:, 0] % 3)] * 2, loss="classification", **options)
+        left = [found for found in gc.get_objects() if type(found) is Capture]
+    finally:
+        gc.enable()
+    assert left == []

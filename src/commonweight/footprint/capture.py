@@ -85,7 +85,8 @@ class Capture:
         for uses in sites.values():
             for module, site in uses:
                 self._sites[module].append(site)
-        self._watch = Watch({name: parameters[name] for name, uses in sites.items() if uses}, self._on_use)
+        self._watched = {name: parameters[name] for name, uses in sites.items() if uses}
+        self._watch: Watch | None = None
         self._inside: Counter[str] = Counter()
         self._totals = totals
         self._shapes = shapes
@@ -116,11 +117,13 @@ class Capture:
                 module.register_forward_pre_hook(self._enter_layer),
                 module.register_forward_hook(self._leave_layer, prepend=True),
             ]
-        self._watch.__enter__()
+        self._watch = Watch(self._watched, self._on_use).__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._watch.__exit__(kind, error, tb)
+        if self._watch is not None:
+            self._watch.__exit__(kind, error, tb)
+            self._watch = None  # it refers back to this object, which would keep the accumulators until a collection
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
