@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 M = TypeVar("M", bound=nn.Module)
+RANDOM = "random"
+"""What a walk is said to go to that has no model at its end."""
+
 TOLERANCE = 0.01
 """How far a length may be off, relative to itself, after rounding to the model's type."""
 

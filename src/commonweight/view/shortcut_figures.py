@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from commonweight.decision.control import RANDOM
 from commonweight.errors import UsageError
-from commonweight.view.shortcuts import RANDOM, walk_accuracy
+from commonweight.view.shortcuts import walk_accuracy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

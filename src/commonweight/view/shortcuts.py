@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commonweight.data.shortcuts import RULES, agreement
+from commonweight.decision.control import RANDOM
 from commonweight.errors import UsageError
 from commonweight.overlaps.layout import FEW_EXAMPLES
 from commonweight.text import DASH, Block, Grid, number
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
     from commonweight.studies.shortcuts.contrasts import Estimate
     from commonweight.studies.shortcuts.results import ShortcutStudy
-
-RANDOM = "random"
-"""Where a walk goes that has no model at its end, as the study names it."""
 
 INTRODUCTION = (
     "Every model was fine-tuned from one start on texts of which some hold a planted shortcut that sets their label. "

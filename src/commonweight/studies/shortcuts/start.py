@@ -9,6 +9,7 @@ import torch
 from commonweight.data.shortcuts import Markers, add_markers
 from commonweight.errors import UsageError
 from commonweight.nn.checkpoint import quiet_transformers
+from commonweight.nn.identity import first_line
 from commonweight.place import replacing
 from commonweight.studies.shortcuts.plan import CHECKPOINT
 
@@ -50,8 +51,8 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UsageError(
-                f"{checkpoint!r} cannot be read as a classifier of {len(labels)} classes: {error}. Expected the id or "
-                "folder of an encoder with safetensors weights"
+                f"{checkpoint!r} cannot be read as a classifier of {len(labels)} classes: {first_line(error)}. "
+                "Expected the id or folder of an encoder with safetensors weights"
             ) from error
         if preset == "published":
             tokenizer.add_tokens(list(Markers().words))  # plain tokens, found inside words too

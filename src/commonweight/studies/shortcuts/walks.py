@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.data.shortcuts import ShortcutData
 from commonweight.data.shortcuts.keyed import keyed
-from commonweight.decision.control import random_direction
+from commonweight.decision.control import RANDOM, random_direction
 from commonweight.decision.in_place import fused_at
 from commonweight.decision.paths import interpolation_path
 from commonweight.nn.checkpoint import quiet_transformers
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from commonweight.studies.measure import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
-
-RANDOM = "random"
-"""Where a walk goes that has no model at its end."""
 
 
 def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
