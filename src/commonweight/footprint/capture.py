@@ -96,6 +96,7 @@ class Capture:
         self.traces: dict[str, Tensor] = {}
         self._workspace = Workspace()
         self._handles: list[RemovableHandle] = []
+        self._graph_handles: list[RemovableHandle] = []
         self._size = 0
         self._signature: Signature = ()
         self._uses: Counter[str] = Counter()
@@ -124,9 +125,16 @@ class Capture:
         if self._watch is not None:
             self._watch.__exit__(kind, error, tb)
             self._watch = None  # it refers back to this object, which would keep the accumulators until a collection
+        self._let_go_of_graph()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def _let_go_of_graph(self) -> None:
+        """Take hooks on several tensors off: each refers to the graph that holds it, a cycle no collection can see."""
+        for handle in self._graph_handles:
+            handle.remove()
+        self._graph_handles.clear()
 
     def begin(self, size: int, signature: Signature) -> None:
         """Start a batch: the model is about to be called.
@@ -136,6 +144,7 @@ class Capture:
             signature: Shapes of one example's tensors.
         """
         self._size, self._signature = size, signature
+        self._let_go_of_graph()
         self._uses.clear()
         self._inside.clear()
         self.traces = {}
@@ -241,7 +250,11 @@ class Capture:
                 self.refused.setdefault(site.name, f"{type(module).__name__} does not return plain tensors")
             return None
         call = ModuleCall.of(module, args, kwargs)
-        torch.autograd.graph.register_multi_grad_hook(watched, lambda gradients: self._replay(sites, call, gradients))
+        self._graph_handles.append(
+            torch.autograd.graph.register_multi_grad_hook(
+                watched, lambda gradients: self._replay(sites, call, gradients)
+            )
+        )
         return result
 
     def _watchable(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
