@@ -1,0 +1,83 @@
+"""What sets the tasks of a stream apart: the pixels' order, an angle, the classes, or the order of a central patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from commonweight.data.streams.changes import Change, Unchanged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a scenario may know of the stream it makes tasks for."""
+
+    shape: tuple[int, int, int]
+    """Channels, height and width of the images."""
+
+    classes: tuple[str, ...]
+    """Names of the classes of the images."""
+
+    tasks: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one task is made from the images."""
+
+    word: str
+    """What names the task behind its number: ``permuted``, ``45deg``."""
+
+    change: Change = field(default_factory=Unchanged)
+    classes: tuple[int, ...] | None = None
+    """Classes whose rows belong to the task; None is all."""
+
+    remap: bool = False
+    """Whether the labels are counted from 0 within ``classes``."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the record says of the task: plain JSON values."""
+
+
+class Scenario(Protocol):
+    """A family of tasks made from the same images. Any object with these attributes serves."""
+
+    @property
+    def name(self) -> str:
+        """A word for records."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Its settings as plain JSON values."""
+
+    @property
+    def count(self) -> int | None:
+        """How many tasks it has by itself; None is as many as asked for."""
+
+    def recipe(self, setting: Setting, index: int) -> Recipe:
+        """Say how a task is made.
+
+        Args:
+            setting: The stream.
+            index: The task, from 0.
+
+        Returns:
+            The recipe, which depends on the arguments alone.
+        """
+
+    def truth(self, setting: Setting) -> np.ndarray | None:
+        """Say how similar the tasks are known to be.
+
+        Args:
+            setting: The stream.
+
+        Returns:
+            ``[tasks, tasks]``, float64, symmetric, 1 on the diagonal, larger is more alike; None where nothing is
+            known.
+        """
