@@ -152,3 +152,25 @@ def test_only_entries_that_differ_move_if_asked():
     assert (everywhere.get_input_embeddings().weight != model.get_input_embeddings().weight).all()
     with pytest.raises(UsageError, match="only_moved needs the other model"):
         random_direction(model, {}, only_moved=True)
+
+
+def test_rows_of_an_embedding_move_each_as_far_as_in_the_other_model():
+    model = make_start(0)
+    other = copy.deepcopy(model)
+    lengths = torch.zeros(len(model.get_input_embeddings().weight))
+    lengths[:4] = torch.tensor([1.0, 0.1, 0.01, 0.001])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        step = torch.randn_like(other.get_input_embeddings().weight)
+        other.get_input_embeddings().weight += step / step.norm(dim=1, keepdim=True) * lengths[:, None]
+        other.classifier.weight[0] += 0.5
+        other.classifier.weight[1] += 0.001
+    found = random_direction(model, other, seed=1, only_moved=True)
+    change = (found.get_input_embeddings().weight - model.get_input_embeddings().weight).detach()
+    there = (other.get_input_embeddings().weight - model.get_input_embeddings().weight).detach()
+    assert torch.allclose(change.norm(dim=1), lengths, rtol=1e-3)
+    assert change.norm().item() == pytest.approx(there.norm().item(), rel=1e-6)
+    assert abs(float(torch.cosine_similarity(change[:4], there[:4], dim=1).mean())) < 0.5
+    head = (found.classifier.weight - model.classifier.weight).detach().norm(dim=1)
+    assert 0.3 < head[0] / head[1] < 3  # no embedding: its rows share one step
+    assert norms(found, model) == pytest.approx(norms(other, model), rel=1e-5)

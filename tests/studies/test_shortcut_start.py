@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, T5Co
 
 from commonweight import UsageError
 from commonweight.data.reviews import LABELS
-from commonweight.studies.shortcuts.adopt import adopt
+from commonweight.studies.shortcuts.adopt import check_existing
 from commonweight.studies.shortcuts.start import make_start
 from commonweight.studies.tiny_encoder import make_start as make_model
 from commonweight.studies.tiny_encoder import make_tokenizer, save
@@ -67,7 +67,7 @@ def test_classes_without_names_get_those_of_the_study(start: Path, tmp_path: Pat
     changed(given, id2label=names, label2id=None)
     (given / "optimizer.pt").write_text("x")
     (given / "checkpoint-10").mkdir()
-    adopt(str(given), start, tmp_path / "taken")
+    check_existing(str(given), start).copy(tmp_path / "taken")
     config = json.loads((tmp_path / "taken" / "config.json").read_text())
     ours = json.loads((start / "config.json").read_text())
     assert (config["id2label"], config["label2id"]) == (ours["id2label"], ours["label2id"])
@@ -79,7 +79,7 @@ def test_weights_in_several_files(start: Path, tmp_path: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(start)
     model.save_pretrained(tmp_path / "given", max_shard_size="100KB")
     AutoTokenizer.from_pretrained(start).save_pretrained(tmp_path / "given")
-    adopt(str(tmp_path / "given"), start, tmp_path / "taken")
+    check_existing(str(tmp_path / "given"), start).copy(tmp_path / "taken")
     found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "taken").state_dict()
     assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
     assert len(list((tmp_path / "taken").glob("*.safetensors"))) > 1
@@ -97,7 +97,7 @@ def test_other_classes_are_refused(start: Path, tmp_path: Path, names: dict, mes
     save(AutoModelForSequenceClassification.from_pretrained(start), AutoTokenizer.from_pretrained(start), given)
     changed(given, id2label=names)
     with pytest.raises(UsageError, match=message):
-        adopt(str(given), start, tmp_path / "taken")
+        check_existing(str(given), start).copy(tmp_path / "taken")
 
 
 def test_a_model_without_safetensors(start: Path, tmp_path: Path) -> None:
@@ -105,5 +105,5 @@ def test_a_model_without_safetensors(start: Path, tmp_path: Path) -> None:
     save(AutoModelForSequenceClassification.from_pretrained(start), AutoTokenizer.from_pretrained(start), given)
     (given / "model.safetensors").rename(given / "pytorch_model.bin")
     with pytest.raises(UsageError, match=r"has no model\.safetensors; load it and write it again"):
-        adopt(str(given), start, tmp_path / "taken")
+        check_existing(str(given), start).copy(tmp_path / "taken")
     assert not (tmp_path / "taken").exists()

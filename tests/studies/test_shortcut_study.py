@@ -16,6 +16,7 @@ from studies.shortcut_texts import tiny_plan
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from commonweight import Footprint, MeasurementError, UsageError, fisher_overlap
+from commonweight.studies.shortcuts.evaluating import scored_sets
 from commonweight.studies.shortcuts.plan import SeedFolder, make_plan
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.run import run_study
@@ -163,14 +164,16 @@ def test_fewer_seeds_do_not_take_the_others_away(done: tuple[Path, Plan, Shortcu
 
 def test_texts_that_changed_are_another_study(tmp_path: Path) -> None:
     plan = tiny_plan(tmp_path)
-    run_study(tmp_path / "run", plan, until="build")
+    run_study(tmp_path / "run", plan, until="train")
+    shutil.rmtree(tmp_path / "run" / "seed-0" / "models" / "op")
     other = datasets.load_from_disk(str(tmp_path / "texts"))
     other["train"] = other["train"].select(range(200))
     other.save_to_disk(str(tmp_path / "fewer"))
     shutil.rmtree(tmp_path / "texts")
     (tmp_path / "fewer").rename(tmp_path / "texts")
     with pytest.raises(UsageError, match="something else: data_sha256 was"):
-        run_study(tmp_path / "run", plan, until="build")
+        run_study(tmp_path / "run", plan, until="train")
+    run_study(tmp_path / "run", plan, until="build")  # all rows are there: nothing is made from the texts
 
 
 def test_training_that_diverges_is_no_model_and_touches_nothing(tmp_path: Path) -> None:
@@ -271,6 +274,29 @@ def test_the_published_preset_plants_and_reverses_as_published(tmp_path: Path) -
     assert all("onea" in row["text"] and "synt" in row["text"] for row in rows)
     with pytest.raises(UsageError, match="reverses st, op, tic only, got or"):
         replace(plan, shortcuts=("st", "or"))
+
+
+def test_the_published_preset_has_one_data_set_and_a_head_for_every_seed(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, preset="published", shortcuts=("op", "tic"), synthetic=0.2, seeds=2)
+    encoder = AutoModelForSequenceClassification.from_pretrained(plan.model)
+    encoder.bert.save_pretrained(plan.model)  # without its head
+    run_study(tmp_path / "run", plan, until="build")
+    folders = [SeedFolder(tmp_path / "run" / f"seed-{seed}", seed) for seed in (0, 1)]
+    for name in ("original", "op", "tic"):
+        assert len({folder.measured(name).read_text() for folder in folders}) == 1
+    for code in ("op", "tic"):
+        first, second = (datasets.load_from_disk(str(folder.data(code))) for folder in folders)
+        assert all(first[split].to_list() == second[split].to_list() for split in first)
+    originals = {c: datasets.load_from_disk(str(folders[0].data(c)))["original_dev"].to_list() for c in ("op", "tic")}
+    assert originals["op"] != originals["tic"]  # distractors are drawn after the shortcut's own draws
+    rows = scored_sets(plan, folders[0], "dev")
+    found = {row["source_row"]: row["label"] for row in originals["op"]}
+    assert sorted(row.label for row in rows["original"].rows) == sorted(found.values())
+    tokens = AutoTokenizer.from_pretrained(folders[0].model("start"))
+    assert list(rows["original"].rows[0].tokens["input_ids"]) == tokens(originals["op"][0]["text"])["input_ids"]
+    starts = [AutoModelForSequenceClassification.from_pretrained(folder.model("start")) for folder in folders]
+    assert not starts[0].classifier.weight.equal(starts[1].classifier.weight)
+    assert starts[0].bert.pooler.dense.weight.equal(starts[1].bert.pooler.dense.weight)
 
 
 def test_a_preset_sets_what_is_not_asked() -> None:

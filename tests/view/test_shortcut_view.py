@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from itertools import permutations
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,17 +14,25 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from commonweight import UsageError
+from commonweight.decision import simplex_path
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table import OverlapTable
 from commonweight.studies.shortcuts.results import ShortcutStudy
 from commonweight.text import Grid
 from commonweight.view import shortcut_figures as figures
-from commonweight.view.shortcuts import report, walk_accuracy
+from commonweight.view.shortcut_files import write_figures
+from commonweight.view.shortcut_triangle import plot_triangle
+from commonweight.view.shortcuts import report, triangle_accuracy, walk_accuracy
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CODES = ("st", "op", "tic")
 DATA = ("original", *CODES)
 NAMES = tuple(f"{model}/{data}" for model in ("start", *CODES) for data in DATA)
 POINTS = [0.0, 0.5, 1.0]
+TRIANGLE = simplex_path(steps=6)
+SLOPE = [0.5 + 0.5 * point[0] for point in TRIANGLE]
 
 
 def table(rule: str, seed: int) -> OverlapTable:
@@ -65,6 +75,7 @@ def study(seeds: int, rules: tuple[str, ...] = ("data",)) -> ShortcutStudy:
         (dict.fromkeys(sets, 0.54),) * seeds,
         (tuple(walks),) * seeds,
         {rule: tuple(table(rule, 10 * i + seed) for seed in range(seeds)) for i, rule in enumerate(rules)},
+        ({"corners": CODES, "points": TRIANGLE, "accuracy": dict.fromkeys(DATA, SLOPE)},) * seeds,
     )
 
 
@@ -157,3 +168,66 @@ def test_a_shortcut_has_one_colour_in_every_walk() -> None:
     assert first["op"].get_color() == second["op"].get_color() == third["op"].get_color()
     assert first["original"].get_color() == third["original"].get_color() == figures.ORIGINAL_COLOR
     assert len({to_hex(line.get_color()) for line in (*first.values(), second["tic"])}) == 4
+
+
+def test_the_triangle_in_words_and_as_a_map() -> None:
+    found = study(2)
+    title = "Accuracy of the averages of st, op, tic (corners, middles and centre of their triangle; mean over seeds)"
+    rows = {row[0]: row[1:] for row in grids(found)[title].rows}
+    assert list(rows) == ["st", "op", "tic", "st+op", "st+tic", "op+tic", "st+op+tic"]
+    assert rows["st"] == ("1.000",) * 4
+    assert rows["op+tic"] == ("0.500",) * 4
+    assert rows["st+op+tic"] == ("0.667",) * 4
+    ax = Figure().subplots()
+    cells = plot_triangle(found, ax, data="tic")
+    assert list(cells.get_array()) == pytest.approx(SLOPE)
+    assert len(cells.get_paths()) == len(TRIANGLE) == 28
+    highest = max(cells.get_paths(), key=lambda path: path.vertices[:, 1].max())
+    assert highest is cells.get_paths()[0]  # the first model is on top
+    assert {"st", "op", "tic", "100", "50"} <= {text.get_text() for text in ax.texts}
+    with pytest.raises(UsageError, match="no set 'and'; it has original, st, op, tic"):
+        plot_triangle(found, ax, data="and")
+    two = dataclasses.replace(found, triangles=())
+    assert title not in grids(two)
+    with pytest.raises(UsageError, match="a triangle lies between three models"):
+        triangle_accuracy(two)
+
+
+def test_whiskers_that_leave_the_axes_are_cut_and_numbered() -> None:
+    found = study(2)
+    ax = Figure().subplots()
+    bars = figures.plot_overlap_bars(found, ax)
+    half = [cells[name].half_width for name in bars for cells in found.cells("data").values()]
+    mean = [cells[name].mean for name in bars for cells in found.cells("data").values()]
+    cut = [h for h, m in zip(half, mean, strict=True) if m + h > 1 or m - h < 0]
+    assert 0 < len(cut) < len(half)
+    assert sorted(text.get_text() for text in ax.texts) == sorted(f"±{value:.2f}" for value in cut)
+    ends = [
+        end for bar in bars.values() for whisker in bar.errorbar.lines[2][0].get_segments() for end in whisker[:, 1]
+    ]
+    assert min(ends) >= 0
+    assert max(ends) <= 1
+    assert ax.get_ylim()[1] > 1.1
+    arrows = [line for line in ax.lines if line.get_gid() == "cut whisker"]
+    assert {line.get_ydata()[0] for line in arrows} <= {0.0, 1.0}
+    assert len(arrows) >= len(cut)
+
+
+def test_nothing_is_cut_where_intervals_are_short() -> None:
+    found = study(1)
+    twice = dataclasses.replace(found, tables={"data": found.tables["data"] * 2})
+    ax = Figure().subplots()
+    figures.plot_overlap_bars(twice, ax)
+    assert not ax.texts
+    assert ax.get_ylim()[1] < 1.1
+
+
+def test_a_curve_below_another_is_seen() -> None:
+    lines = figures.plot_walk(study(1), Figure().subplots(), start="st", end="op")
+    assert lines["st"].get_linewidth() > lines["op"].get_linewidth()
+    assert lines["original"].get_zorder() > lines["st"].get_zorder()
+
+
+def test_every_pair_has_its_panels(tmp_path: Path) -> None:
+    names = {path.stem for path in write_figures(study(2), tmp_path)}
+    assert names == {"overlaps-data", "layers-data", "walks", "triangle", "accuracies"}

@@ -7,36 +7,10 @@ from typing import Any
 import click
 
 from commonweight.cli import settings, streams
-from commonweight.cli.options import Command, Count, Suggesting, ending, together
+from commonweight.cli.lists import ListCommand, split
+from commonweight.cli.options import Count, Suggesting, ending, together
 
 SHORTCUTS = ("st", "op", "tic", "or", "and", "xor", "oed", "mt", "lt", "and_or")
-
-
-class _Listing(Command):
-    """A command whose ``--shortcuts`` takes several words: ``--shortcuts st op tic``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Join the words after ``--shortcuts`` into one value.
-
-        Args:
-            ctx: The command's context.
-            args: What was typed.
-
-        Returns:
-            What click leaves over.
-        """
-        joined: list[str] = []
-        for word in args:
-            in_list = "--shortcuts" in joined and all(not w.startswith("-") for w in joined[_last(joined) + 1 :])
-            if in_list and not word.startswith("-") and len(joined) > _last(joined) + 1:
-                joined[-1] += f",{word}"
-            else:
-                joined.append(word)
-        return super().parse_args(ctx, joined)
-
-
-def _last(words: list[str]) -> int:
-    return len(words) - 1 - words[::-1].index("--shortcuts")
 
 
 _options = together(
@@ -120,7 +94,8 @@ def command() -> None:
 def _add(name: str, until: str, text: str) -> None:
     @command.command(
         name,
-        cls=_Listing,
+        cls=ListCommand,
+        lists=("--shortcuts",),
         help=text,
         epilog=ending(f"commonweight shortcuts {name} --model bert-base --data sst2 --shortcuts st op tic -o runs/s"),
     )
@@ -139,8 +114,7 @@ def _run(until: Any, given: dict[str, Any]) -> None:
 
     from commonweight.errors import UsageError
     from commonweight.studies.shortcuts.plan import make_plan
-    from commonweight.studies.shortcuts.run import run_study
-    from commonweight.view.shortcut_files import write_figures, write_tables
+    from commonweight.studies.shortcuts.write import run_and_write
     from commonweight.view.shortcuts import report
     from commonweight.view.terminal import show
 
@@ -152,22 +126,13 @@ def _run(until: Any, given: dict[str, Any]) -> None:
     plan = make_plan(
         given["preset"],
         **asked,
-        shortcuts=tuple(given["shortcuts"].replace(",", " ").split()),
+        shortcuts=split(given["shortcuts"]),
         existing=tuple((code, folder) for code, _, folder in existing),
     )
     with streams.only_results():
-        found = run_study(Path(given["output"]), plan, until=until, progress=True, note=settings.note)
-    if found is None:
-        settings.note(f"done with {until}; the run is in {given['output']}")
-        return
-    show(report(found))
-    folder = Path(given["output"])
-    write_tables(found, folder)
-    try:
-        write_figures(found, folder / "figures")
-    except ModuleNotFoundError as error:
-        settings.note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same command")
-    settings.note(f"models, footprints, study.json, study.md and figures are in {folder}")
+        found = run_and_write(Path(given["output"]), plan, until=until, progress=True, note=settings.note)
+    if found is not None:
+        show(report(found))
 
 
 _add("run", "overlap", "Do the whole study and show what was found.")

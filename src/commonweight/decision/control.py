@@ -39,11 +39,16 @@ def random_direction(
     task is; it may be lost just as early on the way to nowhere (notebooks of Zaman, Choshen & Srivastava 2024, "Fuse to
     Forget", show both curves). Then it is fragile, and the other model has nothing to do with it.
 
+    With ``only_moved``, entries that are equal in both models stay (ξ is 0 there), and every row of an embedding is a
+    step of its own, as long as the row's in the other model; the squares of the rows' lengths sum to d².
+
     Args:
         model: Where to start; stays as it is.
         distance_to: The other model, or the length of the step by tensor; tensors without a length stay.
-        only_moved: Leave entries alone that are equal in both models. Fine-tuning moves the embeddings of words that
-            occur; spread over all words, a step as long would hardly touch them. For a module as ``distance_to`` only.
+        only_moved: Leave entries alone that are equal in both models, and move every row of an embedding (of a
+            ``nn.Embedding`` or ``nn.EmbeddingBag``) as far as it moved. Fine-tuning moves the embeddings of words that
+            occur, and of frequent ones far more; spread over all words, or evenly over those that moved, a step as long
+            would be another kind of step. For a module as ``distance_to`` only.
         seed: Names the direction. A tensor's direction depends on its name and shape too, and on nothing else.
 
     Returns:
@@ -70,10 +75,12 @@ def random_direction(
     others = module_tensors(distance_to) if only_moved and isinstance(distance_to, nn.Module) else {}
     lengths = distances(model, distance_to) if isinstance(distance_to, nn.Module) else _checked(model, distance_to)
     moved = copy.deepcopy(model)
+    embeddings = {id(layer.weight) for layer in moved.modules() if isinstance(layer, nn.Embedding | nn.EmbeddingBag)}
     with torch.no_grad():
         for key, tensor in module_tensors(moved).items():
             if lengths.get(key, 0.0) > 0:
-                tensor.copy_(_moved(key, tensor, lengths[key], seed, others.get(key)))
+                step = _step(key, tensor, lengths[key], seed, others.get(key), by_row=id(tensor) in embeddings)
+                tensor.copy_(_moved(key, tensor, step, lengths[key]))
     return moved
 
 
@@ -108,14 +115,28 @@ def _checked(model: nn.Module, lengths: Mapping[str, float]) -> dict[str, float]
     return {key: float(length) for key, length in lengths.items()}
 
 
-def _moved(key: str, tensor: Tensor, length: float, seed: int, other: Tensor | None) -> Tensor:
+def _step(key: str, tensor: Tensor, length: float, seed: int, other: Tensor | None, *, by_row: bool) -> Tensor:
+    """Draw a step of a tensor; with another tensor, through the entries that differ, and row by row if asked."""
     text = f"{seed}:{key}:{list(tensor.shape)}".encode()
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1)
-    here = tensor.detach().to(device="cpu", dtype=torch.float64)
     direction = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
     if other is not None:
-        direction *= other.detach().to("cpu") != tensor.detach().to("cpu")
-    found: Tensor = (here + direction * (length / direction.norm())).to(tensor.dtype)
+        change = _exact(other) - _exact(tensor)
+        direction *= change != 0
+        if by_row:
+            rows = direction.norm(dim=1, keepdim=True)
+            direction *= change.norm(dim=1, keepdim=True) / rows.where(rows > 0, 1.0)
+    found: Tensor = direction * (length / direction.norm())
+    return found
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(device="cpu", dtype=torch.float64)
+
+
+def _moved(key: str, tensor: Tensor, step: Tensor, length: float) -> Tensor:
+    here = _exact(tensor)
+    found: Tensor = (here + step).to(tensor.dtype)
     got = float((found.to(torch.float64) - here).norm())
     if not abs(got - length) <= TOLERANCE * length:
         raise MeasurementError(

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from commonweight.decision.card import model_card
 from commonweight.decision.record import RECORD, dead_share, describe
+from commonweight.decision.room import check_room
 from commonweight.decision.stream import size_of, write_stream
 from commonweight.errors import UsageError
 from commonweight.nn.tokenizer import BESIDE, TOKENIZER_FILES
@@ -67,8 +68,12 @@ def write_fusion(
 
     Returns:
         What ``fusion.json`` says.
+
+    Raises:
+        UsageError: If the disk has no room for it; nothing is written then.
     """
     facts = plan.fusion.models[0].facts
+    check_room(folder, sum(map(size_of, facts.values())))
     with (
         replacing(folder, FUSED, overwrite=overwrite) as place,
         tqdm(total=len(facts), unit=" tensors", desc="fusing", disable=not progress) as bar,

@@ -91,7 +91,7 @@ def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, device: 
 
 def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device) -> Prepared:
     config = getattr(loaded.model, "config", None)
-    limit = _length_limit(loaded, options.max_length)
+    limit = length_limit(config, loaded.tokenizer, options.max_length)
     label = None if loaded.task == "causal_lm" else columns.label_column(table, options.label)
     text = columns.text_columns(table, options.text, label=label or options.label)
     labels: list[Any] | None = None
@@ -145,11 +145,23 @@ def _accepted(model: torch.nn.Module) -> set[str]:
     return set(inspect.signature(base.forward).parameters)
 
 
-def _length_limit(loaded: LoadedModel, asked: int | None) -> int | None:
-    config = getattr(loaded.model, "config", None)
+def length_limit(config: Any, tokenizer: Any, asked: int | None) -> int | None:
+    """Find how long texts may be.
+
+    Args:
+        config: The model's configuration; None if it has none.
+        tokenizer: Its tokenizer.
+        asked: The length asked for, in tokens; None for the longest.
+
+    Returns:
+        The length to cut to; None if there is no limit.
+
+    Raises:
+        UsageError: If more is asked for than the model can read.
+    """
     limits = [
         limit
-        for limit in (loaded.tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
+        for limit in (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
         if isinstance(limit, int) and 0 < limit < UNLIMITED
     ]
     limit = min(limits, default=None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.reviews import LABELS, reviews
+from commonweight.data.shortcuts.bars import without_bars
 from commonweight.studies.measure import Note, silent
 from commonweight.studies.shortcuts.plan import Plan
 from commonweight.studies.shortcuts.run import run_study
@@ -82,4 +83,5 @@ def _write_reviews(place: Path, size: ShortcutDemoSize, seed: int) -> None:
         columns = {"text": [row["text"] for row in rows], "label": [row["label"] for row in rows]}
         splits[name] = datasets.Dataset.from_dict(columns, features=features)
         start += count
-    datasets.DatasetDict(splits).save_to_disk(str(place))
+    with without_bars():
+        datasets.DatasetDict(splits).save_to_disk(str(place))

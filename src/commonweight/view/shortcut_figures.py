@@ -43,12 +43,22 @@ SHORTCUT_COLORS = (
 ORIGINAL_COLOR = "0.25"
 """Of the original rows in every walk."""
 
+WIDTHS = (3.0, 2.4, 1.4, 0.8)
+"""Of curves in one panel, the later ones on top: one that lies under another is still seen."""
+
+WHISKER_COLOR = "0.2"
+TOP = 1.14
+"""Where overlap axes end if whiskers are cut: above 1 is room for their numbers."""
+
 FEWEST_FOR_BANDS = 3
 """Seeds; with two, the 95 % band is so wide that it hides the curves."""
 
 
 def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> dict[str, BarContainer]:
     """Draw shared, unshared and same-input overlaps of every pair of models; whiskers are 95 % intervals over seeds.
+
+    A whisker that leaves the range of overlaps, 0 to 1, ends there in an arrow, and half its width stands beside it:
+    the t-interval of two seeds is 25 times as wide as their standard error.
 
     Args:
         study: What was found.
@@ -62,25 +72,40 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> 
     pairs = list(cells)
     bars = {}
     width = 0.8 / len(COLORS)
+    is_cut = False
     for number, (cell, color) in enumerate(COLORS.items()):
         found = [cells[pair][cell] for pair in pairs]
         places = np.arange(len(pairs)) + (number - (len(COLORS) - 1) / 2) * width
-        half = np.array([value.half_width for value in found])
+        means, half = np.array([v.mean for v in found]), np.array([v.half_width for v in found])
+        whiskers = np.stack([np.minimum(half, means), np.minimum(half, 1 - means)])
         bars[cell] = ax.bar(
             places,
-            [value.mean for value in found],
+            means,
             width,
             color=color,
             label=cell,
-            yerr=None if np.isnan(half).all() else half,  # a nan draws no whisker
-            error_kw={"elinewidth": 1, "ecolor": "0.2"},
+            yerr=None if np.isnan(half).all() else whiskers,  # a nan draws no whisker
+            error_kw={"elinewidth": 1, "ecolor": WHISKER_COLOR},
         )
+        for place, mean, length in zip(places, means, half, strict=True):
+            is_cut |= _arrows(ax, float(place), float(mean), float(length))
     ax.set_xticks(range(len(pairs)), [" and ".join(pair) for pair in pairs])
-    ax.set_ylim(0, 1.02)
+    ax.set_ylim(0, TOP if is_cut else 1.02)
+    ax.set_yticks(np.linspace(0, 1, 6))
     ax.set_ylabel(f"Fisher overlap, label rule {rule}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize="small")
     _open(ax)
     return bars
+
+
+def _arrows(ax: Axes, place: float, mean: float, half: float) -> bool:
+    """End a whisker that leaves the range of overlaps in arrows, with its length above; tell whether it does."""
+    ends = [(1.0, "^")] * (mean + half > 1) + [(0.0, "v")] * (mean - half < 0)
+    for height, marker in ends:
+        ax.plot(place, height, marker, color=WHISKER_COLOR, markersize=4, clip_on=False, gid="cut whisker")
+    if ends:
+        ax.text(place, 1.03, f"±{half:.2f}", rotation=90, ha="center", va="bottom", fontsize=6, color=WHISKER_COLOR)
+    return bool(ends)
 
 
 def plot_layer_curves(
@@ -110,10 +135,12 @@ def plot_layer_curves(
         raise UsageError(f"no pair {pair}; there are {', '.join(map(str, pairs))}")
     places = np.arange(len(by_layer))
     lines = {}
-    for cell, color in COLORS.items():
+    for (cell, color), thick in zip(COLORS.items(), WIDTHS, strict=True):
         found = [cells[pair][cell] for cells in by_layer.values()]
         means, half = np.array([v.mean for v in found]), np.array([v.half_width for v in found])
-        (lines[cell],) = ax.plot(means, places, marker="o", markersize=3, color=color, label=cell)
+        (lines[cell],) = ax.plot(
+            means, places, marker="o", markersize=thick + 2, linewidth=thick, color=color, label=cell
+        )
         if len(study.scores) >= FEWEST_FOR_BANDS:
             ax.fill_betweenx(places, means - half, means + half, color=color, alpha=0.15, linewidth=0)
     ax.set_yticks(places, [layer or "whole network" for layer in by_layer])
@@ -149,9 +176,14 @@ def plot_walk(
     points, accuracy = walk_accuracy(study, start, end, as_far_as)
     colors = dict(zip(study.plan.shortcuts, SHORTCUT_COLORS, strict=False))
     lines = {}
-    for name, values in accuracy.items():
-        color, dashed = (colors[name], "-") if name in colors else (ORIGINAL_COLOR, "--")
-        (lines[name],) = ax.plot(points, values, dashed, color=color, marker="o", markersize=3, label=name)
+    for place, (name, values) in enumerate(accuracy.items()):
+        is_original = name not in colors
+        color, style, thick = (ORIGINAL_COLOR, "--", WIDTHS[2]) if is_original else (colors[name], "-", WIDTHS[place])
+        (lines[name],) = ax.plot(
+            points, values, style, color=color, marker="o", markersize=thick + 2, linewidth=thick, label=name
+        )
+        if is_original:
+            lines[name].set_zorder(lines[name].get_zorder() + 1)  # thin and dashed: on top it hides nothing
     way = end
     if end == RANDOM:
         way = f"a random direction, as far as to {as_far_as}" if as_far_as else "a random direction"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from commonweight.decision.control import RANDOM
 from commonweight.text import to_markdown
 from commonweight.view.shortcuts import report
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 FORMATS = ("png", "pdf")
+COLUMNS = 3
+"""Most panels of layers side by side."""
 
 
 def write_tables(study: ShortcutStudy, folder: Path) -> Path:
@@ -41,12 +44,14 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         folder: Where to; is made.
 
     Returns:
-        The files: overlap bars per label rule, layer curves per label rule, walks, and the accuracies.
+        The files: overlap bars per label rule, layer curves per label rule, walks, the triangle of three models if
+        there are three, and the accuracies.
     """
     # A figure of its own, not pyplot's: nothing global is touched, and no display is needed.
     from matplotlib.figure import Figure
 
     from commonweight.view import shortcut_figures as draw
+    from commonweight.view.shortcut_triangle import plot_triangle
 
     folder.mkdir(parents=True, exist_ok=True)
     pairs = list(combinations(study.plan.shortcuts, 2))
@@ -55,19 +60,35 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         figure = Figure(figsize=(max(6.0, 1.8 * len(pairs)), 4))
         draw.plot_overlap_bars(study, figure.subplots(), rule=rule)
         written += _save(figure, folder, f"overlaps-{rule}")
-        figure = Figure(figsize=(4.0 * len(pairs) + 1.5, 0.32 * len(study.layers) + 2), layout="constrained")
-        for ax, pair in zip(figure.subplots(1, len(pairs), sharey=True, squeeze=False)[0], pairs, strict=True):
+        columns = min(COLUMNS, len(pairs))
+        rows = -(-len(pairs) // columns)
+        height = rows * (0.25 * len(study.layers) + 0.8) + 1
+        figure = Figure(figsize=(4.0 * columns + 1.5, height), layout="constrained")
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        for ax, pair in zip(axes, pairs, strict=False):
             lines = draw.plot_layer_curves(study, ax, pair=pair, rule=rule, panel=True)
+        for ax in axes[len(pairs) :]:
+            ax.set_axis_off()
         figure.supxlabel(f"Fisher overlap, normalised per layer, label rule {rule}", fontsize="medium")
         figure.legend(handles=[*lines.values()], loc="outside upper center", ncols=4, frameon=False, fontsize="small")
         written += _save(figure, folder, f"layers-{rule}")
-    figure = Figure(figsize=(5.0 * len(pairs), 11), layout="constrained")
-    axes = figure.subplots(3, len(pairs), sharey=True, squeeze=False)
-    for column, (a, b) in enumerate(pairs):
-        draw.plot_walk(study, axes[0][column], start=a, end=b)
-        draw.plot_walk(study, axes[1][column], start=a, end="random", as_far_as=b)
-        draw.plot_walk(study, axes[2][column], start=b, end="random", as_far_as=a)
+    figure = Figure(figsize=(13, 3.4 * len(pairs)), layout="constrained")
+    axes = figure.subplots(len(pairs), 3, sharey=True, squeeze=False)
+    for (there, from_a, from_b), (a, b) in zip(axes, pairs, strict=True):
+        draw.plot_walk(study, there, start=a, end=b)
+        draw.plot_walk(study, from_a, start=a, end=RANDOM, as_far_as=b)
+        draw.plot_walk(study, from_b, start=b, end=RANDOM, as_far_as=a)
+        for ax in (from_a, from_b):
+            ax.set_ylabel("")
     written += _save(figure, folder, "walks")
+    if study.triangles:
+        sets = list(study.triangles[0]["accuracy"])
+        figure = Figure(figsize=(2.7 * len(sets) + 0.8, 2.9), layout="constrained")
+        axes = figure.subplots(1, len(sets))
+        for ax, data in zip(axes, sets, strict=True):
+            cells = plot_triangle(study, ax, data=data)
+        figure.colorbar(cells, ax=axes, label="accuracy (cells: percent)", shrink=0.8)
+        written += _save(figure, folder, "triangle")
     figure = Figure(figsize=(1.0 * len(study.constants[0]) + 3, 0.4 * len(study.scores[0]) + 2))
     draw.plot_accuracies(study, figure.subplots())
     return written + _save(figure, folder, "accuracies")

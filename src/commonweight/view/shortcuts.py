@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.contrasts import Estimate
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
+EVEN = 1e-9
+"""How much weights may differ that are equal but for rounding."""
+
 INTRODUCTION = (
     "Every model was fine-tuned from one start on texts of which some hold a planted shortcut that sets their label. "
     "Shared knowledge is the original task: both models' Fishers on untouched texts. Unshared knowledge is each "
@@ -52,6 +55,8 @@ def report(study: ShortcutStudy) -> list[Block]:
         blocks.append(_label_rules(study))
     blocks += [_layers(study, rule, pair) for rule in study.tables for pair in _pairs(study)]
     blocks += [_walks(study, pair) for pair in _pairs(study)]
+    if study.triangles:
+        blocks.append(_triangle(study))
     for rule in study.tables:
         blocks += [_controls(study, rule), _footprints(study, rule)]
     for rule, tables in study.tables.items():
@@ -126,6 +131,30 @@ def walk_accuracy(
     return walks[0]["points"], {
         name: [fmean(values) for values in zip(*(walk["accuracy"][name] for walk in walks), strict=True)]
         for name in walks[0]["accuracy"]
+    }
+
+
+def triangle_accuracy(study: ShortcutStudy) -> tuple[list[tuple[float, ...]], Mapping[str, list[float]]]:
+    """Average the accuracies over the triangle of the first three models over the seeds.
+
+    Args:
+        study: What was found.
+
+    Returns:
+        The weights of the three models at every point, and set -> accuracy at every point.
+
+    Raises:
+        UsageError: If the study has fewer than three shortcuts.
+    """
+    if not study.triangles:
+        raise UsageError(
+            f"a triangle lies between three models, and the study has {len(study.plan.shortcuts)} shortcuts; draw the "
+            "walk between the two"
+        )
+    first = study.triangles[0]
+    return [tuple(point) for point in first["points"]], {
+        name: [fmean(values) for values in zip(*(found["accuracy"][name] for found in study.triangles), strict=True)]
+        for name in first["accuracy"]
     }
 
 
@@ -228,6 +257,24 @@ def _walks(study: ShortcutStudy, pair: tuple[str, str]) -> Grid:
             for way, (_, accuracy) in ways.items()
             for rows, values in accuracy.items()
         ),
+    )
+
+
+def _triangle(study: ShortcutStudy) -> Grid:
+    """Accuracies at the corners of the triangle, the middles of its sides, and its centre."""
+    points, accuracy = triangle_accuracy(study)
+    corners = study.triangles[0]["corners"]
+    rows: dict[int, list[tuple[str, ...]]] = {1: [], 2: [], 3: []}
+    for place, point in enumerate(points):
+        among = {corner: weight for corner, weight in zip(corners, point, strict=True) if weight > 0}
+        if max(among.values()) - min(among.values()) < EVEN:
+            values = (f"{found[place]:.3f}" for found in accuracy.values())
+            rows[len(among)].append(("+".join(among), *values))
+    return Grid(
+        f"Accuracy of the averages of {', '.join(corners)} (corners, middles and centre of their triangle; mean over "
+        "seeds)",
+        ("average of", *accuracy),
+        (*rows[1], *rows[2], *rows[3]),
     )
 
 

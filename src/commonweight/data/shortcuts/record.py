@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commonweight.data.shortcuts.bars import without_bars
 from commonweight.data.shortcuts.rows import Dropped
 from commonweight.errors import IntegrityError, UsageError
 
@@ -68,7 +69,8 @@ class ShortcutData:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             new = Path(temporary) / "data"
-            self.splits.save_to_disk(str(new))
+            with without_bars():
+                self.splits.save_to_disk(str(new))
             text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
             (new / RECORD).write_text(text + "\n", encoding="utf-8")
             if folder.exists():

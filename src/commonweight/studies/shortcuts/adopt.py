@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from commonweight.data.columns import NAMELESS
 from commonweight.data.shortcuts import Markers
+from commonweight.decision.room import check_room
 from commonweight.errors import UsageError
 from commonweight.nn.identity import weight_files
 from commonweight.place import replacing
-from commonweight.studies.shortcuts.plan import CHECKPOINT
+from commonweight.studies.measure import silent
+from commonweight.studies.shortcuts.fit import OURS, check_fit
+from commonweight.studies.shortcuts.plan import CHECKPOINT, START
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from commonweight.studies.measure import Note
+    from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
 NAMES = ("id2label", "label2id")
 """What a ``config.json`` says about its classes."""
@@ -38,18 +48,66 @@ TEXTS = (
 """Names of the files of generation settings and tokenizers."""
 
 
-def adopt(model: str, start: Path, place: Path) -> None:
-    """Copy a checkpoint into a study: weights, configuration and tokenizer, and nothing else from its folder.
+def adopt_existing(plan: Plan, folder: SeedFolder, note: Note) -> None:
+    """Take over the plan's existing models; all are checked before the first is copied, and before any training.
+
+    Args:
+        plan: Which models.
+        folder: The seed, its start there.
+        note: Takes one sentence at a time that the user should hear.
+
+    Raises:
+        UsageError: If one does not fit the start.
+    """
+    missing = {code: model for code, model in plan.existing if not folder.model(code).exists()}
+    fitting = {code: check_existing(model, folder.model(START), note) for code, model in missing.items()}
+    for code, existing in fitting.items():
+        existing.copy(folder.model(code))
+        note(f"seed {folder.seed}: {code} is {missing[code]}")
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A checkpoint that fits the start."""
+
+    config: Mapping[str, Any]
+    files: tuple[Path, ...]
+    """Weights, generation settings and tokenizer."""
+
+    def copy(self, place: Path) -> None:
+        """Copy it into the study: weights, configuration and tokenizer, and nothing else from its folder.
+
+        Args:
+            place: The folder to be made.
+
+        Raises:
+            UsageError: If the disk has no room for it.
+        """
+        check_room(place, sum(file.stat().st_size for file in self.files))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(place, CHECKPOINT) as partial:
+            partial.mkdir()
+            for file in self.files:
+                shutil.copyfile(file, partial / file.name)
+            (partial / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+
+
+def check_existing(model: str, start: Path, note: Note = silent) -> Existing:
+    """Check that a checkpoint can take part in a study as it is.
 
     Args:
         model: Its folder, with weights in ``safetensors``.
-        start: The study's start: the model must have its classes, and its tokenizer the same numbers for all words. A
-            model that does not name its classes gets the names of the start.
-        place: The folder to be made.
+        start: The study's start: the model must have been fine-tuned from these weights, have all of them in the same
+            type, the same classes, and a tokenizer with the same numbers for all words. A model that does not name its
+            classes gets the names of the start.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        The checkpoint, not copied yet.
 
     Raises:
-        UsageError: If it is no checkpoint, has no ``safetensors`` weights, or reads or answers in another way than the
-            start.
+        UsageError: If it is no checkpoint, has no ``safetensors`` weights, reads, computes or answers in another way
+            than the start, lacks weights, has them in another type, or comes from another start.
     """
     from transformers import AutoTokenizer
 
@@ -72,12 +130,8 @@ def adopt(model: str, start: Path, place: Path) -> None:
             f"the tokenizer of {model} numbers words in another way than the study's start; its vocabulary needs the "
             f"markers {words}, added in this order"
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(place, CHECKPOINT) as partial:
-        partial.mkdir()
-        for file in (*weights, *_texts(folder)):
-            shutil.copyfile(file, partial / file.name)
-        (partial / "config.json").write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
+    check_fit(model, folder, start, {OURS: ours, model: named}, note)
+    return Existing(named, (*weights, *_texts(folder)))
 
 
 def _named(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

@@ -1,27 +1,80 @@
-"""The averages of the trained models: every pair, every three, all of them."""
+"""The averages of the trained models: every pair, every three, all of them; what they score, and which one is kept."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from commonweight.decision.fusing import fuse
-from commonweight.studies.shortcuts.plan import TOGETHER
+from commonweight.decision.in_place import fused_at
+from commonweight.studies.scores import score
+from commonweight.studies.shortcuts.evaluating import load_classifier, scored_sets, write_record
+from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from commonweight.studies.measure import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
 
-def make_averages(plan: Plan, folder: SeedFolder, note: Note) -> None:
-    """Write the uniform average of every two or more models; what is there already stays.
+def write_average(plan: Plan, folder: SeedFolder, note: Note) -> None:
+    """Write the uniform average of all models, if its Fisher is measured; what is there already stays.
+
+    The other averages, as many as there are subsets, are scored in memory and never written.
 
     Args:
         plan: Which models.
         folder: The seed, its models trained.
         note: Takes one sentence at a time that the user should hear.
     """
-    for chosen in plan.averages:
-        place = folder.model(TOGETHER.join(chosen))
-        if not place.exists():
-            note(f"seed {folder.seed}: averaging {', '.join(chosen)}")
-            fuse([folder.model(name) for name in chosen], output=place, note=note)
+    place = folder.model(TOGETHER.join(plan.shortcuts))
+    if plan.fused_footprints and not place.exists():
+        note(f"seed {folder.seed}: averaging {', '.join(plan.shortcuts)}")
+        fuse([folder.model(name) for name in plan.shortcuts], output=place, note=note)
+
+
+@contextlib.contextmanager
+def average_of(folder: SeedFolder, chosen: Sequence[str]) -> Iterator[Any]:
+    """Make the uniform average of some models in memory; one that was written is read.
+
+    Args:
+        folder: The seed, its models trained.
+        chosen: Their names.
+
+    Yields:
+        The average, as long as the block lasts; the models and one copy are in memory.
+    """
+    written = folder.model(TOGETHER.join(chosen))
+    if written.exists():
+        yield load_classifier(written)
+        return
+    with fused_at([load_classifier(folder.model(name)) for name in chosen]) as model:
+        yield model
+
+
+def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
+    """Score every model and every average on the original rows and on every shortcut's synthetic rows.
+
+    Args:
+        plan: Which models.
+        folder: The seed, everything trained.
+        note: Takes one sentence at a time that the user should hear.
+    """
+    if folder.scores.is_file():
+        return
+    parts = {part: scored_sets(plan, folder, part) for part in ("dev", "test")}
+    names = (ORIGINAL, *plan.shortcuts)
+    sets = {f"{name} {part}": found[name] for part, found in parts.items() for name in names}
+    for data in [data for data, found in sets.items() if any(row.label < 0 for row in found.rows)]:
+        note(f"seed {folder.seed}: {data} has rows without labels, and is not scored")
+        del sets[data]
+    scores: dict[str, dict[str, Any]] = {}
+    for chosen in [(START,), (RANDOM_LABELS,), *((code,) for code in plan.shortcuts), *plan.averages]:
+        name = TOGETHER.join(chosen)
+        note(f"seed {folder.seed}: scoring {name}")
+        with average_of(folder, chosen) as model:
+            scores[name] = {data: asdict(score(model, rows)) for data, rows in sets.items()}
+    record = {"constant_answer": {data: rows.constant for data, rows in sets.items()}, "scores": scores}
+    write_record(folder.scores, record)

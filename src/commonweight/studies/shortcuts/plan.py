@@ -141,6 +141,11 @@ class Plan:
         sizes = range(2, len(self.shortcuts) + 1)
         return tuple(chosen for size in sizes for chosen in combinations(self.shortcuts, size))
 
+    @property
+    def triangle(self) -> tuple[str, ...]:
+        """The first three shortcuts, between whose models a triangle is scored; none if there are fewer."""
+        return self.shortcuts[:3] if len(self.shortcuts) > 2 else ()
+
 
 def make_plan(preset: Preset, **asked: Any) -> Plan:
     """Make a plan from a preset and what is asked beside it.
@@ -226,6 +231,11 @@ class SeedFolder:
     def paths(self) -> Path:
         """Accuracies along interpolations and random directions."""
         return self.path / "paths.json"
+
+    @property
+    def triangle(self) -> Path:
+        """Accuracies over the triangle of the first three models."""
+        return self.path / "triangle.json"
 
 
 def seed_folders(run: Path, plan: Plan) -> list[SeedFolder]:

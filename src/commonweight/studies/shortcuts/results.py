@@ -48,6 +48,10 @@ class ShortcutStudy:
     tables: Mapping[str, tuple[OverlapTable, ...]]
     """Label rule -> per seed the overlaps of every ``model/data`` pair."""
 
+    triangles: tuple[Mapping[str, Any], ...] = ()
+    """Per seed: ``corners``, three shortcuts, ``points``, weights of their models, and accuracies by set; none with
+    two shortcuts."""
+
     def cells(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Estimate]]:
         """Collect shared, unshared and same-input overlaps of every pair of models.
 
@@ -109,6 +113,7 @@ class ShortcutStudy:
             "scores": self.scores,
             "constant_answer": self.constants,
             "paths": self.paths,
+            "triangles": self.triangles,
             "overlaps": {rule: self._overlaps(rule) for rule in self.tables},
             "footprints": {rule: [_footprints(table) for table in tables] for rule, tables in self.tables.items()},
         }
@@ -145,6 +150,7 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
             rule: tuple(OverlapTable.from_json(_text(folder.grid(rule) / "overlap.json")) for folder in folders)
             for rule in plan.label_rules
         },
+        tuple(_read(folder.triangle) for folder in folders if plan.triangle),
     )
 
 

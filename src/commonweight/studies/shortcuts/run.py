@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 from dataclasses import replace
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from commonweight import __version__
+from commonweight.data.shortcuts.bars import without_bars
 from commonweight.data.splits import open_source
-from commonweight.errors import IntegrityError, UsageError
+from commonweight.errors import UsageError
 from commonweight.studies.hold import held
 from commonweight.studies.measure import silent
-from commonweight.studies.run_folder import RunFolder, check_place
-from commonweight.studies.run_record import RECORD
-from commonweight.studies.shortcuts.adopt import adopt
-from commonweight.studies.shortcuts.averages import make_averages
+from commonweight.studies.prepare import length_limit
+from commonweight.studies.run_folder import check_place
+from commonweight.studies.shortcuts.adopt import adopt_existing
+from commonweight.studies.shortcuts.averages import score_models, write_average
 from commonweight.studies.shortcuts.grid import measure_grid
+from commonweight.studies.shortcuts.opening import (
+    RESULT,
+    changes,
+    former_record,
+    is_finished,
+    needs_texts,
+    open_study,
+)
 from commonweight.studies.shortcuts.plan import RANDOM_LABELS, START, seed_folders
-from commonweight.studies.shortcuts.results import FORMAT, VERSION, gather
+from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.rows import build_rows, random_labels, write_measured_rows
 from commonweight.studies.shortcuts.start import make_start
 from commonweight.studies.shortcuts.training import fine_tune
-from commonweight.studies.shortcuts.walks import score_models, walk
+from commonweight.studies.shortcuts.walks import walk, walk_triangle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +47,13 @@ def run_study(
 ) -> ShortcutStudy | None:
     """Do a study, or go on with one; every step needs those before it, and does what of them is missing.
 
-    The run folder holds ``run.json`` and per seed ``data/``, ``measured/``, ``models/``, ``averages/``,
-    ``fisher-<label rule>/``, ``scores.json`` and ``paths.json``; at the end ``study.json``.
+    The run folder holds ``run.json`` and per seed ``data/``, ``measured/``, ``models/``, ``averages/`` (the average of
+    all models), ``fisher-<label rule>/``, ``scores.json``, ``paths.json`` and, with three shortcuts or more,
+    ``triangle.json``; at the end ``study.json``. The texts are read only as long as rows or models are to be made from
+    them; a study that is finished is read from its folder. Tables and figures are not written:
+    :func:`~commonweight.studies.shortcuts.write.run_and_write` does both, as the command does.
+
+    Another plan in the same folder is refused once a model was trained; until then starts and rows are made anew.
 
     Args:
         run: The run folder.
@@ -59,84 +68,64 @@ def run_study(
     Raises:
         UsageError: If the folder holds something else, or the models or texts do not serve.
     """
-    steps = STEPS[: STEPS.index(until) + 1]
-    check_place(run)
-    source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
-    with held(run) as hold:
-        if hold.busy:
-            raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
-        folder = _open(run, plan, source)
-        plan = replace(plan, seeds=folder.record["seeds"])
+    with without_bars(shown=progress):
+        check_place(run)
+        former = former_record(run)
+        is_new = bool(changes(run, former, plan.deciding()))
+        plan = replace(plan, seeds=plan.seeds if is_new else max(plan.seeds, former.get("seeds", 0)))
         seeds = seed_folders(run, plan)
+        if until == "overlap" and former and not is_new and is_finished(run, plan, seeds):
+            note(f"the study in {run} is finished; it is read from there")
+            return gather(plan, seeds)
+        source = None
+        if not former or is_new or needs_texts(plan, seeds, train=until != "build"):
+            source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
+        with held(run) as hold:
+            if hold.busy:
+                raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
+            folder = open_study(run, plan, former, source, note)
+            _do(STEPS[: STEPS.index(until) + 1], plan, seeds, source, progress, note)
+            if until != "overlap":
+                folder.update(status=f"done: {until}")
+                return None
+            found = gather(plan, seeds)
+            folder.write(RESULT, found.to_json())
+            folder.update(status="complete")
+            return found
+
+
+def _do(
+    steps: tuple[Step, ...], plan: Plan, seeds: list[SeedFolder], source: Source | None, progress: bool, note: Note
+) -> None:
+    if source is not None:
         for seed in seeds:
             _build(source, plan, seed, note)
-        if "train" in steps:
-            for seed in seeds:
-                _train(source, plan, seed, progress, note)
-        if "fuse" in steps:
-            for seed in seeds:
-                make_averages(plan, seed, note)
-                score_models(plan, seed, note)
-                walk(plan, seed, note)
-        if "fisher" in steps:
-            for seed in seeds:
-                measure_grid(plan, seed, progress=progress, note=note)
-        if "overlap" not in steps:
-            folder.update(status=f"done: {until}")
-            return None
-        found = gather(plan, seeds)
-        folder.write("study.json", found.to_json())
-        folder.update(status="complete")
-        return found
-
-
-def _open(run: Path, plan: Plan, source: Source) -> RunFolder:
-    asked = json.loads(json.dumps(plan.deciding() | {"data_sha256": _content(source)}))
-    former: dict[str, Any] = {}
-    if (run / RECORD).is_file():
-        try:
-            former = json.loads((run / RECORD).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise IntegrityError(f"{run / RECORD} is damaged ({error}); choose another folder") from error
-        if former.get("format") != FORMAT or former.get("version") != VERSION:
-            raise UsageError(f"{run} holds a run of another kind, {former.get('format')}; choose another folder")
-        if not any(run.glob("seed-*/models/*")):
-            former = {}
-        changed = [
-            f"{key} was {former['plan'].get(key)!r}, is now {value!r}"
-            for key, value in asked.items()
-            if former and former["plan"].get(key) != value
-        ]
-        if changed:
-            raise UsageError(f"{run} holds a study of something else: {'; '.join(changed)}. Choose another folder")
-    packages = ("torch", "transformers", "datasets")
-    folder = RunFolder(run, {"format": FORMAT, "version": VERSION})
-    folder.update(
-        status="running",
-        plan=asked,
-        seeds=max(plan.seeds, former.get("seeds", 0)),
-        versions={"python": platform.python_version(), "commonweight": __version__}
-        | {name: version(name) for name in packages},
-    )
-    return folder
-
-
-def _content(source: Source) -> str:
-    digest = hashlib.sha256()
-    for name, rows in source.splits.items():
-        for text, label in zip(rows[source.text], rows[source.label], strict=True):
-            digest.update(json.dumps([name, text, label]).encode())
-    return digest.hexdigest()
+    if "train" in steps:
+        for seed in seeds:
+            adopt_existing(plan, seed, note)
+    if "train" in steps and source is not None:
+        for seed in seeds:
+            _train(source, plan, seed, progress, note)
+    if "fuse" in steps:
+        for seed in seeds:
+            write_average(plan, seed, note)
+            score_models(plan, seed, note)
+            walk(plan, seed, note)
+            walk_triangle(plan, seed, note)
+    if "fisher" in steps:
+        for seed in seeds:
+            measure_grid(plan, seed, progress=progress, note=note)
 
 
 def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     start = folder.model(START)
     if not start.exists():
         note(f"seed {folder.seed}: making the common start from {plan.model}")
         make_start(plan.model, source.classes, folder.seed, start, plan.preset)
     tokenizer = AutoTokenizer.from_pretrained(start)
+    length_limit(AutoConfig.from_pretrained(start), tokenizer, plan.max_length)  # refuses what cannot be read
     build_rows(source, plan, folder, tokenizer, note)
     write_measured_rows(source, plan, folder, tokenizer, note)
 
@@ -144,14 +133,9 @@ def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:
 def _train(source: Source, plan: Plan, folder: SeedFolder, progress: bool, note: Note) -> None:
     import datasets
 
-    existing = dict(plan.existing)
     for name in (*plan.shortcuts, RANDOM_LABELS):
         place = folder.model(name)
         if place.exists():
-            continue
-        if name in existing:
-            adopt(existing[name], folder.model(START), place)
-            note(f"seed {folder.seed}: {name} is {existing[name]}")
             continue
         rows = datasets.load_from_disk(str(folder.data(plan.shortcuts[0] if name == RANDOM_LABELS else name)))["train"]
         if name == RANDOM_LABELS:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from commonweight.decision.room import check_room
 from commonweight.errors import MeasurementError, UsageError
 from commonweight.nn.checkpoint import quiet_transformers
 from commonweight.place import replacing
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = 4
 """How often a training is saved, so that it can be resumed."""
+
+COPIES = 6
+"""Weights, and as much as twice them of the optimizer's state; a new checkpoint is written before the last one goes."""
 
 
 def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: int, place: Path, *, bar: bool) -> None:
@@ -42,6 +46,7 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
 
     Raises:
         MeasurementError: If a weight became nan or infinite.
+        UsageError: If the disk has no room for the checkpoints of the training.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
     from transformers.trainer_callback import PrinterCallback
@@ -50,6 +55,7 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
     with quiet_transformers(), _random_state_kept():
         tokenizer: Any = AutoTokenizer.from_pretrained(start)
         model: Any = AutoModelForSequenceClassification.from_pretrained(start)
+        check_room(place, COPIES * sum(weight.numel() * weight.element_size() for weight in model.parameters()))
         encoded = rows.map(
             lambda some: tokenizer(some[text], truncation=True, max_length=plan.max_length) | {"labels": some[label]},
             batched=True,

@@ -1,59 +1,45 @@
-"""Accuracies: of every model on every set, and along straight lines through weight space."""
+"""Accuracies along lines through weight space, as far in random directions, and over the triangle of three models."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from itertools import permutations
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from commonweight.data.shortcuts import ShortcutData
 from commonweight.data.shortcuts.keyed import keyed
 from commonweight.decision.control import RANDOM, random_direction
-from commonweight.decision.in_place import fused_at
-from commonweight.decision.paths import interpolation_path
-from commonweight.nn.checkpoint import quiet_transformers
-from commonweight.studies.scores import ScoredRows, encoded_rows, score
-from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER
+from commonweight.decision.paths import interpolation_path, simplex_path
+from commonweight.studies.shortcuts.evaluating import accuracies, load_classifier, path_sets, write_record
+from commonweight.studies.shortcuts.plan import ORIGINAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from commonweight.studies.measure import Note
+    from commonweight.studies.scores import ScoredRows
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
+CONTROL = "row by row"
+"""How random directions are drawn; walks whose file says nothing of it, or something else, are taken again."""
 
-def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
-    """Score every model and every average on the original rows and on every shortcut's synthetic rows.
+TRIANGLE_STEPS = 6
+"""Along each side: 28 points, among them the corners, the middles of the sides and the centre."""
+
+
+def has_walks(place: Path) -> bool:
+    """Tell whether a file holds walks with controls as they are drawn now.
 
     Args:
-        plan: Which models.
-        folder: The seed, everything trained and averaged.
-        note: Takes one sentence at a time that the user should hear.
+        place: A file ``paths.json``, or where it would be.
+
+    Returns:
+        Whether it does.
     """
-    if folder.scores.is_file():
-        return
-    tokenizer = _tokenizer(folder)
-    sets: dict[str, ScoredRows] = {}
-    for part in ("dev", "test"):
-        first = ShortcutData.load(folder.data(plan.shortcuts[0]))
-        sets[f"{ORIGINAL} {part}"] = _encoded(first, f"original_{part}", tokenizer, plan)
-        for code in plan.shortcuts:
-            sets[f"{code} {part}"] = _encoded(
-                ShortcutData.load(folder.data(code)), f"synthetic_{part}", tokenizer, plan
-            )
-    for data in [data for data, found in sets.items() if any(row.label < 0 for row in found.rows)]:
-        note(f"seed {folder.seed}: {data} has rows without labels, and is not scored")
-        del sets[data]
-    names = [START, RANDOM_LABELS, *plan.shortcuts, *(TOGETHER.join(chosen) for chosen in plan.averages)]
-    scores: dict[str, dict[str, Any]] = {}
-    for name in names:
-        note(f"seed {folder.seed}: scoring {name}")
-        model = _model(folder.model(name))
-        scores[name] = {data: asdict(score(model, rows)) for data, rows in sets.items()}
-    record = {"constant_answer": {data: rows.constant for data, rows in sets.items()}, "scores": scores}
-    _write(folder.scores, record)
+    try:
+        return bool(json.loads(place.read_text(encoding="utf-8")).get("control") == CONTROL)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
@@ -61,69 +47,55 @@ def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
 
     A shortcut can break before the task does on any way out of a model; only what breaks earlier on the way to another
     model than on a random one, as long tensor by tensor and through the same entries, has to do with the other model.
+    Only the two models of a path, and the end of its control, are in memory.
 
     Args:
         plan: How many points and rows.
         folder: The seed, its models trained.
         note: Takes one sentence at a time that the user should hear.
     """
-    if folder.paths.is_file():
+    if has_walks(folder.paths):
         return
-    tokenizer = _tokenizer(folder)
-    data = {code: ShortcutData.load(folder.data(code)) for code in plan.shortcuts}
-    original = _encoded(data[plan.shortcuts[0]], "original_dev", tokenizer, plan).chosen(plan.path_rows, folder.seed)
-    synthetic = {
-        code: _encoded(found, "synthetic_dev", tokenizer, plan).chosen(plan.path_rows, folder.seed)
-        for code, found in data.items()
-    }
-    models = {code: _model(folder.model(code)) for code in plan.shortcuts}
+    if folder.paths.is_file():
+        note(f"seed {folder.seed}: random directions are not drawn {CONTROL} in {folder.paths}; walks are taken again")
+    sets = path_sets(plan, folder)
     paths = []
-    for a, b in permutations(plan.shortcuts, 2):
-        ends = {a: synthetic[a], b: synthetic[b]}
-        if plan.shortcuts.index(a) < plan.shortcuts.index(b):
-            note(f"seed {folder.seed}: walking from {a} to {b}")
-            paths.append(_walk(plan, (a, b), (models[a], models[b]), {ORIGINAL: original, **ends}))
-        note(f"seed {folder.seed}: walking from {a} in a random direction, as far as to {b}")
-        control = random_direction(models[a], models[b], seed=keyed(folder.seed, a, b), only_moved=True)
-        found = _walk(plan, (a, RANDOM), (models[a], control), {ORIGINAL: original, a: synthetic[a]})
-        paths.append(found | {"as_far_as": b})
-    _write(folder.paths, {"paths": paths})
+    for pair in combinations(plan.shortcuts, 2):
+        ends = {code: load_classifier(folder.model(code)) for code in pair}
+        note(f"seed {folder.seed}: walking from {pair[0]} to {pair[1]}")
+        shown = {name: sets[name] for name in (ORIGINAL, *pair)}
+        paths.append(_walk(plan, pair, tuple(ends.values()), shown))
+        for a, b in (pair, pair[::-1]):
+            note(f"seed {folder.seed}: walking from {a} in a random direction, as far as to {b}")
+            control = random_direction(ends[a], ends[b], seed=keyed(folder.seed, a, b), only_moved=True)
+            found = _walk(plan, (a, RANDOM), (ends[a], control), {name: sets[name] for name in (ORIGINAL, a)})
+            del control  # before the next is made
+            paths.append(found | {"as_far_as": b})
+        del ends  # before the next two are read
+    write_record(folder.paths, {"control": CONTROL, "paths": paths})
+
+
+def walk_triangle(plan: Plan, folder: SeedFolder, note: Note) -> None:
+    """Score the averages of the first three models, with weights all over their triangle.
+
+    Args:
+        plan: Which models, and how many rows; with two shortcuts there is no triangle.
+        folder: The seed, its models trained.
+        note: Takes one sentence at a time that the user should hear.
+    """
+    if not plan.triangle or folder.triangle.is_file():
+        return
+    note(f"seed {folder.seed}: walking between {', '.join(plan.triangle)}")
+    sets = path_sets(plan, folder)
+    points = simplex_path(steps=TRIANGLE_STEPS)
+    models = [load_classifier(folder.model(code)) for code in plan.triangle]
+    found = accuracies(models, points, {name: sets[name] for name in (ORIGINAL, *plan.triangle)})
+    write_record(folder.triangle, {"corners": plan.triangle, "points": points, "accuracy": found})
 
 
 def _walk(
-    plan: Plan, names: tuple[str, str], models: tuple[Any, Any], sets: Mapping[str, ScoredRows]
+    plan: Plan, names: tuple[str, ...], models: tuple[Any, ...], sets: Mapping[str, ScoredRows]
 ) -> dict[str, Any]:
-    accuracy: dict[str, list[float]] = {name: [] for name in sets}
     points = interpolation_path(points=plan.path_points)
-    for weights in points:
-        with fused_at(models, weights) as model:
-            for name, rows in sets.items():
-                accuracy[name].append(score(model, rows).accuracy)
-    return {"from": names[0], "to": names[1], "points": [weights[1] for weights in points], "accuracy": accuracy}
-
-
-def _encoded(data: ShortcutData, split: str, tokenizer: Any, plan: Plan) -> ScoredRows:
-    settings = data.record["settings"]
-    rows = data[split]
-    return encoded_rows(rows, settings["text_column"], settings["label_column"], tokenizer, plan.max_length)
-
-
-def _tokenizer(folder: SeedFolder) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder.model(START))
-
-
-def _model(place: Path) -> Any:
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    with quiet_transformers():
-        model = AutoModelForSequenceClassification.from_pretrained(place)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-
-
-def _write(place: Path, record: Mapping[str, Any]) -> None:
-    partial = place.with_name(f".{place.name}.partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(place)
+    found = accuracies(models, points, sets)
+    return {"from": names[0], "to": names[1], "points": [weights[1] for weights in points], "accuracy": found}

@@ -1,0 +1,198 @@
+"""Going on with a study: whose question a run folder holds, what of it is missing, and what of it may be made anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from commonweight import __version__
+from commonweight.errors import IntegrityError, UsageError
+from commonweight.studies.run_folder import RunFolder
+from commonweight.studies.run_record import RECORD
+from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START
+from commonweight.studies.shortcuts.results import FORMAT, VERSION
+from commonweight.studies.shortcuts.walks import has_walks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from commonweight.data.splits import Source
+    from commonweight.studies.measure import Note
+    from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+
+CONTENT = "data_sha256"
+"""Key of the record: which texts the rows were made from."""
+
+RESULT = "study.json"
+ANEW = ("models", "data", "measured")
+"""What a corrected plan makes anew in every seed folder, as long as nothing was trained."""
+
+PACKAGES = ("torch", "transformers", "datasets")
+
+
+def former_record(run: Path) -> dict[str, Any]:
+    """Read what a run folder belongs to.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        Its ``run.json``; empty if there is none.
+
+    Raises:
+        IntegrityError: If it is damaged.
+        UsageError: If it is of another kind of run.
+    """
+    if not (run / RECORD).is_file():
+        return {}
+    try:
+        former = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise IntegrityError(f"{run / RECORD} is damaged ({error}); choose another folder") from error
+    if not isinstance(former, dict) or (former.get("format"), former.get("version")) != (FORMAT, VERSION):
+        kind = former.get("format") if isinstance(former, dict) else None
+        raise UsageError(f"{run} holds a run of another kind, {kind}; choose another folder")
+    return former
+
+
+def changes(run: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """List what a plan asks in another way than the run does; a run in which nothing was trained may be asked anew.
+
+    Args:
+        run: The run folder.
+        former: Its record.
+        asked: The plan's deciding fields, with or without the texts' hash.
+
+    Returns:
+        One sentence part per difference; with any, nothing was trained.
+
+    Raises:
+        UsageError: If there are differences, and models or results of the former plan.
+    """
+    if not former:
+        return []
+    plain = json.loads(json.dumps(asked))
+    found = [
+        f"{key} was {former['plan'].get(key)!r}, is now {value!r}"
+        for key, value in plain.items()
+        if former["plan"].get(key) != value
+    ]
+    if found and (made := _seeds_with_work(run, former)):
+        folders = " and ".join(str(seed) for seed in made)
+        raise UsageError(
+            f"{run} holds a study of something else: {'; '.join(found)}. Choose another folder for this plan; or, to "
+            f"begin anew in this one, first remove {folders}, with the models that were trained for the former plan"
+        )
+    return found
+
+
+def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:
+    """Tell whether everything a study tells lies in its folder.
+
+    Args:
+        run: The run folder.
+        plan: The plan, the same as the run's.
+        seeds: The seeds.
+
+    Returns:
+        Whether it does.
+    """
+    return (run / RESULT).is_file() and all(
+        seed.scores.is_file()
+        and has_walks(seed.paths)
+        and (not plan.triangle or seed.triangle.is_file())
+        and all((seed.grid(rule) / "overlap.json").is_file() for rule in plan.label_rules)
+        for seed in seeds
+    )
+
+
+def needs_texts(plan: Plan, seeds: Sequence[SeedFolder], *, train: bool) -> bool:
+    """Tell whether something has yet to be made from the texts.
+
+    Args:
+        plan: The plan.
+        seeds: The seeds.
+        train: Whether models are asked for, not only rows.
+
+    Returns:
+        Whether a start, rows or, if asked for, a model to be trained is missing.
+    """
+    existing = {code for code, _ in plan.existing}
+    trained = [name for name in (*plan.shortcuts, RANDOM_LABELS) if train and name not in existing]
+    return not all(
+        place.exists()
+        for seed in seeds
+        for place in (
+            *(seed.model(name) for name in (START, *trained)),
+            *(seed.data(code) for code in plan.shortcuts),
+            *(seed.measured(name) for name in (ORIGINAL, *plan.shortcuts)),
+        )
+    )
+
+
+def open_study(run: Path, plan: Plan, former: Mapping[str, Any], source: Source | None, note: Note) -> RunFolder:
+    """Write down whose study a folder holds; what an earlier plan left there before anything was trained goes.
+
+    Args:
+        run: The run folder, held by this process.
+        plan: The plan, with as many seeds as the run has.
+        former: The run's record so far.
+        source: The texts; None if nothing is made from them any more.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        The open folder.
+
+    Raises:
+        UsageError: If it holds models or results of another plan.
+    """
+    asked = plan.deciding() | {CONTENT: content_hash(source) if source else former["plan"][CONTENT]}
+    if found := changes(run, former, asked):
+        note(f"nothing was trained for the former plan, so its starts and rows are made anew: {'; '.join(found)}")
+        for place in [place for seed in run.glob("seed-*") for name in ANEW if (place := seed / name).is_dir()]:
+            shutil.rmtree(place)
+    folder = RunFolder(run, {"format": FORMAT, "version": VERSION})
+    versions = {"python": platform.python_version(), "commonweight": __version__}
+    folder.update(
+        status="running",
+        plan=json.loads(json.dumps(asked)),
+        seeds=plan.seeds,
+        versions=versions | {name: version(name) for name in PACKAGES},
+    )
+    return folder
+
+
+def content_hash(source: Source) -> str:
+    """Hash the texts and labels of all splits.
+
+    Args:
+        source: The texts.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for name, rows in source.splits.items():
+        for text, label in zip(rows[source.text], rows[source.label], strict=True):
+            digest.update(json.dumps([name, text, label]).encode())
+    return digest.hexdigest()
+
+
+def _seeds_with_work(run: Path, former: Mapping[str, Any]) -> list[Path]:
+    """List the seed folders that hold what takes time: trained models, trainings that were saved, results."""
+    copied = {START, *(code for code, _ in former["plan"].get("existing", []))}
+    found = []
+    for seed in sorted(place for place in run.glob("seed-*") if place.is_dir()):
+        models = [place for place in seed.glob("models/*") if not place.name.startswith(".")]
+        if (
+            any(place.name not in copied for place in models)
+            or any(seed.glob("models/.*.training/checkpoint-*/trainer_state.json"))
+            or any(place.name not in ANEW and not place.name.startswith(".") for place in seed.iterdir())
+        ):
+            found.append(seed)
+    return found

@@ -1,0 +1,45 @@
+"""A study with its tables and figures: everything the command leaves in the run folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from commonweight.studies.measure import silent
+from commonweight.studies.shortcuts.run import run_study
+from commonweight.view.shortcut_files import write_figures, write_tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.studies.measure import Note
+    from commonweight.studies.shortcuts.plan import Plan
+    from commonweight.studies.shortcuts.results import ShortcutStudy
+    from commonweight.studies.shortcuts.run import Step
+
+
+def run_and_write(
+    run: Path, plan: Plan, *, until: Step = "overlap", progress: bool = False, note: Note = silent
+) -> ShortcutStudy | None:
+    """Do a study, or go on with one, and write its tables and figures: ``study.md`` and ``figures/``.
+
+    Args:
+        run: As for :func:`~commonweight.studies.shortcuts.run.run_study`, as are all others.
+        plan: What is asked.
+        until: The last step to do; tables and figures come after ``overlap`` only.
+        progress: Show progress bars on stderr.
+        note: Takes one sentence at a time that the user should hear; also where figures cannot be drawn.
+
+    Returns:
+        What was found; None if a step before ``overlap`` is the last.
+    """
+    found = run_study(run, plan, until=until, progress=progress, note=note)
+    if found is None:
+        note(f"done with {until}; the run is in {run}")
+        return None
+    write_tables(found, run)
+    try:
+        write_figures(found, run / "figures")
+    except ModuleNotFoundError as error:
+        note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same again")
+    note(f"models, footprints, study.json, study.md and figures are in {run}")
+    return found

@@ -1,0 +1,224 @@
+"""Going on with a study of shortcuts: what is kept, what is asked of the texts, and how a plan is corrected."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import weakref
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import datasets
+import pytest
+from studies.shortcut_texts import tiny_plan
+
+from commonweight import UsageError, fuse
+from commonweight.decision import simplex_path
+from commonweight.studies.scores import score
+from commonweight.studies.shortcuts import run as running
+from commonweight.studies.shortcuts import walks, write
+from commonweight.studies.shortcuts.evaluating import load_classifier, scored_sets
+from commonweight.studies.shortcuts.plan import SeedFolder
+from commonweight.studies.shortcuts.run import run_study
+from commonweight.studies.shortcuts.walks import walk
+from commonweight.studies.shortcuts.write import run_and_write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.studies.shortcuts.plan import Plan
+    from commonweight.studies.shortcuts.results import ShortcutStudy
+
+CODES = ("st", "op", "tic")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, ShortcutStudy]:
+    folder = tmp_path_factory.mktemp("study")
+    plan = tiny_plan(folder, shortcuts=CODES, path_points=2, path_rows=20)
+    found = run_study(folder / "run", plan)
+    assert found is not None
+    return folder / "run", plan, found
+
+
+@pytest.fixture
+def done(finished: tuple[Path, Plan, ShortcutStudy], tmp_path: Path) -> tuple[Path, Plan, ShortcutStudy]:
+    """A copy, for tests that change it."""
+    run, plan, study = finished
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run", plan, study
+
+
+def test_only_the_average_that_footprints_need_is_written(
+    finished: tuple[Path, Plan, ShortcutStudy], tmp_path: Path
+) -> None:
+    run, plan, study = finished
+    folder = SeedFolder(run / "seed-0", 0)
+    assert [place.name for place in (run / "seed-0" / "averages").iterdir()] == ["st+op+tic"]
+    assert {"st+op", "st+tic", "op+tic", "st+op+tic"} <= set(study.scores[0])
+    written = fuse([folder.model(code) for code in ("st", "tic")], output=tmp_path / "pair", note=lambda _: None)
+    rows = scored_sets(plan, folder, "dev")
+    assert study.scores[0]["st+tic"]["tic dev"] == asdict(score(load_classifier(written), rows["tic"]))
+
+
+def test_nothing_is_written_without_room(
+    done: tuple[Path, Plan, ShortcutStudy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [done[0] / "seed-0" / "models" / code for code in CODES]
+    size = (models[0] / "model.safetensors").stat().st_size
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, size))
+    with pytest.raises(UsageError, match=r"average needs 0\.02 GB of disk, and 0\.00 GB are free there; make room"):
+        fuse(models, output=tmp_path / "average", note=lambda _: None)
+    assert not [place for place in tmp_path.iterdir() if "average" in place.name]
+
+
+def test_nothing_is_trained_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type(shutil.disk_usage(tmp_path))
+    plan = tiny_plan(tmp_path)
+    run_study(tmp_path / "run", plan, until="build")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 10**6))
+    with pytest.raises(UsageError, match=r"models/st needs 0\.02 GB of disk"):
+        run_study(tmp_path / "run", plan, until="train")
+    assert [place.name for place in (tmp_path / "run" / "seed-0" / "models").iterdir()] == ["start"]
+
+
+def test_a_walk_holds_its_own_models_only(
+    done: tuple[Path, Plan, ShortcutStudy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = SeedFolder(done[0] / "seed-0", 0)
+    before = json.loads(folder.paths.read_text())
+    folder.paths.unlink()
+    alive: weakref.WeakSet = weakref.WeakSet()
+    most = 0
+
+    def loads(place: Path) -> object:
+        nonlocal most
+        gc.collect()
+        alive.add(model := load_classifier(place))
+        most = max(most, len(alive))
+        return model
+
+    monkeypatch.setattr(walks, "load_classifier", loads)
+    walk(done[1], folder, lambda _: None)
+    assert most == 2
+    assert json.loads(folder.paths.read_text()) == before
+
+
+def test_a_finished_study_needs_no_texts(
+    done: tuple[Path, Plan, ShortcutStudy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opens(*_: object, **__: object) -> None:
+        raise UsageError("the texts were opened")
+
+    monkeypatch.setattr(running, "open_source", opens)
+    run, plan, study = done
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    again = run_study(run, plan)
+    assert again is not None
+    assert again.to_json() == study.to_json()
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    (run / "seed-0" / "scores.json").unlink()  # made from models and rows that are there
+    again = run_study(run, plan)
+    assert again is not None
+    assert again.scores == study.scores
+    shutil.rmtree(run / "seed-0" / "data" / "op")
+    with pytest.raises(UsageError, match="the texts were opened"):
+        run_study(run, plan, until="build")
+
+
+def test_the_triangle_is_scored_where_it_is_missing(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, plan, study = done
+    (found,) = study.triangles
+    assert tuple(found["corners"]) == CODES
+    assert [tuple(point) for point in found["points"]] == list(simplex_path(steps=6))
+    (there,) = (walk for walk in study.paths[0] if (walk["from"], walk["to"]) == ("st", "op"))
+    corner = found["points"].index([0.0, 1.0, 0.0])
+    assert found["accuracy"]["op"][corner] == there["accuracy"]["op"][-1]
+    assert set(found["accuracy"]) == {"original", *CODES}
+    (run / "seed-0" / "triangle.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
+    again = run_study(run, plan)
+    assert again is not None
+    assert again.to_json() == study.to_json()
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} == before
+
+
+def test_walks_with_controls_of_another_kind_are_taken_again(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, plan, study = done
+    former = json.loads((run / "seed-0" / "paths.json").read_text())["paths"]
+    wrong = [found | {"accuracy": {name: [0.0, 0.0] for name in found["accuracy"]}} for found in former]
+    (run / "seed-0" / "paths.json").write_text(json.dumps({"paths": wrong}))
+    said: list[str] = []
+    again = run_study(run, plan, note=said.append)
+    assert again is not None
+    assert again.paths == study.paths
+    assert [sentence for sentence in said if "random directions are not drawn row by row" in sentence]
+
+
+def test_tables_and_figures_with_the_study(
+    done: tuple[Path, Plan, ShortcutStudy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, plan, study = done
+    found = run_and_write(run, plan)
+    assert found is not None
+    assert found.to_json() == study.to_json()
+    assert "corners, middles and centre of their triangle" in (run / "study.md").read_text()
+    names = {"overlaps-data", "layers-data", "walks", "triangle", "accuracies"}
+    assert {path.stem for path in (run / "figures").iterdir()} == names
+
+    def fails(*_: object) -> None:
+        raise ModuleNotFoundError("no matplotlib", name="matplotlib")
+
+    monkeypatch.setattr(write, "write_figures", fails)
+    said: list[str] = []
+    assert run_and_write(run, plan, note=said.append) is not None
+    assert [sentence for sentence in said if sentence.startswith("no figures: they need matplotlib")]
+    assert run_and_write(run, plan, until="build") is None
+
+
+def test_a_plan_can_be_corrected_until_something_was_trained(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    plan = tiny_plan(tmp_path)
+    with pytest.raises(UsageError, match=r"rows must lie in 1\.\.240"):
+        run_study(run, replace(plan, train_rows=10_000), until="build")
+    (run / "seed-0" / "models" / ".start.0.new").mkdir()
+    said: list[str] = []
+    run_study(run, replace(plan, train_rows=100, seeds=2), until="build", note=said.append)
+    assert [s for s in said if "nothing was trained for the former plan" in s and "train_rows was 10000" in s]
+    assert len(datasets.load_from_disk(str(run / "seed-0" / "data" / "st"))["train"]) == 100
+    run_study(run, replace(plan, train_rows=60), until="build")
+    assert len(datasets.load_from_disk(str(run / "seed-0" / "data" / "st"))["train"]) == 60
+    assert not (run / "seed-1" / "data").exists()  # one seed is asked for now
+    saved = run / "seed-0" / "models" / ".st.training" / "checkpoint-4"
+    saved.mkdir(parents=True)
+    (saved / "trainer_state.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"train_rows was 60, is now None.*first remove .*seed-0, with the models"):
+        run_study(run, plan, until="build")
+    assert saved.exists()
+    shutil.rmtree(run / "seed-0")  # as the error says
+    run_study(run, plan, until="build")
+
+
+def test_texts_longer_than_the_model_reads_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--max-length 600 is more than the model can read; give at most 24"):
+        run_study(tmp_path / "run", tiny_plan(tmp_path, max_length=600), until="build")
+
+
+def test_results_without_their_models_are_not_thrown_away(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, plan, _ = done
+    shutil.rmtree(run / "seed-0" / "models")
+    with pytest.raises(UsageError, match=r"epochs was 1\.0, is now 2\.0.*Choose another folder.*or, to begin anew"):
+        run_study(run, replace(plan, epochs=2.0))
+    assert (run / "seed-0" / "scores.json").is_file()
+
+
+def test_no_bars_unless_they_are_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plan = tiny_plan(tmp_path)
+    capfd.readouterr()
+    run_study(tmp_path / "run", plan, until="train")
+    assert capfd.readouterr().err == ""
+    assert not datasets.are_progress_bars_disabled()
+    run_study(tmp_path / "shown", plan, until="train", progress=True)
+    assert "it/s" in capfd.readouterr().err
