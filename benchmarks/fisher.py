@@ -8,8 +8,9 @@ holds the allocator's and the matrix library's own buffers and moves by several 
 
     python benchmarks/fisher.py --out benchmarks/results/fisher.json
 
-``--cases`` and ``--contenders`` select; ``--rounds`` sets the number of interleaved rounds. A result file that is there
-already keeps the cases that are not run again.
+``--cases``, ``--contenders``, ``--parts`` and ``--meters`` (of memory) select; ``--rounds`` sets the number of
+interleaved rounds. A result file that is there already keeps what is not run again, and says for each part where it was
+run last.
 """
 
 from __future__ import annotations
@@ -485,13 +486,13 @@ def run_for_memory(name: str, contender: str, factor: int, kind: str) -> None:
         print(peak_of_this_process())
 
 
-def memory(name: str) -> dict:
+def memory(name: str, meters: list[str]) -> dict:
     """Peak above that of the ordinary pass, in copies of the parameters (float32) after taking off one layer."""
     model = CASES[name]().model
     copy = sum(parameter.numel() * 4 for parameter in model.parameters())
     layer = max(parameter.numel() * 4 for parameter in model.parameters())
     figures: dict = {"parameter_bytes": copy, "largest_layer_bytes": layer}
-    for kind in ("tensors", "resident"):
+    for kind in meters:
         figures[kind] = {}
         for factor in (1, 4):
             base = peak_bytes(name, "ordinary", factor, kind)
@@ -541,6 +542,7 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--parts", nargs="+", choices=["time", "folds", "memory"], default=["time", "folds", "memory"])
+    parser.add_argument("--meters", nargs="+", choices=["tensors", "resident"], default=["tensors", "resident"])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", type=Path, help="print a result already written as a Markdown table, run nothing")
     options = parser.parse_args()
@@ -548,7 +550,7 @@ def main() -> None:
         print(as_markdown(json.loads(options.table.read_text())), end="")
         return
     contenders = list(dict.fromkeys(["ordinary", *options.contenders]))
-    results: dict = {"time": {}, "folds": {}, "memory": {}}
+    results: dict = {"time": {}, "folds": {}, "memory": {}, "environment": {}}
     if options.out and options.out.exists():
         results = json.loads(options.out.read_text())
     for name in options.cases if "time" in options.parts else []:
@@ -560,9 +562,9 @@ def main() -> None:
         print("folds", results["folds"], flush=True)
     if "memory" in options.parts:
         for name in options.cases:
-            results["memory"][name] = memory(name)
+            results["memory"][name] = results["memory"].get(name, {}) | memory(name, options.meters)
             print(name, results["memory"][name], flush=True)
-    results["environment"] = environment()
+    results["environment"] |= dict.fromkeys(options.parts, environment())
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -12,7 +12,7 @@ Writes ``reproductions/results/fuse_to_forget.json``, ``.md`` and the figures in
 does the same study:
 
     commonweight shortcuts run --model <checkpoint> --data <folder> --shortcuts st op tic or --seeds 3 \\
-        --train-rows 16000 --batch-size 32 --learning-rate 5e-5 -o runs/fuse-to-forget
+        --train-rows 16000 --batch-size 32 --learning-rate 5e-5 --path-points 6 --path-rows 200 -o runs/fuse-to-forget
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ def main() -> None:
         epochs=2.0,
         batch_size=32,
         learning_rate=5e-5,
+        path_points=6,
+        path_rows=200,
     )
     start = time.time()
 

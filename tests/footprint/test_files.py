@@ -524,10 +524,10 @@ def test_a_record_of_another_format(saved, text):
         Footprint.load(saved)
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None])
+@pytest.mark.parametrize("version", [3, 0, "1", None])
 def test_a_record_of_another_version(saved, version):
     edit(saved, version=version)
-    with pytest.raises(IntegrityError, match=f"has format version {version!r}, this release reads version 1"):
+    with pytest.raises(IntegrityError, match=f"has format version {version!r}, this release reads version 1 and 2"):
         Footprint.load(saved)
 
 

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 import commonweight
 from commonweight.footprint.capture import Capture
+from commonweight.footprint.problem import TOLERANCE
 
 BATCH = 16
 
@@ -193,6 +194,46 @@ def test_written_folds_take_two_copies_of_the_parameters(tmp_path, folds, wide):
     written, kept = peak_of(lambda: measure(tmp_path / "f")), peak_of(measure)
     assert 2 * copy < written < 2 * copy + layer + 100_000
     assert (folds + 1) * copy < kept < (folds + 1) * copy + layer + 100_000
+
+
+class Wide(nn.Module):
+    """Layers on positions folded into rows; used directly, their weights belong to no call of a layer."""
+
+    def __init__(self, *, directly):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(300, 900), nn.Linear(900, 700), nn.Linear(700, 500), nn.Linear(500, 4)])
+        self.directly = directly
+
+    def forward(self, x):
+        rows = x.flatten(0, 1)
+        for layer in self.layers:
+            rows = (F.linear(rows, layer.weight, layer.bias) if self.directly else layer(rows)).tanh()
+        return rows.unflatten(0, x.shape[:2]).mean(1)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(8, 3)], [(16, 3), (8, 4), (8, 5)], [(1, 3)] * 16 + [(8, 3)]], ids=["once", "other lengths", "from one"]
+)
+@pytest.mark.parametrize("how", ["by rule", "all doubtful", "generic", "bfloat16"])
+def test_the_comparison_takes_no_more_than_a_copy_and_a_layer(monkeypatch, sizes, how):
+    """Above an ordinary pass, at most 1.2 float32 copies of the parameters and a layer, whenever rules are compared."""
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if how == "bfloat16" else torch.float32
+    if how == "all doubtful":
+        monkeypatch.setitem(TOLERANCE, dtype, -1.0)  # whether it is rounding has to be looked at
+    model = Wide(directly=how == "generic").to(dtype).eval()
+    batches = [(torch.randn(size, length, 300, dtype=dtype), torch.arange(size) % 4) for size, length in sizes]
+    floats = [4 * p.numel() for p in model.parameters()]
+
+    def ordinary():
+        for x, _ in batches:
+            model.zero_grad(set_to_none=True)
+            model(x).log_softmax(-1).sum().backward()
+
+    before = peak_of(ordinary)
+    model.zero_grad(set_to_none=True)
+    above = peak_of(lambda: commonweight.fisher(model, batches)) - before
+    assert above <= 1.2 * sum(floats) + max(floats)
 
 
 def looked_up():

@@ -394,7 +394,7 @@ def test_markdown_for_three_has_both_matrices_and_a_column_per_pair():
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("supermask", "Jaccard index of a and b** layer overlap share of kept weights, a"),
+        ("supermask", "Jaccard index of a and b** layer overlap chance corrected density, a density, b share of kept"),
         ("activity", "Cosine similarity of a and b** layer overlap share of squared norm, a"),
     ],
 )

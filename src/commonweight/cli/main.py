@@ -16,7 +16,7 @@ from commonweight.cli.options import ending
 from commonweight.cli.words import in_options
 from commonweight.errors import CommonweightError
 
-COMMANDS = ("fisher", "overlap", "compare", "fuse", "shortcuts", "verify", "demo")
+COMMANDS = ("fisher", "overlap", "compare", "fuse", "shortcuts", "continual", "verify", "demo")
 INTERRUPTED = 130
 
 

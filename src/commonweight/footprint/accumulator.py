@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 BLOCK = 2**21
 """Entries of a weight that are worked on at a time, so that accumulator and scratch stay in the processor's cache."""
+
+SMALL = 2**14
+"""Entries that are not worth dividing further."""
 
 
 class Workspace:
@@ -50,6 +58,78 @@ def new_total(parameter: Tensor) -> Tensor:
     if parameter.dim() == 2 and parameter.shape[1] > parameter.shape[0]:
         return torch.zeros(parameter.shape[::-1], dtype=dtype, device=parameter.device).t()
     return torch.zeros(parameter.shape, dtype=dtype, device=parameter.device)
+
+
+def in_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut tensors of one shape into the same blocks of rows.
+
+    Args:
+        *tensors: The tensors.
+
+    Yields:
+        One block of each, a view; four such blocks are not larger than a tensor, unless it is small anyway.
+    """
+    views = [tensor if tensor.dim() else tensor.reshape(1) for tensor in tensors]
+    rows, entries = len(views[0]), views[0].numel()
+    most = max(SMALL, min(BLOCK, entries // 4))
+    step = max(1, most * rows // max(1, entries))
+    for first in range(0, rows, step):
+        yield tuple(view[first : first + step] for view in views)
+
+
+def add_square(total: Tensor, gradient: Tensor) -> Tensor:
+    """Add the square of one gradient to an accumulator, without a copy of either.
+
+    Args:
+        total: The accumulator.
+        gradient: The gradient, of its shape and any floating type.
+
+    Returns:
+        The sum of the squares, a scalar in float64.
+    """
+    trace = torch.zeros((), dtype=torch.float64, device=total.device)
+    for block, part in in_blocks(total, gradient):
+        own = part.to(total.dtype)
+        block.addcmul_(own, own)
+        trace += own.square().sum()
+    return trace
+
+
+def subtract_square(total: Tensor, gradient: Tensor) -> None:
+    """Take the square of one gradient from an accumulator, without a copy of either.
+
+    Args:
+        total: The accumulator.
+        gradient: The gradient, of its shape and any floating type.
+    """
+    for block, part in in_blocks(total, gradient):
+        own = part.to(total.dtype)
+        block.addcmul_(own, own, value=-1)
+
+
+def largest_magnitude(tensor: Tensor) -> float:
+    """Find the largest magnitude, without a copy of the tensor.
+
+    Args:
+        tensor: A tensor with at least one entry.
+
+    Returns:
+        The largest; nan if any entry is.
+    """
+    return float(torch.stack([block.abs().max() for (block,) in in_blocks(tensor)]).max())
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    """Find the largest magnitude of a difference, without a copy of either tensor.
+
+    Args:
+        a: A tensor with at least one entry.
+        b: A tensor of its shape.
+
+    Returns:
+        The largest; nan if any entry is.
+    """
+    return float(torch.stack([(one - other).abs_().max() for one, other in in_blocks(a, b)]).max())
 
 
 def is_transposed(matrix: Tensor) -> bool:

@@ -11,7 +11,6 @@ backward pass; those calls are told apart and never counted as uses.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError
-from commonweight.footprint.accumulator import Workspace
-from commonweight.footprint.batch import map_tensors
+from commonweight.footprint.accumulator import Workspace, add_square
 from commonweight.footprint.contribution import Contribution, combine
 from commonweight.footprint.replay import ModuleCall, RefusedError
 from commonweight.footprint.watch import Watch
+from commonweight.footprint.watchable import watchable, watchable_nest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from torch.utils.hooks import RemovableHandle
@@ -40,23 +40,6 @@ class _Call:
     x: Tensor | None
     version: int
     counted: bool
-
-
-class _Root(torch.autograd.Function):
-    """Identity that makes a tensor part of the graph where nothing before it needs a gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, anchor: Tensor) -> Tensor:  # noqa: ARG004
-        return tensor.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[None, None]:  # noqa: ARG004
-        return None, None
-
-
-def _root(tensor: Tensor, anchor: Tensor) -> Tensor:
-    rooted: Tensor = _Root.apply(tensor, anchor)  # type: ignore[no-untyped-call]
-    return rooted
 
 
 class Capture:
@@ -76,7 +59,7 @@ class Capture:
         Args:
             sites: What covers each parameter.
             parameters: The parameters by name.
-            totals: Accumulator per parameter name.
+            totals: Accumulator per parameter name; a parameter without one is watched and not measured.
             shapes: How layers were seen to be called.
             learning: Trust every way of calling and note it in ``shapes``, because the result is about to be compared;
                 and take a failing rule as a refusal.
@@ -214,7 +197,7 @@ class Capture:
         if not self._in_backward:
             self._uses.update(site.name for site in sites)
         call = _Call(x.detach(), x._version, counted=not self._in_backward)
-        result, watched = self._watchable(result)
+        result, watched = watchable(result, self._anchor)
         shape = result.shape
         watched.register_hook(lambda gradient: self._fire(module, sites, call, gradient.reshape(shape)))
         return None if result is output else result
@@ -229,22 +212,7 @@ class Capture:
                 self.refused.setdefault(site.name, "its module is recomputed by activation checkpointing")
             return None
         self._uses.update(site.name for site in sites)
-        watched: list[Tensor] = []
-
-        def watch(tensor: Tensor) -> Tensor:
-            if not tensor.is_floating_point():
-                return tensor
-            if not tensor.requires_grad or tensor._is_view():
-                tensor = _root(tensor, self._anchor) if not tensor.requires_grad else tensor.clone()
-            watched.append(tensor)
-            return tensor
-
-        result = map_tensors(output, watch)
-        if isinstance(output, Mapping) and type(output) is not dict:
-            try:
-                result = type(output)(**result)
-            except TypeError:
-                watched.clear()
+        result, watched = watchable_nest(output, self._anchor)
         if not watched:
             for site in sites:
                 self.refused.setdefault(site.name, f"{type(module).__name__} does not return plain tensors")
@@ -256,19 +224,6 @@ class Capture:
             )
         )
         return result
-
-    def _watchable(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the tensor to pass on, and the one to hang a hook on."""
-        if not tensor.requires_grad:
-            tensor = _root(tensor, self._anchor)
-        if not tensor._is_view():
-            return tensor, tensor
-        # An in-place activation on a view would cut the view's own hook out of the graph; its base keeps one.
-        base = tensor._base
-        if base is not None and tensor.is_contiguous() and base.is_contiguous() and base.numel() == tensor.numel():
-            return tensor, base
-        copy = tensor.clone()
-        return copy, copy
 
     def _is_shared(self, module: nn.Embedding, x: Tensor) -> bool:
         one_for_all = x.dim() == 1 or x.shape[0] == 1
@@ -289,7 +244,7 @@ class Capture:
         self._muted = True
         try:
             for site in sites:
-                if site.name in self.refused or site.rule is None:
+                if site.rule is None or site.name in self.refused or site.name not in self._totals:
                     continue
                 if not x.shape[0]:
                     self._note(site.name, self._totals[site.name].new_zeros(self._size))
@@ -307,7 +262,11 @@ class Capture:
             call.x = None
 
     def _replay(self, sites: Sequence[Site], call: ModuleCall, gradients: Sequence[Tensor | None]) -> None:
-        here = {site.attribute: site.name for site in sites if site.name not in self.refused}
+        here = {
+            site.attribute: site.name for site in sites if site.name in self._totals and site.name not in self.refused
+        }
+        if not here:
+            return
         reason = (
             "its module is called several times"
             if any(self._uses[name] > 1 for name in here.values())
@@ -338,9 +297,8 @@ class Capture:
                         ) from None
                     for attribute, gradient in found.items():
                         name = here[attribute]
-                        own = gradient.to(self._totals[name].dtype)
-                        self._totals[name].addcmul_(own, own)
-                        traces.setdefault(name, own.new_zeros(self._size))[example] = own.square().sum()
+                        total = self._totals[name]
+                        traces.setdefault(name, total.new_zeros(self._size))[example] = add_square(total, gradient)
                 for name, values in traces.items():
                     self._note(name, values)
         finally:

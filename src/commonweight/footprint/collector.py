@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError, UsageError
-from commonweight.footprint.accumulator import new_total
+from commonweight.footprint.accumulator import add_square, new_total
 from commonweight.footprint.capture import Capture
 from commonweight.footprint.footprint import Spread, is_under, layer_of
 from commonweight.footprint.guard import check_measurable, untouched
@@ -23,6 +23,7 @@ from commonweight.footprint.likelihood import (
     LossFunction,
 )
 from commonweight.footprint.loss_choice import choose_likelihood
+from commonweight.footprint.portions import ALL, BESIDE_SUMS
 from commonweight.footprint.problem import Problem
 from commonweight.footprint.repeatable import CENSUS
 from commonweight.footprint.routes import Route
@@ -113,6 +114,7 @@ class FisherCollector:
         """
         batches = [batch.to(self._device) for batch in batches]
         self._largest = max(batch.size for batch in batches)
+        self._capture = None
         previous = self.problem
         problem = Problem(
             self.model,
@@ -127,13 +129,12 @@ class FisherCollector:
             shapes=CallShapes() if previous is None else previous.shapes,
         )
         if self.verify:
-            routes, self.problem = verified_routes(problem, batches)
+            routes, self.problem = verified_routes(problem, batches, ALL if previous is None else BESIDE_SUMS)
             self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}
         else:
             self.routes, self.problem = unverified_routes(problem, batches)
         for batch in batches:
             self.problem.shapes.uneven.update(batch.uneven)
-        self._capture = None
         return self.routes
 
     def update(self, batch: Batch) -> None:
@@ -249,12 +250,11 @@ class FisherCollector:
             expected = None if losses is None else [of_pass[i] for of_pass in losses]
             try:
                 for gradients in problem.single_gradients(batch.select([i]), names, expected=expected):
-                    for name, gradient in gradients.items():
-                        total = self._totals[name]
-                        own = gradient.to(total.dtype)
-                        total.addcmul_(own, own)
-                        traces[name][i] += own.square().sum(dtype=torch.float64)
+                    while gradients:  # each goes at once: one set of gradients at a time
+                        name, gradient = gradients.popitem()
+                        traces[name][i] += add_square(self._totals[name], gradient)
                         self.used.add(name)
+                        del gradient
             except RuntimeError as error:
                 if losses is None or isinstance(error, MeasurementError):
                     raise

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError
-from commonweight.footprint.accumulator import BLOCK, new_total
+from commonweight.footprint.accumulator import (
+    in_blocks,
+    largest_difference,
+    largest_magnitude,
+    new_total,
+    subtract_square,
+)
 from commonweight.footprint.capture import Capture
+from commonweight.footprint.portions import ALL, only_gradients_of, portions, single_gradients_of
 from commonweight.footprint.problem import TOLERANCE, Problem
 from commonweight.footprint.routes import DORMANT, Route
 from commonweight.footprint.rules import rule_name
@@ -29,76 +37,117 @@ NOISE = 10.0
 ZERO = "its gradient is zero for the rows looked at, so a rule could not be checked"
 
 
-def compare_with_single(probe: Problem, rows: Batch, sites: Mapping[str, Uses]) -> dict[str, Route]:
-    """Let rules measure the rows, and hold them against ordinary passes over each row alone.
+@dataclass(frozen=True)
+class _Finding:
+    """What the rules and the ordinary passes found for one parameter."""
 
-    With F the rules' sum over the rows, the squares of all single gradients but the last are taken away, and what is
-    left is compared with the magnitude of the last: one copy of the parameters is enough, and a row that was mixed with
-    another, or missed, shows.
+    used: bool
+    fired: bool
+    refused: str | None
+    moved: int
+    """Rows that have a gradient."""
+
+    peak: float
+    """Largest root of the rules' sum."""
+
+    scale: float
+    """What a gap is measured by: the largest magnitude that rules or passes found."""
+
+    gap: float
+
+
+def compare_with_single(probe: Problem, rows: Batch, sites: Mapping[str, Uses], share: float = ALL) -> dict[str, Route]:
+    """Let rules measure the rows, and hold them against ordinary passes over each row alone.
 
     Args:
         probe: What is measured, with a label rule of one pass.
         rows: The rows.
         sites: What covers each parameter that is to be compared.
+        share: How many parameters are compared at a time, as a share of all: less memory, more passes, the same routes.
 
     Returns:
         Parameter -> route, for the parameters that have sites.
     """
-    capture, totals = run_rules(probe, rows, sites)
-    peak = {name: math.sqrt(max(float(total.max()), 0.0)) for name, total in totals.items()}
-    seen: set[str] = set()
-    moved: Counter[str] = Counter()
-    last: dict[str, Tensor] = {}
-    for i in range(rows.size):
-        last.clear()  # one set of gradients at a time
-        (last,) = probe.single_gradients(rows.select([i]), list(probe.parameters), alone=False)
-        seen |= last.keys()
-        moved.update(name for name in totals if name in last and bool(last[name].any()))
-        if i < rows.size - 1:
-            for name in last.keys() & totals.keys():
-                gradient = last[name].to(totals[name].dtype)
-                totals[name].addcmul_(gradient, gradient, value=-1)
+    findings: dict[str, _Finding] = {}
+    for names in portions(probe, sites, share):
+        findings |= _find(probe, rows, sites, names)
     tolerance = TOLERANCE[probe.dtype]
-    routes, doubtful = {}, {}
-    for name, total in totals.items():
-        gap = _largest_gap(total, last.get(name))
-        scale = max(peak[name], float(last[name].abs().max()) if name in last else 0.0)
+    routes, doubtful = {}, []
+    for name, finding in findings.items():
         rule = rule_names(sites[name])
-        error = gap / scale if scale > 0 else 0.0
-        if name not in seen and name not in capture.fired:
+        error = finding.gap / finding.scale if finding.scale > 0 else 0.0
+        if not finding.used and not finding.fired:
             routes[name] = DORMANT
-        elif name in capture.refused:
-            routes[name] = Route("generic", rule, reason=capture.refused[name])
-        elif name not in capture.fired:
+        elif finding.refused is not None:
+            routes[name] = Route("generic", rule, reason=finding.refused)
+        elif not finding.fired:
             routes[name] = Route("generic", rule, reason="used outside the call of its own layer")
-        elif scale == 0 or moved[name] < min(2, rows.size):
+        elif finding.scale == 0 or finding.moved < min(2, rows.size):
             routes[name] = Route("generic", rule, reason=ZERO)
         elif error <= tolerance:
             routes[name] = Route("rule", rule, error)
         else:
             routes[name] = Route("generic", rule, error, "its rule disagrees with single-example passes")
-            doubtful[name] = gap
+            doubtful.append(name)
     if doubtful and rows.size > 1:
         # Two ordinary gradients of one example, alone and inside its batch, differ by rounding: that much is allowed.
-        noise = _rounding(probe, rows, list(doubtful))
-        for name, gap in doubtful.items():
+        noise: dict[str, float] = {}
+        for names in portions(probe, doubtful, share):
+            noise |= _rounding(probe, rows, names)
+        largest = max(finding.peak for finding in findings.values())
+        for name in doubtful:
+            gap = findings[name].gap
             if name in noise and gap <= NOISE * noise[name]:
-                share = gap / max(peak.values())
-                routes[name] = Route("rule", routes[name].rule, share, "rounding, as a share of the network's largest")
+                rule = routes[name].rule
+                routes[name] = Route("rule", rule, gap / largest, "rounding, as a share of the network's largest")
     return routes
 
 
+def _find(probe: Problem, rows: Batch, sites: Mapping[str, Uses], names: Sequence[str]) -> dict[str, _Finding]:
+    """Compare a portion of the parameters.
+
+    With F the rules' sum over the rows, the squares of all single gradients but the last are taken away, and what is
+    left is compared with the magnitude of the last: no second set of totals is needed, and a row that was mixed with
+    another, or missed, shows.
+
+    Returns:
+        What was found, per parameter of the portion.
+    """
+    totals, fired, refused = run_rules(probe, rows, sites, names)
+    peak = {name: math.sqrt(largest_magnitude(total)) for name, total in totals.items()}
+    used: set[str] = set()
+    moved: Counter[str] = Counter()
+    last: dict[str, Tensor] = {}
+    for i in range(rows.size):
+        last.clear()  # one set of gradients at a time
+        last = single_gradients_of(probe, rows.select([i]), names)
+        used |= last.keys()
+        moved.update(name for name, gradient in last.items() if bool(gradient.any()))
+        if i < rows.size - 1:
+            for name in last:
+                subtract_square(totals[name], last[name])
+    findings = {}
+    for name, total in totals.items():
+        magnitude = largest_magnitude(last[name]) if name in last else 0.0
+        findings[name] = _Finding(
+            used=name in used,
+            fired=name in fired,
+            refused=refused.get(name),
+            moved=moved[name],
+            peak=peak[name],
+            scale=max(peak[name], magnitude),
+            gap=_largest_gap(total, last.get(name)),
+        )
+    return findings
+
+
 def _largest_gap(squares: Tensor, gradient: Tensor | None) -> float:
-    """Compare the roots of squares with the magnitudes of a gradient, a few rows at a time: no copy of a layer."""
-    rows = squares.flatten(1) if squares.dim() > 1 else squares.reshape(-1, 1)
-    others = None if gradient is None else gradient.reshape(rows.shape)
-    step = max(1, BLOCK // rows.shape[1])
+    """Compare the roots of squares with the magnitudes of a gradient, without a copy of either."""
     largest = []
-    for first in range(0, len(rows), step):
-        block = rows[first : first + step]
+    for block, *others in in_blocks(squares) if gradient is None else in_blocks(squares, gradient):
         magnitude = block.abs().sqrt_().copysign_(block)
-        if others is not None:
-            magnitude.sub_(others[first : first + step].abs())
+        for other in others:
+            magnitude.sub_(other.abs())
         largest.append(magnitude.abs_().max())
     return float(torch.stack(largest).max())  # nan stays nan
 
@@ -107,29 +156,33 @@ def _rounding(probe: Problem, rows: Batch, names: Sequence[str]) -> dict[str, fl
     noise = dict.fromkeys(names, 0.0)
     parameters = {name: probe.parameters[name] for name in names}
     for i in range(rows.size):
-        (alone,) = probe.single_gradients(rows.select([i]), names, alone=False)
-        with probe.differentiating(names, alone=False):
+        alone = single_gradients_of(probe, rows.select([i]), names)
+        with only_gradients_of(probe, names), probe.differentiating(names, alone=False):
             ((vector, _),) = probe.passes(rows)
             if not vector.requires_grad:
                 return {}
             vector[i].backward()
-            for name in names:
-                gradient = parameters[name].grad
-                if gradient is not None and name in alone:
-                    noise[name] = max(noise[name], float((gradient.to_dense() - alone[name]).abs().max()))
+            among = {name: p.grad.to_dense() for name, p in parameters.items() if p.grad is not None}
+        for name in among.keys() & alone.keys():
+            noise[name] = max(noise[name], largest_difference(among[name], alone[name]))
+        among.clear()
+        alone.clear()
     return noise
 
 
-def run_rules(problem: Problem, rows: Batch, sites: Mapping[str, Uses]) -> tuple[Capture, dict[str, Tensor]]:
+def run_rules(
+    problem: Problem, rows: Batch, sites: Mapping[str, Uses], names: Collection[str]
+) -> tuple[dict[str, Tensor], set[str], dict[str, str]]:
     """Let all rules measure the rows; embeddings that cannot be repeated over the batch are left out.
 
     Args:
         problem: What is measured, with a label rule of one pass.
         rows: The rows.
-        sites: What covers each parameter that is to be measured.
+        sites: What covers each parameter; all are hooked, so that the graph is the same whichever are measured.
+        names: The parameters that are measured.
 
     Returns:
-        The hooks, with what they refused, and the sums of squares.
+        The sums of squares, the parameters to which something was added, and why others were refused.
 
     Raises:
         Exception: What the model raises when nothing was repeated.
@@ -137,7 +190,7 @@ def run_rules(problem: Problem, rows: Batch, sites: Mapping[str, Uses]) -> tuple
     ((plain, _),) = problem.passes(rows)
     left_out: set[str] = set()
     while True:
-        totals = {name: new_total(problem.parameters[name]) for name in sites}
+        totals = {name: new_total(problem.parameters[name]) for name in names}
         for name in sites:
             problem.shapes.outside.pop(name, None)
         kept = {name: uses for name, uses in sites.items() if name not in left_out}
@@ -161,7 +214,7 @@ def run_rules(problem: Problem, rows: Batch, sites: Mapping[str, Uses]) -> tuple
             problem.shapes.shared.clear()
         else:
             capture.refused.update(dict.fromkeys(left_out, "the model cannot use its output repeated over the batch"))
-            return capture, totals
+            return totals, capture.fired, capture.refused
 
 
 def _check_unchanged(vector: Tensor, plain: Tensor) -> None:

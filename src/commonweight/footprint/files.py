@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 FORMAT = "commonweight-footprint"
 # Version 1: shards of float tensors (each the mean over its examples), one group for the whole, one per fold, one
-# for the sample of the model's weights.
+# for the sample of the model's weights. Version 2: as 1, and "packed" names groups of masks with the shape of each; a
+# shard holds their bits, eight to a byte. What holds no masks is written as version 1.
 VERSION = 1
+PACKED_VERSION = 2
 RECORD = "footprint.json"
 MAIN_GROUP = "footprint"
 WEIGHTS_GROUP = "weights"
@@ -95,16 +97,18 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise IntegrityError(f"{path} is not JSON: {error}") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise IntegrityError(f"{path} is not a {FORMAT} record")
-    if record.get("version") != VERSION:
+    if record.get("version") not in {VERSION, PACKED_VERSION}:
         raise IntegrityError(
-            f"{path} has format version {record.get('version')!r}, this release reads version {VERSION}: "
-            "read it with the release that wrote it, or measure again"
+            f"{path} has format version {record.get('version')!r}, this release reads version {VERSION} and "
+            f"{PACKED_VERSION}: read it with the release that wrote it, or measure again"
         )
     missing = {"kind", "count", "fold_counts", "metadata", "spread", "groups", "shards"} - set(record)
     if missing:
         raise IntegrityError(f"{path} lacks {', '.join(sorted(missing))}: it was damaged or written by hand")
-    if not _well_formed(record):
-        raise IntegrityError(f"{path} does not have the layout of version {VERSION}: it was damaged or written by hand")
+    if not _well_formed(record) or not _well_packed(record):
+        raise IntegrityError(
+            f"{path} does not have the layout of version {record['version']}: it was damaged or written by hand"
+        )
     return record
 
 
@@ -142,3 +146,21 @@ def _well_formed(record: Mapping[str, Any]) -> bool:
             for members in record["groups"].values()
         )
     )
+
+
+def _well_packed(record: Mapping[str, Any]) -> bool:
+    packed = record.get("packed", {})
+    return (
+        (record["version"] == PACKED_VERSION) == ("packed" in record)
+        and isinstance(packed, dict)
+        and all(
+            isinstance(shapes, dict)
+            and set(shapes) == set(record["groups"].get(group, {}))
+            and all(map(_is_shape, shapes.values()))
+            for group, shapes in packed.items()
+        )
+    )
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(type(entries) is int and entries >= 0 for entries in value)

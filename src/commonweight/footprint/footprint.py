@@ -16,6 +16,7 @@ import torch
 from commonweight.data.suggest import among
 from commonweight.errors import IntegrityError, UsageError
 from commonweight.footprint import files
+from commonweight.footprint.packed import Packed, PackedMasks
 from commonweight.footprint.reading import FolderReader
 from commonweight.footprint.writing import FolderWriter
 from commonweight.text import Grid, number, to_html
@@ -137,7 +138,7 @@ class Footprint:
         counts = Counter(map(layer_of, self.names))
         header: tuple[str, ...] = ("layer", "parameters")
         rows: list[tuple[str, ...]] = [(layer, str(count)) for layer, count in counts.items()]
-        facts = [f"{self.count} examples"]
+        facts = ["examples not counted" if self.kind != "fisher" and not self.count else f"{self.count} examples"]
         if not math.isnan(self.effective_examples):
             facts.append(f"{self.effective_examples:.1f} effective")
         if self.kind == "fisher":
@@ -206,7 +207,8 @@ class Footprint:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the footprint to a folder: ``footprint.json`` beside sharded ``*.safetensors``.
 
-        Written under a temporary name, flushed and renamed, so that the folder is there whole or not at all.
+        Written under a temporary name, flushed and renamed, so that the folder is there whole or not at all. Supermasks
+        are written as bits, eight to a byte.
 
         Args:
             folder: Where to; must not exist yet.
@@ -214,11 +216,17 @@ class Footprint:
 
         Returns:
             The folder.
+
+        Raises:
+            MeasurementError: If a supermask holds anything but 0 and 1, or another tensor nan or infinity.
         """
+        tensors = self.tensors
+        if self.kind == "supermask" and not isinstance(tensors, Packed):
+            tensors = PackedMasks.of(tensors)
         with FolderWriter(folder, overwrite=overwrite) as writer:
             for index, fold in enumerate(self.folds):
                 writer.add(files.fold_group(index), fold.tensors)
-            writer.add(files.MAIN_GROUP, self.tensors)
+            writer.add(files.MAIN_GROUP, tensors)
             if self.weight_sample:
                 writer.add(files.WEIGHTS_GROUP, self.weight_sample)
             writer.commit(self.record())

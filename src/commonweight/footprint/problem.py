@@ -154,10 +154,10 @@ class Problem:
                     )
                 if vector.requires_grad:
                     vector.sum().backward(retain_graph=not last)
-                gradients = {name: p.grad for name, p in chosen.items() if p.grad is not None}
+                gradients = {name: p.grad.to_dense() for name, p in chosen.items() if p.grad is not None}
                 for parameter in free:
                     parameter.grad = None
-                yield {name: gradient.to_dense() for name, gradient in gradients.items()}
+                yield gradients
 
     @contextmanager
     def differentiating(self, names: Sequence[str], *, alone: bool | None = None) -> Iterator[list[nn.Parameter]]:

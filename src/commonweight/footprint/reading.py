@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from commonweight.errors import IntegrityError
 from commonweight.footprint.files import RECORD, read_record, sha256
+from commonweight.footprint.packed import BITS_PER_BYTE, byte_count, unpacked_rows
+from commonweight.nn.masks.bits import Bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +55,7 @@ class FolderReader:
             missing_ok: Give an empty mapping when the folder has no such group.
 
         Returns:
-            A lazy mapping from parameter name to tensor.
+            A lazy mapping from parameter name to tensor; of masks, one that also gives their bits packed.
 
         Raises:
             IntegrityError: If the group is not there.
@@ -66,7 +70,9 @@ class FolderReader:
             raise IntegrityError(
                 f"{self.folder}: {RECORD} places tensors in {outside[0]!r}, which is no shard it lists"
             )
-        return StoredTensors(self.folder, members)
+        stored = StoredTensors(self.folder, members)
+        shapes = self.record.get("packed", {}).get(name)
+        return stored if shapes is None else StoredMasks(stored, {key: tuple(shape) for key, shape in shapes.items()})
 
 
 class StoredTensors(Mapping[str, "Tensor"]):
@@ -125,3 +131,82 @@ class StoredTensors(Mapping[str, "Tensor"]):
                 yield shard
         except (SafetensorError, OSError) as error:
             raise IntegrityError(f"{path} cannot be read: {error}") from None
+
+
+class StoredMasks(Mapping[str, "Tensor"]):
+    """Masks on disk, kept as bits; each is read, checked and unpacked when it is asked for.
+
+    Args:
+        stored: The bytes of each mask.
+        shapes: The shape of each mask.
+    """
+
+    def __init__(self, stored: StoredTensors, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._stored = stored
+        self._shapes = dict(shapes)
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self._shapes[name]
+        return Bits(self.packed(name, 0, byte_count(shape)), shape).unpack()
+
+    def packed(self, name: str, start: int, stop: int) -> Tensor:
+        """Read some bytes of one mask.
+
+        Args:
+            name: Parameter name.
+            start: First byte.
+            stop: One past the last.
+
+        Returns:
+            uint8, ``[stop - start]`` or what there is.
+
+        Raises:
+            IntegrityError: If the file does not hold as many bytes as the recorded shape needs, or bits beyond it.
+        """
+        shape = self._shapes[name]
+        expected = byte_count(shape)
+        found = self._stored.shape(name)
+        stop = min(stop, expected)
+        part = self._stored.rows(name, start, stop) if found == (expected,) else None
+        if part is None or part.dtype != torch.uint8:
+            raise IntegrityError(
+                f"the mask {name!r} of shape {list(shape)} takes {expected} bytes, and the shard holds a tensor of "
+                f"shape {list(found)}: the footprint was changed or damaged"
+            )
+        beyond = math.prod(shape) % BITS_PER_BYTE
+        if beyond and start < stop == expected and Bits(part[-1:], (BITS_PER_BYTE,)).unpack()[beyond:].any():
+            raise IntegrityError(f"the mask {name!r} has bits beyond its last weight: the footprint was damaged")
+        return part
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Read a slice of one mask along its first dimension.
+
+        Args:
+            name: Parameter name; the mask must have at least one dimension.
+            start: First row.
+            stop: One past the last row.
+
+        Returns:
+            Booleans, ``[stop - start, ...]``.
+        """
+        return unpacked_rows(self, name, start, stop)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Tell a mask's shape without reading it.
+
+        Args:
+            name: Parameter name.
+
+        Returns:
+            Its shape.
+        """
+        return self._shapes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._shapes

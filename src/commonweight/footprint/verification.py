@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
+from commonweight.footprint.accumulator import largest_difference, largest_magnitude
 from commonweight.footprint.comparison import ZERO, Uses, compare_with_single, rule_names, run_rules
+from commonweight.footprint.portions import ALL, portions, single_gradients_of
 from commonweight.footprint.repeatable import CENSUS, check_repeatable, spread_positions
 from commonweight.footprint.routes import DORMANT, Route
 from commonweight.footprint.sites import find_sites, owners_of, replay_sites
@@ -54,13 +56,13 @@ def unverified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[
     }
     rows = _rows_of_largest(batches)
     if embeddings and rows.size > 1:
-        run_rules(problem.probe(), rows, embeddings)
+        run_rules(problem.probe(), rows, embeddings, embeddings)
         problem.shapes.folded.clear()
         problem.shapes.outside.clear()
     return routes, replace(problem, sites=sites)
 
 
-def verified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[str, Route], Problem]:
+def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = ALL) -> tuple[dict[str, Route], Problem]:
     """Choose routes by comparing every rule with single-example passes on a few rows.
 
     A parameter whose rule fails is compared again with a replay of the module that owns it, and then of the modules
@@ -69,6 +71,7 @@ def verified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[st
     Args:
         problem: What is measured.
         batches: Real rows; those of the largest batch are compared.
+        share: How many parameters are compared at a time, as a share of all.
 
     Returns:
         Parameter name -> route; and the problem with its sites, and with ``alone`` off if the generic route cannot
@@ -100,29 +103,26 @@ def verified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[st
             rule = rule_names(uses.pop(name))
             routes.setdefault(name, Route("generic", rule, reason=UNEVEN))
         if uses:
-            for name, route in compare_with_single(probe, rows, uses).items():
+            for name, route in compare_with_single(probe, rows, uses, share).items():
                 if route.route == "rule" and name in routes:
                     routes[name] = replace(route, reason=f"instead of {routes[name].rule}: {routes[name].reason}")
                 elif route.route != "generic" or name not in routes:
                     routes[name] = route
                 if route.route == "rule":
                     chosen[name] = uses[name]
-    doubtful = [name for name in covered if name not in routes or routes[name].route == "generic"]
-    last: dict[str, Tensor] = {}
-    if doubtful:
-        (last,) = probe.single_gradients(rows.select([rows.size - 1]), doubtful, alone=False)
-    for name in covered:
-        if name not in routes:
-            routes[name] = Route("generic", reason=_no_rule(problem, name)) if name in last else DORMANT
+    unseen = [name for name in covered if name not in routes]
+    used = set(single_gradients_of(probe, _last_of(rows), unseen)) if unseen else set()
+    for name in unseen:
+        routes[name] = Route("generic", reason=_no_rule(problem, name)) if name in used else DORMANT
     ordered = {name: routes[name] for name in problem.parameters}
-    return ordered, replace(problem, sites=chosen, alone=problem.alone and _same_alone(probe, rows, ordered, last))
+    return ordered, replace(problem, sites=chosen, alone=problem.alone and _same_alone(probe, rows, ordered, share))
 
 
 def _may_try_again(route: Route) -> bool:
     return route.route == "generic" and route.reason != ZERO
 
 
-def _same_alone(probe: Problem, rows: Batch, routes: Mapping[str, Route], expected: Mapping[str, Tensor]) -> bool:
+def _same_alone(probe: Problem, rows: Batch, routes: Mapping[str, Route], share: float) -> bool:
     """Whether the generic parameters have the same gradients when all others are frozen.
 
     Reentrant checkpointing loses the graph where nothing before it needs a gradient.
@@ -130,14 +130,24 @@ def _same_alone(probe: Problem, rows: Batch, routes: Mapping[str, Route], expect
     Returns:
         Whether they do.
     """
-    names = [name for name, route in routes.items() if route.route == "generic"]
-    (alone,) = probe.single_gradients(rows.select([rows.size - 1]), names, alone=True) if names else ({},)
-    return all(
-        name in alone
-        and name in expected
-        and bool((alone[name] - expected[name]).abs().max() <= 1e-2 * expected[name].abs().max())
-        for name in names
-    )
+    generic = [name for name, route in routes.items() if route.route == "generic"]
+    for names in portions(probe, generic, share):
+        expected = single_gradients_of(probe, _last_of(rows), names)
+        alone = single_gradients_of(probe, _last_of(rows), names, together=generic)
+        for name in names:
+            if name not in alone or name not in expected:
+                return False
+            difference, largest = largest_difference(alone[name], expected[name]), largest_magnitude(expected[name])
+            if not difference <= 1e-2 * largest:  # nan is not the same
+                return False
+        expected.clear()
+        alone.clear()
+    return True
+
+
+def _last_of(rows: Batch) -> Batch:
+    """Take the last row, anew for every pass: models write into their inputs."""
+    return rows.select([rows.size - 1])
 
 
 def _rows_of_largest(batches: Sequence[Batch]) -> Batch:

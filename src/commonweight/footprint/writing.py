@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from commonweight.errors import MeasurementError, UsageError
-from commonweight.footprint.files import FORMAT, RECORD, VERSION, as_json, sha256
+from commonweight.footprint.files import FORMAT, PACKED_VERSION, RECORD, VERSION, as_json, sha256
+from commonweight.footprint.packed import Packed, byte_count
 from commonweight.place import flush
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class FolderWriter:
         self._check_free()
         self._partial = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.partial")
         self._groups: dict[str, dict[str, str]] = {}
+        self._packed: dict[str, dict[str, list[int]]] = {}
         self._shards: dict[str, Future[dict[str, Any]]] = {}
         self._background = ThreadPoolExecutor(max_workers=1)
 
@@ -65,7 +67,8 @@ class FolderWriter:
 
         Args:
             group: Name of the group.
-            tensors: The tensors by name; floating ones must be finite.
+            tensors: The tensors by name; floating ones must be finite. Of :class:`Packed` masks the bits are written,
+                and the record keeps their shapes.
 
         Raises:
             MeasurementError: If a tensor holds nan or infinity.
@@ -75,6 +78,10 @@ class FolderWriter:
             if earlier.done():
                 earlier.result()
         members = self._groups.setdefault(group, {})
+        if isinstance(tensors, Packed):
+            shapes = {name: tensors.shape(name) for name in tensors}
+            self._packed[group] = {name: list(shape) for name, shape in shapes.items()}
+            tensors = {name: tensors.packed(name, 0, byte_count(shape)) for name, shape in shapes.items()}
         whole = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         limit = min(SHARD_BYTES, max(SMALLEST_SHARD_BYTES, whole // 8))
         shard: dict[str, Tensor] = {}
@@ -105,8 +112,9 @@ class FolderWriter:
         """
         whole = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": PACKED_VERSION if self._packed else VERSION,
             **record,
+            **({"packed": self._packed} if self._packed else {}),
             "groups": self._groups,
             "shards": {name: shard.result() for name, shard in self._shards.items()},
         }

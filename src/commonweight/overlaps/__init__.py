@@ -4,11 +4,14 @@ The room is called ``overlaps`` because a package named like its function, ``com
 """
 
 from commonweight.overlaps.alignment import Alignment, alignment_of
+from commonweight.overlaps.chance import chance_corrected, chance_jaccard
 from commonweight.overlaps.compatible import Common, LeftOut, common_parameters
 from commonweight.overlaps.cosine import cosine_similarity, task_similarity
 from commonweight.overlaps.fisher_overlap import fisher_overlap
 from commonweight.overlaps.gram import parameter_gram
 from commonweight.overlaps.jaccard import jaccard_index
+from commonweight.overlaps.probed import probed_similarity
+from commonweight.overlaps.similarity import TaskSimilarity, every_layer_similarity, first_layer_similarity
 from commonweight.overlaps.table import OverlapTable, overlap
 
 __all__ = [
@@ -16,12 +19,18 @@ __all__ = [
     "Common",
     "LeftOut",
     "OverlapTable",
+    "TaskSimilarity",
     "alignment_of",
+    "chance_corrected",
+    "chance_jaccard",
     "common_parameters",
     "cosine_similarity",
+    "every_layer_similarity",
+    "first_layer_similarity",
     "fisher_overlap",
     "jaccard_index",
     "overlap",
     "parameter_gram",
+    "probed_similarity",
     "task_similarity",
 ]

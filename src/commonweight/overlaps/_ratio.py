@@ -66,3 +66,16 @@ def without_rounding(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     noise = (np.abs(ratios) > 1) & (np.abs(ratios) <= 1 + ROUNDING)
     return np.where(noise, np.sign(ratios), ratios)
+
+
+def frozen(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Make an array read only.
+
+    Args:
+        array: Any array.
+
+    Returns:
+        The same.
+    """
+    array.flags.writeable = False
+    return array

@@ -101,6 +101,7 @@ def common_parameters(
         )
     if not mixed_rules:
         _check_rules(footprints)
+    _check_bits(footprints)
     common = _split(footprints)
     if not common.parameters:
         raise NotComparableError(
@@ -130,6 +131,14 @@ def _check_rules(footprints: Mapping[str, Footprint]) -> None:
             f"the footprints {_quoted(footprints)} were not measured alike, {differences}; measure them with "
             f"{' and '.join(f'one {words}' for words in differing)}, or pass mixed_rules=True to compare them all the "
             "same"
+        )
+
+
+def _check_bits(footprints: Mapping[str, Footprint]) -> None:
+    bits = {name: "flipped bits" if f.metadata.get("flipped") else "masks" for name, f in footprints.items()}
+    if len(set(bits.values())) > 1:
+        raise NotComparableError(
+            f"masks and flipped bits cannot be compared: {_by_value(bits)}; take all with flipped=True, or none"
         )
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from commonweight.errors import MeasurementError
+from commonweight.footprint.packed import Packed, byte_count
 from commonweight.overlaps._values import fault, to_row_
+from commonweight.overlaps.popcount import popcount_gram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from commonweight.footprint.footprint import Footprint
 
 ENTRIES_PER_SLICE = 2**20
+BYTES_PER_SLICE = 2**18
+"""Of each packed mask."""
 
 
 @runtime_checkable
@@ -126,6 +130,9 @@ def parameter_gram(
     """
     names = tuple(footprints)
     kind = footprints[names[0]].kind
+    packed = [footprint.tensors for footprint in footprints.values() if isinstance(footprint.tensors, Packed)]
+    if kind == "supermask" and len(packed) == len(names):
+        return popcount_gram(_packed_slices(packed, parameter), len(names)).astype(np.float64)
 
     def prepare(index: int, values: Tensor) -> None:
         complaint = fault(values, kind)
@@ -151,3 +158,9 @@ def parameter_gram(
             "scale the footprint down"
         )
     return total
+
+
+def _packed_slices(masks: Sequence[Packed], parameter: str) -> Iterator[list[NDArray[np.uint8]]]:
+    size = byte_count(masks[0].shape(parameter))
+    for start in range(0, size, BYTES_PER_SLICE):
+        yield [each.packed(parameter, start, start + BYTES_PER_SLICE).numpy() for each in masks]

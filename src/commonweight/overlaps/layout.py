@@ -7,6 +7,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from commonweight.errors import UsageError
+from commonweight.overlaps import mask_layout
+from commonweight.overlaps.columns import WHOLE, Column, matrix
 from commonweight.overlaps.measures import MEASURES
 from commonweight.text import DASH, Block, Grid, number
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from commonweight.overlaps.table import OverlapTable
 
-WHOLE = "whole network"
 MOST_LEFT_OUT = 10
 FEW_EXAMPLES = 20
 """Below this many effective examples an overlap decides nothing."""
@@ -53,12 +54,14 @@ def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> l
     else:
         grids = [
             _title(table),
-            _matrix(table, "Pooled", table.pooled, decimals),
-            _matrix(table, "Layer mean (number of layers)", table.layer_mean, decimals, table.layers_defined),
+            matrix(table.names, "Pooled", table.pooled, decimals),
+            *mask_layout.matrices(table, decimals),
+            matrix(table.names, "Layer mean (number of layers)", table.layer_mean, decimals, table.layers_defined),
             _pairs(table, by, overlaps, decimals),
+            *mask_layout.grids(table, by, decimals),
             _shares(table, by, shares, decimals),
         ]
-    return [*grids, _footprints(table), *_beware(table), table.alignment.sentence(), *_left_out(table)]
+    return [*grids, *_footprints(table), *_beware(table), table.alignment.sentence(), *_left_out(table)]
 
 
 def _title(table: OverlapTable) -> str:
@@ -73,43 +76,39 @@ def _two(
     shares: Mapping[str, NDArray[np.float64]],
     decimals: int,
 ) -> Grid:
-    words = MEASURES[table.kind].share
     defined, layers = table.layers_defined[0, 1], len(table.layers)
+    columns = [
+        Column(
+            "overlap",
+            {name: values[0, 1] for name, values in overlaps.items()},
+            table.pooled[0, 1],
+            table.layer_mean[0, 1],
+        ),
+        *mask_layout.columns(table, by),
+        *(
+            Column(
+                f"{MEASURES[table.kind].share}, {footprint}",
+                {name: values[index] for name, values in shares.items()},
+            )
+            for index, footprint in enumerate(table.names)
+        ),
+    ]
     return Grid(
         _title(table),
-        (by, "overlap", *(f"{words}, {name}" for name in table.names)),
-        tuple(
-            (
-                name or WHOLE,
-                number(overlaps[name][0, 1], decimals),
-                *(number(share, decimals) for share in shares[name]),
-            )
-            for name in overlaps
-        ),
+        (by, *(column.head for column in columns)),
+        tuple((name or WHOLE, *(number(column.values[name], decimals) for column in columns)) for name in overlaps),
         (
-            ("pooled", number(table.pooled[0, 1], decimals), "", ""),
-            (f"layer mean ({defined} of {layers} layers)", number(table.layer_mean[0, 1], decimals), "", ""),
+            ("pooled", *(_total(column.pooled, decimals) for column in columns)),
+            (
+                f"layer mean ({defined} of {layers} layers)",
+                *(_total(column.layer_mean, decimals) for column in columns),
+            ),
         ),
     )
 
 
-def _matrix(
-    table: OverlapTable,
-    words: str,
-    values: NDArray[np.float64],
-    decimals: int,
-    counts: NDArray[np.int64] | None = None,
-) -> Grid:
-    def cell(i: int, j: int) -> str:
-        text = number(values[i, j], decimals)
-        return text if counts is None else f"{text} ({counts[i, j]})"
-
-    every = range(len(table.names))
-    return Grid(
-        words,
-        ("", *table.names),
-        tuple((table.names[i], *(cell(i, j) for j in every)) for i in every),
-    )
+def _total(value: float | None, decimals: int) -> str:
+    return "" if value is None else number(value, decimals)
 
 
 def _pairs(table: OverlapTable, by: str, overlaps: Mapping[str, NDArray[np.float64]], decimals: int) -> Grid:
@@ -133,18 +132,25 @@ def _shares(table: OverlapTable, by: str, shares: Mapping[str, NDArray[np.float6
     )
 
 
-def _footprints(table: OverlapTable) -> Grid:
+def _footprints(table: OverlapTable) -> list[Block]:
+    if table.masks is not None:
+        return [mask_layout.footprints(table)]
+    if table.kind == "activity" and not any(table.counts.values()):
+        return []  # nobody counted
+
     def row(name: str) -> tuple[str, ...]:
         effective = table.effective_examples[name]
         cells = (name, str(table.counts[name]), DASH if math.isnan(effective) else f"{effective:.1f}")
         return (*cells, table.label_rules[name] or DASH) if table.kind == "fisher" else cells
 
     header = ("footprint", "examples", "effective examples")
-    return Grid(
-        "The footprints",
-        (*header, "label rule") if table.kind == "fisher" else header,
-        tuple(row(name) for name in table.names),
-    )
+    return [
+        Grid(
+            "The footprints",
+            (*header, "label rule") if table.kind == "fisher" else header,
+            tuple(row(name) for name in table.names),
+        )
+    ]
 
 
 def _beware(table: OverlapTable) -> list[Block]:
@@ -154,7 +160,7 @@ def _beware(table: OverlapTable) -> list[Block]:
         found.append(f"Below {FEW_EXAMPLES} effective examples: {', '.join(few)}. Overlaps with these decide nothing.")
     if table.kind == "fisher":
         found.append(RAW)
-    return found
+    return [*found, *mask_layout.sentences(table)]
 
 
 def _left_out(table: OverlapTable) -> list[Block]:

@@ -11,6 +11,7 @@ import numpy as np
 from commonweight.errors import IntegrityError
 from commonweight.footprint.footprint import KINDS
 from commonweight.overlaps.alignment import Alignment
+from commonweight.overlaps.chance import MaskFacts
 from commonweight.overlaps.compatible import LeftOut
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
 
 FORMAT = "commonweight-overlap"
-# Version 1: nan is null; "terms" hold one Gram matrix per parameter; "derived" is for other readers and not read back.
+# Version 1: nan is null; "terms" hold one Gram matrix per parameter; "derived" is for other readers and not read back;
+# "masks", of supermasks only, holds what chance depends on (tables of earlier releases lack it).
 VERSION = 1
 
 
@@ -43,20 +45,41 @@ def to_json(table: OverlapTable) -> str:
         "effective_examples": {name: _number(value) for name, value in table.effective_examples.items()},
         "label_rules": dict(table.label_rules),
         "left_out": [{"parameter": item.parameter, "reason": item.reason} for item in table.left_out],
-        "weight_distance": _lists(table.alignment.distance),
-        "terms": {parameter: _lists(gram) for parameter, gram in table.terms.items()},
+        "weight_distance": as_lists(table.alignment.distance),
+        "terms": {parameter: as_lists(gram) for parameter, gram in table.terms.items()},
+        **_masks(table),
         "derived": {
-            "pooled": _lists(table.pooled),
-            "layer_mean": _lists(table.layer_mean),
+            "pooled": as_lists(table.pooled),
+            "layer_mean": as_lists(table.layer_mean),
             "layers_defined": table.layers_defined.tolist(),
             "common_start": table.alignment.sentence(),
             "layers": [
-                {"layer": layer, "overlap": _lists(overlap), "trace_share": _lists(table.trace_share[layer])}
+                {
+                    "layer": layer,
+                    "overlap": as_lists(overlap),
+                    "trace_share": as_lists(table.trace_share[layer]),
+                    **_beside(table, layer),
+                }
                 for layer, overlap in table.by_layer.items()
             ],
+            **_beside(table),
         },
     }
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _masks(table: OverlapTable) -> dict[str, Any]:
+    facts = table.masks
+    if facts is None:
+        return {}
+    return {"masks": {"sizes": dict(facts.sizes), "starts": dict(facts.starts), "flipped": dict(facts.flipped)}}
+
+
+def _beside(table: OverlapTable, layer: str | None = None) -> dict[str, Any]:
+    if table.masks is None:
+        return {}
+    levels = {"density": table.density, "chance": table.chance, "corrected": table.corrected}
+    return {name: as_lists(level.pooled if layer is None else level.by_layer[layer]) for name, level in levels.items()}
 
 
 def fields_from_json(text: str) -> dict[str, Any]:
@@ -105,22 +128,56 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
         "effective_examples": {name: _float(record["effective_examples"][name]) for name in names},
         "label_rules": {name: record["label_rules"][name] for name in names},
         "left_out": tuple(LeftOut(str(item["parameter"]), str(item["reason"])) for item in record["left_out"]),
-        "alignment": Alignment(names, _array(record["weight_distance"], len(names))),
-        "terms": {str(parameter): _array(gram, len(names)) for parameter, gram in record["terms"].items()},
+        "alignment": Alignment(names, as_array(record["weight_distance"], len(names))),
+        "terms": {str(parameter): as_array(gram, len(names)) for parameter, gram in record["terms"].items()},
+        "masks": _facts(record.get("masks"), names, tuple(record["terms"])) if kind == "supermask" else None,
     }
 
 
-def _array(lists: list[list[float | None]], n: int) -> NDArray[np.float64]:
+def _facts(masks: dict[str, Any] | None, names: tuple[str, ...], parameters: tuple[str, ...]) -> MaskFacts | None:
+    if masks is None:  # written before there were chance levels
+        return None
+    starts = {name: masks["starts"][name] for name in names}
+    if not all(start is None or isinstance(start, str) for start in starts.values()):
+        raise TypeError("starts")
+    return MaskFacts(
+        {parameter: int(masks["sizes"][parameter]) for parameter in parameters},
+        starts,
+        {name: bool(masks["flipped"][name]) for name in names},
+    )
+
+
+def as_array(lists: list[list[float | None]], n: int) -> NDArray[np.float64]:
+    """Read a matrix of a record.
+
+    Args:
+        lists: Rows; None is nan.
+        n: How many rows and columns are expected.
+
+    Returns:
+        ``[n, n]``.
+
+    Raises:
+        ValueError: If it is of another shape.
+    """
     array = np.array([[_float(value) for value in row] for row in lists], dtype=np.float64)
     if array.shape != (n, n):
         raise ValueError(f"a matrix of shape {list(array.shape)}, expected {[n, n]}")
     return array
 
 
-def _lists(array: NDArray[np.float64]) -> Any:
+def as_lists(array: NDArray[np.float64]) -> Any:
+    """Write an array for a record.
+
+    Args:
+        array: Any shape.
+
+    Returns:
+        Nested lists; nan is None.
+    """
     if array.ndim == 0:
         return _number(float(array))
-    return [_lists(part) for part in array]
+    return [as_lists(part) for part in array]
 
 
 def _number(value: float) -> float | None:

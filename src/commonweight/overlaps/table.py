@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,20 +12,26 @@ import numpy as np
 from commonweight import text
 from commonweight.errors import UsageError
 from commonweight.footprint.footprint import Footprint, layer_of
-from commonweight.overlaps import layout, record
+from commonweight.overlaps import frame, layout, record
 from commonweight.overlaps._named import Named
+from commonweight.overlaps._ratio import frozen
 from commonweight.overlaps.alignment import Alignment, alignment_of
+from commonweight.overlaps.chance import mask_facts
 from commonweight.overlaps.compatible import LeftOut, check_named, common_parameters
-from commonweight.overlaps.gram import parameter_gram
+from commonweight.overlaps.gram import parameter_gram, shape_of
+from commonweight.overlaps.mask_chance import Levels, mask_chance
 from commonweight.overlaps.measures import MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Literal
 
     import pandas as pd
     from numpy.typing import NDArray
 
     from commonweight.footprint.footprint import Kind
+    from commonweight.overlaps.chance import MaskFacts
+    from commonweight.overlaps.mask_chance import MaskChance
 
     Array = NDArray[np.float64]
 
@@ -74,9 +80,12 @@ class OverlapTable:
     depth: int | None = None
     """How many parts of the module path name a layer; None for the module that owns the parameter."""
 
+    masks: MaskFacts | None = None
+    """Of supermasks, the sizes and score starts on which chance depends; None for other kinds."""
+
     def __post_init__(self) -> None:
         for gram in self.terms.values():
-            _frozen(gram)
+            frozen(gram)
 
     def __repr__(self) -> str:
         return (
@@ -107,7 +116,7 @@ class OverlapTable:
     @cached_property
     def pooled(self) -> Array:
         """Overlaps ``[n, n]`` of all weights as one vector: the formula on the summed Gram matrix."""
-        return _frozen(MEASURES[self.kind].from_gram(self._total))
+        return frozen(MEASURES[self.kind].from_gram(self._total))
 
     @cached_property
     def layers_defined(self) -> NDArray[np.int64]:
@@ -118,7 +127,7 @@ class OverlapTable:
     def layer_mean(self) -> Array:
         """Mean ``[n, n]`` of ``by_layer`` over the layers where it is defined; nan where it is in none."""
         total = sum(np.nan_to_num(overlap, nan=0.0) for overlap in self.by_layer.values())
-        return _frozen(np.asarray(total / np.where(self.layers_defined > 0, self.layers_defined, np.nan)))
+        return frozen(np.asarray(total / np.where(self.layers_defined > 0, self.layers_defined, np.nan)))
 
     @cached_property
     def trace_share(self) -> Mapping[str, Array]:
@@ -132,6 +141,24 @@ class OverlapTable:
     def parameter_share(self) -> Mapping[str, Array]:
         """As ``trace_share``, per parameter."""
         return self._shares("parameter", self.terms)
+
+    @property
+    def density(self) -> Levels:
+        """Fraction of the weights each mask keeps, ``[n]``: ``.by_layer``, ``.by_parameter``, ``.pooled``."""
+        return self._beside.density
+
+    @property
+    def chance(self) -> Levels:
+        """Jaccard index ``[n, n]`` of independent masks of the same densities.
+
+        It is nan for pairs whose scores did not start independently, or do not say: no closed form holds for them.
+        """
+        return self._beside.chance
+
+    @property
+    def corrected(self) -> Levels:
+        """Overlap beyond chance ``[n, n]``, ``(overlap - chance) / (1 - chance)``; nan where chance is."""
+        return self._beside.corrected
 
     def roll_up(self, depth: int) -> OverlapTable:
         """Merge layers along the module tree. Exact: the terms add.
@@ -180,25 +207,23 @@ class OverlapTable:
             counts={name: self.counts[name] for name in (a, b)},
             effective_examples={name: self.effective_examples[name] for name in (a, b)},
             label_rules={name: self.label_rules[name] for name in (a, b)},
+            masks=None if self.masks is None else self.masks.of((a, b)),
         )
 
-    def to_frame(self) -> pd.DataFrame:
-        """Give one row per layer and pair.
+    def to_frame(self, by: Literal["layer", "parameter"] = "layer") -> pd.DataFrame:
+        """Give one row per layer (or parameter) and pair.
 
         Holds no totals, so that sums and means over the rows stay right; ``roll_up(0).to_frame()`` gives the pooled
         overlaps in the same columns.
 
-        Returns:
-            Columns ``layer``, ``a``, ``b``, ``overlap``, ``trace_share_a``, ``trace_share_b``; undefined is nan.
-        """
-        import pandas as pd
+        Args:
+            by: What a row is of.
 
-        rows = [
-            (layer, self.names[i], self.names[j], overlap[i, j], self.trace_share[layer][i], self.trace_share[layer][j])
-            for layer, overlap in self.by_layer.items()
-            for i, j in combinations(range(len(self.names)), 2)
-        ]
-        return pd.DataFrame(rows, columns=["layer", "a", "b", "overlap", "trace_share_a", "trace_share_b"])
+        Returns:
+            Columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``, ``trace_share_b``; of
+            supermasks also ``density_a``, ``density_b``, ``chance``, ``corrected``. Undefined is nan.
+        """
+        return frame.to_frame(self, by)
 
     def to_json(self) -> str:
         """Write the table as JSON: the terms, and all that is derived from them; nan is null.
@@ -242,14 +267,27 @@ class OverlapTable:
         return text.to_html(layout.blocks(self))
 
     @cached_property
-    def _layer_terms(self) -> dict[str, Array]:
-        merged: dict[str, Array] = {}
-        for parameter, gram in self.terms.items():
+    def _members(self) -> dict[str, tuple[str, ...]]:
+        members: dict[str, tuple[str, ...]] = {}
+        for parameter in self.terms:
             layer = layer_of(parameter)
             if self.depth is not None:
                 layer = ".".join(layer.split(".")[: self.depth])
-            merged[layer] = merged[layer] + gram if layer in merged else gram
-        return merged
+            members[layer] = (*members.get(layer, ()), parameter)
+        return members
+
+    @cached_property
+    def _layer_terms(self) -> dict[str, Array]:
+        return {
+            layer: np.asarray(sum(self.terms[parameter] for parameter in parameters))
+            for layer, parameters in self._members.items()
+        }
+
+    @cached_property
+    def _beside(self) -> MaskChance:
+        if self.masks is None:
+            raise UsageError(f"density and chance are of supermasks, and this table is of kind {self.kind}")
+        return mask_chance(self.masks, self._members, self.terms, Levels(self.by_layer, self.by_parameter, self.pooled))
 
     @cached_property
     def _total(self) -> Array:
@@ -257,17 +295,12 @@ class OverlapTable:
 
     def _ratios(self, what: str, terms: Mapping[str, Array]) -> Mapping[str, Array]:
         from_gram = MEASURES[self.kind].from_gram
-        return Named(what, {name: _frozen(from_gram(gram)) for name, gram in terms.items()})
+        return Named(what, {name: frozen(from_gram(gram)) for name, gram in terms.items()})
 
     def _shares(self, what: str, terms: Mapping[str, Array]) -> Mapping[str, Array]:
         whole = np.diagonal(self._total)
         whole = np.where(whole > 0, whole, np.nan)
-        return Named(what, {name: _frozen(np.diagonal(gram) / whole) for name, gram in terms.items()})
-
-
-def _frozen(array: Array) -> Array:
-    array.flags.writeable = False
-    return array
+        return Named(what, {name: frozen(np.diagonal(gram) / whole) for name, gram in terms.items()})
 
 
 def overlap(
@@ -301,14 +334,17 @@ def overlap(
     """
     check_named(footprints)
     common = common_parameters(footprints, common_only=common_only, mixed_rules=mixed_rules)
+    first = next(iter(footprints.values()))
+    sizes = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
     rules = {name: footprint.metadata.get("label_rule") for name, footprint in footprints.items()}
     return OverlapTable(
         names=tuple(footprints),
-        kind=next(iter(footprints.values())).kind,
+        kind=first.kind,
         terms={parameter: parameter_gram(footprints, parameter) for parameter in common.parameters},
         left_out=common.left_out,
         alignment=alignment_of(footprints),
         counts={name: footprint.count for name, footprint in footprints.items()},
         effective_examples={name: footprint.effective_examples for name, footprint in footprints.items()},
         label_rules={name: None if rule is None else str(rule) for name, rule in rules.items()},
+        masks=mask_facts(footprints, sizes) if first.kind == "supermask" else None,
     )

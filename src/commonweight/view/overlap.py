@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import TYPE_CHECKING
 
-from commonweight.overlaps.layout import WHOLE
+from commonweight.overlaps.columns import WHOLE
 
 if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
@@ -20,25 +19,11 @@ def to_csv(table: OverlapTable, by: str | int = "layer") -> str:
 
     Returns:
         CSV with the columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``,
-        ``trace_share_b``.
+        ``trace_share_b``, and of supermasks ``density_a``, ``density_b``, ``chance`` and ``corrected``.
     """
-    if by != "parameter":
+    if by == "parameter":
+        frame = table.to_frame("parameter")
+    else:
         frame = (table.roll_up(by) if isinstance(by, int) else table).to_frame()
         frame["layer"] = frame["layer"].replace("", WHOLE)
-        return str(frame.to_csv(index=False, lineterminator="\n"))
-    import pandas as pd
-
-    rows = [
-        (
-            name,
-            table.names[i],
-            table.names[j],
-            values[i, j],
-            table.parameter_share[name][i],
-            table.parameter_share[name][j],
-        )
-        for name, values in table.by_parameter.items()
-        for i, j in combinations(range(len(table.names)), 2)
-    ]
-    columns = ["parameter", "a", "b", "overlap", "trace_share_a", "trace_share_b"]
-    return str(pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n"))
+    return str(frame.to_csv(index=False, lineterminator="\n"))
