@@ -62,11 +62,20 @@ _options = together(
         default=("data", "model"), show_default=True, help="Give it twice for both.",
     ),
     click.option("--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts of rows."),
+    click.option(
+        "--path-points", metavar="N", type=Count(), default=11, show_default=True,
+        help="Points of an interpolation, both ends included.",
+    ),
+    click.option(
+        "--path-rows", metavar="N|all", type=Count("all"), default="400", show_default=True,
+        help="Development rows scored at each of them.",
+    ),
 )  # fmt: skip
 
 _FIELDS = (
     "model", "data", "seeds", "text_column", "label_column", "train_rows", "synthetic", "distractors", "epochs",
     "learning_rate", "batch_size", "max_length", "measured_rows", "label_rules", "folds",
+    "path_points", "path_rows",
 )  # fmt: skip
 
 _STEPS = {
