@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 from itertools import accumulate
+from pathlib import Path
 
 import pytest
 import torch
@@ -234,6 +236,20 @@ def test_the_comparison_takes_no_more_than_a_copy_and_a_layer(monkeypatch, sizes
     model.zero_grad(set_to_none=True)
     above = peak_of(lambda: commonweight.fisher(model, batches)) - before
     assert above <= 1.2 * sum(floats) + max(floats)
+
+
+def test_the_memory_table_is_the_committed_result():
+    """And it keeps what was asked for: 1.2 copies and a layer, 2 with written folds."""
+    root = Path(__file__).parents[2]
+    results = json.loads((root / "benchmarks" / "results" / "fisher.json").read_text(encoding="utf-8"))
+    readme = (root / "README.md").read_text(encoding="utf-8").partition("Peak memory")[2].splitlines()
+    assert set(results["memory"]) == set(results["time"])
+    for name, case in results["memory"].items():
+        row = next(line for line in readme if line.startswith(f"| {name} |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
+        assert cells == [f"{copies:.2f}" for copies in case["tensors"].values()]
+        for contender, copies in case["tensors"].items():
+            assert copies <= (2 if contender.startswith("folds") else 1.2)
 
 
 def looked_up():

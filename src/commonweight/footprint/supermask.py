@@ -1,0 +1,63 @@
+"""Supermask footprints: which weights a task switched on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from commonweight.footprint.of_task import task_footprint
+from commonweight.footprint.packed import PackedMasks
+from commonweight.nn.masks.bits import Bits
+
+if TYPE_CHECKING:
+    from commonweight.footprint.footprint import Footprint
+    from commonweight.nn.masks.network import SupermaskNetwork
+
+
+def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = False, count: int = 0) -> Footprint:
+    """Take a task's masks as a footprint: one bit per weight, in memory and when saved.
+
+    Tasks that start from the same scores share most bits before any training. What they learned in common shows in the
+    bits that flipped: those that differ between the mask and that of the score start.
+
+    Args:
+        net: The network.
+        task: The task's name. Of an unfinished one it is the mask of the moment.
+        flipped: Take the flipped bits instead of the mask.
+        count: Training examples behind the mask; 0 where nobody counted.
+
+    Returns:
+        A footprint of kind ``supermask``, a snapshot. Its metadata say which draw the scores started from
+        (``score_start``), the rule, the density of each mask, a digest of the frozen weights, and whether the bits are
+        those that flipped.
+
+    Raises:
+        UsageError: If there is no such task.
+
+    Example:
+        >>> from torch import nn
+        >>> from commonweight.nn.masks.network import SupermaskNetwork
+        >>> net = SupermaskNetwork(nn.Sequential(nn.Linear(4, 2)))
+        >>> net.add_task("a")
+        >>> mask, moved = supermask_footprint(net, "a"), supermask_footprint(net, "a", flipped=True)
+        >>> mask["0.weight"].shape, mask.metadata["score_start"], moved.trace()
+        (torch.Size([2, 4]), 'independent, seed 0, task 0', 0.0)
+    """
+    bits = {name: net.bits(task, name) for name in net.masked}
+    if flipped:
+        starts = {name: net.start_bits(task, name) for name in bits}
+        bits = {name: Bits(mask.packed ^ starts[name].packed, mask.shape) for name, mask in bits.items()}
+    facts = {
+        "rule": net.state()["options"]["rule"],
+        "score_start": _score_start(net, task),
+        "flipped": flipped,
+        "density": {name: mask.count() / max(1, math.prod(mask.shape)) for name, mask in bits.items()},
+    }
+    return task_footprint(net, task, "supermask", PackedMasks(bits), count, facts)
+
+
+def _score_start(net: SupermaskNetwork, task: str) -> str:
+    """Name the draw: equal words mean the same scores, different words independent ones."""
+    options = net.state()["options"]
+    own = f", task {net.tasks.index(task)}" if options["scores"] == "independent" else ""
+    return f"{options['scores']}, seed {options['seed']}{own}"

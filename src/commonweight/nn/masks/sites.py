@@ -1,0 +1,170 @@
+"""What of a model is masked, what becomes per task, and what all tasks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
+
+from commonweight.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MASKABLE = (nn.Linear, _ConvNd)
+"""Layers whose ``weight`` is masked."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight to be masked."""
+
+    name: str
+    """The first name it has in the model, such as ``fc1.weight``."""
+
+    layers: tuple[str, ...]
+    """Names of all layers that use it; more than one where a weight is tied."""
+
+
+@dataclass(frozen=True)
+class Sites:
+    """What a conversion will do."""
+
+    masked: tuple[Site, ...]
+    unmasked: dict[str, str]
+    """Every other parameter -> why all tasks share it."""
+
+    norms: tuple[str, ...]
+    """Names of the batch norms, in model order."""
+
+
+def find_sites(model: nn.Module, include: Sequence[str] | None, exclude: Sequence[str] | None) -> Sites:
+    """Decide what happens to every parameter of a model.
+
+    Args:
+        model: Any module.
+        include: Patterns of weights to mask; None for all. Shell patterns over parameter names and the names of the
+            modules that hold them.
+        exclude: Patterns of parameters that stay whole.
+
+    Returns:
+        Every parameter once, in model order.
+
+    Raises:
+        UsageError: If a pattern matches nothing, nothing is left to mask, or the model has something that cannot be
+            right for several tasks: see the messages.
+    """
+    holders = _holders(model)
+    chosen = _matching(holders, include, "include")
+    left_out = _matching(holders, exclude, "exclude") or set()
+    masked: list[Site] = []
+    unmasked: dict[str, str] = {}
+    for name, owners in holders.items():
+        parameter, reason = owners[0].parameter, ""
+        if is_lazy(parameter):
+            raise UsageError(f"{name} has no shape yet; expected an initialised model: call it once on a batch first")
+        if not parameter.requires_grad:
+            reason = "was frozen before"
+        elif parameter.dim() < 2:
+            reason = "a batch norm's" if isinstance(owners[0].module, _BatchNorm) else "a vector, such as a bias"
+        elif name in left_out or (chosen is not None and name not in chosen):
+            reason = "left out by include or exclude"
+        elif all(owner.maskable for owner in owners):
+            masked.append(Site(name, tuple(owner.layer for owner in owners)))
+            continue
+        else:
+            raise UsageError(_cannot_mask(name, owners))
+        unmasked[name] = reason
+    if not masked:
+        raise UsageError(
+            f"nothing to mask: expected a trainable Linear or Conv weight, the model has {len(holders)} parameters, "
+            "none of them one that include, exclude and requires_grad allow"
+        )
+    return Sites(tuple(masked), unmasked, _norms(model))
+
+
+@dataclass(frozen=True)
+class _Holder:
+    layer: str
+    module: nn.Module
+    parameter: nn.Parameter
+    maskable: bool
+
+
+def _holders(model: nn.Module) -> dict[str, list[_Holder]]:
+    """Every parameter, by its first name, with all modules that hold it."""
+    by_identity: dict[int, tuple[str, list[_Holder]]] = {}
+    for layer, module in model.named_modules():
+        if is_parametrized(module):
+            raise UsageError(
+                f"{layer or 'the model'} is parametrised already: expected plain weights, since a mask would see the "
+                "wrong tensor; remove it with torch.nn.utils.parametrize.remove_parametrizations first"
+            )
+        for own, parameter in module.named_parameters(recurse=False):
+            name = f"{layer}.{own}" if layer else own
+            maskable = isinstance(module, MASKABLE) and own == "weight"
+            if maskable and not is_lazy(parameter) and not parameter.is_floating_point():
+                raise UsageError(f"{name} is {parameter.dtype}: expected a floating-point weight; masks need one")
+            by_identity.setdefault(id(parameter), (name, []))[1].append(_Holder(layer, module, parameter, maskable))
+    return dict(by_identity.values())
+
+
+def _matching(holders: dict[str, list[_Holder]], patterns: Sequence[str] | None, word: str) -> set[str] | None:
+    if patterns is None:
+        return None
+    found: set[str] = set()
+    for pattern in patterns:
+        matches = {
+            name
+            for name, owners in holders.items()
+            if fnmatchcase(name, pattern) or any(_inside(owner.layer, pattern) for owner in owners)
+        }
+        if not matches:
+            raise UsageError(
+                f"{word} pattern {pattern!r} matches no parameter and no module; names are {list(holders)}"
+            )
+        found |= matches
+    return found
+
+
+def _inside(layer: str, pattern: str) -> bool:
+    """Whether a module, or one that it is a part of, matches."""
+    parts = layer.split(".")
+    return any(fnmatchcase(".".join(parts[:depth]), pattern) for depth in range(1, len(parts) + 1))
+
+
+def _cannot_mask(name: str, owners: list[_Holder]) -> str:
+    other = next(owner for owner in owners if not owner.maskable)
+    kind = type(other.module).__name__
+    return (
+        f"{name} is a weight of {kind} ({other.layer or 'the model'}): only weights of Linear and Conv layers are "
+        f"masked, and a part of the network that no task can choose from should not go unnoticed; pass "
+        f"exclude=[{name!r}] to leave it frozen and shared by all tasks"
+    )
+
+
+def _norms(model: nn.Module) -> tuple[str, ...]:
+    names = []
+    for name, module in model.named_modules():
+        if isinstance(module, (_BatchNorm, _InstanceNorm)):
+            tracks = isinstance(module.running_mean, Tensor)
+            if isinstance(module, _BatchNorm) and not tracks:
+                raise UsageError(
+                    f"{name} keeps no running statistics, so an output would depend on the other rows of its batch; "
+                    "expected track_running_stats=True"
+                )
+            if isinstance(module, _InstanceNorm) and tracks:
+                raise UsageError(
+                    f"{name} is an instance norm with running statistics, which tasks would share and change; expected "
+                    "track_running_stats=False, or a batch norm"
+                )
+            if isinstance(module, _BatchNorm):
+                names.append(name)
+    return tuple(names)

@@ -1,0 +1,91 @@
+"""Where networks start: the one place that draws weights and scores.
+
+Everything is drawn from a generator of its own, keyed by the seed, the weight's name and, for scores, the task.
+PyTorch's and NumPy's global random states are neither read nor moved, and a draw does not depend on what else was drawn
+before. The bit stream is NumPy's PCG64, which NumPy promises not to change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn.modules.conv import _ConvNd
+
+_GAIN = math.sqrt(2)
+
+
+def fan_in(layer: nn.Linear | _ConvNd) -> float:
+    """Count the products that one output of a layer sums.
+
+    Args:
+        layer: A linear or convolution layer.
+
+    Returns:
+        Input features, or input channels of a group times the kernel's entries. A transposed convolution with a stride
+        spreads its products over several outputs: then their mean, at least 1.
+
+    Example:
+        >>> fan_in(nn.Linear(784, 10)), fan_in(nn.Conv2d(8, 4, 3, groups=2))
+        (784, 36)
+        >>> fan_in(nn.ConvTranspose2d(8, 4, 4, stride=2))
+        32.0
+    """
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    products = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+    return max(products / math.prod(layer.stride), 1.0) if layer.transposed else products
+
+
+def signed_constant(shape: torch.Size, fan: float, seed: int, name: str) -> Tensor:
+    r"""Draw a weight of one size and random signs, :math:`\pm\sqrt{2 / \text{fan in}}`.
+
+    Source: Ramanujan et al. (2020), https://arxiv.org/abs/1911.13299, "signed Kaiming constant".
+
+    Args:
+        shape: The weight's shape.
+        fan: What :func:`fan_in` counted.
+        seed: The network's seed.
+        name: The weight's name.
+
+    Returns:
+        float32, each sign as likely as the other.
+    """
+    n = math.prod(shape)
+    raw = _stream(seed, "weight", name).random_raw(-(-n // 64)).astype("<u8")
+    signs = np.unpackbits(raw.view(np.uint8), count=n).astype(np.float32) * 2 - 1
+    return torch.from_numpy(signs).view(shape) * (_GAIN / math.sqrt(fan))
+
+
+def first_scores(shape: torch.Size, fan: float, seed: int, name: str, task: int | None) -> Tensor:
+    r"""Draw the scores a task starts from, uniform on :math:`\pm 1/\sqrt{\text{fan in}}`.
+
+    That is ``kaiming_uniform_(a=sqrt(5))``, as SupSup starts its scores (Wortsman et al. 2020).
+
+    Args:
+        shape: The weight's shape.
+        fan: What :func:`fan_in` counted.
+        seed: The network's seed.
+        name: The weight's name.
+        task: The task's index, for starts that are independent of each other; None for the start that all tasks share.
+
+    Returns:
+        float32.
+    """
+    n = math.prod(shape)
+    raw = _stream(seed, "scores", name, "shared" if task is None else str(task)).random_raw(-(-n // 2)).astype("<u8")
+    unit = (raw.view("<u4")[:n] >> 8).astype(np.float32) * np.float32(2**-24)
+    return torch.from_numpy(unit).view(shape).mul_(2).sub_(1).div_(math.sqrt(fan))
+
+
+def _stream(seed: int, *key: str) -> np.random.PCG64:
+    digest = hashlib.sha256("\0".join(key).encode()).digest()
+    words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
+    return np.random.PCG64(np.random.SeedSequence([seed, *words]))

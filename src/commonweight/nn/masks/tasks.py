@@ -1,0 +1,285 @@
+"""The tasks of a network: adding, selecting and finishing them."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from commonweight.errors import IntegrityError, UsageError
+from commonweight.nn.masks.conversion import Options, convert
+from commonweight.nn.masks.layer import Influence
+from commonweight.nn.masks.selection import Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from commonweight.nn.masks.layer import MaskedWeight
+
+
+class TaskNetwork(nn.Module, abc.ABC):
+    """A converted model with tasks, one of which is selected or none; how it is called is the subclass's business.
+
+    Args:
+        model: A copy that may be changed.
+        options: How it is converted.
+    """
+
+    def __init__(self, model: nn.Module, options: Options) -> None:
+        super().__init__()
+        self._names: list[str] = []
+        self._selection = Selection()
+        self._options = options
+        self._parts = convert(model, options, self._selection)
+        self.model = self._parts.model
+
+    @abc.abstractmethod
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the selected task's network.
+
+        Args:
+            *args: What the model takes.
+            **kwargs: What the model takes.
+
+        Returns:
+            What the model returns.
+        """
+
+    def add_task(self, name: str) -> None:
+        """Add a task, with scores that are drawn and not trained; the selected task stays what it is.
+
+        Args:
+            name: A name that no other task has.
+
+        Raises:
+            UsageError: If it is taken, or not a text with something in it.
+        """
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"a task is called by a non-empty text, got {name!r}")
+        if name in self._names:
+            raise UsageError(f"there is a task {name!r} already; choose another name, or switch to it")
+        index = len(self._names)
+        for weight, mask in self._parts.masks.items():
+            mask.add(index, self._parts.weight(weight))
+        for norm in self._parts.norms.values():
+            norm.add(index)
+        self._names.append(name)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of all tasks, in the order they were added."""
+        return tuple(self._names)
+
+    @property
+    def task(self) -> str | None:
+        """The selected task, or None."""
+        return None if self._selection.task is None else self._names[self._selection.task]
+
+    def switch(self, task: str | None) -> None:
+        """Select a task; gradients of the one that is left are dropped, so that no optimiser can move it.
+
+        Args:
+            task: Its name, or None for no task.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        self._select(None if task is None else self._index(task))
+
+    @contextlib.contextmanager
+    def on(self, task: str) -> Iterator[None]:
+        """Select a task for a while; afterwards the former one is selected again, and has its gradients back.
+
+        Args:
+            task: Its name.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        index, former, mixture = self._index(task), self._selection.task, self._selection.mixture
+        gradients = [(p, p.grad) for p in ([] if former is None else self._trained(former))]
+        self._select(index)
+        try:
+            yield
+        finally:
+            self._select(former)
+            self._selection.mixture = mixture
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+
+    def trainable(self, task: str) -> list[nn.Parameter]:
+        """List what an optimiser of a task gets: its scores and, with ``batch_norm="affine"``, its weights and biases.
+
+        They require a gradient only while the task is selected.
+
+        Args:
+            task: The task's name.
+
+        Returns:
+            The parameters, in model order; batch norms behind masked weights.
+
+        Raises:
+            UsageError: If there is no such task, or it is finished.
+        """
+        return self._trained(self._unfinished(task))
+
+    def is_finished(self, task: str) -> bool:
+        """Say whether a task is finished.
+
+        Args:
+            task: Its name.
+
+        Returns:
+            Whether it is.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        return self._index(task) in self._selection.finished
+
+    def finish(self, task: str, *, keep_scores: bool = True) -> None:
+        """Finish a task: its mask becomes packed bits, and nothing of it changes any more, in training mode neither.
+
+        An influence that is on is consolidated first; outputs stay the same to the last bit.
+
+        Args:
+            task: Its name.
+            keep_scores: Whether its scores are kept, for later tasks to start from, or dropped, which leaves one bit
+                per weight and the statistics.
+
+        Raises:
+            UsageError: If there is no such task, or it is finished already.
+            MeasurementError: If a score is nan or infinite.
+        """
+        index = self._unfinished(task)
+        for mask in self._parts.masks.values():
+            mask.check_scores(index)
+        for parameter in self._trained(index):
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        for mask in self._parts.masks.values():
+            mask.consolidate(index)
+            mask.hold_bits(index, mask.bits(index))
+            if not keep_scores:
+                mask.drop_scores(index)
+        self._selection.finished.add(index)
+
+    def state(self) -> dict[str, Any]:
+        """Describe everything beside tensors.
+
+        Returns:
+            Options and tasks, in plain JSON values.
+        """
+        options = self._options
+        return {
+            "options": {
+                "rule": options.rule.spec(),
+                "weights": options.weights,
+                "scores": options.scores,
+                "batch_norm": options.batch_norm,
+                "include": options.include,
+                "exclude": options.exclude,
+                "seed": options.seed,
+            },
+            "tasks": [
+                {
+                    "name": name,
+                    "finished": index in self._selection.finished,
+                    "scores": any(mask.scores(index) is not None for mask in self._parts.masks.values()),
+                    "influences": {
+                        weight: {"alphas": list(influence.alphas.items()), "beta": influence.beta}
+                        for weight, mask in self._parts.masks.items()
+                        if (influence := mask.influence(index)) is not None
+                    },
+                }
+                for index, name in enumerate(self._names)
+            ],
+        }
+
+    def take_tasks(self, state: dict[str, Any]) -> None:
+        """Make room for saved tasks; what their tensors hold until they are loaded means nothing.
+
+        Args:
+            state: What :meth:`state` gave, of a network with these options.
+
+        Raises:
+            UsageError: If the network has other tasks, or tasks in another state.
+            IntegrityError: If the state is not well formed.
+        """
+        try:
+            saved = [(t["name"], bool(t["finished"]), bool(t["scores"]), _influences(t)) for t in state["tasks"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IntegrityError(f"the tasks of a saved network are damaged: {error!r}") from None
+        if self._names:
+            here = [(task["name"], task["finished"], task["scores"]) for task in self.state()["tasks"]]
+            if here != [task[:3] for task in saved]:
+                raise UsageError(
+                    f"the network has the tasks {here} (name, finished, has scores), the saved one "
+                    f"{[t[:3] for t in saved]}: load into a network that was just made, or one whose tasks are at the "
+                    "same point"
+                )
+        for index, (name, finished, has_scores, influences) in enumerate(saved):
+            if name not in self._names:
+                self.add_task(name)
+                for weight, mask in self._parts.masks.items():
+                    if finished:
+                        mask.hold_bits(index, mask.start_bits(index, self._parts.weight(weight)))
+                    if not has_scores:
+                        mask.drop_scores(index)
+            if finished:
+                self._selection.finished.add(index)
+            for weight, mask in self._parts.masks.items():
+                mask.set_influence(index, influences.get(weight))
+
+    def _index(self, task: str) -> int:
+        if task not in self._names:
+            raise UsageError(f"there is no task {task!r}: expected one of {self._names}; add it with add_task")
+        return self._names.index(task)
+
+    def _unfinished(self, task: str) -> int:
+        index = self._index(task)
+        if index in self._selection.finished:
+            raise UsageError(f"task {task!r} is finished, and a finished task never changes again; add another task")
+        return index
+
+    def _mask(self, name: str) -> MaskedWeight:
+        if name not in self._parts.masks:
+            raise UsageError(f"{name!r} is not a masked weight: expected one of {list(self._parts.masks)}")
+        return self._parts.masks[name]
+
+    def _trained(self, index: int) -> list[nn.Parameter]:
+        scores = (mask.scores(index) for mask in self._parts.masks.values())
+        affine = (parameter for norm in self._parts.norms.values() for parameter in norm.trained(index))
+        return [*(parameter for parameter in scores if parameter is not None), *affine]
+
+    def _select(self, index: int | None) -> None:
+        former = self._selection.task
+        if former is not None and former != index:
+            for parameter in self._trained(former):
+                parameter.requires_grad_(False)
+                parameter.grad = None
+        self._selection.task, self._selection.mixture = index, None
+        if index is not None and index not in self._selection.finished:
+            for parameter in self._trained(index):
+                parameter.requires_grad_(True)
+
+    def extra_repr(self) -> str:
+        """Describe the network.
+
+        Returns:
+            Its rule, tasks and selected task.
+        """
+        tasks = ", ".join(f"{name} (finished)" if self.is_finished(name) else name for name in self._names)
+        return f"{self._options.rule}, seed={self._options.seed}, tasks=[{tasks}], task={self.task}"
+
+
+def _influences(task: dict[str, Any]) -> dict[str, Influence]:
+    return {
+        weight: Influence({int(prior): float(alpha) for prior, alpha in entry["alphas"]}, float(entry["beta"]))
+        for weight, entry in task["influences"].items()
+    }

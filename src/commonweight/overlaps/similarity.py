@@ -1,0 +1,235 @@
+"""How alike tasks are, layer by layer, from batch-norm statistics: with a null for each value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from commonweight import text
+from commonweight.errors import UsageError
+from commonweight.footprint.footprint import layer_of
+from commonweight.overlaps import similarity_layout, similarity_record
+from commonweight.overlaps._named import Named
+from commonweight.overlaps._ratio import frozen
+from commonweight.overlaps.compatible import check_named
+from commonweight.overlaps.table import overlap
+from commonweight.overlaps.unit_null import DRAWS, permutation_null
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from commonweight.footprint.footprint import Footprint
+
+    Array = NDArray[np.float64]
+
+Approach = Literal["first_layer", "every_layer", "probed"]
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TaskSimilarity:
+    """Similarities of tasks per layer, in [0, 1]; row = the task asked about, column = the one it is compared with.
+
+    Undefined is nan: an untrained task, a zero vector, a pair that was not measured.
+
+    Example:
+        >>> from torch import tensor
+        >>> from commonweight.footprint.footprint import Footprint
+        >>> def activity(*means):
+        ...     return Footprint("activity", {"bn.running_mean": tensor(means)}, count=0)
+        >>> found = first_layer_similarity({"a": activity(1.0, 0.0), "b": activity(-2.0, 0.0), "c": activity(0.0, 1.0)})
+        >>> found.values["bn"].tolist()
+        [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+
+    approach: Approach
+    """``first_layer``, ``every_layer`` or ``probed``."""
+
+    tasks: tuple[str, ...]
+    """In the order they were learned; of rows and columns."""
+
+    layers: tuple[str, ...]
+    """Batch norms, in the order of the model."""
+
+    values: Mapping[str, Array]
+    """Per layer ``[n, n]``."""
+
+    null: Mapping[str, Array]
+    """Per layer the similarity ``[n, n]`` that 95 % of shuffles of the units stay under."""
+
+    p: Mapping[str, Array]
+    """Per layer the share of shuffles ``[n, n]`` that reach the similarity; up to 0.05 it is better than its null."""
+
+    def __post_init__(self) -> None:
+        for matrices in (self.values, self.null, self.p):
+            for matrix in matrices.values():
+                frozen(matrix)
+
+    def __repr__(self) -> str:
+        return f"TaskSimilarity({self.approach} of {', '.join(self.tasks)}; {len(self.layers)} layers)"
+
+    def beats_null(self, layer: str) -> NDArray[np.bool_]:
+        """Tell which similarities of a layer are better than their null.
+
+        Args:
+            layer: A batch norm.
+
+        Returns:
+            ``[n, n]``: p is at most 0.05; False where undefined.
+        """
+        return np.asarray(self.p[layer] <= LEVEL)  # nan is not
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give one row per layer and ordered pair of different tasks.
+
+        Returns:
+            Columns ``layer``, ``task``, ``other``, ``similarity``, ``null``, ``p``; undefined is nan.
+        """
+        import pandas as pd
+
+        count = range(len(self.tasks))
+        rows = [
+            (layer, self.tasks[i], self.tasks[j], *(each[layer][i, j] for each in (self.values, self.null, self.p)))
+            for layer in self.layers
+            for i in count
+            for j in count
+            if i != j
+        ]
+        return pd.DataFrame(rows, columns=["layer", "task", "other", "similarity", "null", "p"])
+
+    def to_json(self) -> str:
+        """Write the similarities as JSON; nan is null.
+
+        Returns:
+            Text that :meth:`from_json` reads back without loss.
+        """
+        return similarity_record.to_json(self)
+
+    @classmethod
+    def from_json(cls, written: str) -> TaskSimilarity:
+        """Read back what :meth:`to_json` wrote.
+
+        Args:
+            written: The JSON text.
+
+        Returns:
+            The similarities.
+
+        Raises:
+            IntegrityError: If the text is not such a record, whole and of this format version.
+        """
+        return cls(**similarity_record.fields_from_json(written))
+
+    def to_markdown(self, decimals: int = 4) -> str:
+        """Write the similarities for people: a matrix per layer, what beats its null, how they were measured.
+
+        Args:
+            decimals: Digits after the point, from 1 to 9.
+
+        Returns:
+            GitHub Markdown. Undefined is a dash; a star marks what is no better than its null.
+
+        Raises:
+            UsageError: If ``decimals`` is out of range.
+        """
+        return text.to_markdown(similarity_layout.blocks(self, decimals))
+
+    def _repr_html_(self) -> str:
+        return text.to_html(similarity_layout.blocks(self, 4))
+
+
+def first_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0, draws: int = DRAWS) -> TaskSimilarity:
+    r"""Compare tasks by the batch-norm means of the first layer: :math:`|\cos(\mu_a, \mu_b)|`, the classic approach.
+
+    It needs every task trained, the current one included, since each is seen through its own mask: so it measures data
+    and masks together. The same data under two independent masks of density p give about p, not 1. It depends on how
+    inputs are normalised: with pixels in [0, 1] all mean images are alike.
+
+    Args:
+        footprints: At least two of kind ``activity``, by task, in the order the tasks were learned.
+        seed: Of the null's shuffles.
+        draws: How many of them.
+
+    Returns:
+        The similarities of the first layer; symmetric.
+
+    Raises:
+        UsageError: If they are not such footprints, or ``draws`` is below 19.
+        NotComparableError: If they differ in kind or in layers.
+        MeasurementError: If an entry is not finite.
+    """
+    return _by_means(footprints, "first_layer", seed, draws)
+
+
+def every_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0, draws: int = DRAWS) -> TaskSimilarity:
+    r"""Compare tasks by the batch-norm means of every layer: :math:`|\cos(\mu_a^l, \mu_b^l)|`, the novel approach.
+
+    As :func:`first_layer_similarity`, layer by layer. Behind the first layer the inputs are activations of normalised
+    units, much the same for every task: there the value follows the overlap of the masks more than the data.
+
+    Args:
+        footprints: At least two of kind ``activity``, by task, in the order the tasks were learned.
+        seed: Of the null's shuffles.
+        draws: How many of them.
+
+    Returns:
+        The similarities; symmetric.
+
+    Raises:
+        UsageError: If they are not such footprints, or ``draws`` is below 19.
+        NotComparableError: If they differ in kind or in layers.
+        MeasurementError: If an entry is not finite.
+    """
+    return _by_means(footprints, "every_layer", seed, draws)
+
+
+def check_draws(draws: int) -> None:
+    """Refuse too few shuffles.
+
+    Args:
+        draws: How many.
+
+    Raises:
+        UsageError: If they cannot show a 95 % point.
+    """
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < round(1 / LEVEL) - 1:
+        raise UsageError(f"draws must be a whole number of at least 19, to show a 95 % point, got {draws!r}")
+
+
+def _by_means(footprints: Mapping[str, Footprint], approach: Approach, seed: int, draws: int) -> TaskSimilarity:
+    check_named(footprints)
+    check_draws(draws)
+    first = next(iter(footprints.values()))
+    if first.kind != "activity":
+        raise UsageError(
+            f"expected footprints of kind activity, got {first.kind}; make them with activity_footprint(net, task)"
+        )
+    table = overlap(footprints)
+    chosen = table.layers[:1] if approach == "first_layer" else table.layers
+    values, null, p = {}, {}, {}
+    for index, layer in enumerate(chosen):
+        rows = _directions(footprints, [name for name in table.terms if layer_of(name) == layer])
+
+        def shuffled(order: NDArray[np.intp], rows: Array = rows) -> Array:
+            upper = np.triu(np.abs(rows @ rows[:, order].T))
+            return np.asarray(upper + np.triu(upper, 1).T)
+
+        values[layer] = np.abs(table.by_layer[layer])
+        null[layer], p[layer] = permutation_null(shuffled, rows.shape[1], values[layer], (seed, index), draws)
+    named = (Named("layer", matrices) for matrices in (values, null, p))
+    return TaskSimilarity(approach, table.names, tuple(chosen), *named)
+
+
+def _directions(footprints: Mapping[str, Footprint], names: list[str]) -> Array:
+    """Scale the vectors of a layer to length 1, ``[n, units]``; a zero vector becomes nan."""
+    X = np.stack([
+        np.concatenate([footprint[name].detach().double().cpu().numpy().reshape(-1) for name in names])
+        for footprint in footprints.values()
+    ])
+    lengths = np.linalg.norm(X, axis=1, keepdims=True)
+    return np.asarray(X / np.where(lengths > 0, lengths, np.nan))
