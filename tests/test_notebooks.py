@@ -73,6 +73,8 @@ def test_the_overlap_where_products_vanish_in_float32() -> None:
     assert float(((one * other) ** 0.5).sum()) == 0.0
 
 
-def test_the_example_of_the_page_runs() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    exec(compile(example, "docs/notebooks.md", "exec"), {})
+def test_the_examples_of_the_page_run() -> None:
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        exec(compile(example, "docs/notebooks.md", "exec"), {})

@@ -10,27 +10,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from commonweight.data.streams import open_images, task_stream
+    from commonweight.decision.alphas import Alphas, alphas_for, transfer_alphas
     from commonweight.decision.fusing import fuse
-    from commonweight.errors import (
-        CommonweightError,
-        IntegrityError,
-        MeasurementError,
-        NotComparableError,
-        UsageError,
-    )
+    from commonweight.decision.task_inference import infer_task
+    from commonweight.errors import CommonweightError, IntegrityError, MeasurementError, NotComparableError, UsageError
+    from commonweight.footprint.activity import activity_footprint
     from commonweight.footprint.fisher import fisher, verify
     from commonweight.footprint.folds import FoldSorted
     from commonweight.footprint.footprint import Footprint
     from commonweight.footprint.likelihood import CustomLoss
     from commonweight.footprint.routes import Verification
+    from commonweight.footprint.supermask import supermask_footprint
+    from commonweight.nn.masks.network import SupermaskNetwork
+    from commonweight.nn.masks.rules import Threshold, TopK
     from commonweight.overlaps.cosine import cosine_similarity, task_similarity
     from commonweight.overlaps.fisher_overlap import fisher_overlap
     from commonweight.overlaps.jaccard import jaccard_index
+    from commonweight.overlaps.probed import probed_similarity
+    from commonweight.overlaps.similarity import TaskSimilarity, every_layer_similarity, first_layer_similarity
     from commonweight.overlaps.table import OverlapTable, overlap
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Alphas": "decision.alphas",
     "CommonweightError": "errors",
     "CustomLoss": "footprint.likelihood",
     "FoldSorted": "footprint.folds",
@@ -39,19 +43,34 @@ _HOME = {
     "MeasurementError": "errors",
     "NotComparableError": "errors",
     "OverlapTable": "overlaps.table",
+    "SupermaskNetwork": "nn.masks.network",
+    "TaskSimilarity": "overlaps.similarity",
+    "Threshold": "nn.masks.rules",
+    "TopK": "nn.masks.rules",
     "UsageError": "errors",
     "Verification": "footprint.routes",
+    "activity_footprint": "footprint.activity",
+    "alphas_for": "decision.alphas",
     "cosine_similarity": "overlaps.cosine",
+    "every_layer_similarity": "overlaps.similarity",
+    "first_layer_similarity": "overlaps.similarity",
     "fisher": "footprint.fisher",
     "fisher_overlap": "overlaps.fisher_overlap",
     "fuse": "decision.fusing",
+    "infer_task": "decision.task_inference",
     "jaccard_index": "overlaps.jaccard",
+    "open_images": "data.streams",
     "overlap": "overlaps.table",
+    "probed_similarity": "overlaps.probed",
+    "supermask_footprint": "footprint.supermask",
     "task_similarity": "overlaps.cosine",
+    "task_stream": "data.streams",
+    "transfer_alphas": "decision.alphas",
     "verify": "footprint.fisher",
 }
 
 __all__ = [
+    "Alphas",
     "CommonweightError",
     "CustomLoss",
     "FoldSorted",
@@ -60,15 +79,29 @@ __all__ = [
     "MeasurementError",
     "NotComparableError",
     "OverlapTable",
+    "SupermaskNetwork",
+    "TaskSimilarity",
+    "Threshold",
+    "TopK",
     "UsageError",
     "Verification",
+    "activity_footprint",
+    "alphas_for",
     "cosine_similarity",
+    "every_layer_similarity",
+    "first_layer_similarity",
     "fisher",
     "fisher_overlap",
     "fuse",
+    "infer_task",
     "jaccard_index",
+    "open_images",
     "overlap",
+    "probed_similarity",
+    "supermask_footprint",
     "task_similarity",
+    "task_stream",
+    "transfer_alphas",
     "verify",
 ]
 

@@ -1,4 +1,4 @@
-"""``commonweight demo``: tiny encoders from one start, trained, measured and compared in under three minutes."""
+"""``commonweight demo``: tiny encoders and a supermask network, trained, measured and compared in a few minutes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from commonweight.cli.options import Command, ending
 )
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Names the reviews and the start.")
 def command(output: str | None, seed: int) -> None:
-    """Train tiny encoders on reviews and show which layers share what.
+    """Train tiny encoders on reviews and a network with masks on digits, and show what they share.
 
-    First two of them on reviews of two kinds, then three with a shortcut planted in their texts each, which are also
-    averaged. Needs no network and no other file. With -o the run folder holds data/, models/, comparison/ and
-    shortcuts-SEED/.
+    First two encoders on reviews of two kinds, then three with a shortcut planted in their texts each, which are also
+    averaged; then five rotations of digits in one network with a mask per task. Needs no network and no other file.
+    With -o the run folder holds data/, models/, comparison/, shortcuts-SEED/ and continual/.
     """
+    from commonweight.studies.continual.demo import run_continual_demo
     from commonweight.studies.demo import check_demo_folder, run_demo
     from commonweight.studies.shortcut_demo import run_shortcut_demo
-    from commonweight.view import shortcuts
+    from commonweight.view import continual, shortcuts
     from commonweight.view.demo import report
     from commonweight.view.plain import to_plain
     from commonweight.view.terminal import show
@@ -47,6 +48,11 @@ def command(output: str | None, seed: int) -> None:
         with streams.only_results():
             study = run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=settings.note)
         blocks += shortcuts.report(study)
+        show(blocks[parts:])
+        parts = len(blocks)
+        with streams.only_results():
+            tasks = run_continual_demo(folder / "continual", note=settings.note)
+        blocks += continual.report(tasks)
         show(blocks[parts:])
         if output is not None:
             (folder / "demo.txt").write_text(to_plain(blocks), encoding="utf-8")

@@ -1,0 +1,103 @@
+"""Which prior tasks influence a new one: the similarity an approach asks for, and the alphas that follow from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from commonweight.decision.alphas import alphas_for, transfer_alphas
+from commonweight.footprint.footprint import Footprint
+from commonweight.overlaps.probed import probed_similarity
+from commonweight.overlaps.similarity import every_layer_similarity, first_layer_similarity
+from commonweight.studies.continual.training import first_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from torch import Tensor
+
+    from commonweight.data.streams import Task, TaskStream
+    from commonweight.decision.alphas import Alphas
+    from commonweight.nn.masks.network import SupermaskNetwork
+    from commonweight.overlaps.similarity import TaskSimilarity
+    from commonweight.studies.continual.approaches import Approach
+    from commonweight.studies.continual.plan import ApproachFolder, Plan
+    from commonweight.studies.continual.training import LayerAlphas
+
+
+SHUFFLES = 199
+"""Of the null of the probed similarity, which takes the longest to make: enough for its 95 % point."""
+
+
+def choose_priors(
+    net: SupermaskNetwork, task: Task, approach: Approach, stream: TaskStream, classic: ApproachFolder, plan: Plan
+) -> tuple[LayerAlphas, Alphas | None]:
+    """Choose how much each prior task influences each masked weight of a new one.
+
+    Args:
+        net: The network, with all prior tasks finished and the new one not yet added.
+        task: The new task.
+        approach: What is asked.
+        stream: All tasks, whose true similarity the oracle needs.
+        classic: Where the classic run of the same seed lies, for a similarity that needs it.
+        plan: The plan.
+
+    Returns:
+        Masked weight -> prior task -> alpha, and the alphas by batch norm with their reasons; none for the first task
+        and for approaches without priors.
+    """
+    if not approach.has_priors or not task.index:
+        return {}, None
+    table = _table(net, task, approach, stream, classic, plan)
+    alphas = transfer_alphas(
+        table,
+        task.name,
+        approach.prior,
+        per_layer=approach.per_layer,
+        truth=_truth(stream, task.index) if approach.prior == "oracle" else None,
+        seed=stream.setting.seed,
+    )
+    images = first_rows(task.train, 2)[0].to(plan.device)
+    return alphas_for(net, alphas, images), alphas
+
+
+def activities(folder: ApproachFolder, names: tuple[str, ...]) -> Mapping[str, Footprint]:
+    """Read the activity footprints of a finished run.
+
+    Args:
+        folder: The run of one approach and seed.
+        names: The tasks.
+
+    Returns:
+        Task -> footprint.
+    """
+    return {name: Footprint.load(folder.footprint("activity", name)) for name in names}
+
+
+def probe_images(task: Task, plan: Plan) -> list[Tensor]:
+    """Take the images of a task that are passed through masks of other tasks.
+
+    Args:
+        task: The task.
+        plan: How many.
+
+    Returns:
+        One batch.
+    """
+    return [first_rows(task.train, plan.probe_rows)[0].to(plan.device)]
+
+
+def _table(
+    net: SupermaskNetwork, task: Task, approach: Approach, stream: TaskStream, classic: ApproachFolder, plan: Plan
+) -> TaskSimilarity:
+    if not approach.by_similarity or approach.similarity == "probed":
+        return probed_similarity(net, {task.name: probe_images(task, plan)}, draws=SHUFFLES)
+    known = activities(classic, stream.names[: task.index + 1])
+    if approach.similarity == "first_layer":
+        return first_layer_similarity(known)
+    return every_layer_similarity(known)
+
+
+def _truth(stream: TaskStream, index: int) -> np.ndarray | None:
+    known = stream.truth()
+    return None if known is None else known[: index + 1, : index + 1]

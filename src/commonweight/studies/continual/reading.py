@@ -1,0 +1,136 @@
+"""Reads what a study left in its run folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commonweight.decision.alphas import Alphas
+from commonweight.errors import IntegrityError, UsageError
+from commonweight.footprint.footprint import Footprint
+from commonweight.overlaps.similarity import TaskSimilarity
+from commonweight.overlaps.table import OverlapTable
+from commonweight.studies.continual.approaches import SIMILARITIES, read_approach
+from commonweight.studies.continual.plan import seed_folders
+from commonweight.studies.continual.results import ApproachRun, ContinualStudy, InferenceScore
+from commonweight.studies.continual.training import Curve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from commonweight.studies.continual.plan import ApproachFolder, Plan, SeedFolder
+
+
+def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:
+    """Read what a run holds.
+
+    Args:
+        plan: The plan.
+        folders: One per seed.
+
+    Returns:
+        The study.
+
+    Raises:
+        UsageError: If something is not there yet.
+        IntegrityError: If a file is damaged.
+    """
+    facts = tuple(read_json(folder.facts) for folder in folders)
+    return ContinualStudy(
+        plan,
+        facts,
+        {
+            approach.name: tuple(read_run(plan, folder.approach(approach)) for folder in folders)
+            for approach in plan.runs()
+        },
+    )
+
+
+def read_run(plan: Plan, folder: ApproachFolder) -> ApproachRun:
+    """Read what one approach did with one seed.
+
+    Args:
+        plan: The plan.
+        folder: Its folder.
+
+    Returns:
+        The run.
+
+    Raises:
+        UsageError: If something is not there yet.
+        IntegrityError: If a file is damaged.
+    """
+    records = [read_json(folder.task(index)) for index in range(plan.tasks)]
+    R = np.full((len(records), len(records)), np.nan)
+    for i, record in enumerate(records):
+        R[i, : i + 1] = record["accuracies"]
+    R.flags.writeable = False
+    tables = {name: folder.similarity(name) for name in SIMILARITIES}
+    return ApproachRun(
+        R,
+        tuple(_curve(record["curve"]) for record in records),
+        tuple(
+            None if record["alphas"] is None else Alphas.from_json(json.dumps(record["alphas"])) for record in records
+        ),
+        sum(record["curve"]["steps"][-1] for record in records),
+        {
+            int(size): {method: _score(score) for method, score in methods.items()}
+            for size, methods in read_json(folder.inference).items()
+        },
+        OverlapTable.from_json(_text(folder.overlap)) if folder.overlap.is_file() else None,
+        {name: TaskSimilarity.from_json(_text(path)) for name, path in tables.items() if path.is_file()},
+    )
+
+
+def load_masks(run: Path, study: ContinualStudy, approach: str, seed: int = 0) -> dict[str, Footprint]:
+    """Open the masks of one network.
+
+    Args:
+        run: The run folder.
+        study: What was found there.
+        approach: Its word.
+        seed: The seed.
+
+    Returns:
+        Task -> supermask footprint, its bits still on disk.
+    """
+    folder = seed_folders(run, study.plan)[seed].approach(read_approach(approach))
+    return {task: Footprint.load(folder.footprint("masks", task)) for task in study.tasks[seed]}
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        UsageError: If it is not there.
+        IntegrityError: If it is damaged.
+    """
+    text = _text(path)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise IntegrityError(f"{path} is damaged ({error}); remove it, and run the study again") from error
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise UsageError(f"{path} is not there yet: run the study again, and it goes on where it stopped")
+    return path.read_text(encoding="utf-8")
+
+
+def _curve(record: Mapping[str, Any]) -> Curve:
+    return Curve(tuple(record["steps"]), tuple(record["accuracies"]), record["counted_from"])
+
+
+def _score(record: Mapping[str, float | None]) -> InferenceScore:
+    return InferenceScore(**{what: math.nan if value is None else value for what, value in record.items()})

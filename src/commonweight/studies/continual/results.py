@@ -1,0 +1,297 @@
+"""Everything a study found, gathered from its run folder; every number derived from what is stored there."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commonweight.errors import UsageError
+from commonweight.studies.continual import metrics
+from commonweight.studies.continual.plan import CLASSIC
+from commonweight.studies.shortcuts.contrasts import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from commonweight.decision.alphas import Alphas
+    from commonweight.overlaps.similarity import TaskSimilarity
+    from commonweight.overlaps.table import OverlapTable
+    from commonweight.studies.continual.plan import Plan
+    from commonweight.studies.continual.training import Curve
+
+FORMAT = "commonweight-continual"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class InferenceScore:
+    """How well tasks are inferred by one method: means over tasks; nan where it is not defined."""
+
+    task: float
+    """Share of batches whose task is inferred rightly."""
+
+    accuracy: float
+    """Share of images whose label is predicted rightly, under whichever task was inferred."""
+
+    accuracy_wrong_task_0: float
+    """The same, but a batch counts 0 where its task is wrong: the scoring of SupSup."""
+
+    known: float
+    """Accuracy on the same images with the task known."""
+
+
+@dataclass(frozen=True)
+class ApproachRun:
+    """What one approach did with one seed."""
+
+    R: NDArray[np.float64]
+    """Accuracy matrix ``[T, T]``: on task j after task i; nan above the diagonal."""
+
+    curves: tuple[Curve, ...]
+    """One per task."""
+
+    alphas: tuple[Alphas | None, ...]
+    """Per task; None for the first one and for approaches without prior tasks."""
+
+    steps: int
+    """Optimiser steps of its own training, all tasks together."""
+
+    inference: Mapping[int, Mapping[str, InferenceScore]]
+    """Images asked about together -> method -> score."""
+
+    overlap: OverlapTable | None
+    """Jaccard indices of the masks; None for a single task."""
+
+    similarity: Mapping[str, TaskSimilarity]
+    """Similarity -> its table, where it was measured."""
+
+
+@dataclass(frozen=True)
+class ContinualStudy:
+    """What a study found; every estimate has one value per seed."""
+
+    plan: Plan
+    facts: tuple[Mapping[str, Any], ...]
+    """Per seed: what the tasks are, and their true similarity where there is one."""
+
+    runs: Mapping[str, tuple[ApproachRun, ...]]
+    """Approach -> one run per seed."""
+
+    def average_accuracy(self, approach: str) -> Estimate:
+        """Average the final accuracies with the task known.
+
+        Args:
+            approach: Its word.
+
+        Returns:
+            ACC per seed.
+        """
+        return self._each(approach, lambda run: metrics.average_accuracy(run.R))
+
+    def backward_transfer(self, approach: str) -> Estimate:
+        """Compute what later tasks did to earlier ones.
+
+        Args:
+            approach: Its word.
+
+        Returns:
+            BWT per seed, from re-evaluated accuracies.
+        """
+        return self._each(approach, lambda run: metrics.backward_transfer(run.R))
+
+    def forgetting(self, approach: str) -> Estimate:
+        """Compute how far earlier tasks fell below their best.
+
+        Args:
+            approach: Its word.
+
+        Returns:
+            Forgetting per seed.
+        """
+        return self._each(approach, lambda run: metrics.forgetting(run.R))
+
+    def area(self, approach: str) -> Estimate:
+        """Average the areas of the learning curves of all tasks that have a prior.
+
+        The area is over the last part of a curve that is as long as one classic training: of ``classic-double`` its
+        second half, where the steps of a classic run have been spent already.
+
+        Args:
+            approach: Its word.
+
+        Returns:
+            Mean area per seed; nan for a single task.
+        """
+        return self._each(approach, lambda run: _mean([_area(run, task) for task in range(1, len(run.curves))]))
+
+    def gain(self, approach: str, reference: str = CLASSIC) -> Estimate:
+        """Average the area gains over all tasks that have a prior.
+
+        Args:
+            approach: Its word.
+            reference: Another approach of the study, task for task and seed for seed the reference.
+
+        Returns:
+            Mean gain per seed; nan for a single task.
+        """
+        return Estimate(
+            tuple(
+                _mean([metrics.area_gain(_area(run, t), _area(other, t)) for t in range(1, len(run.curves))])
+                for run, other in zip(self._runs(approach), self._runs(reference), strict=True)
+            )
+        )
+
+    def difference(self, approach: str, reference: str = CLASSIC) -> Estimate:
+        """Subtract final average accuracies, seed by seed.
+
+        Args:
+            approach: Its word.
+            reference: Another approach of the study.
+
+        Returns:
+            ACC minus ACC of the reference.
+        """
+        return self.average_accuracy(approach).minus(self.average_accuracy(reference))
+
+    def inference(self, approach: str, size: int, method: str, what: str) -> Estimate:
+        """Collect one number of task inference.
+
+        Args:
+            approach: Its word.
+            size: Images asked about together.
+            method: A way to infer the task.
+            what: A field of :class:`InferenceScore`.
+
+        Returns:
+            The estimate.
+        """
+        return self._each(approach, lambda run: getattr(run.inference[size][method], what))
+
+    def budget(self, approach: str) -> int:
+        """Count the optimiser steps per seed, those of a classic run that the similarity needs included.
+
+        Args:
+            approach: Its word.
+
+        Returns:
+            Steps of all tasks together.
+        """
+        needs = next(found.needs_classic for found in self.plan.runs() if found.name == approach)
+        return self._runs(approach)[0].steps + (self._runs(CLASSIC)[0].steps if needs else 0)
+
+    @property
+    def tasks(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the tasks, per seed."""
+        return tuple(tuple(facts["names"]) for facts in self.facts)
+
+    def rank_correlation(self, approach: str, similarity: str, layer: str) -> Estimate:
+        """Compare a similarity with the truth, over every task and each of those before it.
+
+        Args:
+            approach: Its word.
+            similarity: ``first_layer``, ``every_layer`` or ``probed``.
+            layer: A batch norm.
+
+        Returns:
+            Spearman's rank correlation per seed; nan where no truth is known or all pairs are equally true.
+        """
+        found = []
+        for run, facts in zip(self._runs(approach), self.facts, strict=True):
+            values = run.similarity[similarity].values[layer]
+            earlier = np.tril_indices(len(values), -1)
+            truth = np.array(facts["truth"] or np.full(values.shape, np.nan), dtype=np.float64)[earlier]
+            found.append(metrics.rank_correlation(values[earlier], truth))
+        return Estimate(tuple(found))
+
+    def to_json(self) -> str:
+        """Write everything but the overlap and similarity tables, which the run folder keeps in files of their own.
+
+        Returns:
+            JSON text; undefined is null.
+        """
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            "plan": self.plan.deciding() | {"seeds": self.plan.seeds, "approaches": list(self.plan.approaches)},
+            "facts": list(self.facts),
+            "approaches": {name: self._record(name) for name in self.runs},
+        }
+        return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _record(self, name: str) -> dict[str, Any]:
+        numbers = {
+            "average_accuracy": self.average_accuracy(name),
+            "backward_transfer": self.backward_transfer(name),
+            "forgetting": self.forgetting(name),
+            "curve_area": self.area(name),
+        }
+        if CLASSIC in self.runs and name != CLASSIC:
+            numbers |= {"area_gain_on_classic": self.gain(name), "accuracy_over_classic": self.difference(name)}
+        return {
+            "steps": self.budget(name),
+            **{key: _estimate(value) for key, value in numbers.items()},
+            "task_inferred": {
+                str(size): {
+                    method: {
+                        what: _estimate(self.inference(name, size, method, what))
+                        for what in InferenceScore.__dataclass_fields__
+                    }
+                    for method in self.plan.inference
+                }
+                for size in self.plan.inference_batches
+            },
+            "rank_correlation_with_truth": {
+                similarity: {layer: _estimate(self.rank_correlation(name, similarity, layer)) for layer in table.layers}
+                for similarity, table in self.runs[name][0].similarity.items()
+            },
+            "R": [run.R.tolist() for run in self.runs[name]],
+            "curves": [[{"steps": c.steps, "accuracies": c.accuracies} for c in run.curves] for run in self.runs[name]],
+            "alphas": [
+                [None if alphas is None else json.loads(alphas.to_json()) for alphas in run.alphas]
+                for run in self.runs[name]
+            ],
+        }
+
+    def _runs(self, approach: str) -> tuple[ApproachRun, ...]:
+        if approach not in self.runs:
+            raise UsageError(f"the study has no approach {approach!r}; it has {', '.join(self.runs)}")
+        return self.runs[approach]
+
+    def _each(self, approach: str, measure: Callable[[ApproachRun], float]) -> Estimate:
+        return Estimate(tuple(measure(run) for run in self._runs(approach)))
+
+
+def without_nan(value: Any) -> Any:
+    """Turn undefined numbers into null.
+
+    Args:
+        value: Plain JSON values, with floats that may be nan.
+
+    Returns:
+        The same without nan.
+    """
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _area(run: ApproachRun, task: int) -> float:
+    curve = run.curves[task]
+    first = curve.steps.index(curve.counted_from)
+    return metrics.curve_area(curve.steps[first:], curve.accuracies[first:])
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _estimate(value: Estimate) -> dict[str, Any]:
+    return {"values": list(value.values), "mean": value.mean, "half_width_95": value.half_width}

@@ -1,0 +1,140 @@
+"""A study of continual learning from images to tables; what was done before is not done again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from commonweight import __version__
+from commonweight.data.streams import open_images
+from commonweight.errors import IntegrityError, UsageError
+from commonweight.nn.placement import pick_device
+from commonweight.place import check_writable
+from commonweight.studies.continual.measures import write
+from commonweight.studies.continual.networks import make_network
+from commonweight.studies.continual.plan import seed_folders
+from commonweight.studies.continual.reading import gather
+from commonweight.studies.continual.results import FORMAT, VERSION
+from commonweight.studies.continual.sequence import learn_sequence
+from commonweight.studies.continual.tasks import open_stream
+from commonweight.studies.continual.training import first_rows
+from commonweight.studies.hold import held
+from commonweight.studies.measure import silent
+from commonweight.studies.run_folder import RunFolder, check_place
+from commonweight.studies.run_record import RECORD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.data.streams import Images, TaskStream
+    from commonweight.studies.continual.plan import Plan, SeedFolder
+    from commonweight.studies.continual.results import ContinualStudy
+    from commonweight.studies.measure import Note
+
+
+def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
+    """Do a study, or go on with one: the same plan continues, more seeds and more approaches are added.
+
+    The run folder holds ``run.json`` and, for each seed, ``tasks.json`` and one folder per approach: ``network/``,
+    ``tasks/`` (curves, accuracies, alphas), ``masks/`` and ``activity/`` (footprints that ``commonweight overlap``
+    reads), ``overlap.json``, ``similarity-*.json`` and ``inference.json``; at the end ``study.json``.
+
+    Args:
+        run: The run folder.
+        plan: What is asked.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        What was found; with all seeds and approaches that the run holds.
+
+    Raises:
+        UsageError: If the folder holds something else, or the data or the network do not serve.
+    """
+    check_place(run)
+    check_writable(run)
+    plan = replace(plan, device=str(pick_device(plan.device)))
+    images = open_images(
+        plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
+    )
+    _try(plan, images)
+    with held(run) as hold:
+        if hold.busy:
+            raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
+        hold.share()  # so that another process is refused at once, and does not wait for the end
+        folder, plan = _open(run, plan, images)
+        seeds = seed_folders(run, plan)
+        for seed in seeds:
+            _do_seed(plan, seed, open_stream(plan, images, seed.seed), note)
+        found = gather(plan, seeds)
+        folder.write("study.json", found.to_json())
+        folder.update(status="complete")
+        return found
+
+
+def _try(plan: Plan, images: Images) -> None:
+    """Refuse what can be known not to work before anything is written."""
+    for seed in range(plan.seeds):
+        stream = open_stream(plan, images, seed)
+        for index, name in enumerate(stream.names):
+            count = len(stream[index].test)
+            if plan.inference and min(count, plan.inference_rows) < max(plan.inference_batches, default=0):
+                raise UsageError(
+                    f"task {name} has {count} test images, of which {plan.inference_rows} are asked about, expected at "
+                    f"least one batch of {max(plan.inference_batches)}: change inference_rows or inference_batches"
+                )
+    if stream.truth() is None and any(approach.has_priors and approach.prior == "oracle" for approach in plan.runs()):
+        raise UsageError(
+            f"the prior oracle needs tasks whose similarity is known, and {plan.scenario} has none; take "
+            "rotated or patch"
+        )
+    make_network(plan, first_rows(stream[0].train, 2)[0], stream.outputs, seed=0)
+
+
+def _open(run: Path, plan: Plan, images: Images) -> tuple[RunFolder, Plan]:
+    asked = json.loads(json.dumps(plan.deciding() | {"data_sha256": images.digest}))
+    former: dict[str, Any] = {}
+    if (run / RECORD).is_file():
+        try:
+            former = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise IntegrityError(f"{run / RECORD} is damaged ({error}); choose another folder") from error
+        if former.get("format") != FORMAT or former.get("version") != VERSION:
+            raise UsageError(f"{run} holds a run of another kind, {former.get('format')}; choose another folder")
+        if not any(run.glob("seed-*/*/network")):
+            former = {}
+        changed = [
+            f"{key} was {former['plan'].get(key)!r}, is now {value!r}"
+            for key, value in asked.items()
+            if former and former["plan"].get(key) != value
+        ]
+        if changed:
+            raise UsageError(f"{run} holds a study of something else: {'; '.join(changed)}. Choose another folder")
+    approaches = (*former.get("approaches", ()), *plan.approaches)
+    plan = replace(plan, seeds=max(plan.seeds, former.get("seeds", 0)), approaches=tuple(dict.fromkeys(approaches)))
+    folder = RunFolder(run, {"format": FORMAT, "version": VERSION})
+    folder.update(
+        status="running",
+        plan=asked,
+        seeds=plan.seeds,
+        approaches=list(plan.approaches),
+        versions={"python": platform.python_version(), "commonweight": __version__}
+        | {name: version(name) for name in ("torch", "numpy")},
+    )
+    return folder, plan
+
+
+def _do_seed(plan: Plan, folder: SeedFolder, stream: TaskStream, note: Note) -> None:
+    truth = stream.truth()
+    facts = {
+        "names": list(stream.names),
+        "stream": dict(stream.facts),
+        "tasks": [dict(task.facts) for task in stream],
+        "truth": None if truth is None else [[None if v != v else v for v in row] for row in truth.tolist()],
+    }
+    folder.path.mkdir(exist_ok=True)
+    write(folder.facts, json.dumps(facts, indent=1) + "\n")
+    for approach in plan.runs():
+        learn_sequence(plan, approach, stream, folder, note)

@@ -1,0 +1,251 @@
+"""What a study of continual learning found, in words and tables."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commonweight.text import DASH, Block, Grid, number
+from commonweight.view.shortcuts import estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from commonweight.studies.continual.results import ContinualStudy
+    from commonweight.studies.shortcuts.contrasts import Estimate
+
+INTRODUCTION = (
+    "One network with frozen weights learned {tasks} tasks ({scenario} {data}), one after the other, with one mask and "
+    "one set of batch-norm statistics per task. Classic: each mask is trained alone. Transfer: alphas let prior tasks "
+    "influence the mask while it is trained. Initialised: prior tasks influence only where it starts.{betas}"
+)
+
+READING = (
+    "How to read this. ACC is the mean final accuracy with the task known; BWT and forgetting come from accuracies "
+    "that were measured again after every task. Area is the mean height of the learning curve of all tasks but the "
+    "first, gain the part of the missing area that was won over classic with the same seed. Steps count a whole run, "
+    "with the classic run that the similarities of first_layer and every_layer need beforehand; probed needs none. "
+    "So a fair rival of such a transfer is classic-double, whose area is that of the second half of its steps. A claim "
+    "that similarity helps needs most_similar to beat random and least_similar. An interval is over seeds (95 %, "
+    "Student's t, paired); with one seed there is none, and then a difference decides nothing."
+)
+
+INFERENCE = (
+    "Images asked about together are of one task; {rows} test images per task. Accuracy is that of the predictions "
+    "made, whichever task was inferred; wrong task = 0 counts a wrongly inferred batch as all wrong, as SupSup does. "
+    "While the task is unknown, one_shot and binary use the statistics of the images blended with those of the mixture "
+    "of tasks, the other two each task's own; the spread of a single image is not defined."
+)
+
+CURVE_COLUMNS = 6
+"""Points of the learning curves in the table."""
+
+
+def report(study: ContinualStudy) -> list[Block]:
+    """Lay out a study.
+
+    Args:
+        study: What was found.
+
+    Returns:
+        Paragraphs and tables, from top to bottom.
+    """
+    plan = study.plan
+    introduction = INTRODUCTION.format(tasks=plan.tasks, scenario=plan.scenario, data=plan.data, betas=_betas(study))
+    blocks: list[Block] = [introduction, accuracies(study)]
+    if plan.tasks > 1:
+        blocks += [_curves(study), *_inference(study), _finals(study), _masks(study)]
+        blocks += [*_similarities(study), *_alphas(study)]
+    return [*blocks, READING]
+
+
+def accuracies(study: ContinualStudy) -> Grid:
+    """Lay out what each approach came to.
+
+    Args:
+        study: What was found.
+
+    Returns:
+        One row per approach.
+    """
+    has_reference = "classic" in study.runs
+    head = ("approach", "ACC", "BWT", "forgetting", "area", "gain", "ACC over classic", "steps")
+    rows = []
+    for name in study.runs:
+        against = [DASH, DASH]
+        if has_reference and name != "classic":
+            against = [signed(study.gain(name)), signed(study.difference(name))]
+        rows.append((
+            name,
+            estimate(study.average_accuracy(name)),
+            signed(study.backward_transfer(name)),
+            signed(study.forgetting(name)),
+            estimate(study.area(name)),
+            *against,
+            str(study.budget(name)),
+        ))
+    return Grid(f"Accuracy with the task known (seeds: {study.plan.seeds})", head, tuple(rows))
+
+
+def signed(value: Estimate) -> str:
+    """Write a difference with its interval.
+
+    Args:
+        value: The estimate.
+
+    Returns:
+        ``+0.0100 ± 0.0020``; 0 exactly is ``0``, undefined a dash.
+    """
+    if math.isnan(value.mean):
+        return DASH
+    half = "" if math.isnan(value.half_width) else f" ± {value.half_width:.4f}"
+    return "0" if not any(value.values) else f"{value.mean:+.4f}{half}"
+
+
+def mean_curve(study: ContinualStudy, approach: str) -> dict[int, float]:
+    """Average the learning curves of all tasks but the first, over tasks and seeds.
+
+    Args:
+        study: What was found.
+        approach: Its word.
+
+    Returns:
+        Step -> mean accuracy, at the steps that all these curves have.
+    """
+    curves = [curve for run in study.runs[approach] for curve in run.curves[1:]]
+    common = set.intersection(*(set(curve.steps) for curve in curves))
+    return {
+        step: float(np.mean([curve.accuracies[curve.steps.index(step)] for curve in curves])) for step in sorted(common)
+    }
+
+
+def _betas(study: ContinualStudy) -> str:
+    """A sentence on the strength of the influence in every approach that has one."""
+    strengths = [f"{found.name} {found.strength(study.plan.beta):g}" for found in study.plan.runs() if found.has_priors]
+    return f" Strength (beta): {', '.join(strengths)}." if strengths else ""
+
+
+def _curves(study: ContinualStudy) -> Grid:
+    curves = {name: mean_curve(study, name) for name in study.runs}
+    steps = sorted(set.intersection(*(set(curve) for curve in curves.values())))
+    shown = sorted({steps[round(k * (len(steps) - 1) / (CURVE_COLUMNS - 1))] for k in range(CURVE_COLUMNS)})
+    return Grid(
+        "Accuracy while a task is learned (mean over all tasks but the first, and seeds)",
+        ("approach, after steps", *map(str, shown)),
+        tuple((name, *(f"{curve[step]:.3f}" for step in shown)) for name, curve in curves.items()),
+    )
+
+
+def _inference(study: ContinualStudy) -> list[Block]:
+    plan = study.plan
+    if not plan.inference or not plan.inference_batches:
+        return []
+    head = ("approach, method, images", "task right", "accuracy", "wrong task = 0", "task known")
+    rows = tuple(
+        (
+            f"{name}, {method}, {size}",
+            *(
+                _share(study.inference(name, size, method, what))
+                for what in ("task", "accuracy", "accuracy_wrong_task_0", "known")
+            ),
+        )
+        for name in study.runs
+        for method in plan.inference
+        for size in plan.inference_batches
+    )
+    return [Grid("With the task inferred", head, rows), INFERENCE.format(rows=plan.inference_rows)]
+
+
+def _finals(study: ContinualStudy) -> Grid:
+    """The last row of every accuracy matrix: all tasks after the last one."""
+    names = [f"task {index}" for index in range(len(study.tasks[0]))]
+    return Grid(
+        "Final accuracy on every task (mean over seeds)",
+        ("approach", *names),
+        tuple(
+            (name, *(f"{value:.3f}" for value in np.mean([run.R[-1] for run in runs], axis=0)))
+            for name, runs in study.runs.items()
+        ),
+    )
+
+
+def _masks(study: ContinualStudy) -> Grid:
+    """Density, raw, chance and corrected Jaccard index of the masks, mean over pairs of tasks and seeds."""
+    rows = []
+    for name, runs in study.runs.items():
+        tables = [run.overlap for run in runs if run.overlap is not None]
+        for layer in (*tables[0].layers, None):
+            every = [
+                (table.pooled, table.chance.pooled, table.corrected.pooled, table.density.pooled)
+                if layer is None
+                else tuple(
+                    levels[layer]
+                    for levels in (
+                        table.by_layer, table.chance.by_layer, table.corrected.by_layer, table.density.by_layer,
+                    )
+                )
+                for table in tables
+            ]  # fmt: skip
+            raw, chance, corrected = (number(_pairs([levels[k] for levels in every])) for k in range(3))
+            density = number(float(np.mean([levels[3] for levels in every])))
+            rows.append((f"{name}, {'pooled' if layer is None else layer}", density, raw, chance, corrected))
+    what = "flipped bits of the masks" if study.plan.score_starts == "shared" else "masks"
+    return Grid(
+        f"Jaccard index of the {what} (mean over pairs of tasks and seeds)",
+        ("approach, layer", "density", "raw", "chance", "corrected"),
+        tuple(rows),
+    )
+
+
+def _similarities(study: ContinualStudy) -> list[Block]:
+    """How each similarity of the first approach goes with the truth, and how often it beats its null."""
+    name, runs = next(iter(study.runs.items()))
+    rows = []
+    for kind in runs[0].similarity:
+        for layer in runs[0].similarity[kind].layers:
+            tables = [run.similarity[kind] for run in runs]
+            earlier = [np.tril_indices(len(table.tasks), -1) for table in tables]
+            mean = float(np.mean([table.values[layer][k] for table, k in zip(tables, earlier, strict=True)]))
+            better = float(np.mean([table.beats_null(layer)[k] for table, k in zip(tables, earlier, strict=True)]))
+            rows.append((
+                f"{kind}, {layer}", number(mean), f"{better:.2f}", signed(study.rank_correlation(name, kind, layer))
+            ))  # fmt: skip
+    if not rows:
+        return []
+    return [
+        Grid(
+            f"Task similarity in the {name} network (every task with those before it; mean over seeds)",
+            ("similarity, batch norm", "mean", "better than null", "rank correlation with truth"),
+            tuple(rows),
+        )
+    ]
+
+
+def _alphas(study: ContinualStudy) -> list[Block]:
+    """Which prior tasks each task of seed 0 was influenced by."""
+    rows = []
+    for name, runs in study.runs.items():
+        for alphas in runs[0].alphas:
+            if alphas is not None:
+                rows += [
+                    (f"{name}, {alphas.task}, {layer or 'every layer'}", _chosen(row), alphas.reasons[layer])
+                    for layer, row in alphas.layers.items()
+                ]
+    return [Grid("Alphas of seed 0", ("approach, task, batch norm", "alphas", "reason"), tuple(rows))] if rows else []
+
+
+def _chosen(row: Mapping[str, float]) -> str:
+    return ", ".join(prior if alpha == 1 else f"{prior} {alpha:.2f}" for prior, alpha in row.items() if alpha) or DASH
+
+
+def _share(value: Estimate) -> str:
+    if math.isnan(value.mean):
+        return DASH
+    return f"{value.mean:.3f}" + ("" if math.isnan(value.half_width) else f" ± {value.half_width:.3f}")
+
+
+def _pairs(matrices: Sequence[np.ndarray]) -> float:
+    upper = np.triu_indices(len(matrices[0]), 1)
+    return float(np.mean([matrix[upper] for matrix in matrices]))

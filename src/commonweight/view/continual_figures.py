@@ -1,0 +1,139 @@
+"""Figures of a study of continual learning: each takes axes and the finished study, and returns what it drew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commonweight.errors import UsageError
+from commonweight.view.continual import mean_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.container import ErrorbarContainer
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
+
+    from commonweight.studies.continual.results import ContinualStudy
+
+COLORS = (
+    "#1b6ca8",
+    "#c4532b",
+    "#3a8f5c",
+    "#8b5aa8",
+    "#d9a441",
+    "#5bb5c9",
+    "#b3446c",
+    "#8f9a4b",
+    "#7a5c3e",
+    "#6f7fd0",
+)
+"""By the order of the approaches; they begin again with dashes."""
+
+
+def plot_learning_curves(study: ContinualStudy, ax: Axes) -> dict[str, Line2D]:
+    """Draw the mean error of every approach while a task is learned, over all tasks but the first and over seeds.
+
+    The error is on a logarithmic scale, where a gain late in training is as easy to see as one at its start.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+
+    Returns:
+        Approach -> its line.
+
+    Raises:
+        UsageError: If the study has a single task.
+    """
+    _check_later_tasks(study)
+    lines = {}
+    for number, name in enumerate(study.runs):
+        curve = mean_curve(study, name)
+        error = [1 - accuracy for accuracy in curve.values()]
+        style = "-" if number < len(COLORS) else "--"
+        (lines[name],) = ax.plot(
+            list(curve), error, style, color=COLORS[number % len(COLORS)], marker="o", markersize=3, linewidth=1.2,
+            label=name,
+        )  # fmt: skip
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ticks = [tick for tick in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if low <= tick <= high]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_yticks([], minor=True)
+    ax.set_xlabel("optimiser steps on the task")
+    ax.set_ylabel("1 − accuracy, mean over all tasks but the first, and seeds")
+    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    _open(ax)
+    return lines
+
+
+def plot_gains(study: ContinualStudy, ax: Axes, *, reference: str = "classic") -> ErrorbarContainer:
+    """Draw the area gain of every approach over a reference; whiskers are 95 % intervals over seeds.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+        reference: An approach of the study.
+
+    Returns:
+        Points and whiskers, from top to bottom in the order of the study.
+
+    Raises:
+        UsageError: If the study has a single task, or no other approach than the reference.
+    """
+    _check_later_tasks(study)
+    names = [name for name in study.runs if name != reference]
+    if not names:
+        raise UsageError(f"a gain needs another approach beside {reference!r}; the study has none")
+    gains = [study.gain(name, reference) for name in names]
+    places = np.arange(len(names))
+    half = np.nan_to_num([gain.half_width for gain in gains])
+    drawn = ax.errorbar([gain.mean for gain in gains], places, xerr=half, fmt="o", color=COLORS[0], capsize=2)
+    ax.axvline(0, color="0.6", linewidth=0.8)
+    ax.set_yticks(places, names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlabel(f"part of the missing area won over {reference}")
+    _open(ax)
+    return drawn
+
+
+def plot_accuracy_matrix(study: ContinualStudy, ax: Axes, *, approach: str) -> AxesImage:
+    """Draw the accuracy matrix of an approach, mean over seeds.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+        approach: Its word.
+
+    Returns:
+        The heat map.
+
+    Raises:
+        UsageError: If the study has no such approach.
+    """
+    if approach not in study.runs:
+        raise UsageError(f"the study has no approach {approach!r}; it has {', '.join(study.runs)}")
+    R = np.mean([run.R for run in study.runs[approach]], axis=0)
+    image = ax.imshow(R, vmin=0, vmax=1, cmap="viridis")
+    for (i, j), value in np.ndenumerate(R):
+        if not np.isnan(value):
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.6 else "k")
+    ax.set_xticks(range(len(R)))
+    ax.set_yticks(range(len(R)))
+    ax.set_xlabel("accuracy on task")
+    ax.set_ylabel("after learning task")
+    ax.set_title(approach, fontsize="medium")
+    ax.figure.colorbar(image, ax=ax, label="accuracy")
+    return image
+
+
+def _check_later_tasks(study: ContinualStudy) -> None:
+    if study.plan.tasks < 2:
+        raise UsageError("learning curves are averaged over all tasks but the first; the study has one task")
+
+
+def _open(ax: Axes) -> None:
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)

@@ -1,0 +1,143 @@
+"""A study of continual learning as files: its tables in Markdown, its figures as PNG and PDF."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+from commonweight.text import to_markdown
+from commonweight.view.continual import report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from commonweight.footprint.footprint import Footprint
+    from commonweight.overlaps.similarity import TaskSimilarity
+    from commonweight.studies.continual.results import ApproachRun, ContinualStudy
+
+T = TypeVar("T")
+
+FORMATS = ("png", "pdf")
+MOST_COLUMNS = 5
+
+
+def write_tables(study: ContinualStudy, folder: Path) -> Path:
+    """Write the tables.
+
+    Args:
+        study: What was found.
+        folder: Where to; must exist.
+
+    Returns:
+        The file ``study.md``.
+    """
+    path = folder / "study.md"
+    path.write_text(to_markdown(report(study)), encoding="utf-8")
+    return path
+
+
+def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
+    """Draw every figure of a study; those of single networks from seed 0. Needs ``commonweight[plot]``.
+
+    Args:
+        study: What was found.
+        folder: Where to; is made.
+
+    Returns:
+        The files: accuracy matrices, learning curves, gains, and per approach mask overlaps, similarities, alphas.
+    """
+    from commonweight.view import continual_figures as draw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = _panels(
+        folder, "accuracy", study.plan.tasks, list(study.runs),
+        lambda ax, name: draw.plot_accuracy_matrix(study, ax, approach=name),
+    )  # fmt: skip
+    if study.plan.tasks == 1:
+        return written
+    figure = _figure(7.0, 4.5)
+    draw.plot_learning_curves(study, figure.subplots())
+    written += _save(figure, folder, "curves")
+    if "classic" in study.runs and len(study.runs) > 1:
+        figure = _figure(7.0, 1.0 + 0.35 * len(study.runs))
+        draw.plot_gains(study, figure.subplots())
+        written += _save(figure, folder, "gains")
+    for name, runs in study.runs.items():
+        written += _network_figures(runs[0], folder, name, study.plan.tasks)
+    return written
+
+
+def write_mask_figure(masks: Mapping[str, Footprint], folder: Path) -> list[Path]:
+    """Draw the masks of one layer, one panel per task: the last layer but one, or the only one.
+
+    Args:
+        masks: Task -> supermask footprint.
+        folder: Where to; is made.
+
+    Returns:
+        The files ``masks.png`` and ``masks.pdf``.
+    """
+    from commonweight.view.supermask_figures import plot_supermask
+
+    folder.mkdir(parents=True, exist_ok=True)
+    layer = next(iter(masks.values())).names[-2:][0]
+    side = 6
+    return _panels(
+        folder, "masks", side, list(masks), lambda ax, task: plot_supermask(ax, masks[task][layer].flatten(1), task)
+    )
+
+
+def _network_figures(run: ApproachRun, folder: Path, name: str, tasks: int) -> list[Path]:
+    from commonweight.view import supermask_figures as draw
+
+    def similarity(ax: Axes, which: tuple[TaskSimilarity, str]) -> None:
+        table, layer = which
+        draw.plot_similarity(table, ax, layer=layer)
+        ax.set_title(f"{table.approach.replace('_', ' ')}, {layer}")
+
+    written = []
+    table = run.overlap
+    if table is not None:
+        layers: list[str | None] = [*table.layers, None]
+        written += _panels(
+            folder, f"overlap-{name}", tasks, layers, lambda ax, layer: draw.plot_overlap_matrix(table, ax, layer=layer)
+        )
+    pairs = [(found, layer) for found in run.similarity.values() for layer in found.layers]
+    written += _panels(folder, f"similarity-{name}", tasks, pairs, similarity)
+    chosen = [alphas for alphas in run.alphas if alphas is not None]
+    written += _panels(folder, f"alphas-{name}", tasks, chosen, lambda ax, alphas: draw.plot_alphas(alphas, ax))
+    return written
+
+
+def _panels(folder: Path, name: str, tasks: int, items: Sequence[T], draw: Callable[[Axes, T], object]) -> list[Path]:
+    """One figure with a panel for each item, as large as its number of tasks asks for; none without items."""
+    if not items:
+        return []
+    side = 2.2 + 0.5 * tasks
+    columns = min(len(items), MOST_COLUMNS)
+    rows = math.ceil(len(items) / columns)
+    figure = _figure(side * columns, 0.9 * side * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(items) :]:
+        ax.set_visible(False)
+    for ax, item in zip(axes, items, strict=False):
+        draw(ax, item)
+    return _save(figure, folder, name)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # A figure of its own, not pyplot's: nothing global is touched, and no display is needed.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    paths = [folder / f"{name}.{form}" for form in FORMATS]
+    for path in paths:
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+    return paths

@@ -1,0 +1,92 @@
+"""``commonweight continual``: from a command line to a run folder, and mistakes that are explained."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from commonweight.cli.continual import APPROACHES, INFERENCE
+from commonweight.decision.task_inference import METHODS
+from commonweight.studies.continual.approaches import KINDS
+from commonweight.studies.continual.plan import SCENARIOS
+
+SMALL = (
+    *("continual", "run", "--data", "digits", "--tasks", "2", "--hidden", "8", "6", "--rows", "100"),
+    *("--inference-rows", "4", "--inference-batches", "2", "4"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tmp_path_factory.mktemp("continual") / "run"
+
+
+def test_a_run_and_its_footprints(cli, run):
+    found = cli(
+        *SMALL, "--scenario", "rotated", "--approach", "classic", "transfer-random", "--inference", "one_shot",
+        "lowest_entropy", "-o", run,
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    assert "Accuracy with the task known" in found.out
+    assert "transfer-random" in found.out
+    assert "seed 0, classic: learned" in found.err
+    assert f"figures are in {run}" in found.err
+    study = json.loads((run / "study.json").read_text())
+    assert list(study["approaches"]) == ["classic", "transfer-random"]
+    assert study["plan"]["hidden"] == [8, 6]
+    assert "# " not in (run / "study.md").read_text().splitlines()[0]
+    for name in ("curves", "gains", "accuracy", "masks", "overlap-classic", "similarity-classic"):
+        assert (run / "figures" / f"{name}.png").stat().st_size > 1000
+        assert (run / "figures" / f"{name}.pdf").is_file()
+    masks = sorted((run / "seed-0" / "classic" / "masks").iterdir())
+    table = cli("overlap", *masks)
+    assert table.code == 0, table.err
+    assert "jaccard" in table.out.lower()
+    activity = sorted((run / "seed-0" / "classic" / "activity").iterdir())
+    assert cli("overlap", *activity).code == 0
+
+
+def test_another_plan_is_refused_and_more_approaches_are_not(cli, run):
+    refused = cli(*SMALL, "--scenario", "permuted", "-o", run)
+    assert (refused.code, refused.out) == (2, "")
+    assert "scenario was 'rotated', is now 'permuted'" in refused.err
+    grown = cli(
+        *SMALL, "--scenario", "rotated", "--approach=initialised-probed", "--inference", "one_shot", "lowest_entropy",
+        "-o", run,
+    )  # fmt: skip
+    assert grown.code == 0, grown.err
+    assert "transfer-random" in grown.out
+    assert "seed 0, classic" not in grown.err  # it was there
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scenario", "roteted"], "Did you mean 'rotated'?"),
+        ([], "Missing option '--scenario'"),
+        (["--scenario", "rotated", "--approach", "clasic"], "did you mean 'classic'?"),
+        (["--scenario", "rotated", "--approach", "classic", "transfer-radnom"], "did you mean 'random'?"),
+        (["--scenario", "partitioned", "--tasks", "6"], "10 classes"),
+        (["--scenario", "rotated", "--seeds", "0"], "'0' is not a whole number of at least 1"),
+        (["--scenario", "rotated", "--hidden", "many"], "'many' is not a whole number of at least 1"),
+        (["--scenario", "rotated", "--beta", "1"], "beta is from 0 to below 1"),
+        (["--scenario", "rotated", "--device", "abacus"], "--device must be"),
+        (["--scenario", "rotated", "--model", "nothing_there:build"], "no Python module 'nothing_there'"),
+        (["--scenario", "rotated", "--inference-rows", "3"], "at least one batch of 4"),
+        (["--scenario", "rotated", "--random-labels", "0", "7"], "random_labels names the tasks [7]"),
+    ],
+)
+def test_mistakes_are_explained(cli, tmp_path, arguments, message):
+    found = cli(*SMALL, *arguments, "-o", tmp_path / "run")
+    assert (found.code, found.out) == (2, "")
+    assert message in " ".join(found.err.split())
+    assert "Traceback" not in found.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_words_of_the_help_are_those_there_are(cli):
+    assert tuple(APPROACHES.split(", ")) == KINDS
+    assert tuple(INFERENCE.split()) == METHODS
+    words = " ".join(cli("continual", "run", "--help").out.split())
+    assert f"[{'|'.join(SCENARIOS)}]" in words

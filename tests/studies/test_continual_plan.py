@@ -1,0 +1,116 @@
+"""What a study may be asked, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from commonweight import UsageError
+from commonweight.studies.continual.approaches import PRIORS, SIMILARITIES, Approach, read_approach
+from commonweight.studies.continual.plan import Plan
+from commonweight.studies.continual.training import curve_steps
+
+
+def test_a_word_and_its_approach_are_one() -> None:
+    for word in ("classic", "classic-double", "transfer", "initialised", "transfer-random", "initialised-oracle"):
+        assert read_approach(word).name == word
+    for prior in PRIORS:
+        for kind in ("transfer", "initialised"):
+            found = read_approach(f"{kind}-{prior}-one_prior-beta0.25")
+            assert (found.kind, found.prior, found.per_layer, found.beta) == (kind, prior, False, 0.25)
+            assert read_approach(found.name) == found
+    for similarity in SIMILARITIES:
+        found = read_approach(f"transfer-{similarity}-softmax")
+        assert found.similarity == similarity
+        assert read_approach(found.name) == found
+
+
+def test_a_start_may_be_that_of_the_priors_alone() -> None:
+    assert read_approach("initialised-beta1").beta == 1
+
+
+def test_the_order_of_the_parts_does_not_matter_and_the_usual_ones_may_be_said() -> None:
+    assert read_approach("transfer-probed-softmax") == read_approach("transfer-softmax-probed")
+    assert read_approach("transfer-every_layer-most_similar").name == "transfer"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("clasic", "did you mean 'classic'"),
+        ("novel", "starts with one of classic, classic-double, transfer, initialised"),
+        ("classic-random", "no approach"),
+        ("transfer-radnom", "did you mean 'random'"),
+        ("transfer-random-mean", "twice"),
+        ("transfer-beta0.1-beta0.2", "twice"),
+        ("transfer-beta1.5", "from 0 to below 1"),
+        ("transfer-beta1", "nothing to train"),
+        ("transfer-random-probed", "asks no similarity"),
+    ],
+)
+def test_words_that_are_refused(word: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_approach(word)
+
+
+def test_what_needs_a_classic_run() -> None:
+    needs = {
+        name: read_approach(name).needs_classic
+        for name in ("classic", "transfer", "transfer-first_layer", "transfer-probed", "transfer-random", "initialised")
+    }
+    assert needs == {
+        "classic": False,
+        "transfer": True,
+        "transfer-first_layer": True,
+        "transfer-probed": False,
+        "transfer-random": False,
+        "initialised": True,
+    }
+    runs = Plan("digits", approaches=("transfer-random", "transfer")).runs()
+    assert [found.name for found in runs] == ["classic", "transfer-random", "transfer"]
+    assert Plan("digits", approaches=("transfer-probed",)).runs() == (Approach("transfer", similarity="probed"),)
+
+
+def test_the_strength_is_the_words_or_the_plans_or_the_usual() -> None:
+    transfer, own, classic = (read_approach(word) for word in ("transfer", "transfer-beta0", "classic"))
+    assert (transfer.strength(None), transfer.strength(0.1), own.strength(0.1)) == (0.25, 0.1, 0)
+    assert (classic.strength(None), classic.strength(0.1)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"scenario": "roteted"}, "scenario must be one of permuted, rotated, partitioned, patch, got 'roteted'"),
+        ({"approaches": ()}, "at least one approach"),
+        ({"approaches": ("transfer", "transfer-every_layer")}, "each once"),
+        ({"tasks": 0}, "tasks must be at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"learning_rate": 0.0}, "nothing is learned"),
+        ({"learning_rate": float("nan")}, "nothing is learned"),
+        ({"beta": 1.5}, "beta is from 0 to below 1"),
+        ({"density": 0.0}, "fraction of weights kept"),
+        ({"hidden": (3, 0)}, "whole numbers of at least 1"),
+        ({"inference": ("entropy",)}, "inference must be one of"),
+    ],
+)
+def test_plans_that_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Plan("digits", **given)
+
+
+def test_what_decides_is_plain_json_and_leaves_out_what_may_grow() -> None:
+    deciding = Plan("digits", seeds=2).deciding()
+    assert json.loads(json.dumps(deciding)) == deciding
+    assert deciding == Plan("digits", seeds=5, approaches=("classic",)).deciding()
+    assert deciding != Plan("digits", beta=0.25).deciding()
+
+
+def test_the_steps_of_a_curve() -> None:
+    assert curve_steps(469, 12)[:4] == [0, 4, 16, 35]
+    assert curve_steps(3, 12) == [0, 1, 2, 3]
+    for total in (1, 2, 50, 10_000):
+        steps = curve_steps(total, 12)
+        assert (steps[0], steps[-1]) == (0, total)
+        assert steps == sorted(set(steps))
