@@ -26,6 +26,8 @@ format: $(STAMP) ## let ruff mend what it can
 bench: $(STAMP)  ## time and memory against the ordinary pass and the peers (JSON in benchmarks/results)
 	$(PY) -m pip install --quiet --constraint constraints.txt --no-deps opacus backpack-for-pytorch nngeometry einops opt_einsum unfoldNd
 	$(PY) benchmarks/fisher.py --out benchmarks/results/fisher.json
+	$(PY) benchmarks/supermask.py --out benchmarks/results/supermask.json
+	$(PY) benchmarks/jaccard.py --out benchmarks/results/jaccard.json
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

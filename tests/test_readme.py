@@ -11,14 +11,18 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_example_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_python_examples_run(capsys):
+    example, of_masks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     lines = [line for line in example.splitlines() if line.strip()]
     assert len(lines) <= 12
     names = {}
     exec(compile(example, "README.md", "exec"), names)
     assert capsys.readouterr().out == names["table"].to_markdown() + "\n"
     assert 0 < names["table"].pooled[0, 1] < 1
+    exec(compile(of_masks, "README.md", "exec"), names)
+    assert capsys.readouterr().out == names["masks"].to_markdown() + "\n"
+    assert 0 < names["masks"].pooled[0, 1] < 1
+    assert names["net"].tasks == ("0-identity", "1-permuted")
 
 
 def test_the_number_of_models_is_that_of_the_zoo():

@@ -1,1 +1,1 @@
-"""Data: rows of text or numbers with labels, where they come from, and how they become batches."""
+"""Data: rows of text, numbers or images with labels, where they come from, how they become batches and tasks."""

@@ -1,4 +1,7 @@
-"""Decision: what to do with what models have in common. So far: fusing them, paths between them, and the control."""
+"""Decision: what to do with what models have in common.
+
+From which prior task a new one starts, which task an input is of, fusing models, paths between them, and the control.
+"""
 
 from commonweight.decision.control import distances, random_direction
 from commonweight.decision.fusing import fuse

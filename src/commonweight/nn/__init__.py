@@ -1,1 +1,1 @@
-"""Networks: where a model comes from, and what is recorded about it."""
+"""Networks: where a model comes from, and what is recorded about it; supermask networks."""

@@ -1,0 +1,98 @@
+"""What do the similarities of tasks measure? Angles of rotated MNIST and sizes of permuted patches as the truth.
+
+Nine tasks each: rotations from 0 to 180 degrees, and central patches of 0 to 28 pixels whose pixels are permuted. A
+classic supermask network (784-300-300-10, per-task batch norm, Adam 1e-3, one epoch of 20,000 images) learns all; then
+the similarity by the means of the first batch norm, by those of every batch norm, and by probing (new images
+through each prior task's mask) is correlated, rank by rank, with the truth, over every task and each of those before
+it; beside it the Jaccard indices of the masks. Score starts are independent, and once more shared.
+
+    python reproductions/what_similarity_measures.py --data ../shared/data/mnist --work runs/what-similarity
+
+The same command goes on where it stopped. Writes ``reproductions/results/what_similarity_measures.json`` and ``.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from commonweight.studies.continual.metrics import rank_correlation
+from commonweight.studies.continual.plan import Plan
+from commonweight.studies.continual.run import run_study
+from commonweight.studies.shortcuts.contrasts import Estimate
+from commonweight.text import Grid, to_markdown
+from commonweight.view.shortcuts import estimate
+
+RESULTS = Path(__file__).parent / "results"
+NAME = "what_similarity_measures"
+
+
+def plan(data: str, scenario: str, starts: str, seeds: int, rows: int) -> Plan:
+    return Plan(
+        data=data,
+        scenario=scenario,
+        tasks=9,
+        approaches=("classic",),
+        seeds=seeds,
+        score_starts=starts,
+        rows=rows,
+        inference=(),
+    )
+
+
+def of_masks(study) -> list[tuple[str, str]]:
+    """Rank correlation of the masks' overlap with the truth; of flipped bits where score starts are shared."""
+    runs = study.runs["classic"]
+    found = []
+    for layer in runs[0].overlap.layers:
+        values = []
+        for run, facts in zip(runs, study.facts, strict=True):
+            earlier = np.tril_indices(len(facts["names"]), -1)
+            truth = np.array(facts["truth"], dtype=np.float64)
+            values.append(rank_correlation(run.overlap.by_layer[layer][earlier], truth[earlier]))
+        found.append((layer, estimate(Estimate(tuple(values)))))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs/what-similarity"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=20_000)
+    options = parser.parse_args()
+    start = time.time()
+
+    def note(sentence: str) -> None:
+        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
+
+    record, rows = {}, []
+    for scenario in ("rotated", "patch"):
+        for starts in ("independent", "shared"):
+            study = run_study(
+                options.work / f"{scenario}-{starts}",
+                plan(str(options.data), scenario, starts, options.seeds, options.rows),
+                note=note,
+            )
+            record[f"{scenario}, {starts} score starts"] = json.loads(
+                study.to_json().replace(str(options.data), "mnist")
+            )
+            for similarity in study.runs["classic"][0].similarity:
+                for layer in study.runs["classic"][0].similarity[similarity].layers:
+                    found = study.rank_correlation("classic", similarity, layer)
+                    rows.append((scenario, starts, similarity, layer, estimate(found)))
+            rows += [(scenario, starts, "Jaccard index of masks", *each) for each in of_masks(study)]
+    head = ("tasks", "score starts", "measure", "layer", "rank correlation with the truth")
+    markdown = to_markdown([Grid("Spearman's rank correlation (means over seeds, 95 % intervals)", head, tuple(rows))])
+    (RESULTS / f"{NAME}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (RESULTS / f"{NAME}.md").write_text(markdown, encoding="utf-8")
+    print(markdown)
+
+
+if __name__ == "__main__":
+    main()
