@@ -265,3 +265,37 @@ def test_the_network_takes_them():
     net.consolidate()
     assert all(net.bits(task, "0.weight") == bits for task, bits in before.items() if task != "d")
     assert torch.equal(net.mask("a", "0.weight"), trained().mask("a", "0.weight"))
+
+
+# Rounding, and arguments that are none
+
+
+@pytest.mark.parametrize("rule", ["most_similar", "least_similar"])
+def test_values_that_differ_by_rounding_are_equals(rule):
+    rising = [0.8, math.nextafter(0.8, 1), 0.8] if rule == "most_similar" else [0.8, math.nextafter(0.8, 0), 0.9]
+    found = transfer_alphas(table(rising), "d", rule)
+    assert row(found) == [1, 0, 0]
+    assert "the earliest of " in found.reasons["bn0"]
+    apart = [0.8, 0.8 + 1e-6, 0.8] if rule == "most_similar" else [0.8, 0.8 - 1e-6, 0.9]
+    assert row(transfer_alphas(table(apart), "d", rule)) == [0, 1, 0]
+
+
+def test_a_truth_that_differs_by_rounding_ties():
+    truth = np.eye(4)
+    truth[3, :3] = [0.5, math.nextafter(0.5, 1), 0.2]
+    found = transfer_alphas(table([0.1, 0.2, 0.3]), "d", "oracle", truth=truth)
+    assert row(found) == [1, 0, 0]
+    assert "the earliest of 2 equals: 'a', 'b'" in found.reasons["bn0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "a seed must be a whole number of at least 0, got -1"),
+        ({"temperature": "hot"}, "temperature must be a number over 0, got 'hot'"),
+        ({"temperature": None}, "temperature must be a number over 0, got None"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        transfer_alphas(table([0.5, 0.6, 0.7]), "d", **options)

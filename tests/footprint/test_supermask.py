@@ -13,7 +13,7 @@ from torch import tensor
 from commonweight.errors import IntegrityError, MeasurementError, NotComparableError, UsageError
 from commonweight.footprint.footprint import Footprint
 from commonweight.footprint.packed import PackedMasks, byte_count
-from commonweight.footprint.supermask import supermask_footprint
+from commonweight.footprint.supermask import draws, supermask_footprint
 from commonweight.nn.masks.bits import Bits
 from commonweight.nn.masks.network import SupermaskNetwork
 from commonweight.overlaps.table import overlap
@@ -231,3 +231,25 @@ def test_the_order_of_bits_on_disk_is_the_documented_one(tmp_path):
 def test_shared_memory_of_packed_masks_is_not_copied():
     bits = Bits.of(torch.ones(64, dtype=torch.bool))
     assert PackedMasks({"w": bits}).packed("w", 0, 8).data_ptr() == bits.packed.data_ptr()
+
+
+def test_a_task_that_took_over_from_others_says_so():
+    net = copy.deepcopy(trained())
+    assert supermask_footprint(net, "c").metadata["score_start"] == "independent, seed 0, task 2"
+    for task, prior in (("d", "b"), ("e", "d")):
+        net.add_task(task)
+        net.switch(task)
+        net.start_from({"0.weight": {prior: 1.0}}, 0.5)
+        net.finish(task)
+    start = supermask_footprint(net, "e").metadata["score_start"]
+    assert start == "independent, seed 0, task 4, moved towards 1, 3"
+    own, every = draws(start)
+    assert own == "independent, seed 0, task 4"
+    assert every == {f"independent, seed 0, task {task}" for task in (1, 3, 4)}
+
+
+def test_bits_behind_the_last_weight_are_refused_in_memory_too():
+    with pytest.raises(MeasurementError, match="w has 3 bits, and bits behind the last one that are not 0"):
+        PackedMasks({"w": Bits(tensor([0b11110000], dtype=torch.uint8), (3,))})
+    assert PackedMasks({"w": Bits(tensor([0b11100000], dtype=torch.uint8), (3,))})["w"].all()
+    assert PackedMasks({"w": Bits(tensor([255], dtype=torch.uint8), (8,))})["w"].all()

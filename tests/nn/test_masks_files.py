@@ -152,7 +152,7 @@ def test_damage_is_found(tmp_path):
         ({"digest": "0"}, "weights in .* are not those that were saved"),
         ({"sha256": "0"}, "is not the file that was written"),
         ({"tasks": [{"name": "a"}]}, "tasks of a saved network are damaged"),
-        ({"options": {}}, "lacks some of its options"),
+        ({"options": {}}, "has options of another form"),
         ({"options": {**record["options"], "rule": {"rule": "roulette"}}}, "expected a mask rule"),
     ]:
         write(**changes)

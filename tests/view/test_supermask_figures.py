@@ -152,3 +152,39 @@ def test_many_cells_go_without_numbers(ax):
     drawn = plot_overlap_matrix(overlap(many), ax)
     assert drawn.numbers == ()
     assert drawn.image.get_clim() == (-1, 1)
+
+
+def test_undefined_cells_do_not_look_like_0(ax):
+    drawn = plot_corrected_matrix(masks(), ax)
+    ax.figure.canvas.draw()
+    cells = drawn.image.to_rgba(drawn.image.get_array())
+    assert (cells[0, 0, 3], cells[0, 1, 3]) == (0, 1)  # what is undefined lets the axes through
+    assert ax.get_facecolor()[:3] == pytest.approx((0.8, 0.8, 0.8))
+    assert not np.allclose(drawn.image.cmap(drawn.image.norm(0.0))[:3], ax.get_facecolor()[:3], atol=0.1)
+
+
+@pytest.mark.parametrize("count", [20, 21, 250])
+def test_names_do_not_cover_each_other(ax, count):
+    from commonweight.footprint.footprint import Footprint
+
+    many = {f"t{i}": Footprint("activity", {"bn.m": torch.randn(4)}, 0) for i in range(count)}
+    plot_overlap_matrix(overlap(many), ax)
+    for axis in (ax.xaxis, ax.yaxis):
+        names = {
+            int(place): label.get_text()
+            for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+        }
+        assert names[0] == "t0"
+        assert all(name == f"t{place}" for place, name in names.items())
+        assert len(names) == 20 if count == 20 else 10 <= len(names) < 21
+
+
+def test_neurons_are_counted_in_whole_numbers_and_masks_may_be_of_any_type(ax):
+    drawn = plot_supermask(ax, torch.ones(4, 5, dtype=torch.bfloat16), "a")
+    assert drawn.image.get_array().all()
+    ax.figure.canvas.draw()
+    assert all(float(place).is_integer() for place in ax.get_yticks())
+    plt.sca(ax)
+    ax.set_xticks([0.5])  # the caller's own choice stays
+    plot_supermask(ax, torch.ones(4, 5), "a")
+    assert ax.get_xticks().tolist() == [0.5]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from commonweight import text
-from commonweight.decision.prior_rules import Question, rule_named
+from commonweight.data.streams.chance import checked_seed
+from commonweight.decision.prior_rules import TIE, Question, rule_named
 from commonweight.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ WHOLE = ""
 
 FORMAT = "commonweight-alphas"
 VERSION = 1
-_TIE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def transfer_alphas(
         The alphas, per batch norm. A nan is never chosen; of equals the earliest is, and the reason says so.
 
     Raises:
-        UsageError: If the task or the rule is unknown, the temperature is not over 0, or ``truth`` is missing, not
-            asked for, or of another shape.
+        UsageError: If the task or the rule is unknown, the temperature is not over 0, the seed is below 0, or ``truth``
+            is missing, not asked for, or of another shape.
 
     Example:
         >>> from torch import tensor
@@ -169,7 +169,8 @@ def transfer_alphas(
     if task not in table.tasks:
         raise UsageError(f"no task {task!r} in this table; it has {', '.join(map(repr, table.tasks))}")
     choose = rule_named(rule)
-    if isinstance(temperature, bool) or not math.isfinite(temperature) or temperature <= 0:
+    checked_seed(seed)
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
         raise UsageError(f"temperature must be a number over 0, got {temperature!r}")
     known = _known(truth, rule, len(table.tasks))
     index = table.tasks.index(task)
@@ -251,7 +252,7 @@ def _facts(table: TaskSimilarity, index: int, *, per_layer: bool) -> dict[str, t
         return every
     similarity = np.mean([values for values, _, _ in every.values()], axis=0)
     null = np.mean([each for _, _, each in every.values()], axis=0)
-    return {WHOLE: (similarity, similarity > null + _TIE, null)}
+    return {WHOLE: (similarity, similarity > null + TIE, null)}
 
 
 def _known(truth: ArrayLike | None, rule: str, count: int) -> Array:

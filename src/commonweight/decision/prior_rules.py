@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
+TIE = 1e-9
+"""Values that differ by no more than this are equal: the difference is rounding."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What is known of the prior tasks of a task, at one layer or of the whole network; at least one of them."""
@@ -175,7 +179,7 @@ def rule_named(name: str) -> Callable[[Question], Choice]:
 def _no_better_than_null(question: Question) -> Choice | None:
     if np.isnan(question.similarity).all():
         return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
-    best = int(np.nanargmax(question.similarity))
+    best = int(np.flatnonzero(question.similarity >= np.nanmax(question.similarity) - TIE)[0])
     if question.beats_null[best]:
         return None
     return Choice(
@@ -188,9 +192,10 @@ def _no_better_than_null(question: Question) -> Choice | None:
 def _extreme(question: Question, values: Array, words: str) -> Choice:
     if np.isnan(values).all():
         return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
-    best = int(np.nanargmax(values))  # the first of equals
-    equals = [name for name, value in zip(question.priors, values, strict=True) if value == values[best]]
-    tie = f"; the earliest of {len(equals)} equals: {', '.join(map(repr, equals))}" if len(equals) > 1 else ""
+    equal = np.flatnonzero(values >= np.nanmax(values) - TIE)  # nan is not
+    best = int(equal[0])
+    names = ", ".join(repr(question.priors[index]) for index in equal)
+    tie = f"; the earliest of {len(equal)} equals: {names}" if len(equal) > 1 else ""
     return Choice(_one(question, best), f"{words}: {question.priors[best]!r}{tie}")
 
 

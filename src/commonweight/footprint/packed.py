@@ -32,6 +32,9 @@ class PackedMasks(Mapping[str, "Tensor"]):
     Args:
         bits: The masks by name; bytes on the CPU are shared, not copied.
 
+    Raises:
+        MeasurementError: If an unused bit at the end of a mask is on: bits are counted by bytes, and it would count.
+
     Example:
         >>> from torch import tensor
         >>> masks = PackedMasks({"fc.weight": Bits.of(tensor([[True, False, True]]))})
@@ -41,6 +44,13 @@ class PackedMasks(Mapping[str, "Tensor"]):
 
     def __init__(self, bits: Mapping[str, Bits]) -> None:
         self._bits = {name: Bits(each.packed.cpu(), each.shape) for name, each in bits.items()}
+        for name, each in self._bits.items():
+            unused = -math.prod(each.shape) % BITS_PER_BYTE
+            if unused and int(each.packed[-1]) % 2**unused:
+                raise MeasurementError(
+                    f"{name} has {math.prod(each.shape)} bits, and bits behind the last one that are not 0: expected "
+                    "zeros there; pack the mask with Bits.of(mask)"
+                )
 
     @classmethod
     def of(cls, masks: Mapping[str, Tensor]) -> PackedMasks:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from commonweight.footprint.footprint import Footprint
     from commonweight.nn.masks.network import SupermaskNetwork
 
+MOVED = ", moved towards "
+"""In the words for a score start, stands before the numbers of the prior tasks."""
+
 
 def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = False, count: int = 0) -> Footprint:
     """Take a task's masks as a footprint: one bit per weight, in memory and when saved.
@@ -27,9 +30,9 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         count: Training examples behind the mask; 0 where nobody counted.
 
     Returns:
-        A footprint of kind ``supermask``, a snapshot. Its metadata say which draw the scores started from
-        (``score_start``), the rule, the density of each mask, a digest of the frozen weights, and whether the bits are
-        those that flipped.
+        A footprint of kind ``supermask``, a snapshot. Its metadata say which draw the scores started from, and towards
+        those of which prior tasks they were moved (``score_start``), the rule, the density of each mask, a digest of
+        the frozen weights, and whether the bits are those that flipped.
 
     Raises:
         UsageError: If there is no such task.
@@ -56,8 +59,30 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
     return task_footprint(net, task, "supermask", PackedMasks(bits), count, facts)
 
 
+def draws(score_start: str) -> tuple[str, frozenset[str]]:
+    """Take apart what ``metadata["score_start"]`` says.
+
+    Args:
+        score_start: The words.
+
+    Returns:
+        The draw that the scores started from, and all draws that went into them, prior tasks' included. Equal words
+        mean the same draw, different ones independent draws.
+
+    Example:
+        >>> own, every = draws("independent, seed 0, task 2, moved towards 0, 1")
+        >>> own, sorted(every)[:2]
+        ('independent, seed 0, task 2', ['independent, seed 0, task 0', 'independent, seed 0, task 1'])
+    """
+    own, _, priors = score_start.partition(MOVED)
+    words = own.rpartition(" ")[0]
+    return own, frozenset({own} | {f"{words} {prior}" for prior in priors.split(", ") if prior})
+
+
 def _score_start(net: SupermaskNetwork, task: str) -> str:
-    """Name the draw: equal words mean the same scores, different words independent ones."""
     options = net.state()["options"]
-    own = f", task {net.tasks.index(task)}" if options["scores"] == "independent" else ""
-    return f"{options['scores']}, seed {options['seed']}{own}"
+    draw = f"{options['scores']}, seed {options['seed']}"
+    if options["scores"] == "shared":
+        return draw
+    priors = ", ".join(str(net.tasks.index(prior)) for prior in net.priors(task))
+    return f"{draw}, task {net.tasks.index(task)}" + (MOVED + priors if priors else "")

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 MOST_NUMBERS = 15
 """Rows or columns beyond which cells are too small for numbers."""
 
+MOST_NAMES = 20
+"""Rows or columns beyond which only some are named, evenly spaced, so that names do not cover each other."""
+
+UNDEFINED = "0.8"
+"""The grey of cells without a value: white would pass for 0."""
+
 DARK = 0.6
 """Share of the colour scale from which numbers are written in white."""
 
@@ -48,7 +54,7 @@ class HeatMap:
     """What a heat map consists of."""
 
     image: AxesImage
-    """One cell per pair; undefined ones stay empty."""
+    """One cell per pair; undefined ones are grey."""
 
     colorbar: Colorbar
     """On axes of its own, to the right."""
@@ -73,11 +79,17 @@ def plot_supermask(ax: Axes, mask: ArrayLike | Tensor, task: object) -> MaskImag
     Raises:
         UsageError: If the mask is not of bits, or has fewer than two dimensions.
     """
+    from matplotlib.ticker import MaxNLocator
+
     bits = _bits(mask)
     image = ax.imshow(bits, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(f"Neural Activity for Task {task}")
     ax.set_xlabel("Neuron Index")
     ax.set_ylabel("Neuron Index")
+    for axis in (ax.xaxis, ax.yaxis):
+        locator = axis.get_major_locator()
+        if isinstance(locator, MaxNLocator):
+            locator.set_params(integer=True)  # neurons are counted
     colorbar = _colorbar(ax, image)
     colorbar.set_ticks([0, 1])
     return MaskImage(image, colorbar)
@@ -136,7 +148,7 @@ def plot_corrected_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = 
         decimals: Digits after the point.
 
     Returns:
-        The artists; pairs whose chance level is not known stay empty.
+        The artists; pairs whose chance level is not known are grey.
 
     Raises:
         UsageError: If the table is not of supermasks, or there is no such layer.
@@ -206,7 +218,10 @@ def plot_alphas(alphas: Alphas, ax: Axes, *, decimals: int = 2) -> HeatMap:
 
 
 def _bits(mask: ArrayLike | Tensor) -> NDArray[np.bool_]:
-    array = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    if isinstance(mask, torch.Tensor):
+        mask = mask.detach().cpu()
+        mask = mask.float() if mask.is_floating_point() else mask  # NumPy has no bfloat16
+    array = np.asarray(mask)
     if array.ndim < 2:
         raise UsageError(f"expected a mask of at least two dimensions, got shape {list(array.shape)}; reshape it")
     if not ((array == 0) | (array == 1)).all():
@@ -244,11 +259,18 @@ def _heat_map(
                     color="w" if dark else "k",
                 )
             )
-    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(rows)), rows)
+    ax.set_facecolor(UNDEFINED)  # seen where there is no value
+    ax.set_xticks(*_some(columns), rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(*_some(rows))
     colorbar = _colorbar(ax, image)
     colorbar.set_label(words)
     return HeatMap(image, colorbar, tuple(numbers))
+
+
+def _some(names: Sequence[str]) -> tuple[range, Sequence[str]]:
+    """Places and names of the rows or columns that are named."""
+    step = -(-len(names) // MOST_NAMES)
+    return range(0, len(names), step), names[::step]
 
 
 def _colorbar(ax: Axes, image: AxesImage) -> Colorbar:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.streams.chance import Purpose, permutation
-from commonweight.data.streams.order import Order, checked_order
+from commonweight.data.streams.order import Order, checked_order, listed, whole
 from commonweight.data.streams.scenarios import Recipe, Setting
 from commonweight.errors import UsageError
 
@@ -32,7 +32,8 @@ class Partitioned:
             only ``given``.
 
     Raises:
-        UsageError: If groups are empty, share a class, or are given in a shuffled order.
+        UsageError: If groups are no lists of whole numbers or are given in a shuffled order, or ``remap_labels`` is not
+            True or False.
     """
 
     groups: tuple[tuple[int, ...], ...] | None = None
@@ -42,9 +43,15 @@ class Partitioned:
 
     def __post_init__(self) -> None:
         checked_order(self.order)
+        if not isinstance(self.remap_labels, bool):
+            raise UsageError(f"remap_labels must be True or False, got {self.remap_labels!r}")
         if self.groups is None:
             return
-        object.__setattr__(self, "groups", tuple(tuple(group) for group in self.groups))
+        given = tuple(listed("each group", group) for group in listed("groups", self.groups))
+        groups = tuple(tuple(number for number in map(whole, group) if number is not None) for group in given)
+        if list(map(len, groups)) != list(map(len, given)):
+            raise UsageError(f"groups must hold whole numbers, those of the classes, got {given}")
+        object.__setattr__(self, "groups", groups)
         if self.order == "shuffled":
             raise UsageError("groups are given, so their order is too: leave order='shuffled' out, or leave groups out")
 

@@ -12,7 +12,7 @@ import torch
 
 from commonweight.data.streams.chance import Purpose, permutation
 from commonweight.data.streams.changes import Permutation, Rotation, Unchanged, cosine_and_sine
-from commonweight.data.streams.order import Order, checked_order, in_order
+from commonweight.data.streams.order import Order, checked_order, in_order, listed, whole
 from commonweight.data.streams.scenarios import Recipe, Setting
 from commonweight.errors import UsageError
 
@@ -94,12 +94,13 @@ class Rotated:
     def __post_init__(self) -> None:
         checked_order(self.order)
         if self.angles is not None:
-            object.__setattr__(self, "angles", tuple(float(angle) for angle in self.angles))
-            if not self.angles or not all(map(math.isfinite, self.angles)):
-                raise UsageError(f"angles must be finite numbers of degrees, one per task, got {self.angles}")
-        elif not 0 < self.max_angle < 360:
+            angles = listed("angles", self.angles)
+            if not angles or not all(map(_is_finite, angles)):
+                raise UsageError(f"angles must be finite numbers of degrees, one per task, got {angles}")
+            object.__setattr__(self, "angles", tuple(map(float, angles)))
+        elif not _is_finite(self.max_angle) or not 0 < self.max_angle < 360:
             raise UsageError(
-                f"max_angle must lie between 0 and 360, both excluded, got {self.max_angle}; or give angles"
+                f"max_angle must lie between 0 and 360, both excluded, got {self.max_angle!r}; or give angles"
             )
 
     @property
@@ -172,9 +173,11 @@ class Patched:
     def __post_init__(self) -> None:
         checked_order(self.order)
         if self.sizes is not None:
-            object.__setattr__(self, "sizes", tuple(self.sizes))
-            if not self.sizes or any(not isinstance(size, int) or size < 0 for size in self.sizes):
-                raise UsageError(f"sizes must be whole numbers of at least 0, one per task, got {self.sizes}")
+            given = listed("sizes", self.sizes)
+            sizes = tuple(size for size in map(whole, given) if size is not None and size >= 0)
+            if not given or len(sizes) < len(given):
+                raise UsageError(f"sizes must be whole numbers of at least 0, one per task, got {given}")
+            object.__setattr__(self, "sizes", sizes)
 
     @property
     def count(self) -> int | None:
@@ -237,6 +240,10 @@ class Patched:
         side, last = min(setting.shape[1:]), max(1, setting.tasks - 1)
         sizes = [(2 * side * index + last) // (2 * last) for index in range(setting.tasks)]
         return in_order(sizes, self.order, setting.seed)
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, (int, float, np.number)) and math.isfinite(number)
 
 
 def _digest(order: Tensor) -> str:

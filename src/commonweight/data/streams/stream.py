@@ -10,6 +10,8 @@ import torch
 
 from commonweight.data.streams.chance import Purpose, checked_seed, permutation
 from commonweight.data.streams.classes import Partitioned
+from commonweight.data.streams.images import Images
+from commonweight.data.streams.order import listed, whole
 from commonweight.data.streams.pixels import Patched, Permuted, Rotated
 from commonweight.data.streams.rows import RowSet, Scaling
 from commonweight.data.streams.scenarios import Scenario, Setting
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from torch import Tensor
-
-    from commonweight.data.streams.images import Images
 
 SCENARIOS: Mapping[str, type[Permuted | Rotated | Partitioned | Patched]] = {
     "permuted": Permuted,
@@ -174,8 +174,7 @@ class TaskStream:
     def _rows(self, index: int, part: str) -> RowSet:
         recipe, chosen = self._recipes[index], self._chosen(index, part)
         labels = self._labels_of(part)
-        if chosen is not None:
-            labels = labels[chosen]
+        labels = labels.clone() if chosen is None else labels[chosen]  # the task's own: to change them changes no other
         if recipe.remap and recipe.classes is not None:
             labels = _counted_anew(labels, recipe.classes)
         if index in self._random:
@@ -256,31 +255,35 @@ def task_stream(
         >>> stream[1].train.inputs.shape
         torch.Size([1442, 1, 8, 8])
     """
+    if not isinstance(images, Images):
+        raise UsageError(f"images must be Images, got {type(images).__name__}; open them with open_images(...)")
     scenario = _scenario(scenario, options)
     count = scenario.count
     tasks = (TASKS if count is None else count) if tasks is None else tasks
-    if isinstance(tasks, bool) or not isinstance(tasks, int) or tasks < 1:
+    number = whole(tasks)
+    if number is None or number < 1:
         raise UsageError(f"tasks must be a whole number of at least 1, got {tasks!r}")
-    if count is not None and count != tasks:
+    if count is not None and count != number:
         raise UsageError(
-            f"{tasks} tasks are asked for, and the scenario lists {count}; leave tasks out, or list {tasks}"
+            f"{number} tasks are asked for, and the scenario lists {count}; leave tasks out, or list {number}"
         )
     if normalise not in {"unit", "standard"}:
         raise UsageError(f"normalise must be 'unit' or 'standard', got {normalise!r}")
     for name, limit in (("rows", rows), ("test_rows", test_rows)):
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise UsageError(f"{name} must be a whole number of at least 1, or None, got {limit!r}")
-    if stray := sorted(set(random_labels) - set(range(tasks))):
-        raise UsageError(f"random_labels names the tasks {stray}; there are 0 to {tasks - 1}")
+    controls = {task: whole(task) for task in listed("random_labels", random_labels)}
+    if stray := [task for task, place in controls.items() if place not in range(number)]:
+        raise UsageError(f"random_labels names the tasks {stray}; there are 0 to {number - 1}")
     return TaskStream(
         images,
         scenario,
-        Setting(images.shape, images.classes, tasks, checked_seed(seed)),
+        Setting(images.shape, images.classes, number, checked_seed(seed)),
         normalise=normalise,
         flatten=flatten,
         rows=rows,
         test_rows=test_rows,
-        random_labels=frozenset(random_labels),
+        random_labels=frozenset(place for place in controls.values() if place is not None),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from commonweight.nn.masks.bits import Bits
 from commonweight.place import Kind, checked_output, flush, replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from commonweight.nn.masks.conversion import Parts
@@ -35,6 +38,16 @@ _KINDS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _TYPES = {str(kind).removeprefix("torch."): kind for kind in _KINDS}
 _Scale = tuple[list[int], float, str]  # a signed constant's shape, size and type
 _OPTIONS = {"rule", "weights", "scores", "batch_norm", "include", "exclude", "seed"}
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "options": lambda options: (
+        isinstance(options, dict)
+        and set(options) == _OPTIONS
+        and isinstance(options["seed"], int)
+        and all(options[key] is None or _are_texts(options[key]) for key in ("include", "exclude"))
+    ),
+    "frozen_before": lambda names: _are_texts(names),
+    "scales": lambda scales: isinstance(scales, dict) and all(map(_is_scale, scales.values())),
+}
 _STATE = ("options", "tasks", "frozen_before", "scales", "digest", "bytes", "sha256")
 
 
@@ -107,10 +120,11 @@ def read_record(folder: str | Path) -> dict[str, Any]:
             "the release that wrote it"
         )
     missing = [key for key in _STATE if key not in record]
-    if not missing and (not isinstance(record["options"], dict) or set(record["options"]) != _OPTIONS):
-        missing = ["some of its options"]
     if missing:
         raise IntegrityError(f"{path} lacks {', '.join(missing)}: it was damaged or written by hand")
+    wrong = [key for key, fits in _FITS.items() if not fits(record[key])]
+    if wrong:
+        raise IntegrityError(f"{path} has {', '.join(wrong)} of another form: it was damaged or written by hand")
     return record
 
 
@@ -153,7 +167,12 @@ def fill(parts: Parts, record: dict[str, Any], tensors: dict[str, Tensor], folde
     for name, target in parts.everything().items():
         signs = tensors.pop(f"signs/{name}", None)
         if signs is not None and name in record["scales"]:
-            tensors[f"frozen/{name}"] = _signed(signs, *record["scales"][name])
+            shape, scale, kind = record["scales"][name]
+            if signs.dtype != torch.uint8 or signs.numel() != -(-math.prod(shape) // 8):
+                raise IntegrityError(
+                    f"{folder} has {signs.numel()} bytes of signs of {name}, its record the shape {shape}"
+                )
+            tensors[f"frozen/{name}"] = _signed(signs, shape, scale, kind)
         targets[f"frozen/{name}"] = target
     for index, task in enumerate(record["tasks"]):
         targets |= _of_task(parts, index, finished=task["finished"])
@@ -197,9 +216,9 @@ def _frozen(parts: Parts) -> tuple[dict[str, Tensor], dict[str, _Scale]]:
     for name, tensor in parts.everything().items():
         here = _plain(tensor)
         if name in parts.masks and here.dtype in _KINDS:
-            scale = (list(here.shape), float(here.view(-1)[0].abs()), str(here.dtype).removeprefix("torch."))
+            scale = (list(here.shape), float(here.reshape(-1)[:1].abs().sum()), str(here.dtype).removeprefix("torch."))
             signs = Bits.of(here > 0).packed
-            if torch.equal(_signed(signs, *scale), here):
+            if scale[1] > 0 and torch.equal(_signed(signs, *scale), here):  # zeros have signs of their own
                 tensors[f"signs/{name}"], scales[name] = signs, scale
                 continue
         tensors[f"frozen/{name}"] = here
@@ -224,6 +243,17 @@ def _of_task(parts: Parts, index: int, *, finished: bool) -> dict[str, Tensor]:
         for own, tensor in norm.tensors(index).items():
             tensors[f"task{index}/norms/{name}/{own}"] = tensor
     return tensors
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _is_scale(value: Any) -> bool:
+    match value:
+        case [list(shape), float(), str(kind)]:
+            return kind in _TYPES and all(isinstance(side, int) and side >= 0 for side in shape)
+    return False
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -93,6 +93,15 @@ class MaskedWeight(nn.Module):
         Returns:
             The weight times the selected task's mask, or times the mixture of several.
         """
+        made = self._selection.made
+        if made is None:
+            return self._masked(weight)
+        key = (self, torch.is_grad_enabled())  # what was made without a gradient must not serve where one is wanted
+        if key not in made:
+            made[key] = self._masked(weight)
+        return made[key]
+
+    def _masked(self, weight: Tensor) -> Tensor:
         selection = self._selection
         if selection.unmasked:
             return weight

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import math
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -15,7 +17,7 @@ from commonweight.errors import UsageError
 from commonweight.nn.masks import files, passes
 from commonweight.nn.masks.conversion import Options
 from commonweight.nn.masks.masked import MaskedNetwork
-from commonweight.nn.masks.rules import Threshold, rule_of
+from commonweight.nn.masks.rules import Threshold, TopK, rule_of
 from commonweight.nn.masks.selection import Mixture
 from commonweight.nn.masks.transfer import read_alphas
 
@@ -42,9 +44,8 @@ class SupermaskNetwork(MaskedNetwork):
     a score's gradient is the masked weight's gradient times the weight). Nothing else is trained, unless
     ``batch_norm="affine"``.
 
-    Sources: SupSup (Wortsman et al. 2020, https://arxiv.org/abs/2006.14769); with ``weights="keep"`` Piggyback (Mallya
-        et al.
-    2018, https://arxiv.org/abs/1801.06519), whose own score start and threshold differ.
+    Sources: SupSup (Wortsman et al. 2020, https://arxiv.org/abs/2006.14769); with ``weights="keep"`` Piggyback
+    (Mallya et al. 2018, https://arxiv.org/abs/1801.06519), whose own score start and threshold differ.
 
     Which task is on is always said: :meth:`switch` or ``with net.on(task):``. Only the selected, unfinished task has
     parameters that require a gradient, and only its statistics can move. The random state of PyTorch is not touched.
@@ -94,10 +95,14 @@ class SupermaskNetwork(MaskedNetwork):
         exclude: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if rule is not None and not isinstance(rule, (Threshold, TopK)):
+            raise UsageError(f"rule must be a Threshold() or a TopK(density), or None, got {rule!r}")
         for word, value in (("weights", weights), ("scores", scores), ("batch_norm", batch_norm)):
             if value not in _CHOICES[word]:
                 raise UsageError(f"{word} must be one of {list(_CHOICES[word])}, got {value!r}")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise UsageError(f"seed must be a whole number of at least 0, got {seed!r}")
         options = Options(
             Threshold() if rule is None else rule,
@@ -106,7 +111,7 @@ class SupermaskNetwork(MaskedNetwork):
             batch_norm,
             _patterns("include", include),
             _patterns("exclude", exclude),
-            seed,
+            int(seed),
         )
         super().__init__(copy.deepcopy(model), options)
 
@@ -134,7 +139,7 @@ class SupermaskNetwork(MaskedNetwork):
                 "parametrize.cached() around the network would keep the masks of the task that was on: leave it out, "
                 "the network caches each call itself"
             )
-        with parametrize.cached():  # a layer that is called several times is masked once
+        with self._selection.one_call():
             return self.model(*args, **kwargs)
 
     # Batch norms
@@ -250,6 +255,7 @@ class SupermaskNetwork(MaskedNetwork):
             raise UsageError("beta 1 leaves the task nothing to train: expected below 1; start_from takes 1")
         index, influences = self._read(alphas, beta)
         towards = {name: self._mask(name).towards(influence) for name, influence in influences.items()}
+        self._note_moved(index, influences)
         for name, mask in self._parts.masks.items():
             mask.set_influence(index, influences.get(name), towards.get(name))
 
@@ -275,6 +281,7 @@ class SupermaskNetwork(MaskedNetwork):
         """
         index, influences = self._read(alphas, beta)
         towards = {name: self._mask(name).towards(influence) for name, influence in influences.items()}
+        self._note_moved(index, influences)
         for name, influence in influences.items():
             self._mask(name).move(index, towards[name], influence.beta)
 
@@ -296,11 +303,14 @@ class SupermaskNetwork(MaskedNetwork):
             Nothing.
 
         Raises:
-            UsageError: If a task is unknown, there is none, or a number is not as said.
+            UsageError: If a task is unknown, there is none, or a number is not as said. The call of the network raises
+                MeasurementError where weights that do not sum to 1 make a variance negative.
         """
         for task, weight in weights.items():
             if not isinstance(weight, Tensor) or weight.dim() or not weight.is_floating_point():
                 raise UsageError(f"the weight of {task!r} must be a floating-point scalar tensor, got {weight!r}")
+            if not math.isfinite(weight.detach()):
+                raise UsageError(f"the weight of {task!r} must be finite, got {weight.item()}")
         if not weights:
             raise UsageError("a superposition needs at least one task, got none")
         if mixture_counts is not None and not 0 < mixture_counts < float("inf"):
@@ -313,6 +323,11 @@ class SupermaskNetwork(MaskedNetwork):
             yield
         finally:
             self._selection.mixture = former
+
+    def _note_moved(self, index: int, influences: Mapping[str, Influence]) -> None:
+        priors = {prior for influence in influences.values() for prior in influence.alphas}
+        if priors:
+            self._moved.setdefault(index, set()).update(priors)
 
     def _read(self, alphas: Mapping[str, Mapping[str, float]], beta: float) -> tuple[int, dict[str, Influence]]:
         index = self._unfinished(self._names[self._selection.current()])

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from commonweight.errors import MeasurementError
+
 if TYPE_CHECKING:
     from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -95,6 +97,16 @@ class TaskBatchNorm(nn.Module):
         """
         return [self.get_parameter(f"{name}{task}") for name in self.own]
 
+    def settle(self, task: int) -> None:
+        """Keep a task's own weight and bias in tensors that nothing outside holds, so that no optimiser can move them.
+
+        Args:
+            task: Its index.
+        """
+        for name in self.own:
+            kept = self.get_parameter(f"{name}{task}").detach().clone()
+            self.register_parameter(f"{name}{task}", nn.Parameter(kept, requires_grad=False))
+
     def tensors(self, task: int) -> dict[str, Tensor]:
         """Give everything a task has of its own.
 
@@ -141,8 +153,13 @@ class TaskBatchNorm(nn.Module):
         mean = (weights * means).sum(0)
         # The formula above, rearranged so that one task alone gives its own variance exactly.
         spread = (weights * (variances + (means - mean).square())).sum(0)
-        variance = spread + mean.square() * (1 - weights.sum())
+        variance = spread + mean.square() * _missing(mixture.weights)
         kind = torch.promote_types(inputs.dtype, torch.float32)
+        if not bool((variance + self.norm.eps > 0).all()):
+            raise MeasurementError(
+                f"the mixture has a variance below 0, or nan, at weights of sum {float(weights.sum()):g}: expected "
+                "finite statistics, and weights of at least 0 that sum to 1; divide them by their sum"
+            )
         if mixture.counts is not None:
             mean, variance = _blended(inputs.to(kind), mean, variance, mixture.counts)
         tensors = {
@@ -166,6 +183,13 @@ class TaskBatchNorm(nn.Module):
             What each task has of its own.
         """
         return f"per task: {', '.join(('statistics', *self.own))}"
+
+
+def _missing(weights: Tensor) -> Tensor:
+    """What the weights lack to a sum of 1, with its gradient; rounding is no lack."""
+    missing = 1 - weights.sum()
+    rounding = 4 * len(weights) * torch.finfo(weights.dtype).eps
+    return missing - missing.detach() if abs(float(missing.detach())) <= rounding else missing
 
 
 def _blended(inputs: Tensor, mean: Tensor, variance: Tensor, counts: float) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,21 @@ class Selection:
     """Whole weights and the model's own statistics: to look at the structure, not at numbers."""
 
     finished: set[int] = field(default_factory=set)
+    made: dict[tuple[nn.Module, bool], Tensor] | None = None
+    """Masked weights of the call that is on, with a gradient and without; None between calls."""
+
+    @contextlib.contextmanager
+    def one_call(self) -> Iterator[None]:
+        """Let every weight be masked once until the end, however often it is used.
+
+        Yields:
+            Nothing.
+        """
+        former, self.made = self.made, {}
+        try:
+            yield
+        finally:
+            self.made = former
 
     def current(self) -> int:
         """Give the task that is selected.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from commonweight.errors import IntegrityError, UsageError
+from commonweight.errors import UsageError
 from commonweight.nn.masks.conversion import Options, convert
-from commonweight.nn.masks.layer import Influence
+from commonweight.nn.masks.saved_tasks import read_tasks
 from commonweight.nn.masks.selection import Selection
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class TaskNetwork(nn.Module, abc.ABC):
     def __init__(self, model: nn.Module, options: Options) -> None:
         super().__init__()
         self._names: list[str] = []
+        self._moved: dict[int, set[int]] = {}
         self._selection = Selection()
         self._options = options
         self._parts = convert(model, options, self._selection)
@@ -145,7 +146,8 @@ class TaskNetwork(nn.Module, abc.ABC):
     def finish(self, task: str, *, keep_scores: bool = True) -> None:
         """Finish a task: its mask becomes packed bits, and nothing of it changes any more, in training mode neither.
 
-        An influence that is on is consolidated first; outputs stay the same to the last bit.
+        What :meth:`trainable` gave is let go: an optimiser that still holds it moves nothing of the network. An
+        influence that is on is consolidated first; outputs stay the same to the last bit.
 
         Args:
             task: Its name.
@@ -165,9 +167,36 @@ class TaskNetwork(nn.Module, abc.ABC):
         for mask in self._parts.masks.values():
             mask.consolidate(index)
             mask.hold_bits(index, mask.bits(index))
-            if not keep_scores:
+            scores = mask.scores(index)
+            if scores is None or not keep_scores:
                 mask.drop_scores(index)
+            else:
+                mask.hold_scores(index, scores.detach().clone())
+        for norm in self._parts.norms.values():
+            norm.settle(index)
         self._selection.finished.add(index)
+
+    def priors(self, task: str) -> tuple[str, ...]:
+        """List the prior tasks that a task took over from, by ``influence`` or ``start_from``, and those they did.
+
+        The masks of such tasks agree by construction: their overlap cannot be held against chance.
+
+        Args:
+            task: Its name.
+
+        Returns:
+            Their names, from the earliest; none for a task that was trained from scores of its own.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        found: set[int] = set()
+        waiting = [self._index(task)]
+        while waiting:
+            new = self._moved.get(waiting.pop(), set()) - found
+            found |= new
+            waiting += new
+        return tuple(self._names[index] for index in sorted(found))
 
     def state(self) -> dict[str, Any]:
         """Describe everything beside tensors.
@@ -191,6 +220,7 @@ class TaskNetwork(nn.Module, abc.ABC):
                     "name": name,
                     "finished": index in self._selection.finished,
                     "scores": any(mask.scores(index) is not None for mask in self._parts.masks.values()),
+                    "moved_towards": sorted(self._moved.get(index, ())),
                     "influences": {
                         weight: {"alphas": list(influence.alphas.items()), "beta": influence.beta}
                         for weight, mask in self._parts.masks.items()
@@ -211,30 +241,26 @@ class TaskNetwork(nn.Module, abc.ABC):
             UsageError: If the network has other tasks, or tasks in another state.
             IntegrityError: If the state is not well formed.
         """
-        try:
-            saved = [(t["name"], bool(t["finished"]), bool(t["scores"]), _influences(t)) for t in state["tasks"]]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise IntegrityError(f"the tasks of a saved network are damaged: {error!r}") from None
-        if self._names:
-            here = [(task["name"], task["finished"], task["scores"]) for task in self.state()["tasks"]]
-            if here != [task[:3] for task in saved]:
-                raise UsageError(
-                    f"the network has the tasks {here} (name, finished, has scores), the saved one "
-                    f"{[t[:3] for t in saved]}: load into a network that was just made, or one whose tasks are at the "
-                    "same point"
-                )
-        for index, (name, finished, has_scores, influences) in enumerate(saved):
-            if name not in self._names:
-                self.add_task(name)
-                for weight, mask in self._parts.masks.items():
-                    if finished:
+        saved, masks = read_tasks(state, self._parts.masks), self._parts.masks
+        here, there = [task.point for task in read_tasks(self.state(), masks)], [task.point for task in saved]
+        if here and here != there:
+            raise UsageError(
+                f"the network has the tasks {here} (name, finished, has scores), the saved one {there}: load into a "
+                "network that was just made, or one whose tasks are at the same point"
+            )
+        for index, task in enumerate(saved):
+            if task.name not in self._names:
+                self.add_task(task.name)
+                for weight, mask in masks.items():
+                    if task.finished:
                         mask.hold_bits(index, mask.start_bits(index, self._parts.weight(weight)))
-                    if not has_scores:
+                    if not task.scores:
                         mask.drop_scores(index)
-            if finished:
+            self._moved[index] = set(task.moved_towards)
+            if task.finished:
                 self._selection.finished.add(index)
-            for weight, mask in self._parts.masks.items():
-                mask.set_influence(index, influences.get(weight))
+            for weight, mask in masks.items():
+                mask.set_influence(index, task.influences.get(weight))
 
     def _index(self, task: str) -> int:
         if task not in self._names:
@@ -276,10 +302,3 @@ class TaskNetwork(nn.Module, abc.ABC):
         """
         tasks = ", ".join(f"{name} (finished)" if self.is_finished(name) else name for name in self._names)
         return f"{self._options.rule}, seed={self._options.seed}, tasks=[{tasks}], task={self.task}"
-
-
-def _influences(task: dict[str, Any]) -> dict[str, Influence]:
-    return {
-        weight: Influence({int(prior): float(alpha) for prior, alpha in entry["alphas"]}, float(entry["beta"]))
-        for weight, entry in task["influences"].items()
-    }

@@ -37,7 +37,7 @@ def read_alphas(
     Raises:
         UsageError: If a name is unknown, a prior task is not finished or not earlier, or a number is out of range.
     """
-    if isinstance(beta, bool) or not 0 <= beta <= 1:
+    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
         raise UsageError(f"beta must be from 0 (classic) to 1 (prior tasks alone), got {beta!r}")
     influences = {}
     for name, row in alphas.items():
@@ -66,6 +66,6 @@ def _prior(prior: str, task: int, tasks: Sequence[str], finished: Collection[int
 
 
 def _alpha(name: str, prior: str, value: float) -> float:
-    if isinstance(value, bool) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise UsageError(f"alpha of {name!r} for {prior!r} must be a finite number of at least 0, got {value!r}")
     return float(value)
