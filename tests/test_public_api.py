@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -12,23 +13,39 @@ import pytest
 import commonweight
 
 PUBLIC = [
+    "Alphas",
     "CommonweightError",
     "CustomLoss",
+    "Estimate",
     "FoldSorted",
     "Footprint",
     "IntegrityError",
     "MeasurementError",
     "NotComparableError",
     "OverlapTable",
+    "SupermaskNetwork",
+    "TaskSimilarity",
+    "Threshold",
+    "TopK",
     "UsageError",
     "Verification",
+    "activity_footprint",
+    "alphas_for",
     "cosine_similarity",
+    "every_layer_similarity",
+    "first_layer_similarity",
     "fisher",
     "fisher_overlap",
     "fuse",
+    "infer_task",
     "jaccard_index",
+    "open_images",
     "overlap",
+    "probed_similarity",
+    "supermask_footprint",
     "task_similarity",
+    "task_stream",
+    "transfer_alphas",
     "verify",
 ]
 
@@ -58,7 +75,7 @@ def test_every_argument_is_documented(name):
     found = getattr(commonweight, name)
     assert inspect.signature(found).parameters
     for argument in inspect.signature(found).parameters:
-        assert f"\n        {argument}: " in found.__doc__, argument
+        assert re.search(rf"\n        \**{argument}: ", found.__doc__), argument
 
 
 def test_no_public_name_is_hidden_by_a_module_of_the_same_name():

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from commonweight.data.streams import open_images, task_stream
+    from commonweight.data.streams.opening import open_images
+    from commonweight.data.streams.stream import task_stream
     from commonweight.decision.alphas import Alphas, alphas_for, transfer_alphas
     from commonweight.decision.fusing import fuse
     from commonweight.decision.task_inference import infer_task
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from commonweight.nn.masks.network import SupermaskNetwork
     from commonweight.nn.masks.rules import Threshold, TopK
     from commonweight.overlaps.cosine import cosine_similarity, task_similarity
+    from commonweight.overlaps.estimate import Estimate
     from commonweight.overlaps.fisher_overlap import fisher_overlap
     from commonweight.overlaps.jaccard import jaccard_index
     from commonweight.overlaps.probed import probed_similarity
@@ -37,6 +39,7 @@ _HOME = {
     "Alphas": "decision.alphas",
     "CommonweightError": "errors",
     "CustomLoss": "footprint.likelihood",
+    "Estimate": "overlaps.estimate",
     "FoldSorted": "footprint.folds",
     "Footprint": "footprint.footprint",
     "IntegrityError": "errors",
@@ -59,12 +62,12 @@ _HOME = {
     "fuse": "decision.fusing",
     "infer_task": "decision.task_inference",
     "jaccard_index": "overlaps.jaccard",
-    "open_images": "data.streams",
+    "open_images": "data.streams.opening",
     "overlap": "overlaps.table",
     "probed_similarity": "overlaps.probed",
     "supermask_footprint": "footprint.supermask",
     "task_similarity": "overlaps.cosine",
-    "task_stream": "data.streams",
+    "task_stream": "data.streams.stream",
     "transfer_alphas": "decision.alphas",
     "verify": "footprint.fisher",
 }
@@ -73,6 +76,7 @@ __all__ = [
     "Alphas",
     "CommonweightError",
     "CustomLoss",
+    "Estimate",
     "FoldSorted",
     "Footprint",
     "IntegrityError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -115,6 +116,23 @@ def test_the_same_task_of_two_networks_of_one_seed_starts_from_the_same_draw():
         "other": supermask_footprint(trained("shared", 1), "a"),
     }
     assert overlap(seeds).chance.pooled[0, 1] > 0
+
+
+def test_tasks_that_took_over_from_others_have_no_closed_form():
+    """Independent draws that were moved towards one prior task agree by construction."""
+    net = copy.deepcopy(trained())
+    for task, beta in (("d", 0.5), ("e", 0.5), ("f", 0.0)):
+        net.add_task(task)
+        net.switch(task)
+        net.start_from({name: {"a": 1.0} for name in net.masked}, beta)
+    table = overlap({task: supermask_footprint(net, task) for task in "abdef"})
+    known = {(a, b) for i, a in enumerate("abdef") for j, b in enumerate("abdef") if table.chance.pooled[i, j] > 0}
+    assert known == {(a, b) for a in "abdef" for b in "abdef" if a != b and not {a, b} <= {"a", "d", "e"}}
+    assert table.pooled[0, 2] > 0.5  # far above a third, and it says nothing of the tasks
+    text = table.to_markdown()
+    assert "Of a, d and e, the scores of one were moved towards those of the other" in text
+    assert "started from the same draw" not in text
+    assert OverlapTable.from_json(table.to_json()).to_markdown() == text
 
 
 def test_masks_that_do_not_say_where_they_started_have_no_chance_level():

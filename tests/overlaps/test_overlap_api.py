@@ -20,7 +20,10 @@ def test_public_names():
     assert room.__all__ == [
         "Alignment",
         "Common",
+        "Estimate",
         "LeftOut",
+        "Levels",
+        "Null",
         "OverlapTable",
         "TaskSimilarity",
         "alignment_of",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -167,3 +168,25 @@ def test_damaged_records_are_refused(damage):
         damage = json.dumps(record)
     with pytest.raises(IntegrityError):
         TaskSimilarity.from_json(damage)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_seeds_are_whole_numbers(seed):
+    with pytest.raises(UsageError, match="a seed must be a whole number of at least 0"):
+        every_layer_similarity(random_tasks(), seed=seed, draws=19)
+
+
+def test_many_tasks_have_the_null_of_few_and_take_little_memory():
+    many = random_tasks(count=70, units=16)
+    few = {name: many[name] for name in list(many)[:4]}
+    tracemalloc.start()
+    found = every_layer_similarity(many, draws=999)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30e6  # all shuffles of one layer at once are 39 MB, and sorting them as much again
+    alone = every_layer_similarity(few, draws=999)
+    for layer in found.layers:
+        np.testing.assert_allclose(found.null[layer][:4, :4], alone.null[layer], rtol=1e-12)
+        assert np.array_equal(found.p[layer][:4, :4], alone.p[layer])
+        assert np.array_equal(found.null[layer], found.null[layer].T)
+        assert np.array_equal(found.p[layer], found.p[layer].T)

@@ -7,9 +7,12 @@ from commonweight.overlaps.alignment import Alignment, alignment_of
 from commonweight.overlaps.chance import chance_corrected, chance_jaccard
 from commonweight.overlaps.compatible import Common, LeftOut, common_parameters
 from commonweight.overlaps.cosine import cosine_similarity, task_similarity
+from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.fisher_overlap import fisher_overlap
+from commonweight.overlaps.fold_ratios import Null
 from commonweight.overlaps.gram import parameter_gram
 from commonweight.overlaps.jaccard import jaccard_index
+from commonweight.overlaps.levels import Levels
 from commonweight.overlaps.probed import probed_similarity
 from commonweight.overlaps.similarity import TaskSimilarity, every_layer_similarity, first_layer_similarity
 from commonweight.overlaps.table import OverlapTable, overlap
@@ -17,7 +20,10 @@ from commonweight.overlaps.table import OverlapTable, overlap
 __all__ = [
     "Alignment",
     "Common",
+    "Estimate",
     "LeftOut",
+    "Levels",
+    "Null",
     "OverlapTable",
     "TaskSimilarity",
     "alignment_of",

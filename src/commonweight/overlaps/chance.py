@@ -2,7 +2,8 @@ r"""What masks share by chance, and the overlap beyond it.
 
 Two masks that have nothing to do with each other still keep some weights in common, and more the denser they are. If
 their scores start independently, the expected number is known: n d₁ d₂ of a layer's n weights. Scores that start from
-the same draw agree in most bits before any training; no formula covers that, so there is none here.
+the same draw agree in most bits before any training, and scores that were moved towards a prior task's agree with them
+by construction; no formula covers that, so there is none here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from commonweight.footprint.supermask import draws
 from commonweight.overlaps._ratio import ROUNDING
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-Relation = Literal["independent", "shared", "not stated"]
+Relation = Literal["independent", "shared", "moved", "not stated"]
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,16 @@ class MaskFacts:
             b: Name of another, or the same.
 
         Returns:
-            ``independent`` for different draws, ``shared`` for one and the same.
+            ``independent`` for different draws, ``shared`` for one and the same, ``moved`` where the scores of one
+            were moved towards those of the other, or those of both towards a third's.
         """
         one, other = self.starts[a], self.starts[b]
         if one is None or other is None:
             return "not stated"
-        return "shared" if one == other else "independent"
+        (own, every), (others_own, others_every) = draws(one), draws(other)
+        if own == others_own:
+            return "shared"
+        return "moved" if every & others_every else "independent"
 
     def of(self, names: tuple[str, ...]) -> MaskFacts:
         """Take the facts of some of the footprints.

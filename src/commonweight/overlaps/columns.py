@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.text import Grid, number
@@ -16,20 +17,37 @@ if TYPE_CHECKING:
 WHOLE = "whole network"
 
 
+Value = float | Callable[[int], str]
+"""A number, or a cell that is written from the number of digits after the point."""
+
+
 class Column(NamedTuple):
     """A column of the table of two footprints."""
 
     head: str
     """What it shows."""
 
-    values: Mapping[str, float]
+    values: Mapping[str, Value]
     """Per row."""
 
-    pooled: float | None = None
+    pooled: Value | None = None
     """Of all weights as one; None where there is no such total."""
 
-    layer_mean: float | None = None
+    layer_mean: Value | None = None
     """Mean over layers; None where there is no such total."""
+
+
+def cell(value: Value, decimals: int) -> str:
+    """Write the cell of a column.
+
+    Args:
+        value: What it shows.
+        decimals: Digits after the point.
+
+    Returns:
+        Finished text.
+    """
+    return value(decimals) if callable(value) else number(value, decimals)
 
 
 def matrix(
@@ -52,7 +70,7 @@ def matrix(
         The grid.
     """
 
-    def cell(i: int, j: int) -> str:
+    def entry(i: int, j: int) -> str:
         text = number(values[i, j], decimals)
         return text if counts is None else f"{text} ({counts[i, j]})"
 
@@ -60,5 +78,5 @@ def matrix(
     return Grid(
         words,
         ("", *names),
-        tuple((names[i], *(cell(i, j) for j in every)) for i in every),
+        tuple((names[i], *(entry(i, j) for j in every)) for i in every),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from commonweight.overlaps import fold_layout
+
 if TYPE_CHECKING:
     from typing import Literal
 
@@ -46,4 +48,4 @@ def to_frame(table: OverlapTable, by: Literal["layer", "parameter"]) -> pd.DataF
         columns["density_b"] = [values[j] for values in density.values() for _, j in pairs]
         columns["chance"] = [values[i, j] for values in chance.values() for i, j in pairs]
         columns["corrected"] = [values[i, j] for values in corrected.values() for i, j in pairs]
-    return pd.DataFrame(columns)
+    return pd.DataFrame({**columns, **fold_layout.frame_columns(table, by)})

@@ -7,8 +7,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from commonweight.errors import UsageError
-from commonweight.overlaps import mask_layout
-from commonweight.overlaps.columns import WHOLE, Column, matrix
+from commonweight.overlaps import fold_layout, mask_layout
+from commonweight.overlaps.columns import WHOLE, Column, Value, cell, matrix
 from commonweight.overlaps.measures import MEASURES
 from commonweight.text import DASH, Block, Grid, number
 
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
     from commonweight.overlaps.table import OverlapTable
 
+RAW = fold_layout.RAW
 MOST_LEFT_OUT = 10
 FEW_EXAMPLES = 20
 """Below this many effective examples an overlap decides nothing."""
-
-RAW = "These are raw overlaps: they mix what is shared with sampling noise, and have no interval yet."
 
 
 def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> list[Block]:
@@ -50,18 +49,20 @@ def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> l
     shares = table.trace_share if by == "layer" else table.parameter_share
     grids: list[Block]
     if len(table.names) == 2:
-        grids = [_two(table, by, overlaps, shares, decimals)]
+        grids = [_two(table, by, overlaps, shares, decimals), *fold_layout.pooled(table, decimals)]
     else:
         grids = [
             _title(table),
             matrix(table.names, "Pooled", table.pooled, decimals),
             *mask_layout.matrices(table, decimals),
+            *fold_layout.pooled(table, decimals),
             matrix(table.names, "Layer mean (number of layers)", table.layer_mean, decimals, table.layers_defined),
             _pairs(table, by, overlaps, decimals),
             *mask_layout.grids(table, by, decimals),
+            *fold_layout.grids(table, by, decimals),
             _shares(table, by, shares, decimals),
         ]
-    return [*grids, *_footprints(table), *_beware(table), table.alignment.sentence(), *_left_out(table)]
+    return [*grids, *_footprints(table), *_beware(table, by), table.alignment.sentence(), *_left_out(table)]
 
 
 def _title(table: OverlapTable) -> str:
@@ -85,6 +86,7 @@ def _two(
             table.layer_mean[0, 1],
         ),
         *mask_layout.columns(table, by),
+        *fold_layout.columns(table, by),
         *(
             Column(
                 f"{MEASURES[table.kind].share}, {footprint}",
@@ -96,7 +98,7 @@ def _two(
     return Grid(
         _title(table),
         (by, *(column.head for column in columns)),
-        tuple((name or WHOLE, *(number(column.values[name], decimals) for column in columns)) for name in overlaps),
+        tuple((name or WHOLE, *(cell(column.values[name], decimals) for column in columns)) for name in overlaps),
         (
             ("pooled", *(_total(column.pooled, decimals) for column in columns)),
             (
@@ -107,8 +109,8 @@ def _two(
     )
 
 
-def _total(value: float | None, decimals: int) -> str:
-    return "" if value is None else number(value, decimals)
+def _total(value: Value | None, decimals: int) -> str:
+    return "" if value is None else cell(value, decimals)
 
 
 def _pairs(table: OverlapTable, by: str, overlaps: Mapping[str, NDArray[np.float64]], decimals: int) -> Grid:
@@ -153,13 +155,13 @@ def _footprints(table: OverlapTable) -> list[Block]:
     ]
 
 
-def _beware(table: OverlapTable) -> list[Block]:
+def _beware(table: OverlapTable, by: str) -> list[Block]:
     few = [name for name, effective in table.effective_examples.items() if effective < FEW_EXAMPLES]
     found: list[Block] = []
     if few:
         found.append(f"Below {FEW_EXAMPLES} effective examples: {', '.join(few)}. Overlaps with these decide nothing.")
     if table.kind == "fisher":
-        found.append(RAW)
+        found += fold_layout.sentences(table, by)
     return [*found, *mask_layout.sentences(table)]
 
 

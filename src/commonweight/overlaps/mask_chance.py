@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from commonweight.overlaps._named import Named
 from commonweight.overlaps._ratio import frozen
 from commonweight.overlaps.chance import chance_corrected, chance_jaccard
+from commonweight.overlaps.levels import Levels, levels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,28 +20,6 @@ if TYPE_CHECKING:
     from commonweight.overlaps.chance import MaskFacts
 
     Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Levels:
-    """One quantity per layer, per parameter and of all weights together."""
-
-    by_layer: Mapping[str, Array]
-    """Per layer; ``[n, n]`` for pairs, ``[n]`` for masks."""
-
-    by_parameter: Mapping[str, Array]
-    """Per parameter."""
-
-    pooled: Array
-    """Of all weights as one."""
-
-    @cached_property
-    def layer_mean(self) -> Array:
-        """Mean of ``by_layer`` over the layers where it is defined; nan where it is in none."""
-        values = np.stack(list(self.by_layer.values()))
-        defined = np.isfinite(values).sum(axis=0)
-        mean = np.nansum(values, axis=0) / np.where(defined > 0, defined, np.nan)
-        return frozen(np.asarray(mean))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,23 +55,14 @@ def mask_chance(
 
     def chance(parameters: tuple[str, ...]) -> Array:
         level = chance_jaccard({name: terms[name] for name in parameters}, facts.sizes)
-        return frozen(np.where(independent, level, np.nan))
+        return np.where(independent, level, np.nan)
 
     def density(parameters: tuple[str, ...]) -> Array:
         size = sum(facts.sizes[name] for name in parameters)
         kept = np.asarray(sum(np.diagonal(terms[name]) for name in parameters))
-        return frozen(kept / (size or np.nan))
+        return np.asarray(kept / (size or np.nan))
 
-    alone = {name: (name,) for name in terms}
-    every = tuple(terms)
-    densities, chances = (
-        Levels(
-            Named("layer", {layer: of(parameters) for layer, parameters in layers.items()}),
-            Named("parameter", {name: of(parameters) for name, parameters in alone.items()}),
-            of(every),
-        )
-        for of in (density, chance)
-    )
+    densities, chances = (levels_of(of, layers, tuple(terms)) for of in (density, chance))
     corrected = Levels(
         Named("layer", _corrected(overlaps.by_layer, chances.by_layer)),
         Named("parameter", _corrected(overlaps.by_parameter, chances.by_parameter)),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from commonweight.overlaps.chance import Relation
-    from commonweight.overlaps.mask_chance import Levels
+    from commonweight.overlaps.levels import Levels
     from commonweight.overlaps.table import OverlapTable
 
 INDEPENDENT = (
@@ -31,6 +31,11 @@ SHARED = (
 SHARED_FLIPPED = (
     "The bits of {pairs} flipped from the same draw of scores: those that start near the threshold flip first whatever "
     "the task, so the closed form for chance does not hold. Measure chance with a control task with random labels."
+)
+MOVED = (
+    "Of {pairs}, the scores of one were moved towards those of the other, or of both towards a third's, so these masks "
+    "agree by construction and the closed form for chance does not hold. Compare tasks that were trained without "
+    "transfer."
 )
 NOT_STATED = "The footprints of {pairs} do not say which draw their scores started from, so chance is not known."
 
@@ -161,11 +166,15 @@ def sentences(table: OverlapTable) -> list[Block]:
     facts = table.masks
     if facts is None:
         return []
-    found: dict[Relation, list[tuple[str, str]]] = {"independent": [], "shared": [], "not stated": []}
+    found: dict[Relation, list[tuple[str, str]]] = {"independent": [], "shared": [], "moved": [], "not stated": []}
     for pair in combinations(table.names, 2):
         found[facts.relation(*pair)].append(pair)
     flipped = any(facts.flipped.values())
-    words: dict[Relation, str] = {"shared": SHARED_FLIPPED if flipped else SHARED, "not stated": NOT_STATED}
+    words: dict[Relation, str] = {
+        "shared": SHARED_FLIPPED if flipped else SHARED,
+        "moved": MOVED,
+        "not stated": NOT_STATED,
+    }
     said: list[Block] = [INDEPENDENT] if found["independent"] else []
     return said + [
         sentence.format(pairs=_listed(table.names, found[relation]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from commonweight.errors import MeasurementError, UsageError
 from commonweight.overlaps._named import Named
-from commonweight.overlaps.similarity import TaskSimilarity, check_draws
+from commonweight.overlaps.similarity import TaskSimilarity, check_shuffles
 from commonweight.overlaps.unit_null import DRAWS, permutation_null
 
 if TYPE_CHECKING:
@@ -77,10 +77,11 @@ def probed_similarity(
         data. Not symmetric.
 
     Raises:
-        UsageError: If there are no batches, they can be gone through only once, or ``draws`` is below 19.
+        UsageError: If there are no batches, they can be gone through only once, ``seed`` is below 0, or ``draws`` below
+            19.
         MeasurementError: If the network has no batch norm, or batches hold too few rows.
     """
-    check_draws(draws)
+    check_shuffles(seed, draws)
     _check_batches(batches)
     if not net.norms:
         raise MeasurementError("the network has no batch norm to probe: expected at least one behind a masked layer")

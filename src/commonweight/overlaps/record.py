@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commonweight.errors import IntegrityError
-from commonweight.footprint.footprint import KINDS
+from commonweight.footprint.footprint import KINDS, layer_of
+from commonweight.overlaps import fold_record
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.chance import MaskFacts
 from commonweight.overlaps.compatible import LeftOut
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = "commonweight-overlap"
 # Version 1: nan is null; "terms" hold one Gram matrix per parameter; "derived" is for other readers and not read back;
-# "masks", of supermasks only, holds what chance depends on (tables of earlier releases lack it).
+# "masks", of supermasks only, holds what chance depends on (tables of earlier releases lack it); "folds", of Fishers
+# that all have folds only, holds the sums over these per layer.
 VERSION = 1
 
 
@@ -48,6 +50,7 @@ def to_json(table: OverlapTable) -> str:
         "weight_distance": as_lists(table.alignment.distance),
         "terms": {parameter: as_lists(gram) for parameter, gram in table.terms.items()},
         **_masks(table),
+        **fold_record.to_record(table),
         "derived": {
             "pooled": as_lists(table.pooled),
             "layer_mean": as_lists(table.layer_mean),
@@ -59,10 +62,12 @@ def to_json(table: OverlapTable) -> str:
                     "overlap": as_lists(overlap),
                     "trace_share": as_lists(table.trace_share[layer]),
                     **_beside(table, layer),
+                    **fold_record.derived_of_layer(table, layer),
                 }
                 for layer, overlap in table.by_layer.items()
             ],
             **_beside(table),
+            **fold_record.derived(table),
         },
     }
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
@@ -131,6 +136,7 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
         "alignment": Alignment(names, as_array(record["weight_distance"], len(names))),
         "terms": {str(parameter): as_array(gram, len(names)) for parameter, gram in record["terms"].items()},
         "masks": _facts(record.get("masks"), names, tuple(record["terms"])) if kind == "supermask" else None,
+        "resampled": fold_record.from_record(record.get("folds"), len(names), set(map(layer_of, record["terms"]))),
     }
 
 

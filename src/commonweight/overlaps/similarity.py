@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from commonweight import text
+from commonweight.data.streams.chance import checked_seed
 from commonweight.errors import UsageError
 from commonweight.footprint.footprint import layer_of
 from commonweight.overlaps import similarity_layout, similarity_record
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 Approach = Literal["first_layer", "every_layer", "probed"]
 LEVEL = 0.05
+
+TASKS_AT_A_TIME = 16
+"""Rows of the null that are in memory together: 32 MB for 250 tasks and 999 shuffles."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -159,7 +163,7 @@ def first_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0
         The similarities of the first layer; symmetric.
 
     Raises:
-        UsageError: If they are not such footprints, or ``draws`` is below 19.
+        UsageError: If they are not such footprints, ``seed`` is below 0, or ``draws`` below 19.
         NotComparableError: If they differ in kind or in layers.
         MeasurementError: If an entry is not finite.
     """
@@ -181,29 +185,31 @@ def every_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0
         The similarities; symmetric.
 
     Raises:
-        UsageError: If they are not such footprints, or ``draws`` is below 19.
+        UsageError: If they are not such footprints, ``seed`` is below 0, or ``draws`` below 19.
         NotComparableError: If they differ in kind or in layers.
         MeasurementError: If an entry is not finite.
     """
     return _by_means(footprints, "every_layer", seed, draws)
 
 
-def check_draws(draws: int) -> None:
-    """Refuse too few shuffles.
+def check_shuffles(seed: int, draws: int) -> None:
+    """Refuse a seed that is none, and too few shuffles.
 
     Args:
+        seed: Of the shuffles.
         draws: How many.
 
     Raises:
-        UsageError: If they cannot show a 95 % point.
+        UsageError: If the seed is not a whole number of at least 0, or the shuffles cannot show a 95 % point.
     """
+    checked_seed(seed)
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < round(1 / LEVEL) - 1:
         raise UsageError(f"draws must be a whole number of at least 19, to show a 95 % point, got {draws!r}")
 
 
 def _by_means(footprints: Mapping[str, Footprint], approach: Approach, seed: int, draws: int) -> TaskSimilarity:
     check_named(footprints)
-    check_draws(draws)
+    check_shuffles(seed, draws)
     first = next(iter(footprints.values()))
     if first.kind != "activity":
         raise UsageError(
@@ -214,15 +220,26 @@ def _by_means(footprints: Mapping[str, Footprint], approach: Approach, seed: int
     values, null, p = {}, {}, {}
     for index, layer in enumerate(chosen):
         rows = _directions(footprints, [name for name in table.terms if layer_of(name) == layer])
-
-        def shuffled(order: NDArray[np.intp], rows: Array = rows) -> Array:
-            upper = np.triu(np.abs(rows @ rows[:, order].T))
-            return np.asarray(upper + np.triu(upper, 1).T)
-
         values[layer] = np.abs(table.by_layer[layer])
-        null[layer], p[layer] = permutation_null(shuffled, rows.shape[1], values[layer], (seed, index), draws)
+        null[layer], p[layer] = _null_of(rows, values[layer], (seed, index), draws)
     named = (Named("layer", matrices) for matrices in (values, null, p))
     return TaskSimilarity(approach, table.names, tuple(chosen), *named)
+
+
+def _null_of(rows: Array, observed: Array, seed: tuple[int, ...], draws: int) -> tuple[Array, Array]:
+    """Shuffle a few tasks at a time, all with the same shuffles: all at once would take gigabytes for hundreds."""
+    null, p = np.empty_like(observed), np.empty_like(observed)
+    for start in range(0, len(rows), TASKS_AT_A_TIME):
+        part = slice(start, start + TASKS_AT_A_TIME)
+
+        def shuffled(order: NDArray[np.intp], part: slice = part) -> Array:
+            return np.asarray(np.abs(rows[part] @ rows[:, order].T))
+
+        null[part], p[part] = permutation_null(shuffled, rows.shape[1], observed[part], seed, draws)
+    lower = np.tril_indices(len(rows), -1)  # the null of a pair is that of its earlier task
+    for matrix in (null, p):
+        matrix[lower] = matrix.T[lower]
+    return null, p
 
 
 def _directions(footprints: Mapping[str, Footprint], names: list[str]) -> Array:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from commonweight import text
 from commonweight.errors import UsageError
-from commonweight.footprint.footprint import Footprint, layer_of
 from commonweight.overlaps import frame, layout, record
-from commonweight.overlaps._named import Named
 from commonweight.overlaps._ratio import frozen
 from commonweight.overlaps.alignment import Alignment, alignment_of
 from commonweight.overlaps.chance import mask_facts
 from commonweight.overlaps.compatible import LeftOut, check_named, common_parameters
+from commonweight.overlaps.derived import Derived
+from commonweight.overlaps.fold_map import check_traces, common_folds
 from commonweight.overlaps.gram import parameter_gram, shape_of
-from commonweight.overlaps.mask_chance import Levels, mask_chance
-from commonweight.overlaps.measures import MEASURES
+from commonweight.overlaps.resampling import Resampled, parameter_folds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,21 +27,21 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from commonweight.footprint.footprint import Kind
+    from commonweight.footprint.footprint import Footprint, Kind
     from commonweight.overlaps.chance import MaskFacts
-    from commonweight.overlaps.mask_chance import MaskChance
 
     Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OverlapTable:
+class OverlapTable(Derived):
     """Overlaps of n footprints. Holds the additive Gram terms; every ratio is derived from them.
 
     Undefined is nan (two empty masks, a zero Fisher, a zero vector).
 
     Example:
         >>> from torch import tensor
+        >>> from commonweight.footprint.footprint import Footprint
         >>> a = Footprint("fisher", {"in.weight": tensor([1.0, 0.0]), "out.weight": tensor([98.0, 1.0])}, count=8)
         >>> b = Footprint("fisher", {"in.weight": tensor([0.0, 1.0]), "out.weight": tensor([98.0, 1.0])}, count=8)
         >>> table = overlap({"a": a, "b": b})
@@ -83,6 +81,9 @@ class OverlapTable:
     masks: MaskFacts | None = None
     """Of supermasks, the sizes and score starts on which chance depends; None for other kinds."""
 
+    resampled: Resampled | None = None
+    """Of Fishers that all have folds, the additive sums over these; None for others."""
+
     def __post_init__(self) -> None:
         for gram in self.terms.values():
             frozen(gram)
@@ -92,73 +93,6 @@ class OverlapTable:
             f"OverlapTable({self.measure} of {', '.join(self.names)}; "
             f"{len(self.layers)} layers, {len(self.terms)} parameters)"
         )
-
-    @property
-    def measure(self) -> str:
-        """``fisher_overlap``, ``jaccard_index`` or ``cosine_similarity`` (signed)."""
-        return MEASURES[self.kind].name
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers, in model order; ``""`` is the whole network (depth 0)."""
-        return tuple(self._layer_terms)
-
-    @cached_property
-    def by_layer(self) -> Mapping[str, Array]:
-        """Per layer the overlaps ``[n, n]``, normalised within the layer; read them beside ``trace_share``."""
-        return self._ratios("layer", self._layer_terms)
-
-    @cached_property
-    def by_parameter(self) -> Mapping[str, Array]:
-        """Per parameter the overlaps ``[n, n]``, normalised within the parameter."""
-        return self._ratios("parameter", self.terms)
-
-    @cached_property
-    def pooled(self) -> Array:
-        """Overlaps ``[n, n]`` of all weights as one vector: the formula on the summed Gram matrix."""
-        return frozen(MEASURES[self.kind].from_gram(self._total))
-
-    @cached_property
-    def layers_defined(self) -> NDArray[np.int64]:
-        """In how many layers each overlap is defined, ``[n, n]``."""
-        return np.asarray(sum(np.isfinite(overlap).astype(np.int64) for overlap in self.by_layer.values()))
-
-    @cached_property
-    def layer_mean(self) -> Array:
-        """Mean ``[n, n]`` of ``by_layer`` over the layers where it is defined; nan where it is in none."""
-        total = sum(np.nan_to_num(overlap, nan=0.0) for overlap in self.by_layer.values())
-        return frozen(np.asarray(total / np.where(self.layers_defined > 0, self.layers_defined, np.nan)))
-
-    @cached_property
-    def trace_share(self) -> Mapping[str, Array]:
-        """Per layer the share ``[n]`` of each footprint's total ``G_ii``; nan for an empty footprint.
-
-        Of the trace for a Fisher, of the kept weights for a mask, of the squared norm for an activity.
-        """
-        return self._shares("layer", self._layer_terms)
-
-    @cached_property
-    def parameter_share(self) -> Mapping[str, Array]:
-        """As ``trace_share``, per parameter."""
-        return self._shares("parameter", self.terms)
-
-    @property
-    def density(self) -> Levels:
-        """Fraction of the weights each mask keeps, ``[n]``: ``.by_layer``, ``.by_parameter``, ``.pooled``."""
-        return self._beside.density
-
-    @property
-    def chance(self) -> Levels:
-        """Jaccard index ``[n, n]`` of independent masks of the same densities.
-
-        It is nan for pairs whose scores did not start independently, or do not say: no closed form holds for them.
-        """
-        return self._beside.chance
-
-    @property
-    def corrected(self) -> Levels:
-        """Overlap beyond chance ``[n, n]``, ``(overlap - chance) / (1 - chance)``; nan where chance is."""
-        return self._beside.corrected
 
     def roll_up(self, depth: int) -> OverlapTable:
         """Merge layers along the module tree. Exact: the terms add.
@@ -175,6 +109,7 @@ class OverlapTable:
 
         Example:
             >>> from torch import ones
+            >>> from commonweight.footprint.footprint import Footprint
             >>> a = Footprint("fisher", {"body.0.weight": ones(2), "body.1.weight": ones(2), "head.bias": ones(1)}, 8)
             >>> overlap({"a": a, "b": a}).roll_up(1).layers
             ('body', 'head')
@@ -208,6 +143,7 @@ class OverlapTable:
             effective_examples={name: self.effective_examples[name] for name in (a, b)},
             label_rules={name: self.label_rules[name] for name in (a, b)},
             masks=None if self.masks is None else self.masks.of((a, b)),
+            resampled=None if self.resampled is None else self.resampled.of((self.names.index(a), self.names.index(b))),
         )
 
     def to_frame(self, by: Literal["layer", "parameter"] = "layer") -> pd.DataFrame:
@@ -221,31 +157,18 @@ class OverlapTable:
 
         Returns:
             Columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``, ``trace_share_b``; of
-            supermasks also ``density_a``, ``density_b``, ``chance``, ``corrected``. Undefined is nan.
+            supermasks also ``density_a``, ``density_b``, ``chance``, ``corrected``; of Fishers with folds ends of
+            intervals, ``ceiling_a``, ``ceiling_b``, ``corrected``, ``extrapolated``, ``null``, ``null_permutes``.
         """
         return frame.to_frame(self, by)
 
     def to_json(self) -> str:
-        """Write the table as JSON: the terms, and all that is derived from them; nan is null.
-
-        Returns:
-            Text that :meth:`from_json` reads back without loss.
-        """
+        """Write terms and ratios as JSON, for :meth:`from_json`; the sums over folds only per layer; nan is null."""
         return record.to_json(self)
 
     @classmethod
     def from_json(cls, written: str) -> OverlapTable:
-        """Read back a table that :meth:`to_json` wrote.
-
-        Args:
-            written: The JSON text.
-
-        Returns:
-            The table.
-
-        Raises:
-            IntegrityError: If the text is not such a table, whole and of this format version.
-        """
+        """Read back what :meth:`to_json` wrote; an IntegrityError if it is not whole and of this format version."""
         return cls(**record.fields_from_json(written))
 
     def to_markdown(self, by: str | int = "layer", decimals: int = 4) -> str:
@@ -266,45 +189,13 @@ class OverlapTable:
     def _repr_html_(self) -> str:
         return text.to_html(layout.blocks(self))
 
-    @cached_property
-    def _members(self) -> dict[str, tuple[str, ...]]:
-        members: dict[str, tuple[str, ...]] = {}
-        for parameter in self.terms:
-            layer = layer_of(parameter)
-            if self.depth is not None:
-                layer = ".".join(layer.split(".")[: self.depth])
-            members[layer] = (*members.get(layer, ()), parameter)
-        return members
-
-    @cached_property
-    def _layer_terms(self) -> dict[str, Array]:
-        return {
-            layer: np.asarray(sum(self.terms[parameter] for parameter in parameters))
-            for layer, parameters in self._members.items()
-        }
-
-    @cached_property
-    def _beside(self) -> MaskChance:
-        if self.masks is None:
-            raise UsageError(f"density and chance are of supermasks, and this table is of kind {self.kind}")
-        return mask_chance(self.masks, self._members, self.terms, Levels(self.by_layer, self.by_parameter, self.pooled))
-
-    @cached_property
-    def _total(self) -> Array:
-        return np.asarray(sum(self.terms.values()))
-
-    def _ratios(self, what: str, terms: Mapping[str, Array]) -> Mapping[str, Array]:
-        from_gram = MEASURES[self.kind].from_gram
-        return Named(what, {name: frozen(from_gram(gram)) for name, gram in terms.items()})
-
-    def _shares(self, what: str, terms: Mapping[str, Array]) -> Mapping[str, Array]:
-        whole = np.diagonal(self._total)
-        whole = np.where(whole > 0, whole, np.nan)
-        return Named(what, {name: frozen(np.diagonal(gram) / whole) for name, gram in terms.items()})
-
 
 def overlap(
-    footprints: Mapping[str, Footprint], *, common_only: bool = False, mixed_rules: bool = False
+    footprints: Mapping[str, Footprint],
+    *,
+    common_only: bool = False,
+    mixed_rules: bool = False,
+    intervals: bool = True,
 ) -> OverlapTable:
     """Compute how much footprints coincide: every pair, overall and per layer, by the measure that fits their kind.
 
@@ -315,17 +206,20 @@ def overlap(
         footprints: At least two footprints of one kind, by the names they shall have in the table.
         common_only: Compare only the parameters with equal name and shape; the table lists the others.
         mixed_rules: Compare footprints of different label rules or losses.
+        intervals: Where all are Fishers with folds, read these too, for ceilings, corrected overlaps, nulls and
+            intervals; it takes several times as long.
 
     Returns:
         The table.
 
     Raises:
         UsageError: If there are fewer than two footprints, or names or values are of the wrong type.
-        NotComparableError: If they differ in kind, or in what the options do not allow.
+        NotComparableError: If they differ in kind, in their fold maps, or in what the options do not allow.
         MeasurementError: If a footprint holds entries that its kind does not allow.
 
     Example:
         >>> from torch import tensor
+        >>> from commonweight.footprint.footprint import Footprint
         >>> a = Footprint("supermask", {"fc.weight": tensor([1, 1, 0, 0])}, count=100)
         >>> b = Footprint("supermask", {"fc.weight": tensor([1, 1, 1, 0])}, count=100)
         >>> table = overlap({"a": a, "b": b})
@@ -337,14 +231,23 @@ def overlap(
     first = next(iter(footprints.values()))
     sizes = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
     rules = {name: footprint.metadata.get("label_rule") for name, footprint in footprints.items()}
+    terms = {parameter: parameter_gram(footprints, parameter) for parameter in common.parameters}
+    folds = common_folds(footprints, common.parameters) if intervals and first.kind == "fisher" else 0
+    over_folds = {}
+    for parameter in common.parameters if folds else ():
+        over_folds[parameter] = parameter_folds(footprints, parameter)
+        check_traces(
+            tuple(footprints), parameter, np.diagonal(terms[parameter]), over_folds[parameter].traces.sum(axis=0)
+        )
     return OverlapTable(
         names=tuple(footprints),
         kind=first.kind,
-        terms={parameter: parameter_gram(footprints, parameter) for parameter in common.parameters},
+        terms=terms,
         left_out=common.left_out,
         alignment=alignment_of(footprints),
         counts={name: footprint.count for name, footprint in footprints.items()},
         effective_examples={name: footprint.effective_examples for name, footprint in footprints.items()},
         label_rules={name: None if rule is None else str(rule) for name, rule in rules.items()},
         masks=mask_facts(footprints, sizes) if first.kind == "supermask" else None,
+        resampled=Resampled(folds, over_folds) if folds else None,
     )

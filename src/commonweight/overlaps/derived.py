@@ -1,0 +1,209 @@
+"""What an overlap table derives from its additive terms: every ratio, at every level, with and without each fold."""
+
+from __future__ import annotations
+
+from abc import ABC
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commonweight.errors import UsageError
+from commonweight.footprint.footprint import layer_of
+from commonweight.overlaps.fold_ratios import NO_FOLDS, OF_FISHERS, FoldRatios, estimate
+from commonweight.overlaps.levels import levels_of
+from commonweight.overlaps.mask_chance import mask_chance
+from commonweight.overlaps.measures import MEASURES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Literal
+
+    from numpy.typing import NDArray
+
+    from commonweight.footprint.footprint import Kind
+    from commonweight.overlaps.chance import MaskFacts
+    from commonweight.overlaps.estimate import Estimate
+    from commonweight.overlaps.fold_ratios import Null, Quantity
+    from commonweight.overlaps.levels import Levels
+    from commonweight.overlaps.mask_chance import MaskChance
+    from commonweight.overlaps.resampling import Resampled
+
+    Array = NDArray[np.float64]
+
+
+class Derived(ABC):
+    """The derived numbers of :class:`~commonweight.overlaps.table.OverlapTable`, which holds what is named here."""
+
+    names: tuple[str, ...]
+    kind: Kind
+    terms: Mapping[str, Array]
+    depth: int | None
+    masks: MaskFacts | None
+    resampled: Resampled | None
+
+    @property
+    def measure(self) -> str:
+        """``fisher_overlap``, ``jaccard_index`` or ``cosine_similarity`` (signed)."""
+        return MEASURES[self.kind].name
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers, in model order; ``""`` is the whole network (depth 0)."""
+        return tuple(self.members)
+
+    @property
+    def by_layer(self) -> Mapping[str, Array]:
+        """Per layer the overlaps ``[n, n]``, normalised within the layer; read them beside ``trace_share``."""
+        return self._raw.by_layer
+
+    @property
+    def by_parameter(self) -> Mapping[str, Array]:
+        """Per parameter the overlaps ``[n, n]``, normalised within the parameter."""
+        return self._raw.by_parameter
+
+    @property
+    def pooled(self) -> Array:
+        """Overlaps ``[n, n]`` of all weights as one vector: the formula on the summed Gram matrix."""
+        return self._raw.pooled
+
+    @cached_property
+    def layers_defined(self) -> NDArray[np.int64]:
+        """In how many layers each overlap is defined, ``[n, n]``."""
+        return np.asarray(sum(np.isfinite(overlap).astype(np.int64) for overlap in self.by_layer.values()))
+
+    @property
+    def layer_mean(self) -> Array:
+        """Mean ``[n, n]`` of ``by_layer`` over the layers where it is defined; nan where it is in none."""
+        return self._raw.layer_mean
+
+    @property
+    def trace_share(self) -> Mapping[str, Array]:
+        """Per layer the share ``[n]`` of each footprint's trace (kept weights, squared norm); nan if it is empty."""
+        return self._shares.by_layer
+
+    @property
+    def parameter_share(self) -> Mapping[str, Array]:
+        """As ``trace_share``, per parameter."""
+        return self._shares.by_parameter
+
+    @property
+    def density(self) -> Levels:
+        """Fraction of the weights each mask keeps, ``[n]``: ``.by_layer``, ``.by_parameter``, ``.pooled``."""
+        return self._beside.density
+
+    @property
+    def chance(self) -> Levels:
+        """Jaccard index ``[n, n]`` of independent masks of these densities; nan where scores did not start so."""
+        return self._beside.chance
+
+    @property
+    def corrected(self) -> Levels:
+        """Overlap ``[n, n]``; of supermasks beyond chance, ``(overlap - chance) / (1 - chance)``, nan where chance is.
+
+        Of Fishers with folds between different halves of the examples, over the root of both ceilings.
+        """
+        return self.over_folds.corrected if self.masks is None else self._beside.corrected
+
+    @property
+    def extrapolated(self) -> Levels:
+        """Corrected overlap of Fishers ``[n, n]`` extrapolated in 1/n from halves and quarters; nan below 4 folds."""
+        return self.over_folds.extrapolated
+
+    @property
+    def ceiling(self) -> Levels:
+        """Overlap ``[n]`` of two halves of the examples of one and the same Fisher."""
+        return self.over_folds.ceiling
+
+    @property
+    def null(self) -> Null:
+        """Overlap ``[n, n]`` of permuted Fishers: of entries, rows and columns, and the strictest of these."""
+        return self.over_folds.null
+
+    def estimate(
+        self,
+        of: Quantity,
+        a: str,
+        b: str,
+        layer: str | None = None,
+        *,
+        parameter: str | None = None,
+        total: Literal["pooled", "layer_mean"] = "pooled",
+    ) -> Estimate:
+        """Give one number with its interval, by leaving out fold after fold.
+
+        Args:
+            of: ``raw``, ``corrected``, ``extrapolated``, ``null`` (the strictest) or ``above_null`` (raw - null).
+            a: Name of a footprint.
+            b: Name of another, or the same.
+            layer: A layer; None for the whole network.
+            parameter: A parameter instead.
+            total: Which total stands for the whole network.
+
+        Returns:
+            The estimate; raw overlaps of a table without folds have no interval, and it says why.
+
+        Raises:
+            UsageError: If there is no such footprint or quantity, or the table has no folds for it.
+            KeyError: If there is no such layer or parameter.
+        """
+        return estimate(self, of, (a, b), layer, parameter, total)
+
+    def contrast(
+        self, first: tuple[str, str], second: tuple[str, str], of: Quantity = "corrected", layer: str | None = None
+    ) -> Estimate:
+        """Give the difference of two overlaps, first - second, with its interval.
+
+        Leaving out a fold leaves out the same source rows on both sides. Two layers are set against each other by
+        subtracting their estimates.
+
+        Args:
+            first: Names of two footprints.
+            second: Names of two others.
+            of: As for :meth:`estimate`.
+            layer: A layer; None for all weights pooled.
+
+        Returns:
+            The estimate.
+        """
+        return self.estimate(of, *first, layer) - self.estimate(of, *second, layer)
+
+    @cached_property
+    def members(self) -> Mapping[str, tuple[str, ...]]:
+        """The parameters of each layer."""
+        members: dict[str, tuple[str, ...]] = {}
+        for parameter in self.terms:
+            layer = layer_of(parameter)
+            if self.depth is not None:
+                layer = ".".join(layer.split(".")[: self.depth])
+            members[layer] = (*members.get(layer, ()), parameter)
+        return members
+
+    @cached_property
+    def _raw(self) -> Levels:
+        return self._levels(lambda parameters: MEASURES[self.kind].from_gram(self._sum(parameters)))
+
+    @cached_property
+    def _shares(self) -> Levels:
+        whole = np.diagonal(self._sum(tuple(self.terms)))
+        whole = np.where(whole > 0, whole, np.nan)
+        return self._levels(lambda parameters: np.diagonal(self._sum(parameters)) / whole)
+
+    @cached_property
+    def _beside(self) -> MaskChance:
+        if self.masks is None:
+            raise UsageError(f"density and chance are of supermasks, and this table is of kind {self.kind}")
+        return mask_chance(self.masks, self.members, self.terms, self._raw)
+
+    @cached_property
+    def over_folds(self) -> FoldRatios:
+        """Everything that the folds give, for all of them and without each."""
+        if self.resampled is None:
+            raise UsageError(NO_FOLDS if self.kind == "fisher" else f"{OF_FISHERS}, and this table is of {self.kind}")
+        return FoldRatios(self.resampled, self.terms, self.members)
+
+    def _sum(self, parameters: tuple[str, ...]) -> Array:
+        return np.asarray(sum(self.terms[name] for name in parameters))
+
+    def _levels(self, of: Callable[[tuple[str, ...]], Array]) -> Levels:
+        return levels_of(of, self.members, tuple(self.terms))
