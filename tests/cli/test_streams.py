@@ -33,8 +33,10 @@ def test_a_poor_encoding_loses_no_result(place):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_result_that_cannot_be_written_is_an_error(footprints):
-    code, _, err = shell(f"commonweight overlap {footprints}/one {footprints}/two --format csv > /dev/full")
+@pytest.mark.parametrize("buffered", [True, False], ids=["at the end", "while it is written"])
+def test_a_result_that_cannot_be_written_is_an_error(footprints, buffered):
+    python = "" if buffered else "PYTHONUNBUFFERED=1 "
+    code, _, err = shell(f"{python}commonweight overlap {footprints}/one {footprints}/two --format csv > /dev/full")
     assert code == 1
     assert err.startswith("error: ")
     assert "No space left" in err

@@ -49,7 +49,8 @@ def finish(code: int) -> int:
         abandon()
     except (OSError, ValueError) as error:
         abandon()
-        tell(f"error: the result could not be written to stdout: {error}")
+        if not code:  # else the failure was met, and said, while the result was being written
+            tell(f"error: the result could not be written to stdout: {error}")
         code = code or 1
     return code
 
