@@ -1,6 +1,7 @@
 """The streams of the process: poor encodings, closed and full outputs, and the signal that ends it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,10 +34,12 @@ def test_a_poor_encoding_loses_no_result(place):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("buffered", [True, False], ids=["at the end", "while it is written"])
-def test_a_result_that_cannot_be_written_is_an_error(footprints, buffered):
-    python = "" if buffered else "PYTHONUNBUFFERED=1 "
-    code, _, err = shell(f"{python}commonweight overlap {footprints}/one {footprints}/two --format csv > /dev/full")
+@pytest.mark.parametrize("copies", [0, 8], ids=["at the end", "while it is written"])
+def test_a_result_that_cannot_be_written_is_an_error(footprints, tmp_path, copies):
+    for copy in range(copies):  # so that the result is larger than the buffer
+        shutil.copytree(footprints / "one", tmp_path / f"{copy}-of-a-long-name")
+    folders = " ".join([f"{footprints}/one", f"{footprints}/two", *map(str, sorted(tmp_path.iterdir()))])
+    code, _, err = shell(f"commonweight overlap {folders} --format csv > /dev/full")
     assert code == 1
     assert err.startswith("error: ")
     assert "No space left" in err
