@@ -61,7 +61,7 @@ def table(scenario: str, study) -> Grid:
             continue
         kind = name.split("-")[0]
         random = f"{kind}-random"
-        against = study.gain(name).minus(study.gain(random)) if random in study.runs and name != random else None
+        against = study.gain(name) - study.gain(random) if random in study.runs and name != random else None
         rows.append((
             name,
             str(study.budget(name)),

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.continual.metrics import rank_correlation
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
-from commonweight.studies.shortcuts.contrasts import Estimate
 from commonweight.text import Grid, to_markdown
 from commonweight.view.shortcuts import estimate
 
@@ -55,7 +55,7 @@ def of_masks(study) -> list[tuple[str, str]]:
             earlier = np.tril_indices(len(facts["names"]), -1)
             truth = np.array(facts["truth"], dtype=np.float64)
             values.append(rank_correlation(run.overlap.by_layer[layer][earlier], truth[earlier]))
-        found.append((layer, estimate(Estimate(tuple(values)))))
+        found.append((layer, estimate(Estimate.over_seeds(values))))
     return found
 
 

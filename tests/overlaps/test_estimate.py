@@ -49,11 +49,12 @@ def test_pairing_narrows_what_is_common_and_not_what_is_apart():
 
 
 def test_too_few_or_undefined_has_no_interval_and_says_why():
-    for replicates, why in (
-        ((), "at least 3 seeds, and there are 0"),
-        ((0.5, 0.6), "at least 3 seeds, and there are 2"),
+    for replicates, over, why in (
+        ((), "folds", "at least 3 folds, and there are 0"),
+        ((0.5, 0.6), "folds", "at least 3 folds, and there are 2"),
+        ((0.5,), "seeds", "at least 2 seeds, and there are 1"),
     ):
-        found = Estimate(0.55, replicates, "seeds")
+        found = Estimate(0.55, replicates, over)
         assert why in found.missing
         assert math.isnan(found.low)
         assert math.isnan(found.half_width(0.5))

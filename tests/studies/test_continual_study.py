@@ -66,8 +66,8 @@ def test_everything_lies_where_it_should(done: Done) -> None:
 def test_nothing_is_forgotten_as_measured(done: Done) -> None:
     _, study = done
     for approach in study.runs:
-        assert set(study.backward_transfer(approach).values) == {0.0}
-        assert set(study.forgetting(approach).values) == {0.0}
+        assert set(study.backward_transfer(approach).replicates) == {0.0}
+        assert set(study.forgetting(approach).replicates) == {0.0}
         for run in study.runs[approach]:
             assert np.isnan(run.R[np.triu_indices(3, 1)]).all()
             assert np.isfinite(run.R[np.tril_indices(3)]).all()
@@ -115,7 +115,7 @@ def test_the_budget_counts_the_classic_run_where_the_similarity_needs_it(done: D
     assert single == 3 * 6
     assert study.budget("classic-double") == study.budget("transfer") == 2 * single
     assert study.budget("transfer-random") == study.budget("initialised-probed") == single
-    assert study.gain("classic").values == (0.0, 0.0)
+    assert study.gain("classic").replicates == (0.0, 0.0)
 
 
 def test_inference_is_measured_in_both_ways(done: Done) -> None:
@@ -245,14 +245,14 @@ def test_every_scenario(tmp_path: Path, scenario: str) -> None:
     study = run_study(tmp_path / "run", plan)
     assert list(study.runs) == ["transfer-probed-one_prior", "initialised-mean"]
     assert [list(alphas.layers) for alphas in study.runs["transfer-probed-one_prior"][0].alphas[1:]] == [[""], [""]]
-    known = study.rank_correlation("initialised-mean", "probed", "bn1").values[0]
+    known = study.rank_correlation("initialised-mean", "probed", "bn1").replicates[0]
     assert np.isnan(known) == (study.facts[0]["truth"] is None)
 
 
 def test_a_single_task(tmp_path: Path) -> None:
     study = run_study(tmp_path / "run", replace(PLAN, tasks=1, seeds=1, approaches=("classic", "transfer")))
-    assert study.average_accuracy("classic").values == study.average_accuracy("transfer").values
-    assert np.isnan(study.gain("transfer").mean)
+    assert study.average_accuracy("classic").replicates == study.average_accuracy("transfer").replicates
+    assert np.isnan(study.gain("transfer").value)
 
 
 def test_what_is_missing_or_damaged_is_said(done: Done, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from scipy import stats
 from torch import tensor
 
 from commonweight import Footprint, UsageError, overlap
-from commonweight.studies.shortcuts.contrasts import Estimate, cell_names, pair_estimates
+from commonweight.overlaps.estimate import Estimate
+from commonweight.studies.shortcuts.contrasts import cell_names, pair_estimates
 from commonweight.studies.shortcuts.plan import Plan
 
 SHORTCUTS = ("st", "op")
@@ -37,15 +38,15 @@ GRID = {
 
 def test_every_cell_compares_what_it_says() -> None:
     found = pair_estimates([table(**GRID)], SHORTCUTS)[("st", "op")]
-    assert {cell: value.values[0] for cell, value in found.items()} == pytest.approx({
+    assert {cell: value.replicates[0] for cell, value in found.items()} == pytest.approx({
         "shared": 1.0,
         "unshared": 0.5,
         "same input, first": 0.5,
         "same input, second": 1.0,
     })
     by_layer = pair_estimates([table(**GRID)], SHORTCUTS, "a")[("st", "op")]
-    assert by_layer["unshared"].values == (0.0,)
-    assert by_layer["same input, first"].values == (1.0,)
+    assert by_layer["unshared"].replicates == (0.0,)
+    assert by_layer["same input, first"].replicates == (1.0,)
 
 
 def test_the_first_input_is_that_of_the_first_model() -> None:
@@ -56,20 +57,20 @@ def test_the_first_input_is_that_of_the_first_model() -> None:
 
 def test_the_interval_is_students() -> None:
     values = (0.81, 0.86, 0.79, 0.9)
-    low, high = stats.t.interval(0.95, 3, loc=Estimate(values).mean, scale=stats.sem(values))
-    assert Estimate(values).mean - Estimate(values).half_width == pytest.approx(low)
-    assert Estimate(values).mean + Estimate(values).half_width == pytest.approx(high)
+    low, high = stats.t.interval(0.95, 3, loc=Estimate.over_seeds(values).value, scale=stats.sem(values))
+    assert Estimate.over_seeds(values).value - Estimate.over_seeds(values).half_width() == pytest.approx(low)
+    assert Estimate.over_seeds(values).value + Estimate.over_seeds(values).half_width() == pytest.approx(high)
 
 
 def test_a_difference_is_taken_seed_by_seed() -> None:
-    contrast = Estimate((0.9, 0.7)).minus(Estimate((0.8, 0.6)))
-    assert contrast.mean == pytest.approx(0.1)
-    assert contrast.half_width == pytest.approx(0.0, abs=1e-12)  # the seeds move both alike
+    contrast = Estimate.over_seeds((0.9, 0.7)) - Estimate.over_seeds((0.8, 0.6))
+    assert contrast.value == pytest.approx(0.1)
+    assert contrast.half_width() == pytest.approx(0.0, abs=1e-12)  # the seeds move both alike
 
 
 @pytest.mark.parametrize("values", [(0.5,), (), (0.5, math.nan)])
 def test_no_interval_where_there_is_none(values: tuple[float, ...]) -> None:
-    assert math.isnan(Estimate(values).half_width)
+    assert math.isnan(Estimate.over_seeds(values).half_width())
 
 
 @pytest.mark.parametrize(

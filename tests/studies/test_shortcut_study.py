@@ -56,7 +56,7 @@ def test_cells_are_overlaps_of_the_footprints_on_disk(done: tuple[Path, Plan, Sh
             "same input, first": fisher_overlap(at("st", "st"), at("op", "st")),
             "same input, second": fisher_overlap(at("st", "op"), at("op", "op")),
         }
-        assert {name: cells[name].values[seed] for name in cells} == pytest.approx(expected)
+        assert {name: cells[name].replicates[seed] for name in cells} == pytest.approx(expected)
 
 
 def test_all_models_of_a_seed_have_one_start_and_seeds_have_several(done: tuple[Path, Plan, ShortcutStudy]) -> None:
@@ -98,7 +98,7 @@ def test_the_record_says_what_was_found(done: tuple[Path, Plan, ShortcutStudy]) 
     run, plan, study = done
     record = json.loads((run / "study.json").read_text())
     pooled = record["overlaps"]["data"]["pooled"]["st–op"]
-    assert pooled["shared"]["values"] == list(study.cells("data")[("st", "op")]["shared"].values)
+    assert pooled["shared"]["values"] == list(study.cells("data")[("st", "op")]["shared"].replicates)
     assert set(record["footprints"]["data"][0]["st/op"]) == {"examples", "effective_examples", "trace"}
     assert json.loads((run / "run.json").read_text())["status"] == "complete"
     assert gather(plan, [SeedFolder(run / f"seed-{seed}", seed) for seed in (0, 1)]).to_json() == study.to_json()
@@ -128,11 +128,11 @@ def test_the_report_and_the_figures(done: tuple[Path, Plan, ShortcutStudy]) -> N
     _, _, study = done
     text = to_plain(report(study))
     shared = study.cells("data")[("st", "op")]["shared"]
-    assert f"{shared.mean:.4f} ± {shared.half_width:.4f}" in text
+    assert f"{shared.value:.4f} ± {shared.half_width():.4f}" in text
     assert "best constant answer" in text
     figure, axes = plt.subplots(2, 2, figsize=(12, 9))
     bars = figures.plot_overlap_bars(study, axes[0, 0])
-    assert bars["shared"].patches[0].get_height() == pytest.approx(shared.mean)
+    assert bars["shared"].patches[0].get_height() == pytest.approx(shared.value)
     lines = figures.plot_layer_curves(study, axes[0, 1])
     assert len(lines["shared"].get_xdata()) == len(study.layers)
     walk = figures.plot_walk(study, axes[1, 0], start="st", end="op")
@@ -203,6 +203,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path: Path) -> No
         ({"label_rules": ()}, "label_rules must be some of"),
         ({"synthetic": 1.5}, "are shares"),
         ({"path_rows": 0}, "path_rows must be at least 1"),
+        ({"scored_rows": 0}, "scored_rows must be at least 1"),
         ({"preset": "published", "train_rows": 20}, "train_rows, synthetic cannot be chosen"),
         ({"existing": (("st", "a"), ("st", "b"))}, "one existing model for a shortcut"),
     ],

@@ -56,7 +56,7 @@ def test_the_report_has_every_part(study):
     ):
         assert part in text
     assert "nan" not in text
-    assert f"{study.average_accuracy('classic').mean:.4f}" in text
+    assert f"{study.average_accuracy('classic').value:.4f}" in text
     only = {"approaches": ("classic",)}
     single = replace(study, plan=replace(PLAN, **only), runs={"classic": study.runs["classic"]})
     assert "transfer-random" not in to_plain(report(single))
@@ -80,7 +80,7 @@ def test_learning_curves(study, ax):
 
 def test_gains(study, ax):
     drawn = draw.plot_gains(study, ax)
-    assert drawn.lines[0].get_xdata()[0] == pytest.approx(study.gain("transfer-random").mean)
+    assert drawn.lines[0].get_xdata()[0] == pytest.approx(study.gain("transfer-random").value)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["transfer-random"]
     with pytest.raises(UsageError, match="no approach 'novel'"):
         draw.plot_gains(study, ax, reference="novel")

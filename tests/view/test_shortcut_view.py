@@ -110,7 +110,7 @@ def test_the_layers_have_the_same_input_and_intervals() -> None:
     grid = grids(found)["Fisher overlap of st and tic layer by layer, label rule data"]
     assert grid.header == ("layer", "shared", "unshared", "same input, first", "same input, second")
     value = found.cells("data", "head")[("st", "tic")]["same input, second"]
-    assert grid.rows[-1][-1] == f"{value.mean:.4f} ± {value.half_width:.4f}"
+    assert grid.rows[-1][-1] == f"{value.value:.4f} ± {value.half_width():.4f}"
 
 
 def test_label_rules_stand_side_by_side_where_there_are_two() -> None:
@@ -119,7 +119,7 @@ def test_label_rules_stand_side_by_side_where_there_are_two() -> None:
     found = study(1, ("data", "model"))
     grid = grids(found)[title]
     assert grid.header == ("models", "label rule data", "label rule model")
-    wanted = [found.contrasts(rule)[("st", "op")]["shared − unshared"].mean for rule in ("data", "model")]
+    wanted = [found.contrasts(rule)[("st", "op")]["shared − unshared"].value for rule in ("data", "model")]
     assert grid.rows[0] == ("st, op", *(f"{value:+.4f}" for value in wanted))
 
 
@@ -153,7 +153,7 @@ def test_an_undefined_interval_has_no_whisker() -> None:
         changed = term.copy()
         changed[place] = changed[:, place] = 0
         holed.terms[name] = changed  # type: ignore[index]
-    assert math.isnan(found.cells("data")[("st", "op")]["shared"].half_width)
+    assert math.isnan(found.cells("data")[("st", "op")]["shared"].half_width())
     bars = figures.plot_overlap_bars(found, Figure().subplots())
     assert bars["shared"].errorbar is not None
     whiskers = bars["shared"].errorbar.lines[2][0].get_segments()
@@ -197,8 +197,8 @@ def test_whiskers_that_leave_the_axes_are_cut_and_numbered() -> None:
     found = study(2)
     ax = Figure().subplots()
     bars = figures.plot_overlap_bars(found, ax)
-    half = [cells[name].half_width for name in bars for cells in found.cells("data").values()]
-    mean = [cells[name].mean for name in bars for cells in found.cells("data").values()]
+    half = [cells[name].half_width() for name in bars for cells in found.cells("data").values()]
+    mean = [cells[name].value for name in bars for cells in found.cells("data").values()]
     cut = [h for h, m in zip(half, mean, strict=True) if m + h > 1 or m - h < 0]
     assert 0 < len(cut) < len(half)
     assert sorted(text.get_text() for text in ax.texts) == sorted(f"±{value:.2f}" for value in cut)

@@ -63,6 +63,10 @@ _options = together(
     ),
     click.option("--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts of rows."),
     click.option(
+        "--scored-rows", metavar="N|all", type=Count("all"), default="all", show_default=True,
+        help="Development rows, and as many test rows, that models and averages are scored on.",
+    ),
+    click.option(
         "--path-points", metavar="N", type=Count(), default=11, show_default=True,
         help="Points of an interpolation, both ends included.",
     ),
@@ -75,7 +79,7 @@ _options = together(
 _FIELDS = (
     "model", "data", "seeds", "text_column", "label_column", "train_rows", "synthetic", "distractors", "epochs",
     "learning_rate", "batch_size", "max_length", "measured_rows", "label_rules", "folds",
-    "path_points", "path_rows",
+    "scored_rows", "path_points", "path_rows",
 )  # fmt: skip
 
 _STEPS = {

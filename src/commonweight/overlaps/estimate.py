@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from commonweight.errors import UsageError
 from commonweight.text import number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Over = Literal["folds", "seeds"]
-FEWEST = 3
+FEWEST: Mapping[Over, int] = MappingProxyType({"folds": 3, "seeds": 2})
 """Fewer replicates than this give no interval."""
 
 LEVEL = 0.95
@@ -86,8 +87,8 @@ class Estimate:
         """Why there is no interval; None where there is one."""
         if math.isnan(self.value):
             return "the value is undefined"
-        if self.count < FEWEST:
-            return f"an interval needs at least {FEWEST} {self.over}, and there are {self.count}"
+        if self.count < FEWEST[self.over]:
+            return f"an interval needs at least {FEWEST[self.over]} {self.over}, and there are {self.count}"
         if not all(map(math.isfinite, self.replicates)):
             return "undefined in one of the seeds" if self.over == "seeds" else "undefined without one of the folds"
         return None

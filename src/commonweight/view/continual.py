@@ -13,8 +13,8 @@ from commonweight.view.shortcuts import estimate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from commonweight.overlaps.estimate import Estimate
     from commonweight.studies.continual.results import ContinualStudy
-    from commonweight.studies.shortcuts.contrasts import Estimate
 
 INTRODUCTION = (
     "One network with frozen weights learned {tasks} tasks ({scenario} {data}), one after the other, with one mask and "
@@ -98,10 +98,10 @@ def signed(value: Estimate) -> str:
     Returns:
         ``+0.0100 ± 0.0020``; 0 exactly is ``0``, undefined a dash.
     """
-    if math.isnan(value.mean):
+    if math.isnan(value.value):
         return DASH
-    half = "" if math.isnan(value.half_width) else f" ± {value.half_width:.4f}"
-    return "0" if not any(value.values) else f"{value.mean:+.4f}{half}"
+    half = "" if math.isnan(value.half_width()) else f" ± {value.half_width():.4f}"
+    return "0" if not any(value.replicates) else f"{value.value:+.4f}{half}"
 
 
 def mean_curve(study: ContinualStudy, approach: str) -> dict[int, float]:
@@ -241,9 +241,9 @@ def _chosen(row: Mapping[str, float]) -> str:
 
 
 def _share(value: Estimate) -> str:
-    if math.isnan(value.mean):
+    if math.isnan(value.value):
         return DASH
-    return f"{value.mean:.3f}" + ("" if math.isnan(value.half_width) else f" ± {value.half_width:.3f}")
+    return f"{value.value:.3f}" + ("" if math.isnan(value.half_width()) else f" ± {value.half_width():.3f}")
 
 
 def _pairs(matrices: Sequence[np.ndarray]) -> float:

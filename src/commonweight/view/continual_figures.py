@@ -8,6 +8,7 @@ import numpy as np
 
 from commonweight.errors import UsageError
 from commonweight.view.continual import mean_curve
+from commonweight.view.study_files import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,20 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
     from commonweight.studies.continual.results import ContinualStudy
-
-COLORS = (
-    "#1b6ca8",
-    "#c4532b",
-    "#3a8f5c",
-    "#8b5aa8",
-    "#d9a441",
-    "#5bb5c9",
-    "#b3446c",
-    "#8f9a4b",
-    "#7a5c3e",
-    "#6f7fd0",
-)
-"""By the order of the approaches; they begin again with dashes."""
 
 
 def plot_learning_curves(study: ContinualStudy, ax: Axes) -> dict[str, Line2D]:
@@ -89,8 +76,8 @@ def plot_gains(study: ContinualStudy, ax: Axes, *, reference: str = "classic") -
         raise UsageError(f"a gain needs another approach beside {reference!r}; the study has none")
     gains = [study.gain(name, reference) for name in names]
     places = np.arange(len(names))
-    half = np.nan_to_num([gain.half_width for gain in gains])
-    drawn = ax.errorbar([gain.mean for gain in gains], places, xerr=half, fmt="o", color=COLORS[0], capsize=2)
+    half = np.nan_to_num([gain.half_width() for gain in gains])
+    drawn = ax.errorbar([gain.value for gain in gains], places, xerr=half, fmt="o", color=COLORS[0], capsize=2)
     ax.axvline(0, color="0.6", linewidth=0.8)
     ax.set_yticks(places, names)
     ax.set_ylim(len(names) - 0.5, -0.5)

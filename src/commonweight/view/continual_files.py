@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from commonweight.text import to_markdown
 from commonweight.view.continual import report
+from commonweight.view.study_files import new_figure, save, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from commonweight.footprint.footprint import Footprint
     from commonweight.overlaps.similarity import TaskSimilarity
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMATS = ("png", "pdf")
 MOST_COLUMNS = 5
 
 
@@ -35,9 +33,7 @@ def write_tables(study: ContinualStudy, folder: Path) -> Path:
     Returns:
         The file ``study.md``.
     """
-    path = folder / "study.md"
-    path.write_text(to_markdown(report(study)), encoding="utf-8")
-    return path
+    return write_report(report(study), folder)
 
 
 def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
@@ -59,13 +55,13 @@ def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
     )  # fmt: skip
     if study.plan.tasks == 1:
         return written
-    figure = _figure(7.0, 4.5)
+    figure = new_figure(7.0, 4.5)
     draw.plot_learning_curves(study, figure.subplots())
-    written += _save(figure, folder, "curves")
+    written += save(figure, folder, "curves")
     if "classic" in study.runs and len(study.runs) > 1:
-        figure = _figure(7.0, 1.0 + 0.35 * len(study.runs))
+        figure = new_figure(7.0, 1.0 + 0.35 * len(study.runs))
         draw.plot_gains(study, figure.subplots())
-        written += _save(figure, folder, "gains")
+        written += save(figure, folder, "gains")
     for name, runs in study.runs.items():
         written += _network_figures(runs[0], folder, name, study.plan.tasks)
     return written
@@ -120,24 +116,10 @@ def _panels(folder: Path, name: str, tasks: int, items: Sequence[T], draw: Calla
     side = 2.2 + 0.5 * tasks
     columns = min(len(items), MOST_COLUMNS)
     rows = math.ceil(len(items) / columns)
-    figure = _figure(side * columns, 0.9 * side * rows)
+    figure = new_figure(side * columns, 0.9 * side * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(items) :]:
         ax.set_visible(False)
     for ax, item in zip(axes, items, strict=False):
         draw(ax, item)
-    return _save(figure, folder, name)
-
-
-def _figure(width: float, height: float) -> Figure:
-    # A figure of its own, not pyplot's: nothing global is touched, and no display is needed.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    paths = [folder / f"{name}.{form}" for form in FORMATS]
-    for path in paths:
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-    return paths
+    return save(figure, folder, name)

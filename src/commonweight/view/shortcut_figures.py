@@ -10,6 +10,7 @@ import numpy as np
 from commonweight.decision.control import RANDOM
 from commonweight.errors import UsageError
 from commonweight.view.shortcuts import walk_accuracy
+from commonweight.view.study_files import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,26 +20,12 @@ if TYPE_CHECKING:
 
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
-COLORS = {
+CELL_COLORS = {
     "shared": "#1b6ca8",
     "unshared": "#c4532b",
     "same input, first": "#d9a441",
     "same input, second": "#8f9a4b",
 }
-
-SHORTCUT_COLORS = (
-    "#1b6ca8",
-    "#c4532b",
-    "#3a8f5c",
-    "#8b5aa8",
-    "#d9a441",
-    "#5bb5c9",
-    "#b3446c",
-    "#8f9a4b",
-    "#7a5c3e",
-    "#6f7fd0",
-)
-"""By the order of the shortcuts in the plan, in every walk."""
 
 ORIGINAL_COLOR = "0.25"
 """Of the original rows in every walk."""
@@ -71,12 +58,12 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> 
     cells = study.cells(_known(study, rule))
     pairs = list(cells)
     bars = {}
-    width = 0.8 / len(COLORS)
+    width = 0.8 / len(CELL_COLORS)
     is_cut = False
-    for number, (cell, color) in enumerate(COLORS.items()):
+    for number, (cell, color) in enumerate(CELL_COLORS.items()):
         found = [cells[pair][cell] for pair in pairs]
-        places = np.arange(len(pairs)) + (number - (len(COLORS) - 1) / 2) * width
-        means, half = np.array([v.mean for v in found]), np.array([v.half_width for v in found])
+        places = np.arange(len(pairs)) + (number - (len(CELL_COLORS) - 1) / 2) * width
+        means, half = np.array([v.value for v in found]), np.array([v.half_width() for v in found])
         whiskers = np.stack([np.minimum(half, means), np.minimum(half, 1 - means)])
         bars[cell] = ax.bar(
             places,
@@ -135,9 +122,9 @@ def plot_layer_curves(
         raise UsageError(f"no pair {pair}; there are {', '.join(map(str, pairs))}")
     places = np.arange(len(by_layer))
     lines = {}
-    for (cell, color), thick in zip(COLORS.items(), WIDTHS, strict=True):
+    for (cell, color), thick in zip(CELL_COLORS.items(), WIDTHS, strict=True):
         found = [cells[pair][cell] for cells in by_layer.values()]
-        means, half = np.array([v.mean for v in found]), np.array([v.half_width for v in found])
+        means, half = np.array([v.value for v in found]), np.array([v.half_width() for v in found])
         (lines[cell],) = ax.plot(
             means, places, marker="o", markersize=thick + 2, linewidth=thick, color=color, label=cell
         )
@@ -174,7 +161,7 @@ def plot_walk(
         UsageError: If there is no such walk.
     """
     points, accuracy = walk_accuracy(study, start, end, as_far_as)
-    colors = dict(zip(study.plan.shortcuts, SHORTCUT_COLORS, strict=False))
+    colors = dict(zip(study.plan.shortcuts, COLORS, strict=False))
     lines = {}
     for place, (name, values) in enumerate(accuracy.items()):
         is_original = name not in colors
@@ -206,7 +193,7 @@ def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
         The heat map.
     """
     models, sets = list(study.scores[0]), list(study.constants[0])
-    values = np.array([[study.accuracy(model, data).mean for data in sets] for model in models])
+    values = np.array([[study.accuracy(model, data).value for data in sets] for model in models])
     image = ax.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
     for i, row in enumerate(values):
         for j, value in enumerate(row):

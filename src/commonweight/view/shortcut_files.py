@@ -6,17 +6,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from commonweight.decision.control import RANDOM
-from commonweight.text import to_markdown
 from commonweight.view.shortcuts import report
+from commonweight.view.study_files import new_figure, save, write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from matplotlib.figure import Figure
-
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
-FORMATS = ("png", "pdf")
 COLUMNS = 3
 """Most panels of layers side by side."""
 
@@ -31,9 +28,7 @@ def write_tables(study: ShortcutStudy, folder: Path) -> Path:
     Returns:
         The file ``study.md``.
     """
-    path = folder / "study.md"
-    path.write_text(to_markdown(report(study)), encoding="utf-8")
-    return path
+    return write_report(report(study), folder)
 
 
 def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
@@ -47,9 +42,6 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         The files: overlap bars per label rule, layer curves per label rule, walks, the triangle of three models if
         there are three, and the accuracies.
     """
-    # A figure of its own, not pyplot's: nothing global is touched, and no display is needed.
-    from matplotlib.figure import Figure
-
     from commonweight.view import shortcut_figures as draw
     from commonweight.view.shortcut_triangle import plot_triangle
 
@@ -57,13 +49,13 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
     pairs = list(combinations(study.plan.shortcuts, 2))
     written = []
     for rule in study.tables:
-        figure = Figure(figsize=(max(6.0, 1.8 * len(pairs)), 4))
+        figure = new_figure(max(6.0, 1.8 * len(pairs)), 4)
         draw.plot_overlap_bars(study, figure.subplots(), rule=rule)
-        written += _save(figure, folder, f"overlaps-{rule}")
+        written += save(figure, folder, f"overlaps-{rule}")
         columns = min(COLUMNS, len(pairs))
         rows = -(-len(pairs) // columns)
         height = rows * (0.25 * len(study.layers) + 0.8) + 1
-        figure = Figure(figsize=(4.0 * columns + 1.5, height), layout="constrained")
+        figure = new_figure(4.0 * columns + 1.5, height)
         axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for ax, pair in zip(axes, pairs, strict=False):
             lines = draw.plot_layer_curves(study, ax, pair=pair, rule=rule, panel=True)
@@ -71,8 +63,8 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
             ax.set_axis_off()
         figure.supxlabel(f"Fisher overlap, normalised per layer, label rule {rule}", fontsize="medium")
         figure.legend(handles=[*lines.values()], loc="outside upper center", ncols=4, frameon=False, fontsize="small")
-        written += _save(figure, folder, f"layers-{rule}")
-    figure = Figure(figsize=(13, 3.4 * len(pairs)), layout="constrained")
+        written += save(figure, folder, f"layers-{rule}")
+    figure = new_figure(13, 3.4 * len(pairs))
     axes = figure.subplots(len(pairs), 3, sharey=True, squeeze=False)
     for (there, from_a, from_b), (a, b) in zip(axes, pairs, strict=True):
         draw.plot_walk(study, there, start=a, end=b)
@@ -80,22 +72,15 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         draw.plot_walk(study, from_b, start=b, end=RANDOM, as_far_as=a)
         for ax in (from_a, from_b):
             ax.set_ylabel("")
-    written += _save(figure, folder, "walks")
+    written += save(figure, folder, "walks")
     if study.triangles:
         sets = list(study.triangles[0]["accuracy"])
-        figure = Figure(figsize=(2.7 * len(sets) + 0.8, 2.9), layout="constrained")
+        figure = new_figure(2.7 * len(sets) + 0.8, 2.9)
         axes = figure.subplots(1, len(sets))
         for ax, data in zip(axes, sets, strict=True):
             cells = plot_triangle(study, ax, data=data)
         figure.colorbar(cells, ax=axes, label="accuracy (cells: percent)", shrink=0.8)
-        written += _save(figure, folder, "triangle")
-    figure = Figure(figsize=(1.0 * len(study.constants[0]) + 3, 0.4 * len(study.scores[0]) + 2))
+        written += save(figure, folder, "triangle")
+    figure = new_figure(1.0 * len(study.constants[0]) + 3, 0.4 * len(study.scores[0]) + 2)
     draw.plot_accuracies(study, figure.subplots())
-    return written + _save(figure, folder, "accuracies")
-
-
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    paths = [folder / f"{name}.{form}" for form in FORMATS]
-    for path in paths:
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-    return paths
+    return written + save(figure, folder, "accuracies")

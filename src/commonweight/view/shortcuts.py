@@ -18,8 +18,8 @@ from commonweight.text import DASH, Block, Grid, number
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from commonweight.overlaps.estimate import Estimate
     from commonweight.overlaps.table import OverlapTable
-    from commonweight.studies.shortcuts.contrasts import Estimate
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 EVEN = 1e-9
@@ -85,7 +85,7 @@ def accuracies(study: ShortcutStudy) -> Grid:
     return Grid(
         "Accuracy (mean over seeds)",
         ("model", *sets),
-        tuple((model, *(f"{study.accuracy(model, data).mean:.3f}" for data in sets)) for model in models),
+        tuple((model, *(f"{study.accuracy(model, data).value:.3f}" for data in sets)) for model in models),
         (("best constant answer", *(f"{value:.3f}" for value in constant)),),
     )
 
@@ -99,9 +99,9 @@ def estimate(value: Estimate) -> str:
     Returns:
         ``.8000 ± .0100``; without an interval the mean alone.
     """
-    if math.isnan(value.half_width):
-        return number(value.mean)
-    return f"{number(value.mean)} ± {value.half_width:.4f}"
+    if math.isnan(value.half_width()):
+        return number(value.value)
+    return f"{number(value.value)} ± {value.half_width():.4f}"
 
 
 def walk_accuracy(
@@ -179,10 +179,10 @@ def _contrasts(study: ShortcutStudy, rule: str) -> Grid:
 
 
 def _signed(value: Estimate) -> str:
-    if math.isnan(value.mean):
+    if math.isnan(value.value):
         return DASH
-    half = "" if math.isnan(value.half_width) else f" ± {value.half_width:.4f}"
-    return f"{value.mean:+.4f}{half}"
+    half = "" if math.isnan(value.half_width()) else f" ± {value.half_width():.4f}"
+    return f"{value.value:+.4f}{half}"
 
 
 def _label_rules(study: ShortcutStudy) -> Grid:
@@ -220,7 +220,7 @@ def _not_learned(study: ShortcutStudy) -> list[str]:
         data = f"{code} dev"
         if data not in study.constants[0]:
             continue
-        reached = study.accuracy(code, data).mean
+        reached = study.accuracy(code, data).value
         constant = fmean(found[data] for found in study.constants)
         if reached < constant + (1 - constant) / 2:
             sentences.append(

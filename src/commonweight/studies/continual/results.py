@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commonweight.errors import UsageError
+from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.continual import metrics
 from commonweight.studies.continual.plan import CLASSIC
-from commonweight.studies.shortcuts.contrasts import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -140,12 +140,10 @@ class ContinualStudy:
         Returns:
             Mean gain per seed; nan for a single task.
         """
-        return Estimate(
-            tuple(
-                _mean([metrics.area_gain(_area(run, t), _area(other, t)) for t in range(1, len(run.curves))])
-                for run, other in zip(self._runs(approach), self._runs(reference), strict=True)
-            )
-        )
+        return Estimate.over_seeds([
+            _mean([metrics.area_gain(_area(run, t), _area(other, t)) for t in range(1, len(run.curves))])
+            for run, other in zip(self._runs(approach), self._runs(reference), strict=True)
+        ])
 
     def difference(self, approach: str, reference: str = CLASSIC) -> Estimate:
         """Subtract final average accuracies, seed by seed.
@@ -157,7 +155,7 @@ class ContinualStudy:
         Returns:
             ACC minus ACC of the reference.
         """
-        return self.average_accuracy(approach).minus(self.average_accuracy(reference))
+        return self.average_accuracy(approach) - self.average_accuracy(reference)
 
     def inference(self, approach: str, size: int, method: str, what: str) -> Estimate:
         """Collect one number of task inference.
@@ -207,7 +205,7 @@ class ContinualStudy:
             earlier = np.tril_indices(len(values), -1)
             truth = np.array(facts["truth"] or np.full(values.shape, np.nan), dtype=np.float64)[earlier]
             found.append(metrics.rank_correlation(values[earlier], truth))
-        return Estimate(tuple(found))
+        return Estimate.over_seeds(found)
 
     def to_json(self) -> str:
         """Write everything but the overlap and similarity tables, which the run folder keeps in files of their own.
@@ -264,7 +262,7 @@ class ContinualStudy:
         return self.runs[approach]
 
     def _each(self, approach: str, measure: Callable[[ApproachRun], float]) -> Estimate:
-        return Estimate(tuple(measure(run) for run in self._runs(approach)))
+        return Estimate.over_seeds([measure(run) for run in self._runs(approach)])
 
 
 def without_nan(value: Any) -> Any:
@@ -294,4 +292,4 @@ def _mean(values: list[float]) -> float:
 
 
 def _estimate(value: Estimate) -> dict[str, Any]:
-    return {"values": list(value.values), "mean": value.mean, "half_width_95": value.half_width}
+    return {"values": list(value.replicates), "mean": value.value, "half_width_95": value.half_width()}

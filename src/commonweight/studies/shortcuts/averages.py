@@ -66,7 +66,11 @@ def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
         return
     parts = {part: scored_sets(plan, folder, part) for part in ("dev", "test")}
     names = (ORIGINAL, *plan.shortcuts)
-    sets = {f"{name} {part}": found[name] for part, found in parts.items() for name in names}
+    sets = {
+        f"{name} {part}": found[name].chosen(plan.scored_rows, folder.seed)
+        for part, found in parts.items()
+        for name in names
+    }
     for data in [data for data, found in sets.items() if any(row.label < 0 for row in found.rows)]:
         note(f"seed {folder.seed}: {data} has rows without labels, and is not scored")
         del sets[data]

@@ -15,12 +15,10 @@ on different inputs; what remains of it when the input is the same is ``shared â
 
 from __future__ import annotations
 
-import math
-import statistics
-from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.shortcuts.plan import ORIGINAL
 
 if TYPE_CHECKING:
@@ -29,40 +27,6 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
 
 CELLS = ("shared", "unshared", "same input, first", "same input, second")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over training seeds, with its interval."""
-
-    values: tuple[float, ...]
-    """One per seed; nan where it is undefined."""
-
-    @property
-    def mean(self) -> float:
-        """Mean over the seeds; nan if one is undefined."""
-        return statistics.fmean(self.values) if self.values else math.nan
-
-    @property
-    def half_width(self) -> float:
-        """Half the width of the 95 % interval over seeds, Student's t; nan with fewer than two seeds."""
-        count = len(self.values)
-        if count < 2 or not all(map(math.isfinite, self.values)):
-            return math.nan
-        from scipy.special import stdtrit  # type: ignore[import-untyped,unused-ignore]
-
-        return float(stdtrit(count - 1, 0.975)) * statistics.stdev(self.values) / math.sqrt(count)
-
-    def minus(self, other: Estimate) -> Estimate:
-        """Subtract seed by seed.
-
-        Args:
-            other: An estimate over the same seeds.
-
-        Returns:
-            The difference, whose interval is that of paired values.
-        """
-        return Estimate(tuple(a - b for a, b in zip(self.values, other.values, strict=True)))
 
 
 def cell_names(first: str, second: str) -> dict[str, tuple[str, str]]:
@@ -102,7 +66,7 @@ def pair_estimates(
     """
     return {
         (first, second): {
-            cell: Estimate(tuple(_value(table, names, layer) for table in tables))
+            cell: Estimate.over_seeds([_value(table, names, layer) for table in tables])
             for cell, names in cell_names(first, second).items()
         }
         for first, second in combinations(shortcuts, 2)

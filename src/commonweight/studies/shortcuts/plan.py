@@ -80,6 +80,9 @@ class Plan:
 
     label_rules: tuple[LabelRule, ...] = ("data", "model")
     folds: int = 1
+    scored_rows: int | None = None
+    """Rows of each development and each test set that models and averages are scored on; None for all."""
+
     path_points: int = 11
     """Points of an interpolation, both ends included."""
 
@@ -100,10 +103,10 @@ class Plan:
         not_reversed = sorted({*self.shortcuts} - {*PUBLISHED}) if self.preset == "published" else []
         if not_reversed:
             raise UsageError(f"the published notebook reverses {', '.join(PUBLISHED)} only, got {not_reversed[0]}")
-        for name, least in (("train_rows", 1), ("measured_rows", 1), ("path_rows", 1), ("folds", 1), ("batch_size", 1)):
+        for name in ("train_rows", "measured_rows", "scored_rows", "path_rows", "folds", "batch_size"):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be at least {least}, got {value}")
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
         for name in ("epochs", "learning_rate", "synthetic"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be above 0, or nothing is learned; got {getattr(self, name)}")

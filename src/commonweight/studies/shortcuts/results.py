@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commonweight.errors import IntegrityError, UsageError
+from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.table import OverlapTable
-from commonweight.studies.shortcuts.contrasts import Estimate, pair_estimates
+from commonweight.studies.shortcuts.contrasts import pair_estimates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +76,7 @@ class ShortcutStudy:
             Pair -> contrast -> estimate.
         """
         return {
-            pair: {name: cells[a].minus(cells[b]) for name, (a, b) in CONTRASTS.items()}
+            pair: {name: cells[a] - cells[b] for name, (a, b) in CONTRASTS.items()}
             for pair, cells in self.cells(rule, layer).items()
         }
 
@@ -98,7 +99,7 @@ class ShortcutStudy:
         Returns:
             The estimate.
         """
-        return Estimate(tuple(scores[model][data]["accuracy"] for scores in self.scores))
+        return Estimate.over_seeds([scores[model][data]["accuracy"] for scores in self.scores])
 
     def to_json(self) -> str:
         """Write everything but the Gram terms, which the run folder keeps in ``overlap.json``.
@@ -155,8 +156,9 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
 
 
 def _read(path: Path) -> Any:
+    written = _text(path)
     try:
-        return json.loads(_text(path))
+        return json.loads(written)
     except ValueError as error:
         raise IntegrityError(f"{path} is damaged ({error}); remove it, and run the study again") from error
 
@@ -180,7 +182,7 @@ def _footprints(table: OverlapTable) -> dict[str, Any]:
 
 
 def _estimate(value: Estimate) -> dict[str, Any]:
-    return {"values": list(value.values), "mean": value.mean, "half_width_95": value.half_width}
+    return {"values": list(value.replicates), "mean": value.value, "half_width_95": value.half_width()}
 
 
 def _plain(value: Any) -> Any:
