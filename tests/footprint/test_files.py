@@ -494,7 +494,7 @@ def test_an_undamaged_folder_opens(saved):
 
 
 def test_not_a_folder(tmp_path):
-    with pytest.raises(UsageError, match=r"expected a footprint folder, and .*nowhere is not a folder"):
+    with pytest.raises(UsageError, match=r"expected the folder of a footprint, and .*nowhere is not a folder"):
         Footprint.load(tmp_path / "nowhere")
 
 

@@ -314,9 +314,9 @@ def damaged(**changes):
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("not json", "expected an overlap table as JSON, and this is not JSON"),
-        ("[]", "expected a record of format 'commonweight-overlap': pass what OverlapTable.to_json wrote"),
-        (damaged(format="other"), "expected a record of format 'commonweight-overlap'"),
+        ("not json", "the overlap table is not JSON"),
+        ("[]", "the overlap table is not a commonweight-overlap record"),
+        (damaged(format="other"), "is not a commonweight-overlap record"),
         (damaged(version=2), "format version 2, this release reads version 1: read it with the release that wrote it"),
         (damaged(names=["a", "a"]), "damaged or was edited by hand .*: compute it again"),
         (damaged(kind="other"), "damaged or was edited by hand"),

@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import IntegrityError, UsageError
+from commonweight.record import Format, folder_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,8 @@ RECORD = "footprint.json"
 MAIN_GROUP = "footprint"
 WEIGHTS_GROUP = "weights"
 RECORD_BYTES = 2**28
+FOOTPRINT = Format(FORMAT, (VERSION, PACKED_VERSION), "a footprint", "measure again")
+_KEYS = {"kind", "count", "fold_counts", "metadata", "spread", "groups", "shards"}
 
 
 def fold_group(index: int) -> str:
@@ -85,26 +88,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         IntegrityError: If it has no record, or one that is damaged or of another format or version.
     """
     path = folder / RECORD
-    if not folder.is_dir():
-        raise UsageError(f"expected a footprint folder, and {folder} is not a folder")
-    if not path.is_file():
-        raise IntegrityError(f"{folder} has no {RECORD}: it is not a footprint, or was never finished")
-    if path.stat().st_size > RECORD_BYTES:
+    if path.is_file() and path.stat().st_size > RECORD_BYTES:
         raise IntegrityError(f"{path} is larger than {RECORD_BYTES} bytes: this is not a footprint record")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} is not JSON: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise IntegrityError(f"{path} is not a {FORMAT} record")
-    if record.get("version") not in {VERSION, PACKED_VERSION}:
-        raise IntegrityError(
-            f"{path} has format version {record.get('version')!r}, this release reads version {VERSION} and "
-            f"{PACKED_VERSION}: read it with the release that wrote it, or measure again"
-        )
-    missing = {"kind", "count", "fold_counts", "metadata", "spread", "groups", "shards"} - set(record)
-    if missing:
-        raise IntegrityError(f"{path} lacks {', '.join(sorted(missing))}: it was damaged or written by hand")
+    record = folder_record(folder, RECORD, FOOTPRINT, _KEYS)
     if not _well_formed(record) or not _well_packed(record):
         raise IntegrityError(
             f"{path} does not have the layout of version {record['version']}: it was damaged or written by hand"

@@ -14,6 +14,7 @@ from commonweight.overlaps import fold_record
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.chance import MaskFacts
 from commonweight.overlaps.compatible import LeftOut
+from commonweight.record import Format, record_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,7 @@ FORMAT = "commonweight-overlap"
 # "masks", of supermasks only, holds what chance depends on (tables of earlier releases lack it); "folds", of Fishers
 # that all have folds only, holds the sums over these per layer.
 VERSION = 1
+TABLE = Format(FORMAT, (VERSION,), "an overlap table", "compute it again")
 
 
 def to_json(table: OverlapTable) -> str:
@@ -99,17 +101,7 @@ def fields_from_json(text: str) -> dict[str, Any]:
     Raises:
         IntegrityError: If the text is not JSON, of another format or version, or does not hold together.
     """
-    try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise IntegrityError(f"expected an overlap table as JSON, and this is not JSON: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise IntegrityError(f"expected a record of format {FORMAT!r}: pass what OverlapTable.to_json wrote")
-    if record.get("version") != VERSION:
-        raise IntegrityError(
-            f"the overlap table has format version {record.get('version')!r}, this release reads version {VERSION}: "
-            "read it with the release that wrote it, or compute it again"
-        )
+    record = record_of(text, "the overlap table", TABLE, ())
     try:
         return _fields(record)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

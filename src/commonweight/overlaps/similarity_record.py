@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from commonweight.errors import IntegrityError
 from commonweight.overlaps._named import Named
 from commonweight.overlaps.record import as_array, as_lists
+from commonweight.record import Format, record_of
 
 if TYPE_CHECKING:
     from commonweight.overlaps.similarity import TaskSimilarity
 
 FORMAT = "commonweight-similarity"
 VERSION = 1
+SIMILARITIES = Format(FORMAT, (VERSION,), "a table of similarities", "compute them again")
 APPROACHES = ("first_layer", "every_layer", "probed")
 
 
@@ -56,14 +58,7 @@ def fields_from_json(text: str) -> dict[str, Any]:
     Raises:
         IntegrityError: If the text is not JSON, of another format or version, or does not hold together.
     """
-    try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise IntegrityError(f"expected similarities as JSON, and this is not JSON: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
-        raise IntegrityError(
-            f"expected a record of format {FORMAT!r}, version {VERSION}: pass what TaskSimilarity.to_json wrote"
-        )
+    record = record_of(text, "the table of similarities", SIMILARITIES, ())
     try:
         return _fields(record)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.data.shortcuts.bars import without_bars
 from commonweight.data.shortcuts.rows import Dropped
 from commonweight.errors import IntegrityError, UsageError
+from commonweight.record import Format, folder_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ FORMAT = "commonweight-shortcut-data"
 # Version 1: settings, origin, splits (rows, kinds, labels, constant), dropped.
 VERSION = 1
 RECORD = "shortcut.json"
-_KEYS = {"format", "version", "settings", "origin", "splits", "dropped"}
+DATA = Format(FORMAT, (VERSION,), "shortcut data", "build the data again")
+_KEYS = {"settings", "origin", "splits", "dropped"}
 
 
 @dataclass(frozen=True)
@@ -200,22 +202,4 @@ def count(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD
-    if not folder.is_dir():
-        raise UsageError(f"expected a folder of shortcut data, and {folder} is not a folder")
-    if not path.is_file():
-        raise IntegrityError(f"{folder} has no {RECORD}: it is not shortcut data, or was never finished")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} is not JSON: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise IntegrityError(f"{path} is not a {FORMAT} record")
-    if record.get("version") != VERSION:
-        raise IntegrityError(
-            f"{path} has format version {record.get('version')!r}, this release reads version {VERSION}: build the "
-            "data again, or read them with the release that wrote them"
-        )
-    if missing := _KEYS - set(record):
-        raise IntegrityError(f"{path} lacks {', '.join(sorted(missing))}: it was damaged or written by hand")
-    return record
+    return folder_record(folder, RECORD, DATA, _KEYS)

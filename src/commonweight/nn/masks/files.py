@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from commonweight.errors import IntegrityError, UsageError
 from commonweight.nn.masks.bits import Bits
 from commonweight.place import Kind, checked_output, flush, replacing
+from commonweight.record import Format, folder_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ VERSION = 1
 RECORD = "supermasks.json"
 TENSORS = "supermasks.safetensors"
 KIND = Kind("supermask network", RECORD)
+NETWORK = Format(FORMAT, (VERSION,), "a supermask network", "train and save the network again")
 _KINDS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _TYPES = {str(kind).removeprefix("torch."): kind for kind in _KINDS}
 _Scale = tuple[list[int], float, str]  # a signed constant's shape, size and type
@@ -104,24 +106,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
         IntegrityError: If the record is not there, damaged, or of another version.
     """
     path = Path(folder) / RECORD
-    if not path.parent.is_dir():
-        raise UsageError(f"expected the folder of a supermask network, and {folder} is not a folder")
-    if not path.is_file():
-        raise IntegrityError(f"{folder} has no {RECORD}: it is not a supermask network, or was never finished")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} is not JSON: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise IntegrityError(f"{path} is not a {FORMAT} record")
-    if record.get("version") != VERSION:
-        raise IntegrityError(
-            f"{path} has format version {record.get('version')!r}, this release reads version {VERSION}: read it with "
-            "the release that wrote it"
-        )
-    missing = [key for key in _STATE if key not in record]
-    if missing:
-        raise IntegrityError(f"{path} lacks {', '.join(missing)}: it was damaged or written by hand")
+    record = folder_record(path.parent, RECORD, NETWORK, _STATE)
     wrong = [key for key, fits in _FITS.items() if not fits(record[key])]
     if wrong:
         raise IntegrityError(f"{path} has {', '.join(wrong)} of another form: it was damaged or written by hand")
