@@ -26,3 +26,9 @@ def test_a_word_that_belongs_to_nothing_is_refused(cli):
     assert "unexpected extra argument (op)" in found.err
     found = cli("shortcuts", "build", "--shortcuts", "-o", "run")
     assert found.code == 2
+
+
+def test_errors_of_the_plan_name_options(cli, tmp_path):
+    found = cli("shortcuts", "run", "--model", "m", "--data", "d", "--path-points", "1", "-o", tmp_path / "run")
+    assert found.code == 2
+    assert "--path-points must be at least 2, the two ends; got 1" in found.err

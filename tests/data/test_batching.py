@@ -102,7 +102,7 @@ def test_inputs_are_stacked():
 
 def test_pairs_keep_the_order_of_the_data():
     batches = TensorBatches(torch.arange(5.0)[:, None], torch.arange(5), 2)
-    assert torch.cat([targets for _, targets in batches]).tolist() == [0, 1, 2, 3, 4]
+    assert torch.cat([batch.targets for batch in batches]).tolist() == [0, 1, 2, 3, 4]
     assert (len(batches), len(batches.with_batch_size(5))) == (3, 1)
 
 

@@ -389,6 +389,7 @@ def test_saved_data_sets_that_cannot_be_used(tmp_path):
         ("no/such/folder", "no images in 'no/such/folder'"),
         ("./mnist", "no images in './mnist'"),
         ("pixels.npy", "no images in 'pixels.npy'"),
+        ("diggits", "did you mean 'digits'"),
         ("a b", "neither an existing file or folder nor an id"),
         ("org/none", "could not be loaded"),
     ],

@@ -97,7 +97,7 @@ def run(arguments: list[str]) -> int:
     try:
         code: Any = group.main(args=arguments, prog_name="commonweight", standalone_mode=False)
     except CommonweightError as error:
-        _explain(f"error: {in_options(str(error), command)}", debug=debug)
+        _explain(f"error: {in_options(str(error), command, _long_names(command))}", debug=debug)
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -121,6 +121,19 @@ def main() -> None:
         streams.tell("error: stdout is closed, so there is nowhere to write the result; redirect it to a file")
         sys.exit(1)
     sys.exit(streams.finish(run(sys.argv[1:])))
+
+
+def _long_names(command: str) -> dict[str, str]:
+    """Map the arguments of a command and of its subcommands to options, where a name has more than one word."""
+    found = group.get_command(click.Context(group), command) if command else None
+    commands = (found, *found.commands.values()) if isinstance(found, click.Group) else (found,)
+    return {
+        parameter.name: max(parameter.opts, key=len)
+        for each in commands
+        if each is not None
+        for parameter in each.params
+        if isinstance(parameter, click.Option) and parameter.name and "_" in parameter.name
+    }
 
 
 def _explain(sentence: str, *, debug: bool) -> None:

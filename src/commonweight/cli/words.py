@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _CHOICES = r"'(\w+)'(?: or '(\w+)')?"
 _OPTIONS = (
@@ -21,12 +26,13 @@ _OPTIONS = (
 _MIXED = re.compile(r"mixed_rules=True")
 
 
-def in_options(text: str, command: str = "") -> str:
+def in_options(text: str, command: str = "", options: Mapping[str, str] = MappingProxyType({})) -> str:
     """Say what an error of the library says in the words of the command line.
 
     Args:
         text: The error.
         command: The command that ran; not all have every option.
+        options: Its options by the names of their arguments: ``path_rows`` is ``--path-rows``.
 
     Returns:
         The text with options in place of arguments.
@@ -36,10 +42,14 @@ def in_options(text: str, command: str = "") -> str:
         'measure them with one loss, or pass --mixed-rules to compare them all the same'
         >>> in_options("there are 900: use label_rule='sampled'")
         'there are 900: use --label-rule sampled'
+        >>> in_options("path_rows must be at least 1", "shortcuts", {"path_rows": "--path-rows"})
+        '--path-rows must be at least 1'
     """
     # The longest phrases first: what is cut may hold a shorter one.
     for pattern, words in sorted(_OPTIONS, key=lambda pair: -len(pair[0].pattern)):
         text = pattern.sub(lambda match, words=words: _fill(match, words), text)  # type: ignore[misc]
+    for argument, option in options.items():
+        text = re.sub(rf"(?<![\w'-]){argument}(?![\w'])", option, text)
     mixed = "--mixed-rules" if command == "overlap" else "--mixed-rules to commonweight overlap"
     return _MIXED.sub(mixed, text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ def open_images(
         _check_not_above_idx(path)
         return folder_images(path, name, **choice)
     text = str(spec)
-    close = nearby(text)
+    close = nearby(text) or next(iter(difflib.get_close_matches(text, (DIGITS,), cutoff=0.75)), None)
     if path.exists() or close is not None or text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix:
         meant = "." if close is None else f"; did you mean {close!r}?"
         raise UsageError(
