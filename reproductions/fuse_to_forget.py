@@ -78,6 +78,7 @@ def main() -> None:
         batch_size=32,
         learning_rate=5e-5,
         measured_rows=200,
+        folds=1,
         scored_rows=500,
         path_points=6,
         path_rows=200,

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from commonweight.data.streams.opening import open_images
     from commonweight.data.streams.stream import task_stream
     from commonweight.decision.alphas import Alphas, alphas_for, transfer_alphas
+    from commonweight.decision.ewc import ewc_penalty
     from commonweight.decision.fusing import fuse
+    from commonweight.decision.table_verdicts import overlap_verdict, pairs_verdict
     from commonweight.decision.task_inference import infer_task
+    from commonweight.decision.verdict import Verdict, contrast_verdict, null_verdict
     from commonweight.errors import CommonweightError, IntegrityError, MeasurementError, NotComparableError, UsageError
     from commonweight.footprint.activity import activity_footprint
     from commonweight.footprint.fisher import fisher, verify
@@ -51,19 +54,25 @@ _HOME = {
     "Threshold": "nn.masks.rules",
     "TopK": "nn.masks.rules",
     "UsageError": "errors",
+    "Verdict": "decision.verdict",
     "Verification": "footprint.routes",
     "activity_footprint": "footprint.activity",
     "alphas_for": "decision.alphas",
+    "contrast_verdict": "decision.verdict",
     "cosine_similarity": "overlaps.cosine",
     "every_layer_similarity": "overlaps.similarity",
+    "ewc_penalty": "decision.ewc",
     "first_layer_similarity": "overlaps.similarity",
     "fisher": "footprint.fisher",
     "fisher_overlap": "overlaps.fisher_overlap",
     "fuse": "decision.fusing",
     "infer_task": "decision.task_inference",
     "jaccard_index": "overlaps.jaccard",
+    "null_verdict": "decision.verdict",
     "open_images": "data.streams.opening",
     "overlap": "overlaps.table",
+    "overlap_verdict": "decision.table_verdicts",
+    "pairs_verdict": "decision.table_verdicts",
     "probed_similarity": "overlaps.probed",
     "supermask_footprint": "footprint.supermask",
     "task_similarity": "overlaps.cosine",
@@ -88,19 +97,25 @@ __all__ = [
     "Threshold",
     "TopK",
     "UsageError",
+    "Verdict",
     "Verification",
     "activity_footprint",
     "alphas_for",
+    "contrast_verdict",
     "cosine_similarity",
     "every_layer_similarity",
+    "ewc_penalty",
     "first_layer_similarity",
     "fisher",
     "fisher_overlap",
     "fuse",
     "infer_task",
     "jaccard_index",
+    "null_verdict",
     "open_images",
     "overlap",
+    "overlap_verdict",
+    "pairs_verdict",
     "probed_similarity",
     "supermask_footprint",
     "task_similarity",

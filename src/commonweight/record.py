@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,3 +85,19 @@ def record_of(written: str | bytes, name: str, form: Format, keys: Iterable[str]
     if missing := sorted(set(keys) - set(record)):
         raise IntegrityError(f"{name} lacks {', '.join(missing)}: it was damaged or written by hand")
     return record
+
+
+def without_nan(value: Any) -> Any:
+    """Turn undefined numbers into null.
+
+    Args:
+        value: Plain JSON values, with floats that may be nan.
+
+    Returns:
+        The same without nan.
+    """
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -63,6 +63,27 @@ def number(value: float, decimals: int = 4) -> str:
     return sign + rounded
 
 
+def size_words(size: int) -> str:
+    """Write a number of bytes.
+
+    Args:
+        size: At least 0.
+
+    Returns:
+        Three digits and a decimal unit.
+
+    Example:
+        >>> size_words(812), size_words(45_300), size_words(2_340_000), size_words(71_460_000_000)
+        ('812 B', '45.3 kB', '2.34 MB', '71.5 GB')
+    """
+    value, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{size} B" if unit == "B" else f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
+
+
 def to_markdown(blocks: list[Block]) -> str:
     """Write paragraphs and grids as GitHub Markdown.
 

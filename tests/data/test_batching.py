@@ -106,6 +106,17 @@ def test_pairs_keep_the_order_of_the_data():
     assert (len(batches), len(batches.with_batch_size(5))) == (3, 1)
 
 
+def test_pairs_come_fold_by_fold_with_their_source_rows():
+    source = [40, 11, 32, 23, 54]
+    batches = TensorBatches(torch.arange(5.0)[:, None], torch.arange(5), 2, "cpu", source, lambda row: row % 2)
+    found = list(batches)
+    assert [batch.source_row.tolist() for batch in found] == [[40, 32], [54], [11, 23]]
+    assert [batch.targets.tolist() for batch in found] == [[0, 2], [4], [1, 3]]
+    assert [batch.inputs[:, 0].tolist() for batch in found] == [[0, 2], [4], [1, 3]]
+    assert len(batches) == 3
+    assert [len(batch.targets) for batch in batches.with_batch_size(5)] == [3, 2]
+
+
 @pytest.mark.parametrize(("row", "special"), [(("the film is good",), 2), (("the film is good", "so is the soup"), 3)])
 def test_cutting_leaves_room_for_text_and_cuts(row, special):
     tokenizer = make_tokenizer()

@@ -105,12 +105,10 @@ def test_one_choice_for_the_whole_network():
     assert row(transfer_alphas(undefined, "d", per_layer=False), "") == [0, 0, 1]
 
 
-def test_the_best_that_is_no_better_than_its_null_gets_nothing_and_the_reason_says_so():
+def test_the_best_that_is_not_above_its_null_gets_nothing_and_the_reason_says_so():
     alphas = transfer_alphas(table([0.2, 0.9, 0.4], null=0.92, p=0.2), "d")
     assert row(alphas) == [0, 0, 0]
-    assert alphas.reasons["bn0"] == (
-        "the best prior task, 'b', is no better than its null (similarity 0.9000, null 0.9200)"
-    )
+    assert alphas.reasons["bn0"] == ("the best prior task, 'b', is not above its null (similarity 0.9000, null 0.9200)")
     assert row(transfer_alphas(table([0.2, 0.9, 0.4], null=0.92, p=0.2), "d", "softmax")) == [0, 0, 0]
 
 

@@ -40,6 +40,7 @@ def tiny_plan(folder: Path, **changes: object) -> Plan:
         "batch_size": 16,
         "max_length": LONGEST,
         "measured_rows": 24,
+        "folds": 4,
         "label_rules": ("data",),
         "path_points": 3,
         "path_rows": 40,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from overlaps.folded import fisher as folded
 from scipy import stats
-from torch import tensor
+from torch import rand, randn, tensor
 
 from commonweight import Footprint, UsageError, overlap
+from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.estimate import Estimate
-from commonweight.studies.shortcuts.contrasts import cell_names, pair_estimates
+from commonweight.studies.shortcuts.contrasts import cell_names, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.plan import Plan
 
 SHORTCUTS = ("st", "op")
@@ -97,3 +101,97 @@ def test_every_average_is_made() -> None:
         ("op", "tic"),
         ("st", "op", "tic"),
     )
+
+
+# Verdicts
+
+CONTRASTS = ("shared − unshared", "shared − same input, first", "shared − same input, second")
+MODELS = ("start", "random-labels", *SHORTCUTS)
+CELLS = tuple(f"{model}/{data}" for model in MODELS for data in ("original", *SHORTCUTS))
+SHAPES = {"a.weight": (6, 5), "b.weight": (4, 6)}
+
+
+def leaning(name: str, seed: int):
+    """Fishers that are alike on originals, and lean to weights of the model's own on contradicted rows."""
+    model, _, data = name.partition("/")
+    code = MODELS.index(model) + 4 * seed
+
+    def examples(generator, count, shape):
+        own = randn(shape, generator=generator.manual_seed(code)).exp()
+        size = 0.05 if data == "original" else 1.5
+        return (rand((count, *shape), generator=generator.manual_seed(17 + seed)) + 0.5) * own**size
+
+    return examples
+
+
+def grid_table(seed: int, folds: int = 8, names: tuple[str, ...] = CELLS):
+    footprints = {name: folded(leaning(name, seed), SHAPES, folds, counts=[6] * folds) for name in names}
+    if folds == 1:
+        footprints = {n: replace(footprint, folds=()) for n, footprint in footprints.items()}
+    found = overlap(footprints)
+    apart = Alignment(found.names, np.full((len(names), len(names)), 0.1))
+    return replace(found, alignment=apart, effective_examples=dict.fromkeys(names, 40.0))
+
+
+def test_over_seeds_where_there_are_several() -> None:
+    tables = [grid_table(seed) for seed in range(3)]
+    found = pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]
+    assert tuple(found) == CONTRASTS
+    verdict = found["shared − unshared"]
+    assert verdict.answer == "shares more"
+    assert verdict.estimate.over == "seeds"
+    by_hand = [
+        table.contrast(("st/original", "op/original"), ("st/st", "op/op")).value for table in tables
+    ]  # corrected
+    assert verdict.estimate.replicates == pytest.approx(by_hand)
+    per_layer = pair_verdicts(tables, SHORTCUTS, "a")[SHORTCUTS]["shared − unshared"].estimate.replicates
+    assert per_layer != verdict.estimate.replicates
+
+
+def test_over_folds_with_one_seed() -> None:
+    table = grid_table(0)
+    found = pair_verdicts([table], SHORTCUTS)[SHORTCUTS]["shared − same input, first"]
+    assert found.answer == "shares more"
+    assert found.estimate.over == "folds"
+    by_hand = table.contrast(("st/original", "op/original"), ("st/st", "op/st"))
+    assert found.estimate.replicates == pytest.approx(by_hand.replicates)
+
+
+def test_without_folds_one_seed_cannot_say_and_several_are_raw() -> None:
+    tables = [grid_table(seed, folds=1) for seed in range(3)]
+    one = pair_verdicts(tables[:1], SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+    assert one.answer == "cannot say"
+    assert "an interval needs at least 2 seeds, and there are 1" in one.reason
+    several = pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+    cells = pair_estimates(tables, SHORTCUTS)[SHORTCUTS]
+    assert several.estimate == cells["shared"] - cells["unshared"]
+    mixed = pair_verdicts([tables[0], grid_table(1)], SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+    raw = pair_estimates([tables[0], grid_table(1)], SHORTCUTS)[SHORTCUTS]
+    assert mixed.estimate.value == pytest.approx(raw["shared"].value - raw["unshared"].value)
+
+
+def test_controls_are_the_same_contrast_with_one_model_replaced() -> None:
+    table = grid_table(0)
+    found = pair_verdicts([table], SHORTCUTS)[SHORTCUTS]["shared − same input, first"]
+    assert tuple(found.controls) == ("with start", "with random-labels")
+    for model in ("start", "random-labels"):
+        first = table.contrast((f"{model}/original", "op/original"), (f"{model}/st", "op/st"))
+        second = table.contrast(("st/original", f"{model}/original"), ("st/st", f"{model}/st"))
+        assert found.controls[f"with {model}"].value == pytest.approx((first.value + second.value) / 2)
+    bare = grid_table(0, names=tuple(name for name in CELLS if name.partition("/")[0] in SHORTCUTS))
+    assert pair_verdicts([bare], SHORTCUTS)[SHORTCUTS]["shared − unshared"].controls == {}
+
+
+def test_what_a_contrast_of_the_study_takes() -> None:
+    table = grid_table(0)
+    answers = {
+        "rows": replace(table, counts=dict(table.counts) | {"op/op": 47}),
+        "effective examples": replace(table, effective_examples=dict(table.effective_examples) | {"op/op": 12.0}),
+        "start": replace(table, alignment=Alignment(table.names, np.full((len(CELLS), len(CELLS)), 0.9))),
+    }
+    for words, changed in answers.items():
+        found = pair_verdicts([changed], SHORTCUTS)[SHORTCUTS]
+        assert found["shared − unshared"].answer == "cannot say"
+        assert words in found["shared − unshared"].reason
+    elsewhere = replace(table, effective_examples=dict(table.effective_examples) | {"start/op": 12.0})
+    assert pair_verdicts([elsewhere], SHORTCUTS)[SHORTCUTS]["shared − unshared"].answer == "shares more"

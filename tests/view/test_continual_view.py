@@ -10,11 +10,15 @@ import pytest
 from studies.continual_parts import small_plan
 
 from commonweight import UsageError
+from commonweight.decision.verdict import null_verdict
+from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.continual.reading import load_masks
 from commonweight.studies.continual.run import run_study
+from commonweight.text import Grid
 from commonweight.view import continual_figures as draw
 from commonweight.view.continual import mean_curve, report, signed
 from commonweight.view.continual_files import write_figures, write_mask_figure, write_tables
+from commonweight.view.estimates import estimate
 from commonweight.view.plain import to_plain
 
 PLAN = small_plan(
@@ -60,6 +64,31 @@ def test_the_report_has_every_part(study):
     only = {"approaches": ("classic",)}
     single = replace(study, plan=replace(PLAN, **only), runs={"classic": study.runs["classic"]})
     assert "transfer-random" not in to_plain(report(single))
+
+
+def test_masks_and_similarities_against_their_null(study):
+    grids = {block.title: block for block in report(study) if isinstance(block, Grid)}
+    masks = grids["Jaccard index of the masks (mean over pairs of tasks and seeds)"]
+    rows = {row[0]: row[1:] for row in masks.rows}
+    corrected = Estimate.over_seeds([run.overlap.corrected.pooled[0, 1] for run in study.runs["classic"]])
+    assert rows["classic, pooled"][3] == estimate(corrected)
+    assert rows["classic, pooled"][4] == null_verdict(corrected).answer != "cannot say"
+    moved = next(row for name, row in rows.items() if name.startswith("transfer"))
+    assert moved[4] == "cannot say: the value is undefined"  # no formula for chance
+    similar = grids["Task similarity in the classic network (every task with those before it; mean over seeds)"]
+    for row in similar.rows:
+        kind, layer = row[0].split(", ")
+        tables = [run.similarity[kind] for run in study.runs["classic"]]
+        assert row[2] == f"{sum(int(table.beats_null(layer)[1, 0]) for table in tables)} of 2"
+        assert row[1] == estimate(Estimate.over_seeds([table.values[layer][1, 0] for table in tables]))
+    one = replace(
+        study,
+        plan=replace(PLAN, seeds=1),
+        facts=study.facts[:1],
+        runs={name: runs[:1] for name, runs in study.runs.items()},
+    )
+    single = next(block for block in report(one) if isinstance(block, Grid) and block.title.startswith("Jaccard"))
+    assert single.rows[0][-1] == "cannot say: an interval needs at least 2 seeds, and there are 1"
 
 
 def test_nothing_lost_is_a_plain_zero(study):

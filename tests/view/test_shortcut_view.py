@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from overlaps.folded import fisher, squares
 
 from commonweight import UsageError
 from commonweight.decision import simplex_path
+from commonweight.overlaps import overlap
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table import OverlapTable
 from commonweight.studies.shortcuts.results import ShortcutStudy
@@ -231,3 +233,41 @@ def test_a_curve_below_another_is_seen() -> None:
 def test_every_pair_has_its_panels(tmp_path: Path) -> None:
     names = {path.stem for path in write_figures(study(2), tmp_path)}
     assert names == {"overlaps-data", "layers-data", "walks", "triangle", "accuracies"}
+
+
+def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
+    found = study(3)
+    grid = grids(found)["Verdicts, label rule data"]
+    assert grid.header == ("contrast", "verdict", "difference, and why", "with start")
+    assert len(grid.rows) == 9
+    rows = {row[0]: row[1:] for row in grid.rows}
+    verdict = found.verdicts("data")[("st", "tic")]["shared − unshared"]
+    assert rows["st, tic: shared − unshared"][:2] == (verdict.answer, verdict.brief)
+    assert rows["st, op: shared − unshared"][1].endswith("op did not learn its shortcut")
+    said = " ".join(block for block in report(found) if isinstance(block, str))
+    assert "Verdicts are on raw overlaps" in said
+    assert "9 were looked at" in said
+    layers = grids(found)["Verdicts on st and tic layer by layer, label rule data"]
+    assert [row[0] for row in layers.rows] == list(found.layers)
+    assert all(cell.rpartition(", ")[2] in {"more", "less", "cannot say"} for row in layers.rows for cell in row[1:])
+
+
+def test_one_seed_without_folds_cannot_say_anything() -> None:
+    found = study(1)
+    grid = grids(found)["Verdicts, label rule data"]
+    assert {row[1] for row in grid.rows} == {"cannot say"}
+    assert all("an interval needs at least 2 seeds" in row[2] for row in grid.rows)
+    assert not [block for block in report(found) if isinstance(block, str) and "were looked at" in block]
+    assert not [title for title in grids(found) if "orrected" in title]
+
+
+def test_with_folds_corrected_overlaps_stand_below_the_raw_ones() -> None:
+    found = study(1)
+    folded = overlap({name: fisher(squares, seed=place, counts=[5] * 8) for place, name in enumerate(NAMES)})
+    found = dataclasses.replace(found, tables={"data": (folded,)})
+    titles = list(grids(found))
+    assert "Corrected Fisher overlap of two models, label rule data" in titles
+    grid = grids(found)["Corrected contrasts, label rule data"]
+    value = folded.contrast(("st/original", "op/original"), ("st/st", "op/op"))
+    assert grid.rows[0][1] == f"{value.value:+.4f} ± {value.half_width():.4f}"
+    assert "over folds: about other examples" in " ".join(block for block in report(found) if isinstance(block, str))

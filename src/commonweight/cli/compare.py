@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from commonweight.cli import settings, streams
-from commonweight.cli.options import Command, ending, measure_options, model_options, row_options
+from commonweight.cli.options import (
+    Command,
+    dry_run_option,
+    ending,
+    measure_options,
+    model_options,
+    row_options,
+)
 from commonweight.cli.tables import table_options, write
 
 
@@ -26,6 +33,7 @@ from commonweight.cli.tables import table_options, write
 )
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on there.")
 @click.option("--fresh", is_flag=True, help="Throw away the footprints and tables of a run that is there.")
+@dry_run_option
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @row_options()
 @table_options
@@ -39,6 +47,7 @@ def command(
     data: tuple[str, ...],
     output: str,
     fresh: bool,
+    dry_run: bool,
     common_only: bool,
     by: str | int,
     form: str,
@@ -51,7 +60,10 @@ def command(
     overlap.json and overlap.md. The same command again measures only what is missing; another question in the same
     folder is refused.
     """
-    from commonweight.studies.compare import CompareOptions, compare
+    from commonweight.studies.compare import CompareOptions, compare, compare_outlook
+    from commonweight.view.outlook import outlook
+    from commonweight.view.terminal import show
+    from commonweight.view.verdicts import verdict_blocks
 
     options = CompareOptions(
         load=settings.load_options(given),
@@ -62,7 +74,12 @@ def command(
         data_seed=given["data_seed"],
         common_only=common_only,
     )
+    if dry_run:
+        with streams.only_results():
+            expected = compare_outlook(models, data, output, options, fresh=fresh, note=settings.note)
+        show(outlook(expected))
+        return
     with streams.only_results():
         found = compare(models, data, output, options, fresh=fresh, progress=True, note=settings.note)
     settings.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
-    write(found.table, by, form)
+    write(found.table, by, form, verdict_blocks(found.table, found.cells, by))

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from commonweight.cli import settings, streams
-from commonweight.cli.options import Command, checkpoint_option, ending, measure_options, model_options, row_options
+from commonweight.cli.options import (
+    Command,
+    checkpoint_option,
+    dry_run_option,
+    ending,
+    measure_options,
+    model_options,
+    row_options,
+)
+
+if TYPE_CHECKING:
+    from commonweight.text import Block
 
 
 @click.command(
@@ -20,11 +31,27 @@ from commonweight.cli.options import Command, checkpoint_option, ending, measure
 )
 @click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the footprint goes.")
 @click.option("--overwrite", is_flag=True, help="Replace a footprint that is there.")
+@dry_run_option
+@click.option(
+    "--until-ceiling",
+    metavar="C",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Add rows, in the order of --data-seed, until the split-half ceiling is C (such as 0.95) or the data end; "
+    "--examples is then the most.",
+)
 @row_options()
 @measure_options
 @checkpoint_option
 @model_options
-def command(model: str, data: str, output: str, overwrite: bool, **given: Any) -> None:
+def command(
+    model: str,
+    data: str,
+    output: str,
+    overwrite: bool,
+    dry_run: bool,
+    until_ceiling: float | None,
+    **given: Any,
+) -> None:
     """Measure where MODEL keeps what it knows about some data.
 
     MODEL is a Hugging Face id (org/name@revision), a checkpoint or PEFT adapter folder, or module:function returning a
@@ -36,8 +63,11 @@ def command(model: str, data: str, output: str, overwrite: bool, **given: Any) -
     from commonweight.data.table import open_table
     from commonweight.footprint.footprint import Footprint
     from commonweight.nn.source import load_model
-    from commonweight.studies.measure import measure
+    from commonweight.studies.measure import measure, measure_outlook
+    from commonweight.studies.until_ceiling import measure_until
+    from commonweight.view.convergence import convergence
     from commonweight.view.footprint import summary
+    from commonweight.view.outlook import outlook
     from commonweight.view.terminal import show
 
     options = settings.measure_options(given)
@@ -46,9 +76,23 @@ def command(model: str, data: str, output: str, overwrite: bool, **given: Any) -
         loaded = load_model(model, settings.load_options(given))
         for sentence in loaded.notes:
             settings.note(sentence)
-        settings.note(
-            f"measuring {len(table)} rows of {table.name} on {loaded.identity['class']} in {loaded.identity['dtype']}"
-        )
-        with replacing(folder, overwrite=overwrite) as place:
+    if dry_run:
+        with streams.only_results():
+            expected = measure_outlook(loaded, table, options, folder, settings.note)
+        show(outlook(expected))
+        return
+    curve: list[Block] = []
+    settings.note(
+        f"measuring {'up to ' if until_ceiling else ''}{len(table)} rows of {table.name} on {loaded.identity['class']} "
+        f"in {loaded.identity['dtype']}"
+    )
+    with streams.only_results(), replacing(folder, overwrite=overwrite) as place:
+        if until_ceiling is None:
             measure(loaded, table, options, folder=place, progress=True, note=settings.note)
-    show(summary(Footprint.load(folder), output))
+        else:
+            seed = given["data_seed"]
+            _, found = measure_until(
+                loaded, table, options, until_ceiling, folder=place, seed=seed, progress=True, note=settings.note
+            )
+            curve = convergence(found)
+    show([*summary(Footprint.load(folder), output), *curve])

@@ -206,6 +206,10 @@ model_options = together(
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
 )
 
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Check everything, say what disk and memory it will take, and stop."
+)
+
 checkpoint_option = click.option(
     "--checkpoint", metavar="FILE", help="A .safetensors file for a MODEL given as module:function."
 )
@@ -235,7 +239,12 @@ measure_options = together(
         help="Rows per batch; changes speed, never the result.",
     ),
     click.option(
-        "--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts, kept apart."
+        "--folds",
+        metavar="K|auto",
+        type=Count("auto"),
+        default="auto",
+        show_default=True,
+        help="Disjoint parts of the rows, kept apart, for ceilings and intervals; auto: 8, or 1 for too few rows.",
     ),
     click.option(
         "--include",

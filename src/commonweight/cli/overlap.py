@@ -32,13 +32,14 @@ def command(
     from commonweight.footprint.footprint import Footprint
     from commonweight.overlaps.table import overlap
     from commonweight.view.footprint import sources
+    from commonweight.view.verdicts import verdict_blocks
 
     footprints = {
         name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
         for name, folder in zip(names, folders, strict=True)
     }
     table = overlap(footprints, common_only=common_only, mixed_rules=mixed_rules)
-    write(table, by, form, sources(footprints))
+    write(table, by, form, [*verdict_blocks(table, by=by), *sources(footprints)])
 
 
 def _check_footprint(folder: Path) -> None:

@@ -8,7 +8,7 @@ import click
 
 from commonweight.cli import settings, streams
 from commonweight.cli.lists import ListCommand, split
-from commonweight.cli.options import Count, Suggesting, ending, together
+from commonweight.cli.options import Count, Suggesting, dry_run_option, ending, together
 
 SHORTCUTS = ("st", "op", "tic", "or", "and", "xor", "oed", "mt", "lt", "and_or")
 
@@ -61,7 +61,10 @@ _options = together(
         "--label-rule", "label_rules", multiple=True, type=Suggesting(["data", "model", "sampled"]),
         default=("data", "model"), show_default=True, help="Give it twice for both.",
     ),
-    click.option("--folds", metavar="K", type=Count(), default=1, show_default=True, help="Disjoint parts of rows."),
+    click.option(
+        "--folds", metavar="K", type=Count(), default=8, show_default=True,
+        help="Disjoint parts of the measured rows, for ceilings and intervals; each adds half a Fisher on disk.",
+    ),
     click.option(
         "--scored-rows", metavar="N|all", type=Count("all"), default="all", show_default=True,
         help="Development rows, and as many test rows, that models and averages are scored on.",
@@ -113,8 +116,9 @@ def _add(name: str, until: str, text: str) -> None:
         epilog=ending(f"commonweight shortcuts {name} --model bert-base --data sst2 --shortcuts st op tic -o runs/s"),
     )
     @_options
-    def step(**given: Any) -> None:
-        _run(until, given)
+    @dry_run_option
+    def step(dry_run: bool, **given: Any) -> None:
+        _run(until, given, dry_run=dry_run)
 
 
 def _is_typed(option: str) -> bool:
@@ -122,12 +126,14 @@ def _is_typed(option: str) -> bool:
     return source is not None and source is not click.core.ParameterSource.DEFAULT
 
 
-def _run(until: Any, given: dict[str, Any]) -> None:
+def _run(until: Any, given: dict[str, Any], *, dry_run: bool) -> None:
     from pathlib import Path
 
     from commonweight.errors import UsageError
+    from commonweight.studies.shortcuts.outlook import study_outlook
     from commonweight.studies.shortcuts.plan import make_plan
     from commonweight.studies.shortcuts.write import run_and_write
+    from commonweight.view.outlook import outlook
     from commonweight.view.shortcuts import report
     from commonweight.view.terminal import show
 
@@ -142,6 +148,11 @@ def _run(until: Any, given: dict[str, Any]) -> None:
         shortcuts=split(given["shortcuts"]),
         existing=tuple((code, folder) for code, _, folder in existing),
     )
+    if dry_run:
+        with streams.only_results():
+            expected = study_outlook(Path(given["output"]), plan)
+        show(outlook(expected))
+        return
     with streams.only_results():
         found = run_and_write(Path(given["output"]), plan, until=until, progress=True, note=settings.note)
     if found is not None:

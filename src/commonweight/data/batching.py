@@ -1,22 +1,21 @@
 """Rows become batches: of tokens for Hugging Face models, of float tensors for plain torch modules.
 
-Batches of tokens are ordered by fold and length, so that little is padded; ``source_row`` travels with every row, so
-the order changes nothing but speed. Batches of tensors are pairs, which cannot carry it, and keep the data's order.
+Batches of tokens are ordered by fold and length, so that little is padded; batches of tensors by fold, and keep the
+data's order within it. The source row travels with every row, so the order changes nothing but speed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
-
-    from torch import Tensor
 
 IGNORED = -100
 """The label Hugging Face losses leave out."""
@@ -109,22 +108,40 @@ class TokenBatches:
         return batch
 
 
+class SourcedPair(NamedTuple):
+    """Inputs and targets of a batch, with the numbers of its rows in the data set."""
+
+    inputs: Tensor
+    """``[rows, ...]``."""
+
+    targets: Tensor
+    """``[rows, ...]``."""
+
+    source_row: Tensor
+    """``[rows]``, whole numbers."""
+
+
 @dataclass(frozen=True)
 class TensorBatches:
-    """Pairs of float inputs and targets, in the order of the data; iterable again and again."""
+    """Float inputs with targets, in the order of the data within each fold; iterable again and again."""
 
     inputs: Tensor
     targets: Tensor
     batch_size: int
     device: torch.device | str = "cpu"
+    source_rows: Sequence[int] = ()
+    """Per row its number in the data set; none numbers them 0, 1, …"""
+
+    fold_of: Callable[[int], int] | None = None
+    """The fold of a source row; given, no batch crosses a fold and folds come one after the other."""
 
     def __len__(self) -> int:
-        return -(-len(self.inputs) // self.batch_size)
+        return len(self._spans())
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self.inputs), self.batch_size):
-            stop = start + self.batch_size
-            yield self.inputs[start:stop].to(self.device), self.targets[start:stop].to(self.device)
+    def __iter__(self) -> Iterator[SourcedPair]:
+        rows = torch.tensor(self._source_rows())
+        for chosen in self._spans():
+            yield SourcedPair(self.inputs[chosen].to(self.device), self.targets[chosen].to(self.device), rows[chosen])
 
     def with_batch_size(self, batch_size: int) -> TensorBatches:
         """Cut the same rows into batches of another size.
@@ -136,6 +153,20 @@ class TensorBatches:
             New batches.
         """
         return replace(self, batch_size=batch_size)
+
+    def _source_rows(self) -> list[int]:
+        return list(self.source_rows or range(len(self.inputs)))
+
+    def _spans(self) -> list[list[int]]:
+        members: dict[int, list[int]] = {}
+        for position, row in enumerate(self._source_rows()):
+            members.setdefault(self.fold_of(row) if self.fold_of else 0, []).append(position)
+        size = self.batch_size
+        return [
+            members[fold][start : start + size]
+            for fold in sorted(members)
+            for start in range(0, len(members[fold]), size)
+        ]
 
 
 def encode(

@@ -132,11 +132,28 @@ def choose_rows(total: int, count: int, seed: int) -> list[int]:
         >>> choose_rows(10, 3, seed=0), choose_rows(10, 4, seed=0)
         ([4, 5, 9], [2, 4, 5, 9])
     """
+    return sorted(row_order(total, seed)[:count])
+
+
+def row_order(total: int, seed: int) -> list[int]:
+    """Order rows by their keyed hashes, as :func:`choose_rows` takes them.
+
+    Args:
+        total: How many rows there are.
+        seed: Names the order.
+
+    Returns:
+        Every row number once.
+
+    Example:
+        >>> row_order(10, seed=0)[:4]
+        [9, 4, 5, 2]
+    """
 
     def key(row: int) -> bytes:
         return hashlib.blake2b(f"commonweight examples {seed} {row}".encode(), digest_size=8).digest()
 
-    return sorted(sorted(range(total), key=key)[:count])
+    return sorted(range(total), key=key)
 
 
 def table_name(data: str) -> str:

@@ -130,7 +130,7 @@ def transfer_alphas(
     Only tasks before it in ``table.tasks`` count: never the task itself, whose similarity is 1, and never a later one.
 
     ``most_similar`` gives 1 to the most similar prior task; ``softmax`` gives
-    :math:`e^{s_i / T} / \sum_k e^{s_k / T}`. Both give nothing where the best prior task is no better than its null.
+    :math:`e^{s_i / T} / \sum_k e^{s_k / T}`. Both give nothing where the best prior task is not above its null.
     The others are controls and ask no null: ``least_similar``, ``random`` (drawn per layer), ``previous``, ``mean``
     (all alike), and ``oracle``, the prior task that is nearest by a known truth.
 

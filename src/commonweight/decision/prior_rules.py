@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from commonweight.decision.verdict import ABOVE, permutation_verdict
 from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def most_similar(question: Question) -> Choice:
     Returns:
         1 for it; of equals for the earliest.
     """
-    return _no_better_than_null(question) or _extreme(question, question.similarity, "most similar")
+    return _not_above_null(question) or _extreme(question, question.similarity, "most similar")
 
 
 def softmax(question: Question) -> Choice:
@@ -78,7 +79,7 @@ def softmax(question: Question) -> Choice:
     Returns:
         ``exp(s / T)`` over its sum; 0 where the similarity is undefined.
     """
-    refused = _no_better_than_null(question)
+    refused = _not_above_null(question)
     if refused:
         return refused
     powers = np.exp((question.similarity - np.nanmax(question.similarity)) / question.temperature)
@@ -176,16 +177,17 @@ def rule_named(name: str) -> Callable[[Question], Choice]:
     return RULES[name]
 
 
-def _no_better_than_null(question: Question) -> Choice | None:
+def _not_above_null(question: Question) -> Choice | None:
     if np.isnan(question.similarity).all():
         return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
     best = int(np.flatnonzero(question.similarity >= np.nanmax(question.similarity) - TIE)[0])
-    if question.beats_null[best]:
+    value, null = float(question.similarity[best]), float(question.null[best])
+    verdict = permutation_verdict(value, null, above=bool(question.beats_null[best]))
+    if verdict.answer == ABOVE:
         return None
     return Choice(
         np.zeros(len(question.priors)),
-        f"the best prior task, {question.priors[best]!r}, is no better than its null "
-        f"(similarity {question.similarity[best]:.4f}, null {question.null[best]:.4f})",
+        f"the best prior task, {question.priors[best]!r}, is {verdict.answer} ({verdict.reason})",
     )
 
 

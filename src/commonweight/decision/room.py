@@ -24,15 +24,27 @@ def check_room(place: Path, size: int) -> None:
     Raises:
         UsageError: If there is less room than these, and 16 MiB beside them.
     """
-    anchor = place.absolute()
-    while not anchor.exists():
-        anchor = anchor.parent
-    free = shutil.disk_usage(anchor).free
+    free = free_bytes(place)
     if free < size + SPARE:
         raise UsageError(
             f"{place} needs {_shown(size + SPARE)} of disk, and {_shown(free)} are free there; make room, or choose a "
             "folder on another disk"
         )
+
+
+def free_bytes(place: Path) -> int:
+    """Tell how much is free where something is to be made.
+
+    Args:
+        place: The file or folder to be made.
+
+    Returns:
+        Free bytes of that disk.
+    """
+    anchor = place.absolute()
+    while not anchor.exists():
+        anchor = anchor.parent
+    return shutil.disk_usage(anchor).free
 
 
 def _shown(size: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from commonweight.data.batching import SourcedPair
 from commonweight.errors import UsageError
 
 SOURCE_ROW = "source_row"
@@ -167,6 +168,8 @@ class BatchReader:
             rows = parts.pop(SOURCE_ROW, None)
             labels = parts.pop(LABELS, None)
             inputs: Any = parts
+        elif isinstance(raw, SourcedPair):
+            inputs, labels, rows = raw
         elif isinstance(raw, (tuple, list)) and len(raw) == 2:
             inputs, labels = raw
             inputs = tuple(inputs) if isinstance(inputs, list) else inputs

@@ -13,12 +13,14 @@ from commonweight.overlaps.fold_ratios import Null
 from commonweight.overlaps.gram import parameter_gram
 from commonweight.overlaps.jaccard import jaccard_index
 from commonweight.overlaps.levels import Levels
+from commonweight.overlaps.one_ceiling import Ceilings, ceiling
 from commonweight.overlaps.probed import probed_similarity
 from commonweight.overlaps.similarity import TaskSimilarity, every_layer_similarity, first_layer_similarity
 from commonweight.overlaps.table import OverlapTable, overlap
 
 __all__ = [
     "Alignment",
+    "Ceilings",
     "Common",
     "Estimate",
     "LeftOut",
@@ -27,6 +29,7 @@ __all__ = [
     "OverlapTable",
     "TaskSimilarity",
     "alignment_of",
+    "ceiling",
     "chance_corrected",
     "chance_jaccard",
     "common_parameters",

@@ -6,28 +6,31 @@ import platform
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from commonweight import __version__
-from commonweight.data.table import Table, open_table
-from commonweight.errors import IntegrityError, MeasurementError, UsageError
+from commonweight.errors import MeasurementError, UsageError
 from commonweight.footprint.files import RECORD as FOOTPRINT_RECORD
-from commonweight.footprint.footprint import Footprint
 from commonweight.nn.source import LoadOptions
 from commonweight.overlaps.table import OverlapTable, overlap
+from commonweight.studies.compare_checks import check_comparison, finished
 from commonweight.studies.hold import held
 from commonweight.studies.measure import MeasureOptions, Note, measure, silent
-from commonweight.studies.names import Model, keep_names, name_models, named_data
-from commonweight.studies.output import check_writable
-from commonweight.studies.preflight import inspect_models, load
-from commonweight.studies.run_folder import FOOTPRINTS, RunFolder, check_place, open_run
-from commonweight.studies.run_record import read_record, same_identity
-from commonweight.studies.throw_away import check_outside, remove_partial
+from commonweight.studies.preflight import load
+from commonweight.studies.run_folder import RunFolder, check_question, open_run
+from commonweight.studies.run_record import same_identity
+from commonweight.studies.same_rows import grid_cells
+from commonweight.studies.throw_away import remove_partial
+from commonweight.text import to_markdown
+from commonweight.view.verdicts import verdict_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from commonweight.nn.source import LoadedModel
+    from commonweight.decision.table_verdicts import Cell
+    from commonweight.footprint.footprint import Footprint
+    from commonweight.studies.compare_checks import Checked
+    from commonweight.studies.outlook import Outlook
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,9 @@ class Comparison:
     skipped: tuple[str, ...]
     """Names of those that were there already."""
 
+    cells: Mapping[str, Cell]
+    """Footprint -> its model, its data and their source rows; what verdicts need."""
+
 
 def compare(
     models: Sequence[str],
@@ -91,55 +97,64 @@ def compare(
         The table of all ``model/data`` pairs.
 
     Raises:
-        UsageError: If models or data cannot be read, fewer than two footprints are asked for, or the folder holds
-            something else, cannot be written to, or may not be thrown away.
+        UsageError: If models or data cannot be read, fewer than two footprints are asked for, the folder holds
+            something else, cannot be written to, or may not be thrown away, or the disk has no room.
         NotComparableError: If the models do not have the same parameters; found before anything is measured.
         IntegrityError: If a footprint of the run is damaged or not what the run says.
     """
-    options = options or CompareOptions()
-    folder = Path(run)
-    named, sources = name_models(models, options.checkpoints), named_data(data)
-    if len(models) * len(data) < 2:
-        raise UsageError(
-            f"{len(models)} model on {len(data)} data set gives one footprint; give a second model or --data"
-        )
-    check_place(folder)
-    check_writable(folder / FOOTPRINTS / "model" / "data")
-    if fresh:
-        check_outside(folder, [*(m.spec for m in named), *(s for _, s in sources), *options.checkpoints, Path.cwd()])
-    former = {} if fresh else read_record(folder) or {}
-    tables = {
-        name: open_table(spec, split=options.split, examples=options.examples, seed=options.data_seed)
-        for name, spec in sources
-    }
-    inspected = inspect_models(named, tables, options.load, options.measure, common_only=options.common_only, note=note)
-    names = keep_names(named, inspected.identities, former.get("models", {}))
-    asked = {
-        "settings": options.measure.deciding() | {"dtype": options.load.dtype, "tokenizer": options.load.tokenizer},
-        "models": dict(zip(names, inspected.identities, strict=True)),
-        "data": {name: table.identity for name, table in tables.items()},
-    }
-    with held(folder) as hold:
+    asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
+    with held(asked.folder) as hold:
         if fresh and hold.busy:
-            raise UsageError(f"another process is measuring into {folder}; wait for it, or choose another run folder")
-        opened = open_run(folder, asked, fresh=fresh)
+            raise UsageError(
+                f"another process is measuring into {asked.folder}; wait for it, or choose another run folder"
+            )
+        opened = open_run(asked.folder, asked.question, fresh=fresh)
         if hold.alone:
             remove_partial(opened.path)
         hold.share()
         opened.update(versions=_versions())
-        models_by_name = dict(zip(names, named, strict=True))
-        return _measure_all(opened, models_by_name, inspected.loaded, tables, options, progress, note)
+        expected = asked.outlook()
+        if expected.footprints:
+            note(expected.sentence())
+            expected.check()
+        return _measure_all(opened, asked, progress, note)
 
 
-def _measure_all(
-    run: RunFolder,
-    models: Mapping[str, Model],
-    waiting: dict[Model, LoadedModel],
-    tables: Mapping[str, Table],
-    options: CompareOptions,
-    progress: bool,
-    note: Note,
-) -> Comparison:
+def compare_outlook(
+    models: Sequence[str],
+    data: Sequence[str],
+    run: str | Path,
+    options: CompareOptions | None = None,
+    *,
+    fresh: bool = False,
+    note: Note = silent,
+) -> Outlook:
+    """Check a comparison without measuring or writing anything, and tell what it will take.
+
+    Args:
+        models: As for :func:`compare`, as are all others.
+        data: Its data sets.
+        run: The run folder.
+        options: How.
+        fresh: Count as if nothing were there.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        Disk and memory of the footprints that are still missing.
+
+    Raises:
+        UsageError: As :func:`compare`, and if the disk has no room.
+    """
+    asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
+    if not fresh:
+        check_question(asked.folder, asked.question)
+    found = asked.outlook(fresh=fresh)
+    found.check()
+    return found
+
+
+def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> Comparison:
+    models, waiting, tables, options = asked.models, asked.inspected.loaded, asked.tables, asked.options
     found: dict[str, Footprint] = {}
     measured: set[str] = set()
     # Models in memory come first, and go when they are measured: the others are loaded one at a time.
@@ -149,7 +164,7 @@ def _measure_all(
             name = f"{model}/{data}"
             place = run.footprint_folder(name)
             if place.exists():
-                found[name] = _finished(place, run.record["models"][model], run.record["data"][data])
+                found[name] = finished(place, run.record["models"][model], run.record["data"][data])
                 note(f"{name}: measured before")
                 continue
             if loaded is None:
@@ -166,13 +181,14 @@ def _measure_all(
             except (UsageError, OSError):
                 if not (place / FOOTPRINT_RECORD).is_file():
                     raise
-                found[name] = _finished(place, run.record["models"][model], run.record["data"][data])
+                found[name] = finished(place, run.record["models"][model], run.record["data"][data])
                 note(f"{name}: another process finished it meanwhile; its footprint is taken")
         del loaded  # before the next is read
     footprints = {name: found[name] for name in (f"{model}/{data}" for model in models for data in tables)}
     overlaps = overlap(footprints, common_only=options.common_only)
     run.write("overlap.json", overlaps.to_json())
-    run.write("overlap.md", overlaps.to_markdown())
+    cells = grid_cells(models, tables)
+    run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, cells)))
     run.update(
         status="complete",
         footprints={name: str(run.footprint_folder(name).relative_to(run.path)) for name in footprints},
@@ -182,18 +198,8 @@ def _measure_all(
         overlaps,
         measured=tuple(name for name in footprints if name in measured),
         skipped=tuple(name for name in footprints if name not in measured),
+        cells=cells,
     )
-
-
-def _finished(place: Path, model: Mapping[str, Any], data: Mapping[str, Any]) -> Footprint:
-    footprint = Footprint.load(place)
-    found = dict(footprint.metadata.get("data", {}))
-    found.pop("columns", None)
-    # Beside the identity a footprint records what was measured of the model.
-    recorded = {key: value for key, value in dict(footprint.metadata.get("model", {})).items() if key in model}
-    if not same_identity(recorded, model) or not same_identity(found, data):
-        raise IntegrityError(f"{place} was measured on another model or other data than its run says; pass --fresh")
-    return footprint
 
 
 def _versions() -> dict[str, str]:

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from commonweight.errors import MeasurementError
+from commonweight.footprint.collector import choose_parameters
 from commonweight.footprint.fisher import fisher
+from commonweight.footprint.fold_format import needs_of
 from commonweight.footprint.folds import FoldSorted
+from commonweight.studies.fold_count import fold_count
+from commonweight.studies.outlook import Outlook, model_bytes
 from commonweight.studies.prepare import ColumnOptions, prepare
 
 if TYPE_CHECKING:
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from commonweight.nn.source import LoadedModel
 
 Note = Callable[[str], None]
+
+FOLD_DTYPE = torch.bfloat16
+"""Folds take half the room that the whole does; of the sums nothing is rounded."""
 
 FIRST_BATCH_SIZE = {"cuda": 64}
 FIRST_BATCH_SIZE_ELSEWHERE = 32
@@ -36,7 +43,10 @@ class MeasureOptions:
     """How a Fisher is measured."""
 
     label_rule: LabelRule = "data"
-    folds: int = 1
+    folds: int | None = None
+    """Disjoint parts of the rows, kept apart: ceilings and intervals come from them. None takes eight, or does without
+    and says so where a fold would hold no row."""
+
     seed: int = 0
     """Names the sampled labels."""
 
@@ -75,6 +85,7 @@ def measure(
     options: MeasureOptions,
     *,
     folder: Path | None = None,
+    fold_dtype: torch.dtype | None = FOLD_DTYPE,
     progress: bool = False,
     note: Note = silent,
 ) -> Footprint:
@@ -85,6 +96,7 @@ def measure(
         table: The data.
         options: How.
         folder: Write the footprint there as it goes; must not exist yet.
+        fold_dtype: Type in which folds are written there; None as measured.
         progress: Show a progress bar on stderr.
         note: Takes one sentence at a time that the user should hear.
 
@@ -94,15 +106,16 @@ def measure(
     Raises:
         MeasurementError: If memory runs out, even one row at a time where the batch size is free.
     """
-    prepared = prepare(loaded, table, options.columns, folds=options.folds)
+    folds = fold_count([table], options.folds, note)
+    prepared = prepare(loaded, table, options.columns, folds=folds)
     for sentence in prepared.notes:
         note(sentence)
     metadata = {"model": loaded.identity, "data": table.identity | {"columns": prepared.columns}}
     size = options.batch_size or _first_size(loaded)
     while True:
         batches: Any = prepared.batches.with_batch_size(min(size, len(table)))
-        if options.folds > 1 and loaded.task is not None:
-            batches = FoldSorted(batches, options.folds)
+        if folds > 1:
+            batches = FoldSorted(batches, folds)
         try:
             return fisher(
                 loaded.model,
@@ -111,12 +124,13 @@ def measure(
                 loss=options.loss or loaded.task,
                 include=options.include or None,
                 exclude=options.exclude or None,
-                folds=options.folds,
+                folds=folds,
                 seed=options.seed,
                 samples=options.samples,
                 verify=options.verify,
                 progress=progress,
                 folder=folder,
+                fold_dtype=None if folder is None else fold_dtype,
                 metadata=metadata,
             )
         except torch.OutOfMemoryError as error:
@@ -128,6 +142,33 @@ def measure(
         size //= 2
         torch.cuda.empty_cache()
         note(f"memory ran out; measuring again with {size} rows per batch, which does not change the result")
+
+
+def measure_outlook(
+    loaded: LoadedModel, table: Table, options: MeasureOptions, folder: Path, note: Note = silent
+) -> Outlook:
+    """Check a measurement without doing it, and tell what it will take.
+
+    Args:
+        loaded: The model.
+        table: The data.
+        options: How.
+        folder: Where the footprint will go.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        Disk and memory.
+
+    Raises:
+        UsageError: If the model cannot read the data, the patterns leave no parameter, or the disk has no room.
+    """
+    folds = fold_count([table], options.folds, note)
+    for sentence in prepare(loaded, table, options.columns, folds=folds).notes:
+        note(sentence)
+    parameters = choose_parameters(loaded.model, options.include or None, options.exclude or None)
+    found = Outlook(folder, {folder.name: needs_of(parameters, folds, FOLD_DTYPE)}, model=model_bytes(loaded))
+    found.check()
+    return found
 
 
 def _first_size(loaded: LoadedModel) -> int:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from commonweight.errors import UsageError
 from commonweight.footprint.collector import choose_parameters
-from commonweight.footprint.folds import fold_of
+from commonweight.footprint.fold_format import Needs, needs_of
 from commonweight.footprint.footprint import Footprint
 from commonweight.nn.source import LoadedModel, LoadOptions, load_model
 from commonweight.overlaps.compatible import common_parameters
+from commonweight.studies.measure import FOLD_DTYPE
+from commonweight.studies.outlook import model_bytes
 from commonweight.studies.prepare import prepare
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ class Inspected:
     identities: tuple[dict[str, Any], ...]
     """One per model, in their order."""
 
+    needs: tuple[Needs, ...]
+    """Per model the room that one footprint of it takes."""
+
+    largest: int
+    """Bytes of the largest model."""
+
     loaded: dict[Model, LoadedModel]
     """The models that are still in memory: they need not be loaded again to be measured."""
 
@@ -69,7 +76,7 @@ def inspect_models(
         models: The models.
         tables: The data sets by name.
         reading: How models are read.
-        measuring: How Fishers are measured.
+        measuring: How Fishers are measured; the number of folds is decided.
         common_only: Whether parameters that differ are left out.
         note: Takes one sentence at a time that the user should hear.
 
@@ -80,13 +87,13 @@ def inspect_models(
         UsageError: If a model cannot be read, or a data set does not serve it.
         NotComparableError: If the models do not have the same parameters.
     """
-    for table in tables.values():
-        _check_folds(table, measuring.folds)
     identities = []
+    needs = []
+    sizes = []
     shapes: dict[str, Footprint] = {}
     kept: dict[Model, LoadedModel] = {}
     for model in models:
-        while sum(map(_bytes, kept.values())) > ROOM:
+        while sum(map(model_bytes, kept.values())) > ROOM:
             del kept[next(reversed(kept))]
         note(f"reading {model.spec}")
         kept[model] = load(model, reading)
@@ -94,27 +101,18 @@ def inspect_models(
             note(sentence)
         identities.append(kept[model].identity)
         shapes[model.name] = _shapes(kept[model], measuring)
+        needs.append(needs_of(shapes[model.name].tensors, measuring.folds or 1, FOLD_DTYPE))
+        sizes.append(model_bytes(kept[model]))
         if len(shapes) > 1:
             common_parameters(shapes, common_only=common_only)
         for table in tables.values():
             prepare(kept[model], table, measuring.columns)
-    return Inspected(tuple(identities), kept)
+    return Inspected(tuple(identities), tuple(needs), max(sizes), kept)
 
 
 def _shapes(loaded: LoadedModel, measuring: MeasureOptions) -> Footprint:
     chosen = choose_parameters(loaded.model, measuring.include or None, measuring.exclude or None)
-    empty = {parameter: torch.empty(tensor.shape, device="meta") for parameter, tensor in chosen.items()}
+    empty = {
+        parameter: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for parameter, tensor in chosen.items()
+    }
     return Footprint("fisher", empty, count=1)
-
-
-def _bytes(loaded: LoadedModel) -> int:
-    return sum(tensor.nbytes for tensor in (*loaded.model.parameters(), *loaded.model.buffers()))
-
-
-def _check_folds(table: Table, folds: int) -> None:
-    empty = set(range(folds)) - {fold_of(row, folds) for row in table.source_rows}
-    if empty:
-        raise UsageError(
-            f"fold {min(empty)} of {folds} holds no example of {table.name}, which has {len(table)} rows; use fewer "
-            "--folds or more examples"
-        )

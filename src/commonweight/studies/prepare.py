@@ -14,6 +14,8 @@ from commonweight.errors import UsageError
 from commonweight.footprint.folds import fold_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from commonweight.data.table import Table
     from commonweight.nn.source import LoadedModel
 
@@ -61,7 +63,7 @@ def prepare(loaded: LoadedModel, table: Table, options: ColumnOptions, *, folds:
     """
     device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
     if loaded.task is None:
-        return _tensors(loaded, table, options, device)
+        return _tensors(loaded, table, options, folds, device)
     if options.inputs:
         raise UsageError(
             "--input-column is for plain torch modules (module:function); a text model takes --text-column"
@@ -69,7 +71,7 @@ def prepare(loaded: LoadedModel, table: Table, options: ColumnOptions, *, folds:
     return _tokens(loaded, table, options, folds, device)
 
 
-def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, device: torch.device) -> Prepared:
+def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device) -> Prepared:
     if not options.inputs:
         raise UsageError(
             f"{loaded.identity['name']} is a plain torch module; say what it reads with --input-column (one column of "
@@ -84,7 +86,7 @@ def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, device: 
     precision = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), torch.float32)
     if targets.is_floating_point():
         targets = targets.to(precision)
-    batches = TensorBatches(inputs.to(precision), targets, 1, device)
+    batches = TensorBatches(inputs.to(precision), targets, 1, device, table.source_rows, _fold_map(folds))
     _check_reads(loaded, batches.inputs[:1].to(device), options.inputs)
     return Prepared(batches, {"inputs": list(options.inputs), "label": label})
 
@@ -115,9 +117,13 @@ def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: in
     pad_id = loaded.tokenizer.pad_token_id
     if pad_id is None and loaded.task == "causal_lm":
         pad_id = loaded.tokenizer.eos_token_id or 0  # masked out, and to the right of all that is measured
-    batches = TokenBatches(rows, 1, pad_id, (lambda row: fold_of(row, folds)) if folds > 1 else None, device)
+    batches = TokenBatches(rows, 1, pad_id, _fold_map(folds), device)
     notes = (f"{cut} of {len(rows)} rows of {table.name} were cut to {limit} tokens",) if cut else ()
     return Prepared(batches, {"text": list(text), "label": label, "max_length": limit, "rows_cut": cut}, notes)
+
+
+def _fold_map(folds: int) -> Callable[[int], int] | None:
+    return (lambda row: fold_of(row, folds)) if folds > 1 else None
 
 
 def _check_reads(loaded: LoadedModel, row: torch.Tensor, names: tuple[str, ...]) -> None:

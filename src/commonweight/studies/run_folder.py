@@ -90,20 +90,36 @@ def open_run(path: Path, asked: Mapping[str, Any], *, fresh: bool = False) -> Ru
     asked = json.loads(json.dumps(asked))
     if fresh:
         throw_away(path)
-    elif (former := read_record(path)) is not None:
-        found = list(differences(former, asked, finished=finished_names(path)))
-        if found:
-            shown = "; ".join(found[:MOST_SHOWN]) + (
-                f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
-            )
-            raise UsageError(
-                f"{path} holds a run of something else: {shown}. Choose another folder, or pass --fresh to throw that "
-                "run away"
-            )
+    else:
+        check_question(path, asked)
     path.mkdir(parents=True, exist_ok=True)
     run = RunFolder(path, {"format": FORMAT, "version": VERSION, "status": "measuring"})
     run.update(**asked)
     return run
+
+
+def check_question(path: Path, asked: Mapping[str, Any]) -> None:
+    """Check that a run folder holds no run of something else.
+
+    Args:
+        path: The run folder.
+        asked: As for :func:`open_run`.
+
+    Raises:
+        UsageError: If it does; the differences are listed.
+    """
+    former = read_record(path)
+    if former is None:
+        return
+    found = list(differences(former, json.loads(json.dumps(asked)), finished=finished_names(path)))
+    if found:
+        shown = "; ".join(found[:MOST_SHOWN]) + (
+            f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+        )
+        raise UsageError(
+            f"{path} holds a run of something else: {shown}. Choose another folder, or pass --fresh to throw that "
+            "run away"
+        )
 
 
 def check_place(path: Path) -> None:

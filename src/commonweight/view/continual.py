@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commonweight.text import DASH, Block, Grid, number
-from commonweight.view.shortcuts import estimate
+from commonweight.decision.verdict import ABOVE, CANNOT_SAY, by_chance, null_verdict, permutation_verdict
+from commonweight.overlaps.estimate import Estimate
+from commonweight.overlaps.similarity import LEVEL
+from commonweight.text import DASH, Block, Grid
+from commonweight.view.estimates import estimate
+from commonweight.view.verdicts import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from commonweight.overlaps.estimate import Estimate
+    from numpy.typing import NDArray
+
     from commonweight.studies.continual.results import ContinualStudy
 
 INTRODUCTION = (
@@ -39,6 +44,16 @@ INFERENCE = (
     "of tasks, the other two each task's own; the spread of a single image is not defined."
 )
 
+MASKS = (
+    "Chance is what independent masks of the same densities have, corrected the overlap beyond it. Where scores "
+    "started from one draw, or were moved towards those of another task, chance is not known and corrected is "
+    "undefined. Whether it is above 0 is asked over seeds, of the mean over pairs of tasks."
+)
+SHUFFLES = (
+    "A similarity is above its null if at most 5 % of shuffles of the units reach it, asked of every pair and seed: of "
+    "{looked}, about {chance:.1f} would seem to be by chance."
+)
+
 CURVE_COLUMNS = 6
 """Points of the learning curves in the table."""
 
@@ -56,7 +71,7 @@ def report(study: ContinualStudy) -> list[Block]:
     introduction = INTRODUCTION.format(tasks=plan.tasks, scenario=plan.scenario, data=plan.data, betas=_betas(study))
     blocks: list[Block] = [introduction, accuracies(study)]
     if plan.tasks > 1:
-        blocks += [_curves(study), *_inference(study), _finals(study), _masks(study)]
+        blocks += [_curves(study), *_inference(study), _finals(study), *_masks(study)]
         blocks += [*_similarities(study), *_alphas(study)]
     return [*blocks, READING]
 
@@ -171,55 +186,79 @@ def _finals(study: ContinualStudy) -> Grid:
     )
 
 
-def _masks(study: ContinualStudy) -> Grid:
-    """Density, raw, chance and corrected Jaccard index of the masks, mean over pairs of tasks and seeds."""
-    rows = []
+def _masks(study: ContinualStudy) -> list[Block]:
+    """Density, raw, chance and corrected Jaccard index of the masks, mean over pairs of tasks, and a verdict."""
+    rows, looked = [], 0
     for name, runs in study.runs.items():
         tables = [run.overlap for run in runs if run.overlap is not None]
         for layer in (*tables[0].layers, None):
             every = [
-                (table.pooled, table.chance.pooled, table.corrected.pooled, table.density.pooled)
-                if layer is None
-                else tuple(
-                    levels[layer]
-                    for levels in (
-                        table.by_layer, table.chance.by_layer, table.corrected.by_layer, table.density.by_layer,
-                    )
-                )
+                [
+                    levels.pooled if layer is None else levels.by_layer[layer]
+                    for levels in (table, table.chance, table.corrected)
+                ]
                 for table in tables
-            ]  # fmt: skip
-            raw, chance, corrected = (number(_pairs([levels[k] for levels in every])) for k in range(3))
-            density = number(float(np.mean([levels[3] for levels in every])))
-            rows.append((f"{name}, {'pooled' if layer is None else layer}", density, raw, chance, corrected))
+            ]
+            raw, chance, corrected = (Estimate.over_seeds([_pairs(levels[k]) for levels in every]) for k in range(3))
+            density = Estimate.over_seeds([
+                float(np.mean(table.density.pooled if layer is None else table.density.by_layer[layer]))
+                for table in tables
+            ])
+            verdict = null_verdict(corrected)
+            looked += corrected.missing is None
+            lacking = verdict.lacking[0].found if verdict.answer == CANNOT_SAY else ""
+            rows.append((
+                f"{name}, {'pooled' if layer is None else layer}",
+                *(estimate(each) for each in (density, raw, chance, corrected)),
+                verdict.answer + (f": {lacking}" if lacking else ""),
+            ))
     what = "flipped bits of the masks" if study.plan.score_starts == "shared" else "masks"
-    return Grid(
-        f"Jaccard index of the {what} (mean over pairs of tasks and seeds)",
-        ("approach, layer", "density", "raw", "chance", "corrected"),
-        tuple(rows),
-    )
+    head = ("approach, layer", "density", "raw", "chance", "corrected", "is corrected above 0")
+    return [
+        Grid(f"Jaccard index of the {what} (mean over pairs of tasks and seeds)", head, tuple(rows)),
+        MASKS,
+        *([by_chance(looked, "nulls")] if looked else []),
+    ]
 
 
 def _similarities(study: ContinualStudy) -> list[Block]:
-    """How each similarity of the first approach goes with the truth, and how often it beats its null."""
+    """How each similarity of the first approach goes with the truth, and how often it is above its null."""
     name, runs = next(iter(study.runs.items()))
-    rows = []
+    rows, looked = [], 0
     for kind in runs[0].similarity:
         for layer in runs[0].similarity[kind].layers:
             tables = [run.similarity[kind] for run in runs]
             earlier = [np.tril_indices(len(table.tasks), -1) for table in tables]
-            mean = float(np.mean([table.values[layer][k] for table, k in zip(tables, earlier, strict=True)]))
-            better = float(np.mean([table.beats_null(layer)[k] for table, k in zip(tables, earlier, strict=True)]))
+            mean = Estimate.over_seeds([
+                float(np.mean(table.values[layer][pairs])) for table, pairs in zip(tables, earlier, strict=True)
+            ])
+            verdicts = [
+                permutation_verdict(value, null, above=bool(above), p=p)
+                for table, pairs in zip(tables, earlier, strict=True)
+                for value, null, above, p in zip(
+                    *(each[layer][pairs].tolist() for each in (table.values, table.null)),
+                    table.beats_null(layer)[pairs],
+                    table.p[layer][pairs].tolist(),
+                    strict=True,
+                )
+            ]
+            looked += len(verdicts)
             rows.append((
-                f"{kind}, {layer}", number(mean), f"{better:.2f}", signed(study.rank_correlation(name, kind, layer))
-            ))  # fmt: skip
+                f"{kind}, {layer}",
+                estimate(mean),
+                counted(verdicts, {ABOVE: ""}),
+                signed(study.rank_correlation(name, kind, layer)),
+            ))
     if not rows:
         return []
+    head = ("similarity, batch norm", "mean", "pairs above their null", "rank correlation with truth")
     return [
         Grid(
             f"Task similarity in the {name} network (every task with those before it; mean over seeds)",
-            ("similarity, batch norm", "mean", "better than null", "rank correlation with truth"),
+            head,
             tuple(rows),
-        )
+        ),
+        SHUFFLES.format(looked=looked, chance=looked * LEVEL),
     ]
 
 
@@ -246,6 +285,5 @@ def _share(value: Estimate) -> str:
     return f"{value.value:.3f}" + ("" if math.isnan(value.half_width()) else f" ± {value.half_width():.3f}")
 
 
-def _pairs(matrices: Sequence[np.ndarray]) -> float:
-    upper = np.triu_indices(len(matrices[0]), 1)
-    return float(np.mean([matrix[upper] for matrix in matrices]))
+def _pairs(matrix: NDArray[np.float64]) -> float:
+    return float(np.mean(matrix[np.triu_indices(len(matrix), 1)]))

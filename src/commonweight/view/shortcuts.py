@@ -14,12 +14,14 @@ from commonweight.decision.control import RANDOM
 from commonweight.errors import UsageError
 from commonweight.overlaps.layout import FEW_EXAMPLES
 from commonweight.text import DASH, Block, Grid, number
+from commonweight.view.estimates import estimate, signed
+from commonweight.view.shortcut_verdicts import layer_verdicts, verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from commonweight.overlaps.estimate import Estimate
     from commonweight.overlaps.table import OverlapTable
+    from commonweight.studies.shortcuts.contrasts import Of
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 EVEN = 1e-9
@@ -34,8 +36,10 @@ INTRODUCTION = (
 READING = (
     "How to read this. Shared above unshared is the published claim; but unshared compares the models on different "
     "inputs, so part of that contrast is an effect of the input. What remains when the input is the same is shared "
-    "minus same input. The overlaps are raw: they mix sharing with the noise of a finite sample. An interval is over "
-    "training seeds (95 %, Student's t, paired); with one seed there is none, and then a difference decides nothing."
+    "minus same input. Raw overlaps mix sharing with the noise of a finite sample; corrected ones, which need folds, "
+    "do not. An interval is over training seeds (95 %, Student's t, paired). With one seed there is none over seeds: "
+    "then a difference decides nothing, unless folds give one over the examples. That one says nothing of another "
+    "training."
 )
 
 
@@ -50,10 +54,15 @@ def report(study: ShortcutStudy) -> list[Block]:
     """
     blocks: list[Block] = [INTRODUCTION, *_readers(study), accuracies(study), *_not_learned(study)]
     for rule in study.tables:
-        blocks += [_cells(study, rule), _contrasts(study, rule)]
+        blocks += [_cells(study, rule, "raw"), _contrasts(study, rule, "raw")]
+        if study.has_folds(rule):
+            blocks += [_cells(study, rule, "corrected"), _contrasts(study, rule, "corrected")]
+        blocks += verdicts(study, rule, _without_shortcut(study))
     if len(study.tables) > 1:
         blocks.append(_label_rules(study))
-    blocks += [_layers(study, rule, pair) for rule in study.tables for pair in _pairs(study)]
+    for rule in study.tables:
+        for pair in _pairs(study):
+            blocks += [_layers(study, rule, pair), *layer_verdicts(study, rule, pair)]
     blocks += [_walks(study, pair) for pair in _pairs(study)]
     if study.triangles:
         blocks.append(_triangle(study))
@@ -88,20 +97,6 @@ def accuracies(study: ShortcutStudy) -> Grid:
         tuple((model, *(f"{study.accuracy(model, data).value:.3f}" for data in sets)) for model in models),
         (("best constant answer", *(f"{value:.3f}" for value in constant)),),
     )
-
-
-def estimate(value: Estimate) -> str:
-    """Write an estimate with its interval.
-
-    Args:
-        value: The estimate.
-
-    Returns:
-        ``.8000 ± .0100``; without an interval the mean alone.
-    """
-    if math.isnan(value.half_width()):
-        return number(value.value)
-    return f"{number(value.value)} ± {value.half_width():.4f}"
 
 
 def walk_accuracy(
@@ -158,31 +153,26 @@ def triangle_accuracy(study: ShortcutStudy) -> tuple[list[tuple[float, ...]], Ma
     }
 
 
-def _cells(study: ShortcutStudy, rule: str) -> Grid:
-    cells = study.cells(rule)
+def _cells(study: ShortcutStudy, rule: str, of: Of) -> Grid:
+    cells = study.cells(rule, of=of)
     names = list(next(iter(cells.values())))
+    what = "Fisher overlap" if of == "raw" else "Corrected Fisher overlap"
     return Grid(
-        f"Fisher overlap of two models, label rule {rule}",
+        f"{what} of two models, label rule {rule}",
         ("models", *names),
         tuple((_pair(pair), *(estimate(found[name]) for name in names)) for pair, found in cells.items()),
     )
 
 
-def _contrasts(study: ShortcutStudy, rule: str) -> Grid:
-    contrasts = study.contrasts(rule)
+def _contrasts(study: ShortcutStudy, rule: str, of: Of) -> Grid:
+    contrasts = study.contrasts(rule, of=of)
     names = list(next(iter(contrasts.values())))
+    what = "Contrasts" if of == "raw" else "Corrected contrasts"
     return Grid(
-        f"Contrasts, label rule {rule}",
+        f"{what}, label rule {rule}",
         ("models", *names),
-        tuple((_pair(pair), *(_signed(found[name]) for name in names)) for pair, found in contrasts.items()),
+        tuple((_pair(pair), *(signed(found[name]) for name in names)) for pair, found in contrasts.items()),
     )
-
-
-def _signed(value: Estimate) -> str:
-    if math.isnan(value.value):
-        return DASH
-    half = "" if math.isnan(value.half_width()) else f" ± {value.half_width():.4f}"
-    return f"{value.value:+.4f}{half}"
 
 
 def _label_rules(study: ShortcutStudy) -> Grid:
@@ -192,7 +182,7 @@ def _label_rules(study: ShortcutStudy) -> Grid:
         "Does the conclusion depend on the label rule? Shared − unshared",
         ("models", *(f"label rule {rule}" for rule in found)),
         tuple(
-            (_pair(pair), *(_signed(contrasts[pair]["shared − unshared"]) for contrasts in found.values()))
+            (_pair(pair), *(signed(contrasts[pair]["shared − unshared"]) for contrasts in found.values()))
             for pair in _pairs(study)
         ),
     )
@@ -214,20 +204,32 @@ def _readers(study: ShortcutStudy) -> list[str]:
 
 
 def _not_learned(study: ShortcutStudy) -> list[str]:
-    """One sentence for every model that is not halfway from a constant answer to all right on its own shortcut."""
+    """One sentence for every model that did not learn its own shortcut."""
     sentences = []
-    for code in study.plan.shortcuts:
-        data = f"{code} dev"
-        if data not in study.constants[0]:
-            continue
-        reached = study.accuracy(code, data).value
-        constant = fmean(found[data] for found in study.constants)
-        if reached < constant + (1 - constant) / 2:
-            sentences.append(
-                f"{code} did not learn its shortcut (accuracy {reached:.3f}, a constant answer {constant:.3f}): its "
-                "cells say nothing."
-            )
+    for code in _without_shortcut(study):
+        reached, constant = (f"{value:.3f}" for value in _own(study, code))
+        sentences.append(
+            f"{code} did not learn its shortcut (accuracy {reached}, a constant answer {constant}): its cells say "
+            "nothing."
+        )
     return sentences
+
+
+def _without_shortcut(study: ShortcutStudy) -> list[str]:
+    """Models that are not halfway from a constant answer to all right on their own shortcut."""
+    found = []
+    for code in study.plan.shortcuts:
+        if f"{code} dev" in study.constants[0]:
+            reached, constant = _own(study, code)
+            if reached < constant + (1 - constant) / 2:
+                found.append(code)
+    return found
+
+
+def _own(study: ShortcutStudy, code: str) -> tuple[float, float]:
+    """Accuracy of a model, and of the best constant answer, on its own shortcut."""
+    data = f"{code} dev"
+    return study.accuracy(code, data).value, fmean(found[data] for found in study.constants)
 
 
 def _layers(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> Grid:

@@ -13,8 +13,9 @@ from commonweight.footprint.supermask import supermask_footprint
 from commonweight.overlaps.probed import probed_similarity
 from commonweight.overlaps.similarity import every_layer_similarity, first_layer_similarity
 from commonweight.overlaps.table import overlap
+from commonweight.record import without_nan
 from commonweight.studies.continual.priors import SHUFFLES, probe_images
-from commonweight.studies.continual.results import InferenceScore, without_nan
+from commonweight.studies.continual.results import InferenceScore
 from commonweight.studies.continual.training import accuracy, first_rows
 from commonweight.studies.run_folder import RunFolder
 

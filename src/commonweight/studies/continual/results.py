@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from commonweight.errors import UsageError
 from commonweight.overlaps.estimate import Estimate
+from commonweight.record import without_nan
 from commonweight.studies.continual import metrics
 from commonweight.studies.continual.plan import CLASSIC
 
@@ -263,22 +263,6 @@ class ContinualStudy:
 
     def _each(self, approach: str, measure: Callable[[ApproachRun], float]) -> Estimate:
         return Estimate.over_seeds([measure(run) for run in self._runs(approach)])
-
-
-def without_nan(value: Any) -> Any:
-    """Turn undefined numbers into null.
-
-    Args:
-        value: Plain JSON values, with floats that may be nan.
-
-    Returns:
-        The same without nan.
-    """
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _area(run: ApproachRun, task: int) -> float:

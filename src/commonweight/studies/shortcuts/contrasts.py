@@ -11,25 +11,39 @@ same input, b  ``O(a, b)``, both on the rows contradicted by b's shortcut
 
 ``shared − unshared`` is the published contrast. Part of it is an effect of the input, since *unshared* compares models
 on different inputs; what remains of it when the input is the same is ``shared − same input``.
+
+With folds both are also taken between corrected overlaps, which sampling noise does not lower. The estimates are over
+training seeds; of a single seed with folds, over examples.
 """
 
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
+from commonweight.decision.verdict import contrast_verdict
 from commonweight.overlaps.estimate import Estimate
-from commonweight.studies.shortcuts.plan import ORIGINAL
+from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from commonweight.decision.verdict import Verdict
     from commonweight.overlaps.table import OverlapTable
 
+    Pair = tuple[str, str]
+
+Of = Literal["raw", "corrected"]
 CELLS = ("shared", "unshared", "same input, first", "same input, second")
+CONTRASTS: Mapping[str, tuple[str, str]] = MappingProxyType({
+    "shared − unshared": ("shared", "unshared"),
+    "shared − same input, first": ("shared", "same input, first"),
+    "shared − same input, second": ("shared", "same input, second"),
+})
 
 
-def cell_names(first: str, second: str) -> dict[str, tuple[str, str]]:
+def cell_names(first: str, second: str) -> dict[str, Pair]:
     """Name the two footprints of every cell of a pair of models.
 
     Args:
@@ -51,10 +65,45 @@ def cell_names(first: str, second: str) -> dict[str, tuple[str, str]]:
     }
 
 
+def have_folds(tables: Sequence[OverlapTable]) -> bool:
+    """Tell whether corrected overlaps are known.
+
+    Args:
+        tables: One per seed.
+
+    Returns:
+        Whether every table has folds.
+    """
+    return all(table.resampled is not None for table in tables)
+
+
 def pair_estimates(
-    tables: Sequence[OverlapTable], shortcuts: Sequence[str], layer: str | None = None
-) -> Mapping[tuple[str, str], dict[str, Estimate]]:
+    tables: Sequence[OverlapTable], shortcuts: Sequence[str], layer: str | None = None, of: Of = "raw"
+) -> Mapping[Pair, dict[str, Estimate]]:
     """Collect the cells of every pair of models.
+
+    Args:
+        tables: One per seed, of one label rule.
+        shortcuts: The codes.
+        layer: A layer of the tables; None for all weights pooled.
+        of: Raw overlaps, or corrected ones, which need folds.
+
+    Returns:
+        Pair -> cell -> estimate over the seeds; corrected ones of a single seed are over its folds.
+    """
+    return {
+        pair: {cell: _estimate(tables, names, layer, of) for cell, names in cell_names(*pair).items()}
+        for pair in combinations(shortcuts, 2)
+    }
+
+
+def pair_verdicts(
+    tables: Sequence[OverlapTable], shortcuts: Sequence[str], layer: str | None = None
+) -> Mapping[Pair, dict[str, Verdict]]:
+    """Say for every pair of models whether it shares more on originals than elsewhere.
+
+    Corrected overlaps decide where there are folds, else raw ones. Beside each verdict stand its controls: the same
+    contrast with the start, and with the random-label model, in place of one of the two models (the mean of both ways).
 
     Args:
         tables: One per seed, of one label rule.
@@ -62,17 +111,69 @@ def pair_estimates(
         layer: A layer of the tables; None for all weights pooled.
 
     Returns:
-        Pair -> cell -> estimate over the seeds.
+        Pair -> contrast -> verdict.
     """
     return {
-        (first, second): {
-            cell: Estimate.over_seeds([_value(table, names, layer) for table in tables])
-            for cell, names in cell_names(first, second).items()
-        }
-        for first, second in combinations(shortcuts, 2)
+        pair: {name: _verdict(tables, pair, cells, layer) for name, cells in CONTRASTS.items()}
+        for pair in combinations(shortcuts, 2)
     }
 
 
-def _value(table: OverlapTable, names: tuple[str, str], layer: str | None) -> float:
+def _verdict(tables: Sequence[OverlapTable], pair: Pair, cells: tuple[str, str], layer: str | None) -> Verdict:
+    of: Of = "corrected" if have_folds(tables) else "raw"
+    sides = [cell_names(*pair)[cell] for cell in cells]
+    behind = {name for side in sides for name in side}
+    readings = {table.alignment.reading(*side) for table in tables for side in sides}
+    return contrast_verdict(
+        _contrast(tables, pair, cells, layer, of),
+        same_rows=all(len({table.counts[name] for name in behind}) == 1 for table in tables),
+        aligned=True if readings == {"common start"} else False if "no common start" in readings else None,
+        effective_examples=[table.effective_examples[name] for table in tables for name in sorted(behind)],
+        controls={
+            f"with {model}": _control(tables, pair, cells, layer, of, model)
+            for model in (START, RANDOM_LABELS)
+            if all(f"{model}/{data}" in table.names for table in tables for data in (ORIGINAL, *pair))
+        },
+    )
+
+
+def _contrast(
+    tables: Sequence[OverlapTable],
+    pair: Pair,
+    cells: tuple[str, str],
+    layer: str | None,
+    of: Of,
+    instead: Mapping[str, str] = MappingProxyType({}),
+) -> Estimate:
+    """Subtract two cells, with other models ``instead`` of some of the pair."""
+    names = cell_names(*pair)
+    first, second = (_estimate(tables, _replaced(names[cell], instead), layer, of) for cell in cells)
+    return first - second
+
+
+def _control(
+    tables: Sequence[OverlapTable], pair: Pair, cells: tuple[str, str], layer: str | None, of: Of, model: str
+) -> Estimate:
+    return 0.5 * (
+        _contrast(tables, pair, cells, layer, of, {pair[0]: model})
+        + _contrast(tables, pair, cells, layer, of, {pair[1]: model})
+    )
+
+
+def _replaced(names: Pair, instead: Mapping[str, str]) -> Pair:
+    (first, _, data), (second, _, others_data) = (name.partition("/") for name in names)
+    return f"{instead.get(first, first)}/{data}", f"{instead.get(second, second)}/{others_data}"
+
+
+def _estimate(tables: Sequence[OverlapTable], names: Pair, layer: str | None, of: Of) -> Estimate:
+    if of == "raw":
+        return Estimate.over_seeds([_raw(table, names, layer) for table in tables])
+    estimates = [table.estimate(of, *names, layer) for table in tables]
+    if len(estimates) == 1:
+        return estimates[0]
+    return Estimate.over_seeds([found.value for found in estimates])
+
+
+def _raw(table: OverlapTable, names: Pair, layer: str | None) -> float:
     i, j = (table.names.index(name) for name in names)
     return float((table.pooled if layer is None else table.by_layer[layer])[i, j])

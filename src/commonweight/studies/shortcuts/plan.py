@@ -11,6 +11,7 @@ from commonweight.data.shortcuts import RULES
 from commonweight.errors import UsageError
 from commonweight.footprint.likelihood import LABEL_RULES
 from commonweight.place import Kind
+from commonweight.studies.fold_count import FOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +80,9 @@ class Plan:
     """Rows of the development set on which Fishers are measured, the same for all; None, or more than it has: all."""
 
     label_rules: tuple[LabelRule, ...] = ("data", "model")
-    folds: int = 1
+    folds: int = FOLDS
+    """Disjoint parts of the measured rows, kept apart: every Fisher takes half its own size on disk for each."""
+
     scored_rows: int | None = None
     """Rows of each development and each test set that models and averages are scored on; None for all."""
 

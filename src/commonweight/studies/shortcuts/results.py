@@ -12,24 +12,21 @@ import numpy as np
 from commonweight.errors import IntegrityError, UsageError
 from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.table import OverlapTable
-from commonweight.studies.shortcuts.contrasts import pair_estimates
+from commonweight.record import without_nan
+from commonweight.studies.shortcuts.contrasts import CONTRASTS, have_folds, pair_estimates, pair_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from commonweight.decision.verdict import Verdict
+    from commonweight.studies.shortcuts.contrasts import Of
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
 FORMAT = "commonweight-shortcuts"
 VERSION = 1
 DEPTH = 4
 """Module levels of the layer tables: embeddings, encoder blocks, pooler, head."""
-
-CONTRASTS = {
-    "shared − unshared": ("shared", "unshared"),
-    "shared − same input, first": ("shared", "same input, first"),
-    "shared − same input, second": ("shared", "same input, second"),
-}
 
 
 @dataclass(frozen=True)
@@ -53,32 +50,61 @@ class ShortcutStudy:
     """Per seed: ``corners``, three shortcuts, ``points``, weights of their models, and accuracies by set; none with
     two shortcuts."""
 
-    def cells(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Estimate]]:
+    def cells(
+        self, rule: str, layer: str | None = None, of: Of = "raw"
+    ) -> Mapping[tuple[str, str], dict[str, Estimate]]:
         """Collect shared, unshared and same-input overlaps of every pair of models.
 
         Args:
             rule: A label rule of the plan.
             layer: A layer of the tables rolled up to ``DEPTH``; None for all weights pooled.
+            of: ``raw``, or ``corrected`` where the Fishers have folds.
 
         Returns:
             Pair -> cell -> estimate.
         """
-        return pair_estimates(self._rolled[rule], self.plan.shortcuts, layer)
+        return pair_estimates(self._rolled[rule], self.plan.shortcuts, layer, of)
 
-    def contrasts(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Estimate]]:
+    def contrasts(
+        self, rule: str, layer: str | None = None, of: Of = "raw"
+    ) -> Mapping[tuple[str, str], dict[str, Estimate]]:
         """Subtract the cells, seed by seed.
 
         Args:
             rule: A label rule of the plan.
             layer: As for :meth:`cells`.
+            of: As for :meth:`cells`.
 
         Returns:
             Pair -> contrast -> estimate.
         """
         return {
             pair: {name: cells[a] - cells[b] for name, (a, b) in CONTRASTS.items()}
-            for pair, cells in self.cells(rule, layer).items()
+            for pair, cells in self.cells(rule, layer, of).items()
         }
+
+    def verdicts(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Verdict]]:
+        """Say what the contrasts say: of corrected overlaps where the Fishers have folds, else of raw ones.
+
+        Args:
+            rule: A label rule of the plan.
+            layer: As for :meth:`cells`.
+
+        Returns:
+            Pair -> contrast -> verdict.
+        """
+        return pair_verdicts(self._rolled[rule], self.plan.shortcuts, layer)
+
+    def has_folds(self, rule: str) -> bool:
+        """Tell whether corrected overlaps are known.
+
+        Args:
+            rule: A label rule of the plan.
+
+        Returns:
+            Whether the Fishers of every seed have folds.
+        """
+        return have_folds(self.tables[rule])
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -118,7 +144,7 @@ class ShortcutStudy:
             "overlaps": {rule: self._overlaps(rule) for rule in self.tables},
             "footprints": {rule: [_footprints(table) for table in tables] for rule, tables in self.tables.items()},
         }
-        return json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def _overlaps(self, rule: str) -> dict[str, Any]:
         def of(layer: str | None) -> dict[str, Any]:
@@ -183,11 +209,3 @@ def _footprints(table: OverlapTable) -> dict[str, Any]:
 
 def _estimate(value: Estimate) -> dict[str, Any]:
     return {"values": list(value.replicates), "mean": value.value, "half_width_95": value.half_width()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and value != value else value

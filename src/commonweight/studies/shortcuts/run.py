@@ -23,6 +23,7 @@ from commonweight.studies.shortcuts.opening import (
     needs_texts,
     open_study,
 )
+from commonweight.studies.shortcuts.outlook import check_measured_rows, missing
 from commonweight.studies.shortcuts.plan import RANDOM_LABELS, START, seed_folders
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.rows import build_rows, random_labels, write_measured_rows
@@ -84,7 +85,7 @@ def run_study(
             if hold.busy:
                 raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
             folder = open_study(run, plan, former, source, note)
-            _do(STEPS[: STEPS.index(until) + 1], plan, seeds, source, progress, note)
+            _do(run, STEPS[: STEPS.index(until) + 1], plan, seeds, source, progress, note)
             if until != "overlap":
                 folder.update(status=f"done: {until}")
                 return None
@@ -95,11 +96,20 @@ def run_study(
 
 
 def _do(
-    steps: tuple[Step, ...], plan: Plan, seeds: list[SeedFolder], source: Source | None, progress: bool, note: Note
+    run: Path,
+    steps: tuple[Step, ...],
+    plan: Plan,
+    seeds: list[SeedFolder],
+    source: Source | None,
+    progress: bool,
+    note: Note,
 ) -> None:
     if source is not None:
         for seed in seeds:
             _build(source, plan, seed, note)
+    check_measured_rows(plan, seeds)
+    if "fisher" in steps:
+        _say_what_it_takes(run, plan, seeds, note)
     if "train" in steps:
         for seed in seeds:
             adopt_existing(plan, seed, note)
@@ -115,6 +125,15 @@ def _do(
     if "fisher" in steps:
         for seed in seeds:
             measure_grid(plan, seed, progress=progress, note=note)
+
+
+def _say_what_it_takes(run: Path, plan: Plan, seeds: list[SeedFolder], note: Note) -> None:
+    from transformers import AutoConfig
+
+    expected = missing(run, plan, seeds, AutoConfig.from_pretrained(seeds[0].model(START)))
+    if expected.footprints:
+        note(expected.sentence())
+        expected.check()
 
 
 def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:

@@ -37,23 +37,18 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
         UsageError: If the checkpoint cannot be read as a classifier, has a head of another number of classes, or its
             tokenizer has no token for padding.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
     with quiet_transformers(), torch.random.fork_rng():
         torch.manual_seed(seed)
+        _, tokenizer = read_start(checkpoint, len(labels))
         try:
-            _check_head(checkpoint, AutoConfig.from_pretrained(checkpoint), len(labels))
-            tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
-            _check_padding(checkpoint, tokenizer)
             model: Any = AutoModelForSequenceClassification.from_pretrained(
                 checkpoint, num_labels=len(labels), use_safetensors=True, dtype=torch.float32, **names
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise UsageError(
-                f"{checkpoint!r} cannot be read as a classifier of {len(labels)} classes: {first_line(error)}. "
-                "Expected the id or folder of an encoder with safetensors weights"
-            ) from error
+            raise UsageError(_unreadable(checkpoint, len(labels), error)) from error
         if preset == "published":
             tokenizer.add_tokens(list(Markers().words))  # plain tokens, found inside words too
         else:
@@ -64,6 +59,41 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
         with replacing(place, CHECKPOINT) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+
+
+def read_start(checkpoint: str, classes: int) -> tuple[Any, Any]:
+    """Read and check what a start is made of, but for the weights.
+
+    Args:
+        checkpoint: The pretrained checkpoint, an id or a folder.
+        classes: How many the data have.
+
+    Returns:
+        Its configuration and its tokenizer.
+
+    Raises:
+        UsageError: If it cannot be read, has a head of another number of classes, or its tokenizer has no token for
+            padding.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+        _check_head(checkpoint, config, classes)
+        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(_unreadable(checkpoint, classes, error)) from error
+    _check_padding(checkpoint, tokenizer)
+    return config, tokenizer
+
+
+def _unreadable(checkpoint: str, classes: int, error: Exception) -> str:
+    if isinstance(error, UsageError):
+        return str(error)
+    return (
+        f"{checkpoint!r} cannot be read as a classifier of {classes} classes: {first_line(error)}. "
+        "Expected the id or folder of an encoder with safetensors weights"
+    )
 
 
 def _check_head(checkpoint: str, config: Any, classes: int) -> None:

@@ -1,0 +1,244 @@
+"""Does overlap predict what fusion forgets? The models of ``fuse_to_forget.py``, pair by pair.
+
+For every pair of models of a seed: how much accuracy their average loses (on the shortcuts of both, on the original
+task, and at the worst point of the line between them), against what could have predicted it before averaging: raw and
+corrected Fisher overlaps (shared: both on the original sentences; unshared: each on its own contradicted ones; same
+input), overall, in the encoder alone and block by block, and the cosine of the models' mean gradients. Spearman's rank
+correlation over the six pairs of a seed; mean and 95 % interval over the seeds.
+
+    python reproductions/fuse_to_forget.py --data ../shared/data/sst2 --work runs/fuse-to-forget
+    python reproductions/overlap_predicts.py --work runs/fuse-to-forget
+
+Measures eight Fishers per seed once more, with eight folds, on the sentences of that study (label rule data); a seed
+that was measured is not measured again. Writes ``reproductions/results/overlap_predicts.json``, ``.md`` and ``.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from commonweight.data.table import open_table
+from commonweight.footprint.footprint import Footprint
+from commonweight.nn.source import LoadOptions, load_model
+from commonweight.overlaps import Estimate, overlap
+from commonweight.record import without_nan
+from commonweight.studies.continual.metrics import rank_correlation
+from commonweight.studies.measure import MeasureOptions, measure
+from commonweight.studies.prepare import ColumnOptions, prepare
+from commonweight.studies.shortcuts.opening import former_record
+from commonweight.studies.shortcuts.plan import ORIGINAL, Plan, seed_folders
+from commonweight.studies.shortcuts.results import DEPTH, gather
+from commonweight.text import Grid, to_markdown
+from commonweight.view.shortcuts import estimate
+
+RESULTS = Path(__file__).parent / "results"
+NAME = "overlap_predicts"
+ENCODER = "bert.encoder"
+FOLDS = 8
+OUTCOMES = ("shortcuts lost", "task lost", "worst point of the line")
+
+
+def measured(folder, plan: Plan, place: Path, note) -> dict:
+    """Corrected overlaps and gradient cosines of one seed, by predictor and pair; measured once."""
+    result = place / "measured.json"
+    if result.is_file():
+        return json.loads(result.read_text(encoding="utf-8"))
+    columns = ColumnOptions(text=("text",), label="label", max_length=plan.max_length)
+    cells = {f"{code}/{data}": (code, data) for code in plan.shortcuts for data in (ORIGINAL, code)}
+    footprints, gradients = {}, {}
+    for name, (code, data) in cells.items():
+        note(f"seed {folder.seed}: measuring {name}")
+        loaded, table = load_model(str(folder.model(code)), LoadOptions()), open_table(str(folder.measured(data)))
+        gradients[name] = mean_gradient(loaded, table, columns)
+        footprint = place / name
+        if not footprint.exists():
+            measure(loaded, table, MeasureOptions(folds=FOLDS, columns=columns), folder=footprint)
+        footprints[name] = Footprint.load(footprint)
+    note(f"seed {folder.seed}: comparing")
+    table = overlap(footprints)
+    found: dict[str, dict[str, float]] = {}
+    for a, b in combinations(plan.shortcuts, 2):
+        pair = f"{a}–{b}"
+        for cell, (x, y) in {
+            "shared": (f"{a}/{ORIGINAL}", f"{b}/{ORIGINAL}"),
+            "unshared": (f"{a}/{a}", f"{b}/{b}"),
+        }.items():
+            at = table.names.index(x), table.names.index(y)
+            for kind, levels, rolled in (
+                ("corrected", table.corrected, table.roll_up(2).corrected),
+                ("extrapolated", table.extrapolated, table.roll_up(2).extrapolated),
+            ):
+                put(found, f"{kind} {cell}, pooled", pair, levels.pooled[at])
+                put(found, f"{kind} {cell}, layer mean", pair, levels.layer_mean[at])
+                put(found, f"{kind} {cell}, encoder", pair, rolled.by_layer[ENCODER][at])
+            put(found, f"gradient cosine {cell}, pooled", pair, cosine(gradients[x], gradients[y]))
+            put(found, f"gradient cosine {cell}, encoder", pair, cosine(gradients[x], gradients[y], ENCODER))
+    result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for name in cells:  # eight folds of a model each: only the numbers stay
+        for file in sorted((place / name).iterdir()):
+            file.unlink()
+    return found
+
+
+def mean_gradient(loaded, table, columns: ColumnOptions) -> dict[str, torch.Tensor]:
+    """The gradient of the mean cross-entropy over all rows, by parameter."""
+    model = loaded.model.eval()
+    model.zero_grad()
+    for batch in prepare(loaded, table, columns, folds=1).batches.with_batch_size(32):
+        labels = batch.pop("labels")
+        del batch["source_row"]
+        torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="sum").backward()
+    return {name: p.grad / len(table) for name, p in model.named_parameters() if p.grad is not None}
+
+
+def cosine(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], below: str = "") -> float:
+    names = [name for name in a if name.startswith(below)]
+    dot, square_a, square_b = (
+        sum(float((x[name].double() * y[name].double()).sum()) for name in names) for x, y in ((a, b), (a, a), (b, b))
+    )
+    return dot / (square_a * square_b) ** 0.5
+
+
+def raw(table, plan: Plan) -> dict[str, dict[str, float]]:
+    """Raw overlaps of the study itself, by predictor and pair."""
+    found: dict[str, dict[str, float]] = {}
+    blocks, halves = table.roll_up(DEPTH), table.roll_up(2)
+    for a, b in combinations(plan.shortcuts, 2):
+        for cell, couples in {
+            "shared": [(f"{a}/{ORIGINAL}", f"{b}/{ORIGINAL}")],
+            "unshared": [(f"{a}/{a}", f"{b}/{b}")],
+            "same input": [(f"{a}/{a}", f"{b}/{a}"), (f"{a}/{b}", f"{b}/{b}")],
+        }.items():
+            at = tuple(np.array([[table.names.index(x), table.names.index(y)] for x, y in couples]).T)
+            levels = {
+                "pooled": table.pooled,
+                "layer mean": table.layer_mean,
+                "encoder": halves.by_layer[ENCODER],
+                **{layer: values for layer, values in blocks.by_layer.items() if layer.startswith(ENCODER)},
+            }
+            for level, values in levels.items():
+                put(found, f"raw {cell}, {level}", f"{a}–{b}", values[at].mean())
+    return found
+
+
+def put(found: dict[str, dict[str, float]], predictor: str, pair: str, value) -> None:
+    found.setdefault(predictor, {})[pair] = float(value)
+
+
+def losses(study, seed: int) -> dict[str, dict[str, float]]:
+    """What every average of two lost, by outcome and pair."""
+    scores, plan = study.scores[seed], study.plan
+    found: dict[str, dict[str, float]] = {}
+    for a, b in combinations(plan.shortcuts, 2):
+        pair, average = f"{a}–{b}", scores[f"{a}+{b}"]
+
+        def lost(code: str, data: str, average=average) -> float:
+            return scores[code][f"{data} test"]["accuracy"] - average[f"{data} test"]["accuracy"]
+
+        put(found, OUTCOMES[0], pair, np.mean([lost(code, code) for code in (a, b)]))
+        put(found, OUTCOMES[1], pair, np.mean([lost(code, ORIGINAL) for code in (a, b)]))
+        line = next(path for path in study.paths[seed] if (path["from"], path["to"]) == (a, b))
+        on = np.array(line["points"])
+        drops = []
+        for data in (a, b):
+            accuracy = np.array(line["accuracy"][data])
+            drops.append(((1 - on) * accuracy[0] + on * accuracy[-1] - accuracy).max())
+        put(found, OUTCOMES[2], pair, np.mean(drops))
+    return found
+
+
+def correlations(predictors: list[dict], outcomes: list[dict]) -> dict[str, dict[str, Estimate]]:
+    found: dict[str, dict[str, Estimate]] = {}
+    for predictor in predictors[0]:
+        found[predictor] = {}
+        for outcome in OUTCOMES:
+            per_seed = []
+            for given, lost in zip(predictors, outcomes, strict=True):
+                pairs = list(lost[outcome])
+                x, y = (np.array([values[pair] for pair in pairs]) for values in (given[predictor], lost[outcome]))
+                per_seed.append(rank_correlation(x, y))
+            found[predictor][outcome] = Estimate.over_seeds(per_seed)
+    return found
+
+
+def draw(predictors: list[dict], outcomes: list[dict], path: Path) -> None:
+    shown = [
+        name for name in ("raw shared, pooled", "raw unshared, pooled", "corrected unshared, pooled",
+                          "gradient cosine unshared, pooled") if name in predictors[0]
+    ]  # fmt: skip
+    figure = Figure(figsize=(3.2 * len(shown), 6), layout="constrained")
+    axes = figure.subplots(2, len(shown), sharey="row", sharex="col", squeeze=False)
+    for row, outcome in zip(axes, OUTCOMES[:2], strict=True):
+        row[0].set_ylabel(f"accuracy: {outcome}")
+        for ax, name in zip(row, shown, strict=True):
+            for seed, (given, lost) in enumerate(zip(predictors, outcomes, strict=True)):
+                pairs = list(lost[outcome])
+                ax.scatter([given[name][p] for p in pairs], [lost[outcome][p] for p in pairs], label=f"seed {seed}")
+            ax.spines[["top", "right"]].set_visible(False)
+    for ax, name in zip(axes[-1], shown, strict=True):
+        ax.set_xlabel(name)
+    axes[0][0].legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs/fuse-to-forget"), help="the finished study")
+    parser.add_argument("--measures", type=Path, default=Path("runs/overlap-predicts"))
+    options = parser.parse_args()
+    start = time.time()
+
+    def note(sentence: str) -> None:
+        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
+
+    record = former_record(options.work)
+    fields = {key: tuple(map(tuple_if_list, value)) if isinstance(value, list) else value
+              for key, value in record["plan"].items() if key != "data_sha256"}  # fmt: skip
+    plan = Plan(**fields, seeds=record["seeds"])
+    folders = seed_folders(options.work, plan)
+    study = gather(plan, folders)
+    predictors, outcomes = [], []
+    for index, folder in enumerate(folders):
+        place = options.measures / folder.path.name
+        place.mkdir(parents=True, exist_ok=True)
+        predictors.append(raw(study.tables["data"][index], plan) | measured(folder, plan, place, note))
+        outcomes.append(losses(study, index))
+    found = correlations(predictors, outcomes)
+    rows = tuple((name, *(estimate(value) for value in by_outcome.values())) for name, by_outcome in found.items())
+    title = "Rank correlation over the six pairs of a seed (mean over seeds, 95 % interval)"
+    tables = [Grid(title, ("predictor", *OUTCOMES), rows)]
+    seen = tuple(
+        (pair, *(estimate(Estimate.over_seeds([lost[outcome][pair] for lost in outcomes])) for outcome in OUTCOMES))
+        for pair in outcomes[0][OUTCOMES[0]]
+    )
+    tables.append(Grid("Accuracy lost (own model − average of two; means over seeds)", ("pair", *OUTCOMES), seen))
+    written = {
+        "predictors": predictors,
+        "outcomes": outcomes,
+        "rank_correlation": {
+            name: {outcome: {"value": e.value, "low": e.low, "high": e.high, "seeds": e.replicates}
+                   for outcome, e in by.items()} for name, by in found.items()
+        },
+    }  # fmt: skip
+    text = json.dumps(without_nan(written), indent=1, ensure_ascii=False, allow_nan=False)
+    (RESULTS / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
+    (RESULTS / f"{NAME}.md").write_text(to_markdown(tables), encoding="utf-8")
+    draw(predictors, outcomes, RESULTS / f"{NAME}.png")
+    print(to_markdown(tables))
+
+
+def tuple_if_list(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    main()

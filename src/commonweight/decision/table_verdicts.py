@@ -1,0 +1,172 @@
+"""Verdicts of a table of overlaps: which of its overlaps are above their null, and which pair shares more."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
+
+from commonweight.decision.verdict import contrast_verdict, null_verdict
+from commonweight.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from commonweight.decision.verdict import Verdict
+    from commonweight.overlaps.alignment import Reading
+    from commonweight.overlaps.fold_ratios import Quantity
+    from commonweight.overlaps.table import OverlapTable
+
+Pair = tuple[str, str]
+
+ALIGNED: Mapping[Reading, bool | None] = {
+    "common start": True,
+    "no common start": False,
+    "unclear": None,
+    "not measured": None,
+}
+
+
+class Cell(NamedTuple):
+    """What one footprint of a table is of."""
+
+    model: str
+    data: str
+    rows: str
+    """Names the source rows: equal for data sets made from the same ones."""
+
+
+def overlap_verdict(table: OverlapTable, a: str, b: str, layer: str | None = None) -> Verdict:
+    """Say whether an overlap is above its null, the strictest of three permutations.
+
+    Args:
+        table: Overlaps of Fishers with folds.
+        a: Name of a footprint.
+        b: Name of another.
+        layer: A layer; None for all weights pooled.
+
+    Returns:
+        The verdict on raw - null.
+
+    Raises:
+        UsageError: If there is no such footprint, or the table has no folds.
+        KeyError: If there is no such layer.
+    """
+    return null_verdict(
+        table.estimate("above_null", a, b, layer),
+        aligned=_aligned(table, (a, b)),
+        effective_examples=_effective(table, (a, b)),
+    )
+
+
+def pairs_verdict(
+    table: OverlapTable,
+    first: Pair,
+    second: Pair,
+    layer: str | None = None,
+    *,
+    same_rows: bool,
+    of: Quantity = "corrected",
+) -> Verdict:
+    """Say whether one pair of footprints shares more than another.
+
+    Args:
+        table: Overlaps of Fishers with folds.
+        first: Names of two footprints.
+        second: Names of two others.
+        layer: A layer; None for all weights pooled.
+        same_rows: Whether both pairs were measured on the same source rows. A table does not know: see
+            :func:`same_rows`.
+        of: Which overlap, as ``table.estimate`` takes it.
+
+    Returns:
+        The verdict on first - second.
+
+    Raises:
+        UsageError: If there is no such footprint, or the table has no folds for what is asked.
+        KeyError: If there is no such layer.
+
+    Example:
+        >>> import torch
+        >>> from commonweight import fisher, overlap
+        >>> net, rows = torch.nn.Linear(4, 2), (torch.randn(200, 4), torch.randint(2, (200,)))
+        >>> prints = {name: fisher(net, [rows], folds=8) for name in "abc"}
+        >>> found = pairs_verdict(overlap(prints), ("a", "b"), ("a", "c"), same_rows=True)
+        >>> found.answer, found.lacking[0].found
+        ('cannot say', 'its interval holds 0')
+    """
+    readings = [_aligned(table, pair) for pair in (first, second)]
+    return contrast_verdict(
+        table.contrast(first, second, of, layer),
+        same_rows=same_rows,
+        aligned=False if False in readings else None if None in readings else True,
+        effective_examples=_effective(table, (*first, *second)),
+    )
+
+
+def contrasts_of(cells: Mapping[str, Cell]) -> tuple[tuple[Pair, Pair], ...]:
+    """List the contrasts of a grid of models and data that differ in one thing.
+
+    Two models on one data set against the same two on another; against one of them and a third on the same; one model
+    on two data sets against another model on the same two; against one of them and a third in the same model.
+
+    Args:
+        cells: Footprint -> what it is of.
+
+    Returns:
+        Two pairs each; those of the same source rows come first, since the others decide nothing.
+
+    Example:
+        >>> grid = {f"{m}/{d}": Cell(m, d, d) for m in "ab" for d in "xy"}
+        >>> for first, second in contrasts_of(grid):
+        ...     print(*first, "against", *second)
+        a/x a/y against b/x b/y
+        a/x b/x against a/y b/y
+    """
+    pairs = [pair for pair in combinations(cells, 2) if _kind(cells, pair)]
+    found = [(first, second) for first, second in combinations(pairs, 2) if _belong(cells, first, second)]
+    return tuple(sorted(found, key=lambda contrast: not same_rows(cells, *contrast)))
+
+
+def same_rows(cells: Mapping[str, Cell], first: Pair, second: Pair) -> bool:
+    """Tell whether two pairs were measured on the same source rows.
+
+    Args:
+        cells: Footprint -> what it is of.
+        first: Names of two footprints.
+        second: Names of two others.
+
+    Returns:
+        Whether the source rows behind one pair are those behind the other.
+
+    Raises:
+        UsageError: If a footprint is none of them.
+    """
+    if unknown := [name for name in (*first, *second) if name not in cells]:
+        raise UsageError(f"no footprint {unknown[0]!r} among {', '.join(map(repr, cells))}")
+    return {cells[name].rows for name in first} == {cells[name].rows for name in second}
+
+
+def _kind(cells: Mapping[str, Cell], pair: Pair) -> str:
+    """What the two of a pair differ in, if that is one thing."""
+    a, b = (cells[name] for name in pair)
+    if (a.model == b.model) == (a.data == b.data):
+        return ""
+    return "models" if a.data == b.data else "data"
+
+
+def _belong(cells: Mapping[str, Cell], first: Pair, second: Pair) -> bool:
+    kind = _kind(cells, first)
+    if kind != _kind(cells, second):
+        return False
+    models = [{cells[name].model for name in pair} for pair in (first, second)]
+    data = [{cells[name].data for name in pair} for pair in (first, second)]
+    differ, stay = (models, data) if kind == "models" else (data, models)
+    return differ[0] == differ[1] or (stay[0] == stay[1] and len(differ[0] & differ[1]) == 1)
+
+
+def _aligned(table: OverlapTable, pair: Pair) -> bool | None:
+    return ALIGNED[table.alignment.reading(*pair)]
+
+
+def _effective(table: OverlapTable, names: tuple[str, ...]) -> list[float]:
+    return [table.effective_examples[name] for name in dict.fromkeys(names)]

@@ -1,0 +1,302 @@
+"""Verdicts: what a number with its interval says, or that it does not say it, and what that took.
+
+A contrast of two overlaps shares more, shares less, or cannot say. One overlap is above its null, not above it, or
+cannot say: alone it never says how much is shared. :data:`NEEDS` lists what each verdict takes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from commonweight.errors import UsageError
+from commonweight.overlaps.estimate import LEVEL, Estimate
+from commonweight.overlaps.layout import FEW_EXAMPLES
+from commonweight.text import Grid, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from commonweight.overlaps.estimate import Over
+
+MORE: Literal["shares more"] = "shares more"
+LESS: Literal["shares less"] = "shares less"
+CANNOT_SAY: Literal["cannot say"] = "cannot say"
+ABOVE: Literal["above its null"] = "above its null"
+NOT_ABOVE: Literal["not above its null"] = "not above its null"
+Answer = Literal["shares more", "shares less", "cannot say", "above its null", "not above its null"]
+
+FEWEST_EFFECTIVE = FEW_EXAMPLES
+"""Below this many effective examples in a Fisher, an interval over folds can be too narrow: docs/reading.md."""
+
+ROUNDING = 1e-9
+"""An interval whose end is no farther from 0 than this holds 0: the difference is rounding."""
+
+OVER: Mapping[Over, str] = MappingProxyType({
+    "folds": "over folds: about other examples of the same trained models, not about other trainings",
+    "seeds": "over seeds: about other trainings",
+})
+
+
+class Requirement(NamedTuple):
+    """Something a verdict takes."""
+
+    name: str
+    demand: str
+    """When it is met."""
+
+    contrast: str
+    """What a contrast says without it; empty where it is not asked."""
+
+    null: str
+    """What a single overlap says without it; empty where it is not asked."""
+
+
+NEEDS: tuple[Requirement, ...] = (
+    Requirement("same rows", "both sides were measured on the same source rows", CANNOT_SAY, ""),
+    Requirement("common start", "the models of each overlap have a common start, measured", CANNOT_SAY, ""),
+    Requirement(
+        "effective examples",
+        f"at least {FEWEST_EFFECTIVE} in every Fisher behind it (masks and activities: not asked)",
+        CANNOT_SAY,
+        CANNOT_SAY,
+    ),
+    Requirement("interval", "at least 3 folds, or 2 seeds, with a value in each", CANNOT_SAY, CANNOT_SAY),
+    Requirement(
+        "excludes 0", f"the {100 * LEVEL:.0f} % interval; of raw - null it lies above 0", CANNOT_SAY, NOT_ABOVE
+    ),
+)
+"""What each verdict takes, in the order in which it is asked. Controls are shown beside, and decide nothing."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a verdict took."""
+
+    name: str
+    """As in :data:`NEEDS`; ``shuffles`` of a permutation null."""
+
+    met: bool
+    found: str
+    """What was found, in words and numbers."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an estimate says."""
+
+    answer: Answer
+    reason: str
+    """Why: what was lacking, the number with its interval, and what the interval is over."""
+
+    estimate: Estimate
+    needs: tuple[Need, ...]
+    """Everything that was asked for, met or not."""
+
+    controls: Mapping[str, str | Estimate] = field(default_factory=dict)
+    """What to read beside it; they decided nothing."""
+
+    def __str__(self) -> str:
+        return f"{self.answer}: {self.reason}"
+
+    @property
+    def brief(self) -> str:
+        """The reason without what its interval is over, for a table that says so once."""
+        return self.reason.removesuffix(f", {OVER[self.estimate.over]}")
+
+    @property
+    def lacking(self) -> tuple[Need, ...]:
+        """The needs that were not met."""
+        return tuple(need for need in self.needs if not need.met)
+
+
+def contrast_verdict(
+    difference: Estimate,
+    *,
+    same_rows: bool,
+    aligned: bool | None,
+    effective_examples: Sequence[float] = (),
+    controls: Mapping[str, str | Estimate] | None = None,
+) -> Verdict:
+    """Say whether one pair shares more than another.
+
+    Args:
+        difference: Overlap of the first pair less that of the second, with replicates in common, as
+            :meth:`~commonweight.overlaps.table.OverlapTable.contrast` gives it or by subtracting two estimates.
+        same_rows: Whether both sides were measured on the same source rows.
+        aligned: Whether the models of each overlap have a common start; None where that is unclear or not measured.
+        effective_examples: Of every Fisher behind it, nan where not measured; none for masks and activities.
+        controls: What to show beside it, as words or numbers.
+
+    Returns:
+        ``shares more`` if all of :data:`NEEDS` are met and the difference is positive, ``shares less`` if it is
+        negative, else ``cannot say``.
+
+    Raises:
+        UsageError: If the difference is no estimate.
+
+    Example:
+        >>> shared, unshared = Estimate.over_seeds([0.80, 0.90, 0.85]), Estimate.over_seeds([0.70, 0.80, 0.74])
+        >>> print(contrast_verdict(shared - unshared, same_rows=True, aligned=True, effective_examples=[85.0, 60.2]))
+        shares more: 0.1033 [0.0890, 0.1177] (95 %, 3 seeds), over seeds: about other trainings
+        >>> print(contrast_verdict(shared - unshared, same_rows=True, aligned=None).answer)
+        cannot say
+    """
+    checked = _asked(difference, effective_examples)
+    start = {
+        True: "common start",
+        False: "no common start",
+        None: "common start unclear or not measured",
+    }
+    needs = (
+        Need("same rows", same_rows, "the same source rows" if same_rows else "the two sides are of different rows"),
+        Need("common start", aligned is True, start[aligned]),
+        *checked,
+        _excludes_0(
+            difference,
+            met=difference.low > ROUNDING or difference.high < -ROUNDING,
+            otherwise="its interval holds 0",
+        ),
+    )
+    if all(need.met for need in needs):
+        answer: Answer = MORE if difference.value > 0 else LESS
+    else:
+        answer = CANNOT_SAY
+    return Verdict(answer, _reason(difference, needs), difference, needs, controls or {})
+
+
+def null_verdict(
+    overlap_minus_null: Estimate,
+    *,
+    aligned: bool | None = True,
+    effective_examples: Sequence[float] = (),
+    controls: Mapping[str, str | Estimate] | None = None,
+) -> Verdict:
+    """Say whether one overlap is above its null: no more can be said of an overlap alone.
+
+    Args:
+        overlap_minus_null: As ``table.estimate("above_null", a, b)`` gives it; of masks, the overlap corrected for
+            chance, over seeds.
+        aligned: Whether the two models have a common start. Without one the answer stands, and the reason says that it
+            is no sharing: networks of one architecture overlap above permuted ones on the same inputs.
+        effective_examples: Of both Fishers, nan where not measured; none for masks and activities.
+        controls: What to show beside it, as words or numbers.
+
+    Returns:
+        ``above its null`` if the interval lies above 0, ``not above its null`` if it does not, ``cannot say`` without
+        what :data:`NEEDS` asks for.
+
+    Raises:
+        UsageError: If the difference is no estimate.
+
+    Example:
+        >>> print(null_verdict(Estimate.over_seeds([0.02, -0.01, 0.01])))
+        not above its null: its interval does not lie above 0; 0.0067 [-0.0313, 0.0446] (95 %, 3 seeds), over seeds: about other trainings
+    """  # noqa: E501
+    asked = _asked(overlap_minus_null, effective_examples)
+    above = _excludes_0(
+        overlap_minus_null, met=overlap_minus_null.low > ROUNDING, otherwise="its interval does not lie above 0"
+    )
+    needs = (*asked, above)
+    answer: Answer = CANNOT_SAY
+    if all(need.met for need in asked):
+        answer = ABOVE if above.met else NOT_ABOVE
+    caution = {
+        True: (),
+        False: ("no common start, so this is no sharing",),
+        None: ("common start unclear or not measured",),
+    }
+    return Verdict(
+        answer, _reason(overlap_minus_null, needs, caution[aligned]), overlap_minus_null, needs, controls or {}
+    )
+
+
+def permutation_verdict(value: float, null: float, *, above: bool, p: float = math.nan) -> Verdict:
+    """Say whether one similarity is above the null of its own shuffles.
+
+    Args:
+        value: The similarity; nan is undefined.
+        null: What 95 % of shuffles stay under.
+        above: Whether the similarity is better than its null.
+        p: The share of shuffles that reach it, where there is one.
+
+    Returns:
+        ``above its null`` or ``not above its null``; ``cannot say`` where the similarity is undefined. The estimate has
+        no interval: what differs between shuffles is neither the examples nor the training.
+
+    Example:
+        >>> print(permutation_verdict(0.90, 0.92, above=False))
+        not above its null: similarity 0.9000, null 0.9200
+    """
+    difference = Estimate(value - null, (), "folds")
+    if math.isnan(value):
+        return Verdict(CANNOT_SAY, "the similarity is undefined", difference, (Need("shuffles", False, "undefined"),))
+    found = f"similarity {number(value)}, null {number(null)}" + ("" if math.isnan(p) else f", p {p:.3f}")
+    return Verdict(ABOVE if above else NOT_ABOVE, found, difference, (Need("shuffles", above, found),))
+
+
+def by_chance(looked_at: int, of: Literal["contrasts", "nulls"]) -> str:
+    """Say how many of several verdicts to expect where there is nothing: intervals are not widened for their number.
+
+    Args:
+        looked_at: How many intervals.
+        of: ``contrasts`` exclude 0 by chance on either side, ``nulls`` count above only.
+
+    Returns:
+        One sentence.
+
+    Example:
+        >>> by_chance(12, "contrasts")
+        'Intervals are at 95 % each and 12 were looked at: where nothing differs, about 0.6 would exclude 0 by chance.'
+    """
+    share = (1 - LEVEL) / (1 if of == "contrasts" else 2)
+    rest = "nothing differs" if of == "contrasts" else "nothing is above its null"
+    would = "exclude 0" if of == "contrasts" else "seem to be"
+    return (
+        f"Intervals are at {100 * LEVEL:.0f} % each and {looked_at} were looked at: where {rest}, about "
+        f"{looked_at * share:.1f} would {would} by chance."
+    )
+
+
+def needs_grid() -> Grid:
+    """Lay out what each verdict takes.
+
+    Returns:
+        A row per requirement, and what is said where it is not met.
+    """
+    rows = tuple((need.name, need.demand, need.contrast or "not asked", need.null or "not asked") for need in NEEDS)
+    return Grid("What a verdict takes", ("need", "met when", "contrast without it", "single overlap without it"), rows)
+
+
+def _asked(estimate: Estimate, effective: Sequence[float]) -> tuple[Need, ...]:
+    """What every verdict asks of the estimate itself: effective examples, where there are any, and an interval."""
+    if not isinstance(estimate, Estimate):
+        raise UsageError(f"expected an Estimate, such as table.contrast(...) gives, got {type(estimate).__name__}")
+    missing = estimate.missing
+    interval = Need("interval", missing is None, missing or str(estimate))
+    if not len(effective):
+        return (interval,)
+    if any(map(math.isnan, effective)):
+        return (Need("effective examples", met=False, found="effective examples were not measured"), interval)
+    least = min(effective)
+    words = f"{math.floor(10 * least) / 10:.1f} effective examples in the weakest Fisher"
+    if least < FEWEST_EFFECTIVE:
+        words += f", and it takes {FEWEST_EFFECTIVE}"
+    return (Need("effective examples", least >= FEWEST_EFFECTIVE, words), interval)
+
+
+def _excludes_0(estimate: Estimate, *, met: bool, otherwise: str) -> Need:
+    if estimate.missing:
+        return Need("excludes 0", met=False, found="there is no interval")
+    return Need("excludes 0", met, "its interval excludes 0" if met else otherwise)
+
+
+def _reason(estimate: Estimate, needs: Sequence[Need], beware: Sequence[str] = ()) -> str:
+    """What is lacking and what to beware of, then the number, then what its interval is over."""
+    lacking = [need.found for need in needs if not need.met]
+    if estimate.missing is None:
+        return "; ".join([*lacking, *beware, f"{estimate}, {OVER[estimate.over]}"])
+    said = [*lacking[:-1], *beware]  # without an interval, not what it would have to exclude
+    return "; ".join(said if math.isnan(estimate.value) else [*said, f"the value is {number(estimate.value)}"])

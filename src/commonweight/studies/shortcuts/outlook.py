@@ -1,0 +1,131 @@
+"""What a study of shortcuts will take of disk and memory, and whether its rows fill its folds, before any training."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from commonweight.data.shortcuts import Markers
+from commonweight.data.splits import open_source
+from commonweight.errors import UsageError
+from commonweight.footprint.collector import choose_parameters
+from commonweight.footprint.fold_format import Needs, needs_of
+from commonweight.footprint.folds import fold_of
+from commonweight.nn.checkpoint import quiet_transformers
+from commonweight.studies.measure import FOLD_DTYPE
+from commonweight.studies.outlook import Outlook
+from commonweight.studies.prepare import length_limit
+from commonweight.studies.run_folder import FOOTPRINTS, check_place
+from commonweight.studies.shortcuts.grid import measured_models
+from commonweight.studies.shortcuts.opening import changes, former_record
+from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER, seed_folders
+from commonweight.studies.shortcuts.start import read_start
+from commonweight.studies.shortcuts.training import COPIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+
+TRAINING = 4
+"""Copies of the weights while a model is trained: these, their gradients, and the two moments of the optimizer."""
+
+
+def study_outlook(run: Path, plan: Plan) -> Outlook:
+    """Check a study without beginning it, and tell what it will take.
+
+    Args:
+        run: The run folder.
+        plan: The plan.
+
+    Returns:
+        Disk and memory of all that is missing.
+
+    Raises:
+        UsageError: If the folder holds something else, the checkpoint or the texts do not serve, a fold would hold no
+            measured row (where these are chosen already), or the disk has no room.
+    """
+    check_place(run)
+    changes(run, former_record(run), plan.deciding())
+    source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
+    with quiet_transformers():
+        config, tokenizer = read_start(plan.model, len(source.classes))
+    length_limit(config, tokenizer, plan.max_length)
+    new = [word for word in Markers().words if word not in tokenizer.get_vocab()]
+    config.vocab_size = max(config.vocab_size, len(tokenizer) + len(new))
+    config.num_labels = len(source.classes)
+    seeds = seed_folders(run, plan)
+    check_measured_rows(plan, seeds)
+    found = missing(run, plan, seeds, config)
+    found.check()
+    return found
+
+
+def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> Outlook:
+    """Count what is missing of a study.
+
+    Args:
+        run: The run folder.
+        plan: The plan.
+        seeds: The seeds.
+        config: Configuration of the start.
+
+    Returns:
+        Disk and memory.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet_transformers(), torch.device("meta"):
+        model: Any = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    needs = needs_of(choose_parameters(model, None, None), plan.folds, FOLD_DTYPE)
+    average = [TOGETHER.join(plan.shortcuts)] if plan.fused_footprints else []
+    names = [START, RANDOM_LABELS, *plan.shortcuts, *average]
+    absent = [name for seed in seeds for name in names if not seed.model(name).exists()]
+    trained = {name for name in absent if name not in {START, *average, *(code for code, _ in plan.existing)}}
+    footprints: dict[str, Needs] = {}
+    there = 0
+    for seed, rule, model_name, data in (
+        (seed, rule, model_name, data)
+        for seed in seeds
+        for rule in plan.label_rules
+        for model_name in measured_models(plan)
+        for data in (ORIGINAL, *plan.shortcuts)
+    ):
+        if (seed.grid(rule) / FOOTPRINTS / model_name / data).exists():
+            there += 1
+        else:
+            footprints[f"seed {seed.seed}, {rule}: {model_name}/{data}"] = needs
+    return Outlook(
+        run,
+        footprints,
+        there,
+        models=size * (len(absent) + (COPIES if trained else 0)),
+        model=size * max(TRAINING if trained else 1, len(plan.shortcuts) + 1),
+    )
+
+
+def check_measured_rows(plan: Plan, seeds: Sequence[SeedFolder]) -> None:
+    """Check that every fold holds measured rows, of the seeds whose rows are chosen already.
+
+    Args:
+        plan: The plan.
+        seeds: The seeds.
+
+    Raises:
+        UsageError: If one holds none.
+    """
+    for seed in seeds:
+        place = seed.measured(ORIGINAL)
+        if not place.is_file():
+            continue
+        rows = [json.loads(line)["source_row"] for line in place.read_text(encoding="utf-8").splitlines()]
+        empty = set(range(plan.folds)) - {fold_of(row, plan.folds) for row in rows}
+        if empty:
+            raise UsageError(
+                f"fold {min(empty)} of {plan.folds} holds none of the {len(rows)} rows that seed {seed.seed} is "
+                "measured on; measure more rows (--measured-rows), or take fewer --folds"
+            )

@@ -1,0 +1,233 @@
+"""How many examples are enough? A Fisher measured on more and more rows until its split-half ceiling is high enough."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commonweight.data.table import Table, row_order
+from commonweight.decision.room import check_room
+from commonweight.errors import UsageError
+from commonweight.footprint.collector import choose_parameters
+from commonweight.footprint.fold_format import fold_record, needs_of, shortened
+from commonweight.footprint.folds import fold_of
+from commonweight.footprint.footprint import Fold, Footprint
+from commonweight.footprint.joining import joined
+from commonweight.overlaps.one_ceiling import ceiling
+from commonweight.studies.fold_count import fold_count
+from commonweight.studies.measure import FOLD_DTYPE, measure, silent
+from commonweight.text import size_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from commonweight.nn.source import LoadedModel
+    from commonweight.overlaps.estimate import Estimate
+    from commonweight.studies.measure import MeasureOptions, Note
+
+FIRST = 64
+"""Rows of the first step; each step doubles what there is."""
+
+COPIES = 3
+"""Footprints on disk at a time: what there was, what was added, and both together."""
+
+KEY = "until_ceiling"
+"""Where the metadata of the footprint keep the curve."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one step came to."""
+
+    examples: int
+    effective: float
+    """Effective examples, ``(Σ t)² / Σ t²``; nan for a zero Fisher."""
+
+    ceiling: Estimate
+    """Of all weights pooled, over folds."""
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The curve of a measurement that went on until its ceiling was high enough, or the data ended."""
+
+    target: float
+    points: tuple[Point, ...]
+    available: int
+    """Rows there were."""
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the last ceiling is at least the target."""
+        return self.points[-1].ceiling.value >= self.target
+
+    def record(self) -> dict[str, Any]:
+        """Describe it in plain JSON values.
+
+        Returns:
+            Target, rows there were, and the points; undefined is null.
+        """
+
+        def plain(value: float) -> float | None:
+            return value if math.isfinite(value) else None
+
+        points = [
+            {
+                "examples": point.examples,
+                "effective_examples": plain(point.effective),
+                "ceiling": plain(point.ceiling.value),
+                "low": plain(point.ceiling.low),
+                "high": plain(point.ceiling.high),
+            }
+            for point in self.points
+        ]
+        return {"target": self.target, "reached": self.is_reached, "rows": self.available, "points": points}
+
+
+def measure_until(
+    loaded: LoadedModel,
+    table: Table,
+    options: MeasureOptions,
+    target: float,
+    *,
+    folder: Path,
+    seed: int = 0,
+    progress: bool = False,
+    note: Note = silent,
+) -> tuple[Footprint, Convergence]:
+    """Measure a Fisher on rows in a seeded order, twice as many in every step, until the ceiling reaches a target.
+
+    No row is measured twice: the Fishers of all steps are joined. The result is that of the rows that
+    ``--examples N --data-seed SEED`` chooses, with the N that was needed.
+
+    Args:
+        loaded: The model.
+        table: The data, in whole or the most that may be taken.
+        options: How; it needs at least 2 folds.
+        target: The pooled split-half ceiling to be reached, above 0 and below 1.
+        folder: Where the footprint goes; must not exist yet. Steps lie beside it meanwhile.
+        seed: Names the order of the rows.
+        progress: Show a progress bar on stderr for every step.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        The footprint, which keeps the curve under ``metadata["until_ceiling"]``, and the curve.
+
+    Raises:
+        UsageError: If the target is out of range, there are too few rows for folds, or the disk has no room.
+    """
+    if not 0 < target < 1:
+        raise UsageError(f"the ceiling to be reached must be above 0 and below 1, such as 0.95, got {target:g}")
+    folds = fold_count([table], options.folds, note)
+    if folds == 1:
+        raise UsageError(
+            f"a ceiling needs folds, and {table.name} is measured in one piece: give more rows, or --folds 2 or more"
+        )
+    options = replace(options, folds=folds)
+    parameters = choose_parameters(loaded.model, options.include or None, options.exclude or None)
+    final = needs_of(parameters, folds, FOLD_DTYPE).disk
+    meanwhile = final + COPIES * needs_of(parameters, folds, None).disk
+    note(f"at most {size_words(meanwhile)} of disk while steps are joined, and {size_words(final)} in the end")
+    check_room(folder, meanwhile)
+    order = _order(table, seed)
+    points: list[Point] = []
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-steps-", dir=folder.parent) as steps:
+        whole: Footprint | None = None
+        start = 0
+        for end in step_ends([table.source_rows[position] for position in order], folds):
+            more = _part(table, sorted(order[start:end]))
+            place = Path(steps) / f"part-{end}"
+            part = measure(loaded, more, options, folder=place, fold_dtype=None, progress=progress, note=note)
+            whole = part if whole is None else _together(whole, part, Path(steps) / f"whole-{end}")
+            points.append(Point(whole.count, whole.effective_examples, ceiling(whole).pooled))
+            note(f"{end} of {len(table)} examples: ceiling {points[-1].ceiling}")
+            start = end
+            if points[-1].ceiling.value >= target:
+                break
+        assert whole is not None  # noqa: S101 - a table has rows
+        found = Convergence(target, tuple(points), len(table))
+        data = whole.metadata["data"] | _identity(table, start, seed)
+        facts = {"folds": fold_record(folds, FOLD_DTYPE), "data": data, KEY: found.record()}
+        short = tuple(Fold(fold.count, shortened(fold.tensors, FOLD_DTYPE)) for fold in whole.folds)
+        replace(whole, folds=short, metadata={**whole.metadata, **facts}).save(folder)
+    return Footprint.load(folder), found
+
+
+def step_ends(source_rows: Sequence[int], folds: int, first: int = FIRST) -> list[int]:
+    """Decide after how many rows each step ends: every step holds at least one row of every fold.
+
+    Args:
+        source_rows: In the order in which they are taken; all together fill every fold.
+        folds: How many folds.
+        first: Rows of the first step.
+
+    Returns:
+        Numbers of rows, ascending, each about twice the one before; the last is all rows.
+
+    Example:
+        >>> step_ends(range(300), 4)
+        [64, 128, 256, 300]
+    """
+    numbers = [fold_of(row, folds) for row in source_rows]
+    ends: list[int] = []
+    start, wanted = 0, first
+    while start < len(numbers):
+        end = min(len(numbers), wanted)
+        while end < len(numbers) and len(set(numbers[start:end])) < folds:
+            end += 1
+        if ends and len(set(numbers[start:end])) < folds:
+            ends[-1] = end  # too few are left for a step of their own
+        else:
+            ends.append(end)
+        start, wanted = end, 2 * end
+    return ends
+
+
+def _order(table: Table, seed: int) -> list[int]:
+    """Positions in the table, in the order in which rows are chosen from the whole data set."""
+    selection = table.identity.get("selection", "all")
+    chosen = range(len(table)) if selection == "all" else selection["rows"]
+    position = {row: index for index, row in enumerate(chosen)}
+    total = table.identity.get("rows_in_all", len(table))
+    return [position[row] for row in row_order(total, seed) if row in position]
+
+
+def _part(table: Table, positions: list[int]) -> Table:
+    rows = [table.source_rows[position] for position in positions]
+    return Table(table.name, table.rows.select(positions), rows, table.identity)
+
+
+def _identity(table: Table, count: int, seed: int) -> dict[str, Any]:
+    if count == len(table):
+        return table.identity
+    total = table.identity.get("rows_in_all", count)
+    selection = {"seed": seed, "rows": sorted(row_order(total, seed)[:count])}
+    return table.identity | {"rows_used": count, "selection": selection}
+
+
+def _together(whole: Footprint, part: Footprint, place: Path) -> Footprint:
+    """Join two footprints on disk; what they took there is free again."""
+    facts = dict(part.metadata)
+    former = whole.metadata
+    facts["generic"] = {**former["generic"], **facts["generic"]}
+    facts["unused"] = [name for name in facts["unused"] if name in former["unused"]]
+    if facts["verified"] and former["verified"]:
+        errors = [each["verified"]["largest_error"] for each in (former, part.metadata)]
+        facts["verified"] = {"largest_error": max((error for error in errors if error is not None), default=None)}
+    facts["data"] = {**facts["data"], "columns": _columns(former["data"]["columns"], facts["data"]["columns"])}
+    joined([whole, part], facts).save(place)
+    for former_place in place.parent.iterdir():
+        if former_place != place:
+            shutil.rmtree(former_place)
+    return Footprint.load(place)
+
+
+def _columns(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """The columns that were read; the rows that were cut add up."""
+    cut = {"rows_cut": former["rows_cut"] + more["rows_cut"]} if "rows_cut" in more else {}
+    return {**more, **cut}

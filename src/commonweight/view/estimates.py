@@ -1,0 +1,40 @@
+"""Estimates as cells of a table: value and half width."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from commonweight.text import DASH, number
+
+if TYPE_CHECKING:
+    from commonweight.overlaps.estimate import Estimate
+
+
+def estimate(value: Estimate) -> str:
+    """Write an estimate with its interval.
+
+    Args:
+        value: The estimate.
+
+    Returns:
+        ``.8000 ± .0100``; without an interval the mean alone.
+    """
+    if math.isnan(value.half_width()):
+        return number(value.value)
+    return f"{number(value.value)} ± {value.half_width():.4f}"
+
+
+def signed(value: Estimate) -> str:
+    """Write a difference with its interval.
+
+    Args:
+        value: The estimate.
+
+    Returns:
+        ``+0.0100 ± 0.0020``; without an interval the mean alone, undefined a dash.
+    """
+    if math.isnan(value.value):
+        return DASH
+    half = "" if math.isnan(value.half_width()) else f" ± {value.half_width():.4f}"
+    return f"{value.value:+.4f}{half}"

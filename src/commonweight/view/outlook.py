@@ -1,0 +1,57 @@
+"""What ``--dry-run`` shows: disk and memory of a study that was checked and not begun."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from commonweight.text import DASH, Block, Grid, size_words
+
+if TYPE_CHECKING:
+    from commonweight.studies.outlook import Outlook
+
+NOTHING_DONE = (
+    "Nothing was measured or written (--dry-run); everything that can be checked beforehand was, and is in order."
+)
+MOST_SHOWN = 40
+
+
+def outlook(found: Outlook) -> list[Block]:
+    """Lay out what a study will take.
+
+    Args:
+        found: What was found.
+
+    Returns:
+        One grid per footprint to be measured, one with the totals, and a sentence.
+    """
+    rows = tuple(
+        (
+            name,
+            str(needs.folds),
+            size_words(needs.whole),
+            size_words(needs.fold * needs.folds) if needs.folds > 1 else DASH,
+            size_words(needs.disk),
+            size_words(needs.memory),
+        )
+        for name, needs in list(found.footprints.items())[:MOST_SHOWN]
+    )
+    blocks: list[Block] = []
+    if rows:
+        left = len(found.footprints) - len(rows)
+        title = f"Footprints to measure ({len(found.footprints)}{f'; the first {MOST_SHOWN}' if left else ''})"
+        blocks.append(Grid(title, ("footprint", "folds", "the whole", "its folds", "disk", "sums in memory"), rows))
+    totals = (
+        ("footprints there already", str(found.there)),
+        ("footprints", size_words(found.disk - found.models)),
+        ("models and their training", size_words(found.models) if found.models else DASH),
+        ("disk in all", size_words(found.disk)),
+        ("free on that disk", size_words(found.free)),
+        ("memory: the model", size_words(found.model)),
+        ("memory: sums", size_words(found.sums)),
+    )
+    return [
+        *blocks,
+        Grid(f"What {found.place} will take", ("", ""), totals),
+        "Records, tables and figures come to little beside that; a forward and backward pass takes memory of its own. "
+        + NOTHING_DONE,
+    ]

@@ -1,0 +1,90 @@
+"""The verdicts of a study of shortcuts: which contrasts say something, with their controls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from commonweight.decision.verdict import CANNOT_SAY, FEWEST_EFFECTIVE, LESS, MORE, OVER, by_chance
+from commonweight.text import Block, Grid
+from commonweight.view.estimates import signed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from commonweight.decision.verdict import Verdict
+    from commonweight.overlaps.estimate import Estimate
+    from commonweight.studies.shortcuts.results import ShortcutStudy
+
+READING = (
+    "Verdicts are on {of} overlaps. They take the same rows, a common start, {fewest} effective examples in every "
+    "Fisher, and an interval that excludes 0: {over}."
+)
+CONTROLS = (
+    "The controls are the same contrast with the start, or with the model that learned random labels, in place of one "
+    "of the two (mean of both ways): what is as large there is not about what both models learned. They decide nothing."
+)
+ANSWERS = {MORE: "more", LESS: "less", CANNOT_SAY: "cannot say"}
+
+
+def verdicts(study: ShortcutStudy, rule: str, without_shortcut: Sequence[str] = ()) -> list[Block]:
+    """Lay out what may be said of every contrast of every pair of models.
+
+    Args:
+        study: What was found.
+        rule: A label rule of the plan.
+        without_shortcut: Models that did not learn their shortcut, to be named beside.
+
+    Returns:
+        A row per pair and contrast with its controls, and how to read it.
+    """
+    found = {(pair, name): verdict for pair, each in study.verdicts(rule).items() for name, verdict in each.items()}
+    first = next(iter(found.values()))
+
+    def row(pair: tuple[str, str], name: str, verdict: Verdict) -> tuple[str, ...]:
+        beside = "".join(f"; {code} did not learn its shortcut" for code in pair if code in without_shortcut)
+        controls = (_shown(verdict.controls[each]) for each in first.controls)
+        return (f"{pair[0]}, {pair[1]}: {name}", verdict.answer, f"{verdict.brief}{beside}", *controls)
+
+    grid = Grid(
+        f"Verdicts, label rule {rule}",
+        ("contrast", "verdict", "difference, and why", *first.controls),
+        tuple(row(*key, verdict) for key, verdict in found.items()),
+    )
+    reading = READING.format(
+        of="corrected" if study.has_folds(rule) else "raw", fewest=FEWEST_EFFECTIVE, over=OVER[first.estimate.over]
+    )
+    return [grid, " ".join([reading, *([CONTROLS] if first.controls else []), *_expected(list(found.values()))])]
+
+
+def layer_verdicts(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> list[Block]:
+    """Lay out what may be said of the contrasts of one pair of models layer by layer.
+
+    Args:
+        study: What was found.
+        rule: A label rule of the plan.
+        pair: Codes of two shortcuts.
+
+    Returns:
+        A row per layer with difference and verdict, and how many of these to expect by chance.
+    """
+    found = {layer: study.verdicts(rule, layer)[pair] for layer in study.layers}
+    names = list(next(iter(found.values())))
+
+    def cell(verdict: Verdict) -> str:
+        return f"{signed(verdict.estimate)}, {ANSWERS[verdict.answer]}"
+
+    grid = Grid(
+        f"Verdicts on {pair[0]} and {pair[1]} layer by layer, label rule {rule}",
+        ("layer", *names),
+        tuple((layer, *(cell(each[name]) for name in names)) for layer, each in found.items()),
+    )
+    return [grid, *_expected([verdict for each in found.values() for verdict in each.values()])]
+
+
+def _expected(found: Sequence[Verdict]) -> list[str]:
+    looked = sum(verdict.estimate.missing is None for verdict in found)
+    return [by_chance(looked, "contrasts")] if looked else []
+
+
+def _shown(control: str | Estimate) -> str:
+    return control if isinstance(control, str) else signed(control)

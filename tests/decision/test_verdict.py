@@ -1,0 +1,156 @@
+"""Verdicts: what each answer takes, and that nothing else gives it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from commonweight.decision.verdict import (
+    FEWEST_EFFECTIVE,
+    NEEDS,
+    OVER,
+    Verdict,
+    by_chance,
+    contrast_verdict,
+    needs_grid,
+    null_verdict,
+    permutation_verdict,
+)
+from commonweight.errors import UsageError
+from commonweight.overlaps.estimate import Estimate
+
+UP = Estimate.over_seeds([0.10, 0.11, 0.12])
+OVER_FOLDS = Estimate(0.1, (0.09, 0.10, 0.11, 0.10), "folds")
+AROUND_0 = Estimate.over_seeds([-0.1, 0.0, 0.12])
+ENOUGH = [20.0, 300.5]
+
+
+def contrast(difference=UP, **changed) -> Verdict:
+    return contrast_verdict(
+        difference, **({"same_rows": True, "aligned": True, "effective_examples": ENOUGH} | changed)
+    )
+
+
+@pytest.mark.parametrize(("difference", "answer"), [
+    (UP, "shares more"), (-UP, "shares less"), (AROUND_0, "cannot say"), (-AROUND_0, "cannot say"),
+    (OVER_FOLDS, "shares more"), (-OVER_FOLDS, "shares less"),
+])  # fmt: skip
+def test_a_contrast_with_all_it_takes(difference, answer):
+    found = contrast(difference)
+    assert found.answer == answer
+    assert [need.name for need in found.needs] == [requirement.name for requirement in NEEDS]
+    assert (found.lacking == ()) == (answer != "cannot say")
+    assert str(difference) in found.reason
+    assert found.reason.endswith(OVER[difference.over])
+    assert found.brief == found.reason.removesuffix(", " + OVER[difference.over])
+    assert str(found) == f"{answer}: {found.reason}"
+
+
+@pytest.mark.parametrize(("changed", "name", "words"), [
+    ({"same_rows": False}, "same rows", "the two sides are of different rows"),
+    ({"aligned": False}, "common start", "no common start"),
+    ({"aligned": None}, "common start", "common start unclear or not measured"),
+    ({"effective_examples": [400.0, 19.96]}, "effective examples",
+     "19.9 effective examples in the weakest Fisher, and it takes 20"),
+    ({"effective_examples": [400.0, 7.25]}, "effective examples",
+     "7.2 effective examples in the weakest Fisher, and it takes 20"),
+    ({"effective_examples": [400.0, math.nan]}, "effective examples", "effective examples were not measured"),
+    ({"difference": Estimate.over_seeds([0.3])}, "interval", "an interval needs at least 2 seeds, and there are 1"),
+    ({"difference": Estimate(0.3, (0.3, 0.3), "folds")}, "interval",
+     "an interval needs at least 3 folds, and there are 2"),
+    ({"difference": Estimate(0.3, (0.3, math.nan, 0.3), "folds")}, "interval", "undefined without one of the folds"),
+    ({"difference": Estimate.over_seeds([0.3, math.nan])}, "interval", "the value is undefined"),
+    ({"difference": AROUND_0}, "excludes 0", "its interval holds 0"),
+])  # fmt: skip
+def test_without_any_one_of_them_it_cannot_say_and_says_what_was_lacking(changed, name, words):
+    found = contrast(**changed)
+    assert found.answer == "cannot say"
+    assert found.lacking[0].name == name
+    assert found.reason.startswith(words)
+    assert "nan" not in found.reason
+
+
+def test_everything_that_is_lacking_is_said():
+    found = contrast(AROUND_0, same_rows=False, aligned=False, effective_examples=[3.0])
+    assert len(found.lacking) == 4
+    assert all(need.found in found.reason for need in found.lacking)
+
+
+def test_masks_and_activities_have_no_effective_examples_to_ask_for():
+    found = contrast(effective_examples=())
+    assert found.answer == "shares more"
+    assert "effective examples" not in [need.name for need in found.needs]
+
+
+def test_rounding_is_no_difference():
+    exact = Estimate(1e-16, (1e-16,) * 8, "folds")
+    assert contrast(exact).answer == "cannot say"
+    assert null_verdict(exact, effective_examples=ENOUGH).answer == "not above its null"
+    assert contrast(exact + 1e-6).answer == "shares more"
+
+
+def test_controls_stand_beside_and_decide_nothing():
+    controls = {"with start": UP * 10, "learned": "no"}
+    found = contrast(controls=controls)
+    assert found.controls == controls
+    assert (found.answer, found.reason) == (contrast().answer, contrast().reason)
+    assert null_verdict(UP, controls=controls).controls == controls
+    assert contrast().controls == {}
+
+
+@pytest.mark.parametrize(("estimate", "answer"), [
+    (UP, "above its null"), (OVER_FOLDS, "above its null"), (AROUND_0, "not above its null"),
+    (-UP, "not above its null"), (Estimate.over_seeds([0.3]), "cannot say"), (Estimate.over_seeds([]), "cannot say"),
+])  # fmt: skip
+def test_one_overlap_is_above_its_null_or_not_and_shares_nothing(estimate, answer):
+    found = null_verdict(estimate, effective_examples=ENOUGH)
+    assert found.answer == answer
+    assert "shares" not in str(found)
+    assert (found.lacking == ()) == (answer == "above its null")
+
+
+def test_a_null_takes_effective_examples_and_no_common_start_but_says_so():
+    assert null_verdict(UP, effective_examples=[19.0]).answer == "cannot say"
+    stranger = null_verdict(UP, aligned=False, effective_examples=ENOUGH)
+    assert stranger.answer == "above its null"
+    assert "no common start, so this is no sharing" in stranger.reason
+    assert "common start unclear or not measured" in null_verdict(UP, aligned=None).reason
+    assert "common start" not in null_verdict(UP).reason
+
+
+def test_permutations():
+    above = permutation_verdict(0.95, 0.92, above=True, p=0.004)
+    assert str(above) == "above its null: similarity 0.9500, null 0.9200, p 0.004"
+    assert above.estimate.missing
+    assert permutation_verdict(0.95, 0.96, above=False).answer == "not above its null"
+    assert permutation_verdict(math.nan, math.nan, above=False).answer == "cannot say"
+
+
+def test_a_number_alone_is_no_estimate():
+    for verdict in (lambda: contrast(0.3), lambda: null_verdict(0.3)):
+        with pytest.raises(UsageError, match=r"expected an Estimate, such as table\.contrast"):
+            verdict()
+
+
+def test_verdicts_do_not_change():
+    with pytest.raises(FrozenInstanceError):
+        contrast().answer = "shares less"  # type: ignore[misc]
+
+
+def test_several_at_once():
+    assert "about 1.0 would exclude 0" in by_chance(20, "contrasts")
+    assert "about 0.5 would seem to be" in by_chance(20, "nulls")  # one side of the interval only
+
+
+def test_the_table_of_needs_is_what_verdicts_ask():
+    rows = {row[0]: row[1:] for row in needs_grid().rows}
+    assert list(rows) == [need.name for need in contrast().needs]
+    asked = {name for name, (_, _, null) in rows.items() if null != "not asked"}
+    assert asked == {need.name for need in null_verdict(UP, effective_examples=ENOUGH).needs}
+    assert str(FEWEST_EFFECTIVE) in rows["effective examples"][0]
+    assert re.search("95 %.* above 0", rows["excludes 0"][0])
+    assert {row[1] for row in rows.values()} == {"cannot say"}
+    assert rows["excludes 0"][2] == "not above its null"

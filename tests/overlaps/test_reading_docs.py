@@ -1,0 +1,46 @@
+"""The examples of docs/reading.md run."""
+
+import re
+from pathlib import Path
+
+import torch
+
+import commonweight
+
+TEXT = (Path(__file__).parents[2] / "docs/reading.md").read_text(encoding="utf-8")
+
+
+def test_examples_run(capsys):
+    torch.manual_seed(0)
+    space = {}
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) == 7
+    for block in blocks:
+        exec(compile(block, "docs/reading.md", "exec"), space)
+        if block.startswith("import torch"):
+            assert "(95 %, 8 folds)" in capsys.readouterr().out
+            assert space["table"].layers == ("weight", "bias")
+        elif "verdict =" in block:
+            assert [need.name for need in space["verdict"].lacking] == ["common start", "excludes 0"]
+        elif "for count in" in block:
+            raw, corrected = (space["table"].estimate(of, "once", "again") for of in ("raw", "corrected"))
+            assert raw.high < 1
+            assert corrected.low < 1 < corrected.high
+        elif "apart =" in block:
+            of = {pair: space["table"].estimate("above_null", *pair) for pair in (("a", "b"), ("c", "d"))}
+            assert of["a", "b"].low < 0 < of["a", "b"].high
+            assert of["c", "d"].low > 0
+            assert space["table"].alignment.reading("a", "b") == "no common start"
+            assert space["table"].alignment.reading("c", "d") == "common start"
+        elif "def planted" in block:
+            table = space["table"]
+            assert table.contrast(("a/task", "b/task"), ("a/a", "b/b")).low > 0.1
+            itself = table.contrast(("a/a", "a/b"), ("a/a", "b/b"))
+            assert itself.low < 0 < itself.high
+
+
+def test_what_it_names_is_there():
+    table = commonweight.overlaps.OverlapTable
+    for name in ("estimate", "contrast", "ceiling", "corrected", "extrapolated", "null"):
+        assert hasattr(table, name)
+        assert name in TEXT

@@ -1,0 +1,52 @@
+"""Which data sets are of the same source rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from commonweight.data.table import open_table
+from commonweight.decision.table_verdicts import contrasts_of, same_rows
+from commonweight.studies.same_rows import grid_cells, rows_key
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, rows):
+        place = tmp_path / f"{name}.jsonl"
+        place.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return open_table(str(place))
+
+    return write
+
+
+def rows(words, numbers=None):
+    found = [{"text": f"{words} {k}", "label": k % 2} for k in range(6)]
+    return [row | ({} if numbers is None else {"source_row": numbers[k]}) for k, row in enumerate(found)]
+
+
+def test_the_column_says_which_rows_they_were_made_from(write):
+    plain = write("plain", rows("a", [3, 1, 4, 5, 9, 2]))
+    planted = write("planted", rows("marker a", [2, 9, 5, 4, 1, 3]))
+    others = write("others", rows("marker a", [2, 9, 5, 4, 1, 7]))
+    assert rows_key(plain) == rows_key(planted) != rows_key(others)
+
+
+def test_without_it_only_the_same_data_are_the_same(write):
+    one, two = write("one", rows("a")), write("two", rows("b"))
+    assert rows_key(one) != rows_key(two)
+    assert rows_key(one) == rows_key(write("one", rows("a")))
+    numbered = write("numbered", rows("a", list(range(6))))
+    assert rows_key(one) != rows_key(numbered)
+    words = write("words", [row | {"source_row": str(k)} for k, row in enumerate(rows("a"))])
+    assert rows_key(words) != rows_key(numbered)
+
+
+def test_cells_of_a_grid(write):
+    tables = {"x": write("x", rows("a", range(6))), "y": write("y", rows("b", range(6))), "z": write("z", rows("c"))}
+    cells = grid_cells(["one", "two"], tables)
+    assert list(cells) == ["one/x", "one/y", "one/z", "two/x", "two/y", "two/z"]
+    assert same_rows(cells, ("one/x", "two/x"), ("one/y", "two/y"))
+    assert not same_rows(cells, ("one/x", "two/x"), ("one/z", "two/z"))
+    assert contrasts_of(cells)
