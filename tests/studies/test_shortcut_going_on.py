@@ -222,3 +222,17 @@ def test_no_bars_unless_they_are_asked_for(tmp_path: Path, capfd: pytest.Capture
     assert not datasets.are_progress_bars_disabled()
     run_study(tmp_path / "shown", plan, until="train", progress=True)
     assert "it/s" in capfd.readouterr().err
+
+
+def test_a_second_process_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_plan(tmp_path)
+    refused = []
+
+    def meanwhile(*_: object) -> None:
+        with pytest.raises(UsageError, match="another process works in") as found:
+            run_study(tmp_path / "run", plan, until="build")
+        refused.append(found)
+
+    monkeypatch.setattr(running, "_do", meanwhile)
+    run_study(tmp_path / "run", plan, until="build")
+    assert len(refused) == 1

@@ -84,6 +84,7 @@ def run_study(
         with held(run) as hold:
             if hold.busy:
                 raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
+            hold.share()  # so that another process is refused at once, and does not wait for the end
             folder = open_study(run, plan, former, source, note)
             _do(run, STEPS[: STEPS.index(until) + 1], plan, seeds, source, progress, note)
             if until != "overlap":
