@@ -74,7 +74,7 @@ def test_another_plan_is_refused_and_more_approaches_are_not(cli, run):
         (["--scenario", "rotated", "--device", "abacus"], "--device must be"),
         (["--scenario", "rotated", "--model", "nothing_there:build"], "no Python module 'nothing_there'"),
         (["--scenario", "rotated", "--inference-rows", "3"], "at least one batch of 4"),
-        (["--scenario", "rotated", "--random-labels", "0", "7"], "random_labels names the tasks [7]"),
+        (["--scenario", "rotated", "--random-labels", "0", "7"], "--random-labels names the tasks [7]"),
     ],
 )
 def test_mistakes_are_explained(cli, tmp_path, arguments, message):

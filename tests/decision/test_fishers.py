@@ -181,7 +181,7 @@ def test_footprints_that_do_not_serve(pair, footprints, tmp_path):
         weighed(pair, footprints[0])
     with pytest.raises(UsageError, match="footprint 1 must be a Footprint or a folder, got dict"):
         weighed(pair, [{}, {}])
-    with pytest.raises(UsageError, match="expected a footprint folder"):
+    with pytest.raises(UsageError, match="expected the folder of a footprint"):
         weighed(pair, [tmp_path / "absent", tmp_path / "absent"])
     for number, footprint in enumerate(footprints):
         footprint.save(tmp_path / str(number))
