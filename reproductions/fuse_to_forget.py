@@ -12,8 +12,8 @@ Writes ``reproductions/results/fuse_to_forget.json``, ``.md`` and the figures in
 does the same study:
 
     commonweight shortcuts run --model <checkpoint> --data <folder> --shortcuts st op tic or --seeds 3 \\
-        --train-rows 16000 --batch-size 32 --learning-rate 5e-5 --measured-rows 200 --path-points 6 --path-rows 200 \\
-        -o runs/fuse-to-forget
+        --train-rows 16000 --batch-size 32 --learning-rate 5e-5 --measured-rows 200 --folds 1 \\
+        --scored-rows 500 --path-points 6 --path-rows 200 -o runs/fuse-to-forget
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ def test_public_names():
 
     assert room.__all__ == [
         "Alignment",
+        "Ceilings",
         "Common",
         "Estimate",
         "LeftOut",
@@ -27,6 +28,7 @@ def test_public_names():
         "OverlapTable",
         "TaskSimilarity",
         "alignment_of",
+        "ceiling",
         "chance_corrected",
         "chance_jaccard",
         "common_parameters",
