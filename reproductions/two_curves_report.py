@@ -134,7 +134,7 @@ def differences(measure, first: str, last: str) -> dict[str, Estimate]:
 def contrasts(found: Found) -> dict[str, dict[str, Verdict]]:
     """Contrasts of overlaps over seeds. A second task's rows are the first's: the same test images, changed."""
 
-    def judged(of: dict[str, Estimate], aligned: bool | None, effective: list[float]) -> dict[str, Verdict]:
+    def judged(of: dict[str, Estimate], aligned: bool | None, effective: list[float] | None) -> dict[str, Verdict]:
         return {
             question: contrast_verdict(each, same_rows=True, aligned=aligned, effective_examples=effective)
             for question, each in of.items()
@@ -146,7 +146,7 @@ def contrasts(found: Found) -> dict[str, dict[str, Verdict]]:
         answers[f"Fisher overlap, {words}"] = judged(of, found.aligned(arm), found.effective(arm))
     for starts, words in zip(STARTS, MASKS, strict=True):
         of = differences(lambda p, k, s=starts: found.mask(s, p, k), "fc1", "out")
-        answers[f"{words}, {starts} score starts"] = judged(of, True, [])
+        answers[f"{words}, {starts} score starts"] = judged(of, True, None)
     return answers
 
 

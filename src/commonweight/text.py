@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from dataclasses import dataclass
 
 from commonweight.errors import UsageError
@@ -12,6 +13,7 @@ DASH = "–"
 MOST_DECIMALS = 9
 # Nearer to 1 than this is 1 up to the rounding of float64 sums.
 _ROUNDING = 1e-12
+_WORD = re.compile(r"(?!nan\b|inf\b)\b[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Grid:
 
     title: str
     header: tuple[str, ...]
-    """Column heads; the first column holds names, the others numbers."""
+    """Column heads; the first column holds names, the others numbers or words."""
 
     rows: tuple[tuple[str, ...], ...]
     totals: tuple[tuple[str, ...], ...] = ()
@@ -61,6 +63,24 @@ def number(value: float, decimals: int = 4) -> str:
     if size > 0 and float(rounded) == 0:
         return f"{'>' if value < 0 else '<'}{sign}{step:.{decimals}f}"
     return sign + rounded
+
+
+def holds_words(grid: Grid, column: int) -> bool:
+    """Tell whether a column of a grid holds words, which belong on the left, or numbers, which belong on the right.
+
+    Args:
+        grid: The grid.
+        column: Number of the column; the first one holds names.
+
+    Returns:
+        Whether it is the first, or a cell holds a word of three letters or more; ``nan`` and ``inf`` are none.
+
+    Example:
+        >>> grid = Grid("Files", ("name", "size", "state"), (("a", "45.3 kB", "done"), ("b", "1e-05", "–")))
+        >>> [holds_words(grid, column) for column in range(3)]
+        [True, False, True]
+    """
+    return column == 0 or any(_WORD.search(row[column]) for row in (*grid.rows, *grid.totals))
 
 
 def size_words(size: int) -> str:
@@ -128,7 +148,8 @@ def escape_markdown(text: str) -> str:
 
 
 def _grid(grid: Grid) -> str:
-    lines = [_row(grid.header), "|---|" + "---:|" * (len(grid.header) - 1)]
+    sides = ("---" if holds_words(grid, column) else "---:" for column in range(1, len(grid.header)))
+    lines = [_row(grid.header), "|".join(["|---", *sides]) + "|"]
     lines += [_row(row) for row in grid.rows]
     lines += [_row(row, mark="**") for row in grid.totals]
     return f"**{escape_markdown(grid.title)}**\n\n" + "\n".join(lines)

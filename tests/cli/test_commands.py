@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import pickle
+import re
 import shutil
+from collections import namedtuple
 
 import pytest
 
@@ -22,6 +24,7 @@ def test_fisher_writes_a_footprint_and_says_what_it_is(cli, place, tmp_path):
     assert any(line.split() == ["examples", "30", "of", "30"] for line in found.out.splitlines())
     assert "Unused by the data" in found.out or "unused by the data" in found.out
     assert "measuring 30 rows of films on BertForSequenceClassification in float32" in found.err
+    assert "1 footprint with 3 folds to measure: " in " ".join(found.err.split())
     assert "measuring" not in found.out
 
 
@@ -228,14 +231,36 @@ def test_dry_runs_say_what_it_takes_and_leave_nothing(cli, place, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_refused_by_every_way_to_measure(cli, place, tmp_path, monkeypatch):
+    Usage = namedtuple("Usage", "total used free")
+    monkeypatch.setattr("commonweight.decision.room.shutil.disk_usage", lambda _: Usage(1, 1, 1000))
+    folder = tmp_path / "f"
+    command = ["fisher", place / "one", "--data", place / "films.jsonl", "--folds", "2", "-o", folder]
+    for more in ([], ["--dry-run"], ["--until-ceiling", "0.9"], ["--until-ceiling", "0.9", "--dry-run"]):
+        found = cli(*command, *more)
+        assert (found.code, found.out) == (2, "")
+        assert f"{folder} needs" in found.err.replace("\n", "")
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_until_ceiling_shows_the_curve(cli, place, tmp_path):
     command = ["fisher", place / "one", "--data", place / "films.jsonl", "--folds", "2", "-o", tmp_path / "f"]
+    dry = cli(*command, "--until-ceiling", "0.9999", "--dry-run")
+    assert (dry.code, list(tmp_path.iterdir())) == (0, [])
+    assert "disk at most, meanwhile" in dry.out
     found = cli(*command, "--until-ceiling", "0.9999")
     assert found.code == 0, found.err
+    needed = re.search(r"to measure: (.*?) of disk, at most (.*?) more meanwhile", " ".join(found.err.split()))
+    assert re.search(rf"disk in all +{re.escape(needed[1])}", dry.out)
     assert "as examples are added" in found.out
     assert "data ended before the ceiling was reached" in " ".join(found.out.split())
-    assert cli(*command, "--overwrite", "--until-ceiling", "0.01").out.count("is reached with 30 of 30") == 1
-    assert cli(*command, "--overwrite", "--until-ceiling", "1").code == 2
+    reached = cli(*command, "--overwrite", "--until-ceiling", "0.01").out
+    assert "is reached with 30 of 30" in reached
+    for more in ([], ["--dry-run"]):
+        assert cli(*command, "--overwrite", "--until-ceiling", "1", *more).code == 2
+        whole = cli(*command, "--overwrite", "--until-ceiling", "0.9", "--folds", "1", *more)
+        assert (whole.code, whole.out) == (2, "")
+        assert "a ceiling needs folds" in whole.err
 
 
 def test_compare_in_every_format(cli, place, tmp_path):

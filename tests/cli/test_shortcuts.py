@@ -1,5 +1,8 @@
 """How the words of ``commonweight shortcuts`` are read."""
 
+import re
+from pathlib import Path
+
 import pytest
 from studies.shortcut_texts import tiny_plan
 
@@ -38,21 +41,34 @@ def test_errors_of_the_plan_name_options(cli, tmp_path):
 def test_a_dry_run_says_what_it_takes_and_leaves_nothing(cli, tmp_path):
     plan = tiny_plan(tmp_path)
     run = tmp_path / "run"
-    words = [
-        "--model",
-        plan.model,
-        "--data",
-        plan.data,
-        "--shortcuts",
-        "st",
-        "op",
-        "--max-length",
-        str(plan.max_length),
-    ]
+    words = ["--model", plan.model, "--data", plan.data, "--shortcuts", "st", "op"]
     found = cli("shortcuts", "run", *words, "--seeds", "2", "-o", run, "--dry-run")
     assert found.code == 0, found.err
     assert "Footprints to measure (60; the first 40)" in found.out
     assert "models and their training" in found.out
     assert not run.exists()
     assert cli("shortcuts", "run", *words, "--text-column", "absent", "-o", run, "--dry-run").code == 2
+    found = cli("shortcuts", "run", *words, "--train-rows", "300", "-o", run, "--dry-run")
+    assert found.code == 2
+    assert "--train-rows must lie in 1..240, the rows that are left to train on; got 300" in found.err
     assert not run.exists()
+
+
+def test_texts_are_not_longer_than_the_encoder_reads(cli, tmp_path):
+    plan = tiny_plan(tmp_path)
+    words = ["--model", plan.model, "--data", plan.data, "--shortcuts", "st", "op", "-o", tmp_path / "run", "--dry-run"]
+    found = cli("shortcuts", "run", *words, "--max-length", "128")
+    assert "--max-length 128 is more than the model can read; give at most 24" in found.err
+    found = cli("shortcuts", "run", *words, "--preset", "published")  # its 512 are asked for, too
+    assert "--max-length 512 is more than the model can read" in found.err
+
+
+def test_the_try_out_of_the_docs_can_be_copied(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "shortcuts.md").read_text(encoding="utf-8")
+    made = next(block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "make_start" in block)
+    exec(compile(made, "shortcuts.md", "exec"), {})
+    (typed,) = re.findall(r"```\n(commonweight shortcuts run --model try.*?)```", page, flags=re.DOTALL)
+    found = cli(*typed.replace("\\\n", " ").split()[1:], "--dry-run")
+    assert found.code == 0, found.err
+    assert "Footprints to measure (15" in found.out

@@ -1,7 +1,9 @@
 """The penalty of elastic weight consolidation: its value, its gradient, what it refuses, and that it works."""
 
 from dataclasses import replace
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from reference import ewc as slow
@@ -109,9 +111,34 @@ def test_wrong_arguments_are_refused():
         ewc_penalty(model, dict(footprint.items()), anchor)
     with pytest.raises(UsageError, match=r"mapping from parameter name to tensor, got Sequential"):
         ewc_penalty(model, footprint, model)
-    for strength in (-1.0, float("nan"), float("inf"), True, "1"):
+    for strength in (-1.0, float("nan"), float("inf"), True, "1", 10**400, np.float32(-1), np.bool_(True), 1j):
         with pytest.raises(UsageError, match="strength must be a number of at least 0"):
             ewc_penalty(model, footprint, anchor, strength=strength)
+
+
+def test_a_strength_may_be_any_real_number_but_no_tensor():
+    model = network()
+    footprint, anchor = random_fisher(model), copies(network(seed=7))
+    expected = ewc_penalty(model, footprint, anchor, strength=2.0)
+    for strength in (2, np.float32(2), np.float64(2), np.int64(2), Fraction(4, 2)):
+        found = ewc_penalty(model, footprint, anchor, strength=strength)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, expected)
+    for tensor in (torch.tensor(2.0), np.array(2.0)):
+        with pytest.raises(UsageError, match=r"number of at least 0, got (Tensor; take its \.item\(\)|ndarray)"):
+            ewc_penalty(model, footprint, anchor, strength=tensor)
+
+
+def test_a_penalty_that_could_hold_nothing_in_place_is_refused():
+    model = network()
+    footprint, anchor = random_fisher(model), copies(model)
+    model.requires_grad_(False)
+    with pytest.raises(UsageError, match=r"none of the 4 parameters of the footprint is trained.*unfreeze"):
+        ewc_penalty(model, footprint, anchor)
+    model[2].bias.requires_grad_(True)
+    ewc_penalty(model, footprint, anchor).backward()
+    with torch.no_grad():
+        assert ewc_penalty(model, footprint, anchor).item() == 0  # a value alone
 
 
 def test_what_does_not_fit_is_named():

@@ -11,9 +11,18 @@ import torch
 from overlaps.folded import fisher as folded
 from overlaps.folded import squares
 
-from commonweight import fisher, overlap
-from commonweight.decision.table_verdicts import Cell, contrasts_of, overlap_verdict, pairs_verdict, same_rows
+from commonweight import Footprint, fisher, overlap
+from commonweight.decision.needs import NEEDS
+from commonweight.decision.table_verdicts import (
+    Cell,
+    contrasts_of,
+    overlap_verdict,
+    pairs_verdict,
+    same_rows,
+    table_needs,
+)
 from commonweight.errors import UsageError
+from commonweight.footprint.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 
 
@@ -27,13 +36,18 @@ def moved(model, by, seed):
 
 
 @pytest.fixture(scope="module")
-def table():
+def prints():
     """Two models next to each other, and one farther away, all from one start, on the same rows."""
     torch.manual_seed(0)
     start = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
     rows = [(torch.randn(300, 8), torch.randint(3, (300,)))]
     models = {"a": moved(start, 0.02, 1), "b": moved(start, 0.02, 2), "far": moved(start, 0.15, 3)}
-    return overlap({name: fisher(model, rows, folds=8) for name, model in models.items()})
+    return {name: fisher(model, rows, folds=8) for name, model in models.items()}
+
+
+@pytest.fixture(scope="module")
+def table(prints):
+    return overlap(prints)
 
 
 def test_the_nearer_model_shares_more(table):
@@ -44,10 +58,77 @@ def test_the_nearer_model_shares_more(table):
     assert pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=False).answer == "cannot say"
     layer = pairs_verdict(table, ("a", "b"), ("a", "far"), "0", same_rows=True, of="raw")
     assert layer.estimate == table.contrast(("a", "b"), ("a", "far"), "raw", "0")
+    assert [need.name for need in found.needs] == [requirement.name for requirement in NEEDS]
 
 
 def test_a_pair_does_not_share_more_than_itself(table):
     assert pairs_verdict(table, ("a", "b"), ("b", "a"), same_rows=True).answer == "cannot say"
+
+
+def test_a_footprint_against_itself_is_no_pair(table):
+    for first, second in ((("a", "a"), ("a", "b")), (("a", "b"), ("far", "far"))):
+        with pytest.raises(UsageError, match="against itself"):
+            pairs_verdict(table, first, second, same_rows=True)
+    with pytest.raises(UsageError, match="'a' against itself"):
+        overlap_verdict(table, "a", "a")
+    with pytest.raises(UsageError, match="same_rows must be True or False"):
+        pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=1)
+
+
+def test_one_footprint_under_two_names_says_nothing(prints):
+    table = overlap({"a": prints["a"], "x": prints["b"], "again": prints["a"], "y": prints["far"], "b": prints["b"]})
+    more, less = (("a", "again"), ("a", "y")), (("a", "y"), ("a", "again"))
+    for first, second in (more, less, (("x", "b"), ("x", "y"))):
+        found = pairs_verdict(table, first, second, same_rows=True)
+        assert found.answer == "cannot say"
+        assert found.lacking[0].name == "two footprints"
+        assert found.reason.startswith("the two footprints are one and the same")
+    assert overlap_verdict(table, "a", "again", "0").answer == "cannot say"
+    assert pairs_verdict(table, ("a", "b"), ("again", "y"), same_rows=True).answer == "shares more"
+    assert overlap_verdict(table, "a", "x", "0").answer == "above its null"
+
+
+def test_almost_the_same_numbers_are_two_footprints():
+    """Sums over the same numbers may differ by rounding; other numbers by more, though in one parameter only."""
+    torch.manual_seed(1)
+    tensors = {"fc.weight": torch.rand(331, 301), "out.weight": torch.rand(3, 5)}
+    near = tensors | {"out.weight": tensors["out.weight"] * (1 + 1e-4 * torch.rand(3, 5))}
+    names = ("a", "b", "near", "c", "d", "e", "f")
+    found = overlap({name: Footprint("fisher", near if name == "near" else tensors, 8) for name in names})
+    for name in names[1:]:
+        (two, _) = table_needs([found], [("a", name)])
+        assert two.met == (name == "near")
+    grams = {parameter: np.array(gram) for parameter, gram in found.terms.items()}
+    for gram in grams.values():
+        gram[0, 1] = gram[1, 0] = gram[0, 1] * (1 - 1e-14)
+    assert not table_needs([replace(found, terms=grams)], [("a", "b")])[0].met
+
+
+def test_mixed_label_rules_cannot_say(prints):
+    other = replace(prints["far"], metadata=dict(prints["far"].metadata) | {"label_rule": "model"})
+    table = overlap({**prints, "far": other}, mixed_rules=True)
+    found = pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=True)
+    assert found.answer == "cannot say"
+    assert [need.name for need in found.lacking] == ["same label rule"]
+    assert found.reason.startswith("label rules differ (data, model)")
+    assert overlap_verdict(table, "a", "far").answer == "cannot say"
+    assert overlap_verdict(table, "a", "b", "0").answer == "above its null"
+    both = overlap(
+        {**prints, "more": replace(other, tensors=prints["a"].tensors, folds=prints["a"].folds)} | {"far": other},
+        mixed_rules=True,
+    )
+    assert pairs_verdict(both, ("a", "b"), ("more", "far"), same_rows=True).answer == "cannot say"
+
+
+def test_parameters_left_out_are_said(prints):
+    head = {"head.weight": torch.ones(2, 2)}
+    wider = replace(prints["a"], tensors=dict(prints["a"].tensors) | head)
+    table = overlap({**prints, "a": wider}, common_only=True)
+    words = "of the common parameters only, 1 left out"
+    found = pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=True)
+    assert found.answer == "shares more"
+    assert found.reason.startswith(words)
+    assert overlap_verdict(table, "a", "b").reason.startswith(words)
 
 
 def test_an_overlap_and_its_null(table):
@@ -79,6 +160,48 @@ def test_few_effective_examples_of_one_footprint(table):
     assert pairs_verdict(few, ("a", "b"), ("a", "far"), same_rows=True).answer == "cannot say"
     assert overlap_verdict(few, "a", "far").answer == "cannot say"
     assert overlap_verdict(few, "a", "b", "0").answer == "above its null"
+
+
+def test_a_layer_has_effective_examples_of_its_own(table):
+    few = dict(table.spread["far"]) | {"0": Spread(12.0, 12.0)}
+    asked = replace(table, spread=dict(table.spread) | {"far": few})
+    pairs = (("a", "b"), ("a", "far"))
+    found = pairs_verdict(asked, *pairs, "0", same_rows=True)
+    assert "12.0 effective examples in the weakest Fisher, and it takes 20" in found.reason
+    assert found.lacking[0].name == "effective examples"
+    assert overlap_verdict(asked, "a", "far", "0").answer == "cannot say"
+    assert overlap_verdict(asked, "a", "b", "0").answer == "above its null"
+    for layer in ("2", None):
+        assert "effective examples" not in [
+            need.name for need in pairs_verdict(asked, *pairs, layer, same_rows=True).lacking
+        ]
+    unknown = pairs_verdict(replace(table, spread={}), *pairs, "0", same_rows=True)
+    assert "effective examples were not measured" in unknown.reason
+    # all weights together say nothing about a layer
+    whole = replace(table, effective_examples=dict.fromkeys(table.names, 3.0))
+    assert (
+        pairs_verdict(whole, *pairs, "0", same_rows=True).answer
+        == pairs_verdict(table, *pairs, "0", same_rows=True).answer
+    )
+    assert "3.0 effective" in pairs_verdict(whole, *pairs, same_rows=True).reason
+
+
+def test_activities_have_no_effective_examples_to_ask_for():
+    vectors = {name: Footprint("activity", {"fc": torch.rand(6)}, 8) for name in "abc"}
+    found = pairs_verdict(overlap(vectors), ("a", "b"), ("a", "c"), of="raw", same_rows=True)
+    assert "effective examples" not in [need.name for need in found.needs]
+
+
+@pytest.mark.parametrize("pair", [("a", "b"), ("a", "far")])
+def test_one_pair_without_a_common_start_is_enough(table, pair):
+    distance = np.array(table.alignment.distance)
+    i, j = (table.names.index(name) for name in pair)
+    for apart, words in ((0.9, "no common start"), (0.6, "unclear")):
+        distance[i, j] = distance[j, i] = apart
+        one = replace(table, alignment=Alignment(table.names, distance))
+        found = pairs_verdict(one, ("a", "b"), ("a", "far"), same_rows=True)
+        assert (found.answer, found.lacking[0].name) == ("cannot say", "common start")
+        assert words in found.reason
 
 
 def test_without_folds():
@@ -122,5 +245,8 @@ def test_the_same_rows_come_first_and_only_they_are_the_same():
     assert not same_rows(cells, others, further)
     planted = grid("ab", "xy", {"x": "source", "y": "source"})
     assert all(same_rows(planted, *contrast) for contrast in contrasts_of(planted))
+    # some rows in common are not the same rows
+    assert not same_rows(cells, ("a/x", "a/y"), ("b/x", "a/x"))
+    assert not same_rows(cells, ("b/x", "a/x"), ("a/x", "a/y"))
     with pytest.raises(UsageError, match="no footprint 'c/x'"):
         same_rows(cells, ("a/x", "b/x"), ("a/x", "c/x"))

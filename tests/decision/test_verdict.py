@@ -6,16 +6,17 @@ import math
 import re
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 
+from commonweight.decision.needs import NEEDS, needs_grid
 from commonweight.decision.verdict import (
     FEWEST_EFFECTIVE,
-    NEEDS,
     OVER,
+    Need,
     Verdict,
     by_chance,
     contrast_verdict,
-    needs_grid,
     null_verdict,
     permutation_verdict,
 )
@@ -26,12 +27,17 @@ UP = Estimate.over_seeds([0.10, 0.11, 0.12])
 OVER_FOLDS = Estimate(0.1, (0.09, 0.10, 0.11, 0.10), "folds")
 AROUND_0 = Estimate.over_seeds([-0.1, 0.0, 0.12])
 ENOUGH = [20.0, 300.5]
+OF_TABLES = ["two footprints", "same label rule"]
 
 
 def contrast(difference=UP, **changed) -> Verdict:
     return contrast_verdict(
         difference, **({"same_rows": True, "aligned": True, "effective_examples": ENOUGH} | changed)
     )
+
+
+def null(estimate, **changed) -> Verdict:
+    return null_verdict(estimate, **({"aligned": True, "effective_examples": ENOUGH} | changed))
 
 
 @pytest.mark.parametrize(("difference", "answer"), [
@@ -41,7 +47,7 @@ def contrast(difference=UP, **changed) -> Verdict:
 def test_a_contrast_with_all_it_takes(difference, answer):
     found = contrast(difference)
     assert found.answer == answer
-    assert [need.name for need in found.needs] == [requirement.name for requirement in NEEDS]
+    assert OF_TABLES + [need.name for need in found.needs] == [requirement.name for requirement in NEEDS]
     assert (found.lacking == ()) == (answer != "cannot say")
     assert str(difference) in found.reason
     assert found.reason.endswith(OVER[difference.over])
@@ -58,11 +64,19 @@ def test_a_contrast_with_all_it_takes(difference, answer):
     ({"effective_examples": [400.0, 7.25]}, "effective examples",
      "7.2 effective examples in the weakest Fisher, and it takes 20"),
     ({"effective_examples": [400.0, math.nan]}, "effective examples", "effective examples were not measured"),
+    ({"effective_examples": [math.inf]}, "effective examples", "effective examples were not measured"),
     ({"difference": Estimate.over_seeds([0.3])}, "interval", "an interval needs at least 2 seeds, and there are 1"),
     ({"difference": Estimate(0.3, (0.3, 0.3), "folds")}, "interval",
      "an interval needs at least 3 folds, and there are 2"),
     ({"difference": Estimate(0.3, (0.3, math.nan, 0.3), "folds")}, "interval", "undefined without one of the folds"),
     ({"difference": Estimate.over_seeds([0.3, math.nan])}, "interval", "the value is undefined"),
+    ({"difference": Estimate(math.inf, (0.3, 0.3, 0.4), "folds")}, "interval", "the value is infinite"),
+    ({"difference": Estimate(-math.inf, (-0.3, -0.3, -0.4), "folds")}, "interval", "the value is infinite"),
+    ({"difference": Estimate.over_seeds([math.inf, math.inf])}, "interval", "the value is infinite"),
+    ({"difference": Estimate.over_seeds([0.1] * 3)}, "interval", "the replicates are all equal: copies?"),
+    ({"difference": Estimate(0.1, (0.1, 0.1 + 1e-15, 0.1), "folds")}, "interval",
+     "the replicates are all equal: copies?"),
+    ({"difference": Estimate(0.1, (0.0,) * 8, "folds")}, "interval", "the replicates are all equal: copies?"),
     ({"difference": AROUND_0}, "excludes 0", "its interval holds 0"),
 ])  # fmt: skip
 def test_without_any_one_of_them_it_cannot_say_and_says_what_was_lacking(changed, name, words):
@@ -80,16 +94,76 @@ def test_everything_that_is_lacking_is_said():
 
 
 def test_masks_and_activities_have_no_effective_examples_to_ask_for():
-    found = contrast(effective_examples=())
+    found = contrast(effective_examples=None)
     assert found.answer == "shares more"
     assert "effective examples" not in [need.name for need in found.needs]
+
+
+def test_nothing_is_taken_for_granted():
+    for missing in ("same_rows", "aligned", "effective_examples"):
+        given = {"same_rows": True, "aligned": True, "effective_examples": ENOUGH}
+        del given[missing]
+        with pytest.raises(TypeError, match=missing):
+            contrast_verdict(UP, **given)
+    for given in ({"aligned": True}, {"effective_examples": ENOUGH}):
+        with pytest.raises(TypeError, match="missing"):
+            null_verdict(UP, **given)
+    for verdict in (contrast, null):
+        with pytest.raises(UsageError, match="effective_examples is empty"):
+            verdict(UP, effective_examples=[])
+
+
+@pytest.mark.parametrize("value", [1, 0, "yes", "", [True], np.array([True, True]), math.nan])
+def test_rows_and_start_are_bools(value):
+    for changed in ({"same_rows": value}, {"aligned": value}):
+        with pytest.raises(UsageError, match=r"must be True or False, got "):
+            contrast(**changed)
+    with pytest.raises(UsageError, match=r"aligned .*must be True or False"):
+        null(UP, aligned=value)
+    with pytest.raises(UsageError, match="same_rows must be True or False"):
+        contrast(same_rows=None)
+
+
+def test_bools_of_numpy_are_bools():
+    assert contrast(same_rows=np.bool_(True), aligned=np.bool_(True), effective_examples=np.array(ENOUGH)) == contrast()
+    assert contrast(same_rows=np.bool_(False), aligned=np.bool_(False)) == contrast(same_rows=False, aligned=False)
+    assert null(UP, aligned=np.bool_(False)) == null(UP, aligned=False)
 
 
 def test_rounding_is_no_difference():
     exact = Estimate(1e-16, (1e-16,) * 8, "folds")
     assert contrast(exact).answer == "cannot say"
-    assert null_verdict(exact, effective_examples=ENOUGH).answer == "not above its null"
-    assert contrast(exact + 1e-6).answer == "shares more"
+    assert null(exact).answer == "not above its null"
+    assert [need.name for need in contrast(exact).lacking] == ["excludes 0"]
+    almost = Estimate(1e-6, tuple(1e-6 + k * 1e-8 for k in range(8)), "folds")
+    assert contrast(almost).answer == "shares more"
+
+
+def test_copies_decide_nothing_and_near_copies_do():
+    copied = Estimate.over_seeds([0.8, 0.8]) - Estimate.over_seeds([0.7, 0.7])
+    assert contrast(copied).answer == null(copied).answer == contrast(-copied).answer == "cannot say"
+    assert "copies?" in null(copied).reason
+    near = Estimate.over_seeds([0.1, 0.1 + 1e-9, 0.1])
+    assert contrast(near).answer == "shares more"
+    assert null(near).answer == "above its null"
+
+
+def test_an_infinite_value_is_no_overlap():
+    endless = Estimate(math.inf, (0.3, 0.3, 0.4), "folds")
+    assert null(endless).answer == "cannot say"
+    assert str(contrast(endless)) == "cannot say: the value is infinite"
+
+
+def test_asking_for_more():
+    met, unmet = Need("a", True, "this is so"), Need("b", False, "that is not so")
+    more = contrast().asking([met], ["beware"])
+    assert (more.answer, more.reason) == ("shares more", f"beware; {contrast().reason}")
+    assert more.needs == (met, *contrast().needs)
+    refused = contrast().asking([met, unmet], ["beware"])
+    assert (refused.answer, refused.lacking) == ("cannot say", (unmet,))
+    assert refused.reason.startswith("that is not so; beware; 0.1100 [")
+    assert refused.brief == refused.reason.removesuffix(", " + OVER["seeds"])
+    assert null(AROUND_0).asking([unmet]).answer == "cannot say"
 
 
 def test_controls_stand_beside_and_decide_nothing():
@@ -97,7 +171,7 @@ def test_controls_stand_beside_and_decide_nothing():
     found = contrast(controls=controls)
     assert found.controls == controls
     assert (found.answer, found.reason) == (contrast().answer, contrast().reason)
-    assert null_verdict(UP, controls=controls).controls == controls
+    assert null(UP, controls=controls).controls == controls
     assert contrast().controls == {}
 
 
@@ -106,19 +180,20 @@ def test_controls_stand_beside_and_decide_nothing():
     (-UP, "not above its null"), (Estimate.over_seeds([0.3]), "cannot say"), (Estimate.over_seeds([]), "cannot say"),
 ])  # fmt: skip
 def test_one_overlap_is_above_its_null_or_not_and_shares_nothing(estimate, answer):
-    found = null_verdict(estimate, effective_examples=ENOUGH)
+    found = null(estimate)
     assert found.answer == answer
     assert "shares" not in str(found)
     assert (found.lacking == ()) == (answer == "above its null")
 
 
 def test_a_null_takes_effective_examples_and_no_common_start_but_says_so():
-    assert null_verdict(UP, effective_examples=[19.0]).answer == "cannot say"
-    stranger = null_verdict(UP, aligned=False, effective_examples=ENOUGH)
+    assert null(UP, effective_examples=[19.0]).answer == "cannot say"
+    assert null(UP, effective_examples=None).answer == "above its null"
+    stranger = null(UP, aligned=False)
     assert stranger.answer == "above its null"
     assert "no common start, so this is no sharing" in stranger.reason
-    assert "common start unclear or not measured" in null_verdict(UP, aligned=None).reason
-    assert "common start" not in null_verdict(UP).reason
+    assert "common start unclear or not measured" in null(UP, aligned=None).reason
+    assert "common start" not in null(UP).reason
 
 
 def test_permutations():
@@ -130,7 +205,7 @@ def test_permutations():
 
 
 def test_a_number_alone_is_no_estimate():
-    for verdict in (lambda: contrast(0.3), lambda: null_verdict(0.3)):
+    for verdict in (lambda: contrast(0.3), lambda: null(0.3)):
         with pytest.raises(UsageError, match=r"expected an Estimate, such as table\.contrast"):
             verdict()
 
@@ -147,9 +222,9 @@ def test_several_at_once():
 
 def test_the_table_of_needs_is_what_verdicts_ask():
     rows = {row[0]: row[1:] for row in needs_grid().rows}
-    assert list(rows) == [need.name for need in contrast().needs]
+    assert list(rows) == OF_TABLES + [need.name for need in contrast().needs]
     asked = {name for name, (_, _, null) in rows.items() if null != "not asked"}
-    assert asked == {need.name for need in null_verdict(UP, effective_examples=ENOUGH).needs}
+    assert asked == {*OF_TABLES, *(need.name for need in null(UP).needs)}
     assert str(FEWEST_EFFECTIVE) in rows["effective examples"][0]
     assert re.search("95 %.* above 0", rows["excludes 0"][0])
     assert {row[1] for row in rows.values()} == {"cannot say"}

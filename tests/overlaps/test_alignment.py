@@ -118,6 +118,48 @@ def test_one_sentence(found, sentence):
     assert found.sentence() == sentence
 
 
+def measured_on(distances, data=("x", "y", "z")):
+    """Footprints of models on several data: their distances are those of their models."""
+    models = list("abcdef"[: len(distances)])
+    names = tuple(f"{model}/{rows}" for model in models for rows in data)
+    return Alignment(names, np.kron(np.array(distances), np.ones((len(data), len(data)))))
+
+
+def test_distances_are_told_of_models_not_of_footprints():
+    found = measured_on([[0, 0.9, 0.1], [0.9, 0, 0.6], [0.1, 0.6, 0]])
+    assert found.sentence() == (
+        "No common start for a and b (relative distance 0.90), so their overlaps are not to be read as sharing; "
+        "a common start is unclear for b and c (relative distance 0.60)."
+    )
+    unknown = measured_on([[0, math.nan], [math.nan, 0.0]])
+    assert unknown.sentence() == "A common start was not measured for a and b."
+
+
+def test_names_that_only_look_like_models_are_told_as_they_are():
+    found = Alignment(("run/a", "run/b"), np.array([[0.0, 0.9], [0.9, 0.0]]))
+    assert found.sentence().startswith("No common start for run/a and run/b (relative distance 0.90), so")
+
+
+def test_of_many_pairs_the_farthest_are_told():
+    distances = 0.9 + 0.1 * np.arange(36).reshape(6, 6) / 36
+    distances = np.triu(distances, 1) + np.triu(distances, 1).T
+    text = measured_on(distances).sentence()
+    assert text.count(" and ") == 6 + 1
+    assert ", and 9 more pairs, so their overlaps are not" in text
+    assert "e and f" in text
+    assert "a and b" not in text
+
+
+def test_far_from_a_known_start_is_not_another_start():
+    text = measured_on([[0, 0.9, 0.6], [0.9, 0, 0.1], [0.6, 0.1, 0]]).sentence(start="a")
+    assert text == (
+        "Training moved models far from the common start a, or from each other: a and b (relative distance 0.90), so "
+        "their overlaps are not to be read as sharing; training moved models quite far from the common start a, or "
+        "from each other: a and c (relative distance 0.60)."
+    )
+    assert three(0.1, 0.2, 0.25).sentence(start="a") == three(0.1, 0.2, 0.25).sentence()
+
+
 def test_sharing_is_withheld_only_without_a_common_start():
     assert "not to be read as sharing" in three(0.1, 1.0, 1.0).sentence()
     assert "not to be read as sharing" not in three(0.1, 0.1, 0.1).sentence()

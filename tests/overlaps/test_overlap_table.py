@@ -481,3 +481,84 @@ def test_commonweight_overlap_is_callable_whatever_was_imported_before():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1.0", "1.0", "False"]
+
+
+# Effective examples of layers
+
+
+def spread_over(examples, parameters=SHAPES):
+    """A footprint whose layers have the given traces ``[n]`` per example, and their loops."""
+    whole = [sum(each) for each in zip(*examples.values(), strict=True)]
+    sums = {layer: Spread(sum(t), sum(x * x for x in t)) for layer, t in {"": whole, **examples}.items()}
+    made = footprint()
+    return Footprint("fisher", {name: made[name] for name in parameters}, 100, made.metadata, spread=sums)
+
+
+def counted(traces):
+    return sum(traces) ** 2 / sum(trace * trace for trace in traces)
+
+
+def some_traces(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return {layer: torch.randn(30, generator=generator).square().tolist() for layer in LAYERS}
+
+
+def test_effective_examples_of_a_layer_are_its_own():
+    traces = {"a": some_traces(0), "b": some_traces(1)}
+    found = overlap({name: spread_over(each) for name, each in traces.items()})
+    for name, each in traces.items():
+        for layer in LAYERS:
+            assert found.effective_of(name, layer) == pytest.approx(counted(each[layer]), rel=1e-12)
+            assert found.effective_of(name, layer) == found.spread[name][layer].effective_examples
+        assert found.effective_of(name) == found.effective_examples[name]
+    assert found.pair("b", "a").effective_of("a", "embed") == found.effective_of("a", "embed")
+    again = OverlapTable.from_json(found.to_json())
+    assert again.spread == found.spread
+    with pytest.raises(UsageError, match="no footprint 'c'"):
+        found.effective_of("c")
+    with pytest.raises(KeyError, match="body"):
+        found.effective_of("a", "body")
+
+
+def test_effective_examples_of_merged_layers_are_a_lower_bound():
+    traces = some_traces(0)
+    rolled = overlap({"a": spread_over(traces), "b": spread_over(some_traces(1))}).roll_up(1)
+    body = [traces[layer] for layer in LAYERS if layer.startswith("body")]
+    together = counted([sum(each) for each in zip(*body, strict=True)])
+    found = rolled.effective_of("a", "body")
+    assert min(map(counted, body)) <= found <= together
+    assert found == pytest.approx((sum(map(sum, body)) / sum(math.hypot(*each) for each in body)) ** 2)
+    assert rolled.effective_of("a", "embed") == pytest.approx(counted(traces["embed"]))
+    assert rolled.roll_up(0).effective_of("a", "") == rolled.effective_examples["a"]  # exact, not a bound
+    alike = {layer: [x * (1 + place) for x in traces["embed"]] for place, layer in enumerate(LAYERS)}
+    exact = overlap({"a": spread_over(alike), "b": spread_over(alike)}).roll_up(1)
+    assert exact.effective_of("a", "body") == pytest.approx(counted(alike["embed"]))
+
+
+def test_effective_examples_where_parameters_were_left_out():
+    traces = some_traces(0)
+    smaller = spread_over(traces, [name for name in SHAPES if not name.startswith("embed")])
+    found = overlap({"a": spread_over(traces), "b": smaller}, common_only=True)
+    left = [each for layer, each in traces.items() if layer != "embed"]
+    assert found.effective_of("a") != found.effective_examples["a"]
+    assert (
+        min(map(counted, left)) <= found.effective_of("a") <= counted([sum(each) for each in zip(*left, strict=True)])
+    )
+    assert found.roll_up(0).effective_of("a", "") == found.effective_of("a")
+
+
+def test_effective_examples_that_were_not_measured():
+    found = table()
+    assert math.isnan(found.effective_of("a", "embed"))
+    assert found.effective_of("a") == 50.0
+    whole = overlap({"a": spread_over(some_traces(0)), "b": spread_over(some_traces(1))})
+    record = json.loads(whole.to_json())
+    del record["spread"]
+    old = OverlapTable.from_json(json.dumps(record))
+    assert math.isnan(old.effective_of("a", "embed"))
+    assert old.effective_of("a") == whole.effective_of("a")
+    zero = some_traces(0) | {"scale": [0.0] * 30}
+    assert math.isnan(overlap({"a": spread_over(zero), "b": spread_over(zero)}).effective_of("a", "scale"))
+    for damaged in ([], {"a": 3}, {"a": {"embed": [1.0]}}, {"a": {"embed": "no"}}):
+        with pytest.raises(IntegrityError):
+            OverlapTable.from_json(json.dumps({**record, "spread": damaged}))

@@ -14,6 +14,7 @@ from commonweight.nn.masks.network import SupermaskNetwork
 from commonweight.nn.masks.rules import TopK
 from commonweight.studies.continual.approaches import read_approach
 from commonweight.studies.continual.networks import make_network, multitask_fc
+from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.training import accuracy, learn, train_task
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def test_learning_a_task_changes_nothing_of_the_others(approach, keep_scores) ->
 
 
 def test_training_learns(capsys) -> None:
-    plan = small_plan(epochs=10, tasks=1)
+    plan = small_plan(epochs=10, tasks=1, approaches=("classic",))
     stream = stream_of(plan)
     net = network(stream, plan)
     curve = learn(net, stream[0], read_approach("classic"), {}, plan, 0)
@@ -93,7 +94,7 @@ def test_random_labels_cannot_be_learned() -> None:
     from commonweight.data.streams import open_images
     from commonweight.studies.continual.tasks import open_stream
 
-    plan = small_plan(epochs=10, tasks=1, random_labels=(0,))
+    plan = small_plan(epochs=10, tasks=1, approaches=("classic",), random_labels=(0,))
     stream = open_stream(plan, open_images("digits"), 0)
     net = network(stream, plan)
     curve = learn(net, stream[0], read_approach("classic"), {}, plan, 0)
@@ -101,7 +102,7 @@ def test_random_labels_cannot_be_learned() -> None:
 
 
 def test_statistics_are_those_of_the_final_mask() -> None:
-    plan = small_plan(tasks=1)
+    plan = small_plan(tasks=1, approaches=("classic",))
     stream = stream_of(plan)
     net = network(stream, plan)
     task = stream[0]
@@ -119,7 +120,7 @@ def test_statistics_are_those_of_the_final_mask() -> None:
 
 
 def test_a_double_run_begins_as_the_single_one() -> None:
-    plan = small_plan(tasks=1, epochs=2)
+    plan = small_plan(tasks=1, approaches=("classic",), epochs=2)
     stream = stream_of(plan)
     curves = [
         learn(network(stream, plan), stream[0], read_approach(word), {}, plan, 0)
@@ -143,7 +144,7 @@ def test_the_order_of_rows_depends_on_the_seed_alone() -> None:
 
 
 def test_a_last_batch_of_one_row_is_left_out() -> None:
-    plan = small_plan(rows=101, tasks=1)
+    plan = small_plan(rows=101, tasks=1, approaches=("classic",))
     stream = stream_of(plan)
     curve = learn(network(stream, plan), stream[0], read_approach("classic"), {}, plan, 0)
     assert curve.steps[-1] == 2
@@ -184,15 +185,15 @@ def test_a_network_of_the_users_own(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
     stream = stream_of(PLAN)
     images = stream[0].train.inputs[:2]
-    model = make_network(small_plan(model="mine:build"), images, 10, 0)
+    model = make_network(small_plan(hidden=Plan.hidden, model="mine:build"), images, 10, 0)
     net = SupermaskNetwork(model)
     curve = learn(net, stream[0], read_approach("classic"), {}, PLAN, 0)
     assert curve.accuracies[-1] > curve.accuracies[0]
     with pytest.raises(UsageError, match=r"one score per class, \[rows, 10 or more\], got \[2, 3\]"):
-        make_network(small_plan(model="mine:build_small"), images, 10, 0)
+        make_network(small_plan(hidden=Plan.hidden, model="mine:build_small"), images, 10, 0)
     with pytest.raises(UsageError, match="does not take images of shape"):
-        make_network(small_plan(model="mine:build_small"), images[:, :, :4], 10, 0)
+        make_network(small_plan(hidden=Plan.hidden, model="mine:build_small"), images[:, :, :4], 10, 0)
     with pytest.raises(UsageError, match="must be module:function"):
-        make_network(small_plan(model="mine.build"), images, 10, 0)
+        make_network(small_plan(hidden=Plan.hidden, model="mine.build"), images, 10, 0)
     with pytest.raises(UsageError, match="10 classes need at least 10 outputs, got outputs=5"):
         make_network(small_plan(outputs=5), images, 10, 0)

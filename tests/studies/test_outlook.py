@@ -11,6 +11,7 @@ from studies.shortcut_texts import tiny_plan
 from commonweight import UsageError
 from commonweight.data.reviews import reviews
 from commonweight.data.table import open_table
+from commonweight.decision.room import SPARE
 from commonweight.footprint.folds import fold_of
 from commonweight.nn.source import LoadedModel, load_model
 from commonweight.studies.compare import CompareOptions, compare, compare_outlook
@@ -94,7 +95,28 @@ def test_a_full_disk_is_noticed_before_anything_is_measured(place, tmp_path, mon
         compare_outlook(models, data, tmp_path / "run")
     with pytest.raises(UsageError, match="make room"):
         compare(models, data, tmp_path / "run")
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UsageError, match="make room"):
+        compare(models, data, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_fresh_run_has_the_room_of_what_it_throws_away_and_a_refused_one_throws_nothing_away(
+    place, tmp_path, monkeypatch
+):
+    models, data, run = [str(place / "one"), str(place / "two")], [str(place / "films.jsonl")], tmp_path / "run"
+    compare(models, data, run)
+    before = sorted(run.rglob("*"))
+    Usage = namedtuple("Usage", "total used free")
+    free = [SPARE]
+    monkeypatch.setattr("commonweight.decision.room.shutil.disk_usage", lambda _: Usage(1, 1, free[0]))
+    assert compare_outlook(models, data, run, fresh=True).thrown_away > 0
+    save(make_start(3), make_tokenizer(), tmp_path / "three")
+    with pytest.raises(UsageError, match="make room"):
+        compare([*models, str(tmp_path / "three")], data, run, fresh=True)
+    assert sorted(run.rglob("*")) == before
+    compare(models, data, run, fresh=True)
 
 
 def test_plain_modules_keep_the_folds_of_the_source_rows(tmp_path):

@@ -33,6 +33,28 @@ def test_the_column_says_which_rows_they_were_made_from(write):
     assert rows_key(plain) == rows_key(planted) != rows_key(others)
 
 
+def test_how_often_a_row_was_taken_counts(write):
+    once = write("once", rows("a", [0, 1, 2, 3, 4, 5]))
+    twice = write("twice", rows("b", [0, 1, 2, 3, 4, 5]) + rows("c", [0, 1, 2, 3, 4, 5]))
+    uneven = write("uneven", rows("b", [0, 1, 2, 3, 4, 5]) + rows("c", [0, 0, 0, 3, 4, 5]))
+    shuffled = write("shuffled", rows("d", [5, 5, 4, 4, 3, 3]) + rows("e", [2, 1, 0, 0, 1, 2]))
+    assert len({rows_key(once), rows_key(twice), rows_key(uneven)}) == 3
+    assert rows_key(shuffled) == rows_key(twice)
+
+
+def test_where_a_file_lies_does_not_matter(write, tmp_path, monkeypatch):
+    absolute = write("one", rows("a"))
+    copy = tmp_path / "elsewhere" / "copy.jsonl"
+    copy.parent.mkdir()
+    copy.write_bytes((tmp_path / "one.jsonl").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for same in ("one.jsonl", "./one.jsonl", "elsewhere/../one.jsonl", str(copy)):
+        assert rows_key(open_table(same)) == rows_key(absolute)
+    assert rows_key(open_table("one.jsonl", examples=5)) != rows_key(absolute)
+    absolute.rows.save_to_disk("folder")
+    assert rows_key(open_table("folder")) == rows_key(open_table(str(tmp_path / "folder"))) != rows_key(absolute)
+
+
 def test_without_it_only_the_same_data_are_the_same(write):
     one, two = write("one", rows("a")), write("two", rows("b"))
     assert rows_key(one) != rows_key(two)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from overlaps.folded import fisher as folded
 from scipy import stats
-from torch import rand, randn, tensor
+from torch import Generator, rand, randn, tensor
 
 from commonweight import Footprint, UsageError, overlap
+from commonweight.footprint.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
+from commonweight.overlaps.compatible import LeftOut
 from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.shortcuts.contrasts import cell_names, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.plan import Plan
@@ -117,20 +119,21 @@ def leaning(name: str, seed: int):
     code = MODELS.index(model) + 4 * seed
 
     def examples(generator, count, shape):
-        own = randn(shape, generator=generator.manual_seed(code)).exp()
+        own = randn(shape, generator=Generator().manual_seed(code)).exp()
         size = 0.05 if data == "original" else 1.5
-        return (rand((count, *shape), generator=generator.manual_seed(17 + seed)) + 0.5) * own**size
+        return (rand((count, *shape), generator=generator) + 0.5) * own**size
 
     return examples
 
 
 def grid_table(seed: int, folds: int = 8, names: tuple[str, ...] = CELLS):
-    footprints = {name: folded(leaning(name, seed), SHAPES, folds, counts=[6] * folds) for name in names}
+    footprints = {name: folded(leaning(name, seed), SHAPES, folds, 17 + seed, [6] * folds) for name in names}
     if folds == 1:
         footprints = {n: replace(footprint, folds=()) for n, footprint in footprints.items()}
     found = overlap(footprints)
     apart = Alignment(found.names, np.full((len(names), len(names)), 0.1))
-    return replace(found, alignment=apart, effective_examples=dict.fromkeys(names, 40.0))
+    spread = dict.fromkeys(names, dict.fromkeys("ab", Spread(50.0, 50.0)))
+    return replace(found, alignment=apart, effective_examples=dict.fromkeys(names, 40.0), spread=spread)
 
 
 def test_over_seeds_where_there_are_several() -> None:
@@ -195,3 +198,44 @@ def test_what_a_contrast_of_the_study_takes() -> None:
         assert words in found["shared − unshared"].reason
     elsewhere = replace(table, effective_examples=dict(table.effective_examples) | {"start/op": 12.0})
     assert pair_verdicts([elsewhere], SHORTCUTS)[SHORTCUTS]["shared − unshared"].answer == "shares more"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_every_seed_must_have_what_a_contrast_takes(place: int) -> None:
+    tables = [grid_table(seed) for seed in range(3)]
+    one = tables[place]
+    distance = np.array(one.alignment.distance)
+    i, j = one.names.index("st/st"), one.names.index("op/op")
+    distance[i, j] = distance[j, i] = 0.9
+    few = dict(one.spread) | {"op/op": {"a": Spread(12.0, 12.0), "b": Spread(50.0, 50.0)}}
+    again = overlap({
+        name: folded(leaning("st/st" if name == "op/op" else name, place), SHAPES, 8, 17 + place, [6] * 8)
+        for name in one.names
+    })
+    changes = {
+        "same rows": {"counts": dict(one.counts) | {"op/op": 47}},
+        "common start": {"alignment": Alignment(one.names, distance)},
+        "effective examples": {"effective_examples": dict(one.effective_examples) | {"op/op": 12.0}},
+        "same label rule": {"label_rules": dict(one.label_rules) | {"op/op": "model"}},
+        "two footprints": {"terms": again.terms, "resampled": again.resampled},
+    }
+    assert pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]["shared − unshared"].answer == "shares more"
+    for need, change in changes.items():
+        tables[place] = replace(one, **change)
+        found = pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+        assert found.answer == "cannot say"
+        assert need in [each.name for each in found.lacking]
+        assert found.lacking[0].name == need
+        other = pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]["shared − same input, first"]
+        assert other.answer == "shares more"  # op/op is not behind it
+    tables[place] = replace(one, spread=few)
+    layers = {layer: pair_verdicts(tables, SHORTCUTS, layer)[SHORTCUTS]["shared − unshared"] for layer in (None, *"ab")}
+    few_in = [layer for layer, found in layers.items() if "effective examples" in [need.name for need in found.lacking]]
+    assert few_in == ["a"]
+
+
+def test_parameters_left_out_are_said() -> None:
+    table = grid_table(0)
+    some = replace(table, left_out=(LeftOut("head.weight", "only in 'st/original'"),))
+    found = pair_verdicts([replace(table, left_out=()), some], SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+    assert "of the common parameters only, 1 left out" in found.reason

@@ -181,12 +181,14 @@ def test_tables_and_figures_with_the_study(
 def test_a_plan_can_be_corrected_until_something_was_trained(tmp_path: Path) -> None:
     run = tmp_path / "run"
     plan = tiny_plan(tmp_path)
-    with pytest.raises(UsageError, match=r"rows must lie in 1\.\.240"):
+    with pytest.raises(UsageError, match=r"train_rows must lie in 1\.\.240, the rows that are left .*; got 10000$"):
         run_study(run, replace(plan, train_rows=10_000), until="build")
+    assert not run.exists()
+    run_study(run, replace(plan, train_rows=200), until="build")
     (run / "seed-0" / "models" / ".start.0.new").mkdir()
     said: list[str] = []
     run_study(run, replace(plan, train_rows=100, seeds=2), until="build", note=said.append)
-    assert [s for s in said if "nothing was trained for the former plan" in s and "train_rows was 10000" in s]
+    assert [s for s in said if "nothing was trained for the former plan" in s and "train_rows was 200" in s]
     assert len(datasets.load_from_disk(str(run / "seed-0" / "data" / "st"))["train"]) == 100
     run_study(run, replace(plan, train_rows=60), until="build")
     assert len(datasets.load_from_disk(str(run / "seed-0" / "data" / "st"))["train"]) == 60

@@ -1,21 +1,27 @@
 """A Fisher measured until its ceiling is high enough: no row twice, the same as measuring those rows, and a curve."""
 
 import json
+import shutil
+from collections import namedtuple
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import commonweight
 from commonweight import Footprint, UsageError
 from commonweight.data.table import open_table
+from commonweight.decision.room import SPARE
 from commonweight.footprint.folds import fold_of
 from commonweight.nn.source import LoadedModel
 from commonweight.overlaps import ceiling
+from commonweight.studies import until_ceiling
 from commonweight.studies.measure import MeasureOptions, measure
 from commonweight.studies.prepare import ColumnOptions
-from commonweight.studies.until_ceiling import measure_until, step_ends
-from commonweight.text import to_markdown
+from commonweight.studies.until_ceiling import measure_until, step_ends, until_outlook
+from commonweight.text import size_words, to_markdown
 from commonweight.view.convergence import convergence
 
 OPTIONS = MeasureOptions(columns=ColumnOptions(inputs=("u", "v", "w")))
@@ -64,6 +70,9 @@ def test_it_stops_at_the_ceiling_with_what_measuring_those_rows_gives(loaded, ro
     assert {path.name for path in tmp_path.iterdir()} == {"f", "once"}
     text = to_markdown(convergence(curve))
     assert f"reached with {count} of 400 examples" in text
+    caution = found.metadata["until_ceiling"]["caution"]
+    assert "too high on average" in caution
+    assert caution in text
     assert any("ceiling 0." in sentence for sentence in said)
 
 
@@ -84,6 +93,8 @@ def test_the_end_of_the_data_is_said(loaded, rows, tmp_path):
     assert curve.points[-1].examples == 100
     text = to_markdown(convergence(curve))
     assert "data ended before the ceiling was reached: with all 100 examples" in text
+    assert "too low on average" in text
+    assert "too high" not in text
     assert (
         Footprint.load(tmp_path / "f").metadata["data"]["selection"]
         == open_table(rows, examples=100).identity["selection"]
@@ -98,6 +109,141 @@ def test_what_makes_no_sense_is_refused(loaded, rows, tmp_path):
     with pytest.raises(UsageError, match="a ceiling needs folds"):
         measure_until(loaded, open_table(rows, examples=5), OPTIONS, 0.9, folder=tmp_path / "f")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_it_stops_inside_a_choice_of_rows_and_names_those_it_measured(loaded, rows, tmp_path, seed):
+    table = open_table(rows, examples=300, seed=3)
+    found, curve = measure_until(loaded, table, OPTIONS, 0.9, folder=tmp_path / "f", seed=seed)
+    assert curve.is_reached
+    assert found.count < 300
+    chosen = open_table(rows, examples=found.count, seed=3)
+    assert found.metadata["data"]["selection"] == chosen.identity["selection"]
+    at_once = measure(loaded, chosen, OPTIONS)
+    assert all(torch.allclose(found[name], at_once[name], rtol=1e-5, atol=1e-9) for name in found)
+
+
+def test_another_order_than_that_of_the_choice_is_refused(loaded, rows, tmp_path):
+    with pytest.raises(UsageError, match=r"chosen with seed 3, so .* order of seed 4 .* open the table with seed 4"):
+        measure_until(loaded, open_table(rows, examples=300, seed=3), OPTIONS, 0.9, folder=tmp_path / "f", seed=4)
+    assert list(tmp_path.iterdir()) == []
+    found, _ = measure_until(loaded, open_table(rows), OPTIONS, 0.9, folder=tmp_path / "f", seed=4)
+    assert found.metadata["data"]["selection"] == open_table(rows, examples=found.count, seed=4).identity["selection"]
+
+
+def test_too_few_effective_examples_do_not_stop_it(loaded, rows, tmp_path):
+    """A few loud rows agree by chance; the same mark stops at once where rows weigh alike."""
+    table = open_table(rows)
+    _, plain = measure_until(loaded, table, OPTIONS, 0.2, folder=tmp_path / "plain")
+    assert [point.examples for point in plain.points] == [64]
+    lines = [json.loads(line) for line in Path(rows).read_text().splitlines()]
+    for index, line in enumerate(lines):
+        line.update({name: line[name] * (60 if index % 16 == 0 else 0.05) for name in "uvw"})
+        line["label"] = int(index % 3 == 0)
+    (tmp_path / "loud.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loud = open_table(str(tmp_path / "loud.jsonl"))
+    linear = LoadedModel(torch.nn.Linear(3, 2), {"name": "linear"})
+    _, curve = measure_until(linear, loud, OPTIONS, 0.2, folder=tmp_path / "loud")
+    assert curve.points[0].ceiling.value >= 0.2
+    assert curve.points[0].effective < 20
+    assert len(curve.points) > 1
+    _, short = measure_until(
+        linear, open_table(str(tmp_path / "loud.jsonl"), examples=64), OPTIONS, 0.2, folder=tmp_path / "short"
+    )
+    assert not short.is_reached
+    text = to_markdown(convergence(short))
+    assert f"they count as {short.points[-1].effective:.1f} effective examples, and below 20 these decide" in text
+
+
+class Certain(torch.nn.Module):
+    """A model whose weights change nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+
+    def forward(self, inputs):
+        return 0 * self.linear(inputs)
+
+
+def test_a_ceiling_of_nothing_is_called_undefined(rows, tmp_path):
+    options = MeasureOptions(columns=OPTIONS.columns, verify=False)
+    loaded = LoadedModel(Certain(), {"name": "certain"})
+    found, curve = measure_until(loaded, open_table(rows, examples=70), options, 0.9, folder=tmp_path / "f")
+    text = to_markdown(convergence(curve))
+    assert "ceiling is undefined" in text
+    assert "Fisher of all 70 examples is zero: no measured weight changes how probable" in text
+    assert "below 0.9" not in text
+    assert "more rows" not in text
+    assert "Fisher of all 70 examples is zero" in found.metadata["until_ceiling"]["undefined"]
+
+
+def test_folds_are_rounded_once(rows, tmp_path):
+    """Only in the end, to bfloat16: not in every step."""
+    torch.manual_seed(0)
+    wide = torch.nn.Sequential(torch.nn.Linear(3, 1400), torch.nn.Tanh(), torch.nn.Linear(1400, 2))
+    loaded = LoadedModel(wide, {"name": "wide"})
+    found, curve = measure_until(loaded, open_table(rows, examples=200), OPTIONS, 0.9999, folder=tmp_path / "f")
+    assert len(curve.points) == 3
+    exact = measure(loaded, open_table(rows, examples=200), OPTIONS)
+    for one, other in zip(found.folds, exact.folds, strict=True):
+        short, full = one.tensors["0.weight"], other.tensors["0.weight"]
+        assert short.dtype == torch.bfloat16
+        assert ((short.float() - full).abs() <= 2**-8 * 1.001 * full).all()
+
+
+def test_it_takes_the_disk_it_says_at_most_and_former_steps_go(loaded, rows, tmp_path, monkeypatch):
+    def tensors(place):
+        return sum(t.nbytes for shard in place.rglob("*.safetensors") for t in load_file(shard).values())
+
+    said, sizes = [], []
+    delete = shutil.rmtree
+
+    def measured_then_deleted(place, **options):
+        sizes.append(tensors(tmp_path))
+        delete(place, **options)
+
+    monkeypatch.setattr(until_ceiling.shutil, "rmtree", measured_then_deleted)
+
+    def note(sentence):
+        said.append(sentence)
+        if "examples: ceiling" in sentence:
+            assert len(list(tmp_path.rglob("footprint.json"))) == 1
+
+    expected = until_outlook(loaded, open_table(rows), OPTIONS, 0.9999, folder=tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+    measure_until(loaded, open_table(rows), OPTIONS, 0.9999, folder=tmp_path / "f", note=note)
+    assert tensors(tmp_path / "f") == expected.disk
+    assert expected.meanwhile == max(sizes)
+    assert said[0] == expected.sentence()
+    assert f"at most {size_words(expected.meanwhile)} more meanwhile" in said[0]
+
+
+def test_a_disk_with_room_for_the_result_alone_is_refused(loaded, rows, tmp_path, monkeypatch):
+    table = open_table(rows)
+    expected = until_outlook(loaded, table, OPTIONS, 0.9, folder=tmp_path / "f")
+    Usage = namedtuple("Usage", "total used free")
+    free = SPARE + expected.disk + expected.meanwhile
+    monkeypatch.setattr("commonweight.decision.room.shutil.disk_usage", lambda _: Usage(1, 1, free - 1))
+    with pytest.raises(UsageError, match=r"f needs .* of disk.*make room"):
+        until_outlook(loaded, table, OPTIONS, 0.9, folder=tmp_path / "f")
+    with pytest.raises(UsageError, match=r"f needs .* of disk.*make room"):
+        measure_until(loaded, table, OPTIONS, 0.9, folder=tmp_path / ".f.new", final=tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("commonweight.decision.room.shutil.disk_usage", lambda _: Usage(1, 1, free))
+    until_outlook(loaded, table, OPTIONS, 0.9, folder=tmp_path / "f")
+
+
+def test_what_a_killed_run_left_goes_with_the_next(loaded, rows, tmp_path):
+    stale = tmp_path / f".f.{'0' * 32}.steps"
+    (stale / "part-64").mkdir(parents=True)
+    said = []
+    table = open_table(rows, examples=70)
+    measure_until(loaded, table, OPTIONS, 0.9, folder=tmp_path / ".f.new", final=tmp_path / "f", note=said.append)
+    assert {path.name for path in tmp_path.iterdir()} == {".f.new"}
+    assert any(str(stale) in sentence and "was left by a run that was killed" in sentence for sentence in said)
+    with pytest.raises(UsageError, match=r"exists already"):
+        measure_until(loaded, table, OPTIONS, 0.9, folder=tmp_path / ".f.new")
 
 
 @pytest.mark.parametrize("folds", [2, 4, 8])

@@ -22,7 +22,7 @@ from commonweight.overlaps.table import OverlapTable
 from commonweight.studies.shortcuts.results import ShortcutStudy
 from commonweight.text import Grid
 from commonweight.view import shortcut_figures as figures
-from commonweight.view.shortcut_files import write_figures
+from commonweight.view.shortcut_files import write_figures, write_tables
 from commonweight.view.shortcut_triangle import plot_triangle
 from commonweight.view.shortcuts import report, triangle_accuracy, walk_accuracy
 
@@ -109,14 +109,14 @@ def test_traces_are_the_diagonals_of_the_summed_terms() -> None:
 
 def test_the_layers_have_the_same_input_and_intervals() -> None:
     found = study(3)
-    grid = grids(found)["Fisher overlap of st and tic layer by layer, label rule data"]
+    grid = grids(found)["Raw Fisher overlap of st and tic layer by layer, label rule data"]
     assert grid.header == ("layer", "shared", "unshared", "same input, first", "same input, second")
     value = found.cells("data", "head")[("st", "tic")]["same input, second"]
     assert grid.rows[-1][-1] == f"{value.value:.4f} ± {value.half_width():.4f}"
 
 
 def test_label_rules_stand_side_by_side_where_there_are_two() -> None:
-    title = "Does the conclusion depend on the label rule? Shared − unshared"
+    title = "Does the conclusion depend on the label rule? Shared − unshared, raw"
     assert title not in grids(study(1))
     found = study(1, ("data", "model"))
     grid = grids(found)[title]
@@ -135,16 +135,37 @@ def test_the_walks_are_written_with_both_controls() -> None:
         walk_accuracy(study(1), "op", "st")
 
 
-@pytest.mark.parametrize(("seeds", "bands"), [(1, 0), (2, 0), (3, 4)])
-def test_bands_only_from_three_seeds_on(seeds: int, bands: int) -> None:
+@pytest.mark.parametrize(("seeds", "whiskers"), [(1, 0), (2, 0), (3, 4)])
+def test_whiskers_of_layers_only_from_three_seeds_on(seeds: int, whiskers: int) -> None:
     ax = Figure().subplots()
-    figures.plot_layer_curves(study(seeds), ax)
-    assert len(ax.collections) == bands
+    lines = figures.plot_layer_curves(study(seeds), ax)
+    assert len([drawn for drawn in ax.collections if drawn.get_gid() == "whiskers"]) == whiskers
+    assert ("(whiskers: 95 % over 3 seeds)" in ax.get_xlabel()) == bool(whiskers)
+    assert ax.get_xlabel().startswith("raw Fisher overlap of st and op, normalised per layer, label rule data")
+    assert {line.get_linestyle() for line in lines.values()} == {"None"}  # layers are not joined
     assert ax.get_legend() is not None
     ax = Figure().subplots()
     figures.plot_layer_curves(study(seeds), ax, panel=True)
     assert ax.get_legend() is None
     assert ax.get_xlabel() == "st and op"
+
+
+@pytest.mark.parametrize(("seeds", "end"), [(1, ""), (2, "\n(whiskers: 95 % over 2 seeds)")])
+def test_the_axis_of_bars_says_what_whiskers_are(seeds: int, end: str) -> None:
+    ax = Figure().subplots()
+    figures.plot_overlap_bars(study(seeds), ax)
+    assert ax.get_ylabel() == f"raw Fisher overlap, label rule data{end}"
+
+
+def test_figures_are_listed_below_the_tables(tmp_path: Path) -> None:
+    drawn = [tmp_path / "figures" / name for name in ("overlaps-data.png", "overlaps-data.pdf", "walks.png")]
+    text = write_tables(study(1), tmp_path, drawn).read_text()
+    assert text.endswith(
+        "Figures (beside each the same as PDF):\n\n"
+        "- [Raw overlaps of every pair of models, label rule data](figures/overlaps-data.png)\n\n"
+        "- [Accuracies on the way from model to model](figures/walks.png)\n"
+    )
+    assert "Figures" not in write_tables(study(1), tmp_path).read_text()
 
 
 def test_an_undefined_interval_has_no_whisker() -> None:

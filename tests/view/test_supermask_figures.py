@@ -63,6 +63,12 @@ def test_the_notebooks_picture(ax, tmp_path, monkeypatch, as_input):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_other_words_than_the_notebooks(ax):
+    words = {"title": "mask of 0.weight, task {task}", "xlabel": "input", "ylabel": "unit"}
+    plot_supermask(ax, torch.ones(3, 4), "{b}", **words)
+    assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("mask of 0.weight, task {b}", "input", "unit")
+
+
 def test_a_full_mask_is_black_and_an_empty_one_is_not(ax):
     full = plot_supermask(ax, torch.ones(3, 4, dtype=torch.bool), 0).image
     assert full.to_rgba(full.get_array())[..., :3].max() == 0
@@ -124,6 +130,9 @@ def test_similarities_mark_what_does_not_beat_its_null(ax):
         for (i, j), value in np.ndenumerate(found.values["1"])
     ]
     assert texts(drawn) == expected
+    starred = any(text.endswith("*") for text in expected)
+    assert starred
+    assert drawn.colorbar.ax.get_ylabel() == "task similarity, every layer\n(* not above its null)"
     with pytest.raises(UsageError, match="no layer '7' among these similarities; there are 1, 4"):
         plot_similarity(found, ax, layer="7")
 
@@ -132,6 +141,8 @@ def test_probed_similarities_say_which_side_is_which(ax):
     drawn = plot_similarity(probed_similarity(trained(), {"new": [ROWS]}, draws=19), ax, layer="4", decimals=4)
     assert len(drawn.numbers) == 3
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("through the mask of", "data of")
+    starred = any(text.endswith("*") for text in texts(drawn))
+    assert ("not above its null" in drawn.colorbar.ax.get_ylabel()) == starred
 
 
 def test_alphas(ax):

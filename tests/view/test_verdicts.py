@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import torch
 from overlaps.folded import fisher, squares
 from torch import tensor
 
 from commonweight import Footprint, overlap
 from commonweight.decision.table_verdicts import Cell, overlap_verdict, pairs_verdict
+from commonweight.footprint.footprint import Spread
+from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.columns import WHOLE
 from commonweight.text import Grid
 from commonweight.view.verdicts import MOST_CONTRASTS, WITHOUT_FOLDS, verdict_blocks
@@ -48,6 +54,39 @@ def test_every_pair_against_its_null_and_every_contrast(table):
     by_layer = found["Verdicts by layer: which pair shares more?"]
     assert by_layer.header == ("layer", "1.", "2.")
     assert [row[0] for row in by_layer.rows] == list(table.layers)
+
+
+def test_layers_of_other_rows_decide_nothing():
+    """Footprints that differ by what data they are of: every layer of the same rows would decide."""
+
+    def leaning(code):
+        def examples(generator, count, shape):
+            place = torch.arange(int(np.prod(shape))).reshape(shape) + 1.0
+            return (torch.rand((count, *shape), generator=generator) + 1.0) * place**code
+
+        return examples
+
+    lean = {"one/x": 1.0, "two/x": 1.1, "one/y": 1.0, "two/y": 3.0}
+    shapes = {"a.weight": (6, 5), "b.weight": (4, 6)}
+    found = overlap({name: fisher(leaning(code), shapes, seed=5, counts=[5] * 8) for name, code in lean.items()})
+    found = replace(
+        found,
+        alignment=Alignment(found.names, np.zeros((4, 4))),
+        effective_examples=dict.fromkeys(found.names, 40.0),
+        spread=dict.fromkeys(found.names, dict.fromkeys("ab", Spread(40.0, 40.0))),
+    )
+    pairs = (("one/x", "two/x"), ("one/y", "two/y"))
+    for layer in (None, *"ab"):
+        assert pairs_verdict(found, *pairs, layer, same_rows=True).answer == "shares more"
+    for same, words in ((True, "more"), (False, "cannot say")):
+        of = {name: Cell(*name.split("/"), rows="all" if same else name.split("/")[1]) for name in found.names}
+        tables = grids(verdict_blocks(found, of))
+        place = [row[0][3:] for row in tables["Verdicts: which pair shares more?"].rows].index(
+            "one/x and two/x against one/y and two/y"
+        )
+        assert tables["Verdicts: which pair shares more?"].rows[place][2] == f"{2 * same} more, 0 less of 2"
+        column = [row[1 + place] for row in tables["Verdicts by layer: which pair shares more?"].rows]
+        assert column == [words, words]
 
 
 def test_how_many_were_looked_at(table):

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     "--until-ceiling",
     metavar="C",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Add rows, in the order of --data-seed, until the split-half ceiling is C (such as 0.95) or the data end; "
-    "--examples is then the most.",
+    help="Add rows, in the order of --data-seed, until the split-half ceiling is C (such as 0.95) with at least 20 "
+    "effective examples, or the data end; --examples is then the most. Stopping there makes the ceiling a little too "
+    "high.",
 )
 @row_options()
 @measure_options
@@ -64,7 +65,7 @@ def command(
     from commonweight.footprint.footprint import Footprint
     from commonweight.nn.source import load_model
     from commonweight.studies.measure import measure, measure_outlook
-    from commonweight.studies.until_ceiling import measure_until
+    from commonweight.studies.until_ceiling import measure_until, until_outlook
     from commonweight.view.convergence import convergence
     from commonweight.view.footprint import summary
     from commonweight.view.outlook import outlook
@@ -78,7 +79,11 @@ def command(
             settings.note(sentence)
     if dry_run:
         with streams.only_results():
-            expected = measure_outlook(loaded, table, options, folder, settings.note)
+            expected = (
+                measure_outlook(loaded, table, options, folder, settings.note)
+                if until_ceiling is None
+                else until_outlook(loaded, table, options, until_ceiling, folder=folder, note=settings.note)
+            )
         show(outlook(expected))
         return
     curve: list[Block] = []
@@ -88,11 +93,12 @@ def command(
     )
     with streams.only_results(), replacing(folder, overwrite=overwrite) as place:
         if until_ceiling is None:
+            settings.note(measure_outlook(loaded, table, options, folder).sentence())
             measure(loaded, table, options, folder=place, progress=True, note=settings.note)
         else:
-            seed = given["data_seed"]
             _, found = measure_until(
-                loaded, table, options, until_ceiling, folder=place, seed=seed, progress=True, note=settings.note
-            )
+                loaded, table, options, until_ceiling, folder=place, final=folder, seed=given["data_seed"],
+                progress=True, note=settings.note,
+            )  # fmt: skip
             curve = convergence(found)
     show([*summary(Footprint.load(folder), output), *curve])

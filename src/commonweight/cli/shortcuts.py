@@ -11,16 +11,17 @@ from commonweight.cli.lists import ListCommand, split
 from commonweight.cli.options import Count, Suggesting, dry_run_option, ending, together
 
 SHORTCUTS = ("st", "op", "tic", "or", "and", "xor", "oed", "mt", "lt", "and_or")
-
+EXAMPLE = "--model google-bert/bert-base-cased --data stanfordnlp/sst2"
 
 _options = together(
     click.option(
         "--preset", type=Suggesting(["clean", "published"]), default="clean", show_default=True,
         help="published: data, reversal and sizes of the published notebook, mistakes included.",
     ),
-    click.option("--model", metavar="M", help="Pretrained encoder every model starts from."),
+    click.option("--model", metavar="M", help="Pretrained encoder every model starts from: id or folder."),
     click.option(
-        "--data", metavar="D", help="Texts with labels: id, saved DatasetDict, or folder of files."
+        "--data", metavar="D",
+        help="Texts with labels: id, saved DatasetDict, or folder with train.tsv, dev.tsv and perhaps test.tsv.",
     ),
     click.option(
         "--shortcuts",
@@ -51,7 +52,8 @@ _options = together(
         "--batch-size", metavar="N", type=Count(), default=16, show_default=True, help="Training rows per step."
     ),
     click.option(
-        "--max-length", metavar="N", type=Count(), default=128, show_default=True, help="Cut texts to N tokens."
+        "--max-length", metavar="N", type=Count(),
+        help="Cut texts to N tokens; by default to 128, or to what the encoder reads where that is less.",
     ),
     click.option(
         "--measured-rows", metavar="N|all", type=Count("all"), default="400", show_default=True,
@@ -96,7 +98,7 @@ _STEPS = {
 
 @click.group(
     "shortcuts",
-    epilog=ending("commonweight shortcuts run --model bert-base --data sst2 --shortcuts st op tic --seeds 3 -o runs/s"),
+    epilog=ending(f"commonweight shortcuts run {EXAMPLE} --shortcuts st op tic --seeds 3 -o runs/s"),
 )
 def command() -> None:
     """Does shared knowledge overlap, does unshared not, and does averaging forget it?
@@ -113,7 +115,7 @@ def _add(name: str, until: str, text: str) -> None:
         cls=ListCommand,
         lists=("--shortcuts",),
         help=text,
-        epilog=ending(f"commonweight shortcuts {name} --model bert-base --data sst2 --shortcuts st op tic -o runs/s"),
+        epilog=ending(f"commonweight shortcuts {name} {EXAMPLE} --shortcuts st op tic -o runs/s"),
     )
     @_options
     @dry_run_option
@@ -131,7 +133,8 @@ def _run(until: Any, given: dict[str, Any], *, dry_run: bool) -> None:
 
     from commonweight.errors import UsageError
     from commonweight.studies.shortcuts.outlook import study_outlook
-    from commonweight.studies.shortcuts.plan import make_plan
+    from commonweight.studies.shortcuts.plan import PRESETS, make_plan
+    from commonweight.studies.shortcuts.start import with_usual_length
     from commonweight.studies.shortcuts.write import run_and_write
     from commonweight.view.outlook import outlook
     from commonweight.view.shortcuts import report
@@ -148,6 +151,9 @@ def _run(until: Any, given: dict[str, Any], *, dry_run: bool) -> None:
         shortcuts=split(given["shortcuts"]),
         existing=tuple((code, folder) for code, _, folder in existing),
     )
+    if not asked.get("max_length") and "max_length" not in PRESETS[given["preset"]]:
+        with streams.only_results():
+            plan = with_usual_length(Path(given["output"]), plan)
     if dry_run:
         with streams.only_results():
             expected = study_outlook(Path(given["output"]), plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,14 +43,14 @@ def ewc_penalty(
             ``model``, the Fisher of the formula, than with ``data``.
         anchor: The model's weights :math:`\theta^*` of that moment by parameter name, as copies:
             ``{name: p.detach().clone() for name, p in model.named_parameters()}``. Other entries are not looked at.
-        strength: :math:`\lambda`, at least 0; 0 gives a penalty of 0 with a gradient of 0.
+        strength: :math:`\lambda`, at least 0, a number of Python or NumPy; 0 gives a penalty of 0 with a gradient of 0.
 
     Returns:
         A number, at least 0, in nats where the loss is in nats.
 
     Raises:
-        UsageError: If an argument is of the wrong type or kind, ``strength`` is negative or not finite, or the anchor
-            holds the model's own tensors, which would move with it.
+        UsageError: If an argument is of the wrong type or kind, ``strength`` is negative or not finite, the anchor
+            holds the model's own tensors, which would move with it, or no parameter of the footprint is trained.
         NotComparableError: If a parameter of the footprint is missing from the model or the anchor, or differs in
             shape.
         IntegrityError: If the Fisher is negative, nan or infinite somewhere.
@@ -68,7 +69,8 @@ def ewc_penalty(
         >>> loss = torch.nn.functional.cross_entropy(model(x), y) + ewc_penalty(model, earlier, anchor, strength=100.0)
         >>> loss.backward()
     """
-    _check_arguments(footprint, anchor, strength)
+    _check_arguments(footprint, anchor)
+    factor = _number(strength) / 2
     parameters = dict(model.named_parameters())
     _check_names(footprint, parameters, anchor)
     terms, lowest = [], []
@@ -80,14 +82,14 @@ def ewc_penalty(
         if values.numel():
             lowest.append(values.min())
     home = terms[0].device
-    penalty = torch.stack([term.to(home) for term in terms]).sum() * (strength / 2)
+    penalty = torch.stack([term.to(home) for term in terms]).sum() * factor
     least = torch.stack([value.to(home) for value in lowest]).min() if lowest else torch.zeros((), device=home)
     if not bool(penalty.detach().isfinite() & (least >= 0)):
         _complain(footprint, parameters, anchor)
     return penalty
 
 
-def _check_arguments(footprint: object, anchor: object, strength: object) -> None:
+def _check_arguments(footprint: object, anchor: object) -> None:
     if not isinstance(footprint, Footprint):
         raise UsageError(f"footprint must be a Footprint, got {type(footprint).__name__}; measure one with fisher()")
     if footprint.kind != "fisher":
@@ -97,8 +99,19 @@ def _check_arguments(footprint: object, anchor: object, strength: object) -> Non
             f"anchor must be a mapping from parameter name to tensor, got {type(anchor).__name__}; expected copies, "
             "{name: p.detach().clone() for name, p in model.named_parameters()}"
         )
-    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength < math.inf:
-        raise UsageError(f"strength must be a number of at least 0, got {strength!r}")
+
+
+def _number(strength: object) -> float:
+    if isinstance(strength, bool) or not isinstance(strength, Real):
+        remedy = "; take its .item()" if isinstance(strength, Tensor) else ""
+        raise UsageError(f"strength must be a number of at least 0, got {type(strength).__name__}{remedy}")
+    try:
+        found = float(strength)
+    except OverflowError:
+        raise UsageError("strength must be a number of at least 0, got one too large for a float") from None
+    if not 0 <= found < math.inf:
+        raise UsageError(f"strength must be a number of at least 0, got {found:g}")
+    return found
 
 
 def _check_names(footprint: Footprint, parameters: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> None:
@@ -121,6 +134,11 @@ def _check_names(footprint: Footprint, parameters: Mapping[str, Tensor], anchor:
                 f"the anchor holds the model's own {name}, which moves with the model: the penalty would always be 0; "
                 "take copies, {name: p.detach().clone() for name, p in model.named_parameters()}"
             )
+    if not any(parameters[name].requires_grad for name in footprint.names):
+        raise UsageError(
+            f"none of the {len(footprint)} parameters of the footprint is trained (requires_grad is False for all), so "
+            "the penalty would have no gradient: unfreeze what is to be held in place, or leave the penalty out"
+        )
 
 
 def _complain(footprint: Footprint, parameters: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> None:

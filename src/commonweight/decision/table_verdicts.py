@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
-from commonweight.decision.verdict import contrast_verdict, null_verdict
+from commonweight.decision.verdict import Need, contrast_verdict, null_verdict
 from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from commonweight.decision.verdict import Verdict
     from commonweight.overlaps.alignment import Reading
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
 
 Pair = tuple[str, str]
+
+THE_SAME = 1e-12
+"""Two footprints whose squared distance is less than this, relative to their size, are one and the same: sums over the
+same numbers in another order differ by as much as 1e-14."""
 
 ALIGNED: Mapping[Reading, bool | None] = {
     "common start": True,
@@ -48,14 +52,15 @@ def overlap_verdict(table: OverlapTable, a: str, b: str, layer: str | None = Non
         The verdict on raw - null.
 
     Raises:
-        UsageError: If there is no such footprint, or the table has no folds.
+        UsageError: If there is no such footprint, both are one, or the table has no folds.
         KeyError: If there is no such layer.
     """
+    _check_two(table, (a, b))
     return null_verdict(
         table.estimate("above_null", a, b, layer),
-        aligned=_aligned(table, (a, b)),
-        effective_examples=_effective(table, (a, b)),
-    )
+        aligned=aligned([table], [(a, b)]),
+        effective_examples=effective([table], [(a, b)], layer),
+    ).asking(table_needs([table], [(a, b)]), left_out([table]))
 
 
 def pairs_verdict(
@@ -82,25 +87,97 @@ def pairs_verdict(
         The verdict on first - second.
 
     Raises:
-        UsageError: If there is no such footprint, or the table has no folds for what is asked.
+        UsageError: If there is no such footprint, a pair is one footprint twice, the table has no folds for what is
+            asked, or ``same_rows`` is no bool.
         KeyError: If there is no such layer.
 
     Example:
         >>> import torch
         >>> from commonweight import fisher, overlap
-        >>> net, rows = torch.nn.Linear(4, 2), (torch.randn(200, 4), torch.randint(2, (200,)))
-        >>> prints = {name: fisher(net, [rows], folds=8) for name in "abc"}
+        >>> rows = (torch.randn(200, 40), torch.randint(2, (200,)))
+        >>> prints = {name: fisher(torch.nn.Linear(40, 20), [rows], folds=8) for name in "abc"}
         >>> found = pairs_verdict(overlap(prints), ("a", "b"), ("a", "c"), same_rows=True)
         >>> found.answer, found.lacking[0].found
-        ('cannot say', 'its interval holds 0')
+        ('cannot say', 'no common start')
     """
-    readings = [_aligned(table, pair) for pair in (first, second)]
+    pairs = (first, second)
+    _check_two(table, *pairs)
     return contrast_verdict(
         table.contrast(first, second, of, layer),
         same_rows=same_rows,
-        aligned=False if False in readings else None if None in readings else True,
-        effective_examples=_effective(table, (*first, *second)),
+        aligned=aligned([table], pairs),
+        effective_examples=effective([table], pairs, layer),
+    ).asking(table_needs([table], pairs), left_out([table]))
+
+
+def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair]) -> bool | None:
+    """Tell whether the models of every pair have a common start.
+
+    Args:
+        tables: At least one, with the same names.
+        pairs: Names of two footprints each.
+
+    Returns:
+        True if all have one in every table, False if any has none, None where that is unclear or not measured.
+    """
+    readings = {ALIGNED[table.alignment.reading(*pair)] for table in tables for pair in pairs}
+    return False if False in readings else None if None in readings else True
+
+
+def effective(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | None = None) -> list[float] | None:
+    """Collect the effective examples of every Fisher behind some overlaps.
+
+    Args:
+        tables: At least one, with the same names.
+        pairs: Names of two footprints each.
+        layer: The layer that is asked about, whose own count; None for all weights pooled.
+
+    Returns:
+        Of each table and footprint, nan where not measured; None of masks and activities.
+    """
+    if tables[0].kind != "fisher":
+        return None
+    return [table.effective_of(name, layer) for table in tables for name in _behind(pairs)]
+
+
+def table_needs(tables: Sequence[OverlapTable], pairs: Sequence[Pair]) -> tuple[Need, ...]:
+    """Ask what only a table knows: whether a pair is two footprints, and whether all have one label rule.
+
+    Args:
+        tables: At least one, with the same names.
+        pairs: Names of two footprints each.
+
+    Returns:
+        The needs, met or not.
+    """
+    same = sorted({pair for table in tables for pair in pairs if _one_and_the_same(table, pair)})
+    listed = ", ".join(f"{a} and {b}" for a, b in same)
+    rules = sorted({str(table.label_rules[name] or "not stated") for table in tables for name in _behind(pairs)})
+    return (
+        Need(
+            "two footprints",
+            not same,
+            f"the two footprints are one and the same ({listed})" if same else "the two footprints differ",
+        ),
+        Need(
+            "same label rule",
+            len(rules) == 1,
+            f"label rule {rules[0]}" if len(rules) == 1 else f"label rules differ ({', '.join(rules)})",
+        ),
     )
+
+
+def left_out(tables: Sequence[OverlapTable]) -> tuple[str, ...]:
+    """Say how many parameters were not compared.
+
+    Args:
+        tables: At least one.
+
+    Returns:
+        Nothing if all were.
+    """
+    most = max(len(table.left_out) for table in tables)
+    return (f"of the common parameters only, {most} left out",) if most else ()
 
 
 def contrasts_of(cells: Mapping[str, Cell]) -> tuple[tuple[Pair, Pair], ...]:
@@ -164,9 +241,23 @@ def _belong(cells: Mapping[str, Cell], first: Pair, second: Pair) -> bool:
     return differ[0] == differ[1] or (stay[0] == stay[1] and len(differ[0] & differ[1]) == 1)
 
 
-def _aligned(table: OverlapTable, pair: Pair) -> bool | None:
-    return ALIGNED[table.alignment.reading(*pair)]
+def _check_two(table: OverlapTable, *pairs: Pair) -> None:
+    for a, b in pairs:
+        if a == b:
+            raise UsageError(
+                f"a verdict is on two footprints of {', '.join(map(repr, table.names))}, and {a!r} against itself says "
+                "nothing about sharing: name two different ones"
+            )
 
 
-def _effective(table: OverlapTable, names: tuple[str, ...]) -> list[float]:
-    return [table.effective_examples[name] for name in dict.fromkeys(names)]
+def _one_and_the_same(table: OverlapTable, pair: Pair) -> bool:
+    """Tell whether two footprints hold the same numbers: ``|x - y|² = G_ii + G_jj - 2 G_ij`` in every parameter."""
+    i, j = (table.names.index(name) for name in pair)
+    return all(
+        gram[i, i] + gram[j, j] - 2 * gram[i, j] <= THE_SAME * (gram[i, i] + gram[j, j])
+        for gram in table.terms.values()
+    )
+
+
+def _behind(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for pair in pairs for name in pair))

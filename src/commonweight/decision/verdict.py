@@ -1,23 +1,25 @@
 """Verdicts: what a number with its interval says, or that it does not say it, and what that took.
 
 A contrast of two overlaps shares more, shares less, or cannot say. One overlap is above its null, not above it, or
-cannot say: alone it never says how much is shared. :data:`NEEDS` lists what each verdict takes.
+cannot say: alone it never says how much is shared. :mod:`commonweight.decision.needs` lists what each verdict takes.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from commonweight.errors import UsageError
 from commonweight.overlaps.estimate import LEVEL, Estimate
 from commonweight.overlaps.layout import FEW_EXAMPLES
-from commonweight.text import Grid, number
+from commonweight.text import number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from commonweight.overlaps.estimate import Over
 
@@ -34,41 +36,13 @@ FEWEST_EFFECTIVE = FEW_EXAMPLES
 ROUNDING = 1e-9
 """An interval whose end is no farther from 0 than this holds 0: the difference is rounding."""
 
+COPIES = 1e-12
+"""Replicates that differ by less than this, relative to their size, differ by rounding only."""
+
 OVER: Mapping[Over, str] = MappingProxyType({
     "folds": "over folds: about other examples of the same trained models, not about other trainings",
     "seeds": "over seeds: about other trainings",
 })
-
-
-class Requirement(NamedTuple):
-    """Something a verdict takes."""
-
-    name: str
-    demand: str
-    """When it is met."""
-
-    contrast: str
-    """What a contrast says without it; empty where it is not asked."""
-
-    null: str
-    """What a single overlap says without it; empty where it is not asked."""
-
-
-NEEDS: tuple[Requirement, ...] = (
-    Requirement("same rows", "both sides were measured on the same source rows", CANNOT_SAY, ""),
-    Requirement("common start", "the models of each overlap have a common start, measured", CANNOT_SAY, ""),
-    Requirement(
-        "effective examples",
-        f"at least {FEWEST_EFFECTIVE} in every Fisher behind it (masks and activities: not asked)",
-        CANNOT_SAY,
-        CANNOT_SAY,
-    ),
-    Requirement("interval", "at least 3 folds, or 2 seeds, with a value in each", CANNOT_SAY, CANNOT_SAY),
-    Requirement(
-        "excludes 0", f"the {100 * LEVEL:.0f} % interval; of raw - null it lies above 0", CANNOT_SAY, NOT_ABOVE
-    ),
-)
-"""What each verdict takes, in the order in which it is asked. Controls are shown beside, and decide nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +50,7 @@ class Need:
     """One thing that a verdict took."""
 
     name: str
-    """As in :data:`NEEDS`; ``shuffles`` of a permutation null."""
+    """As in :data:`~commonweight.decision.needs.NEEDS`; ``shuffles`` of a permutation null."""
 
     met: bool
     found: str
@@ -111,13 +85,36 @@ class Verdict:
         """The needs that were not met."""
         return tuple(need for need in self.needs if not need.met)
 
+    def asking(self, needs: Sequence[Need], beware: Sequence[str] = ()) -> Verdict:
+        """Ask for more.
+
+        Args:
+            needs: What else was asked for; without any of it the answer is ``cannot say``.
+            beware: What else to read beside the answer; it decides nothing.
+
+        Returns:
+            The verdict with these needs first, and what is lacking and to beware of at the head of its reason.
+
+        Example:
+            >>> found = null_verdict(Estimate.over_seeds([0.2, 0.3]), aligned=True, effective_examples=None)
+            >>> found.asking([Need("same label rule", False, "label rules differ")]).answer
+            'cannot say'
+        """
+        lacking = [need.found for need in needs if not need.met]
+        return replace(
+            self,
+            answer=CANNOT_SAY if lacking else self.answer,
+            reason="; ".join([*lacking, *beware, self.reason]),
+            needs=(*needs, *self.needs),
+        )
+
 
 def contrast_verdict(
     difference: Estimate,
     *,
     same_rows: bool,
     aligned: bool | None,
-    effective_examples: Sequence[float] = (),
+    effective_examples: Collection[float] | None,
     controls: Mapping[str, str | Estimate] | None = None,
 ) -> Verdict:
     """Say whether one pair shares more than another.
@@ -127,24 +124,27 @@ def contrast_verdict(
             :meth:`~commonweight.overlaps.table.OverlapTable.contrast` gives it or by subtracting two estimates.
         same_rows: Whether both sides were measured on the same source rows.
         aligned: Whether the models of each overlap have a common start; None where that is unclear or not measured.
-        effective_examples: Of every Fisher behind it, nan where not measured; none for masks and activities.
+        effective_examples: Of every Fisher behind it, nan where not measured; None for masks and activities, of which
+            they are not asked.
         controls: What to show beside it, as words or numbers.
 
     Returns:
-        ``shares more`` if all of :data:`NEEDS` are met and the difference is positive, ``shares less`` if it is
+        ``shares more`` if all that it asks for is met and the difference is positive, ``shares less`` if it is
         negative, else ``cannot say``.
 
     Raises:
-        UsageError: If the difference is no estimate.
+        UsageError: If the difference is no estimate, ``same_rows`` or ``aligned`` is no bool, or there is no effective
+            example count where some are expected.
 
     Example:
         >>> shared, unshared = Estimate.over_seeds([0.80, 0.90, 0.85]), Estimate.over_seeds([0.70, 0.80, 0.74])
         >>> print(contrast_verdict(shared - unshared, same_rows=True, aligned=True, effective_examples=[85.0, 60.2]))
         shares more: 0.1033 [0.0890, 0.1177] (95 %, 3 seeds), over seeds: about other trainings
-        >>> print(contrast_verdict(shared - unshared, same_rows=True, aligned=None).answer)
+        >>> print(contrast_verdict(shared - unshared, same_rows=True, aligned=None, effective_examples=None).answer)
         cannot say
     """
     checked = _asked(difference, effective_examples)
+    same_rows, aligned = _flag("same_rows", same_rows), _aligned(aligned)
     start = {
         True: "common start",
         False: "no common start",
@@ -170,8 +170,8 @@ def contrast_verdict(
 def null_verdict(
     overlap_minus_null: Estimate,
     *,
-    aligned: bool | None = True,
-    effective_examples: Sequence[float] = (),
+    aligned: bool | None,
+    effective_examples: Collection[float] | None,
     controls: Mapping[str, str | Estimate] | None = None,
 ) -> Verdict:
     """Say whether one overlap is above its null: no more can be said of an overlap alone.
@@ -179,23 +179,27 @@ def null_verdict(
     Args:
         overlap_minus_null: As ``table.estimate("above_null", a, b)`` gives it; of masks, the overlap corrected for
             chance, over seeds.
-        aligned: Whether the two models have a common start. Without one the answer stands, and the reason says that it
-            is no sharing: networks of one architecture overlap above permuted ones on the same inputs.
-        effective_examples: Of both Fishers, nan where not measured; none for masks and activities.
+        aligned: Whether the two models have a common start; None where that is unclear or not measured. Without one
+            the answer stands, and the reason says that it is no sharing: networks of one architecture overlap above
+            permuted ones on the same inputs.
+        effective_examples: Of both Fishers, nan where not measured; None for masks and activities, of which they are
+            not asked.
         controls: What to show beside it, as words or numbers.
 
     Returns:
         ``above its null`` if the interval lies above 0, ``not above its null`` if it does not, ``cannot say`` without
-        what :data:`NEEDS` asks for.
+        what it asks for.
 
     Raises:
-        UsageError: If the difference is no estimate.
+        UsageError: If the difference is no estimate, ``aligned`` is no bool, or there is no effective example count
+            where some are expected.
 
     Example:
-        >>> print(null_verdict(Estimate.over_seeds([0.02, -0.01, 0.01])))
+        >>> print(null_verdict(Estimate.over_seeds([0.02, -0.01, 0.01]), aligned=True, effective_examples=None))
         not above its null: its interval does not lie above 0; 0.0067 [-0.0313, 0.0446] (95 %, 3 seeds), over seeds: about other trainings
     """  # noqa: E501
     asked = _asked(overlap_minus_null, effective_examples)
+    aligned = _aligned(aligned)
     above = _excludes_0(
         overlap_minus_null, met=overlap_minus_null.low > ROUNDING, otherwise="its interval does not lie above 0"
     )
@@ -260,25 +264,30 @@ def by_chance(looked_at: int, of: Literal["contrasts", "nulls"]) -> str:
     )
 
 
-def needs_grid() -> Grid:
-    """Lay out what each verdict takes.
-
-    Returns:
-        A row per requirement, and what is said where it is not met.
-    """
-    rows = tuple((need.name, need.demand, need.contrast or "not asked", need.null or "not asked") for need in NEEDS)
-    return Grid("What a verdict takes", ("need", "met when", "contrast without it", "single overlap without it"), rows)
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise UsageError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
-def _asked(estimate: Estimate, effective: Sequence[float]) -> tuple[Need, ...]:
+def _aligned(value: object) -> bool | None:
+    return None if value is None else _flag("aligned (None where it is unclear or not measured)", value)
+
+
+def _asked(estimate: Estimate, effective: Collection[float] | None) -> tuple[Need, ...]:
     """What every verdict asks of the estimate itself: effective examples, where there are any, and an interval."""
     if not isinstance(estimate, Estimate):
         raise UsageError(f"expected an Estimate, such as table.contrast(...) gives, got {type(estimate).__name__}")
-    missing = estimate.missing
+    missing = _no_interval(estimate) or _copies(estimate)
     interval = Need("interval", missing is None, missing or str(estimate))
-    if not len(effective):
+    if effective is None:
         return (interval,)
-    if any(map(math.isnan, effective)):
+    if not len(effective):
+        raise UsageError(
+            "effective_examples is empty: give those of every Fisher behind the estimate, nan where not measured, or "
+            "None for masks and activities"
+        )
+    if not all(map(math.isfinite, effective)):
         return (Need("effective examples", met=False, found="effective examples were not measured"), interval)
     least = min(effective)
     words = f"{math.floor(10 * least) / 10:.1f} effective examples in the weakest Fisher"
@@ -287,8 +296,21 @@ def _asked(estimate: Estimate, effective: Sequence[float]) -> tuple[Need, ...]:
     return (Need("effective examples", least >= FEWEST_EFFECTIVE, words), interval)
 
 
+def _no_interval(estimate: Estimate) -> str | None:
+    return "the value is infinite" if math.isinf(estimate.value) else estimate.missing
+
+
+def _copies(estimate: Estimate) -> str | None:
+    """Say that replicates are all one number other than 0, as those of a copied seed are: nothing was sampled."""
+    least, most = min(estimate.replicates), max(estimate.replicates)
+    size = max(abs(estimate.value), abs(least), abs(most))
+    if size <= ROUNDING or most - least > COPIES * size:
+        return None
+    return "the replicates are all equal: copies?"
+
+
 def _excludes_0(estimate: Estimate, *, met: bool, otherwise: str) -> Need:
-    if estimate.missing:
+    if _no_interval(estimate):
         return Need("excludes 0", met=False, found="there is no interval")
     return Need("excludes 0", met, "its interval excludes 0" if met else otherwise)
 
@@ -296,7 +318,7 @@ def _excludes_0(estimate: Estimate, *, met: bool, otherwise: str) -> Need:
 def _reason(estimate: Estimate, needs: Sequence[Need], beware: Sequence[str] = ()) -> str:
     """What is lacking and what to beware of, then the number, then what its interval is over."""
     lacking = [need.found for need in needs if not need.met]
-    if estimate.missing is None:
+    if _no_interval(estimate) is None:
         return "; ".join([*lacking, *beware, f"{estimate}, {OVER[estimate.over]}"])
     said = [*lacking[:-1], *beware]  # without an interval, not what it would have to exclude
-    return "; ".join(said if math.isnan(estimate.value) else [*said, f"the value is {number(estimate.value)}"])
+    return "; ".join(said if not math.isfinite(estimate.value) else [*said, f"the value is {number(estimate.value)}"])

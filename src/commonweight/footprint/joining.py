@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from commonweight.errors import UsageError
+from commonweight.errors import MeasurementError, UsageError
 from commonweight.footprint.footprint import Fold, Footprint, Spread
 from commonweight.footprint.reading import StoredTensors
 
@@ -19,14 +19,16 @@ def joined(footprints: Sequence[Footprint], metadata: Mapping[str, Any]) -> Foot
     r"""Join Fishers of one model on disjoint examples: :math:`F = \sum_i n_i F_i / \sum_i n_i`, fold by fold too.
 
     Args:
-        footprints: At least one; with the same parameters and equally many folds of one fold map.
+        footprints: At least one; with the same parameters, of the same shapes, and equally many folds of one fold map.
         metadata: What the whole shall say of itself.
 
     Returns:
         The Fisher of all examples; its tensors are computed when they are asked for.
 
     Raises:
-        UsageError: If parameters or numbers of folds differ.
+        UsageError: If there is none, one is no Fisher, or parameters, shapes, numbers of folds or fold maps differ.
+        MeasurementError: If the folds of one lack a parameter, differ from the whole in shape, or do not count its
+            examples.
 
     Example:
         >>> from torch import tensor
@@ -35,13 +37,11 @@ def joined(footprints: Sequence[Footprint], metadata: Mapping[str, Any]) -> Foot
         >>> joined([one, three], {})["w"]
         tensor([4., 3.])
     """
+    if not footprints:
+        raise UsageError("expected at least one Fisher to join, got none")
     first = footprints[0]
-    for other in footprints[1:]:
-        if other.names != first.names or len(other.folds) != len(first.folds):
-            raise UsageError(
-                f"expected Fishers of the same {len(first)} parameters with {len(first.folds)} folds, got one of "
-                f"{len(other)} with {len(other.folds)}: measure them with the same options"
-            )
+    for index, each in enumerate(footprints):
+        _check(f"footprint {index + 1} of {len(footprints)}", each, first)
     spread: dict[str, Spread] = {}
     for each in footprints:
         for layer, found in each.spread.items():
@@ -60,6 +60,61 @@ def joined(footprints: Sequence[Footprint], metadata: Mapping[str, Any]) -> Foot
     )
 
 
+def _check(words: str, footprint: Footprint, first: Footprint) -> None:
+    """Check that one footprint is whole, and goes with the first."""
+    if footprint.kind != "fisher":
+        raise UsageError(f"expected Fishers, got {words} of kind {footprint.kind}: only means over examples add")
+    if footprint.names != first.names or len(footprint.folds) != len(first.folds):
+        raise UsageError(
+            f"expected Fishers of the same {len(first)} parameters with {len(first.folds)} folds, got {words} with "
+            f"{len(footprint)} and {len(footprint.folds)}{_odd(footprint.names, first.names)}: measure them with the "
+            "same options"
+        )
+    if _fold_map(footprint) != _fold_map(first):
+        raise UsageError(
+            f"expected folds of the map {_fold_map(first)}, got {_fold_map(footprint)} in {words}: a source row must "
+            "be in the same fold everywhere; measure them with the same version"
+        )
+    for name in first.names:
+        shape, expected = _shape(footprint.tensors, name), _shape(first.tensors, name)
+        if shape != expected:
+            raise UsageError(
+                f"expected {name} of shape {list(expected)}, got {list(shape)} in {words}: measure one model"
+            )
+    counts = [fold.count for fold in footprint.folds]
+    if footprint.count < 1 or (counts and (min(counts) < 1 or sum(counts) != footprint.count)):
+        raise MeasurementError(
+            f"expected folds of at least one example each that count all, got {counts} for the {footprint.count} "
+            f"examples of {words}: measure it again, with fewer folds where one is empty"
+        )
+    for number, fold in enumerate(footprint.folds):
+        if set(fold.tensors) != set(footprint.names):
+            odd = _odd(tuple(fold.tensors), footprint.names)
+            raise MeasurementError(f"fold {number} of {words} has other parameters than the whole{odd}; measure again")
+        for name in footprint.names:
+            shape, expected = _shape(fold.tensors, name), _shape(footprint.tensors, name)
+            if shape != expected:
+                raise MeasurementError(
+                    f"fold {number} of {words}: {name} has shape {list(shape)}, expected {list(expected)} as in the "
+                    "whole; measure it again"
+                )
+
+
+def _odd(names: Sequence[str], expected: Sequence[str]) -> str:
+    """Name a parameter that only one of two has."""
+    odd = [name for name in (*expected, *names) if (name in expected) != (name in names)]
+    return f" ({odd[0]} is not in both)" if odd else ""
+
+
+def _fold_map(footprint: Footprint) -> str:
+    described = footprint.metadata.get("folds")
+    return str(described.get("map", "not stated")) if isinstance(described, Mapping) else "not stated"
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    return tensors.shape(name) if isinstance(tensors, (StoredTensors, _Mean)) else tuple(tensors[name].shape)
+
+
 class _Mean(Mapping[str, Tensor]):
     """Weighted means, each computed when it is asked for, and a slice at a time where that is wanted."""
 
@@ -73,14 +128,15 @@ class _Mean(Mapping[str, Tensor]):
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Compute a slice along the first dimension."""
         return self._mean([
-            tensors.rows(name, start, stop) if isinstance(tensors, StoredTensors) else tensors[name][start:stop]
+            tensors.rows(name, start, stop)
+            if isinstance(tensors, (StoredTensors, _Mean))
+            else tensors[name][start:stop]
             for _, tensors in self._parts
         ])
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Tell a shape without computing anything."""
-        tensors = self._parts[0][1]
-        return tensors.shape(name) if isinstance(tensors, StoredTensors) else tuple(tensors[name].shape)
+        return _shape(self._parts[0][1], name)
 
     def _mean(self, tensors: Sequence[Tensor]) -> Tensor:
         weights = [weight for weight, _ in self._parts]

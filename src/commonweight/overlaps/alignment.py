@@ -25,6 +25,11 @@ FAR = 0.8
 SHOWN = 0.005
 """Below this two decimals would write 0.00."""
 
+MOST_LISTED = 6
+"""Pairs of models that a sentence names; of more it says how many there are."""
+
+Pairs = dict[tuple[str, str], float]
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
@@ -60,18 +65,21 @@ class Alignment:
         for name in (a, b):
             if name not in self.names:
                 raise UsageError(f"no footprint {name!r} in this comparison; it has {', '.join(self.names)}")
-        distance = float(self.distance[self.names.index(a), self.names.index(b)])
-        if math.isnan(distance):
-            return "not measured"
-        if distance <= NEAR:
-            return "common start"
-        return "no common start" if distance >= FAR else "unclear"
+        return _reading(float(self.distance[self.names.index(a), self.names.index(b)]))
 
-    def sentence(self) -> str:
+    def sentence(self, *, start: str | None = None) -> str:
         """Say in one sentence what holds for all pairs.
 
+        Footprints called ``model/data`` are told by their models, since distances are those of models; of many pairs
+        the farthest are told.
+
+        Args:
+            start: A model that all others are known to come from: far from it is then not of another start. None if
+                no such is known.
+
         Returns:
-            The sentence; where models have no common start it says that overlaps are not to be read as sharing.
+            The sentence; where models have no common start, or are far from it, it says that overlaps are not to be
+            read as sharing.
         """
         pairs = {pair: self.reading(*pair) for pair in combinations(self.names, 2)}
         if set(pairs.values()) == {"common start"}:
@@ -85,23 +93,57 @@ class Alignment:
                 "Whether the models come from a common start was not measured: the footprints hold no weight samples "
                 "that can be compared, and without a common start overlaps are not to be read as sharing."
             )
+        models = self._by_model()
+        strange, doubtful = "no common start for", "a common start is unclear for"
+        if start is not None:
+            strange = f"training moved models far from the common start {start}, or from each other:"
+            doubtful = f"training moved models quite far from the common start {start}, or from each other:"
         parts = []
-        if strangers := self._listed(pairs, "no common start"):
-            parts.append(f"no common start for {strangers}, so their overlaps are not to be read as sharing")
-        if doubtful := self._listed(pairs, "unclear"):
-            parts.append(f"a common start is unclear for {doubtful}")
-        if unmeasured := self._listed(pairs, "not measured"):
-            parts.append(f"a common start was not measured for {unmeasured}")
+        if found := _listed(models, "no common start"):
+            parts.append(f"{strange} {found}, so their overlaps are not to be read as sharing")
+        if found := _listed(models, "unclear"):
+            parts.append(f"{doubtful} {found}")
+        if found := _listed(models, "not measured"):
+            parts.append(f"a common start was not measured for {found}")
         text = "; ".join(parts)
         return text[0].upper() + text[1:] + "."
 
-    def _listed(self, pairs: Mapping[tuple[str, str], Reading], reading: Reading) -> str:
-        shown = []
-        for (a, b), found in pairs.items():
-            if found == reading:
-                distance = self.distance[self.names.index(a), self.names.index(b)]
-                shown.append(f"{a} and {b}" + ("" if math.isnan(distance) else f" (relative distance {distance:.2f})"))
-        return ", ".join(shown)
+    def _by_model(self) -> Pairs:
+        """Distances of pairs of models, where names say of which model a footprint is; else of pairs of footprints."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for (i, a), (j, b) in combinations(enumerate(self.names), 2):
+            found.setdefault((a.rpartition("/")[0], b.rpartition("/")[0]), []).append(float(self.distance[i, j]))
+        same = (distance for (a, b), each in found.items() if a == b for distance in each)
+        is_of_models = (
+            all("/" in name for name in self.names)
+            and all(distance == 0 or math.isnan(distance) for distance in same)
+            and all(_reading(min(each)) == _reading(max(each)) for each in found.values())
+        )
+        if is_of_models:
+            return {(a, b): each[0] for (a, b), each in found.items() if a != b}
+        names = combinations(enumerate(self.names), 2)
+        return {(a, b): float(self.distance[i, j]) for (i, a), (j, b) in names}
+
+
+def _reading(distance: float) -> Reading:
+    if math.isnan(distance):
+        return "not measured"
+    if distance <= NEAR:
+        return "common start"
+    return "no common start" if distance >= FAR else "unclear"
+
+
+def _listed(pairs: Pairs, reading: Reading) -> str:
+    """Name the pairs with a reading; if they are many, the farthest of them and how many there are beside."""
+    found = {pair: distance for pair, distance in pairs.items() if _reading(distance) == reading}
+    farthest = sorted(found, key=lambda pair: -found[pair])[:MOST_LISTED]
+    shown = [
+        f"{a} and {b}" + ("" if math.isnan(distance) else f" (relative distance {distance:.2f})")
+        for (a, b), distance in found.items()
+        if (a, b) in farthest
+    ]
+    rest = [f"and {len(found) - len(shown)} more pairs"] if len(found) > len(shown) else []
+    return ", ".join([*shown, *rest])
 
 
 def alignment_of(footprints: Mapping[str, Footprint]) -> Alignment:

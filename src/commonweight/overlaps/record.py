@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commonweight.errors import IntegrityError
-from commonweight.footprint.footprint import KINDS, layer_of
+from commonweight.footprint.footprint import KINDS, Spread, layer_of
 from commonweight.overlaps import fold_record
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.chance import MaskFacts
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 FORMAT = "commonweight-overlap"
 # Version 1: nan is null; "terms" hold one Gram matrix per parameter; "derived" is for other readers and not read back;
 # "masks", of supermasks only, holds what chance depends on (tables of earlier releases lack it); "folds", of Fishers
-# that all have folds only, holds the sums over these per layer.
+# that all have folds only, holds the sums over these per layer; "spread" holds per footprint and layer the sums of the
+# examples' traces and of their squares (tables of earlier releases lack it).
 VERSION = 1
 TABLE = Format(FORMAT, (VERSION,), "an overlap table", "compute it again")
 
@@ -47,6 +48,10 @@ def to_json(table: OverlapTable) -> str:
         "depth": table.depth,
         "counts": dict(table.counts),
         "effective_examples": {name: _number(value) for name, value in table.effective_examples.items()},
+        "spread": {
+            name: {layer: [spread.total, spread.squares] for layer, spread in layers.items()}
+            for name, layers in table.spread.items()
+        },
         "label_rules": dict(table.label_rules),
         "left_out": [{"parameter": item.parameter, "reason": item.reason} for item in table.left_out],
         "weight_distance": as_lists(table.alignment.distance),
@@ -123,6 +128,10 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
         "depth": depth,
         "counts": {name: int(record["counts"][name]) for name in names},
         "effective_examples": {name: _float(record["effective_examples"][name]) for name in names},
+        "spread": {
+            name: {layer: Spread(float(total), float(squares)) for layer, (total, squares) in layers.items()}
+            for name, layers in record.get("spread", {}).items()
+        },
         "label_rules": {name: record["label_rules"][name] for name in names},
         "left_out": tuple(LeftOut(str(item["parameter"]), str(item["reason"])) for item in record["left_out"]),
         "alignment": Alignment(names, as_array(record["weight_distance"], len(names))),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from commonweight import text
 from commonweight.errors import UsageError
+from commonweight.footprint.footprint import layer_of
 from commonweight.overlaps import frame, layout, record
+from commonweight.overlaps._named import Named
 from commonweight.overlaps._ratio import frozen
 from commonweight.overlaps.alignment import Alignment, alignment_of
 from commonweight.overlaps.chance import mask_facts
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from commonweight.footprint.footprint import Footprint, Kind
+    from commonweight.footprint.footprint import Footprint, Kind, Spread
     from commonweight.overlaps.chance import MaskFacts
 
     Array = NDArray[np.float64]
@@ -84,6 +86,10 @@ class OverlapTable(Derived):
     resampled: Resampled | None = None
     """Of Fishers that all have folds, the additive sums over these; None for others."""
 
+    spread: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    """Per footprint and layer that owns parameters, how its trace is spread over examples; lacks what was not measured
+    (tables of earlier releases hold none)."""
+
     def __post_init__(self) -> None:
         for gram in self.terms.values():
             frozen(gram)
@@ -118,6 +124,52 @@ class OverlapTable(Derived):
             raise UsageError(f"depth must be a whole number of at least 0, got {depth!r}")
         return replace(self, depth=depth if self.depth is None else min(depth, self.depth))
 
+    def effective_of(self, name: str, layer: str | None = None) -> float:
+        r"""Give the effective examples of one footprint in one layer: another layer's say nothing about it.
+
+        A layer that :meth:`roll_up` merged of several has a lower bound, since what is stored does not say which
+        examples the traces of two layers have in common: with :math:`T_l, S_l` the sums of the examples' traces in
+        layer l and of their squares,
+
+        .. math:: (\textstyle\sum_l T_l)^2 / (\sum_l \sqrt{S_l})^2
+
+        never above the true number (Minkowski's inequality) nor below the least of its layers. All weights, where none
+        were left out, have ``effective_examples``. A layer's number is of all its parameters that were measured.
+
+        Args:
+            name: Name of a footprint.
+            layer: One of ``layers``; None for all weights that were compared.
+
+        Returns:
+            At least 1; nan where it was not measured or the layer's Fisher is zero.
+
+        Raises:
+            UsageError: If there is no such footprint.
+            KeyError: If there is no such layer.
+
+        Example:
+            >>> from torch import ones
+            >>> from commonweight.footprint.footprint import Footprint, Spread
+            >>> spread = {"": Spread(9.0, 9.0), "a": Spread(6.0, 6.0), "b": Spread(3.0, 1.5)}
+            >>> a = Footprint("fisher", {"a.w": ones(2), "b.w": ones(1)}, 9, spread=spread)
+            >>> table = overlap({"one": a, "two": a})
+            >>> table.effective_of("one"), table.effective_of("one", "a")
+            (9.0, 6.0)
+        """
+        if name not in self.names:
+            raise UsageError(f"no footprint {name!r} in this table; it has {', '.join(map(repr, self.names))}")
+        members = tuple(self.terms) if layer is None else Named("layer", self.members)[layer]
+        if len(members) == len(self.terms) and not self.left_out:
+            return self.effective_examples[name]
+        known = self.spread.get(name, {})
+        owners = tuple(dict.fromkeys(map(layer_of, members)))
+        if not all(owner in known for owner in owners):
+            return math.nan
+        if len(owners) == 1:
+            return known[owners[0]].effective_examples
+        lengths = math.fsum(math.sqrt(known[owner].squares) for owner in owners)
+        return (math.fsum(known[owner].total for owner in owners) / lengths) ** 2 if lengths > 0 else math.nan
+
     def pair(self, a: str, b: str) -> OverlapTable:
         """Take the table of two of the footprints.
 
@@ -144,6 +196,7 @@ class OverlapTable(Derived):
             label_rules={name: self.label_rules[name] for name in (a, b)},
             masks=None if self.masks is None else self.masks.of((a, b)),
             resampled=None if self.resampled is None else self.resampled.of((self.names.index(a), self.names.index(b))),
+            spread={name: self.spread[name] for name in (a, b) if name in self.spread},
         )
 
     def to_frame(self, by: Literal["layer", "parameter"] = "layer") -> pd.DataFrame:
@@ -233,6 +286,7 @@ def overlap(
     rules = {name: footprint.metadata.get("label_rule") for name, footprint in footprints.items()}
     terms = {parameter: parameter_gram(footprints, parameter) for parameter in common.parameters}
     folds = common_folds(footprints, common.parameters) if intervals and first.kind == "fisher" else 0
+    owners = {layer_of(parameter) for parameter in common.parameters}
     over_folds = {}
     for parameter in common.parameters if folds else ():
         over_folds[parameter] = parameter_folds(footprints, parameter)
@@ -250,4 +304,8 @@ def overlap(
         label_rules={name: None if rule is None else str(rule) for name, rule in rules.items()},
         masks=mask_facts(footprints, sizes) if first.kind == "supermask" else None,
         resampled=Resampled(folds, over_folds) if folds else None,
+        spread={
+            name: {layer: spread for layer, spread in footprint.spread.items() if layer in owners}
+            for name, footprint in footprints.items()
+        },
     )

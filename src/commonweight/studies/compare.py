@@ -103,20 +103,24 @@ def compare(
         IntegrityError: If a footprint of the run is damaged or not what the run says.
     """
     asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
+    if not asked.folder.exists():
+        asked.outlook().check()  # what is refused here leaves no folder behind
     with held(asked.folder) as hold:
         if fresh and hold.busy:
             raise UsageError(
                 f"another process is measuring into {asked.folder}; wait for it, or choose another run folder"
             )
+        if not fresh:
+            check_question(asked.folder, asked.question)
+            if hold.alone:
+                remove_partial(asked.folder)
+        expected = asked.outlook(fresh=fresh)
+        expected.check()
         opened = open_run(asked.folder, asked.question, fresh=fresh)
-        if hold.alone:
-            remove_partial(opened.path)
         hold.share()
         opened.update(versions=_versions())
-        expected = asked.outlook()
         if expected.footprints:
             note(expected.sentence())
-            expected.check()
         return _measure_all(opened, asked, progress, note)
 
 

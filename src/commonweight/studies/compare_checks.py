@@ -50,7 +50,7 @@ class Checked:
         """Tell what the footprints that are not there yet will take.
 
         Args:
-            fresh: Count as if none were there.
+            fresh: Count as if none were there; those that are make room.
 
         Returns:
             Disk and memory.
@@ -67,7 +67,9 @@ class Checked:
                     there += 1
                 else:
                     missing[f"{model}/{data}"] = needs
-        return Outlook(self.folder, missing, there, model=self.inspected.largest)
+        shards = (self.folder / FOOTPRINTS).glob("*/*/*.safetensors") if fresh else ()
+        former = sum(shard.stat().st_size for shard in shards)
+        return Outlook(self.folder, missing, there, model=self.inspected.largest, thrown_away=former)
 
 
 def check_comparison(

@@ -32,13 +32,24 @@ class Outlook:
     models: int = 0
     """Bytes of all models that will be written, with what their training keeps beside them."""
 
+    meanwhile: int = 0
+    """Bytes at most of what lies beside all that while the work goes on, and goes in the end."""
+
+    thrown_away: int = 0
+    """Bytes of former footprints that go before anything is written."""
+
     model: int = 0
     """Bytes of the largest model in memory."""
 
     @property
     def disk(self) -> int:
-        """Bytes that will be written, but for records, tables and figures."""
+        """Bytes that will be written and stay, but for records, tables and figures."""
         return self.models + sum(needs.disk for needs in self.footprints.values())
+
+    @property
+    def most(self) -> int:
+        """Bytes at most while the work goes on: what stays, and what does not."""
+        return self.disk + self.meanwhile
 
     @property
     def sums(self) -> int:
@@ -52,8 +63,8 @@ class Outlook:
 
     def check(self) -> None:
         """Check that there is room; a :class:`~commonweight.UsageError` says how much is missing."""
-        if self.disk:
-            check_room(self.place, self.disk)
+        if self.most > self.thrown_away:
+            check_room(self.place, self.most - self.thrown_away)
 
     def sentence(self) -> str:
         """Say it in one sentence.
@@ -62,9 +73,11 @@ class Outlook:
             What will be written where, and how much is free.
         """
         folds = max((needs.folds for needs in self.footprints.values()), default=1)
+        meanwhile = f", at most {size_words(self.meanwhile)} more meanwhile" if self.meanwhile else ""
         return (
-            f"{len(self.footprints)} footprints{f' with {folds} folds' if folds > 1 else ''} to measure: "
-            f"{size_words(self.disk)} of disk, and {size_words(self.free)} are free; in memory "
+            f"{len(self.footprints)} footprint{'' if len(self.footprints) == 1 else 's'}"
+            f"{f' with {folds} folds' if folds > 1 else ''} to measure: {size_words(self.disk)} of disk{meanwhile}, "
+            f"and {size_words(self.free)} are free; in memory "
             f"{size_words(self.model)} for the model and {size_words(self.sums)} for sums, beside what a forward and "
             "backward pass takes"
         )

@@ -36,14 +36,17 @@ def rows_key(table: Table) -> str:
         table: The data set.
 
     Returns:
-        Equal for the same data, and for data sets whose columns ``source_row`` hold the same numbers. Rows without such
-        a column are known only by their file: whether two files were made from the same rows is then not known, and
-        they count as different.
+        Equal for the same data, wherever the file lies, and for data sets whose columns ``source_row`` hold the same
+        numbers equally often. Rows without such a column are known only by their file: whether two files were made from
+        the same rows is then not known, and they count as different.
     """
     numbers = list(table.source_rows)
     if SOURCE_ROW in table.columns and table.column(SOURCE_ROW) == numbers:
-        return f"source rows {_digest(sorted(set(numbers)))}"
-    return f"data {_digest(table.identity)}"
+        return f"source rows {_digest(sorted(numbers))}"
+    identity = table.identity
+    if identity.get("sha256"):  # of what is in the file: the path adds nothing
+        identity = {name: value for name, value in identity.items() if name != "path"}
+    return f"data {_digest(identity)}"
 
 
 def _digest(value: object) -> str:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-import tempfile
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.table import Table, row_order
-from commonweight.decision.room import check_room
 from commonweight.errors import UsageError
 from commonweight.footprint.collector import choose_parameters
 from commonweight.footprint.fold_format import fold_record, needs_of, shortened
@@ -18,15 +14,19 @@ from commonweight.footprint.folds import fold_of
 from commonweight.footprint.footprint import Fold, Footprint
 from commonweight.footprint.joining import joined
 from commonweight.overlaps.one_ceiling import ceiling
+from commonweight.place import flush
+from commonweight.studies.ceiling_curve import Convergence, Point
 from commonweight.studies.fold_count import fold_count
 from commonweight.studies.measure import FOLD_DTYPE, measure, silent
-from commonweight.text import size_words
+from commonweight.studies.outlook import Outlook, model_bytes
+from commonweight.studies.prepare import prepare
+from commonweight.studies.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from commonweight.nn.source import LoadedModel
-    from commonweight.overlaps.estimate import Estimate
     from commonweight.studies.measure import MeasureOptions, Note
 
 FIRST = 64
@@ -39,55 +39,6 @@ KEY = "until_ceiling"
 """Where the metadata of the footprint keep the curve."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """What one step came to."""
-
-    examples: int
-    effective: float
-    """Effective examples, ``(Σ t)² / Σ t²``; nan for a zero Fisher."""
-
-    ceiling: Estimate
-    """Of all weights pooled, over folds."""
-
-
-@dataclass(frozen=True)
-class Convergence:
-    """The curve of a measurement that went on until its ceiling was high enough, or the data ended."""
-
-    target: float
-    points: tuple[Point, ...]
-    available: int
-    """Rows there were."""
-
-    @property
-    def is_reached(self) -> bool:
-        """Whether the last ceiling is at least the target."""
-        return self.points[-1].ceiling.value >= self.target
-
-    def record(self) -> dict[str, Any]:
-        """Describe it in plain JSON values.
-
-        Returns:
-            Target, rows there were, and the points; undefined is null.
-        """
-
-        def plain(value: float) -> float | None:
-            return value if math.isfinite(value) else None
-
-        points = [
-            {
-                "examples": point.examples,
-                "effective_examples": plain(point.effective),
-                "ceiling": plain(point.ceiling.value),
-                "low": plain(point.ceiling.low),
-                "high": plain(point.ceiling.high),
-            }
-            for point in self.points
-        ]
-        return {"target": self.target, "reached": self.is_reached, "rows": self.available, "points": points}
-
-
 def measure_until(
     loaded: LoadedModel,
     table: Table,
@@ -95,22 +46,27 @@ def measure_until(
     target: float,
     *,
     folder: Path,
-    seed: int = 0,
+    final: Path | None = None,
+    seed: int | None = None,
     progress: bool = False,
     note: Note = silent,
 ) -> tuple[Footprint, Convergence]:
     """Measure a Fisher on rows in a seeded order, twice as many in every step, until the ceiling reaches a target.
 
-    No row is measured twice: the Fishers of all steps are joined. The result is that of the rows that
-    ``--examples N --data-seed SEED`` chooses, with the N that was needed.
+    It stops where the pooled ceiling is at least the target and there are at least 20 effective examples. No row is
+    measured twice: the Fishers of all steps are joined. The result is that of the rows that ``--examples N --data-seed
+    SEED`` chooses, with the N that was needed. That N depends on what was seen, so the ceiling there is optimistic and
+    its interval conditional (:attr:`Convergence.caution`).
 
     Args:
         loaded: The model.
         table: The data, in whole or the most that may be taken.
         options: How; it needs at least 2 folds.
         target: The pooled split-half ceiling to be reached, above 0 and below 1.
-        folder: Where the footprint goes; must not exist yet. Steps lie beside it meanwhile.
-        seed: Names the order of the rows.
+        folder: Where the footprint goes; must not exist yet.
+        final: The place ``folder`` will take in the end, if it is one for the time being: steps lie beside it, and
+            what a killed run to the same place left of its own is deleted.
+        seed: Names the order of the rows; None takes that by which the table was chosen, and 0 for a whole one.
         progress: Show a progress bar on stderr for every step.
         note: Takes one sentence at a time that the user should hear.
 
@@ -118,44 +74,79 @@ def measure_until(
         The footprint, which keeps the curve under ``metadata["until_ceiling"]``, and the curve.
 
     Raises:
-        UsageError: If the target is out of range, there are too few rows for folds, or the disk has no room.
+        UsageError: If the target is out of range, there are too few rows for folds, the model cannot read the data, the
+            rows were chosen with another seed, the folder is taken, or the disk has no room.
     """
-    if not 0 < target < 1:
-        raise UsageError(f"the ceiling to be reached must be above 0 and below 1, such as 0.95, got {target:g}")
-    folds = fold_count([table], options.folds, note)
-    if folds == 1:
-        raise UsageError(
-            f"a ceiling needs folds, and {table.name} is measured in one piece: give more rows, or --folds 2 or more"
-        )
-    options = replace(options, folds=folds)
-    parameters = choose_parameters(loaded.model, options.include or None, options.exclude or None)
-    final = needs_of(parameters, folds, FOLD_DTYPE).disk
-    meanwhile = final + COPIES * needs_of(parameters, folds, None).disk
-    note(f"at most {size_words(meanwhile)} of disk while steps are joined, and {size_words(final)} in the end")
-    check_room(folder, meanwhile)
+    options = _checked(table, options, target, note)
+    folds = options.folds or 1
+    seed = _seed(table, seed)
+    if folder.exists():
+        raise UsageError(f"{folder} exists already: choose another folder")
+    note(until_outlook(loaded, table, options, target, folder=final or folder).sentence())
     order = _order(table, seed)
     points: list[Point] = []
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-steps-", dir=folder.parent) as steps:
+    with scratch(final or folder, note) as steps:
         whole: Footprint | None = None
         start = 0
         for end in step_ends([table.source_rows[position] for position in order], folds):
             more = _part(table, sorted(order[start:end]))
-            place = Path(steps) / f"part-{end}"
+            place = steps / f"part-{end}"
             part = measure(loaded, more, options, folder=place, fold_dtype=None, progress=progress, note=note)
-            whole = part if whole is None else _together(whole, part, Path(steps) / f"whole-{end}")
+            whole = part if whole is None else _together(whole, part, steps / f"whole-{end}")
             points.append(Point(whole.count, whole.effective_examples, ceiling(whole).pooled))
             note(f"{end} of {len(table)} examples: ceiling {points[-1].ceiling}")
             start = end
-            if points[-1].ceiling.value >= target:
+            if points[-1].is_enough(target):
                 break
         assert whole is not None  # noqa: S101 - a table has rows
         found = Convergence(target, tuple(points), len(table))
-        data = whole.metadata["data"] | _identity(table, start, seed)
+        data = whole.metadata["data"] | _identity(table, order[:start], seed)
         facts = {"folds": fold_record(folds, FOLD_DTYPE), "data": data, KEY: found.record()}
         short = tuple(Fold(fold.count, shortened(fold.tensors, FOLD_DTYPE)) for fold in whole.folds)
-        replace(whole, folds=short, metadata={**whole.metadata, **facts}).save(folder)
+        whole = replace(whole, folds=short, metadata={**whole.metadata, **facts})
+        whole.save(steps / "final").rename(folder)
+        flush(folder.parent)
     return Footprint.load(folder), found
+
+
+def until_outlook(
+    loaded: LoadedModel,
+    table: Table,
+    options: MeasureOptions,
+    target: float,
+    *,
+    folder: Path,
+    note: Note = silent,
+) -> Outlook:
+    """Check what :func:`measure_until` checks, without measuring, and tell what it will take at most.
+
+    Args:
+        loaded: The model.
+        table: The data.
+        options: How.
+        target: The ceiling to be reached.
+        folder: Where the footprint will go.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        Disk and memory.
+
+    Raises:
+        UsageError: As :func:`measure_until`.
+    """
+    options = _checked(table, options, target, note)
+    folds = options.folds or 1
+    for sentence in prepare(loaded, table, options.columns, folds=folds).notes:
+        note(sentence)
+    parameters = choose_parameters(loaded.model, options.include or None, options.exclude or None)
+    found = Outlook(
+        folder,
+        {folder.name: needs_of(parameters, folds, FOLD_DTYPE)},
+        meanwhile=COPIES * needs_of(parameters, folds, None).disk,
+        model=model_bytes(loaded),
+    )
+    found.check()
+    return found
 
 
 def step_ends(source_rows: Sequence[int], folds: int, first: int = FIRST) -> list[int]:
@@ -188,11 +179,41 @@ def step_ends(source_rows: Sequence[int], folds: int, first: int = FIRST) -> lis
     return ends
 
 
+def _checked(table: Table, options: MeasureOptions, target: float, note: Note) -> MeasureOptions:
+    """Check the target, and decide the number of folds."""
+    if not 0 < target < 1:
+        raise UsageError(f"the ceiling to be reached must be above 0 and below 1, such as 0.95, got {target:g}")
+    folds = fold_count([table], options.folds, note)
+    if folds == 1:
+        raise UsageError(
+            f"a ceiling needs folds, and {table.name} is measured in one piece: give more rows, or --folds 2 or more"
+        )
+    return replace(options, folds=folds)
+
+
+def _seed(table: Table, asked: int | None) -> int:
+    selection = table.identity.get("selection", "all")
+    if selection == "all":
+        return asked or 0
+    own: int = selection["seed"]
+    if asked not in {None, own}:
+        raise UsageError(
+            f"the rows of {table.name} were chosen with seed {own}, so the first of them in the order of seed {asked} "
+            f"are no choice of either: leave the seed out, or open the table with seed {asked}"
+        )
+    return own
+
+
+def _chosen(table: Table) -> Sequence[int]:
+    """Numbers of the table's rows in the whole data set."""
+    selection = table.identity.get("selection", "all")
+    rows: Sequence[int] = range(len(table)) if selection == "all" else selection["rows"]
+    return rows
+
+
 def _order(table: Table, seed: int) -> list[int]:
     """Positions in the table, in the order in which rows are chosen from the whole data set."""
-    selection = table.identity.get("selection", "all")
-    chosen = range(len(table)) if selection == "all" else selection["rows"]
-    position = {row: index for index, row in enumerate(chosen)}
+    position = {row: index for index, row in enumerate(_chosen(table))}
     total = table.identity.get("rows_in_all", len(table))
     return [position[row] for row in row_order(total, seed) if row in position]
 
@@ -202,12 +223,12 @@ def _part(table: Table, positions: list[int]) -> Table:
     return Table(table.name, table.rows.select(positions), rows, table.identity)
 
 
-def _identity(table: Table, count: int, seed: int) -> dict[str, Any]:
-    if count == len(table):
+def _identity(table: Table, positions: list[int], seed: int) -> dict[str, Any]:
+    if len(positions) == len(table):
         return table.identity
-    total = table.identity.get("rows_in_all", count)
-    selection = {"seed": seed, "rows": sorted(row_order(total, seed)[:count])}
-    return table.identity | {"rows_used": count, "selection": selection}
+    chosen = _chosen(table)
+    rows = sorted(chosen[position] for position in positions)
+    return table.identity | {"rows_used": len(rows), "selection": {"seed": seed, "rows": rows}}
 
 
 def _together(whole: Footprint, part: Footprint, place: Path) -> Footprint:

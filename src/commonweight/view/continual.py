@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commonweight.decision.verdict import ABOVE, CANNOT_SAY, by_chance, null_verdict, permutation_verdict
+from commonweight.decision.verdict import ABOVE, CANNOT_SAY, ROUNDING, by_chance, null_verdict, permutation_verdict
 from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.similarity import LEVEL
 from commonweight.text import DASH, Block, Grid
@@ -15,7 +16,7 @@ from commonweight.view.estimates import estimate
 from commonweight.view.verdicts import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,7 +42,17 @@ INFERENCE = (
     "Images asked about together are of one task; {rows} test images per task. Accuracy is that of the predictions "
     "made, whichever task was inferred; wrong task = 0 counts a wrongly inferred batch as all wrong, as SupSup does. "
     "While the task is unknown, one_shot and binary use the statistics of the images blended with those of the mixture "
-    "of tasks, the other two each task's own; the spread of a single image is not defined."
+    "of tasks, the other two each task's own. Chance of the right task is 1/{tasks} = {chance:.3f}{below}."
+)
+BELOW = "*"
+WORSE = f"; {BELOW} is below it: guessing would have found the task more often"
+NO_ANSWER = (
+    "Rows of dashes: nearest_statistics compares the spread of units with that of batch norm; it is not defined for a "
+    "single image, and there is none in a network without batch norm."
+)
+ENDED = (
+    "A dash: not all tasks were measured there. classic-double takes twice the steps of the others: in the first half "
+    "it is classic, and its area is that of the second half alone."
 )
 
 MASKS = (
@@ -55,7 +66,13 @@ SHUFFLES = (
 )
 
 CURVE_COLUMNS = 6
-"""Points of the learning curves in the table."""
+"""Points of the learning curves in the table that all approaches have."""
+
+LATER_COLUMNS = 4
+"""Points at later steps, which only some have."""
+
+FEWEST_RANKED = 6
+"""Pairs of tasks: the rank correlation of fewer is almost any number by chance, and is not shown."""
 
 
 def report(study: ContinualStudy) -> list[Block]:
@@ -71,7 +88,7 @@ def report(study: ContinualStudy) -> list[Block]:
     introduction = INTRODUCTION.format(tasks=plan.tasks, scenario=plan.scenario, data=plan.data, betas=_betas(study))
     blocks: list[Block] = [introduction, accuracies(study)]
     if plan.tasks > 1:
-        blocks += [_curves(study), *_inference(study), _finals(study), *_masks(study)]
+        blocks += [*_curves(study), *_inference(study), _finals(study), *_masks(study)]
         blocks += [*_similarities(study), *_alphas(study)]
     return [*blocks, READING]
 
@@ -142,15 +159,27 @@ def _betas(study: ContinualStudy) -> str:
     return f" Strength (beta): {', '.join(strengths)}." if strengths else ""
 
 
-def _curves(study: ContinualStudy) -> Grid:
+def _curves(study: ContinualStudy) -> list[Block]:
     curves = {name: mean_curve(study, name) for name in study.runs}
-    steps = sorted(set.intersection(*(set(curve) for curve in curves.values())))
-    shown = sorted({steps[round(k * (len(steps) - 1) / (CURVE_COLUMNS - 1))] for k in range(CURVE_COLUMNS)})
-    return Grid(
+    common = sorted(set.intersection(*(set(curve) for curve in curves.values())))
+    later = sorted({step for curve in curves.values() for step in curve if step > common[-1]})
+    shown = _spread(common, CURVE_COLUMNS, first=True) + _spread(later, LATER_COLUMNS, first=False)
+    grid = Grid(
         "Accuracy while a task is learned (mean over all tasks but the first, and seeds)",
         ("approach, after steps", *map(str, shown)),
-        tuple((name, *(f"{curve[step]:.3f}" for step in shown)) for name, curve in curves.items()),
+        tuple(
+            (name, *(f"{curve[step]:.3f}" if step in curve else DASH for step in shown))
+            for name, curve in curves.items()
+        ),
     )
+    return [grid, ENDED] if later else [grid]
+
+
+def _spread(steps: Sequence[int], count: int, *, first: bool) -> list[int]:
+    """Choose so many of the steps or fewer, evenly, with the last and if asked the first."""
+    parts = count - 1 if first else count
+    places = range(0 if first else 1, parts + 1)
+    return sorted({steps[round(k * (len(steps) - 1) / parts)] for k in places}) if steps else []
 
 
 def _inference(study: ContinualStudy) -> list[Block]:
@@ -158,19 +187,21 @@ def _inference(study: ContinualStudy) -> list[Block]:
     if not plan.inference or not plan.inference_batches:
         return []
     head = ("approach, method, images", "task right", "accuracy", "wrong task = 0", "task known")
-    rows = tuple(
-        (
-            f"{name}, {method}, {size}",
-            *(
-                _share(study.inference(name, size, method, what))
-                for what in ("task", "accuracy", "accuracy_wrong_task_0", "known")
-            ),
+    chance = 1 / plan.tasks
+    rows = []
+    for name, method, size in product(study.runs, plan.inference, plan.inference_batches):
+        right, *others = (
+            study.inference(name, size, method, what) for what in ("task", "accuracy", "accuracy_wrong_task_0", "known")
         )
-        for name in study.runs
-        for method in plan.inference
-        for size in plan.inference_batches
-    )
-    return [Grid("With the task inferred", head, rows), INFERENCE.format(rows=plan.inference_rows)]
+        mark = BELOW if right.value < chance - ROUNDING else ""
+        rows.append((f"{name}, {method}, {size}", _share(right) + mark, *map(_share, others)))
+    below = WORSE if any(row[1].endswith(BELOW) for row in rows) else ""
+    words = INFERENCE.format(rows=plan.inference_rows, tasks=plan.tasks, chance=chance, below=below)
+    return [
+        Grid("With the task inferred", head, tuple(rows)),
+        words,
+        *([NO_ANSWER] if any(set(row[1:]) == {DASH} for row in rows) else []),
+    ]
 
 
 def _finals(study: ContinualStudy) -> Grid:
@@ -189,6 +220,7 @@ def _finals(study: ContinualStudy) -> Grid:
 def _masks(study: ContinualStudy) -> list[Block]:
     """Density, raw, chance and corrected Jaccard index of the masks, mean over pairs of tasks, and a verdict."""
     rows, looked = [], 0
+    reasons: dict[str, None] = {}
     for name, runs in study.runs.items():
         tables = [run.overlap for run in runs if run.overlap is not None]
         for layer in (*tables[0].layers, None):
@@ -204,19 +236,21 @@ def _masks(study: ContinualStudy) -> list[Block]:
                 float(np.mean(table.density.pooled if layer is None else table.density.by_layer[layer]))
                 for table in tables
             ])
-            verdict = null_verdict(corrected)
+            verdict = null_verdict(corrected, aligned=True, effective_examples=None)
             looked += corrected.missing is None
-            lacking = verdict.lacking[0].found if verdict.answer == CANNOT_SAY else ""
+            if verdict.answer == CANNOT_SAY:
+                reasons[verdict.lacking[0].found] = None
             rows.append((
                 f"{name}, {'pooled' if layer is None else layer}",
                 *(estimate(each) for each in (density, raw, chance, corrected)),
-                verdict.answer + (f": {lacking}" if lacking else ""),
+                verdict.answer.removesuffix(" its null"),
             ))
     what = "flipped bits of the masks" if study.plan.score_starts == "shared" else "masks"
     head = ("approach, layer", "density", "raw", "chance", "corrected", "is corrected above 0")
     return [
         Grid(f"Jaccard index of the {what} (mean over pairs of tasks and seeds)", head, tuple(rows)),
         MASKS,
+        *([f"Cannot say: {'; or '.join(reasons)}."] if reasons else []),
         *([by_chance(looked, "nulls")] if looked else []),
     ]
 
@@ -225,6 +259,7 @@ def _similarities(study: ContinualStudy) -> list[Block]:
     """How each similarity of the first approach goes with the truth, and how often it is above its null."""
     name, runs = next(iter(study.runs.items()))
     rows, looked = [], 0
+    pairs_known = study.known_pairs
     for kind in runs[0].similarity:
         for layer in runs[0].similarity[kind].layers:
             tables = [run.similarity[kind] for run in runs]
@@ -247,7 +282,7 @@ def _similarities(study: ContinualStudy) -> list[Block]:
                 f"{kind}, {layer}",
                 estimate(mean),
                 counted(verdicts, {ABOVE: ""}),
-                signed(study.rank_correlation(name, kind, layer)),
+                signed(study.rank_correlation(name, kind, layer)) if pairs_known >= FEWEST_RANKED else DASH,
             ))
     if not rows:
         return []
@@ -259,7 +294,19 @@ def _similarities(study: ContinualStudy) -> list[Block]:
             tuple(rows),
         ),
         SHUFFLES.format(looked=looked, chance=looked * LEVEL),
+        _ranked(pairs_known),
     ]
+
+
+def _ranked(pairs: int) -> str:
+    if not pairs:
+        return "How alike these tasks truly are is not known, so there is no rank correlation with it."
+    if pairs < FEWEST_RANKED:
+        return (
+            f"The true similarity of {pairs} {'pairs' if pairs > 1 else 'pair'} of tasks is known; a rank correlation "
+            f"of fewer than {FEWEST_RANKED} is almost any number by chance, and is not shown."
+        )
+    return f"Rank correlations are Spearman's, over {pairs} pairs of tasks in every seed."
 
 
 def _alphas(study: ContinualStudy) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from commonweight.view.continual import mean_curve
 from commonweight.view.study_files import COLORS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from matplotlib.axes import Axes
     from matplotlib.container import ErrorbarContainer
     from matplotlib.image import AxesImage
@@ -18,11 +21,23 @@ if TYPE_CHECKING:
 
     from commonweight.studies.continual.results import ContinualStudy
 
+THIN = 1.2
+"""Width of a learning curve that lies over all others."""
+
+WIDER = 1.8
+"""How much wider it is for each later one that lies on it."""
+
+SAME = 0.002
+"""Accuracies no farther apart than this look the same."""
+
+FEWEST_TICKS = 3
+
 
 def plot_learning_curves(study: ContinualStudy, ax: Axes) -> dict[str, Line2D]:
     """Draw the mean error of every approach while a task is learned, over all tasks but the first and over seeds.
 
-    The error is on a logarithmic scale, where a gain late in training is as easy to see as one at its start.
+    The error is on a logarithmic scale, where a gain late in training is as easy to see as one at its start. A line
+    that later ones lie on is wider than they, and still seen.
 
     Args:
         study: What was found.
@@ -35,20 +50,28 @@ def plot_learning_curves(study: ContinualStudy, ax: Axes) -> dict[str, Line2D]:
         UsageError: If the study has a single task.
     """
     _check_later_tasks(study)
+    from matplotlib.ticker import MaxNLocator
+
     lines = {}
-    for number, name in enumerate(study.runs):
-        curve = mean_curve(study, name)
+    highest = 0.0
+    curves = {name: mean_curve(study, name) for name in study.runs}
+    for number, (name, curve) in enumerate(curves.items()):
+        thick = THIN + WIDER * sum(_coincide(curve, other) for other in list(curves.values())[number + 1 :])
         error = [1 - accuracy for accuracy in curve.values()]
+        highest = max(highest, *error)
         style = "-" if number < len(COLORS) else "--"
         (lines[name],) = ax.plot(
-            list(curve), error, style, color=COLORS[number % len(COLORS)], marker="o", markersize=3, linewidth=1.2,
-            label=name,
+            list(curve), error, style, color=COLORS[number % len(COLORS)], marker="o", markersize=thick + 2,
+            linewidth=thick, label=name,
         )  # fmt: skip
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ticks = [tick for tick in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if low <= tick <= high]
-    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set_yticks([], minor=True)
+    if highest > 0:
+        ax.set_yscale("log")
+        limits = ax.get_ylim()
+        ticks = _round_ticks(*limits)
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_yticks([], minor=True)
+        ax.set_ylim(limits)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("optimiser steps on the task")
     ax.set_ylabel("1 − accuracy, mean over all tasks but the first, and seeds")
     ax.legend(frameon=False, fontsize="small", loc="upper right")
@@ -114,6 +137,28 @@ def plot_accuracy_matrix(study: ContinualStudy, ax: Axes, *, approach: str) -> A
     ax.set_title(approach, fontsize="medium")
     ax.figure.colorbar(image, ax=ax, label="accuracy")
     return image
+
+
+def _coincide(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    return all(abs(accuracy - other[step]) <= SAME for step, accuracy in one.items() if step in other)
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    """Choose at least three ticks of a logarithmic axis: powers of ten, else the roundest numbers that are enough."""
+    from matplotlib.ticker import MaxNLocator
+
+    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    scales = [np.outer(powers, digits).ravel().tolist() for digits in ((1,), (1, 2, 5), (1, 2, 3, 5, 7))]
+    scales += [
+        list(MaxNLocator(parts, steps=[1, 2, 5, 10]).tick_values(low, high))
+        for parts in range(FEWEST_TICKS + 1, 4 * FEWEST_TICKS)
+    ]
+    for scale in scales:
+        rounded = [float(f"{tick:g}") for tick in scale]
+        ticks = [tick for tick in rounded if low <= tick <= high]
+        if len(ticks) >= FEWEST_TICKS:
+            break
+    return ticks
 
 
 def _check_later_tasks(study: ContinualStudy) -> None:

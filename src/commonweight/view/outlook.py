@@ -45,6 +45,8 @@ def outlook(found: Outlook) -> list[Block]:
         ("footprints", size_words(found.disk - found.models)),
         ("models and their training", size_words(found.models) if found.models else DASH),
         ("disk in all", size_words(found.disk)),
+        *((("disk at most, meanwhile", size_words(found.most)),) if found.meanwhile else ()),
+        *((("thrown away before", size_words(found.thrown_away)),) if found.thrown_away else ()),
         ("free on that disk", size_words(found.free)),
         ("memory: the model", size_words(found.model)),
         ("memory: sums", size_words(found.sums)),

@@ -37,8 +37,12 @@ WHISKER_COLOR = "0.2"
 TOP = 1.14
 """Where overlap axes end if whiskers are cut: above 1 is room for their numbers."""
 
-FEWEST_FOR_BANDS = 3
-"""Seeds; with two, the 95 % band is so wide that it hides the curves."""
+FEWEST_FOR_WHISKERS = 3
+"""Seeds, in the figure of layers; with two, the 95 % interval is so wide that it hides the others."""
+
+GUIDE_COLOR = "0.85"
+APART = 0.18
+"""Between the markers of one layer, in layers."""
 
 
 def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> dict[str, BarContainer]:
@@ -79,7 +83,7 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> 
     ax.set_xticks(range(len(pairs)), [" and ".join(pair) for pair in pairs])
     ax.set_ylim(0, TOP if is_cut else 1.02)
     ax.set_yticks(np.linspace(0, 1, 6))
-    ax.set_ylabel(f"Fisher overlap, label rule {rule}")
+    ax.set_ylabel(f"raw Fisher overlap, label rule {rule}{whisker_words(study)}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize="small")
     _open(ax)
     return bars
@@ -100,7 +104,8 @@ def plot_layer_curves(
 ) -> dict[str, Line2D]:
     """Draw the overlaps of one pair of models layer by layer, in the order of the model.
 
-    Bands are 95 % intervals over seeds; with fewer than three seeds there are none.
+    Whiskers are 95 % intervals over seeds; with fewer than three seeds there are none. Layers are not joined: a layer
+    is next to another, but nothing lies between them.
 
     Args:
         study: What was found.
@@ -110,7 +115,7 @@ def plot_layer_curves(
         panel: Whether it is one of several: named by its pair alone, without a legend.
 
     Returns:
-        Cell -> its line.
+        Cell -> its markers.
 
     Raises:
         UsageError: If there is no such pair.
@@ -122,21 +127,22 @@ def plot_layer_curves(
         raise UsageError(f"no pair {pair}; there are {', '.join(map(str, pairs))}")
     places = np.arange(len(by_layer))
     lines = {}
-    for (cell, color), thick in zip(CELL_COLORS.items(), WIDTHS, strict=True):
+    ax.hlines(places, 0, 1, color=GUIDE_COLOR, linewidth=0.5, zorder=0)
+    for number, (cell, color) in enumerate(CELL_COLORS.items()):
         found = [cells[pair][cell] for cells in by_layer.values()]
         means, half = np.array([v.value for v in found]), np.array([v.half_width() for v in found])
-        (lines[cell],) = ax.plot(
-            means, places, marker="o", markersize=thick + 2, linewidth=thick, color=color, label=cell
-        )
-        if len(study.scores) >= FEWEST_FOR_BANDS:
-            ax.fill_betweenx(places, means - half, means + half, color=color, alpha=0.15, linewidth=0)
+        beside = places + (number - (len(CELL_COLORS) - 1) / 2) * APART  # so that no marker hides another
+        (lines[cell],) = ax.plot(means, beside, "o", markersize=3.5, color=color, label=cell)
+        if len(study.scores) >= FEWEST_FOR_WHISKERS:
+            ends = np.clip(means - half, 0, 1), np.clip(means + half, 0, 1)
+            ax.hlines(beside, *ends, color=color, alpha=0.5, linewidth=1, gid="whiskers")
     ax.set_yticks(places, [layer or "whole network" for layer in by_layer])
     ax.set_ylim(len(by_layer) - 0.5, -0.5)
     ax.set_xlim(0, 1.02)
     if panel:
         ax.set_xlabel(f"{pair[0]} and {pair[1]}")
     else:
-        ax.set_xlabel(f"Fisher overlap of {pair[0]} and {pair[1]}, normalised per layer, label rule {rule}")
+        ax.set_xlabel(layers_label(study, rule, pair))
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize="small")
     _open(ax)
     return lines
@@ -203,6 +209,36 @@ def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
     ax.set_yticks(range(len(models)), models)
     ax.figure.colorbar(image, ax=ax, label="accuracy")
     return image
+
+
+def whisker_words(study: ShortcutStudy, fewest: int = 2) -> str:
+    """Say on an axis what the whiskers are.
+
+    Args:
+        study: What was found.
+        fewest: Seeds that a figure draws whiskers of.
+
+    Returns:
+        A line of its own; with fewer seeds nothing.
+    """
+    seeds = len(study.scores)
+    return f"\n(whiskers: 95 % over {seeds} seeds)" if seeds >= fewest else ""
+
+
+def layers_label(study: ShortcutStudy, rule: str, pair: tuple[str, str] | None = None) -> str:
+    """Label the axis of overlaps layer by layer.
+
+    Args:
+        study: What was found.
+        rule: A label rule of the study.
+        pair: Two shortcuts; None where every panel names its own.
+
+    Returns:
+        The label.
+    """
+    models = f" of {pair[0]} and {pair[1]}" if pair else ""
+    said = whisker_words(study, FEWEST_FOR_WHISKERS)
+    return f"raw Fisher overlap{models}, normalised per layer, label rule {rule}{said}"
 
 
 def _known(study: ShortcutStudy, rule: str) -> str:

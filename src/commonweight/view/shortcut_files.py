@@ -10,6 +10,7 @@ from commonweight.view.shortcuts import report
 from commonweight.view.study_files import new_figure, save, write_report
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from commonweight.studies.shortcuts.results import ShortcutStudy
@@ -17,18 +18,37 @@ if TYPE_CHECKING:
 COLUMNS = 3
 """Most panels of layers side by side."""
 
+SHOWS = {
+    "overlaps": "Raw overlaps of every pair of models",
+    "layers": "Raw overlaps layer by layer",
+    "walks": "Accuracies on the way from model to model",
+    "triangle": "Accuracies between three models",
+    "accuracies": "Accuracies of all models on all sets",
+}
+"""What figures show, by what their names begin with; behind it may come the label rule."""
 
-def write_tables(study: ShortcutStudy, folder: Path) -> Path:
-    """Write the tables.
+
+def write_tables(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = ()) -> Path:
+    """Write the tables, and a list of the figures.
 
     Args:
         study: What was found.
         folder: Where to; must exist.
+        figures: Files in that folder or below, as :func:`write_figures` gives them; pictures are listed.
 
     Returns:
         The file ``study.md``.
     """
-    return write_report(report(study), folder)
+    pictures = [path for path in figures if path.suffix == ".png"]
+    links = [f"- [{_shows(path.stem)}]({path.relative_to(folder).as_posix()})" for path in pictures]
+    return write_report(
+        [*report(study), *(["Figures (beside each the same as PDF):", *links] if links else [])], folder
+    )
+
+
+def _shows(name: str) -> str:
+    what, _, rule = name.partition("-")
+    return SHOWS[what] + (f", label rule {rule}" if rule else "")
 
 
 def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
@@ -61,7 +81,7 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
             lines = draw.plot_layer_curves(study, ax, pair=pair, rule=rule, panel=True)
         for ax in axes[len(pairs) :]:
             ax.set_axis_off()
-        figure.supxlabel(f"Fisher overlap, normalised per layer, label rule {rule}", fontsize="medium")
+        figure.supxlabel(draw.layers_label(study, rule), fontsize="medium")
         figure.legend(handles=[*lines.values()], loc="outside upper center", ncols=4, frameon=False, fontsize="small")
         written += save(figure, folder, f"layers-{rule}")
     figure = new_figure(13, 3.4 * len(pairs))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 READING = (
     "Verdicts are on {of} overlaps. They take the same rows, a common start, {fewest} effective examples in every "
-    "Fisher, and an interval that excludes 0: {over}."
+    "Fisher (layer by layer, in the layer's own), and an interval that excludes 0: {over}."
 )
 CONTROLS = (
     "The controls are the same contrast with the start, or with the model that learned random labels, in place of one "

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.contrasts import Of
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
+START = "start"
+"""What every study calls the common start of its models."""
+
 EVEN = 1e-9
 """How much weights may differ that are equal but for rounding."""
 
 INTRODUCTION = (
     "Every model was fine-tuned from one start on texts of which some hold a planted shortcut that sets their label. "
     "Shared knowledge is the original task: both models' Fishers on untouched texts. Unshared knowledge is each "
-    "model's own shortcut, on texts that say the opposite. Same input: both models on the same contradicted texts."
+    "model's own shortcut, on texts that say the opposite. Same input: both models on the same contradicted texts, the "
+    "first model's (same input, first) or the second's (same input, second)."
 )
 
 READING = (
@@ -76,7 +80,7 @@ def report(study: ShortcutStudy) -> list[Block]:
                 f"Label rule {rule}: below {FEW_EXAMPLES} effective examples, so that a few rows carry the Fisher: "
                 f"{', '.join(few)}. Their overlaps decide nothing."
             )
-    sentence = next(iter(study.tables.values()))[0].alignment.sentence()
+    sentence = next(iter(study.tables.values()))[0].alignment.sentence(start=START)
     return [*blocks, sentence, READING]
 
 
@@ -156,7 +160,7 @@ def triangle_accuracy(study: ShortcutStudy) -> tuple[list[tuple[float, ...]], Ma
 def _cells(study: ShortcutStudy, rule: str, of: Of) -> Grid:
     cells = study.cells(rule, of=of)
     names = list(next(iter(cells.values())))
-    what = "Fisher overlap" if of == "raw" else "Corrected Fisher overlap"
+    what = f"{of.capitalize()} Fisher overlap"
     return Grid(
         f"{what} of two models, label rule {rule}",
         ("models", *names),
@@ -167,7 +171,7 @@ def _cells(study: ShortcutStudy, rule: str, of: Of) -> Grid:
 def _contrasts(study: ShortcutStudy, rule: str, of: Of) -> Grid:
     contrasts = study.contrasts(rule, of=of)
     names = list(next(iter(contrasts.values())))
-    what = "Contrasts" if of == "raw" else "Corrected contrasts"
+    what = f"{of.capitalize()} contrasts"
     return Grid(
         f"{what}, label rule {rule}",
         ("models", *names),
@@ -179,7 +183,7 @@ def _label_rules(study: ShortcutStudy) -> Grid:
     """The published contrast under every label rule, side by side."""
     found = {rule: study.contrasts(rule) for rule in study.tables}
     return Grid(
-        "Does the conclusion depend on the label rule? Shared − unshared",
+        "Does the conclusion depend on the label rule? Shared − unshared, raw",
         ("models", *(f"label rule {rule}" for rule in found)),
         tuple(
             (_pair(pair), *(signed(contrasts[pair]["shared − unshared"]) for contrasts in found.values()))
@@ -236,7 +240,7 @@ def _layers(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> Grid:
     found = {layer: study.cells(rule, layer)[pair] for layer in study.layers}
     names = list(next(iter(found.values())))
     return Grid(
-        f"Fisher overlap of {pair[0]} and {pair[1]} layer by layer, label rule {rule}",
+        f"Raw Fisher overlap of {pair[0]} and {pair[1]} layer by layer, label rule {rule}",
         ("layer", *names),
         tuple((layer, *(estimate(cells[name]) for name in names)) for layer, cells in found.items()),
     )
@@ -301,7 +305,7 @@ def _controls(study: ShortcutStudy, rule: str) -> Grid:
     tables = study.tables[rule]
     others = [name for name in tables[0].names if name.endswith("/original")]
     return Grid(
-        f"Controls on the originals, label rule {rule} (mean over seeds)",
+        f"Controls: raw Fisher overlap of every two models on the originals, label rule {rule} (mean over seeds)",
         ("", *(name.partition("/")[0] for name in others)),
         tuple((a.partition("/")[0], *(number(_mean(tables, a, b)) for b in others)) for a in others),
     )

@@ -34,6 +34,9 @@ MOST_NAMES = 20
 UNDEFINED = "0.8"
 """The grey of cells without a value: white would pass for 0."""
 
+STAR = "*"
+STARRED = f"{STAR} not above its null"
+
 DARK = 0.6
 """Share of the colour scale from which numbers are written in white."""
 
@@ -63,15 +66,27 @@ class HeatMap:
     """The value of each defined cell, row by row; empty where there are too many cells to read them."""
 
 
-def plot_supermask(ax: Axes, mask: ArrayLike | Tensor, task: object) -> MaskImage:
+def plot_supermask(
+    ax: Axes,
+    mask: ArrayLike | Tensor,
+    task: object,
+    *,
+    title: str = "Neural Activity for Task {task}",
+    xlabel: str = "Neuron Index",
+    ylabel: str = "Neuron Index",
+) -> MaskImage:
     """Draw the mask of one layer: reverse grey, so that kept weights are black. Rows are output neurons.
 
-    The axes come first here, as in the notebook this comes from; nothing is written to a file.
+    The axes come first here, as in the notebook this comes from, and the words are the notebook's, though what is drawn
+    are weights, not activity: a column is an input of the layer. Nothing is written to a file.
 
     Args:
         ax: Where to draw.
         mask: Bits; two dimensions, or more that are flattened behind the first, as a convolution's.
         task: The task, for the title.
+        title: Other words for the title; ``{task}`` is the task.
+        xlabel: What a column is.
+        ylabel: What a row is.
 
     Returns:
         The artists.
@@ -83,9 +98,9 @@ def plot_supermask(ax: Axes, mask: ArrayLike | Tensor, task: object) -> MaskImag
 
     bits = _bits(mask)
     image = ax.imshow(bits, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_title(f"Neural Activity for Task {task}")
-    ax.set_xlabel("Neuron Index")
-    ax.set_ylabel("Neuron Index")
+    ax.set_title(title.replace("{task}", str(task)))
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
     for axis in (ax.xaxis, ax.yaxis):
         locator = axis.get_major_locator()
         if isinstance(locator, MaxNLocator):
@@ -165,7 +180,7 @@ def plot_corrected_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = 
 
 
 def plot_similarity(found: TaskSimilarity, ax: Axes, *, layer: str | None = None, decimals: int = 2) -> HeatMap:
-    """Draw how alike tasks are at one layer, with numbers; a star marks what is no better than its null.
+    """Draw how alike tasks are at one layer, with numbers; a star marks what is not above its null, and is explained.
 
     Args:
         found: The similarities.
@@ -185,6 +200,8 @@ def plot_similarity(found: TaskSimilarity, ax: Axes, *, layer: str | None = None
     weak = ~found.beats_null(layer) & ~np.eye(len(found.tasks), dtype=bool)
     words = f"task similarity, {found.approach.replace('_', ' ')}"
     drawn = _heat_map(ax, found.values[layer], found.tasks, found.tasks, (0.0, 1.0), words, decimals, weak)
+    if any(each.get_text().endswith(STAR) for each in drawn.numbers):
+        drawn.colorbar.set_label(f"{words}\n({STARRED})")
     ax.set_title(layer)
     if found.approach == "probed":
         ax.set_xlabel("through the mask of")
@@ -246,7 +263,7 @@ def _heat_map(
         for (i, j), value in np.ndenumerate(values):
             if np.isnan(value):
                 continue
-            star = "*" if marked is not None and marked[i, j] else ""
+            star = STAR if marked is not None and marked[i, j] else ""
             dark = abs(value) > DARK * limits[1]
             numbers.append(
                 ax.text(

@@ -8,9 +8,10 @@ from commonweight.data.shortcuts import RULES, agreement
 PAGE = (Path(__file__).parents[3] / "docs" / "shortcuts.md").read_text(encoding="utf-8")
 
 
-def test_the_examples_run(capsys):
+def test_the_examples_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {}
     for block in blocks:
         exec(compile(block, "shortcuts.md", "exec"), names)

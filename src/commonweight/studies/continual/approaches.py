@@ -109,7 +109,7 @@ def read_approach(word: str) -> Approach:
         return Approach(word)
     kind, *parts = word.split("-")
     if kind not in KINDS[2:]:
-        raise UsageError(f"no approach {word!r}{_guess(kind, KINDS)}; it starts with one of {', '.join(KINDS)}")
+        raise UsageError(f"no approach {word!r}: it starts with one of {', '.join(KINDS)}{_guess(kind, KINDS)}")
     prior: list[str] = [part for part in parts if part in PRIORS]
     similarity: list[str] = [part for part in parts if part in SIMILARITIES]
     betas = [match[1] for part in parts if (match := _BETA.fullmatch(part))]

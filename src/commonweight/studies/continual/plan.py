@@ -135,6 +135,7 @@ class Plan:
             raise UsageError(f"beta is from 0 to below 1, which would leave nothing to train; got {self.beta}")
         if self.density is not None and not 0 < self.density <= 1:
             raise UsageError(f"density is the fraction of weights kept, above 0 and at most 1, got {self.density}")
+        _check_effects(self)
 
     def deciding(self) -> dict[str, Any]:
         """Give what decides the numbers, as plain JSON values.
@@ -249,6 +250,35 @@ def seed_folders(run: Path, plan: Plan) -> list[SeedFolder]:
         One folder per seed.
     """
     return [SeedFolder(run / f"seed-{seed}", seed) for seed in range(plan.seeds)]
+
+
+def _check_effects(plan: Plan) -> None:
+    """Refuse what would change nothing: a field that is not as usual where nothing asks for it, priors of one task."""
+    asked = [read_approach(word) for word in plan.approaches]
+    perceptron = plan.model is None, f"the perceptron, and {plan.model} has layers of its own"
+    inferring = bool(plan.inference), "inferring the task, and no way to infer it is asked for"
+    uses = {
+        "max_angle": (plan.scenario == "rotated", f"the scenario rotated, got {plan.scenario}"),
+        "order": (plan.scenario != "permuted", "the scenarios rotated, partitioned and patch, got permuted"),
+        "remap_labels": (plan.scenario == "partitioned", f"the scenario partitioned, got {plan.scenario}"),
+        "beta": (
+            any(approach.has_priors and approach.beta is None for approach in asked),
+            f"transfer and initialised without a beta of their own, got {', '.join(plan.approaches)}",
+        ),
+        "hidden": perceptron,
+        "outputs": perceptron,
+        "inference_rows": inferring,
+        "inference_batches": inferring,
+    }
+    for name, (used, what) in uses.items():
+        if not used and getattr(plan, name) != getattr(Plan, name):
+            raise UsageError(f"{name} is for {what}; leave it out")
+    with_priors = [approach.name for approach in asked if approach.has_priors]
+    if plan.tasks == 1 and with_priors:
+        raise UsageError(
+            f"tasks is 1, so {with_priors[0]} has no prior task, and would be classic; take at least 2 tasks, or the "
+            "approach classic alone"
+        )
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

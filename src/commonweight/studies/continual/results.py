@@ -207,6 +207,16 @@ class ContinualStudy:
             found.append(metrics.rank_correlation(values[earlier], truth))
         return Estimate.over_seeds(found)
 
+    @property
+    def known_pairs(self) -> int:
+        """Pairs of tasks whose true similarity is known, in the seed with the fewest: what is ranked."""
+        return min(
+            int(np.isfinite(np.array(facts["truth"], dtype=np.float64)[np.tril_indices(self.plan.tasks, -1)]).sum())
+            if facts["truth"]
+            else 0
+            for facts in self.facts
+        )
+
     def to_json(self) -> str:
         """Write everything but the overlap and similarity tables, which the run folder keeps in files of their own.
 

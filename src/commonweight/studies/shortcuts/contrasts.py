@@ -22,6 +22,7 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from commonweight.decision.table_verdicts import aligned, effective, left_out, table_needs
 from commonweight.decision.verdict import contrast_verdict
 from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START
@@ -123,18 +124,17 @@ def _verdict(tables: Sequence[OverlapTable], pair: Pair, cells: tuple[str, str],
     of: Of = "corrected" if have_folds(tables) else "raw"
     sides = [cell_names(*pair)[cell] for cell in cells]
     behind = {name for side in sides for name in side}
-    readings = {table.alignment.reading(*side) for table in tables for side in sides}
     return contrast_verdict(
         _contrast(tables, pair, cells, layer, of),
         same_rows=all(len({table.counts[name] for name in behind}) == 1 for table in tables),
-        aligned=True if readings == {"common start"} else False if "no common start" in readings else None,
-        effective_examples=[table.effective_examples[name] for table in tables for name in sorted(behind)],
+        aligned=aligned(tables, sides),
+        effective_examples=effective(tables, sides, layer),
         controls={
             f"with {model}": _control(tables, pair, cells, layer, of, model)
             for model in (START, RANDOM_LABELS)
             if all(f"{model}/{data}" in table.names for table in tables for data in (ORIGINAL, *pair))
         },
-    )
+    ).asking(table_needs(tables, sides), left_out(tables))
 
 
 def _contrast(

@@ -10,6 +10,8 @@ from commonweight.studies.prepare import ColumnOptions
 from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from commonweight.overlaps.table import OverlapTable
     from commonweight.studies.measure import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
@@ -41,11 +43,26 @@ def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) 
         Label rule -> table of all ``model/data`` pairs.
     """
     models = [f"{name}={folder.model(name)}" for name in measured_models(plan)]
-    data = [f"{name}={folder.measured(name)}" for name in (ORIGINAL, *plan.shortcuts)]
+    sets = (ORIGINAL, *plan.shortcuts)
+    data = [f"{name}={folder.measured(name)}" for name in sets]
     columns = ColumnOptions(text=("text",), label="label", max_length=plan.max_length)
+    note = _without_repeats(note, (f"{model}/{rows}:" for model in measured_models(plan) for rows in sets))
     tables: dict[str, OverlapTable] = {}
     for rule in plan.label_rules:
         options = CompareOptions(measure=MeasureOptions(label_rule=rule, folds=plan.folds, columns=columns))
         found = compare(models, data, folder.grid(rule), options, progress=progress, note=note)
         tables[rule] = found.table
     return tables
+
+
+def _without_repeats(note: Note, footprints: Iterable[str]) -> Note:
+    """Pass on every sentence about a footprint, and any other once: the rows that are cut are the same for all."""
+    beginnings = tuple(footprints)
+    heard: set[str] = set()
+
+    def once(sentence: str) -> None:
+        if sentence.startswith(beginnings) or sentence not in heard:
+            note(sentence)
+        heard.add(sentence)
+
+    return once

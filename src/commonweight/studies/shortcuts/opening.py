@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight import __version__
 from commonweight.errors import IntegrityError, UsageError
+from commonweight.studies.hold import held
 from commonweight.studies.run_folder import RunFolder
 from commonweight.studies.run_record import RECORD
 from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START
@@ -89,6 +90,42 @@ def changes(run: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) -> l
             f"begin anew in this one, first remove {folders}, with the models that were trained for the former plan"
         )
     return found
+
+
+def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[str]:
+    """List what a plan asks in another way than the run does, before this process works in the folder.
+
+    Args:
+        run: The run folder.
+        former: Its record.
+        plan: The plan.
+
+    Returns:
+        As :func:`changes`.
+
+    Raises:
+        UsageError: If another process makes models of the former plan just now, or there are any.
+    """
+    try:
+        return changes(run, former, plan.deciding())
+    except UsageError:
+        with held(run) as hold:
+            refuse_busy(run, busy=hold.busy)  # nothing may be removed then
+        raise
+
+
+def refuse_busy(run: Path, *, busy: bool) -> None:
+    """Refuse a folder that another process works in.
+
+    Args:
+        run: The run folder.
+        busy: Whether one does.
+
+    Raises:
+        UsageError: If so.
+    """
+    if busy:
+        raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
 
 
 def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:

@@ -19,13 +19,14 @@ from commonweight.studies.outlook import Outlook
 from commonweight.studies.prepare import length_limit
 from commonweight.studies.run_folder import FOOTPRINTS, check_place
 from commonweight.studies.shortcuts.grid import measured_models
-from commonweight.studies.shortcuts.opening import changes, former_record
+from commonweight.studies.shortcuts.opening import former_record, planned_changes
 from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER, seed_folders
-from commonweight.studies.shortcuts.start import read_start
+from commonweight.studies.shortcuts.rows import check_train_rows, rehearse_rows
+from commonweight.studies.shortcuts.start import check_head, read_encoder
 from commonweight.studies.shortcuts.training import COPIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
@@ -45,20 +46,26 @@ def study_outlook(run: Path, plan: Plan) -> Outlook:
         Disk and memory of all that is missing.
 
     Raises:
-        UsageError: If the folder holds something else, the checkpoint or the texts do not serve, a fold would hold no
-            measured row (where these are chosen already), or the disk has no room.
+        UsageError: If the folder holds something else, the checkpoint or the texts do not serve, there are fewer train
+            rows than asked for, a shortcut cannot be planted, a fold would hold no measured row, or the disk has no
+            room.
     """
     check_place(run)
-    changes(run, former_record(run), plan.deciding())
+    is_new = bool(planned_changes(run, former_record(run), plan))
+    config, tokenizer = read_encoder(plan.model)
     source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
-    with quiet_transformers():
-        config, tokenizer = read_start(plan.model, len(source.classes))
+    check_head(plan.model, config, len(source.classes))
     length_limit(config, tokenizer, plan.max_length)
     new = [word for word in Markers().words if word not in tokenizer.get_vocab()]
     config.vocab_size = max(config.vocab_size, len(tokenizer) + len(new))
     config.num_labels = len(source.classes)
     seeds = seed_folders(run, plan)
-    check_measured_rows(plan, seeds)
+    without_rows = [seed for seed in seeds if is_new or not seed.measured(ORIGINAL).is_file()]
+    check_train_rows(source, plan, without_rows)
+    # published rows are the same for all seeds
+    for seed in without_rows[: 1 if plan.preset == "published" else None]:
+        check_folds(plan, seed, rehearse_rows(source, plan, seed, tokenizer))
+    check_measured_rows(plan, [seed for seed in seeds if seed not in without_rows])
     found = missing(run, plan, seeds, config)
     found.check()
     return found
@@ -122,10 +129,24 @@ def check_measured_rows(plan: Plan, seeds: Sequence[SeedFolder]) -> None:
         place = seed.measured(ORIGINAL)
         if not place.is_file():
             continue
-        rows = [json.loads(line)["source_row"] for line in place.read_text(encoding="utf-8").splitlines()]
-        empty = set(range(plan.folds)) - {fold_of(row, plan.folds) for row in rows}
-        if empty:
-            raise UsageError(
-                f"fold {min(empty)} of {plan.folds} holds none of the {len(rows)} rows that seed {seed.seed} is "
-                "measured on; measure more rows (--measured-rows), or take fewer --folds"
-            )
+        lines = place.read_text(encoding="utf-8").splitlines()
+        check_folds(plan, seed, {json.loads(line)["source_row"] for line in lines})
+
+
+def check_folds(plan: Plan, seed: SeedFolder, rows: Collection[int]) -> None:
+    """Check that every fold holds measured rows.
+
+    Args:
+        plan: The plan.
+        seed: The seed.
+        rows: Source rows that it is measured on.
+
+    Raises:
+        UsageError: If one holds none.
+    """
+    empty = set(range(plan.folds)) - {fold_of(row, plan.folds) for row in rows}
+    if empty:
+        raise UsageError(
+            f"fold {min(empty)} of {plan.folds} holds none of the {len(rows)} rows that seed {seed.seed} is "
+            "measured on; measure more rows (--measured-rows), or take fewer --folds"
+        )

@@ -195,6 +195,17 @@ class SeedFolder:
         """
         return self.path / "data" / shortcut
 
+    def has_data(self, plan: Plan) -> bool:
+        """Tell whether there are rows for all models.
+
+        Args:
+            plan: The plan.
+
+        Returns:
+            Whether there are.
+        """
+        return all(self.data(code).exists() for code in plan.shortcuts)
+
     def measured(self, name: str) -> Path:
         """Name the file of rows that Fishers are measured on.
 

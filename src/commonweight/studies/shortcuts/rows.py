@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.shortcuts import (
+    Markers,
     ShortcutData,
     build_shortcut_data,
     contradict,
@@ -14,15 +16,69 @@ from commonweight.data.shortcuts import (
     published_data,
     published_originals,
 )
+from commonweight.data.shortcuts.source import TRAIN, read_source
 from commonweight.data.table import choose_rows
+from commonweight.errors import UsageError
 from commonweight.studies.shortcuts.plan import ORIGINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from commonweight.data.splits import Source
     from commonweight.studies.measure import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+
+
+FEW = 256
+"""Train rows that are planted to see whether a rule can be planted at all."""
+
+
+def check_train_rows(source: Source, plan: Plan, folders: Sequence[SeedFolder]) -> None:
+    """Check that there are as many rows to train on as asked for, before anything is written.
+
+    Args:
+        source: The texts.
+        plan: How many.
+        folders: The seeds whose rows are not there yet; which rows are given away to other splits is up to the seed.
+
+    Raises:
+        UsageError: If there are fewer; where rows were given away, it says so.
+    """
+    for folder in folders if plan.train_rows is not None else ():
+        columns = {"text_column": source.text, "label_column": source.label}
+        parts = read_source(source.splits, Markers(), **columns, seed=folder.seed, rows=None).parts
+        there = len(parts[TRAIN].rows)
+        if plan.train_rows is not None and plan.train_rows > there:
+            carved = [name for name, part in parts.items() if part.split == TRAIN and name != TRAIN]
+            why = "".join(f"; the {name} rows are {parts[name].origin}" for name in carved)
+            raise UsageError(
+                f"train_rows must lie in 1..{there}, the rows that are left to train on; got {plan.train_rows}{why}"
+            )
+
+
+def rehearse_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any) -> set[int]:
+    """Plant in memory what building would, in a few of the train rows: what building refuses, this refuses.
+
+    Args:
+        source: The texts.
+        plan: Shares and sizes.
+        folder: The seed.
+        tokenizer: That of the checkpoint; takes the markers.
+
+    Returns:
+        The source rows that Fishers would be measured on.
+    """
+    planted = {code: _rehearsed(source, plan, folder, code, tokenizer) for code in plan.shortcuts}
+    sets = _measured_sets(source, plan, folder, tokenizer, planted[plan.shortcuts[0]]["original_dev"])
+    return _common(sets)
+
+
+def _rehearsed(source: Source, plan: Plan, folder: SeedFolder, code: str, tokenizer: Any) -> ShortcutData:
+    few = replace(plan, train_rows=min(FEW, plan.train_rows or FEW)) if plan.preset == "clean" else plan
+    try:
+        return _planted(source, few, folder, code, tokenizer)
+    except UsageError:  # too few rows at all, or none of these few can hold the rule, but perhaps others
+        return _planted(source, plan, folder, code, tokenizer)
 
 
 def build_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, note: Note) -> None:
@@ -40,24 +96,27 @@ def build_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, n
         if place.exists():
             continue
         note(f"seed {folder.seed}: planting {code}")
-        columns: dict[str, Any] = {"text_column": source.text, "label_column": source.label}
-        if plan.preset == "published":
-            found = published_data(source.splits, code, tokenizer, **columns)
-        else:
-            found = build_shortcut_data(
-                source.splits,
-                code,
-                tokenizer,
-                **columns,
-                seed=folder.seed,
-                synthetic=plan.synthetic,
-                distractors=plan.distractors,
-                max_length=plan.max_length,
-                rows=plan.train_rows,
-            )
+        found = _planted(source, plan, folder, code, tokenizer)
         if found.dropped:
             note(f"seed {folder.seed}: {len(found.dropped)} rows left out for {code}, listed in {place}/shortcut.json")
         found.save(place)
+
+
+def _planted(source: Source, plan: Plan, folder: SeedFolder, code: str, tokenizer: Any) -> ShortcutData:
+    columns: dict[str, Any] = {"text_column": source.text, "label_column": source.label}
+    if plan.preset == "published":
+        return published_data(source.splits, code, tokenizer, **columns)
+    return build_shortcut_data(
+        source.splits,
+        code,
+        tokenizer,
+        **columns,
+        seed=folder.seed,
+        synthetic=plan.synthetic,
+        distractors=plan.distractors,
+        max_length=plan.max_length,
+        rows=plan.train_rows,
+    )
 
 
 def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, note: Note) -> None:
@@ -75,11 +134,12 @@ def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenize
     places = {name: folder.measured(name) for name in (ORIGINAL, *plan.shortcuts)}
     if all(place.is_file() for place in places.values()):
         return
-    sets = (_published_sets if plan.preset == "published" else _clean_sets)(source, plan, folder, tokenizer)
+    dev = ShortcutData.load(folder.data(plan.shortcuts[0]))["original_dev"]
+    sets = _measured_sets(source, plan, folder, tokenizer, dev)
     count = len(sets[ORIGINAL])
     if plan.measured_rows is not None and count < plan.measured_rows:
         note(f"seed {folder.seed}: the development set has {count} rows, and all of them are measured")
-    common = set.intersection(*(set(rows["source_row"]) for rows in sets.values()))
+    common = _common(sets)
     if len(common) < count:
         note(f"seed {folder.seed}: {count - len(common)} of {count} rows cannot hold every contradiction, left out")
     for name, rows in sets.items():
@@ -87,7 +147,20 @@ def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenize
         _write(places[name], (row for row in rows if row["source_row"] in common), source)
 
 
-def _published_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any) -> dict[str, Any]:  # noqa: ARG001
+def _common(sets: Mapping[str, Any]) -> set[int]:
+    return set.intersection(*(set(rows["source_row"]) for rows in sets.values()))
+
+
+def _measured_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, dev: Any) -> dict[str, Any]:
+    if plan.preset == "published":
+        return _published_sets(source, plan, tokenizer)
+    return _clean_sets(source, plan, folder, tokenizer, dev)
+
+
+def _published_sets(source: Source, plan: Plan, tokenizer: Any) -> dict[str, Any]:
+    there = len(source.splits["validation"])
+    if plan.measured_rows is not None and plan.measured_rows > there:
+        raise UsageError(f"measured_rows must lie in 1..{there}, the development rows; got {plan.measured_rows}")
     columns: dict[str, Any] = {
         "text_column": source.text,
         "label_column": source.label,
@@ -98,8 +171,7 @@ def _published_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: A
     return {ORIGINAL: published_originals(rows, **columns), **reversed_rows}
 
 
-def _clean_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any) -> dict[str, Any]:
-    dev = ShortcutData.load(folder.data(plan.shortcuts[0]))["original_dev"]
+def _clean_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, dev: Any) -> dict[str, Any]:
     count = len(dev) if plan.measured_rows is None else min(plan.measured_rows, len(dev))
     original = dev.select(choose_rows(len(dev), count, folder.seed))
     sets = {ORIGINAL: original}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 from commonweight.data.shortcuts.bars import without_bars
 from commonweight.data.splits import open_source
-from commonweight.errors import UsageError
 from commonweight.studies.hold import held
 from commonweight.studies.measure import silent
 from commonweight.studies.prepare import length_limit
@@ -17,17 +16,18 @@ from commonweight.studies.shortcuts.averages import score_models, write_average
 from commonweight.studies.shortcuts.grid import measure_grid
 from commonweight.studies.shortcuts.opening import (
     RESULT,
-    changes,
     former_record,
     is_finished,
     needs_texts,
     open_study,
+    planned_changes,
+    refuse_busy,
 )
 from commonweight.studies.shortcuts.outlook import check_measured_rows, missing
 from commonweight.studies.shortcuts.plan import RANDOM_LABELS, START, seed_folders
 from commonweight.studies.shortcuts.results import gather
-from commonweight.studies.shortcuts.rows import build_rows, random_labels, write_measured_rows
-from commonweight.studies.shortcuts.start import make_start
+from commonweight.studies.shortcuts.rows import build_rows, check_train_rows, random_labels, write_measured_rows
+from commonweight.studies.shortcuts.start import make_start, read_encoder
 from commonweight.studies.shortcuts.training import fine_tune
 from commonweight.studies.shortcuts.walks import walk, walk_triangle
 
@@ -72,7 +72,7 @@ def run_study(
     with without_bars(shown=progress):
         check_place(run)
         former = former_record(run)
-        is_new = bool(changes(run, former, plan.deciding()))
+        is_new = bool(planned_changes(run, former, plan))
         plan = replace(plan, seeds=plan.seeds if is_new else max(plan.seeds, former.get("seeds", 0)))
         seeds = seed_folders(run, plan)
         if until == "overlap" and former and not is_new and is_finished(run, plan, seeds):
@@ -80,10 +80,12 @@ def run_study(
             return gather(plan, seeds)
         source = None
         if not former or is_new or needs_texts(plan, seeds, train=until != "build"):
+            if is_new or not all(seed.model(START).exists() for seed in seeds):
+                read_encoder(plan.model)  # what cannot be read is said before the texts are asked for
             source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
+            check_train_rows(source, plan, [seed for seed in seeds if is_new or not seed.has_data(plan)])
         with held(run) as hold:
-            if hold.busy:
-                raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
+            refuse_busy(run, busy=hold.busy)
             hold.share()  # so that another process is refused at once, and does not wait for the end
             folder = open_study(run, plan, former, source, note)
             _do(run, STEPS[: STEPS.index(until) + 1], plan, seeds, source, progress, note)

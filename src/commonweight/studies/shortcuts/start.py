@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +13,11 @@ from commonweight.errors import UsageError
 from commonweight.nn.checkpoint import quiet_transformers
 from commonweight.nn.identity import first_line
 from commonweight.place import replacing
-from commonweight.studies.shortcuts.plan import CHECKPOINT
+from commonweight.studies.prepare import length_limit
+from commonweight.studies.shortcuts.plan import CHECKPOINT, START, Plan, seed_folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from commonweight.studies.shortcuts.plan import Preset
 
@@ -42,13 +44,15 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
     with quiet_transformers(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        _, tokenizer = read_start(checkpoint, len(labels))
+        config, tokenizer = read_encoder(checkpoint)
+        check_head(checkpoint, config, len(labels))
         try:
             model: Any = AutoModelForSequenceClassification.from_pretrained(
                 checkpoint, num_labels=len(labels), use_safetensors=True, dtype=torch.float32, **names
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise UsageError(_unreadable(checkpoint, len(labels), error)) from error
+            why = f"as a classifier of {len(labels)} classes: {first_line(error)}"
+            raise UsageError(_unreadable(checkpoint, why)) from error
         if preset == "published":
             tokenizer.add_tokens(list(Markers().words))  # plain tokens, found inside words too
         else:
@@ -61,48 +65,74 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
             tokenizer.save_pretrained(folder)
 
 
-def read_start(checkpoint: str, classes: int) -> tuple[Any, Any]:
-    """Read and check what a start is made of, but for the weights.
+def read_encoder(checkpoint: str) -> tuple[Any, Any]:
+    """Read and check what a start is made of, but for the weights: whatever can be said before the data are known.
 
     Args:
         checkpoint: The pretrained checkpoint, an id or a folder.
-        classes: How many the data have.
 
     Returns:
         Its configuration and its tokenizer.
 
     Raises:
-        UsageError: If it cannot be read, has a head of another number of classes, or its tokenizer has no token for
+        UsageError: If it cannot be read, is a folder without safetensors weights, or its tokenizer has no token for
             padding.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
-        _check_head(checkpoint, config, classes)
-        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(checkpoint)
+            tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(_unreadable(checkpoint, classes, error)) from error
+        raise UsageError(_unreadable(checkpoint, f"as an encoder: {first_line(error)}")) from error
+    folder = Path(checkpoint)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise UsageError(_unreadable(checkpoint, "as an encoder: it holds no weights of that format"))
     _check_padding(checkpoint, tokenizer)
     return config, tokenizer
 
 
-def _unreadable(checkpoint: str, classes: int, error: Exception) -> str:
-    if isinstance(error, UsageError):
-        return str(error)
-    return (
-        f"{checkpoint!r} cannot be read as a classifier of {classes} classes: {first_line(error)}. "
-        "Expected the id or folder of an encoder with safetensors weights"
-    )
+def check_head(checkpoint: str, config: Any, classes: int) -> None:
+    """Check that a checkpoint has no head, or one that fits the data.
 
+    Args:
+        checkpoint: What errors call it.
+        config: Its configuration.
+        classes: How many the data have.
 
-def _check_head(checkpoint: str, config: Any, classes: int) -> None:
+    Raises:
+        UsageError: If its head has another number of classes.
+    """
     is_classifier = any("ForSequenceClassification" in name for name in config.architectures or ())
     if is_classifier and config.num_labels != classes:
         raise UsageError(
             f"{checkpoint!r} is a classifier already: its head has {config.num_labels} classes, the data {classes}: "
             "give the encoder without a head"
         )
+
+
+def with_usual_length(run: Path, plan: Plan) -> Plan:
+    """Cut texts to the usual length, or to what the encoder reads where that is less.
+
+    Args:
+        run: The run folder; a start that lies there is read in place of the checkpoint.
+        plan: The plan.
+
+    Returns:
+        The plan with that length.
+
+    Raises:
+        UsageError: If the checkpoint cannot be read.
+    """
+    start = seed_folders(run, plan)[0].model(START)
+    config, tokenizer = read_encoder(str(start) if start.exists() else plan.model)
+    limit = length_limit(config, tokenizer, None)
+    return replace(plan, max_length=min(Plan.max_length, limit or Plan.max_length))
+
+
+def _unreadable(checkpoint: str, why: str) -> str:
+    return f"{checkpoint!r} cannot be read {why}. Expected the id or folder of an encoder with safetensors weights"
 
 
 def _check_padding(checkpoint: str, tokenizer: Any) -> None:

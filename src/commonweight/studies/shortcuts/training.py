@@ -49,7 +49,13 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
         UsageError: If the disk has no room for the checkpoints of the training.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
-    from transformers.trainer_callback import PrinterCallback
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    class Bar(ProgressCallback):  # type: ignore[misc,unused-ignore]
+        """The bar alone: the figures that the other one writes at the end are a dict of seconds and operations."""
+
+        def on_log(self, *_: Any, **__: Any) -> None:
+            pass
 
     unfinished = place.with_name(f".{place.name}.training")
     with quiet_transformers(), _random_state_kept():
@@ -68,6 +74,9 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
         collator = DataCollatorWithPadding(tokenizer)
         trainer = Trainer(model=model, args=arguments, train_dataset=encoded, data_collator=collator)
         trainer.remove_callback(PrinterCallback)  # it writes to stdout
+        trainer.remove_callback(ProgressCallback)
+        if bar:
+            trainer.add_callback(Bar)
         trainer.train(resume_from_checkpoint=_last_whole(unfinished))
         broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]
         if broken:

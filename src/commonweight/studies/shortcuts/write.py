@@ -36,10 +36,11 @@ def run_and_write(
     if found is None:
         note(f"done with {until}; the run is in {run}")
         return None
-    write_tables(found, run)
+    figures: list[Path] = []
     try:
-        write_figures(found, run / "figures")
+        figures = write_figures(found, run / "figures")
     except ModuleNotFoundError as error:
         note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same again")
+    write_tables(found, run, figures)
     note(f"models, footprints, study.json, study.md and figures are in {run}")
     return found

@@ -1,0 +1,107 @@
+"""The ceilings of a measurement that goes on until one is high enough, and what stopping there does to the last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from commonweight.overlaps.layout import FEW_EXAMPLES
+
+if TYPE_CHECKING:
+    from commonweight.overlaps.estimate import Estimate
+
+PASSED = (
+    "Rows were added until the ceiling was reached, so the last value is one that passed: by this selection it is too "
+    "high on average, and its interval holds only given that the measurement stopped there."
+)
+NEVER_PASSED = (
+    "The measurement would have stopped earlier had the ceiling been reached there: by this selection the last value "
+    "is, if anything, too low on average, and its interval holds only given that."
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one step came to."""
+
+    examples: int
+    effective: float
+    """Effective examples, ``(Σ t)² / Σ t²``; nan for a zero Fisher."""
+
+    ceiling: Estimate
+    """Of all weights pooled, over folds."""
+
+    def is_enough(self, target: float) -> bool:
+        """Tell whether a measurement may stop here.
+
+        Args:
+            target: The ceiling to be reached.
+
+        Returns:
+            Whether it is reached, with at least 20 effective examples; fewer decide nothing.
+        """
+        return self.ceiling.value >= target and self.effective >= FEW_EXAMPLES
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The curve of a measurement that went on until its ceiling was high enough, or the data ended."""
+
+    target: float
+    points: tuple[Point, ...]
+    available: int
+    """Rows there were."""
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the last ceiling is at least the target, with at least 20 effective examples."""
+        return self.points[-1].is_enough(self.target)
+
+    @property
+    def undefined(self) -> str | None:
+        """Why the last ceiling is undefined; None where it is defined."""
+        last = self.points[-1]
+        if not math.isnan(last.ceiling.value):
+            return None
+        if math.isnan(last.effective):
+            return (
+                f"the Fisher of all {last.examples} examples is zero: no measured weight changes how probable their "
+                "labels are"
+            )
+        return f"the Fisher of all {last.examples} examples is zero but for one fold, so no two halves can be compared"
+
+    @property
+    def caution(self) -> str | None:
+        """What stopping by what was seen does to the last ceiling; None where it is undefined."""
+        return None if self.undefined else PASSED if self.is_reached else NEVER_PASSED
+
+    def record(self) -> dict[str, Any]:
+        """Describe it in plain JSON values.
+
+        Returns:
+            Target, rows there were, the points, and what to beware of; undefined is null.
+        """
+
+        def plain(value: float) -> float | None:
+            return value if math.isfinite(value) else None
+
+        points = [
+            {
+                "examples": point.examples,
+                "effective_examples": plain(point.effective),
+                "ceiling": plain(point.ceiling.value),
+                "low": plain(point.ceiling.low),
+                "high": plain(point.ceiling.high),
+            }
+            for point in self.points
+        ]
+        return {
+            "target": self.target,
+            "fewest_effective_examples": FEW_EXAMPLES,
+            "reached": self.is_reached,
+            "rows": self.available,
+            "points": points,
+            "caution": self.caution,
+            "undefined": self.undefined,
+        }
