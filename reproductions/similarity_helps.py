@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
 from commonweight.text import Grid, to_markdown
 from commonweight.view.continual_files import write_figures
-from commonweight.view.shortcuts import estimate
+from commonweight.view.estimates import estimate
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "similarity_helps"
@@ -82,6 +83,14 @@ def table(scenario: str, study) -> Grid:
     return Grid(title, head, tuple(rows))
 
 
+def keep_figures(study, work: Path, place: Path, names=("curves", "gains", "similarity-classic")) -> None:
+    """Write all figures into the run folder, and take some of them to the results."""
+    place.mkdir(parents=True, exist_ok=True)
+    for file in write_figures(study, work / "figures"):
+        if file.suffix == ".png" and file.stem in names:
+            shutil.copyfile(file, place / file.name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -101,7 +110,7 @@ def main() -> None:
         )
         record[scenario] = json.loads(study.to_json().replace(str(options.data), "mnist"))
         tables.append(table(scenario, study))
-        write_figures(study, RESULTS / NAME / scenario)
+        keep_figures(study, options.work / scenario, RESULTS / NAME / scenario)
     (RESULTS / f"{NAME}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (RESULTS / f"{NAME}.md").write_text(to_markdown(tables), encoding="utf-8")
     print(to_markdown(tables))

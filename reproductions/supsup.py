@@ -8,7 +8,7 @@ https://github.com/RAIVNLab/supsup); 96.31 % on 10 permutations, as reported for
 
     python reproductions/supsup.py --data ../shared/data/mnist --work runs/supsup
 
-The same command goes on where it stopped. Writes ``reproductions/results/supsup.json`` and ``.md``.
+The same command goes on where it stopped. Writes ``reproductions/results/supsup.json``, ``.md`` and figures.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
+from similarity_helps import keep_figures
 from torch import nn
 
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
 from commonweight.text import Grid, to_markdown
-from commonweight.view.shortcuts import estimate
+from commonweight.view.estimates import estimate
 
 RESULTS = Path(__file__).parent / "results"
 PUBLISHED = {5: ("92.37 % (SupSup's notebook)", "100 % of 250"), 10: ("96.31 % (reported by WSN)", "–")}
@@ -79,6 +80,8 @@ def main() -> None:
             plan(str(options.data), tasks, epochs, options.seeds),
             note=note,
         )
+        folder = f"{tasks}-tasks-{epochs}-epochs"
+        keep_figures(study, options.work / folder, RESULTS / "supsup" / folder, ("curves", "overlap-classic"))
         record[name] = json.loads(study.to_json().replace(str(options.data), "mnist"))
         accuracy, inferred = PUBLISHED[tasks]
         rows.append((

@@ -8,7 +8,8 @@ it; beside it the Jaccard indices of the masks. Score starts are independent, an
 
     python reproductions/what_similarity_measures.py --data ../shared/data/mnist --work runs/what-similarity
 
-The same command goes on where it stopped. Writes ``reproductions/results/what_similarity_measures.json`` and ``.md``.
+The same command goes on where it stopped. Writes ``what_similarity_measures.json``, ``.md`` and ``.png`` into
+``reproductions/results/``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from commonweight.studies.continual.metrics import rank_correlation
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
 from commonweight.text import Grid, to_markdown
-from commonweight.view.shortcuts import estimate
+from commonweight.view.estimates import estimate
+from commonweight.view.study_files import COLORS, new_figure
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "what_similarity_measures"
@@ -45,7 +47,7 @@ def plan(data: str, scenario: str, starts: str, seeds: int, rows: int) -> Plan:
     )
 
 
-def of_masks(study) -> list[tuple[str, str]]:
+def of_masks(study) -> list[tuple[str, Estimate]]:
     """Rank correlation of the masks' overlap with the truth; of flipped bits where score starts are shared."""
     runs = study.runs["classic"]
     found = []
@@ -55,8 +57,27 @@ def of_masks(study) -> list[tuple[str, str]]:
             earlier = np.tril_indices(len(facts["names"]), -1)
             truth = np.array(facts["truth"], dtype=np.float64)
             values.append(rank_correlation(run.overlap.by_layer[layer][earlier], truth[earlier]))
-        found.append((layer, estimate(Estimate.over_seeds(values))))
+        found.append((layer, Estimate.over_seeds(values)))
     return found
+
+
+def draw(rows, path: Path) -> None:
+    """One panel per kind of tasks and score starts, a dot with its interval per measure and layer."""
+    panels = list(dict.fromkeys(row[:2] for row in rows))
+    figure = new_figure(3.4 * len(panels), 3.6)
+    for ax, panel in zip(figure.subplots(1, len(panels), sharex=True, sharey=True), panels, strict=True):
+        shown = [row[2:] for row in rows if row[:2] == panel]
+        measures = list(dict.fromkeys(measure for measure, _, _ in shown))
+        for place, (measure, _, found) in enumerate(shown):
+            color = COLORS[measures.index(measure)]
+            ax.errorbar([found.value], [place], xerr=[found.half_width()], fmt="o", color=color, capsize=2)
+        ax.axvline(0, color="0.6", linewidth=0.8)
+        ax.set_yticks(range(len(shown)), [f"{measure}, {layer}" for measure, layer, _ in shown])
+        ax.set_ylim(len(shown) - 0.5, -0.5)
+        ax.set_title(f"{panel[0]}, {panel[1]} starts", fontsize="medium")
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("rank correlation with the truth (mean and 95 % interval over seeds)", fontsize="medium")
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -85,12 +106,14 @@ def main() -> None:
             for similarity in study.runs["classic"][0].similarity:
                 for layer in study.runs["classic"][0].similarity[similarity].layers:
                     found = study.rank_correlation("classic", similarity, layer)
-                    rows.append((scenario, starts, similarity, layer, estimate(found)))
+                    rows.append((scenario, starts, similarity, layer, found))
             rows += [(scenario, starts, "Jaccard index of masks", *each) for each in of_masks(study)]
     head = ("tasks", "score starts", "measure", "layer", "rank correlation with the truth")
-    markdown = to_markdown([Grid("Spearman's rank correlation (means over seeds, 95 % intervals)", head, tuple(rows))])
+    written = tuple((*row[:-1], estimate(row[-1])) for row in rows)
+    markdown = to_markdown([Grid("Spearman's rank correlation (means over seeds, 95 % intervals)", head, written)])
     (RESULTS / f"{NAME}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (RESULTS / f"{NAME}.md").write_text(markdown, encoding="utf-8")
+    draw(rows, RESULTS / f"{NAME}.png")
     print(markdown)
 
 

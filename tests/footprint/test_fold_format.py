@@ -122,5 +122,5 @@ def test_fishers_of_disjoint_rows_join_into_that_of_all(tmp_path, on_disk):
     assert found.effective_examples == pytest.approx(whole.effective_examples, rel=1e-6)
     saved = Footprint.load(found.save(tmp_path / "saved"))
     assert all(saved[name].equal(found[name]) for name in found)
-    with pytest.raises(UsageError, match="3 folds, got one of 4 with 0"):
+    with pytest.raises(UsageError, match=r"3 folds, got footprint 2 of 2 with 4 and 0 \(net"):
         joined([whole, commonweight.fisher(model, [(x, y)])], {})
