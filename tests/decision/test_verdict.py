@@ -27,7 +27,7 @@ UP = Estimate.over_seeds([0.10, 0.11, 0.12])
 OVER_FOLDS = Estimate(0.1, (0.09, 0.10, 0.11, 0.10), "folds")
 AROUND_0 = Estimate.over_seeds([-0.1, 0.0, 0.12])
 ENOUGH = [20.0, 300.5]
-OF_TABLES = ["two footprints", "same label rule"]
+ASKED_ELSEWHERE = ["shortcut learned", "two footprints", "same label rule"]
 
 
 def contrast(difference=UP, **changed) -> Verdict:
@@ -47,7 +47,7 @@ def null(estimate, **changed) -> Verdict:
 def test_a_contrast_with_all_it_takes(difference, answer):
     found = contrast(difference)
     assert found.answer == answer
-    assert OF_TABLES + [need.name for need in found.needs] == [requirement.name for requirement in NEEDS]
+    assert ASKED_ELSEWHERE + [need.name for need in found.needs] == [requirement.name for requirement in NEEDS]
     assert (found.lacking == ()) == (answer != "cannot say")
     assert str(difference) in found.reason
     assert found.reason.endswith(OVER[difference.over])
@@ -222,9 +222,9 @@ def test_several_at_once():
 
 def test_the_table_of_needs_is_what_verdicts_ask():
     rows = {row[0]: row[1:] for row in needs_grid().rows}
-    assert list(rows) == OF_TABLES + [need.name for need in contrast().needs]
+    assert list(rows) == ASKED_ELSEWHERE + [need.name for need in contrast().needs]
     asked = {name for name, (_, _, null) in rows.items() if null != "not asked"}
-    assert asked == {*OF_TABLES, *(need.name for need in null(UP).needs)}
+    assert asked == {*ASKED_ELSEWHERE, *(need.name for need in null(UP).needs)}
     assert str(FEWEST_EFFECTIVE) in rows["effective examples"][0]
     assert re.search("95 %.* above 0", rows["excludes 0"][0])
     assert {row[1] for row in rows.values()} == {"cannot say"}

@@ -24,6 +24,13 @@ class Requirement(NamedTuple):
 
 
 NEEDS: tuple[Requirement, ...] = (
+    Requirement(
+        "shortcut learned",
+        "both models are at least halfway from a constant answer to all right on their own shortcut (asked of the "
+        "study of shortcuts)",
+        CANNOT_SAY,
+        "",
+    ),
     Requirement("two footprints", "the two of a pair hold different numbers (asked of tables)", CANNOT_SAY, CANNOT_SAY),
     Requirement(
         "same label rule", "every Fisher behind it has the same label rule (asked of tables)", CANNOT_SAY, CANNOT_SAY

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 READING = (
     "Verdicts are on {of} overlaps. They take the same rows, a common start, {fewest} effective examples in every "
-    "Fisher (layer by layer, in the layer's own), and an interval that excludes 0: {over}."
+    "Fisher (layer by layer, in the layer's own), models that learned their shortcut, and an interval that excludes 0. "
+    "Intervals are {over}."
 )
 CONTROLS = (
     "The controls are the same contrast with the start, or with the model that learned random labels, in place of one "
@@ -26,13 +27,12 @@ CONTROLS = (
 ANSWERS = {MORE: "more", LESS: "less", CANNOT_SAY: "cannot say"}
 
 
-def verdicts(study: ShortcutStudy, rule: str, without_shortcut: Sequence[str] = ()) -> list[Block]:
+def verdicts(study: ShortcutStudy, rule: str) -> list[Block]:
     """Lay out what may be said of every contrast of every pair of models.
 
     Args:
         study: What was found.
         rule: A label rule of the plan.
-        without_shortcut: Models that did not learn their shortcut, to be named beside.
 
     Returns:
         A row per pair and contrast with its controls, and how to read it.
@@ -41,9 +41,8 @@ def verdicts(study: ShortcutStudy, rule: str, without_shortcut: Sequence[str] = 
     first = next(iter(found.values()))
 
     def row(pair: tuple[str, str], name: str, verdict: Verdict) -> tuple[str, ...]:
-        beside = "".join(f"; {code} did not learn its shortcut" for code in pair if code in without_shortcut)
         controls = (_shown(verdict.controls[each]) for each in first.controls)
-        return (f"{pair[0]}, {pair[1]}: {name}", verdict.answer, f"{verdict.brief}{beside}", *controls)
+        return (f"{pair[0]}, {pair[1]}: {name}", verdict.answer, verdict.brief, *controls)
 
     grid = Grid(
         f"Verdicts, label rule {rule}",

@@ -61,7 +61,7 @@ def report(study: ShortcutStudy) -> list[Block]:
         blocks += [_cells(study, rule, "raw"), _contrasts(study, rule, "raw")]
         if study.has_folds(rule):
             blocks += [_cells(study, rule, "corrected"), _contrasts(study, rule, "corrected")]
-        blocks += verdicts(study, rule, _without_shortcut(study))
+        blocks += verdicts(study, rule)
     if len(study.tables) > 1:
         blocks.append(_label_rules(study))
     for rule in study.tables:
@@ -210,30 +210,13 @@ def _readers(study: ShortcutStudy) -> list[str]:
 def _not_learned(study: ShortcutStudy) -> list[str]:
     """One sentence for every model that did not learn its own shortcut."""
     sentences = []
-    for code in _without_shortcut(study):
-        reached, constant = (f"{value:.3f}" for value in _own(study, code))
+    for code in study.without_shortcut:
+        reached, constant = (f"{value:.3f}" for value in study.own_accuracy(code))
         sentences.append(
             f"{code} did not learn its shortcut (accuracy {reached}, a constant answer {constant}): its cells say "
             "nothing."
         )
     return sentences
-
-
-def _without_shortcut(study: ShortcutStudy) -> list[str]:
-    """Models that are not halfway from a constant answer to all right on their own shortcut."""
-    found = []
-    for code in study.plan.shortcuts:
-        if f"{code} dev" in study.constants[0]:
-            reached, constant = _own(study, code)
-            if reached < constant + (1 - constant) / 2:
-                found.append(code)
-    return found
-
-
-def _own(study: ShortcutStudy, code: str) -> tuple[float, float]:
-    """Accuracy of a model, and of the best constant answer, on its own shortcut."""
-    data = f"{code} dev"
-    return study.accuracy(code, data).value, fmean(found[data] for found in study.constants)
 
 
 def _layers(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> Grid:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from commonweight.decision.verdict import Need
 from commonweight.errors import IntegrityError, UsageError
 from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.table import OverlapTable
@@ -86,6 +88,8 @@ class ShortcutStudy:
     def verdicts(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Verdict]]:
         """Say what the contrasts say: of corrected overlaps where the Fishers have folds, else of raw ones.
 
+        Nothing, where one of the two models did not learn its shortcut.
+
         Args:
             rule: A label rule of the plan.
             layer: As for :meth:`cells`.
@@ -93,7 +97,37 @@ class ShortcutStudy:
         Returns:
             Pair -> contrast -> verdict.
         """
-        return pair_verdicts(self._rolled[rule], self.plan.shortcuts, layer)
+        found = pair_verdicts(self._rolled[rule], self.plan.shortcuts, layer)
+        return {
+            pair: {name: verdict.asking([self._learned(pair)]) for name, verdict in each.items()}
+            for pair, each in found.items()
+        }
+
+    def _learned(self, pair: tuple[str, str]) -> Need:
+        missing = [code for code in pair if code in self.without_shortcut]
+        found = f"{' and '.join(missing or pair)} {'did not learn' if missing else 'learned'} the own shortcut"
+        return Need("shortcut learned", not missing, found)
+
+    def own_accuracy(self, code: str) -> tuple[float, float]:
+        """Give the accuracy of a model on development rows with its own shortcut, beside the best constant answer.
+
+        Args:
+            code: A shortcut whose rows are scored.
+
+        Returns:
+            Both, as means over seeds.
+        """
+        data = f"{code} dev"
+        return self.accuracy(code, data).value, fmean(found[data] for found in self.constants)
+
+    @cached_property
+    def without_shortcut(self) -> tuple[str, ...]:
+        """Models that are not halfway from a constant answer to all right on their own shortcut."""
+        scored = [code for code in self.plan.shortcuts if f"{code} dev" in self.constants[0]]
+        accuracies = {code: self.own_accuracy(code) for code in scored}
+        return tuple(
+            code for code, (reached, constant) in accuracies.items() if reached < constant + (1 - constant) / 2
+        )
 
     def has_folds(self, rule: str) -> bool:
         """Tell whether corrected overlaps are known.
