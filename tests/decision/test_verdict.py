@@ -224,7 +224,7 @@ def test_the_table_of_needs_is_what_verdicts_ask():
     rows = {row[0]: row[1:] for row in needs_grid().rows}
     assert list(rows) == ASKED_ELSEWHERE + [need.name for need in contrast().needs]
     asked = {name for name, (_, _, null) in rows.items() if null != "not asked"}
-    assert asked == {*ASKED_ELSEWHERE, *(need.name for need in null(UP).needs)}
+    assert asked == {*ASKED_ELSEWHERE[1:], *(need.name for need in null(UP).needs)}
     assert str(FEWEST_EFFECTIVE) in rows["effective examples"][0]
     assert re.search("95 %.* above 0", rows["excludes 0"][0])
     assert {row[1] for row in rows.values()} == {"cannot say"}

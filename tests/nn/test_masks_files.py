@@ -30,6 +30,7 @@ CASES = [
     {},
     {"rule": TopK(0.3)},
     {"rule": TopK(0.3), "weights": "keep", "batch_norm": "affine", "scores": "shared", "seed": 5},
+    {"seed": 5, "weights_seed": 2},
     {"batch_norm": "affine", "exclude": ["6"]},
     {"include": ["0", "3"]},
 ]

@@ -197,6 +197,9 @@ def test_seeds_make_networks():
     assert network().weights_digest() == network().weights_digest()
     assert network().weights_digest() != network(seed=1).weights_digest()
     assert everything_of(network("a"), "a") != everything_of(network("a", seed=1), "a")
+    other = network("a", seed=1, weights_seed=0)
+    assert other.weights_digest() == network().weights_digest()
+    assert all(torch.equal(other.mask("a", name), network("a", seed=1).mask("a", name)) for name in other.masked)
 
 
 def test_the_model_and_the_random_state_are_left_alone():
@@ -342,6 +345,10 @@ def test_options_that_are_none():
     for seed in (-1, 0.5, True):
         with pytest.raises(UsageError, match="seed must be a whole number"):
             SupermaskNetwork(mlp(), seed=seed)
+        with pytest.raises(UsageError, match="weights_seed must be a whole number"):
+            SupermaskNetwork(mlp(), weights_seed=seed)
+    with pytest.raises(UsageError, match="leave one out"):
+        SupermaskNetwork(mlp(), weights="keep", weights_seed=1)
     with pytest.raises(UsageError, match="include must be a list"):
         SupermaskNetwork(mlp(), include="0.weight")
     with pytest.raises(UsageError, match=r"density 0\.001 keeps none of the 36 entries of"):

@@ -36,6 +36,7 @@ class Options:
     include: tuple[str, ...] | None
     exclude: tuple[str, ...] | None
     seed: int
+    weights_seed: int | None
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ def _mask(model: nn.Module, site: Site, frozen: set[int], options: Options, sele
     users = [cast("nn.Linear | _ConvNd", model.get_submodule(layer)) for layer in site.layers]
     weight, fan, name = users[0].weight, fan_in(users[0]), site.name
     if options.weights == "signed_constant":
+        seed = options.seed if options.weights_seed is None else options.weights_seed
         with torch.no_grad():
-            weight.copy_(signed_constant(weight.shape, fan, options.seed, name))
+            weight.copy_(signed_constant(weight.shape, fan, seed, name))
             for user in users:
                 if user.bias is not None and id(user.bias) not in frozen:
                     user.bias.zero_()

@@ -39,12 +39,13 @@ NETWORK = Format(FORMAT, (VERSION,), "a supermask network", "train and save the 
 _KINDS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _TYPES = {str(kind).removeprefix("torch."): kind for kind in _KINDS}
 _Scale = tuple[list[int], float, str]  # a signed constant's shape, size and type
-_OPTIONS = {"rule", "weights", "scores", "batch_norm", "include", "exclude", "seed"}
+_OPTIONS = {"rule", "weights", "scores", "batch_norm", "include", "exclude", "seed", "weights_seed"}
 _FITS: dict[str, Callable[[Any], bool]] = {
     "options": lambda options: (
         isinstance(options, dict)
         and set(options) == _OPTIONS
         and isinstance(options["seed"], int)
+        and isinstance(options["weights_seed"], int | None)
         and all(options[key] is None or _are_texts(options[key]) for key in ("include", "exclude"))
     ),
     "frozen_before": lambda names: _are_texts(names),

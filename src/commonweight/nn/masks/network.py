@@ -63,6 +63,8 @@ class SupermaskNetwork(MaskedNetwork):
         include: Which weights to mask, as shell patterns over names of parameters and modules; None for all.
         exclude: Which parameters stay whole.
         seed: Of weights and score starts, at least 0.
+        weights_seed: Of the weights alone, where several networks are to train other masks in the same frozen weights:
+            only masks of one frozen network can be compared bit by bit. None is ``seed``.
 
     Raises:
         UsageError: If an option is unknown, or the model has a weight matrix that cannot be masked and is not excluded
@@ -94,6 +96,7 @@ class SupermaskNetwork(MaskedNetwork):
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         seed: int = 0,
+        weights_seed: int | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -102,8 +105,11 @@ class SupermaskNetwork(MaskedNetwork):
         for word, value in (("weights", weights), ("scores", scores), ("batch_norm", batch_norm)):
             if value not in _CHOICES[word]:
                 raise UsageError(f"{word} must be one of {list(_CHOICES[word])}, got {value!r}")
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise UsageError(f"seed must be a whole number of at least 0, got {seed!r}")
+        for word, number in (("seed", seed), ("weights_seed", 0 if weights_seed is None else weights_seed)):
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
+                raise UsageError(f"{word} must be a whole number of at least 0, got {number!r}")
+        if weights_seed is not None and weights == "keep":
+            raise UsageError("weights_seed draws weights, and weights='keep' keeps those of the model; leave one out")
         options = Options(
             Threshold() if rule is None else rule,
             weights,
@@ -112,6 +118,7 @@ class SupermaskNetwork(MaskedNetwork):
             _patterns("include", include),
             _patterns("exclude", exclude),
             int(seed),
+            None if weights_seed is None else int(weights_seed),
         )
         super().__init__(copy.deepcopy(model), options)
 
@@ -224,7 +231,7 @@ class SupermaskNetwork(MaskedNetwork):
             UsageError: If it is of a network with other options or other tasks.
         """
         record = json.loads(state.cpu().numpy().tobytes())
-        for option in ("rule", "scores", "batch_norm", "seed"):
+        for option in ("rule", "scores", "batch_norm", "seed", "weights_seed"):
             here, there = self.state()["options"][option], record["options"][option]
             if here != there:
                 raise UsageError(

@@ -214,6 +214,7 @@ class TaskNetwork(nn.Module, abc.ABC):
                 "include": options.include,
                 "exclude": options.exclude,
                 "seed": options.seed,
+                "weights_seed": options.weights_seed,
             },
             "tasks": [
                 {
