@@ -5,9 +5,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from commonweight.cli.words import in_options
+from commonweight.cli.main import COMMANDS, group
+from commonweight.cli.words import in_options, options_of
 
 
 @pytest.fixture
@@ -249,3 +251,55 @@ def test_words():
     assert in_options("exclude: 'x' matches no trainable parameter") == "--exclude: 'x' matches no trainable parameter"
     left = "a loss of your own: pass loss=CustomLoss(nll, log_prob) with x, or use label_rule='data'"
     assert in_options(left) == "a loss of your own: use --label-rule data"
+
+
+def options(command, *typed):
+    return options_of(group.get_command(click.Context(group), command), typed)
+
+
+@pytest.mark.parametrize(("command", "said", "heard"), [
+    ("continual", "tasks is 1, so transfer has no prior task", "--tasks is 1, so transfer has no prior task"),
+    ("continual", "rows must be at least 2, got 1", "--rows must be at least 2, got 1"),
+    ("continual", "expected 9; give a smaller rows, or", "expected 9; give a smaller --rows, or"),
+    ("continual", "give a smaller test_rows", "give a smaller test_rows"),
+    ("continual", "change inference_rows or inference_batches", "change --inference-rows or --inference-batches"),
+    ("continual", "hidden is for the perceptron", "--hidden is for the perceptron"),
+    ("shortcuts", "seeds must be at least 1, got 0", "--seeds must be at least 1, got 0"),
+    ("shortcuts", "path_points must be at least 2", "--path-points must be at least 2"),
+    ("fisher", "samples must be at least 1, got 0", "--samples must be at least 1, got 0"),
+    ("fuse", "floor must be above 0, got 0", "--floor must be above 0, got 0"),
+    ("fuse", "weights must sum to 1", "weights must sum to 1"),
+    ("fuse", "use smaller weights or a smaller scale", "use smaller weights or a smaller --scale"),
+])  # fmt: skip
+def test_arguments_of_one_word_and_of_more_become_options(command, said, heard):
+    assert in_options(said, command, options(command)) == heard
+
+
+@pytest.mark.parametrize("said", [
+    "the data is not there, and no model must be without data",
+    "each fold of the rows must hold a row; take a smaller set of rows",
+    "task 0 has 9 rows, expected 10",
+    "a folder to output into; the model and its data, rows and seeds",
+    "no folder runs/path_rows, and none in path_rows/seed-0 or in old-path_rows",
+    "no folder max_length.old or batch_size-4; data.tsv is missing, seed.json must be there",
+    "model.safetensors is damaged; rows/seed is no folder, give a smaller rows/x",
+])  # fmt: skip
+def test_ordinary_words_and_parts_of_paths_stay(said):
+    for command in COMMANDS:
+        assert in_options(said, command, options(command)) == said
+
+
+def test_a_folder_called_like_an_argument_stays():
+    said = "data is a folder and path_rows is none, so path_points must be 2"
+    found = options("shortcuts", "--data", "data/", "--existing", "st=path_rows")
+    assert in_options(said, "shortcuts", found) == "data is a folder and path_rows is none, so --path-points must be 2"
+    assert in_options(said, "shortcuts", options("shortcuts")).startswith("--data is a folder and --path-rows is none")
+    assert options_of(None) == {}
+
+
+def test_a_model_called_like_an_argument_is_no_option_in_an_error(cli, place, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loss").write_text("")
+    found = cli("fisher", "loss", "--data", place / "films.jsonl", "-o", "f")
+    assert found.code == 2
+    assert "error: loss is a file" in found.err

@@ -78,7 +78,8 @@ def test_another_plan_is_refused_and_more_approaches_are_not(cli, run):
         (["--scenario", "partitioned", "--tasks", "6"], "10 classes"),
         (["--scenario", "rotated", "--seeds", "0"], "'0' is not a whole number of at least 1"),
         (["--scenario", "rotated", "--hidden", "many"], "'many' is not a whole number of at least 1"),
-        (["--scenario", "rotated", "--beta", "1"], "beta is from 0 to below 1"),
+        (["--scenario", "rotated", "--beta", "1"], "--beta is from 0 to below 1"),
+        (["--scenario", "rotated", "--density", "2"], "--density is the fraction of weights kept"),
         (["--scenario", "rotated", "--device", "abacus"], "--device must be"),
         (
             ["--scenario", "rotated", "--hidden", "300 300", "--model", "nothing_there:build"],

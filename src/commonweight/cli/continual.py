@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from commonweight.cli import settings, streams
 from commonweight.cli.lists import ListCommand, split
 from commonweight.cli.options import Count, Suggesting, ending
-from commonweight.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 APPROACHES = "classic, classic-double, transfer, initialised"
 INFERENCE = "one_shot binary lowest_entropy nearest_statistics"
@@ -181,7 +175,7 @@ def run(output: str, approaches: str, inference: str, drop_scores: bool, **given
 
     methods: Any = () if inference == "none" else split(inference)
     folder = Path(output)
-    with _speaking_of_options(), streams.only_results():
+    with streams.only_results():
         plan = Plan(**given, approaches=split(approaches), inference=methods, keep_scores=not drop_scores)
         found = run_study(folder, plan, note=settings.note)
     show(report(found))
@@ -192,16 +186,3 @@ def run(output: str, approaches: str, inference: str, drop_scores: bool, **given
     except ModuleNotFoundError as error:
         settings.note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same command")
     settings.note(f"networks, masks, statistics, study.json, study.md and figures are in {folder}")
-
-
-@contextmanager
-def _speaking_of_options() -> Iterator[None]:
-    """Turn arguments of one word that an error complains of into options; longer names are turned for all commands."""
-    parameters = click.get_current_context().command.params
-    names = "|".join(each.name for each in parameters if each.name and f"--{each.name}" in each.opts)
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(
-            re.sub(rf"^({names})(?= (is|must) )|(?<=a smaller )({names})\b", r"--\g<0>", str(error))
-        ) from error

@@ -13,7 +13,7 @@ import click
 from commonweight import __version__
 from commonweight.cli import streams
 from commonweight.cli.options import ending
-from commonweight.cli.words import in_options
+from commonweight.cli.words import in_options, options_of
 from commonweight.errors import CommonweightError
 
 COMMANDS = ("fisher", "overlap", "compare", "fuse", "shortcuts", "continual", "verify", "demo")
@@ -97,7 +97,8 @@ def run(arguments: list[str]) -> int:
     try:
         code: Any = group.main(args=arguments, prog_name="commonweight", standalone_mode=False)
     except CommonweightError as error:
-        _explain(f"error: {in_options(str(error), command, _long_names(command))}", debug=debug)
+        found = group.get_command(click.Context(group), command) if command else None
+        _explain(f"error: {in_options(str(error), command, options_of(found, arguments))}", debug=debug)
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -121,19 +122,6 @@ def main() -> None:
         streams.tell("error: stdout is closed, so there is nowhere to write the result; redirect it to a file")
         sys.exit(1)
     sys.exit(streams.finish(run(sys.argv[1:])))
-
-
-def _long_names(command: str) -> dict[str, str]:
-    """Map the arguments of a command and of its subcommands to options, where a name has more than one word."""
-    found = group.get_command(click.Context(group), command) if command else None
-    commands = (found, *found.commands.values()) if isinstance(found, click.Group) else (found,)
-    return {
-        parameter.name: max(parameter.opts, key=len)
-        for each in commands
-        if each is not None
-        for parameter in each.params
-        if isinstance(parameter, click.Option) and parameter.name and "_" in parameter.name
-    }
 
 
 def _explain(sentence: str, *, debug: bool) -> None:
