@@ -111,7 +111,9 @@ def main() -> None:
         record[scenario] = json.loads(study.to_json().replace(str(options.data), "mnist"))
         tables.append(table(scenario, study))
         keep_figures(study, options.work / scenario, RESULTS / NAME / scenario)
-    (RESULTS / f"{NAME}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (RESULTS / f"{NAME}.json").write_text(
+        json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     (RESULTS / f"{NAME}.md").write_text(to_markdown(tables), encoding="utf-8")
     print(to_markdown(tables))
 

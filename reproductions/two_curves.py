@@ -255,7 +255,9 @@ def main() -> None:
         found = Found(settings.work, seed + 1)
         written = record(found, settings.deciding(), images.digest, seed + 1)
         settings.results.mkdir(parents=True, exist_ok=True)
-        (settings.results / f"{NAME}.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+        (settings.results / f"{NAME}.json").write_text(
+            json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8"
+        )
         (settings.results / f"{NAME}.md").write_text(report(found, settings.deciding(), seed + 1), encoding="utf-8")
         draw(found, settings.results / f"{NAME}.png")
         note(f"results of {seed + 1} seeds written")
