@@ -26,8 +26,9 @@ from pathlib import Path
 from commonweight.studies.shortcuts.plan import Plan
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.text import Grid, to_markdown
+from commonweight.view.estimates import estimate
 from commonweight.view.shortcut_files import write_figures
-from commonweight.view.shortcuts import estimate, report
+from commonweight.view.shortcuts import report
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "fuse_to_forget"

@@ -38,7 +38,7 @@ from commonweight.studies.shortcuts.opening import former_record
 from commonweight.studies.shortcuts.plan import ORIGINAL, Plan, seed_folders
 from commonweight.studies.shortcuts.results import DEPTH, gather
 from commonweight.text import Grid, to_markdown
-from commonweight.view.shortcuts import estimate
+from commonweight.view.estimates import estimate
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "overlap_predicts"
