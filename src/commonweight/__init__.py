@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from commonweight.overlaps.estimate import Estimate
     from commonweight.overlaps.fisher_overlap import fisher_overlap
     from commonweight.overlaps.jaccard import jaccard_index
+    from commonweight.overlaps.over_seeds import SeedOverlap, overlap_over_seeds
     from commonweight.overlaps.probed import probed_similarity
     from commonweight.overlaps.similarity import TaskSimilarity, every_layer_similarity, first_layer_similarity
     from commonweight.overlaps.table import OverlapTable, overlap
@@ -49,6 +50,7 @@ _HOME = {
     "MeasurementError": "errors",
     "NotComparableError": "errors",
     "OverlapTable": "overlaps.table",
+    "SeedOverlap": "overlaps.over_seeds",
     "SupermaskNetwork": "nn.masks.network",
     "TaskSimilarity": "overlaps.similarity",
     "Threshold": "nn.masks.rules",
@@ -71,6 +73,7 @@ _HOME = {
     "null_verdict": "decision.verdict",
     "open_images": "data.streams.opening",
     "overlap": "overlaps.table",
+    "overlap_over_seeds": "overlaps.over_seeds",
     "overlap_verdict": "decision.table_verdicts",
     "pairs_verdict": "decision.table_verdicts",
     "probed_similarity": "overlaps.probed",
@@ -92,6 +95,7 @@ __all__ = [
     "MeasurementError",
     "NotComparableError",
     "OverlapTable",
+    "SeedOverlap",
     "SupermaskNetwork",
     "TaskSimilarity",
     "Threshold",
@@ -114,6 +118,7 @@ __all__ = [
     "null_verdict",
     "open_images",
     "overlap",
+    "overlap_over_seeds",
     "overlap_verdict",
     "pairs_verdict",
     "probed_similarity",

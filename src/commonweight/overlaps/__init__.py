@@ -14,6 +14,7 @@ from commonweight.overlaps.gram import parameter_gram
 from commonweight.overlaps.jaccard import jaccard_index
 from commonweight.overlaps.levels import Levels
 from commonweight.overlaps.one_ceiling import Ceilings, ceiling
+from commonweight.overlaps.over_seeds import SeedOverlap, overlap_over_seeds
 from commonweight.overlaps.probed import probed_similarity
 from commonweight.overlaps.similarity import TaskSimilarity, every_layer_similarity, first_layer_similarity
 from commonweight.overlaps.table import OverlapTable, overlap
@@ -27,6 +28,7 @@ __all__ = [
     "Levels",
     "Null",
     "OverlapTable",
+    "SeedOverlap",
     "TaskSimilarity",
     "alignment_of",
     "ceiling",
@@ -39,6 +41,7 @@ __all__ = [
     "fisher_overlap",
     "jaccard_index",
     "overlap",
+    "overlap_over_seeds",
     "parameter_gram",
     "probed_similarity",
     "task_similarity",

@@ -50,7 +50,8 @@ class Estimate:
     """From all examples, or the mean over seeds; nan is undefined."""
 
     replicates: tuple[float, ...]
-    """Over folds the value without each fold; over seeds that of each seed."""
+    """Over folds the value without each fold; over seeds that of each seed, or of what is no mean over seeds the
+    pseudo-values of the jackknife."""
 
     over: Over
     """What the replicates differ in: the examples (``folds``), or the training (``seeds``)."""
@@ -133,6 +134,19 @@ class Estimate:
         from scipy.special import stdtrit  # type: ignore[import-untyped,unused-ignore]
 
         return float(stdtrit(self.degrees, (1 + level) / 2)) * self.standard_error
+
+    def short(self) -> str:
+        """Write the value with half its interval, for a table.
+
+        Returns:
+            ``0.8000 ± 0.0100``; without an interval the value alone; undefined is a dash.
+
+        Example:
+            >>> Estimate.over_seeds([0.80, 0.90, 0.85]).short(), Estimate.over_seeds([0.8]).short()
+            ('0.8500 ± 0.1242', '0.8000')
+        """
+        half = self.half_width()
+        return number(self.value) if math.isnan(half) else f"{number(self.value)} ± {half:.4f}"
 
     def __add__(self, other: Estimate | float) -> Estimate:
         return self._with(other, lambda x, y: x + y)

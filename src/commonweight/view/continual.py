@@ -12,6 +12,7 @@ from commonweight.decision.verdict import ABOVE, CANNOT_SAY, ROUNDING, by_chance
 from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.similarity import LEVEL
 from commonweight.text import DASH, Block, Grid
+from commonweight.view.continual_pairs import pair_blocks
 from commonweight.view.estimates import estimate
 from commonweight.view.verdicts import counted
 
@@ -88,7 +89,7 @@ def report(study: ContinualStudy) -> list[Block]:
     introduction = INTRODUCTION.format(tasks=plan.tasks, scenario=plan.scenario, data=plan.data, betas=_betas(study))
     blocks: list[Block] = [introduction, accuracies(study)]
     if plan.tasks > 1:
-        blocks += [*_curves(study), *_inference(study), _finals(study), *_masks(study)]
+        blocks += [*_curves(study), *_inference(study), _finals(study), *_masks(study), *pair_blocks(study)]
         blocks += [*_similarities(study), *_alphas(study)]
     return [*blocks, READING]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from commonweight.text import DASH, number
+from commonweight.text import DASH
 
 if TYPE_CHECKING:
     from commonweight.overlaps.estimate import Estimate
@@ -20,9 +20,7 @@ def estimate(value: Estimate) -> str:
     Returns:
         ``.8000 ± .0100``; without an interval the mean alone.
     """
-    if math.isnan(value.half_width()):
-        return number(value.value)
-    return f"{number(value.value)} ± {value.half_width():.4f}"
+    return value.short()
 
 
 def signed(value: Estimate) -> str:

@@ -65,24 +65,48 @@ def counted(verdicts: Sequence[Verdict], words: Mapping[str, str]) -> str:
     return ", ".join(f"{found[answer]} {word}".strip() for answer, word in words.items()) + f" of {len(verdicts)}"
 
 
-def _nulls(table: OverlapTable) -> list[Block]:
-    pairs = list(combinations(table.names, 2))
-    pooled = {pair: overlap_verdict(table, *pair) for pair in pairs}
-    layers = {pair: [overlap_verdict(table, *pair, layer) for layer in table.layers] for pair in pairs}
+def verdict_grids(
+    question: str,
+    head: tuple[str, str, str],
+    asked: Mapping[str, Mapping[str | None, Verdict]],
+    words: Mapping[str, str],
+    *,
+    numbered: bool = False,
+) -> list[Block]:
+    """Lay out verdicts on all weights together with their reasons, and below them those of every layer.
+
+    Args:
+        question: What was asked.
+        head: What is asked about, what is counted over layers, and what the reason is of.
+        asked: What is asked about -> layer -> verdict, the same layers in each; the layer None is all weights.
+        words: Answer -> what it is called where layers are counted.
+        numbered: Whether the second grid names what is asked about by number.
+
+    Returns:
+        Two grids.
+    """
+    names = [f"{place}. {name}" if numbered else name for place, name in enumerate(asked, 1)]
+    columns = [name.split()[0] if numbered else name for name in names]
+    layers = [layer for layer in next(iter(asked.values())) if layer is not None]
     rows = tuple(
-        (f"{a} and {b}", verdict.answer, counted(layers[a, b], {ABOVE: ""}), verdict.brief)
-        for (a, b), verdict in pooled.items()
+        (name, by[None].answer, counted([by[layer] for layer in layers], words), by[None].brief)
+        for name, by in zip(names, asked.values(), strict=True)
     )
+    by_layer = tuple((layer or WHOLE, *(_short(by[layer]) for by in asked.values())) for layer in layers)
     return [
-        Grid(
-            "Verdicts: above its null?", ("pair", "all weights together", "layers above", "raw - null, and why"), rows
-        ),
-        Grid(
-            "Verdicts by layer: above its null?",
-            ("layer", *(f"{a} and {b}" for a, b in pairs)),
-            _by_layer(table, list(layers.values())),
-        ),
-        by_chance(len(pairs) * (1 + len(table.layers)), "nulls"),
+        Grid(f"Verdicts: {question}", (head[0], "all weights together", *head[1:]), rows),
+        Grid(f"Verdicts by layer: {question}", ("layer", *columns), by_layer),
+    ]
+
+
+def _nulls(table: OverlapTable) -> list[Block]:
+    asked = {
+        f"{a} and {b}": {layer: overlap_verdict(table, a, b, layer) for layer in (*table.layers, None)}
+        for a, b in combinations(table.names, 2)
+    }
+    return [
+        *verdict_grids("above its null?", ("pair", "layers above", "raw - null, and why"), asked, {ABOVE: ""}),
+        by_chance(len(asked) * (1 + len(table.layers)), "nulls"),
     ]
 
 
@@ -91,28 +115,16 @@ def _contrasts(table: OverlapTable, cells: Mapping[str, Cell]) -> list[Block]:
     shown = every[:MOST_CONTRASTS]
     if not shown:
         return []
-    pooled, layers = {}, {}
-    for first, second in shown:
-        same = same_rows(cells, first, second)
-        pooled[first, second] = pairs_verdict(table, first, second, same_rows=same)
-        layers[first, second] = [pairs_verdict(table, first, second, layer, same_rows=same) for layer in table.layers]
-    rows = tuple(
-        (
-            f"{place}. {first[0]} and {first[1]} against {second[0]} and {second[1]}",
-            verdict.answer,
-            counted(layers[first, second], {MORE: "more", LESS: "less"}),
-            verdict.brief,
-        )
-        for place, ((first, second), verdict) in enumerate(pooled.items(), 1)
-    )
-    head = ("pair against pair", "all weights together", "layers", "corrected, first - second, and why")
-    blocks: list[Block] = [
-        Grid("Verdicts: which pair shares more?", head, rows),
-        Grid(
-            "Verdicts by layer: which pair shares more?",
-            ("layer", *(f"{place}." for place in range(1, 1 + len(pooled)))),
-            _by_layer(table, list(layers.values())),
-        ),
+    asked = {
+        f"{' and '.join(first)} against {' and '.join(second)}": {
+            layer: pairs_verdict(table, first, second, layer, same_rows=same_rows(cells, first, second))
+            for layer in (*table.layers, None)
+        }
+        for first, second in shown
+    }
+    head = ("pair against pair", "layers", "corrected, first - second, and why")
+    blocks = [
+        *verdict_grids("which pair shares more?", head, asked, {MORE: "more", LESS: "less"}, numbered=True),
         by_chance(len(shown) * (1 + len(table.layers)), "contrasts"),
     ]
     if len(every) > len(shown):
@@ -121,12 +133,6 @@ def _contrasts(table: OverlapTable, cells: Mapping[str, Cell]) -> list[Block]:
             "same_rows=...) in commonweight.decision."
         )
     return blocks
-
-
-def _by_layer(table: OverlapTable, columns: Sequence[Sequence[Verdict]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(
-        (layer or WHOLE, *(_short(column[place]) for column in columns)) for place, layer in enumerate(table.layers)
-    )
 
 
 def _short(verdict: Verdict) -> str:

@@ -46,6 +46,10 @@ class Plan:
     """Seeds 0, 1, …; each names the tasks, the weights, the score starts and the order of training, the same for all
     approaches, so that their differences are paired."""
 
+    vary: Literal["all", "training"] = "all"
+    """What differs between seeds: all of that, or with the tasks and weights of seed 0 the score starts and the order
+    of training alone. Then the masks of a task can be compared between seeds, and have ceilings."""
+
     model: str | None = None
     """``module:function`` of the user's own; None is the multilayer perceptron."""
 
@@ -110,6 +114,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         _one_of("scenario", self.scenario, SCENARIOS)
+        _one_of("vary", self.vary, ("all", "training"))
         _one_of("optimiser", self.optimiser, OPTIMISERS)
         _one_of("score_starts", self.score_starts, ("independent", "shared"))
         _one_of("normalise", self.normalise, ("unit", "standard"))
@@ -136,6 +141,17 @@ class Plan:
         if self.density is not None and not 0 < self.density <= 1:
             raise UsageError(f"density is the fraction of weights kept, above 0 and at most 1, got {self.density}")
         _check_effects(self)
+
+    def world(self, seed: int) -> int:
+        """Say which seed names the tasks and the frozen weights.
+
+        Args:
+            seed: The seed of a training.
+
+        Returns:
+            The same, or 0 where seeds vary the training alone.
+        """
+        return 0 if self.vary == "training" else seed
 
     def deciding(self) -> dict[str, Any]:
         """Give what decides the numbers, as plain JSON values.

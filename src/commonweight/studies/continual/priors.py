@@ -30,7 +30,13 @@ SHUFFLES = 199
 
 
 def choose_priors(
-    net: SupermaskNetwork, task: Task, approach: Approach, stream: TaskStream, classic: ApproachFolder, plan: Plan
+    net: SupermaskNetwork,
+    task: Task,
+    approach: Approach,
+    stream: TaskStream,
+    classic: ApproachFolder,
+    plan: Plan,
+    seed: int,
 ) -> tuple[LayerAlphas, Alphas | None]:
     """Choose how much each prior task influences each masked weight of a new one.
 
@@ -41,6 +47,7 @@ def choose_priors(
         stream: All tasks, whose true similarity the oracle needs.
         classic: Where the classic run of the same seed lies, for a similarity that needs it.
         plan: The plan.
+        seed: Names the draw of a prior task at random.
 
     Returns:
         Masked weight -> prior task -> alpha, and the alphas by batch norm with their reasons; none for the first task
@@ -55,7 +62,7 @@ def choose_priors(
         approach.prior,
         per_layer=approach.per_layer,
         truth=_truth(stream, task.index) if approach.prior == "oracle" else None,
-        seed=stream.setting.seed,
+        seed=seed,
     )
     images = first_rows(task.train, 2)[0].to(plan.device)
     return alphas_for(net, alphas, images), alphas

@@ -11,6 +11,7 @@ import numpy as np
 from commonweight.decision.alphas import Alphas
 from commonweight.errors import IntegrityError, UsageError
 from commonweight.footprint.footprint import Footprint
+from commonweight.overlaps.over_seeds import FEWEST, overlap_over_seeds
 from commonweight.overlaps.similarity import TaskSimilarity
 from commonweight.overlaps.table import OverlapTable
 from commonweight.studies.continual.approaches import SIMILARITIES, read_approach
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from commonweight.overlaps.over_seeds import SeedOverlap
+    from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.plan import ApproachFolder, Plan, SeedFolder
 
 
@@ -47,7 +50,25 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:
             approach.name: tuple(read_run(plan, folder.approach(approach)) for folder in folders)
             for approach in plan.runs()
         },
+        {approach.name: _over_trainings(plan, folders, facts, approach) for approach in plan.runs()},
     )
+
+
+def _over_trainings(
+    plan: Plan, folders: list[SeedFolder], facts: tuple[Any, ...], approach: Approach
+) -> dict[str, SeedOverlap]:
+    """Masks and activities of all seeds against each other, where seeds vary the training alone."""
+    if plan.vary != "training" or len(folders) < FEWEST or plan.tasks == 1:
+        return {}
+    places = [folder.approach(approach) for folder in folders]
+    names = facts[0]["names"]
+    return {
+        kind: overlap_over_seeds([
+            {name: Footprint.load(place.footprint(kind, name)) for name in names} for place in places
+        ])
+        for kind in ("masks", "activity")
+        if places[0].footprint(kind, names[0]).exists()
+    }
 
 
 def read_run(plan: Plan, folder: ApproachFolder) -> ApproachRun:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from commonweight.errors import UsageError
 from commonweight.overlaps.estimate import Estimate
+from commonweight.overlaps.over_seeds import Of
 from commonweight.record import without_nan
 from commonweight.studies.continual import metrics
 from commonweight.studies.continual.plan import CLASSIC
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from commonweight.decision.alphas import Alphas
+    from commonweight.overlaps.over_seeds import SeedOverlap
     from commonweight.overlaps.similarity import TaskSimilarity
     from commonweight.overlaps.table import OverlapTable
     from commonweight.studies.continual.plan import Plan
@@ -82,6 +85,10 @@ class ContinualStudy:
 
     runs: Mapping[str, tuple[ApproachRun, ...]]
     """Approach -> one run per seed."""
+
+    trainings: Mapping[str, Mapping[str, SeedOverlap]]
+    """Approach -> ``masks`` and ``activity`` -> overlaps over seeds, where these vary the training alone and are at
+    least three."""
 
     def average_accuracy(self, approach: str) -> Estimate:
         """Average the final accuracies with the task known.
@@ -188,6 +195,34 @@ class ContinualStudy:
         """Names of the tasks, per seed."""
         return tuple(tuple(facts["names"]) for facts in self.facts)
 
+    def beyond_chance(self, approach: str, a: str, b: str, layer: str | None = None) -> Estimate:
+        """Collect the overlap of the masks of two tasks beyond chance.
+
+        Args:
+            approach: Its word.
+            a: Name of a task that every seed has.
+            b: Name of another.
+            layer: A layer; None for all weights pooled.
+
+        Returns:
+            The estimate; nan where chance is not known.
+
+        Raises:
+            UsageError: If the study has one task, or no such approach.
+        """
+        found = []
+        for run in self._runs(approach):
+            if run.overlap is None:
+                raise UsageError("a study of one task has no overlaps")
+            found.append(run.overlap.estimate("corrected", a, b, layer).value)
+        return Estimate.over_seeds(found)
+
+    @property
+    def same_tasks(self) -> bool:
+        """Whether all seeds have the same tasks in the same order."""
+        tasks = [[{**task, "seed": None} for task in facts["tasks"]] for facts in self.facts]
+        return all(each == tasks[0] for each in tasks)
+
     def rank_correlation(self, approach: str, similarity: str, layer: str) -> Estimate:
         """Compare a similarity with the truth, over every task and each of those before it.
 
@@ -258,6 +293,7 @@ class ContinualStudy:
                 similarity: {layer: _estimate(self.rank_correlation(name, similarity, layer)) for layer in table.layers}
                 for similarity, table in self.runs[name][0].similarity.items()
             },
+            "over_trainings": {kind: _over_trainings(found) for kind, found in self.trainings.get(name, {}).items()},
             "R": [run.R.tolist() for run in self.runs[name]],
             "curves": [[{"steps": c.steps, "accuracies": c.accuracies} for c in run.curves] for run in self.runs[name]],
             "alphas": [
@@ -283,6 +319,20 @@ def _area(run: ApproachRun, task: int) -> float:
 
 def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
+
+
+def _over_trainings(found: SeedOverlap) -> dict[str, Any]:
+    layers = {layer: layer for layer in found.layers} | {"pooled": None}
+    return {
+        words: {
+            "ceiling": {name: _estimate(found.ceiling(name, layer)) for name in found.names},
+            "pairs": [
+                {"tasks": [a, b]} | {of: _estimate(found.estimate(of, a, b, layer)) for of in get_args(Of)}
+                for a, b in combinations(found.names, 2)
+            ],
+        }
+        for words, layer in layers.items()
+    }
 
 
 def _estimate(value: Estimate) -> dict[str, Any]:

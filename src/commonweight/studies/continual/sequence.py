@@ -41,13 +41,13 @@ def learn_sequence(plan: Plan, approach: Approach, stream: TaskStream, seed: See
     if folder.inference.is_file():  # written last
         return
     folder.path.joinpath("tasks").mkdir(parents=True, exist_ok=True)
-    net = _network(plan, stream, folder)
+    net = _network(plan, stream, folder, seed.seed)
     weights = net.weights_digest()
     tests = [task.test for task in stream]
     for index in range(len(net.tasks), len(stream)):
         task = stream[index]  # its rows are built anew, and let go afterwards
-        alphas, chosen = choose_priors(net, task, approach, stream, seed.approach(Approach(CLASSIC)), plan)
-        curve = learn(net, task, approach, alphas, plan, stream.setting.seed)
+        alphas, chosen = choose_priors(net, task, approach, stream, seed.approach(Approach(CLASSIC)), plan, seed.seed)
+        curve = learn(net, task, approach, alphas, plan, seed.seed)
         if net.weights_digest() != weights:
             raise MeasurementError(f"a frozen weight changed while task {task.name} was learned; the run is void")
         done = range(index + 1)
@@ -68,10 +68,10 @@ def learn_sequence(plan: Plan, approach: Approach, stream: TaskStream, seed: See
     measure(net, stream, folder, plan)
 
 
-def _network(plan: Plan, stream: TaskStream, folder: ApproachFolder) -> SupermaskNetwork:
-    seed = stream.setting.seed
-    model = make_network(plan, first_rows(stream[0].train, 2)[0], stream.outputs, seed)
+def _network(plan: Plan, stream: TaskStream, folder: ApproachFolder, seed: int) -> SupermaskNetwork:
+    world = plan.world(seed)
+    model = make_network(plan, first_rows(stream[0].train, 2)[0], stream.outputs, world)
     if folder.network.exists():
         return SupermaskNetwork.load(folder.network, model).to(plan.device)
     rule = Threshold() if plan.density is None else TopK(plan.density)
-    return SupermaskNetwork(model, rule, scores=plan.score_starts, seed=seed).to(plan.device)
+    return SupermaskNetwork(model, rule, scores=plan.score_starts, seed=seed, weights_seed=world).to(plan.device)

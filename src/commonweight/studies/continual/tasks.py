@@ -17,7 +17,7 @@ def open_stream(plan: Plan, images: Images, seed: int) -> TaskStream:
     Args:
         plan: Scenario, number of tasks, order, rows.
         images: The images.
-        seed: Names all draws.
+        seed: Names all draws, unless the plan varies the training alone.
 
     Returns:
         The stream.
@@ -36,7 +36,7 @@ def open_stream(plan: Plan, images: Images, seed: int) -> TaskStream:
         images,
         plan.scenario,
         plan.tasks,
-        seed,
+        plan.world(seed),
         normalise=plan.normalise,
         rows=plan.rows,
         random_labels=plan.random_labels,

@@ -1,0 +1,89 @@
+"""How far does noise of training keep two masks of one task apart? Ceilings of masks and activities, on MNIST.
+
+Five tasks in one frozen network, learned again and again with other score starts and another order of the images
+(``vary="training"``): the overlap of two trainings of one task is the ceiling of what two tasks can share.
+
+    python reproductions/mask_ceilings.py --data ../shared/data/mnist --work runs/mask-ceilings
+
+The same command goes on where it stopped. Writes ``reproductions/results/mask_ceilings.json`` and ``.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from itertools import combinations
+from pathlib import Path
+
+from commonweight.studies.continual.plan import Plan
+from commonweight.studies.continual.run import run_study
+from commonweight.text import Grid, to_markdown
+from commonweight.view.continual_pairs import pair_blocks
+
+RESULTS = Path(__file__).parent / "results"
+NAME = "mask_ceilings"
+SETTINGS = {
+    "rotated, 1 epoch": {"scenario": "rotated", "epochs": 1},
+    "rotated, 5 epochs": {"scenario": "rotated", "epochs": 5},
+    "permuted, 1 epoch": {"scenario": "permuted", "epochs": 1},
+}
+
+
+def summary(setting: str, study) -> list[tuple[str, ...]]:
+    """A row per kind and layer: smallest and largest ceiling, within and corrected over pairs of tasks."""
+    rows = []
+    for kind, found in study.trainings["classic"].items():
+        for layer in (*found.layers, None):
+            pairs = list(combinations(found.names, 2))
+            values = [[found.ceiling(name, layer).value for name in found.names]]
+            values += [[found.estimate(of, a, b, layer).value for a, b in pairs] for of in ("within", "corrected")]
+            ranges = (
+                f"{min(defined):.4f} to {max(defined):.4f}" if (defined := [v for v in some if v == v]) else "–"
+                for some in values
+            )
+            undefined = sum(value != value for value in values[-1])
+            rows.append((f"{setting}: {kind}, {layer or 'pooled'}", *ranges, f"{undefined} of {len(pairs)}"))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs/mask-ceilings"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=20_000)
+    options = parser.parse_args()
+    start = time.time()
+
+    def note(sentence: str) -> None:
+        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
+
+    record, rows, blocks = {}, [], []
+    for setting, given in SETTINGS.items():
+        plan = Plan(
+            data=str(options.data),
+            tasks=5,
+            approaches=("classic",),
+            seeds=options.seeds,
+            vary="training",
+            rows=options.rows,
+            inference=(),
+            **given,
+        )
+        study = run_study(options.work / setting.replace(", ", "-").replace(" ", "-"), plan, note=note)
+        found = json.loads(study.to_json().replace(str(options.data), "mnist"))
+        kept = ("average_accuracy", "over_trainings")
+        record[setting] = {"plan": found["plan"], **{key: found["approaches"]["classic"][key] for key in kept}}
+        rows += summary(setting, study)
+        blocks += [f"## {setting}", *pair_blocks(study)]
+    head = ("setting: footprint, layer", "ceilings", "within", "corrected", "undefined")
+    grid = Grid("Smallest to largest, over tasks and pairs of tasks", head, tuple(rows))
+    (RESULTS / f"{NAME}.json").write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+    (RESULTS / f"{NAME}.md").write_text(to_markdown([grid, *blocks]), encoding="utf-8")
+    print(to_markdown([grid]))
+
+
+if __name__ == "__main__":
+    main()
