@@ -97,6 +97,21 @@ def test_mistakes_are_explained(cli, tmp_path, arguments, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_says_what_it_takes_and_leaves_nothing(cli, tmp_path):
+    words = (*SMALL, "--scenario", "rotated", "--approach", "classic", "transfer", "--batch-size", "30", "--dry-run")
+    found = cli(*words, "--seeds", "2", "-o", tmp_path / "run")
+    assert found.code == 0, found.err
+    lines = [line.split() for line in found.out.splitlines()]
+    (transfer,) = [line for line in lines if line[:1] == ["transfer"]]
+    assert transfer[1:4] == ["8", "16", "16"]  # two tasks of 100 images
+    assert ["optimiser", "steps", "that", "are", "missing", "32"] in lines
+    assert "Nothing was measured or written (--dry-run)" in " ".join(found.out.split())
+    assert list(tmp_path.iterdir()) == []
+    refused = cli(*words, "--rows", "99999", "-o", tmp_path / "run")
+    assert (refused.code, refused.out) == (2, "")
+    assert "give a smaller --rows" in refused.err
+
+
 def test_the_words_of_the_help_are_those_there_are(cli):
     assert tuple(APPROACHES.split(", ")) == KINDS
     assert tuple(INFERENCE.split()) == METHODS

@@ -8,7 +8,7 @@ import click
 
 from commonweight.cli import settings, streams
 from commonweight.cli.lists import ListCommand, split
-from commonweight.cli.options import Count, Suggesting, ending
+from commonweight.cli.options import Count, Suggesting, dry_run_option, ending
 
 APPROACHES = "classic, classic-double, transfer, initialised"
 INFERENCE = "one_shot binary lowest_entropy nearest_statistics"
@@ -77,6 +77,13 @@ def command() -> None:
     "or -oracle, -every_layer, -first_layer or -probed, -one_prior, -betaX joined to them, as in transfer-random.",
 )
 @click.option("--seeds", metavar="N", type=Count(), default=1, show_default=True, help="Seeds 0 … N-1, paired.")
+@click.option(
+    "--vary",
+    type=Suggesting(["all", "training"]),
+    default="all",
+    show_default=True,
+    help="What differs between seeds: tasks, weights and training; or training alone, which gives masks ceilings.",
+)
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on.")
 @click.option("--model", metavar="M", help="module:function of your own; default a perceptron with batch norm.")
 @click.option(
@@ -158,7 +165,8 @@ def command() -> None:
 @click.option("--label-column", metavar="L", help="Column of labels; by default label or labels.")
 @click.option("--test-split", metavar="S", help="Its test part; by default test.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
-def run(output: str, approaches: str, inference: str, drop_scores: bool, **given: Any) -> None:
+@dry_run_option
+def run(output: str, approaches: str, inference: str, drop_scores: bool, dry_run: bool, **given: Any) -> None:
     """Train, compare, infer; write masks, statistics, tables and figures, and show what was found.
 
     The similarities of every_layer (the usual) and first_layer need a classic network that has learned the task
@@ -166,17 +174,24 @@ def run(output: str, approaches: str, inference: str, drop_scores: bool, **given
     """
     from pathlib import Path
 
+    from commonweight.studies.continual.outlook import study_outlook
     from commonweight.studies.continual.plan import Plan
     from commonweight.studies.continual.reading import load_masks
     from commonweight.studies.continual.run import run_study
     from commonweight.view.continual import report
     from commonweight.view.continual_files import write_figures, write_mask_figure, write_tables
+    from commonweight.view.outlook import continual_outlook
     from commonweight.view.terminal import show
 
     methods: Any = () if inference == "none" else split(inference)
     folder = Path(output)
     with streams.only_results():
         plan = Plan(**given, approaches=split(approaches), inference=methods, keep_scores=not drop_scores)
+        expected = study_outlook(folder, plan) if dry_run else None
+    if expected is not None:
+        show(continual_outlook(expected))
+        return
+    with streams.only_results():
         found = run_study(folder, plan, note=settings.note)
     show(report(found))
     write_tables(found, folder)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from commonweight.text import DASH, Block, Grid, size_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from commonweight.studies.continual.outlook import ContinualOutlook
     from commonweight.studies.outlook import Outlook
 
 NOTHING_DONE = (
@@ -57,3 +60,53 @@ def outlook(found: Outlook) -> list[Block]:
         "Records, tables and figures come to little beside that; a forward and backward pass takes memory of its own. "
         + NOTHING_DONE,
     ]
+
+
+def continual_outlook(found: ContinualOutlook) -> list[Block]:
+    """Lay out what a study of continual learning will take.
+
+    Args:
+        found: What was found.
+
+    Returns:
+        One grid with a row per approach, one with the totals, and a paragraph.
+    """
+    seeds = found.plan.seeds
+    rows = tuple(
+        (
+            name,
+            _range(each.steps),
+            _range([own + before for own, before in zip(each.steps, each.steps_before, strict=True)]),
+            str(sum(each.steps)),
+            size_words(each.training),
+            size_words(each.finished),
+            size_words(each.disk),
+            size_words(each.disk * seeds),
+            f"{sum(each.there)} of {seeds}",
+        )
+        for name, each in found.approaches.items()
+    )
+    head = ("approach", "steps a seed", "with classic", "all seeds", "training", "kept", "disk a seed", "all seeds",
+            "there")  # fmt: skip
+    totals = (
+        ("optimiser steps that are missing", str(found.steps)),
+        ("disk that is missing", size_words(found.disk)),
+        ("disk at most, meanwhile", size_words(found.disk + found.meanwhile)),
+        ("free on that disk", size_words(found.free)),
+        ("memory: frozen weights", size_words(found.needs.weights)),
+        ("memory at most, with the tasks learned before", size_words(found.memory)),
+    )
+    return [
+        Grid(f"Approaches, {found.plan.tasks} tasks each", head, rows),
+        Grid(f"What {found.place} will take", ("", ""), totals),
+        "With classic: with the steps of the classic run that the similarity needs. Training: memory of the task that "
+        "is learned, its scores, their gradients, what the optimiser keeps and, in transfer, what prior tasks say. "
+        "Kept: memory of all tasks once they are learned. Disk: networks, and footprints of masks and activity; of "
+        "records, tables and figures there will be some MB beside that. Images and a forward and backward pass take "
+        "memory of their own. " + NOTHING_DONE,
+    ]
+
+
+def _range(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return str(least) if least == most else f"{least} to {most}"

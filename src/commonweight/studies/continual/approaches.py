@@ -61,6 +61,11 @@ class Approach:
         return next(beta for beta in (self.beta, asked if self.has_priors else None, usual) if beta is not None)
 
     @property
+    def passes(self) -> int:
+        """How often the plan's epochs are done."""
+        return 2 if self.kind == "classic-double" else 1
+
+    @property
     def has_priors(self) -> bool:
         """Whether prior tasks have any influence."""
         return self.kind in {"transfer", "initialised"}

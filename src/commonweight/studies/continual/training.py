@@ -85,8 +85,7 @@ def learn(net: SupermaskNetwork, task: Task, approach: Approach, alphas: LayerAl
         net.influence(alphas, beta)
     elif approach.kind == "initialised" and any(alphas.values()):
         net.start_from(alphas, beta)
-    times = 2 if approach.kind == "classic-double" else 1
-    curve = train_task(net, task, plan, seed, passes=times)
+    curve = train_task(net, task, plan, seed, passes=approach.passes)
     if influenced:
         net.consolidate()
     net.reestimate(task.name, OnDevice(task.train.batches(EVALUATED), plan.device))
@@ -114,8 +113,7 @@ def train_task(net: SupermaskNetwork, task: Task, plan: Plan, seed: int, *, pass
     """
     watched = first_rows(task.test, plan.curve_rows)
     optimiser = _OPTIMISERS[plan.optimiser](net.trainable(task.name), lr=plan.learning_rate)
-    full, rest = divmod(len(task.train), plan.batch_size)
-    single = plan.epochs * (full + (rest >= LEAST_TO_TRAIN_ON))
+    single = task_steps(plan, len(task.train))
     due = sorted({
         number * single + step for number in range(passes) for step in curve_steps(single, plan.curve_points)
     })
@@ -141,6 +139,25 @@ def train_task(net: SupermaskNetwork, task: Task, plan: Plan, seed: int, *, pass
                 net.train()
     net.eval()
     return Curve(tuple(measured), tuple(measured.values()), counted_from=(passes - 1) * single)
+
+
+def task_steps(plan: Plan, rows: int) -> int:
+    """Count the optimiser steps of one pass: the plan's epochs, without a last batch of a single row.
+
+    Args:
+        plan: Epochs and batch size.
+        rows: Training rows of the task, at least 1.
+
+    Returns:
+        At least 0.
+
+    Example:
+        >>> from commonweight.studies.continual.plan import Plan
+        >>> [task_steps(Plan("digits", "rotated", batch_size=50, epochs=2), rows) for rows in (100, 101, 102)]
+        [4, 4, 6]
+    """
+    full, rest = divmod(rows, plan.batch_size)
+    return plan.epochs * (full + (rest >= LEAST_TO_TRAIN_ON))
 
 
 def accuracy(net: SupermaskNetwork, task: str, inputs: Tensor, labels: Tensor) -> float:

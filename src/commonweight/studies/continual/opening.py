@@ -1,0 +1,67 @@
+"""What a run folder holds already: the same study, which may go on and grow, or something else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from commonweight.errors import IntegrityError, UsageError
+from commonweight.studies.continual.results import FORMAT, VERSION
+from commonweight.studies.run_record import RECORD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.data.streams import Images
+    from commonweight.studies.continual.plan import Plan
+
+
+def decided(plan: Plan, images: Images) -> dict[str, Any]:
+    """Give what a run may not change once a network was saved.
+
+    Args:
+        plan: The plan.
+        images: The images, whose digest is part of it.
+
+    Returns:
+        Plain JSON values.
+    """
+    found: dict[str, Any] = json.loads(json.dumps(plan.deciding() | {"data_sha256": images.digest}))
+    return found
+
+
+def going_on(run: Path, plan: Plan, images: Images) -> Plan:
+    """Check that a plan goes on with what the run folder holds, and add the seeds and approaches that it has more.
+
+    Args:
+        run: The run folder, which need not be there.
+        plan: What is asked.
+        images: The images.
+
+    Returns:
+        The plan of the whole run.
+
+    Raises:
+        UsageError: If the folder holds a study of something else.
+        IntegrityError: If its record is damaged.
+    """
+    if not (run / RECORD).is_file():
+        return plan
+    try:
+        former = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise IntegrityError(f"{run / RECORD} is damaged ({error}); choose another folder") from error
+    if former.get("format") != FORMAT or former.get("version") != VERSION:
+        raise UsageError(f"{run} holds a run of another kind, {former.get('format')}; choose another folder")
+    if not any(run.glob("seed-*/*/network")):
+        return plan
+    changed = [
+        f"{key} was {former['plan'].get(key)!r}, is now {value!r}"
+        for key, value in decided(plan, images).items()
+        if former["plan"].get(key) != value
+    ]
+    if changed:
+        raise UsageError(f"{run} holds a study of something else: {'; '.join(changed)}. Choose another folder")
+    approaches = (*former["approaches"], *plan.approaches)
+    return replace(plan, seeds=max(plan.seeds, former["seeds"]), approaches=tuple(dict.fromkeys(approaches)))

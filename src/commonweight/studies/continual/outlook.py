@@ -1,0 +1,252 @@
+"""What a study of continual learning will take of steps, disk and memory, before any training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from commonweight.data.streams import open_images
+from commonweight.decision.room import free_bytes
+from commonweight.footprint.supermask import supermask_footprint
+from commonweight.nn.masks.network import SupermaskNetwork
+from commonweight.nn.placement import pick_device
+from commonweight.place import check_writable
+from commonweight.studies.continual.networks import make_network
+from commonweight.studies.continual.opening import going_on
+from commonweight.studies.continual.plan import CLASSIC, seed_folders
+from commonweight.studies.continual.run import _try
+from commonweight.studies.continual.tasks import open_stream
+from commonweight.studies.continual.training import first_rows, task_steps
+from commonweight.studies.run_folder import check_place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from commonweight.data.streams import TaskStream
+    from commonweight.studies.continual.approaches import Approach
+    from commonweight.studies.continual.plan import Optimiser, Plan
+
+MOMENTS: Mapping[Optimiser, int] = {"adam": 2, "rmsprop": 1}
+"""What an optimiser keeps beside a score: so many numbers."""
+
+BATCHES = 8
+"""Bytes of the number of batches behind a statistic."""
+
+
+@dataclass(frozen=True)
+class NetworkNeeds:
+    """Bytes of a supermask network; those of tasks are of one task."""
+
+    weights: int
+    """The frozen network, in memory."""
+
+    frozen: int
+    """The frozen network, in its file: a masked weight is one bit."""
+
+    scores: int
+    influenced: int
+    """Scores of the weights that prior tasks can influence: those with a batch norm behind them."""
+
+    bits: int
+    statistics: int
+    """What batch norms keep."""
+
+    footprints: int
+    """Those of the mask and, where there are batch norms, of the activity; each with its sample of frozen weights."""
+
+    def task(self, *, scores: bool) -> int:
+        """Count what a finished task keeps, in memory and in the network's file.
+
+        Args:
+            scores: Whether its scores are kept.
+
+        Returns:
+            Bytes.
+        """
+        return self.bits + self.statistics + (self.scores if scores else 0)
+
+
+@dataclass(frozen=True)
+class ApproachOutlook:
+    """What one approach will take; memory and disk are in bytes, and of one seed."""
+
+    steps: tuple[int, ...]
+    """Optimiser steps of its own training per seed, all tasks together."""
+
+    steps_before: tuple[int, ...]
+    """Those of the classic run that its similarity needs; 0 where it needs none."""
+
+    training: int
+    """Memory of the task that is trained: scores, gradients, what the optimiser keeps, the direction of prior tasks."""
+
+    finished: int
+    """Memory of all tasks once they are finished: bits and statistics, and scores unless they are dropped."""
+
+    network: int
+    """The network's file once all tasks are learned."""
+
+    footprints: int
+    """Those of all tasks."""
+
+    there: tuple[bool, ...]
+    """Whether the run folder holds it already, per seed."""
+
+    @property
+    def disk(self) -> int:
+        """Everything but records, tables and figures."""
+        return self.network + self.footprints
+
+
+@dataclass(frozen=True)
+class ContinualOutlook:
+    """What a study will take; of approaches and seeds that are not finished, the whole is counted."""
+
+    place: Path
+    """Where it goes."""
+
+    plan: Plan
+    """With the seeds and approaches that the run folder holds already."""
+
+    needs: NetworkNeeds
+    approaches: Mapping[str, ApproachOutlook]
+    """By word, the classic one among them where a similarity needs it."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps that are missing, of all approaches and seeds."""
+        return sum(sum(each.steps[seed] for seed in _missing(each)) for each in self.approaches.values())
+
+    @property
+    def disk(self) -> int:
+        """Bytes that will be written and stay, but for records, tables and figures."""
+        return sum(each.disk * len(_missing(each)) for each in self.approaches.values())
+
+    @property
+    def meanwhile(self) -> int:
+        """Bytes at most beside that: a network's file is written anew after every task, and then takes its place."""
+        return max((each.network for each in self.approaches.values() if _missing(each)), default=0)
+
+    @property
+    def memory(self) -> int:
+        """Bytes at most, while the last task of a network is trained."""
+        tasks = self.plan.tasks
+        return self.needs.weights + max(
+            each.training + each.finished * (tasks - 1) // tasks for each in self.approaches.values()
+        )
+
+    @property
+    def free(self) -> int:
+        """Bytes that are free on that disk."""
+        return free_bytes(self.place)
+
+
+def study_outlook(run: Path, plan: Plan) -> ContinualOutlook:
+    """Check a study without beginning it, and tell what it will take.
+
+    Args:
+        run: The run folder.
+        plan: The plan.
+
+    Returns:
+        Steps, disk and memory.
+
+    Raises:
+        UsageError: If the folder holds something else or cannot be written to, or the data or the network do not serve.
+        IntegrityError: If the record of a former run is damaged.
+    """
+    check_place(run)
+    check_writable(run)
+    plan = replace(plan, device=str(pick_device(plan.device)))
+    images = open_images(
+        plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
+    )
+    _try(plan, images)
+    plan = going_on(run, plan, images)
+    folders = seed_folders(run, plan)
+    streams = [open_stream(plan, images, folder.seed) for folder in folders]
+    needs = network_needs(plan, streams[0])
+    steps = {approach.name: _steps(plan, approach, streams) for approach in plan.runs()}
+    return ContinualOutlook(
+        run,
+        plan,
+        needs,
+        {
+            approach.name: _of_approach(
+                plan,
+                approach,
+                needs,
+                steps[approach.name],
+                steps[CLASSIC] if approach.needs_classic else (0,) * plan.seeds,
+                tuple(folder.approach(approach).inference.is_file() for folder in folders),  # written last
+            )
+            for approach in plan.runs()
+        },
+    )
+
+
+def network_needs(plan: Plan, stream: TaskStream) -> NetworkNeeds:
+    """Measure the network of a plan.
+
+    Args:
+        plan: The plan.
+        stream: The tasks of any seed: its images and classes.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        UsageError: If the network cannot be made or masked.
+    """
+    images = first_rows(stream[0].train, 2)[0]
+    model = make_network(plan, images, stream.outputs, seed=0)
+    net = SupermaskNetwork(model)
+    net.add_task("any")
+    kept = model.state_dict()
+    stored = dict(model.named_parameters()) | {name: each for name, each in model.named_buffers() if name in kept}
+    size = {name: net.weight(name).nbytes for name in net.masked}
+    bits = {name: net.bits("any", name).nbytes for name in net.masked}
+    norms = net.statistics("any").values()
+    sample = sum(tensor.nbytes for tensor in supermask_footprint(net, "any").weight_sample.values())
+    return NetworkNeeds(
+        weights=sum(tensor.nbytes for tensor in stored.values()),
+        frozen=sum(bits.values()) + sum(tensor.nbytes for name, tensor in stored.items() if name not in bits),
+        scores=sum(size.values()),
+        influenced=sum(size[name] for name, norm in net.norm_behind(images).items() if norm is not None),
+        bits=sum(bits.values()),
+        statistics=sum(norm.mean.nbytes + norm.variance.nbytes + BATCHES for norm in norms),
+        footprints=sum(bits.values()) + sample + sum(norm.mean.nbytes for norm in norms) + (sample if norms else 0),
+    )
+
+
+def _of_approach(
+    plan: Plan,
+    approach: Approach,
+    needs: NetworkNeeds,
+    steps: tuple[int, ...],
+    steps_before: tuple[int, ...],
+    there: tuple[bool, ...],
+) -> ApproachOutlook:
+    finished = plan.tasks * needs.task(scores=plan.keep_scores)
+    return ApproachOutlook(
+        steps,
+        steps_before,
+        training=needs.scores * (2 + MOMENTS[plan.optimiser])
+        + needs.statistics
+        + (needs.influenced if approach.kind == "transfer" else 0),
+        finished=finished,
+        network=needs.frozen + finished,
+        footprints=plan.tasks * needs.footprints,
+        there=there,
+    )
+
+
+def _steps(plan: Plan, approach: Approach, streams: Sequence[TaskStream]) -> tuple[int, ...]:
+    return tuple(
+        approach.passes * sum(task_steps(plan, len(stream[index].train)) for index in range(len(stream)))
+        for stream in streams
+    )
+
+
+def _missing(approach: ApproachOutlook) -> list[int]:
+    return [seed for seed, there in enumerate(approach.there) if not there]
