@@ -11,7 +11,7 @@ import torch
 from overlaps.folded import fisher as folded
 from overlaps.folded import squares
 
-from commonweight import Footprint, fisher, overlap
+from commonweight import Footprint, OverlapTable, fisher, overlap
 from commonweight.decision.needs import NEEDS
 from commonweight.decision.table_verdicts import (
     Cell,
@@ -58,7 +58,42 @@ def test_the_nearer_model_shares_more(table):
     assert pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=False).answer == "cannot say"
     layer = pairs_verdict(table, ("a", "b"), ("a", "far"), "0", same_rows=True, of="raw")
     assert layer.estimate == table.contrast(("a", "b"), ("a", "far"), "raw", "0")
-    assert [need.name for need in found.needs] == [requirement.name for requirement in NEEDS]
+    assert [need.name for need in found.needs] == [requirement.name for requirement in NEEDS[1:]]
+
+
+@pytest.mark.parametrize("size", [0.3, 1.5])
+def test_a_layer_without_a_common_start_shares_nothing(size):
+    """One body, and a freshly drawn head for every model: layers are asked, and the whole where they matter."""
+    torch.manual_seed(1)
+    start = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.Tanh(), torch.nn.Linear(40, 3))
+    models = {"a": moved(start, 0.02, 1), "b": moved(start, 0.02, 2), "far": moved(start, 0.05, 3)}
+    for seed, model in enumerate(models.values()):
+        torch.manual_seed(seed)
+        model[2].reset_parameters()
+        model[2].weight.data *= size
+    rows = [(torch.randn(400, 30), torch.randint(3, (400,)))]
+    found = overlap({name: fisher(model, rows, folds=8) for name, model in models.items()})
+    pair, other = ("a", "b"), ("a", "far")
+    assert found.alignment.reading(*pair) == "common start"
+    assert "but not so 2 (" in found.alignment.sentence()
+    assert [found.alignment.reading(*pair, [name]) for name in ("0.weight", "2.weight", "2.bias")] == [
+        "common start", "no common start", "common start",
+    ]  # fmt: skip
+    head = pairs_verdict(found, pair, other, "2", same_rows=True)
+    assert head.answer == "cannot say"
+    assert head.lacking[0].name == "common start"
+    assert "no common start" in overlap_verdict(found, *pair, "2").reason
+    assert "start" not in pairs_verdict(found, pair, other, "0", same_rows=True).reason
+    share = max(found.trace_share["2"][found.names.index(name)] for name in ("a", "b", "far"))
+    whole = pairs_verdict(found, pair, other, same_rows=True)
+    assert f"no common start in 2, which hold up to {share:.0%} of a trace" in whole.reason
+    assert (share > 0.5) == (size < 1)
+    assert ("common start" in [need.name for need in whole.lacking]) == (share > 0.5)
+    again = OverlapTable.from_json(found.to_json())
+    assert again.alignment.reading(*pair, ["2.weight"]) == "no common start"
+    assert np.array_equal(
+        again.pair("far", "a").alignment.within(["0.weight"]), found.alignment.of(("far", "a")).within(["0.weight"])
+    )
 
 
 def test_a_pair_does_not_share_more_than_itself(table):

@@ -5,8 +5,12 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from commonweight.decision.verdict import Need, contrast_verdict, null_verdict
 from commonweight.errors import UsageError
+from commonweight.overlaps.alignment import MOST_LISTED
+from commonweight.overlaps.columns import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +25,9 @@ Pair = tuple[str, str]
 THE_SAME = 1e-12
 """Two footprints whose squared distance is less than this, relative to their size, are one and the same: sums over the
 same numbers in another order differ by as much as 1e-14."""
+
+MOSTLY = 0.5
+"""Layers without a common start that hold more than this share of a trace make all weights pooled without one."""
 
 ALIGNED: Mapping[Reading, bool | None] = {
     "common start": True,
@@ -58,9 +65,9 @@ def overlap_verdict(table: OverlapTable, a: str, b: str, layer: str | None = Non
     _check_two(table, (a, b))
     return null_verdict(
         table.estimate("above_null", a, b, layer),
-        aligned=aligned([table], [(a, b)]),
+        aligned=aligned([table], [(a, b)], layer),
         effective_examples=effective([table], [(a, b)], layer),
-    ).asking(table_needs([table], [(a, b)]), left_out([table]))
+    ).asking(table_needs([table], [(a, b)]), beware([table], [(a, b)], layer))
 
 
 def pairs_verdict(
@@ -105,23 +112,54 @@ def pairs_verdict(
     return contrast_verdict(
         table.contrast(first, second, of, layer),
         same_rows=same_rows,
-        aligned=aligned([table], pairs),
+        aligned=aligned([table], pairs, layer),
         effective_examples=effective([table], pairs, layer),
-    ).asking(table_needs([table], pairs), left_out([table]))
+    ).asking(table_needs([table], pairs), beware([table], pairs, layer))
 
 
-def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair]) -> bool | None:
+def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | None = None) -> bool | None:
     """Tell whether the models of every pair have a common start.
 
     Args:
         tables: At least one, with the same names.
         pairs: Names of two footprints each.
+        layer: The layer that is asked about: a freshly drawn head has none though the models have. None for all
+            weights pooled, which have none either where layers without one hold most of the trace.
 
     Returns:
         True if all have one in every table, False if any has none, None where that is unclear or not measured.
     """
-    readings = {ALIGNED[table.alignment.reading(*pair)] for table in tables for pair in pairs}
+    readings = set()
+    for table in tables:
+        members = None if layer is None else table.members[layer]
+        readings |= {ALIGNED[table.alignment.reading(*pair, members)] for pair in pairs}
+        if layer is None and _strange(table, pairs)[1] > MOSTLY:
+            readings.add(False)
     return False if False in readings else None if None in readings else True
+
+
+def beware(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | None = None) -> tuple[str, ...]:
+    """Say what to read beside a verdict of tables: weights that were not compared, and layers without a common start.
+
+    Args:
+        tables: At least one, with the same names.
+        pairs: Names of two footprints each.
+        layer: The layer that is asked about; None for all weights pooled.
+
+    Returns:
+        Sentences; none if there is nothing to say.
+    """
+    said = []
+    if most := max(len(table.left_out) for table in tables):
+        said.append(f"of the common parameters only, {most} left out")
+    readings = {table.alignment.reading(*pair) for table in tables for pair in pairs}
+    if layer is None and readings == {"common start"}:
+        layers, share = max((_strange(table, pairs) for table in tables), key=lambda found: found[1])
+        if layers:
+            rest = f" and {len(layers) - MOST_LISTED} more" if len(layers) > MOST_LISTED else ""
+            listed = f"{', '.join(each or WHOLE for each in layers[:MOST_LISTED])}{rest}"
+            said.append(f"no common start in {listed}, which hold up to {share:.0%} of a trace")
+    return tuple(said)
 
 
 def effective(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | None = None) -> list[float] | None:
@@ -165,19 +203,6 @@ def table_needs(tables: Sequence[OverlapTable], pairs: Sequence[Pair]) -> tuple[
             f"label rule {rules[0]}" if len(rules) == 1 else f"label rules differ ({', '.join(rules)})",
         ),
     )
-
-
-def left_out(tables: Sequence[OverlapTable]) -> tuple[str, ...]:
-    """Say how many parameters were not compared.
-
-    Args:
-        tables: At least one.
-
-    Returns:
-        Nothing if all were.
-    """
-    most = max(len(table.left_out) for table in tables)
-    return (f"of the common parameters only, {most} left out",) if most else ()
 
 
 def contrasts_of(cells: Mapping[str, Cell]) -> tuple[tuple[Pair, Pair], ...]:
@@ -257,6 +282,18 @@ def _one_and_the_same(table: OverlapTable, pair: Pair) -> bool:
         gram[i, i] + gram[j, j] - 2 * gram[i, j] <= THE_SAME * (gram[i, i] + gram[j, j])
         for gram in table.terms.values()
     )
+
+
+def _strange(table: OverlapTable, pairs: Sequence[Pair]) -> tuple[list[str], float]:
+    """Layers in which the models of a pair have no common start, and their largest share of a footprint's trace."""
+    layers = [
+        layer
+        for layer, members in table.members.items()
+        if any(table.alignment.reading(*pair, members) == "no common start" for pair in pairs)
+    ]
+    places = [table.names.index(name) for name in _behind(pairs)]
+    shares = np.sum([np.nan_to_num(table.trace_share[layer])[places] for layer in layers], axis=0)
+    return layers, float(np.max(shares, initial=0.0))
 
 
 def _behind(pairs: Sequence[Pair]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from commonweight.errors import UsageError
+from commonweight.footprint.footprint import layer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,12 +50,32 @@ class Alignment:
     distance: NDArray[np.float64]
     """``[n, n]``: relative distance, 0 for identical weights, about 1 for unrelated ones; nan where not measured."""
 
-    def reading(self, a: str, b: str) -> Reading:
+    matrices: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Per weight matrix ``[2, n, n]``: the squared distance, and the sum of both squared sizes; nan where not both
+    sampled it. They add over matrices. Empty where only whole models were compared."""
+
+    def within(self, parameters: Collection[str]) -> NDArray[np.float64]:
+        """Give the distance over some weight matrices alone.
+
+        Args:
+            parameters: Their names; others, such as biases, are passed over.
+
+        Returns:
+            ``[n, n]``; nan where none of them was sampled in both models.
+        """
+        known = [np.nan_to_num(terms) for name, terms in self.matrices.items() if name in parameters]
+        apart, size = sum(known, np.zeros((2, len(self.names), len(self.names))))
+        return np.asarray(np.sqrt(apart / np.where(size > 0, size, np.nan)))
+
+    def reading(self, a: str, b: str, parameters: Collection[str] | None = None) -> Reading:
         """Say what the distance of two models means.
 
         Args:
             a: Name of a footprint.
             b: Name of another.
+            parameters: Names of weights that are asked about; None for all. A freshly drawn head has no common start
+                with another one though the models that carry them have; a matrix that started at 0 looks like that
+                too. Weights none of which was sampled, such as those of a normalisation, are read with the whole.
 
         Returns:
             ``common start`` up to 0.5, ``no common start`` from 0.8, ``unclear`` between, ``not measured`` for nan.
@@ -65,7 +86,26 @@ class Alignment:
         for name in (a, b):
             if name not in self.names:
                 raise UsageError(f"no footprint {name!r} in this comparison; it has {', '.join(self.names)}")
-        return _reading(float(self.distance[self.names.index(a), self.names.index(b)]))
+        at = self.names.index(a), self.names.index(b)
+        distance = math.nan if parameters is None else float(self.within(parameters)[at])
+        return _reading(float(self.distance[at]) if math.isnan(distance) else distance)
+
+    def of(self, names: Sequence[str]) -> Alignment:
+        """Take some of the footprints.
+
+        Args:
+            names: Which.
+
+        Returns:
+            Theirs alone.
+        """
+        places = [self.names.index(name) for name in names]
+        chosen = np.ix_(places, places)
+        return Alignment(
+            tuple(names),
+            self.distance[chosen],
+            {name: np.stack([each[chosen] for each in terms]) for name, terms in self.matrices.items()},
+        )
 
     def sentence(self, *, start: str | None = None) -> str:
         """Say in one sentence what holds for all pairs.
@@ -87,7 +127,7 @@ class Alignment:
             if farthest == 0:
                 return "All footprints are of the same weights."
             shown = "below 0.01" if farthest < SHOWN else f"at most {math.ceil(farthest * 100) / 100:.2f}"
-            return f"The models come from a common start (relative weight distance {shown})."
+            return f"The models come from a common start (relative weight distance {shown}){self._but_for()}."
         if set(pairs.values()) == {"not measured"}:
             return (
                 "Whether the models come from a common start was not measured: the footprints hold no weight samples "
@@ -107,6 +147,17 @@ class Alignment:
             parts.append(f"a common start was not measured for {found}")
         text = "; ".join(parts)
         return text[0].upper() + text[1:] + "."
+
+    def _but_for(self) -> str:
+        """Which layers have no common start though the models have."""
+        layers: dict[str, list[str]] = {}
+        for name in self.matrices:
+            layers.setdefault(layer_of(name), []).append(name)
+        with np.errstate(invalid="ignore"):
+            farthest = {layer: float(np.nanmax(self.within(each), initial=0.0)) for layer, each in layers.items()}
+        strange = [f"{layer} ({most:.2f})" for layer, most in farthest.items() if most >= FAR]
+        rest = [f"{len(strange) - MOST_LISTED} more"] if len(strange) > MOST_LISTED else []
+        return f", but not so {', '.join([*strange[:MOST_LISTED], *rest])}" if strange else ""
 
     def _by_model(self) -> Pairs:
         """Distances of pairs of models, where names say of which model a footprint is; else of pairs of footprints."""
@@ -171,23 +222,26 @@ def alignment_of(footprints: Mapping[str, Footprint]) -> Alignment:
         1.0
     """
     names = tuple(footprints)
-    distance = np.full((len(names), len(names)), np.nan)
+    matrices: dict[str, NDArray[np.float64]] = {}
     for i, a in enumerate(names):
         for j, b in enumerate(names[: i + 1]):
-            distance[i, j] = distance[j, i] = _relative_distance(footprints[a], footprints[b])
-    return Alignment(names, distance)
+            for matrix, terms in _terms(footprints[a], footprints[b]).items():
+                found = matrices.setdefault(matrix, np.full((2, len(names), len(names)), np.nan))
+                found[:, i, j] = found[:, j, i] = terms
+    return Alignment(names, Alignment(names, np.empty(0), matrices).within(matrices), matrices)
 
 
-def _relative_distance(a: Footprint, b: Footprint) -> float:
-    apart = size = 0.0
+def _terms(a: Footprint, b: Footprint) -> dict[str, tuple[float, float]]:
+    """Squared distance, and sum of both squared sizes, of every matrix that both sampled with equal length."""
+    found = {}
     for name in a.weight_sample:
         if name not in b.weight_sample or _scale(a, name) != _scale(b, name):
             continue
         w_a, w_b = (footprint.weight_sample[name].detach().cpu().to(torch.float64).reshape(-1) for footprint in (a, b))
         if len(w_a) == len(w_b):
-            apart += _scale(a, name) * float((w_a - w_b).square().sum())
-            size += _scale(a, name) * float(w_a.square().sum() + w_b.square().sum())
-    return math.sqrt(apart / size) if size > 0 else math.nan
+            apart = _scale(a, name) * float((w_a - w_b).square().sum())
+            found[name] = apart, _scale(a, name) * float(w_a.square().sum() + w_b.square().sum())
+    return found
 
 
 def _scale(footprint: Footprint, name: str) -> float:

@@ -55,6 +55,7 @@ def to_json(table: OverlapTable) -> str:
         "label_rules": dict(table.label_rules),
         "left_out": [{"parameter": item.parameter, "reason": item.reason} for item in table.left_out],
         "weight_distance": as_lists(table.alignment.distance),
+        "weight_matrices": {name: [*map(as_lists, terms)] for name, terms in table.alignment.matrices.items()},
         "terms": {parameter: as_lists(gram) for parameter, gram in table.terms.items()},
         **_masks(table),
         **fold_record.to_record(table),
@@ -134,7 +135,14 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
         },
         "label_rules": {name: record["label_rules"][name] for name in names},
         "left_out": tuple(LeftOut(str(item["parameter"]), str(item["reason"])) for item in record["left_out"]),
-        "alignment": Alignment(names, as_array(record["weight_distance"], len(names))),
+        "alignment": Alignment(
+            names,
+            as_array(record["weight_distance"], len(names)),
+            {
+                str(name): np.stack([as_array(terms[place], len(names)) for place in range(2)])
+                for name, terms in record.get("weight_matrices", {}).items()
+            },
+        ),
         "terms": {str(parameter): as_array(gram, len(names)) for parameter, gram in record["terms"].items()},
         "masks": _facts(record.get("masks"), names, tuple(record["terms"])) if kind == "supermask" else None,
         "resampled": fold_record.from_record(record.get("folds"), len(names), set(map(layer_of, record["terms"]))),

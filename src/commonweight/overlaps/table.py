@@ -14,7 +14,7 @@ from commonweight.footprint.footprint import layer_of
 from commonweight.overlaps import frame, layout, record
 from commonweight.overlaps._named import Named
 from commonweight.overlaps._ratio import frozen
-from commonweight.overlaps.alignment import Alignment, alignment_of
+from commonweight.overlaps.alignment import alignment_of
 from commonweight.overlaps.chance import mask_facts
 from commonweight.overlaps.compatible import LeftOut, check_named, common_parameters
 from commonweight.overlaps.derived import Derived
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from commonweight.footprint.footprint import Footprint, Kind, Spread
+    from commonweight.overlaps.alignment import Alignment
     from commonweight.overlaps.chance import MaskFacts
 
     Array = NDArray[np.float64]
@@ -190,7 +191,7 @@ class OverlapTable(Derived):
             self,
             names=(a, b),
             terms={parameter: gram[chosen] for parameter, gram in self.terms.items()},
-            alignment=Alignment((a, b), self.alignment.distance[chosen]),
+            alignment=self.alignment.of((a, b)),
             counts={name: self.counts[name] for name in (a, b)},
             effective_examples={name: self.effective_examples[name] for name in (a, b)},
             label_rules={name: self.label_rules[name] for name in (a, b)},

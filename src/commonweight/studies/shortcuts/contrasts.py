@@ -22,7 +22,7 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from commonweight.decision.table_verdicts import aligned, effective, left_out, table_needs
+from commonweight.decision.table_verdicts import aligned, beware, effective, table_needs
 from commonweight.decision.verdict import contrast_verdict
 from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START
@@ -127,14 +127,14 @@ def _verdict(tables: Sequence[OverlapTable], pair: Pair, cells: tuple[str, str],
     return contrast_verdict(
         _contrast(tables, pair, cells, layer, of),
         same_rows=all(len({table.counts[name] for name in behind}) == 1 for table in tables),
-        aligned=aligned(tables, sides),
+        aligned=aligned(tables, sides, layer),
         effective_examples=effective(tables, sides, layer),
         controls={
             f"with {model}": _control(tables, pair, cells, layer, of, model)
             for model in (START, RANDOM_LABELS)
             if all(f"{model}/{data}" in table.names for table in tables for data in (ORIGINAL, *pair))
         },
-    ).asking(table_needs(tables, sides), left_out(tables))
+    ).asking(table_needs(tables, sides), beware(tables, sides, layer))
 
 
 def _contrast(
