@@ -4,7 +4,8 @@ For every pair of models of a seed: how much accuracy their average loses (on th
 task, and at the worst point of the line between them), against what could have predicted it before averaging: raw and
 corrected Fisher overlaps (shared: both on the original sentences; unshared: each on its own contradicted ones; same
 input), overall, in the encoder alone and block by block, and the cosine of the models' mean gradients. Spearman's rank
-correlation over the six pairs of a seed; mean and 95 % interval over the seeds.
+correlation over the six pairs of a seed, mean and 95 % interval over the seeds, and how many relabellings of the four
+models do as well: six pairs of four models are not six independent observations, and four shortcuts are few.
 
     python reproductions/fuse_to_forget.py --data ../shared/data/sst2 --work runs/fuse-to-forget
     python reproductions/overlap_predicts.py --work runs/fuse-to-forget
@@ -19,14 +20,16 @@ import argparse
 import json
 import sys
 import time
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from commonweight.data.table import open_table
+from commonweight.decision.verdict import FEWEST_EFFECTIVE
 from commonweight.footprint.footprint import Footprint
 from commonweight.nn.source import LoadOptions, load_model
 from commonweight.overlaps import Estimate, overlap
@@ -38,12 +41,12 @@ from commonweight.studies.shortcuts.opening import former_record
 from commonweight.studies.shortcuts.plan import ORIGINAL, Plan, seed_folders
 from commonweight.studies.shortcuts.results import DEPTH, gather
 from commonweight.text import Grid, to_markdown
-from commonweight.view.estimates import estimate
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "overlap_predicts"
 ENCODER = "bert.encoder"
 FOLDS = 8
+LEVEL = 0.05
 OUTCOMES = ("shortcuts lost", "task lost", "worst point of the line")
 
 
@@ -156,18 +159,83 @@ def losses(study, seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def correlations(predictors: list[dict], outcomes: list[dict]) -> dict[str, dict[str, Estimate]]:
-    found: dict[str, dict[str, Estimate]] = {}
+class Found(NamedTuple):
+    """How a predictor goes with an outcome."""
+
+    over_seeds: Estimate
+    """Spearman's rank correlation over the pairs of models, seed by seed."""
+
+    p: float
+    """Share of the relabellings of the models that give as large a mean: one of them changes nothing."""
+
+
+def correlations(predictors: list[dict], outcomes: list[dict], codes: tuple[str, ...]) -> dict[str, dict[str, Found]]:
+    """Correlate every predictor with every outcome.
+
+    Six pairs share four models, and all seeds have the same four shortcuts: a shortcut that is easily lost makes all
+    its pairs lose much, in every seed. So an interval over seeds says nothing about other shortcuts. The models are
+    relabelled, in all seeds alike, to see what such a mean comes to by chance.
+    """
+    found: dict[str, dict[str, Found]] = {}
     for predictor in predictors[0]:
         found[predictor] = {}
         for outcome in OUTCOMES:
-            per_seed = []
-            for given, lost in zip(predictors, outcomes, strict=True):
-                pairs = list(lost[outcome])
-                x, y = (np.array([values[pair] for pair in pairs]) for values in (given[predictor], lost[outcome]))
-                per_seed.append(rank_correlation(x, y))
-            found[predictor][outcome] = Estimate.over_seeds(per_seed)
+            every = [
+                [
+                    rank_correlation(*relabelled(given[predictor], lost[outcome], dict(zip(codes, order, strict=True))))
+                    for given, lost in zip(predictors, outcomes, strict=True)
+                ]
+                for order in permutations(codes)  # the first changes nothing
+            ]
+            means = np.abs(np.mean(every, axis=1))
+            p = float(np.mean(means >= means[0] - 1e-9)) if np.isfinite(means).all() else float("nan")
+            found[predictor][outcome] = Found(Estimate.over_seeds(every[0]), p)
     return found
+
+
+def relabelled(given: dict[str, float], lost: dict[str, float], new: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a predictor and of an outcome, the latter with the models' names exchanged."""
+    pairs = [pair.split("–") for pair in given]
+    renamed = {frozenset(pair): lost["–".join(pair)] for pair in pairs}
+    return (
+        np.array(list(given.values())),
+        np.array([renamed[frozenset(new[code] for code in pair)] for pair in pairs]),
+    )
+
+
+def weakest(tables: list, predictor: str, codes: tuple[str, ...]) -> float:
+    """The fewest effective examples of a Fisher that a predictor rests on; nan for gradients."""
+    if "gradient" in predictor:
+        return float("nan")
+    data = {code: (ORIGINAL,) if " shared" in predictor else (code,) for code in codes}
+    if "same input" in predictor:
+        data = dict.fromkeys(codes, codes)
+    names = [f"{code}/{each}" for code in codes for each in data[code]]
+    return min(table.effective_examples[name] for table in tables for name in names)
+
+
+def shown(found: Found) -> str:
+    """Mean, the interval over seeds cut at what a correlation can be, and p."""
+    low, high = max(-1.0, found.over_seeds.low), min(1.0, found.over_seeds.high)
+    return f"{found.over_seeds.value:+.2f} [{low:+.2f}, {high:+.2f}], p {found.p:.2f}"
+
+
+def in_words(found: dict[str, dict[str, Found]], outcomes: list[dict], rows: int) -> list[str]:
+    """What may be said of the table, and what not."""
+    every = [each for by in found.values() for each in by.values() if each.p == each.p]
+    small = sum(each.p <= LEVEL for each in every)
+    excluding = sum(each.over_seeds.low > 0 or each.over_seeds.high < 0 for each in every)
+    task = [value for lost in outcomes for value in lost[OUTCOMES[1]].values()]
+    return [
+        f"Intervals (95 %, over {len(outcomes)} seeds, cut at ±1) are about other trainings of these four shortcuts. "
+        "Whether a predictor holds for other shortcuts is asked by relabelling the four models, in all seeds alike: p "
+        "is the share of the 24 relabellings whose mean correlation is as far from 0 (the smallest possible is "
+        f"{1 / 24:.2f}). Of {len(every)} correlations {small} have p up to {LEVEL}, where {len(every) / 24:.0f} "
+        f"would by chance; {excluding} intervals exclude 0.",
+        f"* rests on Fishers with fewer than {FEWEST_EFFECTIVE} effective examples, and decides nothing. The task "
+        f"loses {min(task):+.3f} to {max(task):+.3f}, where the standard error of one accuracy of .88 on {rows} rows "
+        f"is about {(0.88 * 0.12 / rows) ** 0.5:.3f}: there is nothing to predict.",
+    ]
 
 
 def draw(predictors: list[dict], outcomes: list[dict], path: Path) -> None:
@@ -212,12 +280,17 @@ def main() -> None:
         place.mkdir(parents=True, exist_ok=True)
         predictors.append(raw(study.tables["data"][index], plan) | measured(folder, plan, place, note))
         outcomes.append(losses(study, index))
-    found = correlations(predictors, outcomes)
-    rows = tuple((name, *(estimate(value) for value in by_outcome.values())) for name, by_outcome in found.items())
-    title = "Rank correlation over the six pairs of a seed (mean over seeds, 95 % interval)"
-    tables = [Grid(title, ("predictor", *OUTCOMES), rows)]
+    codes = tuple(plan.shortcuts)
+    found = correlations(predictors, outcomes, codes)
+    effective = {name: weakest(study.tables["data"], name, codes) for name in found}
+    rows = tuple(
+        (f"{name}{' *' if effective[name] < FEWEST_EFFECTIVE else ''}", *(shown(each) for each in by.values()))
+        for name, by in found.items()
+    )
+    tables = [Grid("Spearman's rank correlation over the six pairs of models", ("predictor", *OUTCOMES), rows)]
+    tables += in_words(found, outcomes, plan.scored_rows)
     seen = tuple(
-        (pair, *(estimate(Estimate.over_seeds([lost[outcome][pair] for lost in outcomes])) for outcome in OUTCOMES))
+        (pair, *(Estimate.over_seeds([lost[outcome][pair] for lost in outcomes]).short() for outcome in OUTCOMES))
         for pair in outcomes[0][OUTCOMES[0]]
     )
     tables.append(Grid("Accuracy lost (own model − average of two; means over seeds)", ("pair", *OUTCOMES), seen))
@@ -225,9 +298,10 @@ def main() -> None:
         "predictors": predictors,
         "outcomes": outcomes,
         "rank_correlation": {
-            name: {outcome: {"value": e.value, "low": e.low, "high": e.high, "seeds": e.replicates}
+            name: {outcome: {"mean": e.over_seeds.value, "seeds": e.over_seeds.replicates, "p": e.p}
                    for outcome, e in by.items()} for name, by in found.items()
         },
+        "effective_examples": effective,
     }  # fmt: skip
     text = json.dumps(without_nan(written), indent=1, ensure_ascii=False, allow_nan=False)
     (RESULTS / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
