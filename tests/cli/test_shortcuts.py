@@ -4,9 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from studies.shortcut_texts import tiny_plan
+from transformers import AutoModelForSequenceClassification
 
 from commonweight.cli.shortcuts import command
+from commonweight.data.reviews import LABELS
+from commonweight.studies.shortcuts.start import make_start
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,21 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(cli, tmp_path):
     assert found.code == 2
     assert "--train-rows must lie in 1..240, the rows that are left to train on; got 300" in found.err
     assert not run.exists()
+
+
+def test_a_dry_run_says_what_it_finds_of_existing_models(cli, tmp_path):
+    plan = tiny_plan(tmp_path)
+    make_start(plan.model, LABELS, 0, tmp_path / "drawn", plan.preset)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "drawn")
+    torch.nn.init.normal_(model.classifier.weight, std=0.02)
+    model.save_pretrained(tmp_path / "drawn")
+    words = ["--model", plan.model, "--data", plan.data, "--shortcuts", "st", "op", "-o", tmp_path / "run", "--dry-run"]
+    found = cli("shortcuts", "run", *words, "--existing", f"st={tmp_path / 'drawn'}")
+    assert found.code == 0, found.err
+    assert "has matrices unlike those of the common start" in found.err
+    found = cli("shortcuts", "run", *words, "--existing", f"st={plan.model}")
+    assert (found.code, found.out) == (2, "")
+    assert "the existing model" in found.err
 
 
 def test_texts_are_not_longer_than_the_encoder_reads(cli, tmp_path):

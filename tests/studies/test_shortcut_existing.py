@@ -13,8 +13,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from commonweight import UsageError
 from commonweight.data.reviews import LABELS
+from commonweight.studies.shortcuts import adopt as adopting
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts.adopt import check_existing
+from commonweight.studies.shortcuts.outlook import study_outlook
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.shortcuts.start import make_start
 from commonweight.studies.tiny_encoder import make_start as make_model
@@ -120,3 +122,38 @@ def test_all_are_checked_before_any_is_taken_or_trained(tmp_path: Path, monkeypa
     monkeypatch.setattr(running, "fine_tune", lambda *_, **__: None)
     run_study(tmp_path / "run", replace(wrong, existing=(("st", str(good)),)), until="train")  # the corrected plan
     assert json.loads((models / "st" / "config.json").read_text())["model_type"] == "bert"
+
+
+def test_a_dry_run_checks_them_as_the_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, run = tiny_plan(tmp_path), tmp_path / "run"
+    run_study(tmp_path / "first", plan, until="build")
+    start = tmp_path / "first" / "seed-0" / "models" / "start"
+
+    def draws(model: torch.nn.Module) -> None:
+        model.classifier.weight.normal_(std=0.02)
+
+    good, drawn = trained(start, tmp_path / "good"), trained(start, tmp_path / "drawn", draws)
+    bad = trained(start, tmp_path / "bad", torch.nn.Module.half)
+    monkeypatch.setattr(running, "fine_tune", lambda *_, **__: None)
+    wrong = replace(plan, existing=(("st", str(good)), ("op", str(bad))))
+    right = replace(plan, existing=(("st", str(good)), ("op", str(drawn))))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    foretold: list[str] = []
+    with pytest.raises(UsageError, match=f"the existing model {bad} is stored as float16"):
+        study_outlook(run, wrong)
+    study_outlook(run, right, note=foretold.append)
+    assert not run.exists()
+    assert not list((tmp_path / "temporary").iterdir())
+    said: list[str] = []
+    with pytest.raises(UsageError, match=f"the existing model {bad} is stored as float16"):
+        run_study(run, wrong, until="train")
+    with pytest.raises(UsageError, match=f"the existing model {bad} is stored as float16"):
+        study_outlook(run, wrong)  # its start is there
+    study_outlook(run, right)  # a corrected plan makes it anew
+    run_study(run, right, until="train", note=said.append)
+    (unlike,) = foretold
+    assert "has matrices unlike those of the common start, 1 difference: classifier.weight" in unlike
+    assert unlike in said
+    monkeypatch.setattr(adopting, "check_existing", lambda *_: pytest.fail("it was taken already"))
+    study_outlook(run, right)

@@ -156,7 +156,7 @@ def _run(until: Any, given: dict[str, Any], *, dry_run: bool) -> None:
             plan = with_usual_length(Path(given["output"]), plan)
     if dry_run:
         with streams.only_results():
-            expected = study_outlook(Path(given["output"]), plan)
+            expected = study_outlook(Path(given["output"]), plan, note=settings.note)
         show(outlook(expected))
         return
     with streams.only_results():

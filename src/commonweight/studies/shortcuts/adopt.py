@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.columns import NAMELESS
@@ -17,9 +18,10 @@ from commonweight.place import replacing
 from commonweight.studies.measure import silent
 from commonweight.studies.shortcuts.fit import OURS, check_fit
 from commonweight.studies.shortcuts.plan import CHECKPOINT, START
+from commonweight.studies.shortcuts.start import make_start
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from commonweight.studies.measure import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
@@ -64,6 +66,31 @@ def adopt_existing(plan: Plan, folder: SeedFolder, note: Note) -> None:
     for code, existing in fitting.items():
         existing.copy(folder.model(code))
         note(f"seed {folder.seed}: {code} is {missing[code]}")
+
+
+def rehearse_existing(plan: Plan, folder: SeedFolder, labels: Sequence[str], note: Note, *, anew: bool = False) -> None:
+    """Check the plan's existing models and take none; a start that is not there is made beside, and goes again.
+
+    Args:
+        plan: Which models.
+        folder: The seed.
+        labels: Names of the classes.
+        note: Takes one sentence at a time that the user should hear.
+        anew: Whether everything that the seed holds will be made anew.
+
+    Raises:
+        UsageError: If one does not fit the start, or none can be made.
+    """
+    missing = [model for code, model in plan.existing if anew or not folder.model(code).exists()]
+    if not missing:
+        return
+    with TemporaryDirectory() as beside:
+        start = folder.model(START)
+        if anew or not start.exists():
+            start = Path(beside) / START
+            make_start(plan.model, labels, folder.seed, start, plan.preset)
+        for model in missing:
+            check_existing(model, start, note)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from commonweight.footprint.collector import choose_parameters
 from commonweight.footprint.fold_format import Needs, needs_of
 from commonweight.footprint.folds import fold_of
 from commonweight.nn.checkpoint import quiet_transformers
-from commonweight.studies.measure import FOLD_DTYPE
+from commonweight.studies.measure import FOLD_DTYPE, silent
 from commonweight.studies.outlook import Outlook
 from commonweight.studies.prepare import length_limit
 from commonweight.studies.run_folder import FOOTPRINTS, check_place
+from commonweight.studies.shortcuts.adopt import rehearse_existing
 from commonweight.studies.shortcuts.grid import measured_models
 from commonweight.studies.shortcuts.opening import former_record, planned_changes
 from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER, seed_folders
@@ -29,26 +30,30 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
+    from commonweight.studies.measure import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
 TRAINING = 4
 """Copies of the weights while a model is trained: these, their gradients, and the two moments of the optimizer."""
 
 
-def study_outlook(run: Path, plan: Plan) -> Outlook:
+def study_outlook(run: Path, plan: Plan, *, note: Note = silent) -> Outlook:
     """Check a study without beginning it, and tell what it will take.
+
+    Existing models are compared with the start; where it is not there yet, one is made in a temporary folder.
 
     Args:
         run: The run folder.
         plan: The plan.
+        note: Takes one sentence at a time that the user should hear.
 
     Returns:
         Disk and memory of all that is missing.
 
     Raises:
         UsageError: If the folder holds something else, the checkpoint or the texts do not serve, there are fewer train
-            rows than asked for, a shortcut cannot be planted, a fold would hold no measured row, or the disk has no
-            room.
+            rows than asked for, a shortcut cannot be planted, a fold would hold no measured row, an existing model does
+            not fit the start, or the disk has no room.
     """
     check_place(run)
     is_new = bool(planned_changes(run, former_record(run), plan))
@@ -68,6 +73,8 @@ def study_outlook(run: Path, plan: Plan) -> Outlook:
     check_measured_rows(plan, [seed for seed in seeds if seed not in without_rows])
     found = missing(run, plan, seeds, config)
     found.check()
+    for seed in seeds:
+        rehearse_existing(plan, seed, source.classes, note, anew=is_new)
     return found
 
 
