@@ -136,7 +136,13 @@ def contrasts(found: Found) -> dict[str, dict[str, Verdict]]:
 
     def judged(of: dict[str, Estimate], aligned: bool | None, effective: list[float] | None) -> dict[str, Verdict]:
         return {
-            question: contrast_verdict(each, same_rows=True, aligned=aligned, effective_examples=effective)
+            question: contrast_verdict(
+                each,
+                same_rows=True,
+                aligned=aligned,
+                noise_taken_out=None if effective is None else True,
+                effective_examples=effective,
+            )
             for question, each in of.items()
         }
 

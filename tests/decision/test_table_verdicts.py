@@ -56,8 +56,8 @@ def test_the_nearer_model_shares_more(table):
     assert found.estimate == table.contrast(("a", "b"), ("a", "far"))
     assert pairs_verdict(table, ("a", "far"), ("a", "b"), same_rows=True).answer == "shares less"
     assert pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=False).answer == "cannot say"
-    layer = pairs_verdict(table, ("a", "b"), ("a", "far"), "0", same_rows=True, of="raw")
-    assert layer.estimate == table.contrast(("a", "b"), ("a", "far"), "raw", "0")
+    layer = pairs_verdict(table, ("a", "b"), ("a", "far"), "0", same_rows=True)
+    assert layer.estimate == table.contrast(("a", "b"), ("a", "far"), "corrected", "0")
     assert [need.name for need in found.needs] == [requirement.name for requirement in NEEDS[1:]]
 
 
@@ -94,6 +94,16 @@ def test_a_layer_without_a_common_start_shares_nothing(size):
     assert np.array_equal(
         again.pair("far", "a").alignment.within(["0.weight"]), found.alignment.of(("far", "a")).within(["0.weight"])
     )
+
+
+@pytest.mark.parametrize(("of", "answer"), [
+    ("raw", "cannot say"), ("above_null", "cannot say"), ("corrected", "shares more"), ("extrapolated", "shares more"),
+])  # fmt: skip
+def test_the_noise_of_raw_overlaps_decides_nothing(table, of, answer):
+    found = pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=True, of=of)
+    assert found.estimate == table.contrast(("a", "b"), ("a", "far"), of)
+    assert found.answer == answer
+    assert [need.name for need in found.lacking] == ["noise taken out"] * (answer == "cannot say")
 
 
 def test_a_pair_does_not_share_more_than_itself(table):
@@ -224,7 +234,7 @@ def test_a_layer_has_effective_examples_of_its_own(table):
 def test_activities_have_no_effective_examples_to_ask_for():
     vectors = {name: Footprint("activity", {"fc": torch.rand(6)}, 8) for name in "abc"}
     found = pairs_verdict(overlap(vectors), ("a", "b"), ("a", "c"), of="raw", same_rows=True)
-    assert "effective examples" not in [need.name for need in found.needs]
+    assert not {"effective examples", "noise taken out"} & {need.name for need in found.needs}
 
 
 @pytest.mark.parametrize("pair", [("a", "b"), ("a", "far")])

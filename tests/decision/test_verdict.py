@@ -27,13 +27,12 @@ UP = Estimate.over_seeds([0.10, 0.11, 0.12])
 OVER_FOLDS = Estimate(0.1, (0.09, 0.10, 0.11, 0.10), "folds")
 AROUND_0 = Estimate.over_seeds([-0.1, 0.0, 0.12])
 ENOUGH = [20.0, 300.5]
+MET = {"same_rows": True, "aligned": True, "noise_taken_out": True, "effective_examples": ENOUGH}
 ASKED_ELSEWHERE = ["shortcut learned", "two footprints", "same label rule"]
 
 
 def contrast(difference=UP, **changed) -> Verdict:
-    return contrast_verdict(
-        difference, **({"same_rows": True, "aligned": True, "effective_examples": ENOUGH} | changed)
-    )
+    return contrast_verdict(difference, **(MET | changed))
 
 
 def null(estimate, **changed) -> Verdict:
@@ -59,6 +58,8 @@ def test_a_contrast_with_all_it_takes(difference, answer):
     ({"same_rows": False}, "same rows", "the two sides are of different rows"),
     ({"aligned": False}, "common start", "no common start"),
     ({"aligned": None}, "common start", "common start unclear or not measured"),
+    ({"noise_taken_out": False}, "noise taken out",
+     "raw overlaps, whose noise differs between the two sides: take corrected ones, measured with folds"),
     ({"effective_examples": [400.0, 19.96]}, "effective examples",
      "19.9 effective examples in the weakest Fisher, and it takes 20"),
     ({"effective_examples": [400.0, 7.25]}, "effective examples",
@@ -94,15 +95,14 @@ def test_everything_that_is_lacking_is_said():
 
 
 def test_masks_and_activities_have_no_effective_examples_to_ask_for():
-    found = contrast(effective_examples=None)
+    found = contrast(effective_examples=None, noise_taken_out=None)
     assert found.answer == "shares more"
-    assert "effective examples" not in [need.name for need in found.needs]
+    assert not {"effective examples", "noise taken out"} & {need.name for need in found.needs}
 
 
 def test_nothing_is_taken_for_granted():
-    for missing in ("same_rows", "aligned", "effective_examples"):
-        given = {"same_rows": True, "aligned": True, "effective_examples": ENOUGH}
-        del given[missing]
+    for missing in MET:
+        given = {key: value for key, value in MET.items() if key != missing}
         with pytest.raises(TypeError, match=missing):
             contrast_verdict(UP, **given)
     for given in ({"aligned": True}, {"effective_examples": ENOUGH}):
@@ -115,7 +115,7 @@ def test_nothing_is_taken_for_granted():
 
 @pytest.mark.parametrize("value", [1, 0, "yes", "", [True], np.array([True, True]), math.nan])
 def test_rows_and_start_are_bools(value):
-    for changed in ({"same_rows": value}, {"aligned": value}):
+    for changed in ({"same_rows": value}, {"aligned": value}, {"noise_taken_out": value}):
         with pytest.raises(UsageError, match=r"must be True or False, got "):
             contrast(**changed)
     with pytest.raises(UsageError, match=r"aligned .*must be True or False"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 import commonweight
+from commonweight.decision.needs import NEEDS
 
 TEXT = (Path(__file__).parents[2] / "docs/reading.md").read_text(encoding="utf-8")
 
@@ -37,6 +38,14 @@ def test_examples_run(capsys):
             assert table.contrast(("a/task", "b/task"), ("a/a", "b/b")).low > 0.1
             itself = table.contrast(("a/a", "a/b"), ("a/a", "b/b"))
             assert itself.low < 0 < itself.high
+
+
+def test_it_lists_what_verdicts_take_in_the_order_in_which_it_is_asked():
+    table = re.search(r"\| need \|.*?\n\n", TEXT, re.DOTALL)
+    assert table is not None
+    listed = [line.split(" | ") for line in table[0].strip().splitlines()[2:]]
+    assert [row[0].removeprefix("| ") for row in listed] == [need.name for need in NEEDS]
+    assert [row[2] for row in listed] == [need.contrast for need in NEEDS]
 
 
 def test_what_it_names_is_there():

@@ -160,7 +160,7 @@ def test_over_folds_with_one_seed() -> None:
     assert found.estimate.replicates == pytest.approx(by_hand.replicates)
 
 
-def test_without_folds_one_seed_cannot_say_and_several_are_raw() -> None:
+def test_without_folds_overlaps_are_raw_and_cannot_say() -> None:
     tables = [grid_table(seed, folds=1) for seed in range(3)]
     one = pair_verdicts(tables[:1], SHORTCUTS)[SHORTCUTS]["shared − unshared"]
     assert one.answer == "cannot say"
@@ -168,9 +168,12 @@ def test_without_folds_one_seed_cannot_say_and_several_are_raw() -> None:
     several = pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]["shared − unshared"]
     cells = pair_estimates(tables, SHORTCUTS)[SHORTCUTS]
     assert several.estimate == cells["shared"] - cells["unshared"]
+    assert several.estimate.low > 0
+    assert (several.answer, [need.name for need in several.lacking]) == ("cannot say", ["noise taken out"])
     mixed = pair_verdicts([tables[0], grid_table(1)], SHORTCUTS)[SHORTCUTS]["shared − unshared"]
     raw = pair_estimates([tables[0], grid_table(1)], SHORTCUTS)[SHORTCUTS]
     assert mixed.estimate.value == pytest.approx(raw["shared"].value - raw["unshared"].value)
+    assert "noise taken out" in [need.name for need in mixed.lacking]
 
 
 def test_controls_are_the_same_contrast_with_one_model_replaced() -> None:

@@ -268,7 +268,7 @@ def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
     assert rows["st, op: shared − unshared"][1].startswith("op did not learn the own shortcut")
     assert "learn" not in rows["st, tic: shared − unshared"][1]
     said = " ".join(block for block in report(found) if isinstance(block, str))
-    assert "Verdicts are on raw overlaps" in said
+    assert "Differences of raw ones are shown and cannot say" in said
     assert "9 were looked at" in said
     layers = grids(found)["Verdicts on st and tic layer by layer, label rule data"]
     assert [row[0] for row in layers.rows] == list(found.layers)
@@ -293,4 +293,7 @@ def test_with_folds_corrected_overlaps_stand_below_the_raw_ones() -> None:
     grid = grids(found)["Corrected contrasts, label rule data"]
     value = folded.contrast(("st/original", "op/original"), ("st/st", "op/op"))
     assert grid.rows[0][1] == f"{value.value:+.4f} ± {value.half_width():.4f}"
+    said = " ".join(block for block in report(found) if isinstance(block, str))
+    assert "Verdicts are on corrected overlaps" in said
+    assert "no folds" not in said
     assert "over folds: about other examples" in " ".join(block for block in report(found) if isinstance(block, str))

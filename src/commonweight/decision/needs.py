@@ -38,6 +38,13 @@ NEEDS: tuple[Requirement, ...] = (
     Requirement("same rows", "both sides were measured on the same source rows", CANNOT_SAY, ""),
     Requirement("common start", "the models of each overlap have a common start, measured", CANNOT_SAY, ""),
     Requirement(
+        "noise taken out",
+        "both overlaps of Fishers are corrected or extrapolated: noise lowers raw ones, and not both alike (masks and "
+        "activities: not asked)",
+        CANNOT_SAY,
+        "",
+    ),
+    Requirement(
         "effective examples",
         f"at least {FEWEST_EFFECTIVE} in every Fisher behind it; of a layer, of that layer (masks and activities: not "
         "asked)",

@@ -88,7 +88,8 @@ def pairs_verdict(
         layer: A layer; None for all weights pooled.
         same_rows: Whether both pairs were measured on the same source rows. A table does not know: see
             :func:`same_rows`.
-        of: Which overlap, as ``table.estimate`` takes it.
+        of: Which overlap, as ``table.estimate`` takes it. Of Fishers only corrected and extrapolated ones decide
+            anything: raw ones are lowered by noise, and not all alike.
 
     Returns:
         The verdict on first - second.
@@ -113,6 +114,7 @@ def pairs_verdict(
         table.contrast(first, second, of, layer),
         same_rows=same_rows,
         aligned=aligned([table], pairs, layer),
+        noise_taken_out=noise_taken_out(table, of),
         effective_examples=effective([table], pairs, layer),
     ).asking(table_needs([table], pairs), beware([table], pairs, layer))
 
@@ -160,6 +162,20 @@ def beware(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | N
             listed = f"{', '.join(each or WHOLE for each in layers[:MOST_LISTED])}{rest}"
             said.append(f"no common start in {listed}, which hold up to {share:.0%} of a trace")
     return tuple(said)
+
+
+def noise_taken_out(table: OverlapTable, of: Quantity) -> bool | None:
+    """Tell whether the noise of finite samples is taken out of a kind of overlap.
+
+    Args:
+        table: The table.
+        of: Which overlap, as ``table.estimate`` takes it.
+
+    Returns:
+        True of corrected and extrapolated overlaps of Fishers, False of others; None of masks and activities, of which
+        it is not asked.
+    """
+    return of in {"corrected", "extrapolated"} if table.kind == "fisher" else None
 
 
 def effective(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | None = None) -> list[float] | None:

@@ -114,6 +114,7 @@ def contrast_verdict(
     *,
     same_rows: bool,
     aligned: bool | None,
+    noise_taken_out: bool | None,
     effective_examples: Collection[float] | None,
     controls: Mapping[str, str | Estimate] | None = None,
 ) -> Verdict:
@@ -124,6 +125,10 @@ def contrast_verdict(
             :meth:`~commonweight.overlaps.table.OverlapTable.contrast` gives it or by subtracting two estimates.
         same_rows: Whether both sides were measured on the same source rows.
         aligned: Whether the models of each overlap have a common start; None where that is unclear or not measured.
+        noise_taken_out: Whether both overlaps are corrected or extrapolated ones. False for raw ones of Fishers: the
+            noise of finite samples lowers them, the noisier the Fishers the more, so that two raw overlaps of
+            different data or models can differ by noise alone, in every training. None for masks and activities, of
+            which it is not asked.
         effective_examples: Of every Fisher behind it, nan where not measured; None for masks and activities, of which
             they are not asked.
         controls: What to show beside it, as words or numbers.
@@ -133,14 +138,15 @@ def contrast_verdict(
         negative, else ``cannot say``.
 
     Raises:
-        UsageError: If the difference is no estimate, ``same_rows`` or ``aligned`` is no bool, or there is no effective
-            example count where some are expected.
+        UsageError: If the difference is no estimate, ``same_rows``, ``aligned`` or ``noise_taken_out`` is no bool, or
+            there is no effective example count where some are expected.
 
     Example:
         >>> shared, unshared = Estimate.over_seeds([0.80, 0.90, 0.85]), Estimate.over_seeds([0.70, 0.80, 0.74])
-        >>> print(contrast_verdict(shared - unshared, same_rows=True, aligned=True, effective_examples=[85.0, 60.2]))
+        >>> asked = {"same_rows": True, "aligned": True, "effective_examples": [85.0, 60.2]}
+        >>> print(contrast_verdict(shared - unshared, noise_taken_out=True, **asked))
         shares more: 0.1033 [0.0890, 0.1177] (95 %, 3 seeds), over seeds: about other trainings
-        >>> print(contrast_verdict(shared - unshared, same_rows=True, aligned=None, effective_examples=None).answer)
+        >>> print(contrast_verdict(shared - unshared, noise_taken_out=False, **asked).answer)
         cannot say
     """
     checked = _asked(difference, effective_examples)
@@ -153,6 +159,7 @@ def contrast_verdict(
     needs = (
         Need("same rows", same_rows, "the same source rows" if same_rows else "the two sides are of different rows"),
         Need("common start", aligned is True, start[aligned]),
+        *_noise(noise_taken_out),
         *checked,
         _excludes_0(
             difference,
@@ -272,6 +279,14 @@ def _flag(name: str, value: object) -> bool:
 
 def _aligned(value: object) -> bool | None:
     return None if value is None else _flag("aligned (None where it is unclear or not measured)", value)
+
+
+def _noise(taken_out: object) -> tuple[Need, ...]:
+    if taken_out is None:
+        return ()
+    met = _flag("noise_taken_out (None for masks and activities)", taken_out)
+    raw = "raw overlaps, whose noise differs between the two sides: take corrected ones, measured with folds"
+    return (Need("noise taken out", met, "the noise is taken out of both overlaps" if met else raw),)
 
 
 def _asked(estimate: Estimate, effective: Collection[float] | None) -> tuple[Need, ...]:

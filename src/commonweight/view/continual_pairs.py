@@ -69,7 +69,9 @@ def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
         if overlaps is not None:
             difference = overlaps.contrast(first, second, "corrected", layer)
         same_rows = study.plan.scenario != "partitioned"
-        return contrast_verdict(difference, same_rows=same_rows, aligned=True, effective_examples=None)
+        return contrast_verdict(
+            difference, same_rows=same_rows, aligned=True, noise_taken_out=None, effective_examples=None
+        )
 
     nulls = {
         " and ".join(pair): {

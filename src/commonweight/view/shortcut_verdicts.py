@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 READING = (
-    "Verdicts are on {of} overlaps. They take the same rows, a common start, {fewest} effective examples in every "
+    "Verdicts are on corrected overlaps. They take the same rows, a common start, {fewest} effective examples in every "
     "Fisher (layer by layer, in the layer's own), models that learned their shortcut, and an interval that excludes 0. "
-    "Intervals are {over}."
+    "{without}Intervals are {over}."
+)
+WITHOUT_FOLDS = (
+    "Some Fishers have no folds, so there are no corrected overlaps. Differences of raw ones are shown and cannot say: "
+    "noise lowers them, and not alike on different texts. Measure with --folds 8. "
 )
 CONTROLS = (
     "The controls are the same contrast with the start, or with the model that learned random labels, in place of one "
@@ -49,9 +53,8 @@ def verdicts(study: ShortcutStudy, rule: str) -> list[Block]:
         ("contrast", "verdict", "difference, and why", *first.controls),
         tuple(row(*key, verdict) for key, verdict in found.items()),
     )
-    reading = READING.format(
-        of="corrected" if study.has_folds(rule) else "raw", fewest=FEWEST_EFFECTIVE, over=OVER[first.estimate.over]
-    )
+    without = "" if study.has_folds(rule) else WITHOUT_FOLDS
+    reading = READING.format(fewest=FEWEST_EFFECTIVE, without=without, over=OVER[first.estimate.over])
     return [grid, " ".join([reading, *([CONTROLS] if first.controls else []), *_expected(list(found.values()))])]
 
 

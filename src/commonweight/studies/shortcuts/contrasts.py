@@ -22,7 +22,7 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from commonweight.decision.table_verdicts import aligned, beware, effective, table_needs
+from commonweight.decision.table_verdicts import aligned, beware, effective, noise_taken_out, table_needs
 from commonweight.decision.verdict import contrast_verdict
 from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START
@@ -103,7 +103,8 @@ def pair_verdicts(
 ) -> Mapping[Pair, dict[str, Verdict]]:
     """Say for every pair of models whether it shares more on originals than elsewhere.
 
-    Corrected overlaps decide where there are folds, else raw ones. Beside each verdict stand its controls: the same
+    Corrected overlaps decide. Without folds there are none, and raw ones cannot say: the noise of finite samples lowers
+    them, in every training, and not alike on originals and elsewhere. Beside each verdict stand its controls: the same
     contrast with the start, and with the random-label model, in place of one of the two models (the mean of both ways).
 
     Args:
@@ -128,6 +129,7 @@ def _verdict(tables: Sequence[OverlapTable], pair: Pair, cells: tuple[str, str],
         _contrast(tables, pair, cells, layer, of),
         same_rows=all(len({table.counts[name] for name in behind}) == 1 for table in tables),
         aligned=aligned(tables, sides, layer),
+        noise_taken_out=noise_taken_out(tables[0], of),
         effective_examples=effective(tables, sides, layer),
         controls={
             f"with {model}": _control(tables, pair, cells, layer, of, model)

@@ -86,9 +86,10 @@ class ShortcutStudy:
         }
 
     def verdicts(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Verdict]]:
-        """Say what the contrasts say: of corrected overlaps where the Fishers have folds, else of raw ones.
+        """Say what the contrasts of corrected overlaps say.
 
-        Nothing, where one of the two models did not learn its shortcut.
+        Nothing, where Fishers have no folds, so that overlaps are raw, or one of the two models did not learn its
+        shortcut.
 
         Args:
             rule: A label rule of the plan.
