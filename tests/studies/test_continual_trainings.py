@@ -1,0 +1,164 @@
+"""Seeds that vary the training alone: one frozen network, one set of tasks, and masks with ceilings."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from studies.continual_parts import small_plan
+
+from commonweight import Footprint, UsageError, overlap_over_seeds
+from commonweight.decision.verdict import contrast_verdict, null_verdict
+from commonweight.studies.continual.run import run_study
+from commonweight.text import Grid
+from commonweight.view.continual import report
+from commonweight.view.continual_pairs import pair_blocks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.studies.continual.results import ContinualStudy
+
+PLAN = small_plan(
+    scenario="rotated", rows=300, hidden=(16, 12), seeds=3, vary="training", approaches=("classic", "transfer-random"),
+    inference_rows=4, inference_batches=(4,), random_labels=(2,),
+)  # fmt: skip
+Done = tuple["Path", "ContinualStudy"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    run = tmp_path_factory.mktemp("trainings") / "run"
+    return run, run_study(run, PLAN)
+
+
+def masks(run: Path, study: ContinualStudy, kind: str = "masks") -> list[dict[str, Footprint]]:
+    return [
+        {name: Footprint.load(run / f"seed-{seed}" / "classic" / kind / name) for name in study.tasks[seed]}
+        for seed in range(3)
+    ]
+
+
+def test_tasks_and_weights_stay_and_trainings_differ(done: Done) -> None:
+    run, study = done
+    assert study.same_tasks
+    assert len({json.dumps(facts) for facts in study.facts}) == 1
+    records = [json.loads((run / f"seed-{seed}/classic/tasks/0.json").read_text()) for seed in range(3)]
+    assert len({record["weights_sha256"] for record in records}) == 1
+    assert len({tuple(record["curve"]["accuracies"]) for record in records}) == 3
+    starts = {footprint.metadata["score_start"] for each in masks(run, study) for footprint in each.values()}
+    assert len(starts) == 3 * 3
+    priors = {
+        json.dumps(json.loads((run / f"seed-{seed}/transfer-random/tasks/2.json").read_text())["alphas"]["layers"])
+        for seed in range(3)
+    }
+    assert len(priors) > 1  # the random prior is drawn anew
+
+
+def test_the_first_seed_is_that_of_a_study_in_which_everything_varies(done: Done, tmp_path: Path) -> None:
+    run, study = done
+    other = run_study(tmp_path / "all", replace(PLAN, vary="all", seeds=2, approaches=("classic",)))
+    assert np.array_equal(other.runs["classic"][0].R, study.runs["classic"][0].R, equal_nan=True)
+    assert not np.array_equal(other.runs["classic"][1].R, study.runs["classic"][1].R, equal_nan=True)
+    assert not any(other.trainings.values())
+    with pytest.raises(UsageError, match="vary was 'training', is now 'all'"):
+        run_study(run, replace(PLAN, vary="all"))
+
+
+def test_ceilings_are_those_of_the_footprints_on_disk(done: Done) -> None:
+    run, study = done
+    for kind in ("masks", "activity"):
+        found, again = study.trainings["classic"][kind], overlap_over_seeds(masks(run, study, kind))
+        a, b, _ = study.tasks[0]
+        for layer in (None, *found.layers):
+            assert found.ceiling(a, layer) == again.ceiling(a, layer)
+            assert str(found.estimate("corrected", a, b, layer)) == str(again.estimate("corrected", a, b, layer))
+    assert study.trainings["classic"]["masks"].kind == "supermask"
+    within = study.trainings["classic"]["masks"].estimate("within", *study.tasks[0][:2])
+    assert within.replicates == pytest.approx(study.beyond_chance("classic", *study.tasks[0][:2]).replicates)
+    moved = study.trainings["transfer-random"]["masks"]
+    assert math.isnan(moved.estimate("within", *study.tasks[0][:2]).value)  # moved towards each other
+    assert math.isfinite(moved.estimate("between", *study.tasks[0][:2]).value)
+
+
+def test_they_are_written(done: Done) -> None:
+    run, study = done
+    written = json.loads((run / "study.json").read_text())["approaches"]["classic"]["over_trainings"]
+    found = study.trainings["classic"]["masks"]
+    a, b, c = study.tasks[0]
+    assert written["masks"]["pooled"]["ceiling"][a]["mean"] == found.ceiling(a).value
+    assert [each["tasks"] for each in written["masks"]["fc1"]["pairs"]] == [[a, b], [a, c], [b, c]]
+    assert written["masks"]["fc1"]["pairs"][0]["between"]["values"] == list(
+        found.estimate("between", a, b, "fc1").replicates
+    )
+    assert set(written["activity"]) == {"bn1", "bn2", "pooled"}
+
+
+def grids(study: ContinualStudy) -> dict[str, Grid]:
+    return {block.title: block for block in report(study) if isinstance(block, Grid)}
+
+
+def told(study: ContinualStudy) -> str:
+    return " ".join(block for block in pair_blocks(study) if isinstance(block, str))
+
+
+def test_the_report_says_which_pairs_share(done: Done) -> None:
+    _, study = done
+    found = grids(study)
+    a, b, c = study.tasks[0]
+    overlaps = study.trainings["classic"]["masks"]
+    ceilings = found["Ceilings of masks: the same task trained again"]
+    assert ceilings.header == ("layer", a, b, c)
+    assert ceilings.rows[-1] == ("pooled", *(overlaps.ceiling(name).short() for name in (a, b, c)))
+    nulls = found["Verdicts: do masks of classic overlap beyond chance?"]
+    verdict = null_verdict(study.beyond_chance("classic", a, c), aligned=True, effective_examples=None)
+    assert nulls.rows[1][:2] == (f"{a} and {c}", verdict.answer)
+    assert nulls.rows[1][-1] == verdict.brief
+    contrasts = found["Verdicts: which pair shares more? (masks of classic)"]
+    assert contrasts.rows[0][0] == f"1. {a} and {b} against {a} and {c}"
+    assert len(contrasts.rows) == 3
+    by_layer = found["Verdicts by layer: which pair shares more? (masks of classic)"]
+    assert [row[0] for row in by_layer.rows] == ["fc1", "fc2", "out"]
+    assert "corrected by ceilings" in told(study)
+    assert "12 were looked at" in told(study)
+
+
+def test_without_ceilings_contrasts_are_beyond_chance(done: Done) -> None:
+    _, study = done
+    plain = replace(study, plan=replace(PLAN, vary="all"), trainings={})
+    a, b, c = study.tasks[0]
+    row = grids(plain)["Verdicts: which pair shares more? (masks of classic)"].rows[0]
+    difference = study.beyond_chance("classic", a, b) - study.beyond_chance("classic", a, c)
+    verdict = contrast_verdict(difference, same_rows=True, aligned=True, noise_taken_out=None, effective_examples=None)
+    assert (row[1], row[-1]) == (verdict.answer, verdict.brief)
+    assert "--vary training, which gives ceilings" in told(plain)
+    assert not any(title.startswith("Ceilings") for title in grids(plain))
+
+
+def test_what_cannot_be_said(done: Done) -> None:
+    _, study = done
+    assert "take 3 seeds" in told(replace(study, plan=replace(PLAN, seeds=2), trainings={}))
+    facts = json.loads(json.dumps(study.facts))
+    facts[1]["tasks"][1]["angle"] = 7.0
+    other = replace(study, facts=tuple(facts))
+    assert not other.same_tasks
+    assert "orders of tasks of their own" in told(other)
+    assert not any(title.startswith("Verdicts") for title in grids(other))
+    apart = replace(study, plan=replace(PLAN, scenario="partitioned", max_angle=180.0))
+    rows = grids(apart)["Verdicts: which pair shares more? (masks of classic)"].rows
+    assert {row[1] for row in rows} == {"cannot say"}
+    assert all("of different rows" in row[-1] for row in rows)
+    single = replace(study, runs={"classic": tuple(replace(r, overlap=None) for r in study.runs["classic"])})
+    with pytest.raises(UsageError, match="no overlaps"):
+        single.beyond_chance("classic", "a", "b")
+
+
+def test_only_known_words_vary() -> None:
+    with pytest.raises(UsageError, match="vary must be one of all, training, got 'tasks'"):
+        replace(PLAN, vary="tasks")
+    assert [PLAN.world(seed) for seed in (0, 3)] == [0, 0]
+    assert [replace(PLAN, vary="all").world(seed) for seed in (0, 3)] == [0, 3]
