@@ -1,4 +1,4 @@
-"""What a run folder holds already: the same study, which may go on and grow, or something else."""
+"""What is checked before a study begins: whether the plan can work, and goes on with what the run folder holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import IntegrityError, UsageError
+from commonweight.studies.continual.networks import make_network
 from commonweight.studies.continual.results import FORMAT, VERSION
+from commonweight.studies.continual.tasks import open_stream
+from commonweight.studies.continual.training import first_rows
 from commonweight.studies.run_record import RECORD
 
 if TYPE_CHECKING:
@@ -15,6 +18,33 @@ if TYPE_CHECKING:
 
     from commonweight.data.streams import Images
     from commonweight.studies.continual.plan import Plan
+
+
+def try_out(plan: Plan, images: Images) -> None:
+    """Refuse what can be known not to work before anything is written.
+
+    Args:
+        plan: The plan.
+        images: The images.
+
+    Raises:
+        UsageError: If they do not give the tasks, rows or batches asked for, or the network does not serve.
+    """
+    for seed in range(plan.seeds):
+        stream = open_stream(plan, images, seed)
+        for index, name in enumerate(stream.names):
+            count = len(stream[index].test)
+            if plan.inference and min(count, plan.inference_rows) < max(plan.inference_batches, default=0):
+                raise UsageError(
+                    f"task {name} has {count} test images, of which {plan.inference_rows} are asked about, expected at "
+                    f"least one batch of {max(plan.inference_batches)}: change inference_rows or inference_batches"
+                )
+    if stream.truth() is None and any(approach.has_priors and approach.prior == "oracle" for approach in plan.runs()):
+        raise UsageError(
+            f"the prior oracle needs tasks whose similarity is known, and {plan.scenario} has none; take "
+            "rotated or patch"
+        )
+    make_network(plan, first_rows(stream[0].train, 2)[0], stream.outputs, seed=0)
 
 
 def decided(plan: Plan, images: Images) -> dict[str, Any]:

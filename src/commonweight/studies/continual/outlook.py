@@ -12,9 +12,8 @@ from commonweight.nn.masks.network import SupermaskNetwork
 from commonweight.nn.placement import pick_device
 from commonweight.place import check_writable
 from commonweight.studies.continual.networks import make_network
-from commonweight.studies.continual.opening import going_on
+from commonweight.studies.continual.opening import going_on, try_out
 from commonweight.studies.continual.plan import CLASSIC, seed_folders
-from commonweight.studies.continual.run import _try
 from commonweight.studies.continual.tasks import open_stream
 from commonweight.studies.continual.training import first_rows, task_steps
 from commonweight.studies.run_folder import check_place
@@ -161,7 +160,7 @@ def study_outlook(run: Path, plan: Plan) -> ContinualOutlook:
     images = open_images(
         plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
     )
-    _try(plan, images)
+    try_out(plan, images)
     plan = going_on(run, plan, images)
     folders = seed_folders(run, plan)
     streams = [open_stream(plan, images, folder.seed) for folder in folders]

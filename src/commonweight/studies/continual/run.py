@@ -6,25 +6,23 @@ import json
 import platform
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from commonweight import __version__
 from commonweight.data.streams import open_images
-from commonweight.errors import IntegrityError, UsageError
+from commonweight.errors import UsageError
 from commonweight.nn.placement import pick_device
 from commonweight.place import check_writable
 from commonweight.studies.continual.measures import write
-from commonweight.studies.continual.networks import make_network
+from commonweight.studies.continual.opening import decided, going_on, try_out
 from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.reading import gather
 from commonweight.studies.continual.results import FORMAT, VERSION
 from commonweight.studies.continual.sequence import learn_sequence
 from commonweight.studies.continual.tasks import open_stream
-from commonweight.studies.continual.training import first_rows
 from commonweight.studies.hold import held
 from commonweight.studies.measure import silent
 from commonweight.studies.run_folder import RunFolder, check_place
-from commonweight.studies.run_record import RECORD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +57,7 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
     images = open_images(
         plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
     )
-    _try(plan, images)
+    try_out(plan, images)
     with held(run) as hold:
         if hold.busy:
             raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
@@ -74,56 +72,18 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
         return found
 
 
-def _try(plan: Plan, images: Images) -> None:
-    """Refuse what can be known not to work before anything is written."""
-    for seed in range(plan.seeds):
-        stream = open_stream(plan, images, seed)
-        for index, name in enumerate(stream.names):
-            count = len(stream[index].test)
-            if plan.inference and min(count, plan.inference_rows) < max(plan.inference_batches, default=0):
-                raise UsageError(
-                    f"task {name} has {count} test images, of which {plan.inference_rows} are asked about, expected at "
-                    f"least one batch of {max(plan.inference_batches)}: change inference_rows or inference_batches"
-                )
-    if stream.truth() is None and any(approach.has_priors and approach.prior == "oracle" for approach in plan.runs()):
-        raise UsageError(
-            f"the prior oracle needs tasks whose similarity is known, and {plan.scenario} has none; take "
-            "rotated or patch"
-        )
-    make_network(plan, first_rows(stream[0].train, 2)[0], stream.outputs, seed=0)
-
-
 def _open(run: Path, plan: Plan, images: Images) -> tuple[RunFolder, Plan]:
-    asked = json.loads(json.dumps(plan.deciding() | {"data_sha256": images.digest}))
-    former: dict[str, Any] = {}
-    if (run / RECORD).is_file():
-        try:
-            former = json.loads((run / RECORD).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise IntegrityError(f"{run / RECORD} is damaged ({error}); choose another folder") from error
-        if former.get("format") != FORMAT or former.get("version") != VERSION:
-            raise UsageError(f"{run} holds a run of another kind, {former.get('format')}; choose another folder")
-        if not any(run.glob("seed-*/*/network")):
-            former = {}
-        changed = [
-            f"{key} was {former['plan'].get(key)!r}, is now {value!r}"
-            for key, value in asked.items()
-            if former and former["plan"].get(key) != value
-        ]
-        if changed:
-            raise UsageError(f"{run} holds a study of something else: {'; '.join(changed)}. Choose another folder")
-    approaches = (*former.get("approaches", ()), *plan.approaches)
-    plan = replace(plan, seeds=max(plan.seeds, former.get("seeds", 0)), approaches=tuple(dict.fromkeys(approaches)))
+    whole = going_on(run, plan, images)
     folder = RunFolder(run, {"format": FORMAT, "version": VERSION})
     folder.update(
         status="running",
-        plan=asked,
-        seeds=plan.seeds,
-        approaches=list(plan.approaches),
+        plan=decided(whole, images),
+        seeds=whole.seeds,
+        approaches=list(whole.approaches),
         versions={"python": platform.python_version(), "commonweight": __version__}
         | {name: version(name) for name in ("torch", "numpy")},
     )
-    return folder, plan
+    return folder, whole
 
 
 def _do_seed(plan: Plan, folder: SeedFolder, stream: TaskStream, note: Note) -> None:
