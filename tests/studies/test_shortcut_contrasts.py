@@ -18,6 +18,7 @@ from commonweight.overlaps.compatible import LeftOut
 from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.shortcuts.contrasts import cell_names, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.plan import Plan
+from commonweight.text import number
 
 SHORTCUTS = ("st", "op")
 
@@ -113,21 +114,21 @@ CELLS = tuple(f"{model}/{data}" for model in MODELS for data in ("original", *SH
 SHAPES = {"a.weight": (6, 5), "b.weight": (4, 6)}
 
 
-def leaning(name: str, seed: int):
-    """Fishers that are alike on originals, and lean to weights of the model's own on contradicted rows."""
+def leaning(name: str, seed: int, plain: str = "original"):
+    """Fishers that are alike on originals (or other plain rows), and elsewhere lean to weights of the model's own."""
     model, _, data = name.partition("/")
     code = MODELS.index(model) + 4 * seed
 
     def examples(generator, count, shape):
         own = randn(shape, generator=Generator().manual_seed(code)).exp()
-        size = 0.05 if data == "original" else 1.5
+        size = 0.05 if data == plain else 1.5
         return (rand((count, *shape), generator=generator) + 0.5) * own**size
 
     return examples
 
 
-def grid_table(seed: int, folds: int = 8, names: tuple[str, ...] = CELLS):
-    footprints = {name: folded(leaning(name, seed), SHAPES, folds, 17 + seed, [6] * folds) for name in names}
+def grid_table(seed: int, folds: int = 8, names: tuple[str, ...] = CELLS, plain: str = "original"):
+    footprints = {name: folded(leaning(name, seed, plain), SHAPES, folds, 17 + seed, [6] * folds) for name in names}
     if folds == 1:
         footprints = {n: replace(footprint, folds=()) for n, footprint in footprints.items()}
     found = overlap(footprints)
@@ -136,9 +137,16 @@ def grid_table(seed: int, folds: int = 8, names: tuple[str, ...] = CELLS):
     return replace(found, alignment=apart, effective_examples=dict.fromkeys(names, 40.0), spread=spread)
 
 
+SAME_ROWS = dict.fromkeys(("original", *SHORTCUTS), "rows 1 to 48")
+
+
+def verdicts_of(tables, layer=None, rows=None):
+    return pair_verdicts(tables, rows or [SAME_ROWS] * len(tables), SHORTCUTS, layer)
+
+
 def test_over_seeds_where_there_are_several() -> None:
     tables = [grid_table(seed) for seed in range(3)]
-    found = pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]
+    found = verdicts_of(tables)[SHORTCUTS]
     assert tuple(found) == CONTRASTS
     verdict = found["shared − unshared"]
     assert verdict.answer == "shares more"
@@ -147,13 +155,13 @@ def test_over_seeds_where_there_are_several() -> None:
         table.contrast(("st/original", "op/original"), ("st/st", "op/op")).value for table in tables
     ]  # corrected
     assert verdict.estimate.replicates == pytest.approx(by_hand)
-    per_layer = pair_verdicts(tables, SHORTCUTS, "a")[SHORTCUTS]["shared − unshared"].estimate.replicates
+    per_layer = verdicts_of(tables, "a")[SHORTCUTS]["shared − unshared"].estimate.replicates
     assert per_layer != verdict.estimate.replicates
 
 
 def test_over_folds_with_one_seed() -> None:
     table = grid_table(0)
-    found = pair_verdicts([table], SHORTCUTS)[SHORTCUTS]["shared − same input, first"]
+    found = verdicts_of([table])[SHORTCUTS]["shared − same input, first"]
     assert found.answer == "shares more"
     assert found.estimate.over == "folds"
     by_hand = table.contrast(("st/original", "op/original"), ("st/st", "op/st"))
@@ -162,15 +170,15 @@ def test_over_folds_with_one_seed() -> None:
 
 def test_without_folds_overlaps_are_raw_and_cannot_say() -> None:
     tables = [grid_table(seed, folds=1) for seed in range(3)]
-    one = pair_verdicts(tables[:1], SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+    one = verdicts_of(tables[:1])[SHORTCUTS]["shared − unshared"]
     assert one.answer == "cannot say"
     assert "an interval needs at least 2 seeds, and there are 1" in one.reason
-    several = pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+    several = verdicts_of(tables)[SHORTCUTS]["shared − unshared"]
     cells = pair_estimates(tables, SHORTCUTS)[SHORTCUTS]
     assert several.estimate == cells["shared"] - cells["unshared"]
     assert several.estimate.low > 0
     assert (several.answer, [need.name for need in several.lacking]) == ("cannot say", ["noise taken out"])
-    mixed = pair_verdicts([tables[0], grid_table(1)], SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+    mixed = verdicts_of([tables[0], grid_table(1)])[SHORTCUTS]["shared − unshared"]
     raw = pair_estimates([tables[0], grid_table(1)], SHORTCUTS)[SHORTCUTS]
     assert mixed.estimate.value == pytest.approx(raw["shared"].value - raw["unshared"].value)
     assert "noise taken out" in [need.name for need in mixed.lacking]
@@ -178,29 +186,41 @@ def test_without_folds_overlaps_are_raw_and_cannot_say() -> None:
 
 def test_controls_are_the_same_contrast_with_one_model_replaced() -> None:
     table = grid_table(0)
-    found = pair_verdicts([table], SHORTCUTS)[SHORTCUTS]["shared − same input, first"]
+    found = verdicts_of([table])[SHORTCUTS]["shared − same input, first"]
     assert tuple(found.controls) == ("with start", "with random-labels")
     for model in ("start", "random-labels"):
         first = table.contrast((f"{model}/original", "op/original"), (f"{model}/st", "op/st"))
         second = table.contrast(("st/original", f"{model}/original"), ("st/st", f"{model}/st"))
         assert found.controls[f"with {model}"].value == pytest.approx((first.value + second.value) / 2)
     bare = grid_table(0, names=tuple(name for name in CELLS if name.partition("/")[0] in SHORTCUTS))
-    assert pair_verdicts([bare], SHORTCUTS)[SHORTCUTS]["shared − unshared"].controls == {}
+    assert verdicts_of([bare])[SHORTCUTS]["shared − unshared"].controls == {}
+
+
+@pytest.mark.parametrize(("seed", "named"), [(0, ["start", "random-labels"]), (1, ["random-labels"]), (2, [])])
+def test_a_control_that_is_as_large_is_said_and_decides_nothing(seed: int, named: list[str]) -> None:
+    name = "shared − same input, first"
+    for plain, answer, sign in (("original", "shares more", 1), ("st", "shares less", -1)):
+        found = verdicts_of([grid_table(seed, plain=plain)])[SHORTCUTS][name]
+        assert found.answer == answer
+        for model in ("start", "random-labels"):
+            control = found.controls[f"with {model}"]
+            assert (sign * (found.estimate - control).value <= 0) == (model in named)
+            words = f"not shown to be larger than the same contrast with {model} ({number(control.value)})"
+            assert (words in found.reason) == (model in named)
 
 
 def test_what_a_contrast_of_the_study_takes() -> None:
     table = grid_table(0)
     answers = {
-        "rows": replace(table, counts=dict(table.counts) | {"op/op": 47}),
         "effective examples": replace(table, effective_examples=dict(table.effective_examples) | {"op/op": 12.0}),
         "start": replace(table, alignment=Alignment(table.names, np.full((len(CELLS), len(CELLS)), 0.9))),
     }
     for words, changed in answers.items():
-        found = pair_verdicts([changed], SHORTCUTS)[SHORTCUTS]
+        found = verdicts_of([changed])[SHORTCUTS]
         assert found["shared − unshared"].answer == "cannot say"
         assert words in found["shared − unshared"].reason
     elsewhere = replace(table, effective_examples=dict(table.effective_examples) | {"start/op": 12.0})
-    assert pair_verdicts([elsewhere], SHORTCUTS)[SHORTCUTS]["shared − unshared"].answer == "shares more"
+    assert verdicts_of([elsewhere])[SHORTCUTS]["shared − unshared"].answer == "shares more"
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -216,23 +236,29 @@ def test_every_seed_must_have_what_a_contrast_takes(place: int) -> None:
         for name in one.names
     })
     changes = {
-        "same rows": {"counts": dict(one.counts) | {"op/op": 47}},
         "common start": {"alignment": Alignment(one.names, distance)},
         "effective examples": {"effective_examples": dict(one.effective_examples) | {"op/op": 12.0}},
         "same label rule": {"label_rules": dict(one.label_rules) | {"op/op": "model"}},
         "two footprints": {"terms": again.terms, "resampled": again.resampled},
     }
-    assert pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]["shared − unshared"].answer == "shares more"
+    assert verdicts_of(tables)[SHORTCUTS]["shared − unshared"].answer == "shares more"
     for need, change in changes.items():
         tables[place] = replace(one, **change)
-        found = pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+        found = verdicts_of(tables)[SHORTCUTS]["shared − unshared"]
         assert found.answer == "cannot say"
         assert need in [each.name for each in found.lacking]
         assert found.lacking[0].name == need
-        other = pair_verdicts(tables, SHORTCUTS)[SHORTCUTS]["shared − same input, first"]
+        other = verdicts_of(tables)[SHORTCUTS]["shared − same input, first"]
         assert other.answer == "shares more"  # op/op is not behind it
+    tables[place] = one
+    rows = [SAME_ROWS] * 3
+    rows[place] = SAME_ROWS | {"op": "as many other rows"}
+    elsewhere = verdicts_of(tables, rows=rows)[SHORTCUTS]
+    assert [need.name for need in elsewhere["shared − unshared"].lacking] == ["same rows"]
+    assert elsewhere["shared − unshared"].answer == "cannot say"
+    assert elsewhere["shared − same input, first"].answer == "shares more"
     tables[place] = replace(one, spread=few)
-    layers = {layer: pair_verdicts(tables, SHORTCUTS, layer)[SHORTCUTS]["shared − unshared"] for layer in (None, *"ab")}
+    layers = {layer: verdicts_of(tables, layer)[SHORTCUTS]["shared − unshared"] for layer in (None, *"ab")}
     few_in = [layer for layer, found in layers.items() if "effective examples" in [need.name for need in found.lacking]]
     assert few_in == ["a"]
 
@@ -240,5 +266,5 @@ def test_every_seed_must_have_what_a_contrast_takes(place: int) -> None:
 def test_parameters_left_out_are_said() -> None:
     table = grid_table(0)
     some = replace(table, left_out=(LeftOut("head.weight", "only in 'st/original'"),))
-    found = pair_verdicts([replace(table, left_out=()), some], SHORTCUTS)[SHORTCUTS]["shared − unshared"]
+    found = verdicts_of([replace(table, left_out=()), some])[SHORTCUTS]["shared − unshared"]
     assert "of the common parameters only, 1 left out" in found.reason

@@ -15,8 +15,9 @@ import pytest
 from studies.shortcut_texts import tiny_plan
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from commonweight import Footprint, MeasurementError, UsageError, fisher_overlap
+from commonweight import Footprint, IntegrityError, MeasurementError, UsageError, fisher_overlap
 from commonweight.studies.shortcuts.evaluating import scored_sets
+from commonweight.studies.shortcuts.measured import measured_rows
 from commonweight.studies.shortcuts.plan import SeedFolder, make_plan
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.run import run_study
@@ -81,6 +82,39 @@ def test_measured_rows_are_the_same_rows(done: tuple[Path, Plan, ShortcutStudy])
     assert numbers["original"] == numbers["st"] == numbers["op"]
     for name in ("st", "op"):
         assert all(a["label"] == 1 - b["label"] for a, b in zip(rows["original"], rows[name], strict=True))
+
+
+def test_which_rows_were_measured_is_recorded_and_compared(
+    done: tuple[Path, Plan, ShortcutStudy], tmp_path: Path
+) -> None:
+    run, plan, study = done
+    for seed, found in enumerate(study.rows):
+        assert list(found) == ["original", "st", "op"]
+        assert len(set(found.values())) == 1, seed
+    assert study.rows[0] != study.rows[1]  # every seed chooses rows of its own
+    assert json.loads((run / "study.json").read_text())["measured_rows"] == list(study.rows)
+    elsewhere = replace(study, rows=(study.rows[0], dict(study.rows[1]) | {"op": "other rows"}))
+    for asked, met in ((study, True), (elsewhere, False)):
+        (need,) = (n for n in asked.verdicts("data")[("st", "op")]["shared − unshared"].needs if n.name == "same rows")
+        assert need.met == met
+    shutil.copytree(run / "seed-0", tmp_path / "seed-0")
+    folder = SeedFolder(tmp_path / "seed-0", 0)
+    assert measured_rows(plan, folder) == study.rows[0]
+    lines = folder.measured("op").read_text().splitlines()
+    folder.measured("op").write_text("\n".join(lines[1:]) + "\n")
+    with pytest.raises(IntegrityError, match=r"op\.jsonl is not what the Fishers in .*fisher-data were measured on"):
+        measured_rows(plan, folder)
+
+
+def test_measured_rows_that_are_gone_are_written_again(done: tuple[Path, Plan, ShortcutStudy]) -> None:
+    run, plan, study = done
+    place = SeedFolder(run / "seed-1", 1).measured("st")
+    before = place.read_text()
+    place.unlink()
+    again = run_study(run, plan)
+    assert again is not None
+    assert place.read_text() == before
+    assert again.to_json() == study.to_json()
 
 
 def test_going_on_measures_nothing_again(done: tuple[Path, Plan, ShortcutStudy]) -> None:

@@ -77,6 +77,7 @@ def study(seeds: int, rules: tuple[str, ...] = ("data",)) -> ShortcutStudy:
         (dict.fromkeys(sets, 0.54),) * seeds,
         (tuple(walks),) * seeds,
         {rule: tuple(table(rule, 10 * i + seed) for seed in range(seeds)) for i, rule in enumerate(rules)},
+        (dict.fromkeys(DATA, "rows 1 to 50"),) * seeds,
         ({"corners": CODES, "points": TRIANGLE, "accuracy": dict.fromkeys(DATA, SLOPE)},) * seeds,
     )
 

@@ -26,6 +26,7 @@ from commonweight.decision.table_verdicts import aligned, beware, effective, noi
 from commonweight.decision.verdict import contrast_verdict
 from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START
+from commonweight.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,16 +100,21 @@ def pair_estimates(
 
 
 def pair_verdicts(
-    tables: Sequence[OverlapTable], shortcuts: Sequence[str], layer: str | None = None
+    tables: Sequence[OverlapTable],
+    rows: Sequence[Mapping[str, str]],
+    shortcuts: Sequence[str],
+    layer: str | None = None,
 ) -> Mapping[Pair, dict[str, Verdict]]:
     """Say for every pair of models whether it shares more on originals than elsewhere.
 
     Corrected overlaps decide. Without folds there are none, and raw ones cannot say: the noise of finite samples lowers
     them, in every training, and not alike on originals and elsewhere. Beside each verdict stand its controls: the same
     contrast with the start, and with the random-label model, in place of one of the two models (the mean of both ways).
+    They decide nothing; where a contrast is not shown to be larger than a control, its reason says so.
 
     Args:
         tables: One per seed, of one label rule.
+        rows: Per seed, set -> what names the source rows that Fishers were measured on.
         shortcuts: The codes.
         layer: A layer of the tables; None for all weights pooled.
 
@@ -116,27 +122,50 @@ def pair_verdicts(
         Pair -> contrast -> verdict.
     """
     return {
-        pair: {name: _verdict(tables, pair, cells, layer) for name, cells in CONTRASTS.items()}
+        pair: {name: _verdict(tables, rows, pair, cells, layer) for name, cells in CONTRASTS.items()}
         for pair in combinations(shortcuts, 2)
     }
 
 
-def _verdict(tables: Sequence[OverlapTable], pair: Pair, cells: tuple[str, str], layer: str | None) -> Verdict:
+def _verdict(
+    tables: Sequence[OverlapTable],
+    rows: Sequence[Mapping[str, str]],
+    pair: Pair,
+    cells: tuple[str, str],
+    layer: str | None,
+) -> Verdict:
     of: Of = "corrected" if have_folds(tables) else "raw"
     sides = [cell_names(*pair)[cell] for cell in cells]
-    behind = {name for side in sides for name in side}
+    sets = {name.partition("/")[2] for side in sides for name in side}
+    contrast = _contrast(tables, pair, cells, layer, of)
+    controls = {
+        f"with {model}": _control(tables, pair, cells, layer, of, model)
+        for model in (START, RANDOM_LABELS)
+        if all(f"{model}/{data}" in table.names for table in tables for data in (ORIGINAL, *pair))
+    }
     return contrast_verdict(
-        _contrast(tables, pair, cells, layer, of),
-        same_rows=all(len({table.counts[name] for name in behind}) == 1 for table in tables),
+        contrast,
+        same_rows=all(len({named[data] for data in sets}) == 1 for named in rows),
         aligned=aligned(tables, sides, layer),
         noise_taken_out=noise_taken_out(tables[0], of),
         effective_examples=effective(tables, sides, layer),
-        controls={
-            f"with {model}": _control(tables, pair, cells, layer, of, model)
-            for model in (START, RANDOM_LABELS)
-            if all(f"{model}/{data}" in table.names for table in tables for data in (ORIGINAL, *pair))
-        },
-    ).asking(table_needs(tables, sides), beware(tables, sides, layer))
+        controls=controls,
+    ).asking(table_needs(tables, sides), [*beware(tables, sides, layer), *_as_large(contrast, controls)])
+
+
+def _as_large(contrast: Estimate, controls: Mapping[str, Estimate]) -> list[str]:
+    """Say which controls a contrast that excludes 0 is not shown to be larger than; replicates are in common."""
+    if contrast.low > 0:
+        differences = {name: contrast - control for name, control in controls.items()}
+    elif contrast.high < 0:
+        differences = {name: control - contrast for name, control in controls.items()}
+    else:
+        return []
+    return [
+        f"not shown to be larger than the same contrast {name} ({number(controls[name].value)})"
+        for name, difference in differences.items()
+        if difference.low <= 0
+    ]
 
 
 def _contrast(

@@ -14,7 +14,8 @@ from commonweight.errors import IntegrityError, UsageError
 from commonweight.studies.hold import held
 from commonweight.studies.run_folder import RunFolder
 from commonweight.studies.run_record import RECORD
-from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START
+from commonweight.studies.shortcuts.measured import has_measured_rows
+from commonweight.studies.shortcuts.plan import RANDOM_LABELS, START
 from commonweight.studies.shortcuts.results import FORMAT, VERSION
 from commonweight.studies.shortcuts.walks import has_walks
 
@@ -141,6 +142,7 @@ def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:
     """
     return (run / RESULT).is_file() and all(
         seed.scores.is_file()
+        and has_measured_rows(plan, seed)
         and has_walks(seed.paths)
         and (not plan.triangle or seed.triangle.is_file())
         and all((seed.grid(rule) / "overlap.json").is_file() for rule in plan.label_rules)
@@ -167,9 +169,8 @@ def needs_texts(plan: Plan, seeds: Sequence[SeedFolder], *, train: bool) -> bool
         for place in (
             *(seed.model(name) for name in (START, *trained)),
             *(seed.data(code) for code in plan.shortcuts),
-            *(seed.measured(name) for name in (ORIGINAL, *plan.shortcuts)),
         )
-    )
+    ) or not all(has_measured_rows(plan, seed) for seed in seeds)
 
 
 def open_study(run: Path, plan: Plan, former: Mapping[str, Any], source: Source | None, note: Note) -> RunFolder:

@@ -16,6 +16,7 @@ from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.table import OverlapTable
 from commonweight.record import without_nan
 from commonweight.studies.shortcuts.contrasts import CONTRASTS, have_folds, pair_estimates, pair_verdicts
+from commonweight.studies.shortcuts.measured import measured_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +48,9 @@ class ShortcutStudy:
 
     tables: Mapping[str, tuple[OverlapTable, ...]]
     """Label rule -> per seed the overlaps of every ``model/data`` pair."""
+
+    rows: tuple[Mapping[str, str], ...]
+    """Per seed: set -> a digest of the source rows that Fishers were measured on; equal for sets of the same rows."""
 
     triangles: tuple[Mapping[str, Any], ...] = ()
     """Per seed: ``corners``, three shortcuts, ``points``, weights of their models, and accuracies by set; none with
@@ -98,7 +102,7 @@ class ShortcutStudy:
         Returns:
             Pair -> contrast -> verdict.
         """
-        found = pair_verdicts(self._rolled[rule], self.plan.shortcuts, layer)
+        found = pair_verdicts(self._rolled[rule], self.rows, self.plan.shortcuts, layer)
         return {
             pair: {name: verdict.asking([self._learned(pair)]) for name, verdict in each.items()}
             for pair, each in found.items()
@@ -177,6 +181,7 @@ class ShortcutStudy:
             "paths": self.paths,
             "triangles": self.triangles,
             "overlaps": {rule: self._overlaps(rule) for rule in self.tables},
+            "measured_rows": self.rows,
             "footprints": {rule: [_footprints(table) for table in tables] for rule, tables in self.tables.items()},
         }
         return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -201,6 +206,10 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
 
     Returns:
         The study.
+
+    Raises:
+        IntegrityError: If a file is damaged, or rows are not those that were measured.
+        UsageError: If a step of the study is missing.
     """
     scores = [_read(folder.scores) for folder in folders]
     return ShortcutStudy(
@@ -212,6 +221,7 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
             rule: tuple(OverlapTable.from_json(_text(folder.grid(rule) / "overlap.json")) for folder in folders)
             for rule in plan.label_rules
         },
+        tuple(measured_rows(plan, folder) for folder in folders),
         tuple(_read(folder.triangle) for folder in folders if plan.triangle),
     )
 
