@@ -90,8 +90,22 @@ def test_what_cannot_be_compared_leaves_with_3(cli, footprints, tmp_path, place)
         tmp_path / "m",
     ]
     assert cli(*model_rule).code == 0
-    assert cli("overlap", footprints / "two", tmp_path / "m").code == 3
+    refused = cli("overlap", footprints / "two", tmp_path / "m")
+    assert refused.code == 3
+    assert "or pass --mixed-rules to compare" in " ".join(refused.err.split())
     assert cli("overlap", footprints / "two", tmp_path / "m", "--mixed-rules").code == 0
+
+
+def test_the_remedies_of_an_overlap_are_options_it_has(cli, place, tmp_path):
+    for folds in ("3", "4"):
+        given = ["--data", place / "films.jsonl", "--folds", folds, "-o", tmp_path / folds]
+        assert cli("fisher", place / "one", *given).code == 0
+    refused = cli("overlap", tmp_path / "3", tmp_path / "4")
+    assert refused.code == 3
+    assert "or pass --no-intervals to compare" in " ".join(refused.err.split())
+    raw = cli("overlap", tmp_path / "3", tmp_path / "4", "--no-intervals")
+    assert raw.code == 0
+    assert "pooled" in raw.out
 
 
 def test_damaged_footprints_leave_with_4(cli, footprints, tmp_path):

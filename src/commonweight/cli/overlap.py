@@ -20,10 +20,19 @@ TWO = 2
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @click.option("--mixed-rules", is_flag=True, help="Compare footprints of different label rules or losses.")
 @click.option(
+    "--no-intervals", is_flag=True, help="Leave folds out: raw overlaps alone, also where numbers of folds differ."
+)
+@click.option(
     "--check-hashes", is_flag=True, help="Read every file and compare its SHA-256 with the recorded one first."
 )
 def command(
-    folders: tuple[str, ...], by: str | int, form: str, common_only: bool, mixed_rules: bool, check_hashes: bool
+    folders: tuple[str, ...],
+    by: str | int,
+    form: str,
+    common_only: bool,
+    mixed_rules: bool,
+    no_intervals: bool,
+    check_hashes: bool,
 ) -> None:
     """Compare footprints: every pair, overall and layer by layer."""
     names = folder_names(folders)
@@ -38,7 +47,7 @@ def command(
         name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
         for name, folder in zip(names, folders, strict=True)
     }
-    table = overlap(footprints, common_only=common_only, mixed_rules=mixed_rules)
+    table = overlap(footprints, common_only=common_only, mixed_rules=mixed_rules, intervals=not no_intervals)
     write(table, by, form, [*verdict_blocks(table, by=by), *sources(footprints)])
 
 

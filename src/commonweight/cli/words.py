@@ -26,7 +26,7 @@ _OPTIONS = (
     (re.compile(r"^include and exclude leave"), r"--include and --exclude leave"),
     (re.compile(r"exclude it, real weights"), r"leave it out with --exclude, real weights"),
 )
-_MIXED = re.compile(r"mixed_rules=True")
+_OF_OVERLAP = {"mixed_rules=True": "--mixed-rules", "intervals=False": "--no-intervals"}
 
 
 def in_options(text: str, command: str = "", options: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -52,13 +52,14 @@ def in_options(text: str, command: str = "", options: Mapping[str, str] = Mappin
         >>> in_options("rows must be at least 2, and there are rows", "continual", {"rows": "--rows"})
         '--rows must be at least 2, and there are rows'
     """
+    for argument, option in _OF_OVERLAP.items():
+        text = text.replace(argument, option if command == "overlap" else f"{option} to commonweight overlap")
     # The longest phrases first: what is cut may hold a shorter one.
     for pattern, words in sorted(_OPTIONS, key=lambda pair: -len(pair[0].pattern)):
         text = pattern.sub(lambda match, words=words: _fill(match, words), text)  # type: ignore[misc]
     for argument, option in options.items():
         text = re.sub(_where(argument), option, text)
-    mixed = "--mixed-rules" if command == "overlap" else "--mixed-rules to commonweight overlap"
-    return _MIXED.sub(mixed, text)
+    return text
 
 
 def options_of(command: click.Command | None, typed: Iterable[str] = ()) -> dict[str, str]:
