@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 from studies.continual_parts import network, small_plan, stream_of
 
 from commonweight import IntegrityError, UsageError
+from commonweight.decision.room import SPARE
 from commonweight.nn.masks import files
 from commonweight.studies.continual import training
 from commonweight.studies.continual.approaches import read_approach
@@ -184,6 +186,20 @@ def test_a_run_that_saved_no_network_takes_another_plan(done: Done, tmp_path: Pa
     (tmp_path / "run" / "run.json").write_text((run / "run.json").read_text())
     assert study_outlook(tmp_path / "run", replace(plan, batch_size=25)).steps == 2 * expected.steps
     assert not SeedFolder(tmp_path / "run" / "seed-0", 0).path.exists()
+
+
+def test_a_run_without_room_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = study_outlook(tmp_path / "run", SMALL)
+    needed = expected.disk + expected.meanwhile + SPARE
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, needed - 1))
+    with pytest.raises(UsageError, match=r"run needs 0\.02 GB of disk, and 0\.02 GB are free there; make room"):
+        run_study(tmp_path / "run", SMALL)
+    assert not (tmp_path / "run" / "run.json").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, needed))
+    run_study(tmp_path / "run", SMALL)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, 0))
+    run_study(tmp_path / "run", SMALL)  # nothing is missing
 
 
 def test_all_of_it_is_shown(done: Done) -> None:

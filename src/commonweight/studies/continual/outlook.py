@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from commonweight.data.streams import open_images
-from commonweight.decision.room import free_bytes
+from commonweight.decision.room import check_room, free_bytes
 from commonweight.footprint.supermask import supermask_footprint
 from commonweight.nn.masks.network import SupermaskNetwork
 from commonweight.nn.placement import pick_device
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from commonweight.data.streams import TaskStream
+    from commonweight.data.streams import Images, TaskStream
     from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.plan import Optimiser, Plan
 
@@ -139,6 +139,11 @@ class ContinualOutlook:
         """Bytes that are free on that disk."""
         return free_bytes(self.place)
 
+    def check(self) -> None:
+        """Check that there is room; a :class:`~commonweight.UsageError` says how much is missing."""
+        if self.disk:
+            check_room(self.place, self.disk + self.meanwhile)
+
 
 def study_outlook(run: Path, plan: Plan) -> ContinualOutlook:
     """Check a study without beginning it, and tell what it will take.
@@ -161,7 +166,20 @@ def study_outlook(run: Path, plan: Plan) -> ContinualOutlook:
         plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
     )
     try_out(plan, images)
-    plan = going_on(run, plan, images)
+    return outlook_of(run, going_on(run, plan, images), images)
+
+
+def outlook_of(run: Path, plan: Plan, images: Images) -> ContinualOutlook:
+    """Tell what a study will take, of a plan that was checked.
+
+    Args:
+        run: The run folder.
+        plan: The plan of the whole run, what the folder holds included.
+        images: The images.
+
+    Returns:
+        Steps, disk and memory.
+    """
     folders = seed_folders(run, plan)
     streams = [open_stream(plan, images, folder.seed) for folder in folders]
     needs = network_needs(plan, streams[0])

@@ -15,6 +15,7 @@ from commonweight.nn.placement import pick_device
 from commonweight.place import check_writable
 from commonweight.studies.continual.measures import write
 from commonweight.studies.continual.opening import decided, going_on, try_out
+from commonweight.studies.continual.outlook import outlook_of
 from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.reading import gather
 from commonweight.studies.continual.results import FORMAT, VERSION
@@ -49,7 +50,7 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
         What was found; with all seeds and approaches that the run holds.
 
     Raises:
-        UsageError: If the folder holds something else, or the data or the network do not serve.
+        UsageError: If the folder holds something else, the data or the network do not serve, or the disk has no room.
     """
     check_place(run)
     check_writable(run)
@@ -74,6 +75,7 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
 
 def _open(run: Path, plan: Plan, images: Images) -> tuple[RunFolder, Plan]:
     whole = going_on(run, plan, images)
+    outlook_of(run, whole, images).check()
     folder = RunFolder(run, {"format": FORMAT, "version": VERSION})
     folder.update(
         status="running",
