@@ -265,6 +265,7 @@ def replayed_twice():
 
 @pytest.mark.parametrize("make", [looked_up, replayed_twice])
 @pytest.mark.parametrize("options", [{}, {"verify": False}, {"folds": 2}])
+@pytest.mark.filterwarnings("ignore::commonweight.footprint.copies.CopiesWarning")  # one batch twice
 def test_accumulators_go_without_waiting_for_a_collection(make, options):
     model, batch = make()
     gc.collect()

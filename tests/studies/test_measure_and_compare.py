@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 import commonweight
-from commonweight import IntegrityError, NotComparableError, UsageError
+from commonweight import Footprint, IntegrityError, NotComparableError, UsageError
 from commonweight.data.reviews import reviews
 from commonweight.data.table import open_table
 from commonweight.nn.source import LoadedModel, load_model
@@ -63,20 +63,36 @@ def test_batch_size_and_choice_of_rows_change_nothing_else(place, folds):
 
 def test_auto_batch_size_halves_when_memory_runs_out(place, monkeypatch):
     sizes, notes = [], []
+    done = Footprint("fisher", {"w": torch.ones(1)}, count=8)
 
     def fisher(model, batches, **options):
         sizes.append(batches.batch_size)
         if batches.batch_size > 8:
             raise torch.OutOfMemoryError("too large")
-        return "done"
+        return done
 
     monkeypatch.setattr("commonweight.studies.measure.fisher", fisher)
     loaded, table = load_model(str(place / "one")), open_table(str(place / "films.jsonl"))
-    assert measure(loaded, table, MeasureOptions(folds=1), note=notes.append) == "done"
+    assert measure(loaded, table, MeasureOptions(folds=1), note=notes.append) is done
     assert sizes == [32, 16, 8]
     assert "16 rows per batch" in notes[0]
     with pytest.raises(commonweight.MeasurementError, match="--batch-size 9; use a smaller one, or auto"):
         measure(loaded, table, MeasureOptions(folds=1, batch_size=9))
+
+
+def test_copies_are_said_with_the_name_of_the_data(place, tmp_path):
+    """As a note, not as a warning from somewhere in the library; copies of one source row are none."""
+    lines = (place / "films.jsonl").read_text().splitlines()[:10] * 4
+    (tmp_path / "copied.jsonl").write_text("\n".join(lines) + "\n")
+    numbered = [json.dumps({**json.loads(line), "source_row": 3 * (i % 10)}) for i, line in enumerate(lines)]
+    (tmp_path / "numbered.jsonl").write_text("\n".join(numbered) + "\n")
+    loaded, notes = load_model(str(place / "one")), []
+    for name in ("copied", "numbered"):
+        table = open_table(str(tmp_path / f"{name}.jsonl"))
+        found = measure(loaded, table, MeasureOptions(folds=2), note=notes.append)
+        assert found.rows.distinct == 10
+    assert [note for note in notes if "copies" in note] == [notes[-1]]
+    assert notes[-1].startswith("copied: 36 of 40 rows have copies in other folds (10 are distinct)")
 
 
 def test_language_models_read_text_alone(place):

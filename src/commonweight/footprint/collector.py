@@ -27,6 +27,7 @@ from commonweight.footprint.portions import ALL, BESIDE_SUMS
 from commonweight.footprint.problem import Problem
 from commonweight.footprint.repeatable import CENSUS
 from commonweight.footprint.routes import Route
+from commonweight.footprint.row_digest import row_digests
 from commonweight.footprint.sites import CallShapes
 from commonweight.footprint.verification import unverified_routes, verified_routes
 
@@ -45,6 +46,8 @@ class Sums:
     count: int
     tensors: dict[str, Tensor]
     spread: dict[str, Spread]
+    rows: Tensor
+    """A digest of every example's content, int64 ``[count]``."""
 
 
 class FisherCollector:
@@ -90,6 +93,7 @@ class FisherCollector:
         self._totals: dict[str, Tensor] = {}
         self._count = 0
         self._spread: dict[str, Spread] = {}
+        self._rows: list[Tensor] = []
 
     def __enter__(self) -> Self:
         self._guard = untouched(self.model)
@@ -160,8 +164,9 @@ class FisherCollector:
         """
         if self._waiting:
             self._start()
-        sums = Sums(self._count, self._totals, self._spread)
-        self._count, self._totals, self._spread = 0, {}, {}
+        rows = torch.cat(self._rows) if self._rows else torch.empty(0, dtype=torch.int64)
+        sums = Sums(self._count, self._totals, self._spread, rows)
+        self._count, self._totals, self._spread, self._rows = 0, {}, {}, []
         self._capture = None
         return sums
 
@@ -193,6 +198,7 @@ class FisherCollector:
             self.update(batch)
 
     def _measure(self, problem: Problem, batch: Batch) -> None:
+        self._rows.append(row_digests(batch))
         batch = batch.to(self._device)
         if not self._totals:
             self._totals = {name: new_total(parameter) for name, parameter in self.parameters.items()}

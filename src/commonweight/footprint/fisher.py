@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
+import warnings
+from dataclasses import replace
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from commonweight.errors import UsageError
 from commonweight.footprint import files
 from commonweight.footprint.batch import BatchReader
 from commonweight.footprint.collector import FisherCollector, Patterns, Sums
+from commonweight.footprint.copies import CopiesWarning
 from commonweight.footprint.dealing import by_fold
 from commonweight.footprint.fold_format import check_fold_dtype, fold_record, shortened
 from commonweight.footprint.footprint import Fold, Footprint, Spread
@@ -92,7 +95,9 @@ def fisher(
         include: Module paths or shell patterns of parameters to measure; None for all.
         exclude: The same, left out.
         folds: Number of disjoint parts of the examples, kept apart beside the whole; the fold of an example is a hash
-            of its ``source_row`` (its running number where none is given).
+            of its ``source_row`` (its running number where none is given: then every footprint to be compared needs
+            the same rows in the same order). Copies of a row need one ``source_row``; a warning says where more than
+            5 % of the rows have copies in other folds.
         seed: Seed of the draws of ``sampled``.
         samples: Draws per example of ``sampled``.
         verify: Compare every rule with single-example passes on a few rows first; a parameter that disagrees is
@@ -142,11 +147,14 @@ def fisher(
     )
     if folder is None:
         with bar, collector:
-            return _measure(collector, bar, folds, metadata or {}, None, None)
-    with FolderWriter(folder) as writer, bar, collector:
-        footprint = _measure(collector, bar, folds, metadata or {}, writer, fold_dtype)
-        writer.commit(footprint.record())
-    return Footprint.load(writer.folder)
+            footprint = _measure(collector, bar, folds, metadata or {}, None, None)
+    else:
+        with FolderWriter(folder) as writer, bar, collector:
+            writer.commit(_measure(collector, bar, folds, metadata or {}, writer, fold_dtype).record())
+        footprint = Footprint.load(writer.folder)
+    if footprint.copies:
+        warnings.warn(footprint.copies, CopiesWarning, stacklevel=2)
+    return footprint
 
 
 def verify(
@@ -204,17 +212,17 @@ def _measure(
 ) -> Footprint:
     whole: Sums | None = None
     parts: list[Fold] = []
-    fold_counts = []
+    rows: dict[str, Tensor] = {}
     for fold, stream in enumerate(by_fold(batches, folds)):
         for batch in stream:
             collector.update(batch)
         sums = collector.take()
+        rows[files.fold_group(fold)] = sums.rows
         if folds == 1:
             whole = sums
             break
         if not sums.count:
             raise UsageError(f"fold {fold} of {folds} holds no example: use fewer folds or more examples")
-        fold_counts.append(sums.count)
         whole = _added(whole, sums)
         parts.append(_kept(fold, sums, writer, fold_dtype))
     if whole is None or not whole.count:
@@ -224,6 +232,7 @@ def _measure(
     if writer is not None:
         writer.add(files.MAIN_GROUP, tensors)
         writer.add(files.WEIGHTS_GROUP, sample)
+        writer.add(files.ROWS_GROUP, rows)
     return Footprint(
         kind="fisher",
         tensors=tensors,
@@ -232,19 +241,21 @@ def _measure(
         spread=whole.spread,
         folds=tuple(parts),
         weight_sample=sample,
+        row_digests=rows,
     )
 
 
 def _added(whole: Sums | None, sums: Sums) -> Sums:
     if whole is None:
-        return Sums(sums.count, {name: tensor.clone() for name, tensor in sums.tensors.items()}, dict(sums.spread))
+        tensors = {name: tensor.clone() for name, tensor in sums.tensors.items()}
+        return replace(sums, tensors=tensors, spread=dict(sums.spread))
     for name, tensor in sums.tensors.items():
         whole.tensors[name].add_(tensor)
     spread = {
         layer: whole.spread.get(layer, Spread(0.0, 0.0)) + sums.spread.get(layer, Spread(0.0, 0.0))
         for layer in {**whole.spread, **sums.spread}
     }
-    return Sums(whole.count + sums.count, whole.tensors, spread)
+    return Sums(whole.count + sums.count, whole.tensors, spread, torch.cat([whole.rows, sums.rows]))
 
 
 def _kept(fold: int, sums: Sums, writer: FolderWriter | None, fold_dtype: torch.dtype | None) -> Fold:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from commonweight.data.suggest import among
 from commonweight.errors import IntegrityError, UsageError
 from commonweight.footprint import files
+from commonweight.footprint.copies import RowCounts, beware_of_copies, row_counts
 from commonweight.footprint.packed import Packed, PackedMasks
 from commonweight.footprint.reading import FolderReader
 from commonweight.footprint.writing import FolderWriter
@@ -95,6 +97,10 @@ class Footprint:
 
     weight_sample: Mapping[str, Tensor] = field(default_factory=dict)
     """A fixed sample of each weight matrix of the measured model, from which a common start is recognised."""
+
+    row_digests: Mapping[str, Tensor] = field(default_factory=dict)
+    """Per fold (of a footprint in one piece, the only one) a 64-bit digest of the content of each row, ``[n]``, from
+    which copies and another order are recognised; empty if not measured."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -182,8 +188,30 @@ class Footprint:
 
     @property
     def effective_examples(self) -> float:
-        """``(Σ t)² / Σ t²`` over the examples' traces ``t``; nan where it was not measured or the Fisher is zero."""
-        return self.spread[""].effective_examples if "" in self.spread else math.nan
+        """``(Σ t)² / Σ t²`` over the examples' traces ``t``, but never more than there are distinct rows.
+
+        The bound is all that copies change here: where some rows have many, it is above what the distinct rows would
+        have. nan where it was not measured or the Fisher is zero.
+        """
+        found = self.spread[""].effective_examples if "" in self.spread else math.nan
+        return found if self.rows is None else min(found, self.rows.distinct)
+
+    @cached_property
+    def rows(self) -> RowCounts | None:
+        """How many rows are distinct, and how many have copies in other folds; None where it was not measured.
+
+        Example:
+            >>> from torch import tensor
+            >>> digests = {"fold-000": tensor([7, 8]), "fold-001": tensor([7, 9])}
+            >>> Footprint("fisher", {"w": tensor([1.0])}, 4, row_digests=digests).rows
+            RowCounts(total=4, distinct=3, copied=2)
+        """
+        return row_counts(list(self.row_digests.values())) if self.row_digests else None
+
+    @property
+    def copies(self) -> str | None:
+        """What to beware of where more than 5 % of the rows have copies in other folds; else None."""
+        return None if self.rows is None else beware_of_copies(self.rows)
 
     def _own_traces(self) -> dict[str, float]:
         """Sum each layer's own parameters; where the spread says it already, no tensor is read."""
@@ -229,6 +257,8 @@ class Footprint:
             writer.add(files.MAIN_GROUP, tensors)
             if self.weight_sample:
                 writer.add(files.WEIGHTS_GROUP, self.weight_sample)
+            if self.row_digests:
+                writer.add(files.ROWS_GROUP, self.row_digests)
             writer.commit(self.record())
         return writer.folder
 
@@ -277,6 +307,7 @@ class Footprint:
                 Fold(count, reader.group(files.fold_group(index))) for index, count in enumerate(record["fold_counts"])
             ),
             weight_sample=reader.group(files.WEIGHTS_GROUP, missing_ok=True),
+            row_digests=reader.group(files.ROWS_GROUP, missing_ok=True),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from commonweight.errors import MeasurementError, UsageError
@@ -57,7 +58,15 @@ def joined(footprints: Sequence[Footprint], metadata: Mapping[str, Any]) -> Foot
             for folds in zip(*(each.folds for each in footprints), strict=True)
         ),
         weight_sample=first.weight_sample,
+        row_digests=_row_digests(footprints),
     )
+
+
+def _row_digests(footprints: Sequence[Footprint]) -> Mapping[str, Tensor]:
+    """Put the rows of every fold together; what was not measured of one is not known of all."""
+    if not all(each.row_digests for each in footprints):
+        return {}
+    return {fold: torch.cat([each.row_digests[fold] for each in footprints]) for fold in footprints[0].row_digests}
 
 
 def _check(words: str, footprint: Footprint, first: Footprint) -> None:

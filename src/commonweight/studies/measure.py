@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import torch
 
 from commonweight.errors import MeasurementError
 from commonweight.footprint.collector import choose_parameters
+from commonweight.footprint.copies import CopiesWarning
 from commonweight.footprint.fisher import fisher
 from commonweight.footprint.fold_format import needs_of
 from commonweight.footprint.folds import FoldSorted
@@ -117,28 +119,34 @@ def measure(
         if folds > 1:
             batches = FoldSorted(batches, folds)
         try:
-            return fisher(
-                loaded.model,
-                batches,
-                label_rule=options.label_rule,
-                loss=options.loss or loaded.task,
-                include=options.include or None,
-                exclude=options.exclude or None,
-                folds=folds,
-                seed=options.seed,
-                samples=options.samples,
-                verify=options.verify,
-                progress=progress,
-                folder=folder,
-                fold_dtype=None if folder is None else fold_dtype,
-                metadata=metadata,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CopiesWarning)
+                found = fisher(
+                    loaded.model,
+                    batches,
+                    label_rule=options.label_rule,
+                    loss=options.loss or loaded.task,
+                    include=options.include or None,
+                    exclude=options.exclude or None,
+                    folds=folds,
+                    seed=options.seed,
+                    samples=options.samples,
+                    verify=options.verify,
+                    progress=progress,
+                    folder=folder,
+                    fold_dtype=None if folder is None else fold_dtype,
+                    metadata=metadata,
+                )
         except torch.OutOfMemoryError as error:
             if options.batch_size is not None or size == 1:
                 remedy = (
                     "use a smaller one, or auto" if options.batch_size is not None else "cut rows with --max-length"
                 )
                 raise MeasurementError(f"memory ran out at --batch-size {size}; {remedy}") from error
+        else:
+            if found.copies:
+                note(f"{table.name}: {found.copies}")
+            return found
         size //= 2
         torch.cuda.empty_cache()
         note(f"memory ran out; measuring again with {size} rows per batch, which does not change the result")

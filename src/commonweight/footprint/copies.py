@@ -1,0 +1,83 @@
+"""Rows that are there several times: how many are distinct, and how many have a copy in another fold.
+
+Folds are disjoint in source rows. Where copies of a row have source rows of their own they lie in different folds,
+which then agree because they hold the same rows, and not because other rows would give the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+MOST_COPIED = 0.05
+"""Up to this share of rows with a copy in another fold, folds count as disjoint."""
+
+
+class CopiesWarning(UserWarning):
+    """More than 5 % of the rows of a footprint have copies in other folds."""
+
+
+class RowCounts(NamedTuple):
+    """What is known of the rows behind a footprint."""
+
+    total: int
+    distinct: int
+    """Different contents among them."""
+
+    copied: int
+    """Rows of which another fold holds a copy; 0 without folds."""
+
+    @property
+    def are_disjoint(self) -> bool:
+        """Whether at most 5 % of the rows have a copy in another fold."""
+        return self.copied <= MOST_COPIED * self.total
+
+    def __str__(self) -> str:
+        return f"{self.copied} of {self.total} rows have copies in other folds ({self.distinct} are distinct)"
+
+
+def row_counts(folds: Sequence[Tensor]) -> RowCounts:
+    """Count rows by their digests.
+
+    Args:
+        folds: Per fold the digests of its rows, ``[n]``; one where there are no folds.
+
+    Returns:
+        The counts.
+
+    Example:
+        >>> from torch import tensor
+        >>> print(row_counts([tensor([1, 1, 2]), tensor([2, 3])]))
+        2 of 5 rows have copies in other folds (3 are distinct)
+    """
+    digests = np.concatenate([fold.numpy() for fold in folds])
+    numbers = np.repeat(np.arange(len(folds)), [len(fold) for fold in folds])
+    _, which, counts = np.unique(digests, return_inverse=True, return_counts=True)
+    first = np.full(len(counts), len(folds))
+    last = np.full(len(counts), -1)
+    np.minimum.at(first, which, numbers)
+    np.maximum.at(last, which, numbers)
+    return RowCounts(len(digests), len(counts), int(counts[first != last].sum()))
+
+
+def beware_of_copies(counts: RowCounts) -> str | None:
+    """Say what copies in other folds do; nothing where there are few.
+
+    Args:
+        counts: Of one footprint.
+
+    Returns:
+        One sentence, or None.
+    """
+    if counts.are_disjoint:
+        return None
+    return (
+        f"{counts}: folds that hold the same rows agree by themselves, so ceilings are too high and intervals too "
+        "narrow; drop the copies, or give all copies of a row one source_row"
+    )

@@ -1,0 +1,213 @@
+"""Digests of rows: the same for the same content in any batch and beside any padding, and for nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import replace
+
+import pytest
+import torch
+from footprint.small import examples, in_batches, small_mlp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import tensor
+
+import commonweight
+from commonweight import Footprint
+from commonweight.footprint.batch import BatchReader
+from commonweight.footprint.copies import CopiesWarning, row_counts
+from commonweight.footprint.footprint import Spread
+from commonweight.footprint.joining import joined
+from commonweight.footprint.row_digest import MOST_WORDS, row_digests
+
+IDS = [[5, 6, 7], [5, 6], [8, 9, 5, 6], [5], [0, 5], [5, 0], [6, 5]]
+
+
+def digests(raw):
+    return row_digests(BatchReader().read(raw)).tolist()
+
+
+def tokens(which, width, *, left=False, junk=0, labels=None):
+    """Rows of tokens, padded on either side with anything."""
+    ids, mask = torch.full((len(which), width), junk), torch.zeros(len(which), width, dtype=torch.long)
+    per_token = torch.full((len(which), width), -100)
+    for i, row in enumerate(which):
+        n = len(IDS[row])
+        here = slice(width - n, width) if left else slice(0, n)
+        ids[i, here], mask[i, here], per_token[i, here] = tensor(IDS[row]), 1, tensor(IDS[row])
+    labels = per_token if labels is None else tensor([labels[row] for row in which])
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(len(IDS))), st.integers(4, 9), st.booleans(), st.integers(0, 9), st.booleans())
+def test_padding_and_neighbours_do_not_matter(order, width, left, junk, per_token):
+    labels = None if per_token else [0, 1, 0, 1, 0, 1, 0]
+    expected = digests(tokens(range(len(IDS)), 4, labels=labels))
+    assert len(set(expected)) == len(IDS)
+    found = digests(tokens(order, width, left=left, junk=junk, labels=labels))
+    assert found == [expected[row] for row in order]
+    for row in order:
+        assert digests(tokens([row], width, left=left, junk=junk, labels=labels)) == [expected[row]]
+
+
+def test_embedded_tokens_and_decoders_have_masks_of_their_own():
+    def batch(width, decoder_width, junk):
+        mask, other = torch.arange(width) < tensor([[2], [3]]), torch.arange(decoder_width) < tensor([[1], [4]])
+        generator = torch.Generator().manual_seed(0)
+        embedded = torch.full((2, width, 5), junk)
+        embedded[:, :3] = torch.randn(2, 3, 5, generator=generator)
+        embedded = embedded.where(mask[..., None], junk)
+        ids = torch.where(other, torch.arange(decoder_width) + 3, int(junk))
+        return {
+            "inputs_embeds": embedded, "attention_mask": mask,
+            "decoder_input_ids": ids, "decoder_attention_mask": other.long(),
+        }  # fmt: skip
+
+    one = digests(batch(3, 4, 0.0))
+    assert one == digests(batch(6, 6, 7.0)) == digests(batch(4, 9, 1.0))
+    assert one[0] != one[1]
+    changed = batch(3, 4, 0.0)
+    changed["inputs_embeds"][0, 1, 4] += 1e-3
+    assert [a == b for a, b in zip(digests(changed), one, strict=True)] == [False, True]
+    changed = batch(3, 4, 0.0)
+    changed["decoder_input_ids"][1, 3] += 1
+    assert [a == b for a, b in zip(digests(changed), one, strict=True)] == [True, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.bool, torch.long])
+@pytest.mark.parametrize("width", [1, 7, 16])
+def test_every_single_entry_counts(dtype, width):
+    """Entries of 0 and 1 differ in few bits, and for floats in the high ones only."""
+    rows = torch.cat([torch.zeros(1, width), torch.eye(width), 1 - torch.eye(width)]).unique(dim=0).to(dtype)
+    y = torch.zeros(len(rows), dtype=torch.long)
+    assert len(set(digests((rows, y)))) == len(rows)
+    assert len(set(digests((rows[:1].expand(3, width), torch.arange(3))))) == 3  # the labels count too
+
+
+def test_no_two_of_many_rows_of_bits_are_taken_for_one():
+    rows = torch.randint(2, (20000, 64), generator=torch.Generator().manual_seed(0)).float().unique(dim=0)
+    for values in (rows, -1 + 2 * rows, rows.double()):
+        assert len(set(digests((values, torch.zeros(len(rows)))))) == len(rows)
+
+
+def test_where_a_tensor_stands_matters_and_the_source_row_does_not():
+    x, y = torch.randn(4, 3), torch.randn(4, 3)
+    label = torch.zeros(4, dtype=torch.long)
+    one = digests({"x": x, "y": y, "labels": label})
+    assert one == digests({"y": y, "x": x, "labels": label, "source_row": [9, 8, 7, 6]})
+    assert not set(one) & set(digests({"x": y, "y": x, "labels": label}))
+    assert one == digests({"x": x, "y": y, "labels": label, "scale": tensor(2.0), "words": torch.ones(3)})
+    sparse = {"x": x.to_sparse(), "y": y, "labels": label}
+    assert one == digests(sparse)
+
+
+def test_long_rows_are_sampled():
+    row = torch.randn(1, 5 * MOST_WORDS, dtype=torch.float64)
+    (one,) = digests((row, torch.zeros(1)))
+    every = row.clone()
+    every[0, ::5] += 1
+    between = row.clone()
+    between[0, 1] += 1
+    assert [digests((other, torch.zeros(1))) == [one] for other in (row, every, between)] == [True, False, True]
+    short = torch.randn(1, MOST_WORDS, dtype=torch.float64)
+    other = short.clone()
+    other[0, 1] += 1
+    assert digests((short, torch.zeros(1))) != digests((other, torch.zeros(1)))
+
+
+def mixed(value):
+    """The finaliser of MurmurHash3, in whole numbers."""
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        value = (value ^ value >> 33) * factor % 2**64
+    return value ^ value >> 33
+
+
+def key(path, place):
+    seed = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
+    return mixed((seed + place * 0x9E3779B97F4A7C15) % 2**64) | 1
+
+
+def summed(path, words):
+    spread = [word * 0xFF51AFD7ED558CCD % 2**64 for word in words]
+    # the shift keeps the sign
+    folded = [word ^ (word >> 32 | (0xFFFFFFFF00000000 if word >> 63 else 0)) for word in spread]
+    return key(path, 0) * len(words) + sum(key(path, place) * word for place, word in enumerate(folded, 1))
+
+
+def test_digests_stay_what_they_are():
+    """They are stored, so a footprint of another release has the same: the formula, written out once more."""
+    x, y = torch.tensor([[0.5, -1.0, 2.0], [3.0, 4.0, 5.0]]), tensor([0, 7])
+    for row, found in enumerate(digests((x, y))):
+        words = struct.unpack("<2Q", struct.pack("<3fi", *x[row].tolist(), 0))
+        assert found % 2**64 == mixed((summed("", words) + summed("labels", [int(y[row])])) % 2**64)
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_a_fisher_keeps_them_fold_by_fold_in_memory_and_on_disk(tmp_path, folds):
+    x, y = examples(20)
+    rows = {"input": x, "labels": y}
+    model = small_mlp()
+    one = commonweight.fisher(model, [rows], folds=folds, loss="classification")
+    other = commonweight.fisher(
+        model, in_batches(rows, 6), folds=folds, loss="classification", folder=tmp_path / "f", verify=False
+    )
+    expected = digests(rows)
+    for found in (one, other, Footprint.load(one.save(tmp_path / "saved"))):
+        assert [len(part) for part in found.row_digests.values()] == ([fold.count for fold in found.folds] or [20])
+        assert sorted(torch.cat(list(found.row_digests.values())).tolist()) == sorted(expected)
+        assert {k: sorted(v.tolist()) for k, v in found.row_digests.items()} == {
+            k: sorted(v.tolist()) for k, v in one.row_digests.items()
+        }
+        assert found.rows == (20, 20, 0)
+
+
+def copied(distinct, times, folds=4, **given):
+    x, y = examples(distinct)
+    rows = {"input": x.repeat(times, 1), "labels": y.repeat(times), **given}
+    return commonweight.fisher(small_mlp(), in_batches(rows, 16), folds=folds, loss="classification", verify=False)
+
+
+def test_copies_in_other_folds_are_counted_and_warned_of():
+    with pytest.warns(CopiesWarning, match=r"80 of 80 rows have copies in other folds \(8 are distinct\).*source_row"):
+        found = copied(8, 10)
+    assert found.rows == (80, 8, 80)
+    assert found.spread[""].effective_examples > 8
+    assert found.effective_examples == 8
+    together = copied(8, 10, source_row=torch.arange(8).repeat(10) * 7)
+    assert together.rows == (80, 8, 0)
+    assert together.copies is None
+    assert together.effective_examples == 8
+    assert copied(40, 1).effective_examples == copied(40, 1).spread[""].effective_examples
+
+
+def test_one_row_in_twenty_may_be_a_copy():
+    fine, many = (
+        [torch.arange(20, 58), torch.cat([torch.arange(20, 20 + n), torch.arange(60, 62 - n)])] for n in (1, 2)
+    )
+    assert row_counts(fine) == (40, 39, 2)
+    assert row_counts(fine).are_disjoint
+    assert not row_counts(many).are_disjoint
+    assert row_counts([torch.tensor([1, 1, 1]), torch.tensor([2])]) == (4, 2, 0)
+
+
+def test_joined_footprints_join_them(tmp_path):
+    x, y = examples(40)
+    model = small_mlp()
+
+    def of(rows):
+        batch = {"input": x[rows], "labels": y[rows], "source_row": torch.tensor(rows)}
+        return commonweight.fisher(model, [batch], folds=3, loss="classification", verify=False)
+
+    once = of(list(range(40)))
+    parts = of(list(range(25))), of(list(range(25, 40)))
+    found = joined(parts, {"folds": once.metadata["folds"]})
+    again = Footprint.load(found.save(tmp_path / "f"))
+    for each in (found, again):
+        assert {k: sorted(v.tolist()) for k, v in each.row_digests.items()} == {
+            k: sorted(v.tolist()) for k, v in once.row_digests.items()
+        }
+    bare = replace(parts[1], row_digests={})
+    assert joined([parts[0], bare], {"folds": once.metadata["folds"]}).rows is None
+    assert replace(found, spread={"": Spread(9.0, 1.0)}).effective_examples == 40
