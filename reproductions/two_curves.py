@@ -20,8 +20,8 @@ near 1 whatever it shares.
 
     python reproductions/two_curves.py --data ../shared/data/mnist --work runs/two-curves
 
-The same command goes on where it stopped. After every seed it writes ``reproductions/results/two_curves.json``, ``.md``
-and ``.png``.
+The same command goes on where it stopped. Networks are kept: where the tables of an arm are deleted, only they are made
+again. After every seed it writes ``reproductions/results/two_curves.json``, ``.md`` and ``.png``.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from two_curves_figure import draw
-from two_curves_report import ARMS, LAYERS, PAIRS, SIZES, STARTS, Found, record, report
+from two_curves_found import ARMS, LAYERS, PAIRS, SIZES, STARTS, Found
+from two_curves_report import record, report
 
 import commonweight
 from commonweight.decision.ewc import ewc_penalty
@@ -47,6 +50,9 @@ from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.training import accuracy as mask_accuracy
 from commonweight.studies.continual.training import learn as learn_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAME = "two_curves"
 HIDDEN = (100,) * 6
@@ -64,6 +70,7 @@ class Settings(argparse.Namespace):
     epochs: int
     batch_size: int
     rate: float
+    momentum: float
     strength: float
     mask_rows: int
     mask_epochs: int
@@ -106,7 +113,7 @@ def perceptron(seed: int) -> nn.Sequential:
 
 
 def learn(net: nn.Module, task, seed: int, settings: Settings, penalty=None) -> None:
-    optimiser = torch.optim.SGD(net.parameters(), lr=settings.rate, momentum=0.9)
+    optimiser = torch.optim.SGD(net.parameters(), lr=settings.rate, momentum=settings.momentum)
     for epoch in range(settings.epochs):
         for inputs, labels in task.train.batches(settings.batch_size, seed=seed, epoch=epoch):
             loss = F.cross_entropy(net(inputs), labels)
@@ -128,6 +135,19 @@ def importance(net: nn.Module, task) -> commonweight.Footprint:
 
 def copies(net: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+
+
+def kept(path: Path, net: nn.Module, train: Callable[[nn.Module], None]) -> nn.Module:
+    """Train a network and keep its weights, or give it those that were kept."""
+    if path.exists():
+        net.load_state_dict(load_file(path))
+        return net
+    train(net)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.writing")
+    save_file(net.state_dict(), unfinished)
+    unfinished.rename(path)
+    return net
 
 
 def write(path: Path, record: dict) -> None:
@@ -154,8 +174,7 @@ def fishers_of_seed(folder: Path, images, seed: int, settings: Settings, note) -
         return
     stream = tasks(images, seed, settings.rows, settings)
     base = stream[0]
-    first = perceptron(seed)
-    learn(first, base, seed, settings)
+    first = kept(folder / "networks" / "first", perceptron(seed), lambda net: learn(net, base, seed, settings))
     anchor, earlier = copies(first), importance(first, base)
     alone = accuracy(first, base)
     note(f"seed {seed}: first task {alone:.3f}")
@@ -171,10 +190,13 @@ def fishers_of_seed(folder: Path, images, seed: int, settings: Settings, note) -
             if arm in {"ewc", "sequence"}:
                 net.load_state_dict(anchor)
 
-            def penalty(net=net) -> torch.Tensor:
-                return ewc_penalty(net, earlier, anchor, strength=settings.strength)
+            def train(net: nn.Module, task=task, arm=arm) -> None:
+                def penalty() -> torch.Tensor:
+                    return ewc_penalty(net, earlier, anchor, strength=settings.strength)
 
-            learn(net, task, seed + 1, settings, penalty if arm == "ewc" else None)
+                learn(net, task, seed + 1, settings, penalty if arm == "ewc" else None)
+
+            kept(folder / "networks" / f"{arm}, {pair}", net, train)
             found = {"first, alone": alone, "second": accuracy(net, task)}
             if arm in {"ewc", "sequence"}:
                 found["first, after second"] = accuracy(net, base)
@@ -230,6 +252,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--momentum", type=float, default=0.9)
     parser.add_argument("--strength", type=float, default=100.0, help="of elastic weight consolidation")
     parser.add_argument("--mask-rows", type=int, default=10_000)
     parser.add_argument("--mask-epochs", type=int, default=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matplotlib.lines import Line2D
-from two_curves_report import ARMS, LAYERS, MASKS, NORMS, PAIRS, SIMILARITIES, STARTS, Found
+from two_curves_found import ARMS, LAYERS, MASKS, NORMS, PAIRS, SIMILARITIES, STARTS, Found
 
 from commonweight.view.depth_figures import DepthCurve, plot_depth
 from commonweight.view.study_files import new_figure
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 COLORS = dict(zip(PAIRS, ("#9ecae1", "#4292c6", "#54278f", "#d95f0e", "#a50f15", "0.45"), strict=True))
 BENEATH = {
-    "ewc": "as published",
+    "ewc": "as published, but shorter",
     "independent": "no common start: not to be read as sharing",
     "untrained": "control: what is there before anything is learned",
 }
@@ -25,16 +25,14 @@ def draw(found: Found, path: Path) -> None:
     figure = new_figure(18, 9.2)
     axes = figure.subplots(3, 5, sharey="row", gridspec_kw={"height_ratios": (3, 1, 3)})
 
-    def curves(measure, layers, null=None) -> list[DepthCurve]:
+    def curves(measure, layers, null=None, dotted=("8 px", "26 px")) -> list[DepthCurve]:
         return [
             DepthCurve(
                 pair,
                 {layer: measure(pair, layer) for layer in layers},
                 COLORS[pair],
                 "--" if pair == "random labels" else "-",
-                None
-                if null is None or pair not in {"8 px", "26 px"}
-                else {layer: null(pair, layer) for layer in layers},
+                None if null is None or pair not in dotted else {layer: null(pair, layer) for layer in layers},
             )
             for pair in PAIRS
         ]
@@ -64,7 +62,8 @@ def draw(found: Found, path: Path) -> None:
         for starts, name in (("independent", "every_layer"), ("shared", "every_layer"), ("independent", "probed"))
     ]
     for ax, (title, layers, measure) in zip(axes[2], panels, strict=True):
-        plot_depth(curves(measure, layers), ax)
+        independent = (lambda p, k: found.coincidence(p, k).value) if title.startswith(MASKS[1]) else None
+        plot_depth(curves(measure, layers, independent, ("26 px", "random labels")), ax)
         ax.set_title(title, fontsize="medium")
     axes[0][0].set_ylim(0, 1.05)
     axes[1][0].set_ylim(0, 1)
@@ -77,7 +76,15 @@ def draw(found: Found, path: Path) -> None:
                label=pair)
         for pair in PAIRS
     ]  # fmt: skip
-    handles.append(Line2D([], [], color="0.3", linestyle=":", label="null of 8 and 26 px (permuted units or inputs)"))
+    handles.append(
+        Line2D(
+            [],
+            [],
+            color="0.3",
+            linestyle=":",
+            label="dotted: null, of permuted Fishers (8, 26 px); bits flipped independently (26 px, random labels)",
+        )
+    )
     title = "MNIST and a second task: a permuted central square of so many pixels a side, or random labels"
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, title=title)
     figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -2,196 +2,97 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import torch
+from two_curves_found import (
+    ARMS,
+    LAYERS,
+    MASKS,
+    NORMS,
+    PAIRS,
+    QUESTIONS,
+    STARTS,
+    Contrast,
+    Found,
+    contrasts,
+    similar,
+)
 
 import commonweight
-from commonweight.decision.verdict import Verdict, by_chance, contrast_verdict
+from commonweight.decision.verdict import by_chance
 from commonweight.overlaps.estimate import Estimate
-from commonweight.overlaps.similarity import TaskSimilarity
-from commonweight.overlaps.table import OverlapTable
 from commonweight.record import without_nan
 from commonweight.text import Grid, to_markdown
 from commonweight.view.estimates import estimate, signed
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from commonweight.overlaps.table import OverlapTable
 
-LAYERS = (*(f"fc{k}" for k in range(1, 7)), "out")
-NORMS = tuple(f"bn{k}" for k in range(1, 7))
-SIZES = (2, 8, 14, 20, 26)
-PAIRS = (*(f"{size} px" for size in SIZES), "random labels")
-"""The second task of each pair: the first is MNIST as it is. Random labels, on images as they are, are a control."""
-
-ARMS = {
-    "ewc": "in sequence with EWC",
-    "one network": "in sequence with EWC, both Fishers at the end",
-    "sequence": "in sequence without EWC",
-    "apart": "same start, apart",
-    "independent": "independent starts",
-    "untrained": "the start itself, untrained",
-}
-STARTS = ("independent", "shared")
-MASKS = ("Masks, Jaccard index beyond chance", "Flipped bits, Jaccard index")
-"""What is compared with each of the two starts of scores."""
-
-SIMILARITIES = {"every_layer": "Similarity by batch-norm means", "probed": "Similarity by probing"}
-
-
-class Found:
-    """Everything measured, of the seeds that are complete; estimates are over seeds."""
-
-    def __init__(self, work: Path, seeds: int) -> None:
-        folders = [work / f"seed-{seed}" for seed in range(seeds)]
-        self.accuracy: dict = {}
-        self.fishers: dict[str, dict[str, list[OverlapTable]]] = {}
-        for arm in ARMS:
-            records = {pair: [_read(folder / arm / f"{pair}.json") for folder in folders] for pair in PAIRS}
-            self.fishers[arm] = {
-                pair: [OverlapTable.from_json(json.dumps(record["table"])) for record in of_seeds]
-                for pair, of_seeds in records.items()
-            }
-            self.accuracy[arm] = {pair: [each["accuracy"] for each in of_seeds] for pair, of_seeds in records.items()}
-        self.masks: dict[str, list[OverlapTable]] = {}
-        self.similarity: dict[str, dict[str, list[TaskSimilarity]]] = {}
-        for starts in STARTS:
-            records = [_read(folder / f"masks, {starts} starts.json") for folder in folders]
-            self.masks[starts] = [OverlapTable.from_json(json.dumps(each["table"])) for each in records]
-            self.accuracy[f"masks, {starts} starts"] = [each["accuracy"] for each in records]
-            self.similarity[starts] = {
-                name: [TaskSimilarity.from_json(json.dumps(each["similarity"][name])) for each in records]
-                for name in ("first_layer", "every_layer", "probed")
-            }
-
-    def fisher(self, of: str, arm: str, pair: str, layer: str) -> Estimate:
-        """``raw``, ``corrected``, ``null`` or ``above_null``."""
-        tables = self.fishers[arm][pair]
-        return Estimate.over_seeds([table.estimate(of, "first", "second", layer).value for table in tables])
-
-    def learned(self, arm: str, pair: str, layer: str) -> Estimate:
-        """How far training moved the overlap from that of the untrained start."""
-        return self.fisher("corrected", arm, pair, layer) - self.fisher("corrected", "untrained", pair, layer)
-
-    def share(self, arm: str, pair: str, layer: str) -> Estimate:
-        """The smaller of the two shares of the trace."""
-        return Estimate.over_seeds([float(table.trace_share[layer].min()) for table in self.fishers[arm][pair]])
-
-    def ceiling(self, arm: str, pair: str, layer: str) -> Estimate:
-        """The smaller of the two ceilings."""
-        return Estimate.over_seeds([float(table.ceiling.by_layer[layer].min()) for table in self.fishers[arm][pair]])
-
-    def mask(self, starts: str, pair: str, layer: str) -> Estimate:
-        """Beyond chance from independent starts; of flipped bits from shared ones, which have no chance level."""
-        at = 1 + PAIRS.index(pair)
-        levels = [t.corrected.by_layer if starts == "independent" else t.by_layer for t in self.masks[starts]]
-        return Estimate.over_seeds([float(each[layer][0, at]) for each in levels])
-
-    def alike(self, starts: str, similarity: str, pair: str, norm: str) -> Estimate:
-        """The second task's similarity to the first; its statistics, or its images through the first task's mask."""
-        at = 1 + PAIRS.index(pair)
-        return Estimate.over_seeds([float(t.values[norm][at, 0]) for t in self.similarity[starts][similarity]])
-
-    def tables(self, arm: str) -> list[OverlapTable]:
-        return [table for of_seeds in self.fishers[arm].values() for table in of_seeds]
-
-    def effective(self, arm: str) -> list[float]:
-        return [count for table in self.tables(arm) for count in table.effective_examples.values()]
-
-    def aligned(self, arm: str) -> bool | None:
-        readings = {table.alignment.reading("first", "second") for table in self.tables(arm)}
-        return {"common start": True, "no common start": False}.get(*readings) if len(readings) == 1 else None
-
-    def alignment(self, arm: str) -> str:
-        tables = self.tables(arm)
-        readings = sorted({table.alignment.reading("first", "second") for table in tables})
-        distances = [float(table.alignment.distance[0, 1]) for table in tables]
-        return f"{' or '.join(readings)} (relative weight distance {min(distances):.2f} to {max(distances):.2f})"
-
-
-QUESTIONS = (
-    "8 px over 26 px, first layer",
-    "8 px over 26 px, last layer",
-    "26 px: last over first layer",
-    "8 px: last over first layer",
-    "26 px over random labels, last layer",
+WORDS = (
+    "In the rows of Fisher overlaps a difference of corrected overlaps; a word stands behind it only where that of "
+    "corrected − null, in the row below, excludes 0 on the same side, since layers and pairs differ in what permuted "
+    "Fishers overlap by. Where both Fishers are of the same weights (both at the end; untrained) numbers stand without "
+    "a word: a network shares all its weights with itself, and an untrained one has learned nothing. Nor is there a "
+    "word for flipped bits: their chance level is not known.",
+    "Cannot say: independent starts have no common start; elsewhere one of the two differences does not exclude 0, or "
+    "they exclude it on different sides.",
 )
-"""Differences that are above 0 where the answer is yes; the paper says yes to the first and the third."""
 
 
-def differences(measure, first: str, last: str) -> dict[str, Estimate]:
-    pairs = (
-        (measure("8 px", first), measure("26 px", first)),
-        (measure("8 px", last), measure("26 px", last)),
-        (measure("26 px", last), measure("26 px", first)),
-        (measure("8 px", last), measure("8 px", first)),
-        (measure("26 px", last), measure("random labels", last)),
+def told_with_word(asked: Contrast) -> str:
+    return signed(asked.difference) + ("" if asked.verdict is None else f" ({asked.verdict.answer})")
+
+
+def protocol(settings: dict, seeds: int) -> Grid:
+    """Set what was done beside what Kirkpatrick et al. (2017) state for their figure 2C (table S1)."""
+    rows = (
+        ("training images of each task", "60,000 (MNIST)", f"{settings['rows']:,}"),
+        ("epochs of each task", "100", str(settings["epochs"])),
+        ("hidden layers", "6 of 100 ReLU units", "6 of 100 ReLU units"),
+        ("learning rate", "0.001", f"{settings['rate']:g}"),
+        ("momentum", "not stated", f"{settings['momentum']:g}"),
+        ("batch size", "not stated", str(settings["batch_size"])),
+        ("strength λ of the penalty", "not stated", f"{settings['strength']:g}"),
+        ("images of a Fisher", "not stated", f"{settings['test_rows']:,} test images, 8 folds"),
+        ("biases", "not stated", "learned, start at 0; in their layer's Fisher"),
+        ("seeds", "not stated", str(seeds)),
     )
-    return {question: a - b for question, (a, b) in zip(QUESTIONS, pairs, strict=True)}
-
-
-def contrasts(found: Found) -> dict[str, dict[str, Verdict]]:
-    """Contrasts of overlaps over seeds. A second task's rows are the first's: the same test images, changed."""
-
-    def judged(of: dict[str, Estimate], aligned: bool | None, effective: list[float] | None) -> dict[str, Verdict]:
-        return {
-            question: contrast_verdict(
-                each,
-                same_rows=True,
-                aligned=aligned,
-                noise_taken_out=None if effective is None else True,
-                effective_examples=effective,
-            )
-            for question, each in of.items()
-        }
-
-    answers = {}
-    for arm, words in ARMS.items():
-        of = differences(lambda p, k, a=arm: found.fisher("corrected", a, p, k), "fc1", "out")
-        answers[f"Fisher overlap, {words}"] = judged(of, found.aligned(arm), found.effective(arm))
-    for starts, words in zip(STARTS, MASKS, strict=True):
-        of = differences(lambda p, k, s=starts: found.mask(s, p, k), "fc1", "out")
-        answers[f"{words}, {starts} score starts"] = judged(of, True, None)
-    return answers
-
-
-def similar(found: Found) -> dict[str, dict[str, Estimate]]:
-    """The same differences of similarities of tasks, which are no overlaps."""
-    return {
-        f"{words}, {starts} score starts": differences(
-            lambda p, k, s=starts, a=name: found.alike(s, a, p, k), "bn1", "bn6"
-        )
-        for name, words in SIMILARITIES.items()
-        for starts in STARTS
-    }
+    return Grid("The protocol (published: Kirkpatrick et al. 2017, figure 2C)", ("", "published", "here"), rows)
 
 
 def report(found: Found, settings: dict, seeds: int) -> str:
     told = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in settings.items())
+    asked = contrasts(found)
+    rows: list[tuple[str, ...]] = []
+    for name, of in asked.items():
+        rows.append((name, *(told_with_word(each) for each in of.values())))
+        if name.startswith("Fisher"):
+            rows.append((f"{name}: corrected − null", *(signed(each.beyond) for each in of.values())))
+    rows += [(name, *(signed(each) for each in of.values())) for name, of in similar(found).items()]
+    words = sum(each.verdict is not None for of in asked.values() for each in of.values())
     blocks: list = [
         f"Means over {seeds} seeds ± half a 95 % interval over seeds: other trainings, permutations of the square, and "
-        f"choices of images. Overlaps of a layer are normalised within it. Settings: {told}."
+        f"choices of images. Overlaps of a layer are normalised within it. Settings: {told}.",
+        protocol(settings, seeds),
+        Grid(
+            "What was published (above 0 in the first column, and in the third), and what was found",
+            ("", *QUESTIONS),
+            tuple(rows),
+        ),
+        *WORDS,
+        by_chance(words, "contrasts"),
     ]
-    rows = [
-        (name, *(f"{signed(each.estimate)} ({each.answer})" for each in verdicts.values()))
-        for name, verdicts in contrasts(found).items()
-    ]
-    rows += [(name, *(signed(each) for each in of.values())) for name, of in similar(found).items()]
-    title = "What was published (above 0 in the first column, and in the third), and what was found"
-    blocks.append(Grid(title, ("", *QUESTIONS), tuple(rows)))
-    blocks.append(by_chance(len(QUESTIONS) * len(contrasts(found)), "contrasts"))
     for arm in ("ewc", "one network", "sequence", "apart"):
-        rows = [(pair, *(signed(found.learned(arm, pair, layer)) for layer in LAYERS)) for pair in PAIRS]
-        blocks.append(
-            Grid(f"Corrected overlap, {ARMS[arm]}, less that of the untrained start", ("", *LAYERS), tuple(rows))
-        )
+        for of, name in (("corrected", "Corrected overlap"), ("above_null", "Corrected − null")):
+            rows = [(pair, *(signed(found.learned(of, arm, pair, layer)) for layer in LAYERS)) for pair in PAIRS]
+            blocks.append(Grid(f"{name}, {ARMS[arm]}, less that of the untrained start", ("", *LAYERS), tuple(rows)))
     for arm, words in ARMS.items():
         rows = [
             (f"{pair}, {name}", *(estimate(measure(arm, pair, layer)) for layer in LAYERS))
             for name, measure in (
                 ("corrected", lambda a, p, k: found.fisher("corrected", a, p, k)),
-                ("raw − null", lambda a, p, k: found.fisher("above_null", a, p, k)),
+                ("corrected − null", lambda a, p, k: found.fisher("above_null", a, p, k)),
                 ("ceiling", found.ceiling),
                 ("trace share", found.share),
             )
@@ -200,6 +101,15 @@ def report(found: Found, settings: dict, seeds: int) -> str:
         blocks += [Grid(f"Fisher overlap: {words}", ("", *LAYERS), tuple(rows)), f"Alignment: {found.alignment(arm)}."]
     for starts, words in zip(STARTS, MASKS, strict=True):
         rows = [(pair, *(estimate(found.mask(starts, pair, layer)) for layer in LAYERS)) for pair in PAIRS]
+        if starts == "shared":
+            rows += [
+                (f"{pair}, if flips were independent", *(estimate(found.coincidence(pair, layer)) for layer in LAYERS))
+                for pair in PAIRS
+            ]
+        rows += [
+            (f"{name}, share of bits", *(estimate(found.density(starts, layer, at)) for layer in LAYERS))
+            for at, name in enumerate(("first task", *PAIRS))
+        ]
         blocks.append(Grid(f"{words}, {starts} score starts", ("", *LAYERS), tuple(rows)))
     for starts in STARTS:
         rows = [
@@ -236,11 +146,19 @@ def record(found: Found, settings: dict, digest: str, seeds: int) -> dict:
     def plain(value: Estimate) -> dict:
         return {"value": value.value, "low": value.low, "high": value.high}
 
+    def of_contrast(asked: Contrast) -> dict:
+        return (
+            plain(asked.difference)
+            | ({} if asked.beyond is None else {"corrected_minus_null": plain(asked.beyond)})
+            | ({} if asked.verdict is None else {"answer": asked.verdict.answer, "reason": asked.verdict.brief})
+        )
+
     def of_table(table: OverlapTable) -> dict:
         per_layer = {}
         for layer in LAYERS:
             per_layer[layer] = {
-                of: plain(table.estimate(of, "first", "second", layer)) for of in ("raw", "corrected", "extrapolated")
+                of: plain(table.estimate(of, "first", "second", layer))
+                for of in ("raw", "corrected", "extrapolated", "above_null")
             } | {
                 "null": float(table.null.strictest.by_layer[layer][0, 1]),
                 "null_permutes": str(table.null.which(layer)[0, 1]),
@@ -261,7 +179,7 @@ def record(found: Found, settings: dict, digest: str, seeds: int) -> dict:
         "seeds": seeds,
         "versions": {"torch": torch.__version__, "commonweight": commonweight.__version__},
         "contrasts_over_seeds": {
-            name: {question: plain(each.estimate) | {"answer": each.answer} for question, each in of.items()}
+            name: {question: of_contrast(each) for question, each in of.items()}
             for name, of in contrasts(found).items()
         }
         | {name: {question: plain(each) for question, each in of.items()} for name, of in similar(found).items()},
@@ -298,7 +216,3 @@ def record(found: Found, settings: dict, digest: str, seeds: int) -> dict:
             for starts, of in found.similarity.items()
         },
     })
-
-
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
