@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from overlaps.folded import fisher, squares
 
+from commonweight.decision.table_verdicts import overlap_verdict
 from commonweight.errors import IntegrityError
 from commonweight.footprint.footprint import Footprint
 from commonweight.overlaps import OverlapTable, overlap
@@ -92,6 +93,23 @@ def test_json_keeps_the_folds_per_layer_without_loss():
             assert (one.value, *one.replicates) == pytest.approx((other.value, *other.replicates), abs=1e-13)
     assert back.roll_up(0).corrected.by_layer[""] == pytest.approx(found.corrected.pooled, abs=1e-13)
     assert back.to_markdown() == found.to_markdown()
+
+
+def test_json_of_an_earlier_release_has_no_null_and_says_so():
+    found = table()
+    record = json.loads(found.to_json())
+    for layer in record["folds"]["layers"].values():
+        layer["null"] = layer.pop("null_of_halves")
+    back = OverlapTable.from_json(json.dumps(record))
+    assert back.estimate("corrected", "a", "b") == found.estimate("corrected", "a", "b")
+    assert math.isnan(back.estimate("null", "a", "b").value)
+    assert math.isnan(back.estimate("above_null", "a", "b", "body").value)
+    assert back.null.which()[0, 1] == ""
+    assert "There is no null: this table was written by an earlier release" in back.to_markdown()
+    assert "no null" not in found.to_markdown()
+    verdict = overlap_verdict(back, "a", "b")
+    assert verdict.answer == "cannot say"
+    assert "make it again from the footprints" in verdict.reason
 
 
 def test_json_forgets_the_single_parameters_of_a_layer_and_says_so():

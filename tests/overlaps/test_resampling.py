@@ -61,16 +61,44 @@ def test_ceilings_agree_with_the_loops():
     assert (table.ceiling.pooled < 1).all()
 
 
+@pytest.mark.parametrize("folds", [2, 3, 8])
 @pytest.mark.parametrize("what", ["entries", "rows", "columns"])
-def test_nulls_are_the_mean_over_all_permutations(what):
-    shapes = {"w.weight": (3, 2)}
-    a, b = (fisher(squares, shapes, seed=seed) for seed in (1, 2))
-    expected = reference.permuted_mean(
-        a.tensors["w.weight"].reshape(-1).tolist(), b.tensors["w.weight"].reshape(-1).tolist(), 3, 2, what
-    )
-    null = overlap({"a": a, "b": b}).null
-    assert getattr(null, what).pooled[0, 1] == pytest.approx(expected)
-    assert null.strictest.pooled[0, 1] >= getattr(null, what).pooled[0, 1]
+def test_nulls_are_the_mean_over_all_permutations_of_different_halves(what, folds):
+    name, shape = "w.weight", (3, 2)
+    a, b = (fisher(squares, {name: shape}, folds, seed) for seed in (1, 2))
+    table = overlap({"a": a, "b": b})
+
+    def by_loops(left_out=None):
+        return reference.null(plain(a, [name]), plain(b, [name]), splits_of(folds).halves, shape, what, left_out)
+
+    assert getattr(table.null, what).pooled[0, 1] == pytest.approx(by_loops())
+    assert table.null.strictest.pooled[0, 1] >= getattr(table.null, what).pooled[0, 1]
+    if table.null.which()[0, 1] == what:
+        null, corrected, above = (table.estimate(of, "a", "b") for of in ("null", "corrected", "above_null"))
+        assert null.replicates == pytest.approx([by_loops(k) for k in range(folds)], nan_ok=True)
+        assert above.value == corrected.value - null.value
+        assert above.replicates == pytest.approx((corrected - null).replicates, nan_ok=True)
+
+
+def noisy_pair(seed, common, count=25):
+    """Two Fishers without any structure of their own; some of their noise is the same in both."""
+    generator = torch.Generator().manual_seed(seed)
+    same = torch.randn(8, count, 5, 6, generator=generator, dtype=torch.float64)
+
+    def one():
+        own = torch.randn(8, count, 5, 6, generator=generator, dtype=torch.float64)
+        squares = (common * same + math.sqrt(1 - common**2) * own).square()
+        folds = tuple(Fold(count, {"w": each.mean(0)}) for each in squares)
+        return Footprint("fisher", {"w": squares.mean((0, 1))}, 8 * count, folds=folds)
+
+    return overlap({"a": one(), "b": one()})
+
+
+def test_noise_that_two_models_have_in_common_is_not_above_the_null():
+    found = [noisy_pair(seed, common=0.95).estimate("above_null", "a", "b") for seed in range(40)]
+    assert sum(each.low > 0 for each in found) <= 4  # 2.5 % each: more than 4 of 40 are one in 300
+    values = [each.value for each in found]
+    assert np.mean(values) < 3 * np.std(values) / math.sqrt(40)  # below 0 by a little: the strictest of three
 
 
 def test_the_strictest_null_is_named():
@@ -84,7 +112,7 @@ def test_the_strictest_null_is_named():
     assert table.null.rows.pooled[0, 1] == table.null.strictest.pooled[0, 1] > table.null.entries.pooled[0, 1] + 0.1
     above = table.estimate("above_null", "a", "b")
     assert above.low < 0.01  # nothing is above the null that keeps the columns
-    against_entries = table.pooled[0, 1] - table.null.entries.pooled[0, 1]
+    against_entries = table.corrected.pooled[0, 1] - table.null.entries.pooled[0, 1]
     assert against_entries > 0.1
 
 

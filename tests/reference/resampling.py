@@ -31,7 +31,7 @@ def ratio(ab, aa, bb):
     return ab / math.sqrt(aa) / math.sqrt(bb) if aa > 0 and bb > 0 else math.nan
 
 
-def crossed(a, b, designs, left_out=None):
+def crossed(a, b, designs, left_out=None, multiplied=product):
     """The overlap of different parts: a sum over splits and ordered pairs of parts, over what it could be at most."""
     products = []
     most = []
@@ -39,7 +39,7 @@ def crossed(a, b, designs, left_out=None):
         for one, other in itertools.permutations(parts, 2):
             f = total(a, [k for k in one if k != left_out])
             g = total(b, [k for k in other if k != left_out])
-            products.append(product(f, g))
+            products.append(multiplied(f, g))
             most.append(math.sqrt(sum(f) * sum(g)))
     return math.fsum(products) / math.fsum(most) if math.fsum(most) > 0 else math.nan
 
@@ -63,8 +63,8 @@ def jackknife(value, replicates, quantile):
     return value - width, value + width
 
 
-def permuted_mean(f, g, rows, columns, what):
-    """The mean of the overlap over every permutation of f's entries, rows or columns, one by one."""
+def permuted_product(f, g, rows, columns, what):
+    """The mean of the product over every permutation of f's entries, rows or columns, one by one."""
     x = [math.sqrt(value) for value in f]
     y = [math.sqrt(value) for value in g]
     moved = {"entries": rows * columns, "rows": rows, "columns": columns}[what]
@@ -81,4 +81,14 @@ def permuted_mean(f, g, rows, columns, what):
                     source = r * columns + order[c]
                 dot += x[source] * y[r * columns + c]
         found.append(dot)
-    return math.fsum(found) / len(found) / math.sqrt(sum(f)) / math.sqrt(sum(g))
+    return math.fsum(found) / len(found)
+
+
+def null(a, b, halves, shape, what, left_out=None):
+    """What the corrected overlap of one parameter would be if one of the two halves were permuted."""
+
+    def permuted(f, g):
+        return permuted_product(f, g, *shape, what)
+
+    above = crossed(a, b, halves, left_out, permuted)
+    return ratio(above, crossed(a, a, halves, left_out), crossed(b, b, halves, left_out))

@@ -58,7 +58,7 @@ NEEDS: tuple[Requirement, ...] = (
         CANNOT_SAY,
     ),
     Requirement(
-        "excludes 0", f"the {100 * LEVEL:.0f} % interval; of raw - null it lies above 0", CANNOT_SAY, NOT_ABOVE
+        "excludes 0", f"the {100 * LEVEL:.0f} % interval; of corrected - null it lies above 0", CANNOT_SAY, NOT_ABOVE
     ),
 )
 """What each verdict takes, in the order in which it is asked. Controls are shown beside, and decide nothing."""

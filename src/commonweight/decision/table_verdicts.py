@@ -11,6 +11,7 @@ from commonweight.decision.verdict import Need, contrast_verdict, null_verdict
 from commonweight.errors import UsageError
 from commonweight.overlaps.alignment import MOST_LISTED
 from commonweight.overlaps.columns import WHOLE
+from commonweight.overlaps.fold_ratios import NO_NULL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,18 +57,20 @@ def overlap_verdict(table: OverlapTable, a: str, b: str, layer: str | None = Non
         layer: A layer; None for all weights pooled.
 
     Returns:
-        The verdict on raw - null.
+        The verdict on corrected - null, both of different halves of the examples.
 
     Raises:
         UsageError: If there is no such footprint, both are one, or the table has no folds.
         KeyError: If there is no such layer.
     """
     _check_two(table, (a, b))
+    difference = table.estimate("above_null", a, b, layer)
+    earlier = () if table.over_folds.has_null else (NO_NULL,)
     return null_verdict(
-        table.estimate("above_null", a, b, layer),
+        difference,
         aligned=aligned([table], [(a, b)], layer),
         effective_examples=effective([table], [(a, b)], layer),
-    ).asking(table_needs([table], [(a, b)]), beware([table], [(a, b)], layer))
+    ).asking(table_needs([table], [(a, b)]), (*earlier, *beware([table], [(a, b)], layer)))
 
 
 def pairs_verdict(

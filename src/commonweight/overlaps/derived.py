@@ -117,7 +117,10 @@ class Derived(ABC):
 
     @property
     def null(self) -> Null:
-        """Overlap ``[n, n]`` of permuted Fishers: of entries, rows and columns, and the strictest of these."""
+        """Overlap ``[n, n]`` of permuted Fishers, corrected as ``corrected`` is: entries, rows, columns, the strictest.
+
+        nan in a table that an earlier release wrote, whose nulls were of the same rows.
+        """
         return self.over_folds.null
 
     def estimate(
@@ -133,7 +136,8 @@ class Derived(ABC):
         """Give one number with its interval, by leaving out fold after fold.
 
         Args:
-            of: ``raw``, ``corrected``, ``extrapolated``, ``null`` (the strictest) or ``above_null`` (raw - null).
+            of: ``raw``, ``corrected``, ``extrapolated``, ``null`` (the strictest) or ``above_null``
+                (corrected - null).
             a: Name of a footprint.
             b: Name of another, or the same.
             layer: A layer; None for the whole network.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commonweight.overlaps.columns import WHOLE, Column
+from commonweight.overlaps.fold_ratios import NO_NULL
 from commonweight.text import Block, Grid, number
 
 if TYPE_CHECKING:
@@ -34,15 +35,16 @@ INTERVALS = (
 )
 NO_INTERVALS = "There are {folds} folds, and intervals need at least 3."
 NULL = (
-    "The null is the expected overlap when entries, rows or columns of one Fisher are permuted within each parameter: "
-    "the largest of the three, which is named."
+    "The null is what the corrected overlap would be if entries, rows or columns of one Fisher were permuted within "
+    "each parameter: the largest of the three, which is named. It is of different halves of the examples too: compare "
+    "it with corrected, not with raw."
 )
 PER_LAYER = "This table was read from JSON, which keeps the folds per layer: there are no such numbers per parameter."
 COLUMNS: dict[Quantity, str] = {
     "raw": "raw",
     "corrected": "corrected",
     "extrapolated": "extrapolated",
-    "above_null": "raw - null",
+    "above_null": "corrected - null",
 }
 
 
@@ -197,7 +199,12 @@ def sentences(table: OverlapTable, by: str) -> list[Block]:
     folds = table.resampled.folds
     intervals = (INTERVALS if folds > 2 else NO_INTERVALS).format(folds=folds, degrees=folds - 1)
     lost = by == "parameter" and table.resampled.per == "layer"
-    return [CORRECTED, intervals, NULL, *([PER_LAYER] if lost else [])]
+    return [
+        CORRECTED,
+        intervals,
+        NULL if table.over_folds.has_null else f"{NO_NULL.capitalize()}.",
+        *([PER_LAYER] if lost else []),
+    ]
 
 
 def frame_columns(table: OverlapTable, by: str) -> Mapping[str, list[float | str]]:

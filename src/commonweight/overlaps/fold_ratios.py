@@ -8,13 +8,13 @@ half           :math:`O_{ij} = N_{ij} / T_{ij}`: overlap of different halves, ov
 ceiling        :math:`O_{ii}`: of two halves of the examples of one footprint
 corrected      :math:`O_{ij} / \sqrt{O_{ii} O_{jj}}`
 extrapolated   2 × corrected from halves − corrected from quarters: the term in 1/n cancels
-null           :math:`P_{ij} / \sqrt{G_{ii} G_{jj}}`, the largest of three permutations
-above_null     raw − null
+null           :math:`(P_{ij} / T_{ij}) / \sqrt{O_{ii} O_{jj}}`, the largest of three permutations
+above_null     corrected − null
 =============  ====================================================================================================
 
-with N the ``half`` sums and :math:`T_{ij} = \tfrac12 \sum_h \sqrt{\mathrm{tr} F_{i,H}\, \mathrm{tr} F_{j,H'}} +
-(H \leftrightarrow H')`. Without T the traces of different halves would not cancel, and their noise would push corrected
-overlaps up: a single weight would have an overlap above 1 with itself elsewhere.
+with N the ``half`` sums, P the ``null`` sums and :math:`T_{ij} = \tfrac12 \sum_h \sqrt{\mathrm{tr} F_{i,H}\,
+\mathrm{tr} F_{j,H'}} + (H \leftrightarrow H')`. Without T the traces of different halves would not cancel, and their
+noise would push corrected overlaps up: a single weight would have an overlap above 1 with itself elsewhere.
 """
 
 from __future__ import annotations
@@ -53,12 +53,16 @@ NO_FOLDS = (
     "without folds in every footprint there is no ceiling, no correction and no interval: measure with folds, such as "
     "fisher(..., folds=8)"
 )
+NO_NULL = (
+    "there is no null: this table was written by an earlier release, whose nulls were of the same examples, so make it "
+    "again from the footprints"
+)
 OF_FISHERS = "ceilings, corrections over folds and permutation nulls are of Fishers"
 
 
 @dataclass(frozen=True, eq=False)
 class Null:
-    """What permuted Fishers overlap by, ``[n, n]`` at every level."""
+    """What permuted Fishers overlap by, corrected as the overlaps they stand beside; ``[n, n]`` at every level."""
 
     entries: Levels
     """Any entry takes any place within its parameter."""
@@ -106,6 +110,11 @@ class FoldRatios:
         self._sums: dict[tuple[str, ...], FoldTerms] = {}
         self._versions: dict[tuple[Quantity, tuple[str, ...]], Array] = {}
 
+    @property
+    def has_null(self) -> bool:
+        """Whether the sums of permuted halves are there; tables of an earlier release lack them."""
+        return not all(np.isnan(terms.null).all() for terms in self._resampled.terms.values())
+
     @cached_property
     def ceiling(self) -> Levels:
         """Overlap ``[n]`` of two halves of a footprint's own examples."""
@@ -123,7 +132,7 @@ class FoldRatios:
 
     @cached_property
     def null(self) -> Null:
-        """Overlap of permuted Fishers, ``[n, n]``."""
+        """Overlap of permuted halves over the root of both ceilings, ``[n, n]``."""
 
         def of(index: int) -> Levels:
             return self._levels(lambda parameters: np.array(self._nulls(parameters)[index, 0]))
@@ -193,7 +202,7 @@ class FoldRatios:
         if of == "null":
             return np.array(self._nulls(parameters)[-1])
         if of == "above_null":
-            return self.versions("raw", parameters) - self.versions("null", parameters)
+            return self.versions("corrected", parameters) - self.versions("null", parameters)
         raise UsageError(f"expected raw, corrected, extrapolated, null or above_null, got {of!r}")
 
     def _full(self, parameters: tuple[str, ...], sums: FoldTerms) -> Array:
@@ -202,10 +211,10 @@ class FoldRatios:
 
     def _nulls(self, parameters: tuple[str, ...]) -> Array:
         """Entries, rows, columns, and the one of them that is the strictest for all folds: ``[4, K + 1, n, n]``."""
-        sums = self._terms(parameters)
-        traces = np.diagonal(self._full(parameters, sums), axis1=1, axis2=2)
-        lengths = np.sqrt(np.where(traces > 0, traces, np.nan))
-        found = sums.null / (lengths[:, :, None] * lengths[:, None, :])
+        sums, ceilings = self._terms(parameters), self._ceilings(parameters)
+        lengths = np.sqrt(np.where(ceilings > 0, ceilings, np.nan))
+        halves = self._overlaps(sums.null, sums, self._splits.halves)
+        found = halves / (lengths[:, :, None] * lengths[:, None, :])
         strictest = np.argmax(np.nan_to_num(found[:, 0], nan=-1.0), axis=0)
         chosen = np.take_along_axis(found, np.broadcast_to(strictest, (1, *found.shape[1:])), axis=0)
         return np.concatenate([found, chosen])
@@ -216,11 +225,11 @@ class FoldRatios:
         return np.array(np.diagonal(overlaps, axis1=1, axis2=2))
 
     def _overlaps(self, products: Array, sums: FoldTerms, designs: Designs) -> Array:
-        """Divide products of different parts by those of the roots of their traces: overlaps, ``[K + 1, n, n]``."""
+        """Divide products of different parts by those of the roots of their traces: ``[..., K + 1, n, n]``."""
         if not designs:
             return np.full_like(products, np.nan)
         without = 1.0 - np.eye(self._splits.folds + 1, self._splits.folds, -1)
-        most = np.zeros_like(products)
+        most = np.zeros(products.shape[-3:])
         for parts in designs:
             chosen = [list(part) for part in parts]
             roots = np.sqrt(np.stack([without[:, part] @ sums.traces[part] for part in chosen], axis=2))

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
 
 
+NULL = "null_of_halves"
+"""Under another name than the sums of whole Fishers that earlier releases wrote, which are not read."""
+
+
 def to_record(table: OverlapTable) -> dict[str, Any]:
     """Describe the sums over folds.
 
@@ -35,7 +39,7 @@ def to_record(table: OverlapTable) -> dict[str, Any]:
             "count": rolled.folds,
             "splits": splits_of(rolled.folds).words,
             "layers": {
-                layer: {name: _line(array, name) for name, array in terms.arrays.items()}
+                layer: {NULL if name == "null" else name: _line(array, name) for name, array in terms.arrays.items()}
                 for layer, terms in rolled.terms.items()
             },
         }
@@ -117,10 +121,12 @@ def from_record(record: dict[str, Any] | None, n: int, layers: set[str]) -> Resa
     K = int(record["count"])
     if K < 2 or set(record["layers"]) != layers:
         raise ValueError("folds")
-    shapes = {"full": (K, n, n), "half": (K + 1, n, n), "quarter": (K + 1, n, n), "null": (3, K + 1, n, n)}
+    shapes = {"full": (K, n, n), "half": (K + 1, n, n), "quarter": (K + 1, n, n)}
     terms = {}
     for layer, lines in record["layers"].items():
         pairs = {name: _matrices(lines[name], shape) for name, shape in shapes.items()}
+        permuted = (3, K + 1, n, n)
+        pairs["null"] = _matrices(lines[NULL], permuted) if NULL in lines else np.full(permuted, np.nan)
         traces = _numbers(lines["traces"]).reshape(K, n)
         terms[layer] = FoldTerms(**pairs, traces=traces)
     return Resampled(K, terms, "layer")

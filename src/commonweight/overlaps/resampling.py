@@ -8,11 +8,11 @@ the footprints, and add over parameters and slices as the Gram matrix of all fol
 full       :math:`\langle \sqrt{F_i}, \sqrt{F_j} \rangle` without one fold
 half       :math:`\tfrac12 \sum_h \langle \sqrt{F_{i,H}}, \sqrt{F_{j,H'}} \rangle + (H \leftrightarrow H')`
 quarter    :math:`\tfrac12 \sum_h \sum_{Q \ne Q'} \langle \sqrt{F_{i,Q}}, \sqrt{F_{j,Q'}} \rangle`
-null       the full matrix as expected when entries, rows or columns of one side are permuted
+null       the half matrix as expected when entries, rows or columns of one side are permuted
 =========  ================================================================================================
 
-each for all folds and without each fold in turn. Halves and quarters multiply different examples only, on the diagonal
-too.
+each for all folds and without each fold in turn. Halves, quarters and nulls multiply different examples only, on the
+diagonal too.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class FoldTerms:
     """``[K + 1, n, n]``, summed over the splits; nan for fewer than 4 folds."""
 
     null: Array
-    """``[3, K + 1, n, n]``: entries, rows, columns permuted."""
+    """``[3, K + 1, n, n]``: entries, rows, columns of the halves permuted; nan in tables of an earlier release."""
 
     traces: Array
     """``[K, n]``: the trace of each fold's part of the Fisher."""
@@ -178,7 +178,7 @@ def parameter_folds(footprints: Mapping[str, Footprint], parameter: str) -> Fold
                 )
             place.mul_(held.folds[fold].count / sum(each.count for each in held.folds))
         stack = stack or _Stack(splits_of(count), len(names), slab.shape)
-        stack.add(S, slab.row, slab.column)
+        stack.add(S, slab.column)
     return (stack or _Stack(splits_of(count), len(names), (0, 0))).terms()
 
 
@@ -198,7 +198,7 @@ def array_folds(S: Tensor) -> FoldTerms:
         [[1.0, 1.0], [1.0, 1.0]]
     """
     stack = _Stack(splits_of(S.shape[0]), S.shape[1], (S.shape[2], S.shape[3]))
-    stack.add(S, 0, 0)
+    stack.add(S, 0)
     return stack.terms()
 
 
@@ -210,36 +210,42 @@ class _Stack:
         self.splits, self.n = splits, n
         self.full, self.half, self.quarter = (torch.zeros(K + 1, n, n, dtype=torch.float64) for _ in range(3))
         self.traces = torch.zeros(K, n, dtype=torch.float64)
-        self.null = NullSums(K + 1, n, shape)
+        self.null = NullSums(splits.halves, K, n, shape)
 
-    def add(self, S: Tensor, row: int, column: int) -> None:
-        """Add a piece: ``[K, n, rows, columns]`` whose first entry is at a row and column of the parameter."""
+    def add(self, S: Tensor, column: int) -> None:
+        """Add a piece ``[K, n, rows, columns]`` beginning at a column: from left to right, then from top to bottom."""
         rows, columns = S.shape[2:]
         wide = max(1, ENTRIES_IN_CACHE // self.n)
         high = max(1, wide // max(1, columns))
         for top in range(0, rows, high):
             for left in range(0, columns, wide):
                 piece = S[:, :, top : top + high, left : left + wide]
-                self._add(piece.contiguous(), row + top, column + left)
+                self._add(piece.contiguous(), column + left)
 
-    def _add(self, piece: Tensor, row: int, column: int) -> None:
+    def _add(self, piece: Tensor, column: int) -> None:
         K, n, rows, columns = piece.shape
         sums = list(piece.view(K, n, rows * columns))
         self.traces += piece.sum(dim=(2, 3))
         whole, without = _leave_one_out(sums)
         X = torch.stack([whole, *without]).sqrt_()
         self.full += X @ X.mT
-        self.null.add(X.view(K + 1, n, rows, columns), row, column)
         singles = list(piece.sqrt().view(K, n, rows * columns))
-        for into, designs in ((self.half, self.splits.halves), (self.quarter, self.splits.quarters)):
-            for parts in designs:
-                self._cross(into, parts, sums, singles)
+        for split, parts in enumerate(self.splits.halves):
+            multiplied = self._cross(self.half, parts, sums, singles)
+            self.null.add(split, [each.view(n, rows, columns) for each in multiplied], column)
+        for parts in self.splits.quarters:
+            self._cross(self.quarter, parts, sums, singles)
 
-    def _cross(self, into: Tensor, parts: tuple[Part, ...], sums: list[Tensor], singles: list[Tensor]) -> None:
-        """Add the products of different parts, halved: of all folds, and with each fold taken out of its part."""
+    def _cross(self, into: Tensor, parts: tuple[Part, ...], sums: list[Tensor], singles: list[Tensor]) -> list[Tensor]:
+        """Add the products of different parts, halved: of all folds, and with each fold taken out of its part.
+
+        Returns:
+            The roots: of the parts, and of each part without each of its folds, where anything is left of it.
+        """
         left_out = [_leave_one_out([sums[fold] for fold in part]) for part in parts]
         roots = [singles[part[0]] if len(part) == 1 else left_out[a][0].sqrt_() for a, part in enumerate(parts)]
         _, others = _leave_one_out(roots)
+        multiplied = list(roots)
         products = {(a, b): _symmetric(roots[a] @ roots[b].T) / 2 for a, b in combinations(range(len(parts)), 2)}
         into[0] += torch.stack(list(products.values())).sum(0)
         for a, part in enumerate(parts):
@@ -255,6 +261,8 @@ class _Stack:
             )
             for fold, root in zip(part, remaining, strict=True):
                 into[fold + 1] += _symmetric(root @ others[a].T) / 2
+            multiplied += remaining
+        return multiplied
 
     def terms(self) -> FoldTerms:
         """Give the sums."""

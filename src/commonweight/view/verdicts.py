@@ -105,7 +105,7 @@ def _nulls(table: OverlapTable) -> list[Block]:
         for a, b in combinations(table.names, 2)
     }
     return [
-        *verdict_grids("above its null?", ("pair", "layers above", "raw - null, and why"), asked, {ABOVE: ""}),
+        *verdict_grids("above its null?", ("pair", "layers above", "corrected - null, and why"), asked, {ABOVE: ""}),
         by_chance(len(asked) * (1 + len(table.layers)), "nulls"),
     ]
 
