@@ -79,12 +79,16 @@ _options = together(
         "--path-rows", metavar="N|all", type=Count("all"), default="400", show_default=True,
         help="Development rows scored at each of them.",
     ),
+    click.option(
+        "--independent-start", is_flag=True,
+        help="One more control: as the first shortcut's model, from weights drawn anew. May be added later.",
+    ),
 )  # fmt: skip
 
 _FIELDS = (
     "model", "data", "seeds", "text_column", "label_column", "train_rows", "synthetic", "distractors", "epochs",
     "learning_rate", "batch_size", "max_length", "measured_rows", "label_rules", "folds",
-    "scored_rows", "path_points", "path_rows",
+    "scored_rows", "path_points", "path_rows", "independent_start",
 )  # fmt: skip
 
 _STEPS = {

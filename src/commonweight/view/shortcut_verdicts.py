@@ -25,8 +25,9 @@ WITHOUT_FOLDS = (
     "noise lowers them, and not alike on different texts. Measure with --folds 8. "
 )
 CONTROLS = (
-    "The controls are the same contrast with the start, or with the model that learned random labels, in place of one "
-    "of the two (mean of both ways): what is as large there is not about what both models learned. They decide nothing."
+    "The controls are the same contrast with the start, the model that learned random labels or, where there is one, "
+    "that from an independent start in place of one of the two (mean of both ways): what is as large there is not "
+    "about what both models learned. They decide nothing."
 )
 ANSWERS = {MORE: "more", LESS: "less", CANNOT_SAY: "cannot say"}
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 START = "start"
 """What every study calls the common start of its models."""
 
+INDEPENDENT = "independent-start"
+"""What a study calls the control that was trained as its first shortcut's model, from weights drawn anew."""
+
 EVEN = 1e-9
 """How much weights may differ that are equal but for rounding."""
 
@@ -80,8 +83,7 @@ def report(study: ShortcutStudy) -> list[Block]:
                 f"Label rule {rule}: below {FEW_EXAMPLES} effective examples, so that a few rows carry the Fisher: "
                 f"{', '.join(few)}. Their overlaps decide nothing."
             )
-    sentence = next(iter(study.tables.values()))[0].alignment.sentence(start=START)
-    return [*blocks, sentence, READING]
+    return [*blocks, *_alignment(study), READING]
 
 
 def accuracies(study: ShortcutStudy) -> Grid:
@@ -217,6 +219,26 @@ def _not_learned(study: ShortcutStudy) -> list[str]:
             "nothing."
         )
     return sentences
+
+
+def _alignment(study: ShortcutStudy) -> list[str]:
+    """Whether models have a common start, and that the model from an independent one has none with any of them."""
+    found = next(iter(study.tables.values()))[0].alignment
+    apart = [name for name in found.names if name.startswith(f"{INDEPENDENT}/")]
+    others = [name for name in found.names if name not in apart]
+    said = [found.of(others).sentence(start=START)]
+    if apart:
+        code = study.plan.shortcuts[0]
+        reached, constant = study.accuracy(INDEPENDENT, f"{code} dev").value, study.own_accuracy(code)[1]
+        readings = sorted({found.reading(apart[0], name) for name in others})
+        nearest = min(float(found.distance[found.names.index(apart[0]), found.names.index(name)]) for name in others)
+        said.append(
+            f"{INDEPENDENT} was trained as {code} was, from weights drawn anew (accuracy on {code} dev {reached:.3f}, "
+            f"a constant answer {constant:.3f}). With the other models: {' or '.join(readings)} (relative weight "
+            f"distance at least {nearest:.2f}). Without a common start its overlap with them is no sharing: inputs, "
+            "labels and architecture alone bring it about."
+        )
+    return said
 
 
 def _layers(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> Grid:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from commonweight.decision.fusing import fuse
 from commonweight.decision.in_place import fused_at
 from commonweight.studies.scores import score
-from commonweight.studies.shortcuts.evaluating import load_classifier, scored_sets, write_record
-from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER
+from commonweight.studies.shortcuts.evaluating import load_classifier, read_written, scored_sets, write_record
+from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL, START, TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,15 +54,40 @@ def average_of(folder: SeedFolder, chosen: Sequence[str]) -> Iterator[Any]:
         yield model
 
 
+def are_scored(plan: Plan, folder: SeedFolder) -> bool:
+    """Tell whether every model and every average was scored.
+
+    Args:
+        plan: Which models.
+        folder: The seed.
+
+    Returns:
+        Whether they were.
+    """
+    return set(_scored(plan)) <= set(_former(folder).get("scores", {}))
+
+
+def _scored(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The name of every model and every average that is scored, and which models it is the average of."""
+    alone = (START, *(name for name in plan.trained if name in CONTROLS), *plan.shortcuts)
+    return {TOGETHER.join(chosen): chosen for chosen in (*((name,) for name in alone), *plan.averages)}
+
+
+def _former(folder: SeedFolder) -> dict[str, Any]:
+    return dict(read_written(folder.scores)) if folder.scores.is_file() else {}
+
+
 def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
     """Score every model and every average on the original rows and on every shortcut's synthetic rows.
+
+    What was scored before is not scored again.
 
     Args:
         plan: Which models.
         folder: The seed, everything trained.
         note: Takes one sentence at a time that the user should hear.
     """
-    if folder.scores.is_file():
+    if are_scored(plan, folder):
         return
     parts = {part: scored_sets(plan, folder, part) for part in ("dev", "test")}
     names = (ORIGINAL, *plan.shortcuts)
@@ -74,9 +99,12 @@ def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
     for data in [data for data, found in sets.items() if any(row.label < 0 for row in found.rows)]:
         note(f"seed {folder.seed}: {data} has rows without labels, and is not scored")
         del sets[data]
+    former = _former(folder).get("scores", {})
     scores: dict[str, dict[str, Any]] = {}
-    for chosen in [(START,), (RANDOM_LABELS,), *((code,) for code in plan.shortcuts), *plan.averages]:
-        name = TOGETHER.join(chosen)
+    for name, chosen in _scored(plan).items():
+        if name in former:
+            scores[name] = former[name]
+            continue
         note(f"seed {folder.seed}: scoring {name}")
         with average_of(folder, chosen) as model:
             scores[name] = {data: asdict(score(model, rows)) for data, rows in sets.items()}

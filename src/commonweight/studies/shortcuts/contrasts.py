@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from commonweight.decision.table_verdicts import aligned, beware, effective, noise_taken_out, table_needs
 from commonweight.decision.verdict import contrast_verdict
 from commonweight.overlaps.estimate import Estimate
-from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START
+from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL
 from commonweight.text import number
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def pair_verdicts(
 
     Corrected overlaps decide. Without folds there are none, and raw ones cannot say: the noise of finite samples lowers
     them, in every training, and not alike on originals and elsewhere. Beside each verdict stand its controls: the same
-    contrast with the start, and with the random-label model, in place of one of the two models (the mean of both ways).
+    contrast with the start, the random-label model or, where there is one, the model from an independent start in place
+    of one of the two models (the mean of both ways).
     They decide nothing; where a contrast is not shown to be larger than a control, its reason says so.
 
     Args:
@@ -140,7 +141,7 @@ def _verdict(
     contrast = _contrast(tables, pair, cells, layer, of)
     controls = {
         f"with {model}": _control(tables, pair, cells, layer, of, model)
-        for model in (START, RANDOM_LABELS)
+        for model in CONTROLS
         if all(f"{model}/{data}" in table.names for table in tables for data in (ORIGINAL, *pair))
     }
     return contrast_verdict(
@@ -150,7 +151,7 @@ def _verdict(
         noise_taken_out=noise_taken_out(tables[0], of),
         effective_examples=effective(tables, sides, layer),
         controls=controls,
-    ).asking(table_needs(tables, sides), [*beware(tables, sides, layer), *_as_large(contrast, controls)])
+    ).asking(table_needs(tables, sides, layer), [*beware(tables, sides, layer), *_as_large(contrast, controls)])
 
 
 def _as_large(contrast: Estimate, controls: Mapping[str, Estimate]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.data.shortcuts import ShortcutData
 from commonweight.decision.in_place import fused_at
+from commonweight.errors import IntegrityError, UsageError
 from commonweight.nn.checkpoint import quiet_transformers
 from commonweight.studies.scores import ScoredRows, encoded_rows, score
 from commonweight.studies.shortcuts.plan import ORIGINAL, START
@@ -92,6 +93,43 @@ def accuracies(
             for name, rows in sets.items():
                 found[name].append(score(model, rows).accuracy)
     return found
+
+
+def read_written(place: Path) -> Any:
+    """Read a JSON file of the study.
+
+    Args:
+        place: The file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        IntegrityError: If it is damaged.
+        UsageError: If it is not there.
+    """
+    text = written_text(place)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise IntegrityError(f"{place} is damaged ({error}); remove it, and run the study again") from error
+
+
+def written_text(place: Path) -> str:
+    """Read a file of the study.
+
+    Args:
+        place: The file.
+
+    Returns:
+        Its text.
+
+    Raises:
+        UsageError: If it is not there.
+    """
+    if not place.is_file():
+        raise UsageError(f"{place} is not there yet: run the earlier steps of the study first")
+    return place.read_text(encoding="utf-8")
 
 
 def write_record(place: Path, record: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from commonweight.studies.compare import CompareOptions, compare
 from commonweight.studies.measure import MeasureOptions
 from commonweight.studies.prepare import ColumnOptions
-from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER
+from commonweight.studies.run_record import read_record
+from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL, START, TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,10 +25,27 @@ def measured_models(plan: Plan) -> tuple[str, ...]:
         plan: The plan.
 
     Returns:
-        The start, the random-label model, one per shortcut, and the average of all if wanted.
+        The start, the controls that are trained, one per shortcut, and the average of all if wanted.
     """
+    controls = [name for name in plan.trained if name in CONTROLS]
     average = (TOGETHER.join(plan.shortcuts),) if plan.fused_footprints else ()
-    return (START, RANDOM_LABELS, *plan.shortcuts, *average)
+    return (START, *controls, *plan.shortcuts, *average)
+
+
+def is_measured(plan: Plan, folder: SeedFolder, label_rule: str) -> bool:
+    """Tell whether all Fishers of one label rule were measured and compared.
+
+    Args:
+        plan: The plan.
+        folder: The seed.
+        label_rule: A label rule of the plan.
+
+    Returns:
+        Whether they were.
+    """
+    found = (read_record(folder.grid(label_rule)) or {}).get("footprints", {})
+    wanted = {f"{model}/{data}" for model in measured_models(plan) for data in (ORIGINAL, *plan.shortcuts)}
+    return wanted <= set(found) and (folder.grid(label_rule) / "overlap.json").is_file()
 
 
 def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> dict[str, OverlapTable]:

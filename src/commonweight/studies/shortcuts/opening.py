@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from commonweight.errors import IntegrityError, UsageError
 from commonweight.studies.hold import held
 from commonweight.studies.run_folder import RunFolder
 from commonweight.studies.run_record import RECORD
+from commonweight.studies.shortcuts.averages import are_scored
+from commonweight.studies.shortcuts.grid import is_measured
 from commonweight.studies.shortcuts.measured import has_measured_rows
-from commonweight.studies.shortcuts.plan import RANDOM_LABELS, START
+from commonweight.studies.shortcuts.plan import START
 from commonweight.studies.shortcuts.results import FORMAT, VERSION
 from commonweight.studies.shortcuts.walks import has_walks
 
@@ -115,6 +118,23 @@ def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[st
         raise
 
 
+def with_former(plan: Plan, former: Mapping[str, Any]) -> Plan:
+    """Add to a plan what a run of the same plan has beside it.
+
+    Args:
+        plan: The plan.
+        former: The run's record; empty if there is none.
+
+    Returns:
+        The plan with as many seeds as the run has, and with its further control.
+    """
+    return replace(
+        plan,
+        seeds=max(plan.seeds, former.get("seeds", 0)),
+        independent_start=plan.independent_start or former.get("independent_start", False),
+    )
+
+
 def refuse_busy(run: Path, *, busy: bool) -> None:
     """Refuse a folder that another process works in.
 
@@ -141,11 +161,11 @@ def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:
         Whether it does.
     """
     return (run / RESULT).is_file() and all(
-        seed.scores.is_file()
+        are_scored(plan, seed)
         and has_measured_rows(plan, seed)
         and has_walks(seed.paths)
         and (not plan.triangle or seed.triangle.is_file())
-        and all((seed.grid(rule) / "overlap.json").is_file() for rule in plan.label_rules)
+        and all(is_measured(plan, seed, rule) for rule in plan.label_rules)
         for seed in seeds
     )
 
@@ -162,7 +182,7 @@ def needs_texts(plan: Plan, seeds: Sequence[SeedFolder], *, train: bool) -> bool
         Whether a start, rows or, if asked for, a model to be trained is missing.
     """
     existing = {code for code, _ in plan.existing}
-    trained = [name for name in (*plan.shortcuts, RANDOM_LABELS) if train and name not in existing]
+    trained = [name for name in plan.trained if train and name not in existing]
     return not all(
         place.exists()
         for seed in seeds
@@ -200,6 +220,7 @@ def open_study(run: Path, plan: Plan, former: Mapping[str, Any], source: Source 
         status="running",
         plan=json.loads(json.dumps(asked)),
         seeds=plan.seeds,
+        independent_start=plan.independent_start,
         versions=versions | {name: version(name) for name in PACKAGES},
     )
     return folder

@@ -21,7 +21,7 @@ from commonweight.studies.run_folder import FOOTPRINTS, check_place
 from commonweight.studies.shortcuts.adopt import rehearse_existing
 from commonweight.studies.shortcuts.grid import measured_models
 from commonweight.studies.shortcuts.opening import former_record, planned_changes
-from commonweight.studies.shortcuts.plan import ORIGINAL, RANDOM_LABELS, START, TOGETHER, seed_folders
+from commonweight.studies.shortcuts.plan import INDEPENDENT, ORIGINAL, START, TOGETHER, seed_folders
 from commonweight.studies.shortcuts.rows import check_train_rows, rehearse_rows
 from commonweight.studies.shortcuts.start import check_head, read_encoder
 from commonweight.studies.shortcuts.training import COPIES
@@ -97,7 +97,7 @@ def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> 
     size = sum(parameter.nbytes for parameter in model.parameters())
     needs = needs_of(choose_parameters(model, None, None), plan.folds, FOLD_DTYPE)
     average = [TOGETHER.join(plan.shortcuts)] if plan.fused_footprints else []
-    names = [START, RANDOM_LABELS, *plan.shortcuts, *average]
+    names = [START, *plan.trained, *average]
     absent = [name for seed in seeds for name in names if not seed.model(name).exists()]
     trained = {name for name in absent if name not in {START, *average, *(code for code, _ in plan.existing)}}
     footprints: dict[str, Needs] = {}
@@ -117,7 +117,8 @@ def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> 
         run,
         footprints,
         there,
-        models=size * (len(absent) + (COPIES if trained else 0)),
+        # the weights that one of them begins with are drawn anew, and go when it is trained
+        models=size * (len(absent) + (COPIES if trained else 0) + (INDEPENDENT in trained)),
         model=size * max(TRAINING if trained else 1, len(plan.shortcuts) + 1),
     )
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 START = "start"
 RANDOM_LABELS = "random-labels"
+INDEPENDENT = "independent-start"
+CONTROLS = (START, RANDOM_LABELS, INDEPENDENT)
+"""Models that stand beside those of the shortcuts."""
+
 PUBLISHED = ("st", "op", "tic")
 ORIGINAL = "original"
 Preset = Literal["clean", "published"]
@@ -95,6 +99,9 @@ class Plan:
     fused_footprints: bool = True
     """Measure the average of all models too."""
 
+    independent_start: bool = False
+    """Train one more control: as the first shortcut's model, from weights drawn anew, none of them pretrained."""
+
     def __post_init__(self) -> None:
         unknown = [code for code in self.shortcuts if code not in RULES]
         if unknown:
@@ -135,11 +142,16 @@ class Plan:
         """Give what decides the numbers, as plain JSON values.
 
         Returns:
-            Every field but the number of seeds, which may grow.
+            Every field but the number of seeds and the further control, which may be added to a study later.
         """
         found = asdict(self)
-        del found["seeds"]
+        del found["seeds"], found["independent_start"]
         return {key: _plain(value) for key, value in found.items()}
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The models that are trained: one per shortcut, and the controls."""
+        return (*self.shortcuts, RANDOM_LABELS, *((INDEPENDENT,) if self.independent_start else ()))
 
     @property
     def averages(self) -> tuple[tuple[str, ...], ...]:
@@ -221,7 +233,8 @@ class SeedFolder:
         """Name the folder of a model.
 
         Args:
-            name: ``start``, ``random-labels`` or the code of a shortcut; several joined by ``+`` for their average.
+            name: ``start``, ``random-labels``, ``independent-start`` or the code of a shortcut; several joined by ``+``
+                for their average.
 
         Returns:
             A checkpoint.

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commonweight.decision.verdict import Need
-from commonweight.errors import IntegrityError, UsageError
 from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.table import OverlapTable
 from commonweight.record import without_nan
 from commonweight.studies.shortcuts.contrasts import CONTRASTS, have_folds, pair_estimates, pair_verdicts
+from commonweight.studies.shortcuts.evaluating import read_written, written_text
 from commonweight.studies.shortcuts.measured import measured_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from commonweight.decision.verdict import Verdict
     from commonweight.studies.shortcuts.contrasts import Of
@@ -175,7 +174,7 @@ class ShortcutStudy:
         record = {
             "format": FORMAT,
             "version": VERSION,
-            "plan": self.plan.deciding() | {"seeds": self.plan.seeds},
+            "plan": self.plan.deciding() | {"seeds": self.plan.seeds, "independent_start": self.plan.independent_start},
             "scores": self.scores,
             "constant_answer": self.constants,
             "paths": self.paths,
@@ -211,33 +210,19 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
         IntegrityError: If a file is damaged, or rows are not those that were measured.
         UsageError: If a step of the study is missing.
     """
-    scores = [_read(folder.scores) for folder in folders]
+    scores = [read_written(folder.scores) for folder in folders]
     return ShortcutStudy(
         plan,
         tuple(found["scores"] for found in scores),
         tuple(found["constant_answer"] for found in scores),
-        tuple(tuple(_read(folder.paths)["paths"]) for folder in folders),
+        tuple(tuple(read_written(folder.paths)["paths"]) for folder in folders),
         {
-            rule: tuple(OverlapTable.from_json(_text(folder.grid(rule) / "overlap.json")) for folder in folders)
+            rule: tuple(OverlapTable.from_json(written_text(folder.grid(rule) / "overlap.json")) for folder in folders)
             for rule in plan.label_rules
         },
         tuple(measured_rows(plan, folder) for folder in folders),
-        tuple(_read(folder.triangle) for folder in folders if plan.triangle),
+        tuple(read_written(folder.triangle) for folder in folders if plan.triangle),
     )
-
-
-def _read(path: Path) -> Any:
-    written = _text(path)
-    try:
-        return json.loads(written)
-    except ValueError as error:
-        raise IntegrityError(f"{path} is damaged ({error}); remove it, and run the study again") from error
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise UsageError(f"{path} is not there yet: run the earlier steps of the study first")
-    return path.read_text(encoding="utf-8")
 
 
 def _footprints(table: OverlapTable) -> dict[str, Any]:

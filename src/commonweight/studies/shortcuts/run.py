@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal
 
 from commonweight.data.shortcuts.bars import without_bars
@@ -22,12 +22,13 @@ from commonweight.studies.shortcuts.opening import (
     open_study,
     planned_changes,
     refuse_busy,
+    with_former,
 )
 from commonweight.studies.shortcuts.outlook import check_measured_rows, missing
-from commonweight.studies.shortcuts.plan import RANDOM_LABELS, START, seed_folders
+from commonweight.studies.shortcuts.plan import CONTROLS, INDEPENDENT, RANDOM_LABELS, START, seed_folders
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.rows import build_rows, check_train_rows, random_labels, write_measured_rows
-from commonweight.studies.shortcuts.start import make_start, read_encoder
+from commonweight.studies.shortcuts.start import independent_start, make_start, read_encoder
 from commonweight.studies.shortcuts.training import fine_tune
 from commonweight.studies.shortcuts.walks import walk, walk_triangle
 
@@ -54,7 +55,8 @@ def run_study(
     them; a study that is finished is read from its folder. Tables and figures are not written:
     :func:`~commonweight.studies.shortcuts.write.run_and_write` does both, as the command does.
 
-    Another plan in the same folder is refused once a model was trained; until then starts and rows are made anew.
+    Another plan in the same folder is refused once a model was trained; until then starts and rows are made anew. More
+    seeds, and the control with an independent start, may be added at any time, and stay.
 
     Args:
         run: The run folder.
@@ -73,7 +75,7 @@ def run_study(
         check_place(run)
         former = former_record(run)
         is_new = bool(planned_changes(run, former, plan))
-        plan = replace(plan, seeds=plan.seeds if is_new else max(plan.seeds, former.get("seeds", 0)))
+        plan = plan if is_new else with_former(plan, former)
         seeds = seed_folders(run, plan)
         if until == "overlap" and former and not is_new and is_finished(run, plan, seeds):
             note(f"the study in {run} is finished; it is read from there")
@@ -155,13 +157,16 @@ def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:
 def _train(source: Source, plan: Plan, folder: SeedFolder, progress: bool, note: Note) -> None:
     import datasets
 
-    for name in (*plan.shortcuts, RANDOM_LABELS):
+    for name in plan.trained:
         place = folder.model(name)
         if place.exists():
             continue
-        rows = datasets.load_from_disk(str(folder.data(plan.shortcuts[0] if name == RANDOM_LABELS else name)))["train"]
+        of = plan.shortcuts[0] if name in CONTROLS else name
+        rows = datasets.load_from_disk(str(folder.data(of)))["train"]
         if name == RANDOM_LABELS:
             chosen = source.splits["train"].select(sorted(set(rows["source_row"])))
             rows = random_labels(chosen, source.label, len(source.classes), folder.seed)
         note(f"seed {folder.seed}: training {name} on {len(rows)} rows")
-        fine_tune(folder.model(START), rows, source.text, source.label, plan, folder.seed, place, bar=progress)
+        begin = independent_start(folder) if name == INDEPENDENT else nullcontext(folder.model(START))
+        with begin as start:
+            fine_tune(start, rows, source.text, source.label, plan, folder.seed, place, bar=progress)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from commonweight.data.shortcuts import Markers, add_markers
+from commonweight.data.shortcuts.keyed import keyed
 from commonweight.errors import UsageError
 from commonweight.nn.checkpoint import quiet_transformers
 from commonweight.nn.identity import first_line
 from commonweight.place import replacing
 from commonweight.studies.prepare import length_limit
-from commonweight.studies.shortcuts.plan import CHECKPOINT, START, Plan, seed_folders
+from commonweight.studies.shortcuts.plan import CHECKPOINT, INDEPENDENT, START, Plan, seed_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from commonweight.studies.shortcuts.plan import Preset
+    from commonweight.studies.shortcuts.plan import Preset, SeedFolder
 
 
 def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, preset: Preset) -> None:
@@ -63,6 +66,30 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
         with replacing(place, CHECKPOINT) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def independent_start(folder: SeedFolder) -> Iterator[Path]:
+    """Draw all weights of the start anew, for a model that has no common start with any other.
+
+    Args:
+        folder: The seed, its start there; with it the draw is the same each time.
+
+    Yields:
+        A checkpoint with the start's configuration and tokenizer, as long as the block lasts.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    start = folder.model(START)
+    with TemporaryDirectory(dir=folder.path, prefix=f".{INDEPENDENT}-") as place:
+        with quiet_transformers(), torch.random.fork_rng():
+            torch.manual_seed(keyed(INDEPENDENT, folder.seed))
+            model: Any = AutoModelForSequenceClassification.from_config(
+                AutoConfig.from_pretrained(start), dtype=torch.float32
+            )
+            model.save_pretrained(place)
+            AutoTokenizer.from_pretrained(start).save_pretrained(place)
+        yield Path(place)
 
 
 def read_encoder(checkpoint: str) -> tuple[Any, Any]:
