@@ -141,7 +141,7 @@ def test_almost_the_same_numbers_are_two_footprints():
     names = ("a", "b", "near", "c", "d", "e", "f")
     found = overlap({name: Footprint("fisher", near if name == "near" else tensors, 8) for name in names})
     for name in names[1:]:
-        (two, _) = table_needs([found], [("a", name)])
+        two, *_ = table_needs([found], [("a", name)])
         assert two.met == (name == "near")
     grams = {parameter: np.array(gram) for parameter, gram in found.terms.items()}
     for gram in grams.values():

@@ -28,7 +28,7 @@ OVER_FOLDS = Estimate(0.1, (0.09, 0.10, 0.11, 0.10), "folds")
 AROUND_0 = Estimate.over_seeds([-0.1, 0.0, 0.12])
 ENOUGH = [20.0, 300.5]
 MET = {"same_rows": True, "aligned": True, "noise_taken_out": True, "effective_examples": ENOUGH}
-ASKED_ELSEWHERE = ["shortcut learned", "two footprints", "same label rule"]
+ASKED_ELSEWHERE = ["shortcut learned", "two footprints", "same label rule", "distinct rows", "at most 1"]
 
 
 def contrast(difference=UP, **changed) -> Verdict:

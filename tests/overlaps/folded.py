@@ -2,7 +2,7 @@
 
 import torch
 
-from commonweight.footprint.folds import FOLD_MAP
+from commonweight.footprint.folds import FOLD_MAP, keyed
 from commonweight.footprint.footprint import Fold, Footprint
 
 SHAPES = {"body.weight": (3, 4), "body.bias": (3,), "head.weight": (2, 2, 2), "scale": ()}
@@ -20,7 +20,14 @@ def fisher(examples, shapes=None, folds=8, seed=0, counts=None, fold_map=FOLD_MA
     )
     tensors = {name: torch.cat(each).double().mean(0) for name, each in drawn.items()}
     facts = {"label_rule": "data", "folds": {"count": folds, "map": fold_map}}
-    return Footprint("fisher", tensors, sum(counts), facts, folds=parts)
+    return Footprint("fisher", tensors, sum(counts), facts, folds=parts, row_digests=rows(counts))
+
+
+def rows(counts):
+    """Digests of rows that are all different; the first of a fold are the same in every footprint."""
+    return {
+        f"fold-{k:03d}": torch.tensor([keyed(k, place) for place in range(count)]) for k, count in enumerate(counts)
+    }
 
 
 def squares(generator, count, shape):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from commonweight.decision.verdict import CANNOT_SAY, FEWEST_EFFECTIVE, NOT_ABOVE
+from commonweight.footprint.copies import MOST_COPIED
 from commonweight.overlaps.estimate import LEVEL
 from commonweight.text import Grid
 
@@ -34,6 +35,20 @@ NEEDS: tuple[Requirement, ...] = (
     Requirement("two footprints", "the two of a pair hold different numbers (asked of tables)", CANNOT_SAY, CANNOT_SAY),
     Requirement(
         "same label rule", "every Fisher behind it has the same label rule (asked of tables)", CANNOT_SAY, CANNOT_SAY
+    ),
+    Requirement(
+        "distinct rows",
+        f"at most {100 * MOST_COPIED:.0f} % of the rows behind it have copies in other folds, counted (asked of tables "
+        "of Fishers; of a single overlap without a count the answer stands, and the reason says so)",
+        CANNOT_SAY,
+        CANNOT_SAY,
+    ),
+    Requirement(
+        "at most 1",
+        "no corrected overlap behind it has an interval wholly above 1, which noise in common does (asked of tables of "
+        "Fishers with folds)",
+        CANNOT_SAY,
+        CANNOT_SAY,
     ),
     Requirement("same rows", "both sides were measured on the same source rows", CANNOT_SAY, ""),
     Requirement("common start", "the models of each overlap have a common start, measured", CANNOT_SAY, ""),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from commonweight.decision.noise_in_common import NOT_COUNTED, at_most_1, distinct_rows
 from commonweight.decision.verdict import Need, contrast_verdict, null_verdict
 from commonweight.errors import UsageError
 from commonweight.overlaps.alignment import MOST_LISTED
@@ -65,12 +66,20 @@ def overlap_verdict(table: OverlapTable, a: str, b: str, layer: str | None = Non
     """
     _check_two(table, (a, b))
     difference = table.estimate("above_null", a, b, layer)
+    needs = table_needs([table], [(a, b)], layer)
     earlier = () if table.over_folds.has_null else (NO_NULL,)
     return null_verdict(
         difference,
         aligned=aligned([table], [(a, b)], layer),
         effective_examples=effective([table], [(a, b)], layer),
-    ).asking(table_needs([table], [(a, b)]), (*earlier, *beware([table], [(a, b)], layer)))
+    ).asking(
+        [need for need in needs if need.found != NOT_COUNTED],
+        (
+            *(need.found for need in needs if need.found == NOT_COUNTED),
+            *earlier,
+            *beware([table], [(a, b)], layer),
+        ),
+    )
 
 
 def pairs_verdict(
@@ -119,7 +128,7 @@ def pairs_verdict(
         aligned=aligned([table], pairs, layer),
         noise_taken_out=noise_taken_out(table, of),
         effective_examples=effective([table], pairs, layer),
-    ).asking(table_needs([table], pairs), beware([table], pairs, layer))
+    ).asking(table_needs([table], pairs, layer), beware([table], pairs, layer))
 
 
 def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | None = None) -> bool | None:
@@ -197,15 +206,16 @@ def effective(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str 
     return [table.effective_of(name, layer) for table in tables for name in _behind(pairs)]
 
 
-def table_needs(tables: Sequence[OverlapTable], pairs: Sequence[Pair]) -> tuple[Need, ...]:
-    """Ask what only a table knows: whether a pair is two footprints, and whether all have one label rule.
+def table_needs(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | None = None) -> tuple[Need, ...]:
+    """Ask what only a table knows: are a pair two footprints, have all one label rule, is there noise in common?
 
     Args:
         tables: At least one, with the same names.
         pairs: Names of two footprints each.
+        layer: The layer that is asked about; None for all weights pooled.
 
     Returns:
-        The needs, met or not.
+        The needs, met or not; those about noise in common of Fishers only.
     """
     same = sorted({pair for table in tables for pair in pairs if _one_and_the_same(table, pair)})
     listed = ", ".join(f"{a} and {b}" for a, b in same)
@@ -220,6 +230,11 @@ def table_needs(tables: Sequence[OverlapTable], pairs: Sequence[Pair]) -> tuple[
             "same label rule",
             len(rules) == 1,
             f"label rule {rules[0]}" if len(rules) == 1 else f"label rules differ ({', '.join(rules)})",
+        ),
+        *(
+            (distinct_rows(tables, _behind(pairs)), at_most_1(tables, pairs, layer))
+            if tables[0].kind == "fisher"
+            else ()
         ),
     )
 

@@ -34,9 +34,14 @@ class RowCounts(NamedTuple):
     """Rows of which another fold holds a copy; 0 without folds."""
 
     @property
+    def copied_share(self) -> float:
+        """Share of the rows that have a copy in another fold."""
+        return self.copied / self.total
+
+    @property
     def are_disjoint(self) -> bool:
         """Whether at most 5 % of the rows have a copy in another fold."""
-        return self.copied <= MOST_COPIED * self.total
+        return self.copied_share <= MOST_COPIED
 
     def __str__(self) -> str:
         return f"{self.copied} of {self.total} rows have copies in other folds ({self.distinct} are distinct)"

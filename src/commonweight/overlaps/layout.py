@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from commonweight.errors import UsageError
+from commonweight.footprint.copies import beware_of_copies
 from commonweight.overlaps import fold_layout, mask_layout
 from commonweight.overlaps.columns import WHOLE, Column, Value, cell, matrix
 from commonweight.overlaps.measures import MEASURES
@@ -160,6 +161,7 @@ def _beware(table: OverlapTable, by: str) -> list[Block]:
     found: list[Block] = []
     if few:
         found.append(f"Below {FEW_EXAMPLES} effective examples: {', '.join(few)}. Overlaps with these decide nothing.")
+    found += [f"{name}: {beware}." for name, rows in table.rows.items() if (beware := beware_of_copies(rows))]
     if table.kind == "fisher":
         found += fold_layout.sentences(table, by)
     return [*found, *mask_layout.sentences(table)]

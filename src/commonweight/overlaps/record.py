@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commonweight.errors import IntegrityError
+from commonweight.footprint.copies import RowCounts
 from commonweight.footprint.footprint import KINDS, Spread, layer_of
 from commonweight.overlaps import fold_record
 from commonweight.overlaps.alignment import Alignment
@@ -25,7 +26,8 @@ FORMAT = "commonweight-overlap"
 # Version 1: nan is null; "terms" hold one Gram matrix per parameter; "derived" is for other readers and not read back;
 # "masks", of supermasks only, holds what chance depends on (tables of earlier releases lack it); "folds", of Fishers
 # that all have folds only, holds the sums over these per layer; "spread" holds per footprint and layer the sums of the
-# examples' traces and of their squares (tables of earlier releases lack it).
+# examples' traces and of their squares (tables of earlier releases lack it); "rows" holds per footprint its rows, the
+# distinct ones, and those with copies in other folds (tables of earlier releases lack it).
 VERSION = 1
 TABLE = Format(FORMAT, (VERSION,), "an overlap table", "compute it again")
 
@@ -52,6 +54,7 @@ def to_json(table: OverlapTable) -> str:
             name: {layer: [spread.total, spread.squares] for layer, spread in layers.items()}
             for name, layers in table.spread.items()
         },
+        "rows": {name: list(counts) for name, counts in table.rows.items()},
         "label_rules": dict(table.label_rules),
         "left_out": [{"parameter": item.parameter, "reason": item.reason} for item in table.left_out],
         "weight_distance": as_lists(table.alignment.distance),
@@ -132,6 +135,10 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
         "spread": {
             name: {layer: Spread(float(total), float(squares)) for layer, (total, squares) in layers.items()}
             for name, layers in record.get("spread", {}).items()
+        },
+        "rows": {
+            name: RowCounts(int(total), int(distinct), int(copied))
+            for name, (total, distinct, copied) in record.get("rows", {}).items()
         },
         "label_rules": {name: record["label_rules"][name] for name in names},
         "left_out": tuple(LeftOut(str(item["parameter"]), str(item["reason"])) for item in record["left_out"]),

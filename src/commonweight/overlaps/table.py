@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from commonweight.footprint.copies import RowCounts
     from commonweight.footprint.footprint import Footprint, Kind, Spread
     from commonweight.overlaps.alignment import Alignment
     from commonweight.overlaps.chance import MaskFacts
@@ -91,6 +92,10 @@ class OverlapTable(Derived):
     """Per footprint and layer that owns parameters, how its trace is spread over examples; lacks what was not measured
     (tables of earlier releases hold none)."""
 
+    rows: Mapping[str, RowCounts] = field(default_factory=dict)
+    """Per footprint how many of its rows are distinct, and how many have copies in other folds; lacks what was not
+    measured (tables of earlier releases hold none)."""
+
     def __post_init__(self) -> None:
         for gram in self.terms.values():
             frozen(gram)
@@ -135,7 +140,8 @@ class OverlapTable(Derived):
         .. math:: (\textstyle\sum_l T_l)^2 / (\sum_l \sqrt{S_l})^2
 
         never above the true number (Minkowski's inequality) nor below the least of its layers. All weights, where none
-        were left out, have ``effective_examples``. A layer's number is of all its parameters that were measured.
+        were left out, have ``effective_examples``. A layer's number is of all its parameters that were measured. It is
+        never more than the footprint has distinct rows.
 
         Args:
             name: Name of a footprint.
@@ -166,10 +172,12 @@ class OverlapTable(Derived):
         owners = tuple(dict.fromkeys(map(layer_of, members)))
         if not all(owner in known for owner in owners):
             return math.nan
+        most = self.rows[name].distinct if name in self.rows else math.inf
         if len(owners) == 1:
-            return known[owners[0]].effective_examples
+            return min(known[owners[0]].effective_examples, most)
         lengths = math.fsum(math.sqrt(known[owner].squares) for owner in owners)
-        return (math.fsum(known[owner].total for owner in owners) / lengths) ** 2 if lengths > 0 else math.nan
+        total = math.fsum(known[owner].total for owner in owners)
+        return min((total / lengths) ** 2, most) if lengths > 0 else math.nan
 
     def pair(self, a: str, b: str) -> OverlapTable:
         """Take the table of two of the footprints.
@@ -198,6 +206,7 @@ class OverlapTable(Derived):
             masks=None if self.masks is None else self.masks.of((a, b)),
             resampled=None if self.resampled is None else self.resampled.of((self.names.index(a), self.names.index(b))),
             spread={name: self.spread[name] for name in (a, b) if name in self.spread},
+            rows={name: self.rows[name] for name in (a, b) if name in self.rows},
         )
 
     def to_frame(self, by: Literal["layer", "parameter"] = "layer") -> pd.DataFrame:
@@ -309,4 +318,5 @@ def overlap(
             name: {layer: spread for layer, spread in footprint.spread.items() if layer in owners}
             for name, footprint in footprints.items()
         },
+        rows={name: footprint.rows for name, footprint in footprints.items() if footprint.rows is not None},
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.overlaps.layout import FEW_EXAMPLES
 
 if TYPE_CHECKING:
+    from commonweight.footprint.copies import RowCounts
     from commonweight.overlaps.estimate import Estimate
 
 PASSED = (
@@ -32,6 +33,9 @@ class Point:
     ceiling: Estimate
     """Of all weights pooled, over folds."""
 
+    rows: RowCounts | None = None
+    """How many rows are distinct, and how many have copies in other folds; None where it was not measured."""
+
     def is_enough(self, target: float) -> bool:
         """Tell whether a measurement may stop here.
 
@@ -39,9 +43,11 @@ class Point:
             target: The ceiling to be reached.
 
         Returns:
-            Whether it is reached, with at least 20 effective examples; fewer decide nothing.
+            Whether it is reached, with at least 20 effective examples; fewer decide nothing. Nor do folds that hold
+            copies of each other's rows.
         """
-        return self.ceiling.value >= target and self.effective >= FEW_EXAMPLES
+        disjoint = self.rows is None or self.rows.are_disjoint
+        return disjoint and self.ceiling.value >= target and self.effective >= FEW_EXAMPLES
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Convergence:
 
     @property
     def is_reached(self) -> bool:
-        """Whether the last ceiling is at least the target, with at least 20 effective examples."""
+        """Whether the last ceiling is at least the target, with at least 20 effective examples and few copies."""
         return self.points[-1].is_enough(self.target)
 
     @property
@@ -93,6 +99,7 @@ class Convergence:
                 "ceiling": plain(point.ceiling.value),
                 "low": plain(point.ceiling.low),
                 "high": plain(point.ceiling.high),
+                "rows": None if point.rows is None else point.rows._asdict(),
             }
             for point in self.points
         ]

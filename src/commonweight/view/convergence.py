@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from commonweight.footprint.copies import beware_of_copies
 from commonweight.overlaps.layout import FEW_EXAMPLES
 from commonweight.text import DASH, Block, Grid, number
 
@@ -49,6 +50,11 @@ def _said(found: Convergence) -> list[Block]:
         ]
     if found.is_reached:
         said = f"The ceiling of {found.target:g} is reached with {last.examples} of {found.available} examples."
+    elif last.ceiling.value >= found.target and last.rows is not None and not last.rows.are_disjoint:
+        said = (
+            f"The data ended before it could be said that the ceiling is reached: with all {found.available} examples "
+            f"it is {number(last.ceiling.value)}, but {beware_of_copies(last.rows)}."
+        )
     elif last.ceiling.value >= found.target:
         said = (
             f"The data ended before it could be said that the ceiling is reached: with all {found.available} examples "

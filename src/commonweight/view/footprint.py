@@ -39,6 +39,7 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
         ("likelihood", str(facts.get("loss"))),
         ("parameters", f"{_measured(footprint)} in {_counted(len(footprint.layers), 'layer')}"),
         ("trace", f"{footprint.trace():.6g}"),
+        *_distinct(footprint),
         ("effective examples", DASH if math.isnan(effective) else f"{effective:.1f}"),
         ("measured by rule", str(len(footprint) - len(generic) - len(unused))),
         ("measured one example at a time", str(len(generic))),
@@ -91,6 +92,13 @@ def _of_what(footprint: Footprint) -> list[tuple[str, str]]:
         ("precision", precision if isinstance(precision, str) else ", ".join(precision)),
         ("examples", str(footprint.count) + (f" of {in_all}" if in_all else "")),
     ]
+
+
+def _distinct(footprint: Footprint) -> list[tuple[str, str]]:
+    rows = footprint.rows
+    if rows is None or rows.distinct == rows.total:
+        return []
+    return [("distinct rows", f"{rows.distinct}; {rows.copied} rows have copies in other folds")]
 
 
 def _measured(footprint: Footprint) -> str:
