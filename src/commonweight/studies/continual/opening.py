@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import IntegrityError, UsageError
 from commonweight.studies.continual.networks import make_network
+from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.results import FORMAT, VERSION
 from commonweight.studies.continual.tasks import open_stream
 from commonweight.studies.continual.training import first_rows
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from commonweight.data.streams import Images
-    from commonweight.studies.continual.plan import Plan
 
 
 def try_out(plan: Plan, images: Images) -> None:
@@ -86,10 +86,11 @@ def going_on(run: Path, plan: Plan, images: Images) -> Plan:
         raise UsageError(f"{run} holds a run of another kind, {former.get('format')}; choose another folder")
     if not any(run.glob("seed-*/*/network")):
         return plan
+    before = decided(Plan(data=plan.data), images) | former["plan"]  # what an older record does not name was as usual
     changed = [
-        f"{key} was {former['plan'].get(key)!r}, is now {value!r}"
+        f"{key} was {before[key]!r}, is now {value!r}"
         for key, value in decided(plan, images).items()
-        if former["plan"].get(key) != value
+        if before[key] != value
     ]
     if changed:
         raise UsageError(f"{run} holds a study of something else: {'; '.join(changed)}. Choose another folder")
