@@ -23,6 +23,7 @@ from commonweight.studies.prepare import ColumnOptions
 from commonweight.studies.until_ceiling import measure_until, step_ends, until_outlook
 from commonweight.text import size_words, to_markdown
 from commonweight.view.convergence import convergence
+from commonweight.view.footprint import summary
 
 OPTIONS = MeasureOptions(columns=ColumnOptions(inputs=("u", "v", "w")))
 
@@ -153,6 +154,34 @@ def test_too_few_effective_examples_do_not_stop_it(loaded, rows, tmp_path):
     assert not short.is_reached
     text = to_markdown(convergence(short))
     assert f"they count as {short.points[-1].effective:.1f} effective examples, and below 20 these decide" in text
+
+
+def test_copies_reach_no_ceiling(loaded, rows, tmp_path):
+    """Forty rows, ten times: halves that hold the same rows agree; with one source row per row they do not."""
+    lines = [json.loads(line) for line in Path(rows).read_text().splitlines()[:40]] * 10
+    (tmp_path / "copied.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    numbered = [{**line, "source_row": place % 40} for place, line in enumerate(lines)]
+    (tmp_path / "numbered.jsonl").write_text("".join(json.dumps(line) + "\n" for line in numbered))
+    found, curve = measure_until(
+        loaded, open_table(str(tmp_path / "copied.jsonl")), OPTIONS, 0.9, folder=tmp_path / "copied"
+    )
+    last = curve.points[-1]
+    assert last.ceiling.value > 0.9
+    assert last.effective > 20
+    assert not curve.is_reached
+    assert (last.examples, last.rows.distinct, last.rows.copied) == (400, 40, 400)
+    assert found.rows == last.rows
+    assert found.metadata["until_ceiling"]["points"][-1]["rows"] == {"total": 400, "distinct": 40, "copied": 400}
+    text = to_markdown(convergence(curve))
+    assert "before it could be said that the ceiling is reached" in text
+    assert "400 of 400 rows have copies in other folds (40 are distinct)" in text
+    assert "40; 400 rows have copies in other folds" in to_markdown(summary(found, "f"))
+    numbers = open_table(str(tmp_path / "numbered.jsonl"))
+    once, honest = measure_until(loaded, numbers, OPTIONS, 0.9999, folder=tmp_path / "numbered")
+    assert honest.points[-1].rows == (400, 40, 0)
+    assert honest.points[-1].effective <= 40
+    assert honest.points[-1].ceiling.value < last.ceiling.value
+    assert "40; 0 rows have copies in other folds" in to_markdown(summary(once, "f"))
 
 
 class Certain(torch.nn.Module):
