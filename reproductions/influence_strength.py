@@ -11,38 +11,22 @@ The same command goes on where it stopped. Writes ``reproductions/results/influe
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
-from pathlib import Path
-
-from similarity_helps import RESULTS, table
+from on_mnist import given, leave, recorded
+from similarity_helps import table
 
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
-from commonweight.text import to_markdown
 
 NAME = "influence_strength"
 STRENGTHS = {"transfer": (0.1, 0.25, 0.5, 0.75), "initialised": (0.25, 0.5, 0.75, 0.9)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/influence-strength"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=20_000)
-    options = parser.parse_args()
-    start = time.time()
-
-    def note(sentence: str) -> None:
-        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
-
+    options = given(__doc__, "influence-strength", seeds=3)
     record, tables = {}, []
     for scenario in ("rotated", "permuted"):
         plan = Plan(
-            data=str(options.data),
+            data=options.data,
             scenario=scenario,
             tasks=5,
             approaches=("classic", *(f"{kind}-probed-beta{beta}" for kind, many in STRENGTHS.items() for beta in many)),
@@ -50,12 +34,10 @@ def main() -> None:
             rows=options.rows,
             inference=(),
         )
-        study = run_study(options.work / scenario, plan, note=note)
-        record[scenario] = json.loads(study.to_json().replace(str(options.data), "mnist"))
+        study = run_study(options.work / scenario, plan, note=options.note)
+        record[scenario] = recorded(study, options.data)
         tables.append(table(scenario, study))
-    (RESULTS / f"{NAME}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (RESULTS / f"{NAME}.md").write_text(to_markdown(tables), encoding="utf-8")
-    print(to_markdown(tables))
+    leave(NAME, record, tables)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,15 @@ The same command goes on where it stopped. Writes ``reproductions/results/mask_c
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
 from itertools import combinations
-from pathlib import Path
+
+from on_mnist import given, leave, recorded
 
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
-from commonweight.text import Grid, to_markdown
+from commonweight.text import Grid
 from commonweight.view.continual_pairs import pair_blocks
 
-RESULTS = Path(__file__).parent / "results"
 NAME = "mask_ceilings"
 SETTINGS = {
     "rotated, 1 epoch": {"scenario": "rotated", "epochs": 1},
@@ -49,40 +45,28 @@ def summary(setting: str, study) -> list[tuple[str, ...]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/mask-ceilings"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=20_000)
-    options = parser.parse_args()
-    start = time.time()
-
-    def note(sentence: str) -> None:
-        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
-
+    options = given(__doc__, "mask-ceilings")
     record, rows, blocks = {}, [], []
-    for setting, given in SETTINGS.items():
+    for setting, asked in SETTINGS.items():
         plan = Plan(
-            data=str(options.data),
+            data=options.data,
             tasks=5,
             approaches=("classic",),
             seeds=options.seeds,
             vary="training",
             rows=options.rows,
             inference=(),
-            **given,
+            **asked,
         )
-        study = run_study(options.work / setting.replace(", ", "-").replace(" ", "-"), plan, note=note)
-        found = json.loads(study.to_json().replace(str(options.data), "mnist"))
+        study = run_study(options.work / setting.replace(", ", "-").replace(" ", "-"), plan, note=options.note)
+        found = recorded(study, options.data)
         kept = ("average_accuracy", "over_trainings")
         record[setting] = {"plan": found["plan"], **{key: found["approaches"]["classic"][key] for key in kept}}
         rows += summary(setting, study)
         blocks += [f"## {setting}", *pair_blocks(study)]
     head = ("setting: footprint, layer", "ceilings", "within", "corrected", "undefined")
     grid = Grid("Smallest to largest, over tasks and pairs of tasks", head, tuple(rows))
-    (RESULTS / f"{NAME}.json").write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
-    (RESULTS / f"{NAME}.md").write_text(to_markdown([grid, *blocks]), encoding="utf-8")
-    print(to_markdown([grid]))
+    leave(NAME, record, [grid, *blocks])
 
 
 if __name__ == "__main__":

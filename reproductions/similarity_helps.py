@@ -13,21 +13,14 @@ The same command goes on where it stopped. Writes ``reproductions/results/simila
 
 from __future__ import annotations
 
-import argparse
-import json
-import shutil
-import sys
-import time
-from pathlib import Path
+from on_mnist import RESULTS, given, keep_figures, leave, recorded
 
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
-from commonweight.text import Grid, to_markdown
-from commonweight.view.continual_files import write_figures
-from commonweight.view.estimates import estimate
+from commonweight.text import Grid
 
-RESULTS = Path(__file__).parent / "results"
 NAME = "similarity_helps"
+FIGURES = ("curves", "gains", "similarity-classic")
 SCENARIOS = ("rotated", "permuted", "partitioned")
 CONTROLS = ("random", "least_similar-probed", "previous", "mean")
 BY_SIMILARITY = ("first_layer", "every_layer", "probed", "probed-one_prior")
@@ -58,7 +51,7 @@ def table(scenario: str, study) -> Grid:
     rows = []
     for name in study.runs:
         if name == "classic":
-            rows.append((name, str(study.budget(name)), estimate(study.average_accuracy(name)), "–", "–", "–"))
+            rows.append((name, str(study.budget(name)), study.average_accuracy(name).short(), "–", "–", "–"))
             continue
         kind = name.split("-")[0]
         random = f"{kind}-random"
@@ -66,10 +59,10 @@ def table(scenario: str, study) -> Grid:
         rows.append((
             name,
             str(study.budget(name)),
-            estimate(study.average_accuracy(name)),
-            estimate(study.gain(name)),
-            estimate(study.difference(name)),
-            "–" if against is None else estimate(against),
+            study.average_accuracy(name).short(),
+            study.gain(name).short(),
+            study.difference(name).short(),
+            "–" if against is None else against.short(),
         ))
     head = (
         "approach",
@@ -83,39 +76,17 @@ def table(scenario: str, study) -> Grid:
     return Grid(title, head, tuple(rows))
 
 
-def keep_figures(study, work: Path, place: Path, names=("curves", "gains", "similarity-classic")) -> None:
-    """Write all figures into the run folder, and take some of them to the results."""
-    place.mkdir(parents=True, exist_ok=True)
-    for file in write_figures(study, work / "figures"):
-        if file.suffix == ".png" and file.stem in names:
-            shutil.copyfile(file, place / file.name)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/similarity-helps"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=20_000)
-    options = parser.parse_args()
-    start = time.time()
-
-    def note(sentence: str) -> None:
-        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
-
+    options = given(__doc__, "similarity-helps")
     record, tables = {}, []
     for scenario in SCENARIOS:
         study = run_study(
-            options.work / scenario, plan(str(options.data), scenario, options.seeds, options.rows), note=note
+            options.work / scenario, plan(options.data, scenario, options.seeds, options.rows), note=options.note
         )
-        record[scenario] = json.loads(study.to_json().replace(str(options.data), "mnist"))
+        record[scenario] = recorded(study, options.data)
         tables.append(table(scenario, study))
-        keep_figures(study, options.work / scenario, RESULTS / NAME / scenario)
-    (RESULTS / f"{NAME}.json").write_text(
-        json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    (RESULTS / f"{NAME}.md").write_text(to_markdown(tables), encoding="utf-8")
-    print(to_markdown(tables))
+        keep_figures(study, options.work / scenario, RESULTS / NAME / scenario, FIGURES)
+    leave(NAME, record, tables)
 
 
 if __name__ == "__main__":

@@ -13,22 +13,15 @@ The same command goes on where it stopped. Writes ``reproductions/results/supsup
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
 from collections import OrderedDict
-from pathlib import Path
 
-from similarity_helps import keep_figures
+from on_mnist import RESULTS, given, keep_figures, leave, recorded
 from torch import nn
 
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
-from commonweight.text import Grid, to_markdown
-from commonweight.view.estimates import estimate
+from commonweight.text import Grid
 
-RESULTS = Path(__file__).parent / "results"
 PUBLISHED = {5: ("92.37 % (SupSup's notebook)", "100 % of 250"), 10: ("96.31 % (reported by WSN)", "–")}
 INFERRED = ("one_shot", "binary", "lowest_entropy")
 
@@ -62,41 +55,29 @@ def plan(data: str, tasks: int, epochs: int, seeds: int) -> Plan:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/supsup"))
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args()
-    start = time.time()
-
-    def note(sentence: str) -> None:
-        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
-
+    options = given(__doc__, "supsup")
     record, rows = {}, []
     for tasks, epochs in ((5, 1), (10, 1), (10, 5)):
         name = f"{tasks} permutations, {epochs} epoch{'s' if epochs > 1 else ''}"
         study = run_study(
             options.work / f"{tasks}-tasks-{epochs}-epochs",
-            plan(str(options.data), tasks, epochs, options.seeds),
-            note=note,
+            plan(options.data, tasks, epochs, options.seeds),
+            note=options.note,
         )
         folder = f"{tasks}-tasks-{epochs}-epochs"
         keep_figures(study, options.work / folder, RESULTS / "supsup" / folder, ("curves", "overlap-classic"))
-        record[name] = json.loads(study.to_json().replace(str(options.data), "mnist"))
+        record[name] = recorded(study, options.data)
         accuracy, inferred = PUBLISHED[tasks]
         rows.append((
             name,
             accuracy,
-            estimate(study.average_accuracy("classic")),
+            study.average_accuracy("classic").short(),
             inferred,
-            *(estimate(study.inference("classic", 1, method, "task")) for method in INFERRED),
+            *(study.inference("classic", 1, method, "task").short() for method in INFERRED),
         ))
     head = ("run", "published", "mean accuracy", "published inference", *(f"{m}, 1 image" for m in INFERRED))
     title = "SupSup on permuted MNIST (means over seeds, 95 % intervals; inference from one image, 50 images a task)"
-    markdown = to_markdown([Grid(title, head, tuple(rows))])
-    (RESULTS / "supsup.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (RESULTS / "supsup.md").write_text(markdown, encoding="utf-8")
-    print(markdown)
+    leave("supsup", record, [Grid(title, head, tuple(rows))])
 
 
 if __name__ == "__main__":

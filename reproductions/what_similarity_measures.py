@@ -14,23 +14,21 @@ The same command goes on where it stopped. Writes ``what_similarity_measures.jso
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from on_mnist import RESULTS, given, leave, recorded
 
 from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.continual.metrics import rank_correlation
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
-from commonweight.text import Grid, to_markdown
-from commonweight.view.estimates import estimate
+from commonweight.text import Grid
 from commonweight.view.study_files import COLORS, new_figure
 
-RESULTS = Path(__file__).parent / "results"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 NAME = "what_similarity_measures"
 
 
@@ -81,40 +79,25 @@ def draw(rows, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/what-similarity"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=20_000)
-    options = parser.parse_args()
-    start = time.time()
-
-    def note(sentence: str) -> None:
-        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
-
+    options = given(__doc__, "what-similarity")
     record, rows = {}, []
     for scenario in ("rotated", "patch"):
         for starts in ("independent", "shared"):
             study = run_study(
                 options.work / f"{scenario}-{starts}",
-                plan(str(options.data), scenario, starts, options.seeds, options.rows),
-                note=note,
+                plan(options.data, scenario, starts, options.seeds, options.rows),
+                note=options.note,
             )
-            record[f"{scenario}, {starts} score starts"] = json.loads(
-                study.to_json().replace(str(options.data), "mnist")
-            )
+            record[f"{scenario}, {starts} score starts"] = recorded(study, options.data)
             for similarity in study.runs["classic"][0].similarity:
                 for layer in study.runs["classic"][0].similarity[similarity].layers:
                     found = study.rank_correlation("classic", similarity, layer)
                     rows.append((scenario, starts, similarity, layer, found))
             rows += [(scenario, starts, "Jaccard index of masks", *each) for each in of_masks(study)]
     head = ("tasks", "score starts", "measure", "layer", "rank correlation with the truth")
-    written = tuple((*row[:-1], estimate(row[-1])) for row in rows)
-    markdown = to_markdown([Grid("Spearman's rank correlation (means over seeds, 95 % intervals)", head, written)])
-    (RESULTS / f"{NAME}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (RESULTS / f"{NAME}.md").write_text(markdown, encoding="utf-8")
+    written = tuple((*row[:-1], row[-1].short()) for row in rows)
     draw(rows, RESULTS / f"{NAME}.png")
-    print(markdown)
+    leave(NAME, record, [Grid("Spearman's rank correlation (means over seeds, 95 % intervals)", head, written)])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""What the studies of continual learning on MNIST share: options, progress, and the files they leave."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from commonweight.text import to_markdown
+from commonweight.view.continual_files import write_figures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from commonweight.studies.continual.results import ContinualStudy
+    from commonweight.text import Block
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Given(NamedTuple):
+    """What a script was given."""
+
+    data: str
+    work: Path
+    seeds: int
+    rows: int
+    note: Callable[[str], None]
+    """Prints a sentence with the seconds since the start."""
+
+
+def given(words: str, work: str, seeds: int = 5) -> Given:
+    """Read the command line: where MNIST is, where runs go, how many seeds, and training images per task."""
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs") / work)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--rows", type=int, default=20_000, help="training images per task, where not all are taken")
+    options = parser.parse_args()
+    start = time.time()
+
+    def note(sentence: str) -> None:
+        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
+
+    return Given(str(options.data), options.work, options.seeds, options.rows, note)
+
+
+def recorded(study: ContinualStudy, data: str) -> dict:
+    """The study as plain values, without the place of the images."""
+    found: dict = json.loads(study.to_json().replace(data, "mnist"))
+    return found
+
+
+def keep_figures(study: ContinualStudy, work: Path, place: Path, names: Sequence[str]) -> None:
+    """Write all figures into the run folder, and take some of them to the results."""
+    place.mkdir(parents=True, exist_ok=True)
+    for file in write_figures(study, work / "figures"):
+        if file.suffix == ".png" and file.stem in names:
+            shutil.copyfile(file, place / file.name)
+
+
+def leave(name: str, record: dict, blocks: Sequence[Block]) -> None:
+    """Write the results, and print the tables."""
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    markdown = to_markdown(list(blocks))
+    (RESULTS / f"{name}.md").write_text(markdown, encoding="utf-8")
+    print(markdown)
