@@ -8,11 +8,13 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+import torch
 
 from commonweight.decision.needs import NEEDS, needs_grid
 from commonweight.decision.verdict import (
     FEWEST_EFFECTIVE,
     OVER,
+    ROUNDING,
     Need,
     Verdict,
     by_chance,
@@ -21,6 +23,8 @@ from commonweight.decision.verdict import (
     permutation_verdict,
 )
 from commonweight.errors import UsageError
+from commonweight.footprint.footprint import Fold, Footprint
+from commonweight.overlaps import overlap
 from commonweight.overlaps.estimate import Estimate
 
 UP = Estimate.over_seeds([0.10, 0.11, 0.12])
@@ -135,8 +139,34 @@ def test_rounding_is_no_difference():
     assert contrast(exact).answer == "cannot say"
     assert null(exact).answer == "not above its null"
     assert [need.name for need in contrast(exact).lacking] == ["excludes 0"]
-    almost = Estimate(1e-6, tuple(1e-6 + k * 1e-8 for k in range(8)), "folds")
-    assert contrast(almost).answer == "shares more"
+    rounded = Estimate(9e-5, tuple(9e-5 + k * 1e-8 for k in range(8)), "folds")  # as bfloat16 moves small layers
+    assert contrast(rounded).answer == contrast(-rounded).answer == "cannot say"
+    assert null(rounded).answer == "not above its null"
+    small = Estimate(1.1e-4, tuple(1.1e-4 + k * 1e-8 for k in range(8)), "folds")
+    assert (contrast(small).answer, contrast(-small).answer) == ("shares more", "shares less")
+
+
+@pytest.mark.parametrize("weights", [30, 300])
+def test_what_bfloat16_changes_is_rounding(weights):
+    """One Fisher in two scales, against another: the difference of the two overlaps is nothing but rounding."""
+    generator = torch.Generator().manual_seed(weights)
+
+    def folds():
+        mean = 0.1 + torch.rand(weights, generator=generator)
+        return [mean * torch.randn(25, weights, generator=generator).square().mean(0) for _ in range(8)]
+
+    def stored(values, scale):
+        parts = tuple(Fold(25, {"w": (value * scale).bfloat16()}) for value in values)
+        return Footprint("fisher", {"w": torch.stack(values).mean(0) * scale}, 200, folds=parts)
+
+    beyond = []
+    for _ in range(40):
+        one, other = folds(), folds()
+        table = overlap({"a": stored(one, 1), "b": stored(other, 1), "scaled": stored(other, 0.7)})
+        difference = table.contrast(("a", "b"), ("a", "scaled"))
+        beyond.append(max(difference.low, -difference.high))
+    assert max(beyond) > 0  # by itself it would be a difference
+    assert max(beyond) < ROUNDING
 
 
 def test_copies_decide_nothing_and_near_copies_do():
