@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 READING = (
     "Verdicts are on corrected overlaps. They take the same rows, distinct ones, a common start, {fewest} effective "
-    "examples in every Fisher (layer by layer, in the layer's own), models that learned their shortcut, and an interval "
-    "that excludes 0. "
+    "examples in every Fisher (layer by layer, in the layer's own), models that learned their shortcut, and an "
+    "interval that excludes 0. "
     "{without}Intervals are {over}."
 )
 WITHOUT_FOLDS = (
