@@ -21,7 +21,6 @@ from commonweight.view import continual_figures as draw
 from commonweight.view import continual_files
 from commonweight.view.continual import mean_curve, report, signed
 from commonweight.view.continual_files import write_figures, write_mask_figure, write_tables
-from commonweight.view.estimates import estimate
 from commonweight.view.plain import to_plain
 
 PLAN = small_plan(
@@ -74,7 +73,7 @@ def test_masks_and_similarities_against_their_null(study):
     masks = grids["Jaccard index of the masks (mean over pairs of tasks and seeds)"]
     rows = {row[0]: row[1:] for row in masks.rows}
     corrected = Estimate.over_seeds([run.overlap.corrected.pooled[0, 1] for run in study.runs["classic"]])
-    assert rows["classic, pooled"][3] == estimate(corrected)
+    assert rows["classic, pooled"][3] == corrected.short()
     verdict = null_verdict(corrected, aligned=True, effective_examples=None)
     assert rows["classic, pooled"][4] == verdict.answer.removesuffix(" its null") != "cannot say"
     moved = next(row for name, row in rows.items() if name.startswith("transfer"))
@@ -85,7 +84,7 @@ def test_masks_and_similarities_against_their_null(study):
         kind, layer = row[0].split(", ")
         tables = [run.similarity[kind] for run in study.runs["classic"]]
         assert row[2] == f"{sum(int(table.beats_null(layer)[1, 0]) for table in tables)} of 2"
-        assert row[1] == estimate(Estimate.over_seeds([table.values[layer][1, 0] for table in tables]))
+        assert row[1] == Estimate.over_seeds([table.values[layer][1, 0] for table in tables]).short()
     one = replace(
         study,
         plan=replace(PLAN, seeds=1),

@@ -13,7 +13,6 @@ from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.similarity import LEVEL
 from commonweight.text import DASH, Block, Grid
 from commonweight.view.continual_pairs import pair_blocks
-from commonweight.view.estimates import estimate
 from commonweight.view.verdicts import counted
 
 if TYPE_CHECKING:
@@ -112,10 +111,10 @@ def accuracies(study: ContinualStudy) -> Grid:
             against = [signed(study.gain(name)), signed(study.difference(name))]
         rows.append((
             name,
-            estimate(study.average_accuracy(name)),
+            study.average_accuracy(name).short(),
             signed(study.backward_transfer(name)),
             signed(study.forgetting(name)),
-            estimate(study.area(name)),
+            study.area(name).short(),
             *against,
             str(study.budget(name)),
         ))
@@ -243,7 +242,7 @@ def _masks(study: ContinualStudy) -> list[Block]:
                 reasons[verdict.lacking[0].found] = None
             rows.append((
                 f"{name}, {'pooled' if layer is None else layer}",
-                *(estimate(each) for each in (density, raw, chance, corrected)),
+                *(each.short() for each in (density, raw, chance, corrected)),
                 verdict.answer.removesuffix(" its null"),
             ))
     what = "flipped bits of the masks" if study.plan.score_starts == "shared" else "masks"
@@ -281,7 +280,7 @@ def _similarities(study: ContinualStudy) -> list[Block]:
             looked += len(verdicts)
             rows.append((
                 f"{kind}, {layer}",
-                estimate(mean),
+                mean.short(),
                 counted(verdicts, {ABOVE: ""}),
                 signed(study.rank_correlation(name, kind, layer)) if pairs_known >= FEWEST_RANKED else DASH,
             ))

@@ -14,7 +14,7 @@ from commonweight.decision.control import RANDOM
 from commonweight.errors import UsageError
 from commonweight.overlaps.layout import FEW_EXAMPLES
 from commonweight.text import DASH, Block, Grid, number
-from commonweight.view.estimates import estimate, signed
+from commonweight.view.estimates import signed
 from commonweight.view.shortcut_verdicts import layer_verdicts, verdicts
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _cells(study: ShortcutStudy, rule: str, of: Of) -> Grid:
     return Grid(
         f"{what} of two models, label rule {rule}",
         ("models", *names),
-        tuple((_pair(pair), *(estimate(found[name]) for name in names)) for pair, found in cells.items()),
+        tuple((_pair(pair), *(found[name].short() for name in names)) for pair, found in cells.items()),
     )
 
 
@@ -247,7 +247,7 @@ def _layers(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> Grid:
     return Grid(
         f"Raw Fisher overlap of {pair[0]} and {pair[1]} layer by layer, label rule {rule}",
         ("layer", *names),
-        tuple((layer, *(estimate(cells[name]) for name in names)) for layer, cells in found.items()),
+        tuple((layer, *(cells[name].short() for name in names)) for layer, cells in found.items()),
     )
 
 
