@@ -35,6 +35,12 @@ def test_all_models_on_all_reviews_from_one_start(demo):
     assert {name for _, a, b in pairs_of_interest() for name in (a, b)} <= set(table.names)
 
 
+def test_no_held_out_review_is_there_twice(demo):
+    for domain in ("films", "food"):
+        texts = [json.loads(line)["text"] for line in (demo[0] / "data" / f"{domain}.jsonl").read_text().splitlines()]
+        assert len(texts) == len(set(texts)) == SMALL.held_out_rows
+
+
 def test_the_report_has_every_part(demo):
     found = demo[1]
     text = to_plain(
@@ -47,6 +53,8 @@ def test_the_report_has_every_part(demo):
     for part in (
         "best attainable",
         "all weights together",
+        "Corrected overlap, layer by layer",
+        "Verdicts: which pair shares more?",
         "bert.encoder.layer.2",
         "common start",
         "Effective examples",

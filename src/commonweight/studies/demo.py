@@ -119,7 +119,10 @@ def check_demo_folder(folder: Path) -> None:
 
 
 def _held_out(domain: Domain, size: DemoSize, seed: int) -> list[Review]:
-    return reviews(size.held_out_rows, seed=seed, domain=domain, ambiguous=AMBIGUOUS, start=size.training_rows)
+    """Reviews that differ from each other: copies in other folds would pass for agreement."""
+    rows = reviews(2 * size.held_out_rows, seed=seed, domain=domain, ambiguous=AMBIGUOUS, start=size.training_rows)
+    distinct = {row["text"]: row for row in reversed(rows)}
+    return list(reversed(distinct.values()))[: size.held_out_rows]
 
 
 def _best(rows: list[Review]) -> Score:

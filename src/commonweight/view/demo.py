@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from commonweight.decision.table_verdicts import pairs_verdict
+from commonweight.decision.verdict import LESS, MORE, by_chance
 from commonweight.overlaps.layout import FEW_EXAMPLES
 from commonweight.text import Block, Grid, number
+from commonweight.view.verdicts import verdict_grids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,14 +26,18 @@ INTRODUCTION = (
 )
 
 CAUTION = (
-    "How to read this. An overlap of 1 is the same distribution of importance over the weights, 0 is disjoint. These "
-    "are raw overlaps: they mix what is shared with sampling noise, since two samples of one and the same Fisher "
-    "overlap below 1 too, and part of every overlap is there by chance or by architecture, as the start shows, which "
-    "has learned nothing. So compare overlaps of one layer with each other and with the start's, and read none of them "
-    "as an amount of shared knowledge. What may be said: where two cells of one row differ by far, the importances "
-    "differ more there. What may not: that a layer shares 'most' of what it knows, that a small difference means "
-    "anything (no interval is given yet), or that low layers share more than high ones because one number is larger."
+    "How to read this. An overlap of 1 is the same distribution of importance over the weights, 0 is disjoint. Two "
+    "samples of one and the same Fisher overlap below 1 too: by their ceilings. Corrected overlaps are taken between "
+    "different reviews and divided by the ceilings, so they are what to compare; the null is what they would be if the "
+    "weights of one were shuffled. Intervals (95 %) are over folds of the reviews: about other reviews and the same "
+    "models, not about other trainings. No overlap alone says how much is shared. A contrast on the same reviews says "
+    "which pair shares more, and the start, which has learned nothing, is the control."
 )
+CONTRASTS = {
+    "both on films against start and films on films": (("films/films", "food/films"), ("start/films", "films/films")),
+    "both on food against start and food on food": (("films/food", "food/food"), ("start/food", "food/food")),
+}
+"""Same reviews on both sides: do the two trained models share more than one of them does with the start?"""
 
 
 def pairs_of_interest() -> tuple[tuple[str, str, str], ...]:
@@ -74,15 +81,9 @@ def report(
             (("best attainable", *_cells(best, domains)),),
         ),
         "The best attainable is below 1 because some reviews are truly ambiguous: their label was drawn at random.",
-        Grid(
-            "Fisher overlap, all weights together",
-            ("model/reviews", *table.names),
-            tuple(
-                (name, *(number(float(table.pooled[i, j])) for j in range(len(table.names))))
-                for i, name in enumerate(table.names)
-            ),
-        ),
+        _pooled(table),
         _by_layer(table.roll_up(DEPTH)),
+        *_verdicts(table.roll_up(DEPTH)),
         table.alignment.sentence(),
         Grid(
             "Effective examples (how many examples carry the trace)",
@@ -105,12 +106,38 @@ def _cells(row: Mapping[str, tuple[float, float]], domains: Sequence[str]) -> li
     return [f"{value:.3f}" for domain in domains for value in row[domain]]
 
 
-def _by_layer(table: OverlapTable) -> Grid:
-    position = {name: i for i, name in enumerate(table.names)}
-    pairs = [(head, position[a], position[b]) for head, a, b in pairs_of_interest()]
+def _pooled(table: OverlapTable) -> Grid:
+    def row(words: str, a: str, b: str) -> tuple[str, ...]:
+        raw, corrected, null = (table.estimate(of, a, b) for of in ("raw", "corrected", "null"))
+        ceilings = (float(table.ceiling.pooled[table.names.index(name)]) for name in (a, b))
+        return (words, number(raw.value), *map(number, ceilings), corrected.short(), number(null.value))
+
     return Grid(
-        "Fisher overlap, layer by layer",
-        ("layer", *(head for head, _, _ in pairs)),
-        tuple((layer, *(number(float(o[i, j])) for _, i, j in pairs)) for layer, o in table.by_layer.items()),
-        (("pooled", *(number(float(table.pooled[i, j])) for _, i, j in pairs)),),
+        "Fisher overlap, all weights together",
+        ("pair", "raw", "ceiling of the first", "of the second", "corrected", "null"),
+        tuple(row(*pair) for pair in pairs_of_interest()),
     )
+
+
+def _by_layer(table: OverlapTable) -> Grid:
+    pairs = pairs_of_interest()
+    return Grid(
+        "Corrected overlap, layer by layer",
+        ("layer", *(words for words, _, _ in pairs)),
+        tuple(
+            (layer, *(number(table.estimate("corrected", a, b, layer).value) for _, a, b in pairs))
+            for layer in table.layers
+        ),
+    )
+
+
+def _verdicts(table: OverlapTable) -> list[Block]:
+    asked = {
+        words: {layer: pairs_verdict(table, *pairs, layer, same_rows=True) for layer in (*table.layers, None)}
+        for words, pairs in CONTRASTS.items()
+    }
+    head = ("pair against pair", "layers", "corrected, first - second, and why")
+    return [
+        *verdict_grids("which pair shares more?", head, asked, {MORE: "more", LESS: "less"}),
+        by_chance(len(asked) * (1 + len(table.layers)), "contrasts"),
+    ]
