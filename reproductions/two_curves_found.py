@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from commonweight.decision.table_verdicts import table_needs
 from commonweight.decision.verdict import Need, Verdict, contrast_verdict
 from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.similarity import TaskSimilarity
@@ -202,13 +203,17 @@ def contrasts(found: Found) -> dict[str, dict[str, Contrast]]:
 def judged(found: Found, arm: str, corrected: Estimate, beyond: Estimate, places: tuple[Place, Place]) -> Verdict:
     """Say "shares" of a difference of corrected overlaps only where that of corrected - null agrees."""
     agrees = beyond.low > 0 if corrected.value > 0 else beyond.high < 0
+    of_tables = [
+        need for pair, layer in places for need in table_needs(found.fishers[arm][pair], [("first", "second")], layer)
+    ]
+    needs = (*of_tables, Need("beyond the null", agrees, f"the difference of corrected - null is {signed(beyond)}"))
     return contrast_verdict(
         corrected,
         same_rows=True,
         aligned=found.aligned(arm),
         noise_taken_out=True,
         effective_examples=found.effective(arm, places),
-    ).asking([Need("beyond the null", agrees, f"the difference of corrected - null is {signed(beyond)}")])
+    ).asking(tuple(dict.fromkeys(needs)))
 
 
 def similar(found: Found) -> dict[str, dict[str, Estimate]]:
