@@ -27,6 +27,17 @@ def test_plain_text_is_aligned_and_paths_stay_whole():
     assert to_plain([Grid("Facts", ("", ""), (("count", "3"),))]) == "Facts\ncount  3\n"
 
 
+def test_words_stand_on_the_left(monkeypatch):
+    grid = Grid("Verdicts", ("pair", "why", "n"), (("a", "its interval holds 0", "5"), ("b", "few", "12")))
+    lines = ["pair  why                    n", "a     its interval holds 0   5", "b     few                   12"]
+    assert [line for line in to_plain([grid]).splitlines() if line in lines] == lines
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    show([grid], stream)
+    row = next(line for line in stream.getvalue().splitlines() if line.strip().startswith("b "))
+    assert row.index("few") == next(line.index("its") for line in stream.getvalue().splitlines() if "interval" in line)
+
+
 def test_a_pipe_gets_the_plain_text():
     stream = io.StringIO()
     show(BLOCKS, stream)

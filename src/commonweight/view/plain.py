@@ -6,6 +6,8 @@ import textwrap
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from commonweight.text import holds_words
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,7 +23,7 @@ def to_plain(blocks: Sequence[Block]) -> str:
         blocks: What to write, from top to bottom.
 
     Returns:
-        Text ending in a line break; names on the left, numbers aligned on the right, totals under a rule.
+        Text ending in a line break; names and words on the left, numbers aligned on the right, totals under a rule.
 
     Example:
         >>> from commonweight.text import Grid
@@ -93,11 +95,11 @@ def _grid(grid: Grid) -> str:
     widths = [max(len(row[i]) for row in every) for i in range(len(grid.header))]
     rule = "  ".join("-" * width for width in widths)
 
+    words = [holds_words(grid, column) for column in range(len(widths))]
+
     def line(row: tuple[str, ...]) -> str:
-        name, *numbers = (
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join([name, *numbers]).rstrip()
+        cells = zip(row, widths, words, strict=True)
+        return "  ".join(cell.ljust(width) if left else cell.rjust(width) for cell, width, left in cells).rstrip()
 
     head = [line(grid.header), rule] if any(grid.header) else []
     lines = [*([grid.title] if grid.title else []), *head, *map(line, grid.rows)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from commonweight.text import Grid
+from commonweight.text import Grid, holds_words
 from commonweight.view.plain import WIDTH, fill, split_columns, to_plain
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def show(blocks: Sequence[Block], stream: TextIO | None = None) -> None:
         else:
             table = Table(box=box.SIMPLE_HEAD, show_header=any(block.header))
             for i, head in enumerate(block.header):
-                table.add_column(Text(head), justify="right" if i else "left", no_wrap=True)
+                table.add_column(Text(head), justify="left" if holds_words(block, i) else "right", no_wrap=True)
             for row in block.rows:
                 table.add_row(*map(Text, row))
             if block.totals:
