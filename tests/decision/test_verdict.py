@@ -14,7 +14,7 @@ from commonweight.decision.needs import NEEDS, needs_grid
 from commonweight.decision.verdict import (
     FEWEST_EFFECTIVE,
     OVER,
-    ROUNDING,
+    STORED,
     Need,
     Verdict,
     by_chance,
@@ -144,6 +144,12 @@ def test_rounding_is_no_difference():
     assert null(rounded).answer == "not above its null"
     small = Estimate(1.1e-4, tuple(1.1e-4 + k * 1e-8 for k in range(8)), "folds")
     assert (contrast(small).answer, contrast(-small).answer) == ("shares more", "shares less")
+    assert "within 0.0001 of 0, which can be rounding" in contrast(rounded).reason
+    assert "within 0.0001 of 0, which can be rounding" in null(rounded).reason
+    assert "does not lie above 0" in null(-small).reason
+    of_masks = {"effective_examples": None, "noise_taken_out": None}  # counts of bits are exact
+    assert contrast(rounded, **of_masks).answer == "shares more"
+    assert null(rounded, effective_examples=None).answer == "above its null"
 
 
 @pytest.mark.parametrize("weights", [30, 300])
@@ -166,7 +172,7 @@ def test_what_bfloat16_changes_is_rounding(weights):
         difference = table.contrast(("a", "b"), ("a", "scaled"))
         beyond.append(max(difference.low, -difference.high))
     assert max(beyond) > 0  # by itself it would be a difference
-    assert max(beyond) < ROUNDING
+    assert max(beyond) < STORED
 
 
 def test_copies_decide_nothing_and_near_copies_do():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.decision.verdict import ROUNDING, Need
+from commonweight.decision.verdict import STORED, Need
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ def at_most_1(tables: Sequence[OverlapTable], pairs: Sequence[tuple[str, str]], 
     for table in tables if all(table.resampled is not None for table in tables) else ():
         for pair in pairs:
             corrected = table.estimate("corrected", *pair, layer)
-            if corrected.low > 1 + ROUNDING:
+            if corrected.low > 1 + STORED:
                 words = f"the corrected overlap of {' and '.join(pair)} lies above 1, {corrected}: noise in common?"
                 return Need("at most 1", met=False, found=words)
     return Need("at most 1", met=True, found="no corrected overlap above 1")

@@ -33,8 +33,11 @@ Answer = Literal["shares more", "shares less", "cannot say", "above its null", "
 FEWEST_EFFECTIVE = FEW_EXAMPLES
 """Below this many effective examples in a Fisher, an interval over folds can be too narrow: docs/reading.md."""
 
-ROUNDING = 1e-4
-"""An interval whose end is no farther from 0 than this holds 0: the difference is rounding.
+ROUNDING = 1e-9
+"""Sums in double precision differ by less: an interval whose end is no farther from 0 than this holds 0."""
+
+STORED = 1e-4
+"""The same of Fishers, whose folds lie on disk in few digits.
 
 Folds may be written in bfloat16, which moves the root of an entry by up to 2^-9 of it, about 1.1e-3 root mean square.
 Over K folds of N weights of about equal size that averages out to ``1.1e-3 / sqrt(K N)``: 1e-4 for 16 weights in 8
@@ -167,11 +170,7 @@ def contrast_verdict(
         Need("common start", aligned is True, start[aligned]),
         *_noise(noise_taken_out),
         *checked,
-        _excludes_0(
-            difference,
-            met=difference.low > ROUNDING or difference.high < -ROUNDING,
-            otherwise="its interval holds 0",
-        ),
+        _excludes_0(difference, effective_examples, "its interval holds 0"),
     )
     if all(need.met for need in needs):
         answer: Answer = MORE if difference.value > 0 else LESS
@@ -213,9 +212,7 @@ def null_verdict(
     """  # noqa: E501
     asked = _asked(overlap_minus_null, effective_examples)
     aligned = _aligned(aligned)
-    above = _excludes_0(
-        overlap_minus_null, met=overlap_minus_null.low > ROUNDING, otherwise="its interval does not lie above 0"
-    )
+    above = _excludes_0(overlap_minus_null, effective_examples, "its interval does not lie above 0", below=False)
     needs = (*asked, above)
     answer: Answer = CANNOT_SAY
     if all(need.met for need in asked):
@@ -330,10 +327,15 @@ def _copies(estimate: Estimate) -> str | None:
     return "the replicates are all equal: copies?"
 
 
-def _excludes_0(estimate: Estimate, *, met: bool, otherwise: str) -> Need:
+def _excludes_0(estimate: Estimate, effective: Collection[float] | None, otherwise: str, *, below: bool = True) -> Need:
+    """Whether the interval lies above 0, or below it where that counts, by more than rounding."""
     if _no_interval(estimate):
         return Need("excludes 0", met=False, found="there is no interval")
-    return Need("excludes 0", met, "its interval excludes 0" if met else otherwise)
+    end = max(estimate.low, -estimate.high if below else -math.inf)
+    rounding = ROUNDING if effective is None else STORED
+    if ROUNDING < end <= rounding:
+        otherwise = f"its interval comes within {rounding:g} of 0, which can be rounding"
+    return Need("excludes 0", end > rounding, "its interval excludes 0" if end > rounding else otherwise)
 
 
 def _reason(estimate: Estimate, needs: Sequence[Need], beware: Sequence[str] = ()) -> str:
