@@ -82,7 +82,7 @@ def draw(found: Found, path: Path) -> None:
             [],
             color="0.3",
             linestyle=":",
-            label="dotted: null, of permuted Fishers (8, 26 px); bits flipped independently (26 px, random labels)",
+            label="null: Fishers permuted (8, 26 px), bits flipped independently (26 px, random labels)",
         )
     )
     title = "MNIST and a second task: a permuted central square of so many pixels a side, or random labels"

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.decision.table_verdicts import table_needs
-from commonweight.decision.verdict import Need, Verdict, contrast_verdict
+from commonweight.decision.verdict import ROUNDING, Need, Verdict, contrast_verdict
 from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.similarity import TaskSimilarity
 from commonweight.overlaps.table import OverlapTable
@@ -202,7 +202,7 @@ def contrasts(found: Found) -> dict[str, dict[str, Contrast]]:
 
 def judged(found: Found, arm: str, corrected: Estimate, beyond: Estimate, places: tuple[Place, Place]) -> Verdict:
     """Say "shares" of a difference of corrected overlaps only where that of corrected - null agrees."""
-    agrees = beyond.low > 0 if corrected.value > 0 else beyond.high < 0
+    agrees = beyond.low > ROUNDING if corrected.value > 0 else beyond.high < -ROUNDING
     of_tables = [
         need for pair, layer in places for need in table_needs(found.fishers[arm][pair], [("first", "second")], layer)
     ]

@@ -36,7 +36,7 @@ WORDS = (
     "a word: a network shares all its weights with itself, and an untrained one has learned nothing. Nor is there a "
     "word for flipped bits: their chance level is not known.",
     "Cannot say: independent starts have no common start; elsewhere one of the two differences does not exclude 0, or "
-    "they exclude it on different sides.",
+    "they exclude it on different sides. The record beside this file gives the reason of each.",
 )
 
 
