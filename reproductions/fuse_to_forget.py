@@ -27,7 +27,6 @@ from pathlib import Path
 from commonweight.studies.shortcuts.plan import Plan
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.text import Grid, to_markdown
-from commonweight.view.estimates import estimate
 from commonweight.view.shortcut_files import write_figures
 from commonweight.view.shortcuts import report
 
@@ -55,9 +54,9 @@ def beside_published(study) -> Grid:
             f"{pair[0]}, {pair[1]}",
             "–" if shared is None else f"{shared:.4f}",
             "–" if unshared is None else f"{unshared:.4f}",
-            estimate(found["shared"]),
-            estimate(found["unshared"]),
-            *(estimate(value) for value in contrasts[pair].values()),
+            found["shared"].short(),
+            found["unshared"].short(),
+            *(value.short() for value in contrasts[pair].values()),
         ))
     head = ("models", "published shared", "published unshared", "shared", "unshared", *next(iter(contrasts.values())))
     return Grid("Beside the published numbers (label rule data; means over seeds, 95 % intervals)", head, tuple(rows))

@@ -33,7 +33,7 @@ from commonweight.decision.ewc import ewc_penalty
 from commonweight.overlaps.estimate import Estimate
 from commonweight.record import without_nan
 from commonweight.text import Grid, number, to_markdown
-from commonweight.view.estimates import estimate, signed
+from commonweight.view.estimates import signed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -140,7 +140,7 @@ def report(tables: list[Tables], accuracies: list[dict]) -> str:
         )
         blocks.append(Grid(f"Less the same of the untrained start, seed {seed}", ("", *LAYERS), rows))
         rows = tuple(
-            (f"{ARMS[arm]}, {square}, {words}", *(estimate(measure(square, k)) for k in LAYERS))
+            (f"{ARMS[arm]}, {square}, {words}", *(measure(square, k).short() for k in LAYERS))
             for (arm, words), measure in found.items()
             for square in SQUARES
         )

@@ -24,7 +24,7 @@ from commonweight.decision.verdict import by_chance
 from commonweight.overlaps.estimate import Estimate
 from commonweight.record import without_nan
 from commonweight.text import Grid, to_markdown
-from commonweight.view.estimates import estimate, signed
+from commonweight.view.estimates import signed
 
 if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
@@ -89,7 +89,7 @@ def report(found: Found, settings: dict, seeds: int) -> str:
             blocks.append(Grid(f"{name}, {ARMS[arm]}, less that of the untrained start", ("", *LAYERS), tuple(rows)))
     for arm, words in ARMS.items():
         rows = [
-            (f"{pair}, {name}", *(estimate(measure(arm, pair, layer)) for layer in LAYERS))
+            (f"{pair}, {name}", *(measure(arm, pair, layer).short() for layer in LAYERS))
             for name, measure in (
                 ("corrected", lambda a, p, k: found.fisher("corrected", a, p, k)),
                 ("corrected − null", lambda a, p, k: found.fisher("above_null", a, p, k)),
@@ -100,20 +100,20 @@ def report(found: Found, settings: dict, seeds: int) -> str:
         ]
         blocks += [Grid(f"Fisher overlap: {words}", ("", *LAYERS), tuple(rows)), f"Alignment: {found.alignment(arm)}."]
     for starts, words in zip(STARTS, MASKS, strict=True):
-        rows = [(pair, *(estimate(found.mask(starts, pair, layer)) for layer in LAYERS)) for pair in PAIRS]
+        rows = [(pair, *(found.mask(starts, pair, layer).short() for layer in LAYERS)) for pair in PAIRS]
         if starts == "shared":
             rows += [
-                (f"{pair}, if flips were independent", *(estimate(found.coincidence(pair, layer)) for layer in LAYERS))
+                (f"{pair}, if flips were independent", *(found.coincidence(pair, layer).short() for layer in LAYERS))
                 for pair in PAIRS
             ]
         rows += [
-            (f"{name}, share of bits", *(estimate(found.density(starts, layer, at)) for layer in LAYERS))
+            (f"{name}, share of bits", *(found.density(starts, layer, at).short() for layer in LAYERS))
             for at, name in enumerate(("first task", *PAIRS))
         ]
         blocks.append(Grid(f"{words}, {starts} score starts", ("", *LAYERS), tuple(rows)))
     for starts in STARTS:
         rows = [
-            (f"{pair}, {name}", *(estimate(found.alike(starts, similarity, pair, norm)) for norm in NORMS))
+            (f"{pair}, {name}", *(found.alike(starts, similarity, pair, norm).short() for norm in NORMS))
             for similarity, name in (("every_layer", "batch-norm means"), ("probed", "probed"))
             for pair in PAIRS
         ]
@@ -124,7 +124,7 @@ def report(found: Found, settings: dict, seeds: int) -> str:
         for pair in PAIRS:
             each = found.accuracy[arm][pair]
             cells = (
-                estimate(Estimate.over_seeds([one[key] for one in each])) if key in each[0] else "–"
+                Estimate.over_seeds([one[key] for one in each]).short() if key in each[0] else "–"
                 for key in ("first, alone", "first, after second", "second")
             )
             rows.append((f"{ARMS[arm]}, {pair}", *cells))
@@ -132,7 +132,7 @@ def report(found: Found, settings: dict, seeds: int) -> str:
     rows = [
         (
             pair,
-            *(estimate(Estimate.over_seeds([e[pair] for e in found.accuracy[f"masks, {s} starts"]])) for s in STARTS),
+            *(Estimate.over_seeds([e[pair] for e in found.accuracy[f"masks, {s} starts"]]).short() for s in STARTS),
         )
         for pair in ("first", *PAIRS)
     ]

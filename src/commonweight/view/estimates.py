@@ -1,4 +1,4 @@
-"""Estimates as cells of a table: value and half width."""
+"""Differences as cells of a table: sign, value and half width."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from commonweight.text import DASH
 
 if TYPE_CHECKING:
     from commonweight.overlaps.estimate import Estimate
-
-
-def estimate(value: Estimate) -> str:
-    """Write an estimate with its interval.
-
-    Args:
-        value: The estimate.
-
-    Returns:
-        ``.8000 ± .0100``; without an interval the mean alone.
-    """
-    return value.short()
 
 
 def signed(value: Estimate) -> str:
