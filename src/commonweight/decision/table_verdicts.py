@@ -100,8 +100,8 @@ def pairs_verdict(
         layer: A layer; None for all weights pooled.
         same_rows: Whether both pairs were measured on the same source rows. A table does not know: see
             :func:`same_rows`.
-        of: Which overlap, as ``table.estimate`` takes it. Of Fishers only corrected and extrapolated ones decide
-            anything: raw ones are lowered by noise, and not all alike.
+        of: Which overlap, as ``table.estimate`` takes it. Of Fishers corrected ones, extrapolated or less their
+            null decide, raw ones do not: noise lowers them, and not all alike.
 
     Returns:
         The verdict on first - second.
@@ -184,10 +184,10 @@ def noise_taken_out(table: OverlapTable, of: Quantity) -> bool | None:
         of: Which overlap, as ``table.estimate`` takes it.
 
     Returns:
-        True of corrected and extrapolated overlaps of Fishers, False of others; None of masks and activities, of which
-        it is not asked.
+        True of corrected overlaps of Fishers, extrapolated or less their null, False of others; None of masks and
+        activities, of which it is not asked.
     """
-    return of in {"corrected", "extrapolated"} if table.kind == "fisher" else None
+    return of in {"corrected", "extrapolated", "above_null"} if table.kind == "fisher" else None
 
 
 def effective(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | None = None) -> list[float] | None:
