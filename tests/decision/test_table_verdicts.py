@@ -107,6 +107,29 @@ def test_the_noise_of_raw_overlaps_decides_nothing(table, of, answer):
     assert ("noise taken out" in [need.name for need in found.lacking]) == (answer == "cannot say")
 
 
+def test_a_low_ceiling_is_named(table):
+    pair, other = ("a", "b"), ("a", "far")
+    assert table.ceiling.pooled.min() > 0.8
+    assert "ceiling" not in pairs_verdict(table, pair, other, same_rows=True).reason
+    generator = torch.Generator().manual_seed(0)
+    rare = torch.rand(60, 80, generator=generator) < 0.05  # an input matters to few examples
+    inputs = torch.where(rare, torch.randn(60, 80, generator=generator), 0.0)
+    rows = [(inputs, torch.randint(3, (60,), generator=generator))]
+    start = torch.nn.Sequential(torch.nn.Linear(80, 20), torch.nn.ReLU(), torch.nn.Linear(20, 3))
+    models = {"a": moved(start, 0.02, 1), "b": moved(start, 0.02, 2), "far": moved(start, 0.1, 3)}
+    noisy = overlap({name: fisher(model, rows, folds=8) for name, model in models.items()})
+    for layer in (None, *noisy.layers):
+        ceilings = noisy.ceiling.pooled if layer is None else noisy.ceiling.by_layer[layer]
+        low = ceilings.min() < 0.8
+        for reason in (
+            pairs_verdict(noisy, pair, other, layer, same_rows=True).reason,
+            pairs_verdict(noisy, other, pair, layer, same_rows=True).reason,
+        ):
+            assert (f"a ceiling of {ceilings.min():.2f} leaves some noise in" in reason) == low
+        assert ("ceiling" in overlap_verdict(noisy, *pair, layer).reason) == (ceilings[:2].min() < 0.8)
+    assert noisy.ceiling.by_layer["0"].min() < 0.8
+
+
 def test_a_pair_does_not_share_more_than_itself(table):
     assert pairs_verdict(table, ("a", "b"), ("b", "a"), same_rows=True).answer == "cannot say"
 

@@ -13,6 +13,7 @@ from commonweight.errors import UsageError
 from commonweight.overlaps.alignment import MOST_LISTED
 from commonweight.overlaps.columns import WHOLE
 from commonweight.overlaps.fold_ratios import NO_NULL
+from commonweight.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ same numbers in another order differ by as much as 1e-14."""
 
 MOSTLY = 0.5
 """Layers without a common start that hold more than this share of a trace make all weights pooled without one."""
+
+LOW_CEILING = 0.8
+"""Where a ceiling is lower, corrected overlaps were seen to keep some of the noise: docs/reading.md."""
 
 ALIGNED: Mapping[Reading, bool | None] = {
     "common start": True,
@@ -153,7 +157,7 @@ def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | 
 
 
 def beware(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | None = None) -> tuple[str, ...]:
-    """Say what to read beside a verdict of tables: weights that were not compared, and layers without a common start.
+    """Say what to read beside a verdict of tables: weights not compared, layers without a common start, low ceilings.
 
     Args:
         tables: At least one, with the same names.
@@ -173,6 +177,10 @@ def beware(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | N
             rest = f" and {len(layers) - MOST_LISTED} more" if len(layers) > MOST_LISTED else ""
             listed = f"{', '.join(each or WHOLE for each in layers[:MOST_LISTED])}{rest}"
             said.append(f"no common start in {listed}, which hold up to {share:.0%} of a trace")
+    folded = [table for table in tables if table.resampled is not None]
+    ceilings = [table.ceiling.pooled if layer is None else table.ceiling.by_layer[layer] for table in folded]
+    if ceilings and (least := np.min([each[_places(tables[0], pairs)] for each in ceilings])) < LOW_CEILING:
+        said.append(f"a ceiling of {number(least, 2)} leaves some noise in")
     return tuple(said)
 
 
@@ -325,9 +333,13 @@ def _strange(table: OverlapTable, pairs: Sequence[Pair]) -> tuple[list[str], flo
         for layer, members in table.members.items()
         if any(table.alignment.reading(*pair, members) == "no common start" for pair in pairs)
     ]
-    places = [table.names.index(name) for name in _behind(pairs)]
+    places = _places(table, pairs)
     shares = np.sum([np.nan_to_num(table.trace_share[layer])[places] for layer in layers], axis=0)
     return layers, float(np.max(shares, initial=0.0))
+
+
+def _places(table: OverlapTable, pairs: Sequence[Pair]) -> list[int]:
+    return [table.names.index(name) for name in _behind(pairs)]
 
 
 def _behind(pairs: Sequence[Pair]) -> tuple[str, ...]:
