@@ -238,6 +238,29 @@ def in_words(found: dict[str, dict[str, Found]], outcomes: list[dict], rows: int
     ]
 
 
+def corrected(predictors: list[dict], pairs: list[str]) -> Grid:
+    """What is left of shared − unshared once noise is divided out."""
+    rows = []
+    for pair in pairs:
+        cells = {
+            (kind, cell): Estimate.over_seeds([given[f"{kind} {cell}, pooled"][pair] for given in predictors])
+            for kind in ("raw", "corrected")
+            for cell in ("shared", "unshared")
+        }
+        differences = [cells[kind, "shared"] - cells[kind, "unshared"] for kind in ("raw", "corrected")]
+        rows.append((pair, *(each.short() for each in (*cells.values(), *differences))))
+    head = (
+        "pair",
+        "raw: shared",
+        "unshared",
+        "corrected: shared",
+        "unshared",
+        "raw difference",
+        "corrected difference",
+    )
+    return Grid(f"Overlaps corrected by ceilings, {FOLDS} folds (label rule data; means over seeds)", head, tuple(rows))
+
+
 def draw(predictors: list[dict], outcomes: list[dict], path: Path) -> None:
     shown = [
         name for name in ("raw shared, pooled", "raw unshared, pooled", "corrected unshared, pooled",
@@ -289,6 +312,7 @@ def main() -> None:
     )
     tables = [Grid("Spearman's rank correlation over the six pairs of models", ("predictor", *OUTCOMES), rows)]
     tables += in_words(found, outcomes, plan.scored_rows)
+    tables.append(corrected(predictors, list(outcomes[0][OUTCOMES[0]])))
     seen = tuple(
         (pair, *(Estimate.over_seeds([lost[outcome][pair] for lost in outcomes]).short() for outcome in OUTCOMES))
         for pair in outcomes[0][OUTCOMES[0]]
