@@ -103,6 +103,38 @@ def test_where_a_tensor_stands_matters_and_the_source_row_does_not():
     assert one == digests(sparse)
 
 
+def test_rows_may_lie_anywhere_in_memory():
+    """Rows of 12 bytes at odd addresses, columns of wider rows, every second row, one row at a time."""
+    x, y = torch.randn(6, 3), torch.arange(6) % 2
+    expected = digests((x, y))
+    flat, wide = torch.zeros(19), torch.zeros(12, 5)
+    flat[1:], wide[::2, 1:4] = x.flatten(), x
+    for same in (flat[1:].view(6, 3), wide[::2, 1:4], x.T.contiguous().T):
+        assert digests((same, y)) == expected
+        assert [digests((same[i : i + 1], y[i : i + 1]))[0] for i in range(6)] == expected
+    narrow = torch.randn(4, 3)[:, 1:2]
+    assert [digests((narrow[i : i + 1], y[:1]))[0] for i in range(4)] == digests((narrow.clone(), y[:1].expand(4)))
+    half = torch.zeros(6, 3, dtype=torch.complex64) + x
+    assert digests((half.conj(), y)) == digests((half.conj().resolve_conj(), y))
+
+
+def test_fisher_takes_rows_at_odd_addresses():
+    flat = torch.rand(41)
+    shifted, y = flat[1:].view(20, 2), torch.arange(20) % 2
+    found, same = (
+        commonweight.fisher(torch.nn.Linear(2, 2), [(x, y)], folds=folds).rows
+        for x, folds in ((shifted, 1), (shifted.clone(), 4))
+    )
+    assert found == same == (20, 20, 0)
+
+
+def test_a_tensor_without_entries_says_nothing():
+    x, y = torch.randn(3, 2), torch.arange(3)
+    found = digests({"x": x, "extra": torch.zeros(3, 0), "labels": y})
+    assert len(set(found)) == 3
+    assert len(set(digests({"x": torch.zeros(3, 0, 4), "labels": y}))) == 3
+
+
 def test_long_rows_are_sampled():
     row = torch.randn(1, 5 * MOST_WORDS, dtype=torch.float64)
     (one,) = digests((row, torch.zeros(1)))

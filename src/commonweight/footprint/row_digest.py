@@ -96,10 +96,11 @@ def _attended(tensor: Tensor, mask: Tensor, path: str) -> Tensor:
 def _words(tensor: Tensor) -> Tensor:
     """Read every row as 8-byte words, the last filled with zeros; of long rows a sample at even distances."""
     rows = tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]
-    read = rows.contiguous().view(torch.uint8)
-    if short := -read.shape[1] % 8:
-        read = torch.nn.functional.pad(read, (0, short))
-    words = read.view(torch.int64)
+    width = rows.shape[1]
+    # A copy: rows need not lie in memory where words of 8 bytes may begin.
+    words = torch.zeros(len(rows), -(-width * rows.itemsize // 8), dtype=torch.int64, device=rows.device)
+    if width:
+        words.view(rows.dtype)[:, :width] = rows
     return words[:, :: 1 + (words.shape[1] - 1) // MOST_WORDS] if words.shape[1] > MOST_WORDS else words
 
 
