@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from commonweight import Footprint, OverlapTable, fisher, overlap
+from commonweight import Estimate, Footprint, OverlapTable, fisher, overlap
 from commonweight.decision.noise_in_common import NOT_COUNTED, at_most_1
 from commonweight.decision.table_verdicts import overlap_verdict, pairs_verdict, table_needs
 from commonweight.footprint.copies import CopiesWarning, RowCounts
@@ -133,6 +133,37 @@ def test_a_corrected_overlap_above_1_is_noise_in_common():
     assert verdict.reason.startswith("the corrected overlap of a and b lies above 1, 1.")
     assert "at most 1" in [need.name for need in overlap_verdict(found, "a", "b").lacking]
     assert "at most 1" not in [need.name for need in overlap_verdict(found, "a", "far").lacking]
+
+
+class Told:
+    """A table that gives one corrected overlap."""
+
+    resampled = object()
+
+    def __init__(self, value, spread):
+        self.found = Estimate(value, tuple(value + spread * (-1) ** k for k in range(8)), "folds")
+
+    def estimate(self, *_):
+        return self.found
+
+
+def test_the_whole_interval_lies_above_1_by_more_than_rounding():
+    one = [("a", "b")]
+    for half, met in ((0.06, True), (0.04, False)):  # of a value of 1.05
+        told = Told(1.05, 1.0)
+        told = Told(1.05, half / told.found.half_width())
+        assert at_most_1([told], one, None).met == met
+    assert not at_most_1([Told(1 + 2e-4, 1e-6)], one, None).met
+    assert at_most_1([Told(1 + 0.9e-4, 1e-6)], one, None).met
+    assert at_most_1([Told(1.5, 1.0)], one, None).met
+
+
+def test_several_overlaps_have_wider_intervals():
+    told = Told(1.05, 1.0)
+    told = Told(1.05, 0.045 / told.found.half_width())
+    assert not at_most_1([told], [("a", "b")], None).met
+    assert at_most_1([told], PAIRS, None).met
+    assert at_most_1([told] * 3, [("a", "b")], None).met
 
 
 def test_an_interval_that_holds_1_and_a_table_without_folds_are_at_most_1(table):

@@ -168,3 +168,18 @@ def test_sharing_is_withheld_only_without_a_common_start():
 def test_an_unknown_name_is_refused():
     with pytest.raises(UsageError, match="no footprint 'z' in this comparison; it has a, b, c"):
         three(0, 0, 0).reading("a", "z")
+
+
+def test_weights_that_are_not_finite_are_not_measured():
+    weights = {"l": torch.ones(4, 4), "m": torch.ones(4, 4)}
+    a, b = (Footprint("fisher", {"l": torch.ones(4)}, 1, weight_sample=dict(weights)) for _ in range(2))
+    assert alignment_of({"a": a, "b": b}).sentence() == "All footprints are of the same weights."
+    sample = weights | {"l": torch.full((4, 4), math.nan)}
+    broken = Footprint("fisher", {"l": torch.ones(4)}, 1, weight_sample=sample)
+    found = alignment_of({"a": a, "broken": broken})
+    assert found.reading("a", "broken") == "not measured"
+    assert math.isnan(found.within(["l"])[0, 1])
+    assert found.within(["m"])[0, 1] == 0
+    assert found.reading("a", "broken", ["m"]) == "common start"
+    part = Footprint("fisher", {"l": torch.ones(4)}, 1, weight_sample={"m": weights["m"]})
+    assert alignment_of({"a": a, "part": part}).reading("a", "part") == "common start"  # of what both sampled

@@ -115,6 +115,38 @@ def test_a_ceiling_that_is_chance_corrects_nothing():
     assert found._repr_html_().count("<table") == 2
 
 
+def test_a_ceiling_whose_interval_holds_chance_corrects_nothing():
+    generator = np.random.default_rng(3)
+    weak = 0.5 + 0.22 * (generator.random(WEIGHTS) - 0.5)
+    wanted = {"strong": generator.random(WEIGHTS), "weak": weak}
+    unsure = sure = None
+    for _ in range(60):
+        found = overlap_over_seeds(likely(generator, wanted, 3))
+        ceiling = found.ceiling("weak")
+        if ceiling.low > 0:
+            sure = found
+        elif ceiling.value > 0.002:
+            unsure = found
+    assert unsure is not None
+    assert sure is not None
+    for pair in (("strong", "weak"), ("weak", "strong")):  # one of the two is enough
+        assert math.isnan(unsure.estimate("corrected", *pair).value)
+        assert math.isfinite(sure.estimate("corrected", *pair).value)
+    assert math.isfinite(unsure.estimate("corrected", "strong", "strong").value)
+
+
+def test_one_activity_twice_is_no_other_training():
+    generator = np.random.default_rng(7)
+
+    def training():
+        return {name: Footprint("activity", {"bn": torch.from_numpy(generator.random(50))}, count=9) for name in "ab"}
+
+    one, two, three = training(), training(), training()
+    overlap_over_seeds([one, two, three])
+    with pytest.raises(UsageError, match="trainings 0 and 2 of a are one and the same"):
+        overlap_over_seeds([one, two, one])
+
+
 def test_starts_from_one_draw_leave_chance_unknown():
     generator = np.random.default_rng(2)
     trainings = likely(generator, chances(generator), 3)

@@ -144,7 +144,7 @@ def test_the_network_is_stored_as_was_said(tmp_path: Path) -> None:
         ({"rows": 99999}, "give a smaller rows"),
         ({"inference_batches": (60,)}, "at least one batch of 60"),
         ({"scenario": "permuted", "approaches": ("transfer-oracle",)}, "the prior oracle needs tasks whose similarity"),
-        ({"outputs": 4}, "10 classes need at least 10 outputs"),
+        ({"outputs": 4}, "outputs must be at least 10"),
         ({"model": "nothing_there:build", "hidden": Plan.hidden}, "no Python module 'nothing_there'"),
         ({"device": "abacus"}, "--device must be"),
         ({"data": "absent"}, "absent"),

@@ -195,5 +195,5 @@ def test_a_network_of_the_users_own(monkeypatch) -> None:
         make_network(small_plan(hidden=Plan.hidden, model="mine:build_small"), images[:, :, :4], 10, 0)
     with pytest.raises(UsageError, match="must be module:function"):
         make_network(small_plan(hidden=Plan.hidden, model="mine.build"), images, 10, 0)
-    with pytest.raises(UsageError, match="10 classes need at least 10 outputs, got outputs=5"):
+    with pytest.raises(UsageError, match="outputs must be at least 10, one per class, got 5"):
         make_network(small_plan(outputs=5), images, 10, 0)

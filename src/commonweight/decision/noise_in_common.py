@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from commonweight.decision.verdict import STORED, Need
+from commonweight.overlaps.estimate import LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +44,14 @@ def at_most_1(tables: Sequence[OverlapTable], pairs: Sequence[tuple[str, str]], 
         layer: The layer that is asked about; None for all weights pooled.
 
     Returns:
-        Met where no interval of a corrected overlap lies wholly above 1, and where there are no folds.
+        Met where no interval of a corrected overlap lies wholly above 1, and where there are no folds. Of several
+        overlaps the intervals are wider, by Bonferroni's rule: more seeds shall not make more of them lie there.
     """
+    level = 1 - (1 - LEVEL) / (len(tables) * len(pairs))
     for table in tables if all(table.resampled is not None for table in tables) else ():
         for pair in pairs:
             corrected = table.estimate("corrected", *pair, layer)
-            if corrected.low > 1 + STORED:
+            if corrected.value - corrected.half_width(level) > 1 + STORED:
                 words = f"the corrected overlap of {' and '.join(pair)} lies above 1, {corrected}: noise in common?"
                 return Need("at most 1", met=False, found=words)
     return Need("at most 1", met=True, found="no corrected overlap above 1")

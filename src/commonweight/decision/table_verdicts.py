@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
 
 Pair = tuple[str, str]
-
-THE_SAME = 1e-12
-"""Two footprints whose squared distance is less than this, relative to their size, are one and the same: sums over the
-same numbers in another order differ by as much as 1e-14."""
 
 MOSTLY = 0.5
 """Layers without a common start that hold more than this share of a trace make all weights pooled without one."""
@@ -179,7 +176,8 @@ def beware(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: str | N
             said.append(f"no common start in {listed}, which hold up to {share:.0%} of a trace")
     folded = [table for table in tables if table.resampled is not None]
     ceilings = [table.ceiling.pooled if layer is None else table.ceiling.by_layer[layer] for table in folded]
-    if ceilings and (least := np.min([each[_places(tables[0], pairs)] for each in ceilings])) < LOW_CEILING:
+    known = [float(each[place]) for each in ceilings for place in _places(tables[0], pairs)]
+    if (least := min((each for each in known if not math.isnan(each)), default=1.0)) < LOW_CEILING:
         said.append(f"a ceiling of {number(least, 2)} leaves some noise in")
     return tuple(said)
 
@@ -225,7 +223,7 @@ def table_needs(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layer: st
     Returns:
         The needs, met or not; those about noise in common of Fishers only.
     """
-    same = sorted({pair for table in tables for pair in pairs if _one_and_the_same(table, pair)})
+    same = sorted({pair for table in tables for pair in pairs if table.one_and_the_same(*pair)})
     listed = ", ".join(f"{a} and {b}" for a, b in same)
     rules = sorted({str(table.label_rules[name] or "not stated") for table in tables for name in _behind(pairs)})
     return (
@@ -315,15 +313,6 @@ def _check_two(table: OverlapTable, *pairs: Pair) -> None:
                 f"a verdict is on two footprints of {', '.join(map(repr, table.names))}, and {a!r} against itself says "
                 "nothing about sharing: name two different ones"
             )
-
-
-def _one_and_the_same(table: OverlapTable, pair: Pair) -> bool:
-    """Tell whether two footprints hold the same numbers: ``|x - y|² = G_ii + G_jj - 2 G_ij`` in every parameter."""
-    i, j = (table.names.index(name) for name in pair)
-    return all(
-        gram[i, i] + gram[j, j] - 2 * gram[i, j] <= THE_SAME * (gram[i, i] + gram[j, j])
-        for gram in table.terms.values()
-    )
 
 
 def _strange(table: OverlapTable, pairs: Sequence[Pair]) -> tuple[list[str], float]:

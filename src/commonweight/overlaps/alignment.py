@@ -51,8 +51,8 @@ class Alignment:
     """``[n, n]``: relative distance, 0 for identical weights, about 1 for unrelated ones; nan where not measured."""
 
     matrices: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """Per weight matrix ``[2, n, n]``: the squared distance, and the sum of both squared sizes; nan where not both
-    sampled it. They add over matrices. Empty where only whole models were compared."""
+    """Per weight matrix ``[2, n, n]``: the squared distance, and the sum of both squared sizes; 0 where not both
+    sampled it, nan where weights are not finite. They add over matrices. Empty where only models were compared."""
 
     def within(self, parameters: Collection[str]) -> NDArray[np.float64]:
         """Give the distance over some weight matrices alone.
@@ -63,32 +63,55 @@ class Alignment:
         Returns:
             ``[n, n]``; nan where none of them was sampled in both models.
         """
-        known = [np.nan_to_num(terms) for name, terms in self.matrices.items() if name in parameters]
+        known = [terms for name, terms in self.matrices.items() if name in parameters]
         apart, size = sum(known, np.zeros((2, len(self.names), len(self.names))))
         return np.asarray(np.sqrt(apart / np.where(size > 0, size, np.nan)))
+
+    def farthest(self, parameters: Collection[str]) -> NDArray[np.float64]:
+        """Give the distance in that of some weight matrices in which two models are farthest apart.
+
+        Args:
+            parameters: Their names; others, such as biases, are passed over.
+
+        Returns:
+            ``[n, n]``; nan where none of them was sampled in both models.
+        """
+        apart = [self.within([name]) for name in parameters if name in self.matrices]
+        nowhere = np.full((len(self.names), len(self.names)), np.nan)
+        return np.asarray(np.fmax.reduce(apart, axis=0)) if apart else nowhere
 
     def reading(self, a: str, b: str, parameters: Collection[str] | None = None) -> Reading:
         """Say what the distance of two models means.
 
+        Of a layer of a table ask :meth:`~commonweight.overlaps.table.OverlapTable.common_start`, which knows the
+        layers and their parameters.
+
         Args:
             a: Name of a footprint.
             b: Name of another.
-            parameters: Names of weights that are asked about; None for all. A freshly drawn head has no common start
-                with another one though the models that carry them have; a matrix that started at 0 looks like that
-                too. Weights none of which was sampled, such as those of a normalisation, are read with the whole.
+            parameters: Names of weights that are asked about, which read as the farthest matrix among them: a large one
+                would hide a small one that was drawn anew. None for all weights together. A freshly drawn head has no
+                common start with another one though the models that carry them have; a matrix that started at 0
+                looks like that too. Weights none of which was sampled, such as those of a normalisation, are read with
+                the whole.
 
         Returns:
             ``common start`` up to 0.5, ``no common start`` from 0.8, ``unclear`` between, ``not measured`` for nan.
 
         Raises:
-            UsageError: If there is no footprint of that name.
+            UsageError: If there is no footprint of that name, or ``parameters`` is a single string.
         """
         for name in (a, b):
             if name not in self.names:
                 raise UsageError(f"no footprint {name!r} in this comparison; it has {', '.join(self.names)}")
+        if isinstance(parameters, str):
+            raise UsageError(
+                f"expected a collection of parameter names, such as ['0.weight'], got the string {parameters!r}; for a "
+                f"layer ask table.common_start({a!r}, {b!r}, {parameters!r})"
+            )
         at = self.names.index(a), self.names.index(b)
-        distance = math.nan if parameters is None else float(self.within(parameters)[at])
-        return _reading(float(self.distance[at]) if math.isnan(distance) else distance)
+        distance = math.nan if parameters is None else float(self.farthest(parameters)[at])
+        return reading_of(float(self.distance[at]) if math.isnan(distance) else distance)
 
     def of(self, names: Sequence[str]) -> Alignment:
         """Take some of the footprints.
@@ -154,7 +177,7 @@ class Alignment:
         for name in self.matrices:
             layers.setdefault(layer_of(name), []).append(name)
         with np.errstate(invalid="ignore"):
-            farthest = {layer: float(np.nanmax(self.within(each), initial=0.0)) for layer, each in layers.items()}
+            farthest = {layer: float(np.nanmax(self.farthest(each), initial=0.0)) for layer, each in layers.items()}
         strange = [f"{layer} ({most:.2f})" for layer, most in farthest.items() if most >= FAR]
         rest = [f"{len(strange) - MOST_LISTED} more"] if len(strange) > MOST_LISTED else []
         return f", but not so {', '.join([*strange[:MOST_LISTED], *rest])}" if strange else ""
@@ -168,7 +191,7 @@ class Alignment:
         is_of_models = (
             all("/" in name for name in self.names)
             and all(distance == 0 or math.isnan(distance) for distance in same)
-            and all(_reading(min(each)) == _reading(max(each)) for each in found.values())
+            and all(reading_of(min(each)) == reading_of(max(each)) for each in found.values())
         )
         if is_of_models:
             return {(a, b): each[0] for (a, b), each in found.items() if a != b}
@@ -176,7 +199,15 @@ class Alignment:
         return {(a, b): float(self.distance[i, j]) for (i, a), (j, b) in names}
 
 
-def _reading(distance: float) -> Reading:
+def reading_of(distance: float) -> Reading:
+    """Say what a distance means.
+
+    Args:
+        distance: Relative distance of two models.
+
+    Returns:
+        As :meth:`Alignment.reading` says.
+    """
     if math.isnan(distance):
         return "not measured"
     if distance <= NEAR:
@@ -186,7 +217,7 @@ def _reading(distance: float) -> Reading:
 
 def _listed(pairs: Pairs, reading: Reading) -> str:
     """Name the pairs with a reading; if they are many, the farthest of them and how many there are beside."""
-    found = {pair: distance for pair, distance in pairs.items() if _reading(distance) == reading}
+    found = {pair: distance for pair, distance in pairs.items() if reading_of(distance) == reading}
     farthest = sorted(found, key=lambda pair: -found[pair])[:MOST_LISTED]
     shown = [
         f"{a} and {b}" + ("" if math.isnan(distance) else f" (relative distance {distance:.2f})")
@@ -226,7 +257,7 @@ def alignment_of(footprints: Mapping[str, Footprint]) -> Alignment:
     for i, a in enumerate(names):
         for j, b in enumerate(names[: i + 1]):
             for matrix, terms in _terms(footprints[a], footprints[b]).items():
-                found = matrices.setdefault(matrix, np.full((2, len(names), len(names)), np.nan))
+                found = matrices.setdefault(matrix, np.zeros((2, len(names), len(names))))
                 found[:, i, j] = found[:, j, i] = terms
     return Alignment(names, Alignment(names, np.empty(0), matrices).within(matrices), matrices)
 

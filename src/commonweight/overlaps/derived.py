@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
+THE_SAME = 1e-12
+"""Two footprints whose squared distance is less than this, relative to their size, are one and the same: sums over the
+same numbers in another order differ by as much as 1e-14."""
+
+
 class Derived(ABC):
     """The derived numbers of :class:`~commonweight.overlaps.table.OverlapTable`, which holds what is named here."""
 
@@ -171,6 +176,22 @@ class Derived(ABC):
             The estimate.
         """
         return self.estimate(of, *first, layer) - self.estimate(of, *second, layer)
+
+    def one_and_the_same(self, a: str, b: str) -> bool:
+        """Tell whether two footprints hold the same numbers: ``|x - y|² = G_ii + G_jj - 2 G_ij`` in every parameter.
+
+        Args:
+            a: Name of a footprint.
+            b: Name of another.
+
+        Returns:
+            Whether they do, but for rounding.
+        """
+        i, j = self.names.index(a), self.names.index(b)
+        return all(
+            gram[i, i] + gram[j, j] - 2 * gram[i, j] <= THE_SAME * (gram[i, i] + gram[j, j])
+            for gram in self.terms.values()
+        )
 
     @cached_property
     def members(self) -> Mapping[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ it: with other score starts and another order of the rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -179,7 +180,8 @@ def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]]) -> SeedOver
         Overlaps within and between trainings, ceilings, and corrected overlaps.
 
     Raises:
-        UsageError: If there are too few trainings or tasks, or names differ, or footprints are Fishers.
+        UsageError: If there are too few trainings or tasks, or names differ, or footprints are Fishers, or activities
+            of two trainings are one and the same (masks from one score start have no chance level, and are nan).
         NotComparableError: If the frozen weights differ, or the footprints cannot be compared.
 
     Example:
@@ -212,7 +214,10 @@ def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]]) -> SeedOver
             )
     flat = {name_of(name, seed): training[name] for seed, training in enumerate(every) for name in names}
     _check_frozen(flat)
-    return SeedOverlap(names, len(every), overlap(flat))
+    table = overlap(flat)
+    if table.kind == "activity":
+        _check_copies(names, len(every), table)
+    return SeedOverlap(names, len(every), table)
 
 
 def name_of(task: str, seed: int) -> str:
@@ -250,6 +255,17 @@ def _check_frozen(footprints: Mapping[str, Footprint]) -> None:
                 f"{first} and {name} are of different frozen weights, so weight k of one is not weight k of the other: "
                 "train all in one network, with SupermaskNetwork(..., weights_seed=...)"
             )
+
+
+def _check_copies(names: tuple[str, ...], seeds: int, table: OverlapTable) -> None:
+    """Refuse two trainings of a task that came to the very same numbers."""
+    for name in names:
+        for first, second in combinations(range(seeds), 2):
+            if table.one_and_the_same(name_of(name, first), name_of(name, second)):
+                raise UsageError(
+                    f"trainings {first} and {second} of {name} are one and the same: expected other score starts and "
+                    "another order of the rows in each, such as SupermaskNetwork(..., seed=...) gives"
+                )
 
 
 def _between(coefficients: Array) -> Array:

@@ -67,7 +67,7 @@ def make_network(plan: Plan, images: Tensor, classes: int, seed: int) -> nn.Modu
     """
     outputs = plan.outputs or classes
     if outputs < classes:
-        raise UsageError(f"{classes} classes need at least {classes} outputs, got outputs={outputs}")
+        raise UsageError(f"outputs must be at least {classes}, one per class, got {outputs}")
     if plan.model is None:
         return multitask_fc(images[0].numel(), outputs, plan.hidden, seed)
     from commonweight.nn.function import load_function

@@ -165,7 +165,7 @@ def _as_large(contrast: Estimate, controls: Mapping[str, Estimate]) -> list[str]
     return [
         f"not shown to be larger than the same contrast {name} ({number(controls[name].value)})"
         for name, difference in differences.items()
-        if difference.low <= 0
+        if not difference.low > 0  # also where the control, or the interval of the difference, is undefined
     ]
 
 
