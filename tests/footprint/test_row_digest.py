@@ -19,7 +19,7 @@ from commonweight.footprint.batch import BatchReader
 from commonweight.footprint.copies import CopiesWarning, row_counts
 from commonweight.footprint.footprint import Spread
 from commonweight.footprint.joining import joined
-from commonweight.footprint.row_digest import MOST_WORDS, row_digests
+from commonweight.footprint.row_digest import TILE, row_digests
 
 IDS = [[5, 6, 7], [5, 6], [8, 9, 5, 6], [5], [0, 5], [5, 0], [6, 5]]
 
@@ -135,18 +135,84 @@ def test_a_tensor_without_entries_says_nothing():
     assert len(set(digests({"x": torch.zeros(3, 0, 4), "labels": y}))) == 3
 
 
-def test_long_rows_are_sampled():
-    row = torch.randn(1, 5 * MOST_WORDS, dtype=torch.float64)
-    (one,) = digests((row, torch.zeros(1)))
-    every = row.clone()
-    every[0, ::5] += 1
-    between = row.clone()
-    between[0, 1] += 1
-    assert [digests((other, torch.zeros(1))) == [one] for other in (row, every, between)] == [True, False, True]
-    short = torch.randn(1, MOST_WORDS, dtype=torch.float64)
-    other = short.clone()
-    other[0, 1] += 1
-    assert digests((short, torch.zeros(1))) != digests((other, torch.zeros(1)))
+def test_every_entry_of_long_rows_counts():
+    """Sparse rows differ in few places: words of a large vocabulary."""
+    width = 3 * TILE[1] + 5
+    places = torch.randperm(width)[:300]
+    rows = torch.zeros(301, width)
+    rows[torch.arange(300), places] = 1
+    y = torch.zeros(301)
+    found = digests((rows, y))
+    assert len(set(found)) == 301
+    assert found == digests((rows[:150], y[:150])) + digests((rows[150:], y[150:]))
+    assert len(set(digests((rows.double()[:50], y[:50])))) == 50
+
+
+def test_positions_of_labels_count():
+    ids = tensor([[5, 6, 7, 8]])
+    here = [[-100, 3, -100, -100], [-100, -100, 3, -100], [3, -100, -100, -100], [-100, 3, 3, -100]]
+    for mask in ({"attention_mask": torch.ones_like(ids)}, {}):
+        found = [digests({"input_ids": ids, **mask, "labels": tensor([row])})[0] for row in here]
+        assert len(set(found)) == 4
+    # Beside another text too, and where the text is padded on the left
+    padded = {"input_ids": tensor([[0, 0, 5, 6, 7, 8]]), "attention_mask": tensor([[0, 0, 1, 1, 1, 1]])}
+    again = [digests({**padded, "labels": tensor([[-100, -100, *row]])})[0] for row in here]
+    text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    assert again == [digests({**text, "labels": tensor([row])})[0] for row in here]
+
+
+def test_labels_of_another_sequence_are_padded_on_the_right():
+    def of(width, labels_width, labels):
+        ids = torch.zeros(1, width, dtype=torch.long)
+        ids[0, :3] = tensor([4, 5, 6])
+        target = torch.full((1, labels_width), -100)
+        target[0, : len(labels)] = tensor(labels)
+        return digests({"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": target})
+
+    for labels in ([1, 2], [1, 2, 3, 4, 5]):
+        assert of(3, 5, labels) == of(5, 5, labels) == of(8, 8, labels) == of(8, 6, labels)
+    assert of(3, 5, [1, 2]) != of(3, 5, [2, 1])
+
+
+def test_tensors_that_are_as_wide_as_the_text_are_no_text():
+    text = {"input_ids": tensor([[5, 0, 0, 0]] * 2), "attention_mask": tensor([[1, 0, 0, 0]] * 2), "labels": [1, 1]}
+    features = torch.ones(2, 4)
+    features[1, 3] = 2
+    for name in ("features", "pixels"):
+        assert len(set(digests({**text, name: features}))) == 2
+        assert len(set(digests({**text, name: features.long()}))) == 2
+    assert len(set(digests({**text, "token_type_ids": features.long()}))) == 1
+
+
+def test_a_gap_in_the_text_moves_what_follows():
+    one, other = (
+        digests({"input_ids": tensor([ids]), "attention_mask": (tensor([ids]) > 0).long(), "labels": [1]})
+        for ids in ([5, 6, 0], [5, 0, 6])
+    )
+    assert one != other
+
+
+def test_masks_stand_beside_what_they_mask():
+    def nested(ids, width, label=1):
+        padded = tensor([ids + [0] * (width - len(ids))])
+        text = {"input_ids": padded, "attention_mask": (padded > 0).long()}
+        return digests({"x": text, "pair": [text], "labels": [label]})
+
+    assert nested([1, 2], 2) == nested([1, 2], 5) != nested([1, 2, 3], 5)
+    bare, elsewhere = (
+        digests({"x": {"input_ids": tensor([[1, 2, junk]])}, "attention_mask": tensor([[1, 1, 0]]), "labels": [1]})
+        for junk in (3, 4)
+    )
+    assert bare != elsewhere  # the mask of something else
+
+    def per_token(width):
+        ids = torch.zeros(1, width, dtype=torch.long)
+        ids[0, -2:] = tensor([7, 8])
+        return digests({
+            "x": {"input_ids": ids, "attention_mask": (ids > 0).long()}, "labels": torch.where(ids > 0, ids, -100)
+        })  # fmt: skip
+
+    assert per_token(2) == per_token(4)
 
 
 def mixed(value):
@@ -174,6 +240,20 @@ def test_digests_stay_what_they_are():
     for row, found in enumerate(digests((x, y))):
         words = struct.unpack("<2Q", struct.pack("<3fi", *x[row].tolist(), 0))
         assert found % 2**64 == mixed((summed("", words) + summed("labels", [int(y[row])])) % 2**64)
+    long = torch.randint(-(2**62), 2**62, (1, TILE[1] + 3), generator=torch.Generator().manual_seed(0))
+    words = [word % 2**64 for word in long[0].tolist()]
+    assert digests((long, y[:1]))[0] % 2**64 == mixed((summed("", words) + summed("labels", [0])) % 2**64)
+
+
+def test_digests_of_texts_stay_what_they_are():
+    ids, mask = tensor([[0, 9, 8, 0]]), tensor([[0, 1, 1, 0]])
+    (found,) = digests({"input_ids": ids, "attention_mask": mask, "labels": tensor([[-100, -100, 8, -100]])})
+
+    def positions(path, words):
+        return sum(key(f"{path} by position", place) * summed(path, [word]) for place, word in words.items())
+
+    parts = {"/input_ids": {0: 9, 1: 8}, "/attention_mask": {0: 1, 1: 1}, "labels": {1: 8}}
+    assert found % 2**64 == mixed(sum(positions(path, words) for path, words in parts.items()) % 2**64)
 
 
 @pytest.mark.parametrize("folds", [1, 3])
