@@ -193,11 +193,14 @@ def test_an_infinite_value_is_no_overlap():
 def test_asking_for_more():
     met, unmet = Need("a", True, "this is so"), Need("b", False, "that is not so")
     more = contrast().asking([met], ["beware"])
-    assert (more.answer, more.reason) == ("shares more", f"beware; {contrast().reason}")
+    assert (more.answer, more.reason) == ("shares more", f"{contrast().reason}; also: beware")
     assert more.needs == (met, *contrast().needs)
     refused = contrast().asking([met, unmet], ["beware"])
     assert (refused.answer, refused.lacking) == ("cannot say", (unmet,))
-    assert refused.reason.startswith("that is not so; beware; 0.1100 [")
+    assert refused.reason.startswith("that is not so; 0.1100 [")
+    assert refused.reason.endswith("; also: beware")
+    assert refused.brief == refused.reason.replace(", over seeds: about other trainings", "")
+    assert "over seeds" not in refused.brief
     assert refused.brief == refused.reason.removesuffix(", " + OVER["seeds"])
     assert null(AROUND_0).asking([unmet]).answer == "cannot say"
 

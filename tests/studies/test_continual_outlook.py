@@ -214,3 +214,12 @@ def test_all_of_it_is_shown(done: Done) -> None:
     assert "| 6 to 7 | 12 to 13 | 13 |" in to_markdown(
         continual_outlook(replace(expected, plan=plan, approaches={"transfer": uneven}))
     )
+
+
+def test_few_trainings_give_no_ceilings(tmp_path: Path) -> None:
+    def said(**given: object) -> str:
+        return to_markdown(continual_outlook(study_outlook(tmp_path / "run", replace(SMALL, **given))))
+
+    assert "take 3 seeds at least" in said(vary="training", seeds=2)
+    assert "take 3 seeds" not in said(vary="training", seeds=3)
+    assert "take 3 seeds" not in said(seeds=2)

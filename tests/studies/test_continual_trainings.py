@@ -127,6 +127,11 @@ def test_the_report_says_which_pairs_share(done: Done) -> None:
     by_layer = found["Verdicts by layer: which pair shares more? (masks of classic)"]
     assert [row[0] for row in by_layer.rows] == ["fc1", "fc2", "out"]
     assert "corrected by ceilings" in told(study)
+    every = [overlaps.ceiling(name, layer) for name in (a, b, c) for layer in (None, *overlaps.layers)]
+    few = sum(not ceiling.low > 0 for ceiling in every)
+    assert few > 0
+    assert f"Of 12 ceilings of masks {few} are not shown to be above chance" in told(study)
+    assert told(study).count("they get no verdicts") == 1
     assert "12 were looked at" in told(study)
 
 

@@ -16,6 +16,7 @@ from overlaps.folded import fisher, squares
 
 from commonweight import UsageError
 from commonweight.decision import simplex_path
+from commonweight.decision.needs import NEEDS
 from commonweight.overlaps import overlap
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table import OverlapTable
@@ -273,7 +274,9 @@ def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
     assert "9 were looked at" in said
     layers = grids(found)["Verdicts on st and tic layer by layer, label rule data"]
     assert [row[0] for row in layers.rows] == list(found.layers)
-    assert all(cell.rpartition(", ")[2] in {"more", "less", "cannot say"} for row in layers.rows for cell in row[1:])
+    names = [requirement.name for requirement in NEEDS]
+    words = {"more", "less", *(f"cannot say ({name})" for name in names)}
+    assert all(cell.rpartition(", ")[2] in words for row in layers.rows for cell in row[1:])
 
 
 def test_one_seed_without_folds_cannot_say_anything() -> None:

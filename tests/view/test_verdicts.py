@@ -78,7 +78,7 @@ def test_layers_of_other_rows_decide_nothing():
     pairs = (("one/x", "two/x"), ("one/y", "two/y"))
     for layer in (None, *"ab"):
         assert pairs_verdict(found, *pairs, layer, same_rows=True).answer == "shares more"
-    for same, words in ((True, "more"), (False, "cannot say")):
+    for same, words in ((True, "more"), (False, "cannot say (same rows)")):
         of = {name: Cell(*name.split("/"), rows="all" if same else name.split("/")[1]) for name in found.names}
         tables = grids(verdict_blocks(found, of))
         place = [row[0][3:] for row in tables["Verdicts: which pair shares more?"].rows].index(

@@ -87,7 +87,7 @@ class Verdict:
     @property
     def brief(self) -> str:
         """The reason without what its interval is over, for a table that says so once."""
-        return self.reason.removesuffix(f", {OVER[self.estimate.over]}")
+        return self.reason.replace(f", {OVER[self.estimate.over]}", "")
 
     @property
     def lacking(self) -> tuple[Need, ...]:
@@ -102,7 +102,8 @@ class Verdict:
             beware: What else to read beside the answer; it decides nothing.
 
         Returns:
-            The verdict with these needs first, and what is lacking and to beware of at the head of its reason.
+            The verdict with these needs first, what of them is lacking at the head of its reason, and what to beware of
+            at its end.
 
         Example:
             >>> found = null_verdict(Estimate.over_seeds([0.2, 0.3]), aligned=True, effective_examples=None)
@@ -110,10 +111,11 @@ class Verdict:
             'cannot say'
         """
         lacking = [need.found for need in needs if not need.met]
+        also = [f"also: {'; '.join(beware)}"] if beware else []
         return replace(
             self,
             answer=CANNOT_SAY if lacking else self.answer,
-            reason="; ".join([*lacking, *beware, self.reason]),
+            reason="; ".join([*lacking, self.reason, *also]),
             needs=(*needs, *self.needs),
         )
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 RAW = (
     "These are raw overlaps: they mix what is shared with sampling noise. A ceiling and an interval need folds in "
-    "every footprint: measure with folds, such as fisher(..., folds=8)."
+    "every footprint, such as fisher(..., folds=8) gives, and intervals that are not left out."
 )
 CORRECTED = (
     "Raw overlaps mix what is shared with sampling noise. The ceiling is the overlap of two halves of the examples of "

@@ -56,9 +56,9 @@ ENDED = (
 )
 
 MASKS = (
-    "Chance is what independent masks of the same densities have, corrected the overlap beyond it. Where scores "
-    "started from one draw, or were moved towards those of another task, chance is not known and corrected is "
-    "undefined. Whether it is above 0 is asked over seeds, of the mean over pairs of tasks."
+    "Chance is what independent masks of the same densities have; beyond chance is (raw - chance) / (1 - chance). "
+    "Where scores started from one draw, or were moved towards those of another task, chance is not known, and what is "
+    "beyond it undefined. Whether it is above 0 is asked over seeds, of the mean over pairs of tasks."
 )
 SHUFFLES = (
     "A similarity is above its null if at most 5 % of shuffles of the units reach it, asked of every pair and seed: of "
@@ -246,7 +246,7 @@ def _masks(study: ContinualStudy) -> list[Block]:
                 verdict.answer.removesuffix(" its null"),
             ))
     what = "flipped bits of the masks" if study.plan.score_starts == "shared" else "masks"
-    head = ("approach, layer", "density", "raw", "chance", "corrected", "is corrected above 0")
+    head = ("approach, layer", "density", "raw", "chance", "beyond chance", "is that above 0")
     return [
         Grid(f"Jaccard index of the {what} (mean over pairs of tasks and seeds)", head, tuple(rows)),
         MASKS,

@@ -5,7 +5,17 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from commonweight.decision.verdict import ABOVE, LESS, MORE, OVER, Verdict, by_chance, contrast_verdict, null_verdict
+from commonweight.decision.verdict import (
+    ABOVE,
+    LESS,
+    MORE,
+    OVER,
+    ROUNDING,
+    Verdict,
+    by_chance,
+    contrast_verdict,
+    null_verdict,
+)
 from commonweight.overlaps import seed_layout
 from commonweight.overlaps.over_seeds import FEWEST
 from commonweight.view.verdicts import MOST_CONTRASTS, verdict_grids
@@ -13,6 +23,7 @@ from commonweight.view.verdicts import MOST_CONTRASTS, verdict_grids
 if TYPE_CHECKING:
     from commonweight.decision.table_verdicts import Pair
     from commonweight.overlaps.estimate import Estimate
+    from commonweight.overlaps.over_seeds import SeedOverlap
     from commonweight.studies.continual.results import ContinualStudy
     from commonweight.text import Block
 
@@ -27,7 +38,15 @@ OF = {
         "--vary training, which gives ceilings."
     ),
 }
-TOO_FEW = "Ceilings, which say how far noise of training keeps two masks of one task apart, take {fewest} seeds."
+TOO_FEW = (
+    f"Ceilings, which say how far noise of training keeps two masks of one task apart, take {FEWEST} seeds at least, "
+    "and ten where they are small."
+)
+NOT_ABOVE = (
+    "Of {count} ceilings of masks {few} are not shown to be above chance, and correct nothing: more seeds (--seeds 10) "
+    "show smaller ones, longer training (--epochs) makes larger ones."
+)
+NO_CHANCE = "Cosines of activities have no chance level, so they get no verdicts."
 NOT_PAIRED = (
     "The seeds have tasks or orders of tasks of their own, so pairs of tasks get no verdicts over seeds; with "
     "--vary training all have the same."
@@ -47,9 +66,10 @@ def pair_blocks(study: ContinualStudy) -> list[Block]:
     found = study.trainings.get(approach, {})
     blocks: list[Block] = []
     if study.plan.vary == "training" and not found:
-        blocks.append(TOO_FEW.format(fewest=FEWEST))
+        blocks.append(TOO_FEW)
     for overlaps in found.values():
         blocks += seed_layout.blocks(overlaps)
+        blocks += _not_above(overlaps) if overlaps.kind == "supermask" else [NO_CHANCE]
     if not study.same_tasks:
         return [*blocks, NOT_PAIRED]
     return [*blocks, *_verdicts(study, approach)]
@@ -101,3 +121,9 @@ def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
         blocks.append(f"{len(shown)} of {len(every)} contrasts are shown.")
     of = "within" if overlaps is None else "corrected"
     return [*blocks, READING.format(of=OF[of], over=OVER["seeds"])]
+
+
+def _not_above(overlaps: SeedOverlap) -> list[Block]:
+    ceilings = [overlaps.ceiling(name, layer) for name in overlaps.names for layer in (*overlaps.layers, None)]
+    few = sum(not ceiling.low > ROUNDING for ceiling in ceilings)
+    return [NOT_ABOVE.format(count=len(ceilings), few=few)] if few else []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from commonweight.overlaps.over_seeds import FEWEST
 from commonweight.text import DASH, Block, Grid, size_words
+from commonweight.view.continual_pairs import TOO_FEW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,6 +106,7 @@ def continual_outlook(found: ContinualOutlook) -> list[Block]:
         "Kept: memory of all tasks once they are learned. Disk: networks, and footprints of masks and activity; of "
         "records, tables and figures there will be some MB beside that. Images and a forward and backward pass take "
         "memory of their own. " + NOTHING_DONE,
+        *([TOO_FEW] if found.plan.vary == "training" and seeds < FEWEST else []),
     ]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.decision.verdict import CANNOT_SAY, FEWEST_EFFECTIVE, LESS, MORE, OVER, by_chance
+from commonweight.decision.verdict import FEWEST_EFFECTIVE, OVER, by_chance
 from commonweight.text import Block, Grid
 from commonweight.view.estimates import signed
+from commonweight.view.verdicts import short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,6 @@ CONTROLS = (
     "that from an independent start in place of one of the two (mean of both ways): what is as large there is not "
     "about what both models learned. They decide nothing."
 )
-ANSWERS = {MORE: "more", LESS: "less", CANNOT_SAY: "cannot say"}
 
 
 def verdicts(study: ShortcutStudy, rule: str) -> list[Block]:
@@ -75,7 +75,7 @@ def layer_verdicts(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> li
     names = list(next(iter(found.values())))
 
     def cell(verdict: Verdict) -> str:
-        return f"{signed(verdict.estimate)}, {ANSWERS[verdict.answer]}"
+        return f"{signed(verdict.estimate)}, {short(verdict)}"
 
     grid = Grid(
         f"Verdicts on {pair[0]} and {pair[1]} layer by layer, label rule {rule}",

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from commonweight.decision.table_verdicts import contrasts_of, overlap_verdict, pairs_verdict, same_rows
-from commonweight.decision.verdict import ABOVE, LESS, MORE, OVER, by_chance
+from commonweight.decision.verdict import ABOVE, CANNOT_SAY, LESS, MORE, OVER, by_chance
 from commonweight.overlaps.columns import WHOLE
 from commonweight.text import Block, Grid
 
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
 
 WITHOUT_FOLDS = (
-    "No verdicts: they need intervals, and intervals need folds in every footprint: measure with folds, such as "
-    "--folds 8 or fisher(..., folds=8)."
+    "No verdicts: they need intervals, and intervals need folds. Where a footprint has none, measure it with folds, "
+    "such as --folds 8 or fisher(..., folds=8); where they were left out, compare again without --no-intervals, or "
+    "intervals=False."
 )
 READING = (
     "One overlap alone is above its null or not: that never says how much is shared. Which pair shares more is decided "
-    "on corrected overlaps of the same source rows, of models with a common start. Intervals are {over}."
+    "on corrected overlaps of the same source rows, of models with a common start. In brackets: the first need that a "
+    "layer does not meet. Intervals are {over}."
 )
 MOST_CONTRASTS = 12
 
@@ -92,7 +94,7 @@ def verdict_grids(
         (name, by[None].answer, counted([by[layer] for layer in layers], words), by[None].brief)
         for name, by in zip(names, asked.values(), strict=True)
     )
-    by_layer = tuple((layer or WHOLE, *(_short(by[layer]) for by in asked.values())) for layer in layers)
+    by_layer = tuple((layer or WHOLE, *(short(by[layer]) for by in asked.values())) for layer in layers)
     return [
         Grid(f"Verdicts: {question}", (head[0], "all weights together", *head[1:]), rows),
         Grid(f"Verdicts by layer: {question}", ("layer", *columns), by_layer),
@@ -135,5 +137,15 @@ def _contrasts(table: OverlapTable, cells: Mapping[str, Cell]) -> list[Block]:
     return blocks
 
 
-def _short(verdict: Verdict) -> str:
+def short(verdict: Verdict) -> str:
+    """Write a verdict for a table of layers.
+
+    Args:
+        verdict: The verdict.
+
+    Returns:
+        The answer; where it is cannot say, with the first need that was not met.
+    """
+    if verdict.answer == CANNOT_SAY:
+        return f"{CANNOT_SAY} ({verdict.lacking[0].name})"
     return verdict.answer.removesuffix(" its null").removeprefix("shares ")
