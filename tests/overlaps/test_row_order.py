@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
-from commonweight import NotComparableError, fisher, overlap
+from commonweight import Footprint, NotComparableError, fisher, overlap
 from commonweight.footprint.copies import CopiesWarning
+from commonweight.overlaps.row_order import check_row_order, most_in_common
 
 COUNT = 200
 X, Y = torch.randn(COUNT, 12, generator=torch.Generator().manual_seed(0)), torch.arange(COUNT) % 3
@@ -26,12 +28,11 @@ def models():
     return start, other
 
 
-def measured(model, rows, *, x=X, source=None, drop_last=False, folds=8):
+def measured(model, rows, *, x=X, source=None, folds=8):
     batches = []
     for part in rows.split(48):
-        if len(part) == 48 or not drop_last:
-            batch = {"input": x[part], "labels": Y[part]}
-            batches.append(batch if source is None else {**batch, "source_row": source[part]})
+        batch = {"input": x[part], "labels": Y[part]}
+        batches.append(batch if source is None else {**batch, "source_row": source[part]})
     return fisher(model, batches, folds=folds, verify=False, loss="classification")
 
 
@@ -39,8 +40,8 @@ def test_a_shuffled_loader_is_refused(models):
     a, b = models
     one, other = measured(a, IN_ORDER), measured(b, SHUFFLED)
     with pytest.raises(NotComparableError, match=(
-        r"'a' and 'b' were measured on the same rows in another order, which puts them into different folds "
-        r"\(1\d\d of 200 rows that each of them holds once\).*an unshuffled loader or a source_row.*intervals=False"
+        r"'a' and 'b' were measured on the same rows in another order, which puts 1\d\d of 200 into different folds: "
+        r"noise.*number the rows alike, with an unshuffled loader or a source_row.*intervals=False"
     )):  # fmt: skip
         overlap({"a": one, "third": measured(b, IN_ORDER), "b": other})
     assert overlap({"a": one, "b": other}, intervals=False).pooled[0, 1] > 0.5
@@ -60,8 +61,12 @@ def test_numbered_rows_may_come_in_any_order(models):
 def test_a_part_of_the_rows_in_another_order_is_refused_too(models, rows):
     """As a loader gives it that drops its last batch, or one of a part."""
     a, b = models
-    with pytest.raises(NotComparableError, match="the same rows in another order"):
-        overlap({"a": measured(a, IN_ORDER), "b": measured(b, rows, drop_last=len(rows) > 60)})
+    words = r"another order, which puts 1\d\d of 200" if len(rows) == COUNT else (
+        rf"'a' and 'b' share {len(rows)} rows, of which \d+ lie in different folds: .*give every row a source_row, "
+        "the same one for the same row everywhere, and measure again"
+    )  # fmt: skip
+    with pytest.raises(NotComparableError, match=words):
+        overlap({"a": measured(a, IN_ORDER), "b": measured(b, rows)})
 
 
 def test_other_rows_and_other_contents_are_allowed(models):
@@ -94,5 +99,73 @@ def test_copies_in_another_order_are_refused(models):
     twice = torch.arange(100).repeat(2)
     with pytest.warns(CopiesWarning):
         one, other = measured(models[0], twice), measured(models[1], twice[SHUFFLED])
-    with pytest.raises(NotComparableError, match="into different folds: noise"):
+    with pytest.raises(NotComparableError, match=r"puts 1.. of 200 into different folds: noise"):
         overlap({"a": one, "b": other})
+
+
+def held(rows, folds=8):
+    """A footprint of these rows, numbered as they come."""
+    digests = torch.as_tensor(rows, dtype=torch.int64) * 0x9E3779B97F4A7C1
+    parts = {f"fold-{fold:03d}": digests[fold::folds] for fold in range(folds)}
+    return Footprint("fisher", {"w": torch.ones(1)}, len(digests), row_digests=parts)
+
+
+def refused(one, other):
+    try:
+        check_row_order({"a": held(one), "b": held(other)})
+    except NotComparableError:
+        return True
+    return False
+
+
+def swapped(count, rows):
+    """Rows of which so many lie in another fold."""
+    order = np.arange(count)
+    order[:rows] = np.roll(order[:rows], 1)
+    return order
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_one_common_row_in_twenty_may_lie_in_another_fold(more):
+    every = np.arange(2000)
+    assert not refused(every, swapped(2000, 0))
+    assert not refused(every, swapped(2000, 2))
+    assert refused(every, swapped(2000, 100 + more)) == bool(more)
+    # The same share of those in common, not of all
+    others = np.arange(5000, 6000)
+    ours, theirs = np.concatenate([np.arange(1000), others]), np.concatenate([swapped(1000, 50 + more), others + 5000])
+    assert refused(ours, theirs) == bool(more)
+    assert not refused(np.arange(1000), np.arange(2000))
+
+
+def test_rows_count_as_often_as_they_are_there():
+    twice = np.repeat(np.arange(100), 2)
+    assert not refused(twice, np.concatenate([twice[2:4], twice[:2], twice[4:]]))
+    assert refused(twice, np.concatenate([np.arange(100), np.arange(100)]))
+
+
+@pytest.mark.parametrize(("one", "both"), [(24, 21), (200, 110), (2000, 853)])
+@pytest.mark.parametrize("more", [0, 1])
+def test_as_many_rows_in_common_as_independent_draws_may_have(one, both, more):
+    assert int(most_in_common(one)) == both
+    smaller = np.concatenate([np.arange(both + more), np.arange(one - both - more) + 9000])
+    larger = np.concatenate([np.roll(np.arange(both + more), 1), np.arange(3000) + 20000])
+    assert refused(smaller, larger) == refused(larger, smaller) == bool(more)
+
+
+@pytest.mark.parametrize(("one", "other", "different"), [(100, 2000, 2000), (24, 2000, 2000), (24, 200, 200)])
+def test_independent_draws_are_hardly_ever_refused(one, other, different):
+    """Where draws have most in common, 36 % of the smaller set; none of 1000 means fewer than 1 in 300."""
+    generator = np.random.default_rng(0)
+    found = [
+        refused(generator.integers(different, size=one), generator.integers(different, size=other)) for _ in range(1000)
+    ]
+    assert not any(found)
+
+
+def test_rows_are_sorted_once_per_footprint(monkeypatch):
+    sorts = []
+    sort = np.argsort
+    monkeypatch.setattr(np, "argsort", lambda *args, **named: sorts.append(1) or sort(*args, **named))
+    check_row_order({str(k): held(np.arange(40) + 100 * k) for k in range(6)})
+    assert len(sorts) == 6

@@ -1,0 +1,129 @@
+"""Whether two footprints were measured on the same rows in another order, which puts them into different folds.
+
+Where rows are numbered as they come, the map from numbers to folds does not tell; the digests of their contents do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commonweight.errors import NotComparableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from commonweight.footprint.footprint import Footprint
+
+DRAWN = math.exp(-1)
+"""Of independent draws at most this share of the rows of one is expected to be held once by both: what one holds once,
+the other draws exactly once with a chance of about 1/e at most, however often and from whatever it draws."""
+
+CHANCE = 1e-6
+"""At most, that independent draws have more rows in common (Hoeffding's bound)."""
+
+MOST_MOVED = 0.05
+"""Share of the rows in common that may lie in another fold."""
+
+
+def check_row_order(footprints: Mapping[str, Footprint]) -> None:
+    """Check that rows that footprints have in common lie in the same folds, as far as contents were digested.
+
+    Of two that hold the same rows all count, copies too. Of others those count that each of them holds once, where
+    there are more than independent draws have in common.
+
+    Args:
+        footprints: By name, with the same fold map.
+
+    Raises:
+        NotComparableError: If more than 5 % of the rows that two have in common lie in different folds.
+    """
+    different: dict[tuple[int, ...], _Held] = {}
+    for name, footprint in footprints.items():
+        if footprint.row_digests:
+            sums = tuple(int(part.sum()) for part in footprint.row_digests.values())
+            if sums not in different:  # they do not depend on the order within a fold
+                different[sums] = _Held.of(name, footprint)
+    for one, other in combinations(different.values(), 2):
+        same = np.array_equal(one.digests, other.digests)
+        common, moved = one.moved(other) if same else one.moved_singles(other)
+        most_drawn = 0 if same else most_in_common(min(len(one.digests), len(other.digests)))
+        if common > most_drawn and moved > MOST_MOVED * common:
+            raise NotComparableError(_refusal(one.name, other.name, common, moved, same=same))
+
+
+def most_in_common(count: int) -> float:
+    """Bound how many rows two sets of independent draws have in common that each of them holds once.
+
+    Args:
+        count: Rows of the smaller set.
+
+    Returns:
+        A number that is exceeded with a chance of at most one in a million; of few rows it is more than all.
+
+    Example:
+        >>> [round(most_in_common(count) / count, 2) for count in (10, 24, 200, 2000, 60000)]
+        [1.2, 0.9, 0.55, 0.43, 0.38]
+    """
+    return DRAWN * count + math.sqrt(-math.log(CHANCE) * count / 2)
+
+
+def _refusal(one: str, other: str, common: int, moved: int, *, same: bool) -> str:
+    if same:
+        found = f"were measured on the same rows in another order, which puts {moved} of {common} into different folds"
+        remedy = "number the rows alike, with an unshuffled loader or a source_row in the batches"
+    else:
+        found = f"share {common} rows, of which {moved} lie in different folds"
+        remedy = "give every row a source_row, the same one for the same row everywhere"
+    return (
+        f"{one!r} and {other!r} {found}: noise that both have in common would pass for sharing; {remedy}, and measure "
+        "again, or pass intervals=False to compare without ceilings and intervals"
+    )
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The rows of one footprint, sorted by digest."""
+
+    name: str
+    digests: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    once: NDArray[np.int64]
+    """Digests of the rows that it holds once."""
+
+    folds_of_once: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, name: str, footprint: Footprint) -> _Held:
+        parts = [part.numpy() for part in footprint.row_digests.values()]
+        digests = np.concatenate(parts)
+        order = np.argsort(digests)
+        digests = digests[order]
+        folds = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[order]
+        changes = np.concatenate([[True], digests[1:] != digests[:-1], [True]])
+        single = changes[1:] & changes[:-1]
+        return cls(name, digests, folds, digests[single], folds[single])
+
+    def moved(self, other: _Held) -> tuple[int, int]:
+        """Count all rows, and those that lie in different folds, where the other holds the same ones."""
+        number = np.cumsum(np.concatenate([[False], self.digests[1:] != self.digests[:-1]]))
+        folds = 1 + max(self.folds.max(), other.folds.max())
+        per_fold = [
+            np.bincount(number * folds + each.folds, minlength=(number[-1] + 1) * folds) for each in (self, other)
+        ]
+        count = len(self.digests)
+        return count, count - int(np.minimum(*per_fold).sum())
+
+    def moved_singles(self, other: _Held) -> tuple[int, int]:
+        """Count the rows that both hold once, and those of them that lie in different folds."""
+        if not len(other.once):
+            return 0, 0
+        at = np.searchsorted(other.once, self.once).clip(max=len(other.once) - 1)
+        both = other.once[at] == self.once
+        return int(both.sum()), int((self.folds_of_once != other.folds_of_once[at])[both].sum())
