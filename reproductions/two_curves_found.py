@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from commonweight.decision.table_verdicts import table_needs
+from commonweight.decision.asked_of_tables import table_needs
 from commonweight.decision.verdict import ROUNDING, Need, Verdict, contrast_verdict
 from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.similarity import TaskSimilarity
@@ -204,7 +204,9 @@ def judged(found: Found, arm: str, corrected: Estimate, beyond: Estimate, places
     """Say "shares" of a difference of corrected overlaps only where that of corrected - null agrees."""
     agrees = beyond.low > ROUNDING if corrected.value > 0 else beyond.high < -ROUNDING
     of_tables = [
-        need for pair, layer in places for need in table_needs(found.fishers[arm][pair], [("first", "second")], layer)
+        need
+        for pair, layer in places
+        for need in table_needs(found.fishers[arm][pair], [("first", "second")], (layer,))
     ]
     needs = (*of_tables, Need("beyond the null", agrees, f"the difference of corrected - null is {signed(beyond)}"))
     return contrast_verdict(

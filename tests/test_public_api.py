@@ -43,6 +43,7 @@ PUBLIC = [
     "fuse",
     "infer_task",
     "jaccard_index",
+    "layers_verdict",
     "null_verdict",
     "open_images",
     "overlap",

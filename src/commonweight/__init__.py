@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from commonweight.decision.alphas import Alphas, alphas_for, transfer_alphas
     from commonweight.decision.ewc import ewc_penalty
     from commonweight.decision.fusing import fuse
+    from commonweight.decision.layer_verdicts import layers_verdict
     from commonweight.decision.table_verdicts import overlap_verdict, pairs_verdict
     from commonweight.decision.task_inference import infer_task
     from commonweight.decision.verdict import Verdict, contrast_verdict, null_verdict
@@ -70,6 +71,7 @@ _HOME = {
     "fuse": "decision.fusing",
     "infer_task": "decision.task_inference",
     "jaccard_index": "overlaps.jaccard",
+    "layers_verdict": "decision.layer_verdicts",
     "null_verdict": "decision.verdict",
     "open_images": "data.streams.opening",
     "overlap": "overlaps.table",
@@ -115,6 +117,7 @@ __all__ = [
     "fuse",
     "infer_task",
     "jaccard_index",
+    "layers_verdict",
     "null_verdict",
     "open_images",
     "overlap",

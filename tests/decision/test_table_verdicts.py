@@ -12,6 +12,8 @@ from overlaps.folded import fisher as folded
 from overlaps.folded import squares
 
 from commonweight import Footprint, OverlapTable, fisher, overlap
+from commonweight.decision.asked_of_tables import table_needs
+from commonweight.decision.layer_verdicts import layers_verdict
 from commonweight.decision.needs import NEEDS
 from commonweight.decision.table_verdicts import (
     Cell,
@@ -19,7 +21,6 @@ from commonweight.decision.table_verdicts import (
     overlap_verdict,
     pairs_verdict,
     same_rows,
-    table_needs,
 )
 from commonweight.errors import UsageError
 from commonweight.footprint.footprint import Spread
@@ -58,7 +59,9 @@ def test_the_nearer_model_shares_more(table):
     assert pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=False).answer == "cannot say"
     layer = pairs_verdict(table, ("a", "b"), ("a", "far"), "0", same_rows=True)
     assert layer.estimate == table.contrast(("a", "b"), ("a", "far"), "corrected", "0")
-    assert [need.name for need in found.needs] == [requirement.name for requirement in NEEDS[1:]]
+    assert [need.name for need in found.needs] == [
+        requirement.name for requirement in NEEDS[1:] if "asked of two layers" not in requirement.demand
+    ]
 
 
 @pytest.mark.parametrize("size", [0.3, 1.5])
@@ -75,6 +78,7 @@ def test_a_layer_without_a_common_start_shares_nothing(size):
     found = overlap({name: fisher(model, rows, folds=8) for name, model in models.items()})
     pair, other = ("a", "b"), ("a", "far")
     assert found.alignment.reading(*pair) == "common start"
+    assert [found.common_start(*pair, layer) for layer in ("0", "2")] == ["common start", "no common start"]
     assert "but not so 2 (" in found.alignment.sentence()
     assert [found.alignment.reading(*pair, [name]) for name in ("0.weight", "2.weight", "2.bias")] == [
         "common start", "no common start", "common start",
@@ -82,13 +86,23 @@ def test_a_layer_without_a_common_start_shares_nothing(size):
     head = pairs_verdict(found, pair, other, "2", same_rows=True)
     assert head.answer == "cannot say"
     assert head.lacking[0].name == "common start"
-    assert "no common start" in overlap_verdict(found, *pair, "2").reason
+    assert head.lacking[0].found == "no common start in layer '2'"
+    assert "no common start in layer '2', so this is no sharing" in overlap_verdict(found, *pair, "2").reason
+    both = layers_verdict(found, *pair, "0", "2")
+    assert both.answer == "cannot say"
+    assert "no common start in layer '2'" in [need.found for need in both.lacking]
     assert "start" not in pairs_verdict(found, pair, other, "0", same_rows=True).reason
     share = max(found.trace_share["2"][found.names.index(name)] for name in ("a", "b", "far"))
     whole = pairs_verdict(found, pair, other, same_rows=True)
-    assert f"no common start in 2, which hold up to {share:.0%} of a trace" in whole.reason
+    words = f"no common start in layer '2', which holds up to {share:.0%} of a trace"
+    assert words in whole.reason
     assert (share > 0.5) == (size < 1)
-    assert ("common start" in [need.name for need in whole.lacking]) == (share > 0.5)
+    assert [need.found for need in whole.lacking if need.name == "common start"] == ([words] if share > 0.5 else [])
+    assert whole.reason.count("no common start") == 1
+    merged = found.roll_up(0)
+    for of_all in (found.common_start(*pair), merged.common_start(*pair), merged.common_start(*pair, "")):
+        assert of_all == ("no common start" if share > 0.5 else "common start")
+    assert pairs_verdict(merged, pair, other, "", same_rows=True).reason == whole.reason
     again = OverlapTable.from_json(found.to_json())
     assert again.alignment.reading(*pair, ["2.weight"]) == "no common start"
     assert np.array_equal(
@@ -140,6 +154,13 @@ def test_a_footprint_against_itself_is_no_pair(table):
             pairs_verdict(table, first, second, same_rows=True)
     with pytest.raises(UsageError, match="'a' against itself"):
         overlap_verdict(table, "a", "a")
+    with pytest.raises(UsageError, match="no footprint 'c' in this table"):
+        overlap_verdict(table, "a", "c")
+    for wrong in ("a", ("a",), ("a", "b", "far"), ("a", 1)):
+        with pytest.raises(
+            UsageError, match=r"expected pairs of two names each, such as .*; there are 'a', 'b', 'far'"
+        ):
+            pairs_verdict(table, wrong, ("a", "b"), same_rows=True)
     with pytest.raises(UsageError, match="same_rows must be True or False"):
         pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=1)
 
@@ -196,8 +217,8 @@ def test_parameters_left_out_are_said(prints):
     words = "of the common parameters only, 1 left out"
     found = pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=True)
     assert found.answer == "shares more"
-    assert found.reason.startswith(words)
-    assert overlap_verdict(table, "a", "b").reason.startswith(words)
+    assert found.reason.endswith(f"also: {words}")
+    assert overlap_verdict(table, "a", "b").reason.endswith(f"also: {words}")
 
 
 def test_an_overlap_and_its_null(table):

@@ -1,6 +1,7 @@
 """A common start is recognised from the weights, and its absence is said."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from reference import measures as reference
 
 from commonweight.errors import UsageError
 from commonweight.footprint.footprint import Footprint
-from commonweight.overlaps import Alignment, alignment_of
+from commonweight.overlaps import Alignment, alignment_of, overlap
 
 
 def sampled(weights, scale=None):
@@ -183,3 +184,58 @@ def test_weights_that_are_not_finite_are_not_measured():
     assert found.reading("a", "broken", ["m"]) == "common start"
     part = Footprint("fisher", {"l": torch.ones(4)}, 1, weight_sample={"m": weights["m"]})
     assert alignment_of({"a": a, "part": part}).reading("a", "part") == "common start"  # of what both sampled
+
+
+def test_a_single_string_is_no_collection_of_names():
+    a = sampled({"4.weight": normal(0)})
+    found = alignment_of({"a": a, "b": a})
+    with pytest.raises(
+        UsageError, match=r"such as \['0.weight'\], got the string '4'; .* table.common_start\('a', 'b', '4'\)"
+    ):
+        found.reading("a", "b", "4")
+
+
+def starts(apart):
+    """A layer of a large and a small matrix, one of a large matrix, and one without any; by how much each is apart."""
+    sizes = {"mixed.large": 4000, "mixed.small": 40, "plain.weight": 4000}
+    start = {name: normal(seed, size) for seed, (name, size) in enumerate(sizes.items())}
+    other = {
+        name: start[name] * math.cos(apart[name]) + normal(9, size) * math.sin(apart[name])
+        for name, size in sizes.items()
+    }
+    traces = {name: torch.ones(2) for name in (*sizes, "norm.weight")}
+    prints = [Footprint("fisher", traces, 1, weight_sample=weights) for weights in (start, other)]
+    return overlap(dict(zip("ab", prints, strict=True)))
+
+
+def test_a_layer_reads_as_its_farthest_matrix():
+    near = dict.fromkeys(("mixed.large", "mixed.small", "plain.weight"), 0.1)
+    assert {starts(near).common_start("a", "b", layer) for layer in (None, "mixed", "plain", "norm")} == {
+        "common start"
+    }
+    found = starts(near | {"mixed.small": 1.5})
+    assert found.alignment.within(["mixed.large", "mixed.small"])[0, 1] < 0.2
+    assert [found.common_start("a", "b", layer) for layer in (None, "mixed", "plain", "norm")] == [
+        "common start", "no common start", "common start", "common start",
+    ]  # fmt: skip
+    assert "but not so mixed (" in found.alignment.sentence()
+    assert starts(near | {"mixed.large": 0.8}).common_start("b", "a", "mixed") == "unclear"
+
+
+def test_layers_taken_together_have_no_start_where_most_of_the_trace_has_none():
+    near = dict.fromkeys(("mixed.large", "mixed.small", "plain.weight"), 0.1)
+    found = starts(near | {"mixed.small": 1.5})  # half of the trace is in the layer that holds it
+    assert found.common_start("a", "b") == "common start"
+    louder = replace(found, terms={**found.terms, "mixed.small": 2 * found.terms["mixed.small"]})
+    assert louder.alignment.reading("a", "b") == "common start"
+    for table, layer in ((louder, None), (louder.roll_up(0), None), (louder.roll_up(0), "")):
+        assert table.common_start("a", "b", layer) == "no common start"
+    assert louder.common_start("a", "b", "plain") == "common start"
+
+
+def test_only_layers_and_footprints_of_the_table_have_a_start():
+    found = starts(dict.fromkeys(("mixed.large", "mixed.small", "plain.weight"), 0.1))
+    with pytest.raises(KeyError, match=r"no layer 'mixde' in this table; .*did you mean 'mixed'"):
+        found.common_start("a", "b", "mixde")
+    with pytest.raises(UsageError, match="no footprint 'c' in this"):
+        found.common_start("a", "c")

@@ -15,14 +15,15 @@ def test_examples_run(capsys):
     torch.manual_seed(0)
     space = {}
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         exec(compile(block, "docs/reading.md", "exec"), space)
         if block.startswith("import torch"):
             assert "(95 %, 8 folds)" in capsys.readouterr().out
-            assert space["table"].layers == ("weight", "bias")
+        elif "layers_verdict" in block:
+            assert (space["verdict"].answer, "no common start" in space["verdict"].reason) == ("cannot say", True)
         elif "verdict =" in block:
-            assert [need.name for need in space["verdict"].lacking] == ["common start", "excludes 0"]
+            assert [need.name for need in space["verdict"].lacking] == ["common start"]
         elif "for count in" in block:
             raw, corrected = (space["table"].estimate(of, "once", "again") for of in ("raw", "corrected"))
             assert raw.high < 1
@@ -31,8 +32,8 @@ def test_examples_run(capsys):
             of = {pair: space["table"].estimate("above_null", *pair) for pair in (("a", "b"), ("c", "d"))}
             assert of["a", "b"].low < 0 < of["a", "b"].high
             assert of["c", "d"].low > 0
-            assert space["table"].alignment.reading("a", "b") == "no common start"
-            assert space["table"].alignment.reading("c", "d") == "common start"
+            assert space["table"].common_start("a", "b") == "no common start"
+            assert space["table"].common_start("c", "d") == "common start"
         elif "def planted" in block:
             table = space["table"]
             assert table.contrast(("a/task", "b/task"), ("a/a", "b/b")).low > 0.1

@@ -8,6 +8,7 @@ from commonweight.decision.control import distances, random_direction
 from commonweight.decision.ewc import ewc_penalty
 from commonweight.decision.fusing import fuse
 from commonweight.decision.in_place import fused_at
+from commonweight.decision.layer_verdicts import layers_verdict
 from commonweight.decision.paths import interpolation_path, simplex_path
 from commonweight.decision.table_verdicts import overlap_verdict, pairs_verdict
 from commonweight.decision.verdict import Need, Verdict, contrast_verdict, null_verdict
@@ -21,6 +22,7 @@ __all__ = [
     "fuse",
     "fused_at",
     "interpolation_path",
+    "layers_verdict",
     "null_verdict",
     "overlap_verdict",
     "pairs_verdict",

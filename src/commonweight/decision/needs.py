@@ -50,6 +50,19 @@ NEEDS: tuple[Requirement, ...] = (
         CANNOT_SAY,
         CANNOT_SAY,
     ),
+    Requirement(
+        "two networks",
+        "the weights of the two differ: one network shares all of its own, in every layer (asked of two layers)",
+        CANNOT_SAY,
+        "",
+    ),
+    Requirement(
+        "beyond the null too",
+        "the interval of the difference of corrected - null excludes 0 on the side of the difference of corrected "
+        "overlaps, since layers have nulls of their own (asked of two layers)",
+        CANNOT_SAY,
+        "",
+    ),
     Requirement("same rows", "both sides were measured on the same source rows", CANNOT_SAY, ""),
     Requirement("common start", "the models of each overlap have a common start, measured", CANNOT_SAY, ""),
     Requirement(

@@ -74,11 +74,13 @@ class Alignment:
             parameters: Their names; others, such as biases, are passed over.
 
         Returns:
-            ``[n, n]``; nan where none of them was sampled in both models.
+            ``[n, n]``; nan where none of them was sampled in both models, or weights of one are not finite.
         """
-        apart = [self.within([name]) for name in parameters if name in self.matrices]
-        nowhere = np.full((len(self.names), len(self.names)), np.nan)
-        return np.asarray(np.fmax.reduce(apart, axis=0)) if apart else nowhere
+        sampled = [name for name in parameters if name in self.matrices]
+        farthest = np.full((len(self.names), len(self.names)), np.nan)
+        for name in sampled:
+            farthest = np.fmax(farthest, self.within([name]))
+        return np.asarray(np.where(np.isnan(self.within(sampled)), np.nan, farthest))
 
     def reading(self, a: str, b: str, parameters: Collection[str] | None = None) -> Reading:
         """Say what the distance of two models means.

@@ -10,6 +10,7 @@ import numpy as np
 
 from commonweight.errors import UsageError
 from commonweight.footprint.footprint import layer_of
+from commonweight.overlaps.common_start import common_start
 from commonweight.overlaps.fold_ratios import NO_FOLDS, OF_FISHERS, FoldRatios, estimate
 from commonweight.overlaps.levels import levels_of
 from commonweight.overlaps.mask_chance import mask_chance
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from commonweight.footprint.footprint import Kind
+    from commonweight.overlaps.alignment import Alignment, Reading
     from commonweight.overlaps.chance import MaskFacts
     from commonweight.overlaps.estimate import Estimate
     from commonweight.overlaps.fold_ratios import Null, Quantity
@@ -43,6 +45,7 @@ class Derived(ABC):
     names: tuple[str, ...]
     kind: Kind
     terms: Mapping[str, Array]
+    alignment: Alignment
     depth: int | None
     masks: MaskFacts | None
     resampled: Resampled | None
@@ -176,6 +179,36 @@ class Derived(ABC):
             The estimate.
         """
         return self.estimate(of, *first, layer) - self.estimate(of, *second, layer)
+
+    def common_start(self, a: str, b: str, layer: str | None = None) -> Reading:
+        """Say whether two models have a common start: the question that ``aligned`` of a verdict wants answered.
+
+        A layer reads as the weight matrix of it in which the models are farthest apart. Layers taken together (all
+        weights, or what :meth:`roll_up` merged) read by their summed distance, and have none where layers without one
+        hold more than half of a trace. Layers without a matrix, such as normalisations, are read with the whole.
+
+        Args:
+            a: Name of a footprint.
+            b: Name of another.
+            layer: One of ``layers``; None for all weights.
+
+        Returns:
+            ``common start``, ``no common start``, ``unclear`` or ``not measured``, as ``alignment.reading`` says.
+
+        Raises:
+            UsageError: If there is no such footprint.
+            KeyError: If there is no such layer.
+
+        Example:
+            >>> from torch import ones, tensor
+            >>> from commonweight import Footprint, overlap
+            >>> f = {"body.weight": ones(2), "head.weight": ones(1)}
+            >>> a, b = ({"body.weight": tensor([3.0, 2.0]), "head.weight": tensor([w])} for w in (1.0, -1.0))
+            >>> table = overlap({name: Footprint("fisher", f, 8, weight_sample=w) for name, w in (("a", a), ("b", b))})
+            >>> table.common_start("a", "b"), table.common_start("a", "b", "head")
+            ('common start', 'no common start')
+        """
+        return common_start(self, a, b, layer)
 
     def one_and_the_same(self, a: str, b: str) -> bool:
         """Tell whether two footprints hold the same numbers: ``|x - y|² = G_ii + G_jj - 2 G_ij`` in every parameter.

@@ -21,7 +21,7 @@ from commonweight.overlaps.over_seeds import FEWEST
 from commonweight.view.verdicts import MOST_CONTRASTS, verdict_grids
 
 if TYPE_CHECKING:
-    from commonweight.decision.table_verdicts import Pair
+    from commonweight.decision.asked_of_tables import Pair
     from commonweight.overlaps.estimate import Estimate
     from commonweight.overlaps.over_seeds import SeedOverlap
     from commonweight.studies.continual.results import ContinualStudy

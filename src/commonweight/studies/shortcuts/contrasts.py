@@ -22,8 +22,7 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from commonweight.decision.table_verdicts import aligned, beware, effective, noise_taken_out, table_needs
-from commonweight.decision.verdict import contrast_verdict
+from commonweight.decision.asked_of_tables import judged
 from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL
 from commonweight.text import number
@@ -144,14 +143,16 @@ def _verdict(
         for model in CONTROLS
         if all(f"{model}/{data}" in table.names for table in tables for data in (ORIGINAL, *pair))
     }
-    return contrast_verdict(
+    return judged(
         contrast,
+        tables,
+        sides,
+        (layer,),
+        of=of,
         same_rows=all(len({named[data] for data in sets}) == 1 for named in rows),
-        aligned=aligned(tables, sides, layer),
-        noise_taken_out=noise_taken_out(tables[0], of),
-        effective_examples=effective(tables, sides, layer),
+        also=_as_large(contrast, controls),
         controls=controls,
-    ).asking(table_needs(tables, sides, layer), [*beware(tables, sides, layer), *_as_large(contrast, controls)])
+    )
 
 
 def _as_large(contrast: Estimate, controls: Mapping[str, Estimate]) -> list[str]:
