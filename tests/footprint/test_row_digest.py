@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import replace
 
 import pytest
 import torch
@@ -16,9 +15,6 @@ from torch import tensor
 import commonweight
 from commonweight import Footprint
 from commonweight.footprint.batch import BatchReader
-from commonweight.footprint.copies import CopiesWarning, row_counts
-from commonweight.footprint.footprint import Spread
-from commonweight.footprint.joining import joined
 from commonweight.footprint.row_digest import TILE, row_digests
 
 IDS = [[5, 6, 7], [5, 6], [8, 9, 5, 6], [5], [0, 5], [5, 0], [6, 5]]
@@ -161,6 +157,24 @@ def test_positions_of_labels_count():
     assert again == [digests({**text, "labels": tensor([row])})[0] for row in here]
 
 
+def test_labels_before_the_text_have_positions_too():
+    text = {"input_ids": tensor([[0, 0, 5, 6]]), "attention_mask": tensor([[0, 0, 1, 1]])}
+    rows = [torch.full((1, 4), -100).index_fill(1, tensor(place), 3) for place in range(4)]
+    assert len({digests({**text, "labels": row})[0] for row in rows}) == 4
+
+
+def test_labels_stand_beside_the_text_of_the_decoder():
+    def of(width):
+        ids, text = torch.zeros(2, 1, width, dtype=torch.long)
+        ids[0, :2], text[0, -2:] = 4, 5
+        return digests({
+            "input_ids": ids, "attention_mask": ids > 0, "decoder_input_ids": text, "decoder_attention_mask": text > 0,
+            "labels": torch.where(text > 0, text, -100),
+        })  # fmt: skip
+
+    assert of(2) == of(3) == of(6)
+
+
 def test_labels_of_another_sequence_are_padded_on_the_right():
     def of(width, labels_width, labels):
         ids = torch.zeros(1, width, dtype=torch.long)
@@ -273,53 +287,3 @@ def test_a_fisher_keeps_them_fold_by_fold_in_memory_and_on_disk(tmp_path, folds)
             k: sorted(v.tolist()) for k, v in one.row_digests.items()
         }
         assert found.rows == (20, 20, 0)
-
-
-def copied(distinct, times, folds=4, **given):
-    x, y = examples(distinct)
-    rows = {"input": x.repeat(times, 1), "labels": y.repeat(times), **given}
-    return commonweight.fisher(small_mlp(), in_batches(rows, 16), folds=folds, loss="classification", verify=False)
-
-
-def test_copies_in_other_folds_are_counted_and_warned_of():
-    with pytest.warns(CopiesWarning, match=r"80 of 80 rows have copies in other folds \(8 are distinct\).*source_row"):
-        found = copied(8, 10)
-    assert found.rows == (80, 8, 80)
-    assert found.spread[""].effective_examples > 8
-    assert found.effective_examples == 8
-    together = copied(8, 10, source_row=torch.arange(8).repeat(10) * 7)
-    assert together.rows == (80, 8, 0)
-    assert together.copies is None
-    assert together.effective_examples == 8
-    assert copied(40, 1).effective_examples == copied(40, 1).spread[""].effective_examples
-
-
-def test_one_row_in_twenty_may_be_a_copy():
-    fine, many = (
-        [torch.arange(20, 58), torch.cat([torch.arange(20, 20 + n), torch.arange(60, 62 - n)])] for n in (1, 2)
-    )
-    assert row_counts(fine) == (40, 39, 2)
-    assert row_counts(fine).are_disjoint
-    assert not row_counts(many).are_disjoint
-    assert row_counts([torch.tensor([1, 1, 1]), torch.tensor([2])]) == (4, 2, 0)
-
-
-def test_joined_footprints_join_them(tmp_path):
-    x, y = examples(40)
-    model = small_mlp()
-
-    def of(rows):
-        batch = {"input": x[rows], "labels": y[rows], "source_row": torch.tensor(rows)}
-        return commonweight.fisher(model, [batch], folds=3, loss="classification", verify=False)
-
-    once = of(list(range(40)))
-    parts = of(list(range(25))), of(list(range(25, 40)))
-    found = joined(parts, {"folds": once.metadata["folds"]})
-    again = Footprint.load(found.save(tmp_path / "f"))
-    for each in (found, again):
-        assert {k: sorted(v.tolist()) for k, v in each.row_digests.items()} == {
-            k: sorted(v.tolist()) for k, v in once.row_digests.items()
-        }
-    bare = replace(parts[1], row_digests={})
-    assert joined([parts[0], bare], {"folds": once.metadata["folds"]}).rows is None
-    assert replace(found, spread={"": Spread(9.0, 1.0)}).effective_examples == 40

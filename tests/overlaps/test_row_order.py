@@ -103,16 +103,17 @@ def test_copies_in_another_order_are_refused(models):
         overlap({"a": one, "b": other})
 
 
-def held(rows, folds=8):
-    """A footprint of these rows, numbered as they come."""
+def held(rows, folds=8, *, numbered=False):
+    """A footprint of these rows, one in each fold in turn."""
     digests = torch.as_tensor(rows, dtype=torch.int64) * 0x9E3779B97F4A7C1
     parts = {f"fold-{fold:03d}": digests[fold::folds] for fold in range(folds)}
-    return Footprint("fisher", {"w": torch.ones(1)}, len(digests), row_digests=parts)
+    numbers = parts if numbered else {}
+    return Footprint("fisher", {"w": torch.ones(1)}, len(digests), row_digests=parts, source_rows=numbers)
 
 
-def refused(one, other):
+def refused(one, other, *, numbered=(False, False)):
     try:
-        check_row_order({"a": held(one), "b": held(other)})
+        check_row_order({"a": held(one, numbered=numbered[0]), "b": held(other, numbered=numbered[1])})
     except NotComparableError:
         return True
     return False
@@ -136,12 +137,22 @@ def test_one_common_row_in_twenty_may_lie_in_another_fold(more):
     ours, theirs = np.concatenate([np.arange(1000), others]), np.concatenate([swapped(1000, 50 + more), others + 5000])
     assert refused(ours, theirs) == bool(more)
     assert not refused(np.arange(1000), np.arange(2000))
+    assert refused(np.arange(10), np.roll(np.arange(10), 1))
 
 
 def test_rows_count_as_often_as_they_are_there():
     twice = np.repeat(np.arange(100), 2)
     assert not refused(twice, np.concatenate([twice[2:4], twice[:2], twice[4:]]))
     assert refused(twice, np.concatenate([np.arange(100), np.arange(100)]))
+
+
+def test_source_rows_say_that_equal_rows_are_no_copies():
+    """All combinations of a few features, drawn alike often, in two orders."""
+    one, other = np.repeat(np.arange(20), 10), np.tile(np.arange(20), 10)
+    for numbered in ((False, False), (True, False), (False, True)):
+        assert refused(one, other, numbered=numbered)
+    assert not refused(one, other, numbered=(True, True))
+    assert refused(np.arange(200), np.roll(np.arange(200), 1), numbered=(True, True))
 
 
 @pytest.mark.parametrize(("one", "both"), [(24, 21), (200, 110), (2000, 853)])

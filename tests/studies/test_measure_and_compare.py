@@ -66,8 +66,8 @@ def test_auto_batch_size_halves_when_memory_runs_out(place, monkeypatch):
     done = Footprint("fisher", {"w": torch.ones(1)}, count=8)
 
     def fisher(model, batches, **options):
-        sizes.append(batches.batch_size)
-        if batches.batch_size > 8:
+        sizes.append(batches.batches.batch_size)
+        if batches.batches.batch_size > 8:
             raise torch.OutOfMemoryError("too large")
         return done
 
@@ -81,16 +81,19 @@ def test_auto_batch_size_halves_when_memory_runs_out(place, monkeypatch):
 
 
 def test_copies_are_said_with_the_name_of_the_data(place, tmp_path):
-    """As a note, not as a warning from somewhere in the library; copies of one source row are none."""
+    """As a note, not as a warning from somewhere in the library; a column of source rows says what is a copy."""
     lines = (place / "films.jsonl").read_text().splitlines()[:10] * 4
     (tmp_path / "copied.jsonl").write_text("\n".join(lines) + "\n")
     numbered = [json.dumps({**json.loads(line), "source_row": 3 * (i % 10)}) for i, line in enumerate(lines)]
     (tmp_path / "numbered.jsonl").write_text("\n".join(numbered) + "\n")
+    apart = [json.dumps({**json.loads(line), "source_row": 3 * i}) for i, line in enumerate(lines)]
+    (tmp_path / "apart.jsonl").write_text("\n".join(apart) + "\n")
     loaded, notes = load_model(str(place / "one")), []
-    for name in ("copied", "numbered"):
+    for name, distinct in (("numbered", 10), ("apart", 40), ("copied", 10)):
         table = open_table(str(tmp_path / f"{name}.jsonl"))
+        assert table.is_numbered == (name != "copied")
         found = measure(loaded, table, MeasureOptions(folds=2), note=notes.append)
-        assert found.rows.distinct == 10
+        assert found.rows.distinct == distinct
     assert [note for note in notes if "copies" in note] == [notes[-1]]
     assert notes[-1].startswith("copied: 36 of 40 rows have copies in other folds (10 are distinct)")
 

@@ -24,6 +24,8 @@ _OPTIONS = (
     (re.compile(r"\bpass loss= "), r"pass --loss, or in Python "),
     (re.compile(r"^(include|exclude): "), r"--\1: "),
     (re.compile(r"^include and exclude leave"), r"--include and --exclude leave"),
+    (re.compile(r"an unshuffled loader or a source_row in the batches"), r"a column source_row in the data"),
+    (re.compile(r"give every row a source_row, the"), r"give the data a column source_row, the"),
     (re.compile(r"exclude it, real weights"), r"leave it out with --exclude, real weights"),
 )
 _OF_OVERLAP = {"mixed_rules=True": "--mixed-rules", "intervals=False": "--no-intervals"}

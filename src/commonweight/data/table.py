@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.source_rows)
+
+    @cached_property
+    def is_numbered(self) -> bool:
+        """Whether the source rows stand in a column of that name; else they are places in the data set."""
+        return _written_source_rows(self.rows) is not None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -107,14 +113,15 @@ def open_table(data: str, *, split: str | None = None, examples: int | None = No
         rows = rows.select(chosen)
         selection = {"seed": seed, "rows": chosen}
     identity |= {"rows_in_all": total, "rows_used": len(chosen), "selection": selection}
-    return Table(table_name(data), rows, _source_rows(rows, chosen), identity)
+    return Table(table_name(data), rows, _written_source_rows(rows) or chosen, identity)
 
 
-def _source_rows(rows: Any, chosen: Sequence[int]) -> Sequence[int]:
+def _written_source_rows(rows: Any) -> list[int] | None:
+    """Read the column ``source_row``; None where there is none, or not a number from 0 in every row."""
     if not str(getattr(rows.features.get(SOURCE_ROW), "dtype", "")).startswith(("int", "uint")):
-        return chosen
+        return None
     written = list(rows[SOURCE_ROW])
-    return written if all(row is not None and row >= 0 for row in written) else chosen
+    return written if all(row is not None and row >= 0 for row in written) else None
 
 
 def choose_rows(total: int, count: int, seed: int) -> list[int]:

@@ -41,6 +41,9 @@ class Batch:
     shared: frozenset[str] = frozenset()
     """Paths of tensors that belong to the batch as a whole (masks, position ids), even if a length equals ``size``."""
 
+    numbered: bool = False
+    """Whether the source rows came with the batch; else they are running numbers."""
+
     @property
     def signature(self) -> tuple[torch.Size, ...]:
         """Shapes of one example's tensors, padding included."""
@@ -203,7 +206,7 @@ class BatchReader:
                     f"the batch holds a list of strings at {path}: only tensors can be taken apart by example; "
                     "drop that column from the loader"
                 )
-        return Batch(inputs, labels, source_rows, isinstance(raw, Mapping), frozenset(self._shared))
+        return Batch(inputs, labels, source_rows, isinstance(raw, Mapping), frozenset(self._shared), rows is not None)
 
 
 def _takes_labels(model: nn.Module) -> bool:

@@ -49,6 +49,9 @@ class Sums:
     rows: Tensor
     """A digest of every example's content, int64 ``[count]``."""
 
+    source_rows: Tensor | None
+    """The source row of every example, int64 ``[count]``; None where some are only running numbers."""
+
 
 class FisherCollector:
     """Adds up squared per-example gradients; use as a context manager, the model is frozen inside.
@@ -94,6 +97,7 @@ class FisherCollector:
         self._count = 0
         self._spread: dict[str, Spread] = {}
         self._rows: list[Tensor] = []
+        self._source_rows: list[Tensor] | None = []
 
     def __enter__(self) -> Self:
         self._guard = untouched(self.model)
@@ -165,8 +169,9 @@ class FisherCollector:
         if self._waiting:
             self._start()
         rows = torch.cat(self._rows) if self._rows else torch.empty(0, dtype=torch.int64)
-        sums = Sums(self._count, self._totals, self._spread, rows)
-        self._count, self._totals, self._spread, self._rows = 0, {}, {}, []
+        source_rows = torch.cat(self._source_rows) if self._source_rows else None
+        sums = Sums(self._count, self._totals, self._spread, rows, source_rows)
+        self._count, self._totals, self._spread, self._rows, self._source_rows = 0, {}, {}, [], []
         self._capture = None
         return sums
 
@@ -199,6 +204,10 @@ class FisherCollector:
 
     def _measure(self, problem: Problem, batch: Batch) -> None:
         self._rows.append(row_digests(batch))
+        if not batch.numbered:
+            self._source_rows = None
+        elif self._source_rows is not None:
+            self._source_rows.append(torch.tensor(batch.source_rows))
         batch = batch.to(self._device)
         if not self._totals:
             self._totals = {name: new_total(parameter) for name, parameter in self.parameters.items()}

@@ -1,7 +1,8 @@
 """Rows that are there several times: how many are distinct, and how many have a copy in another fold.
 
 Folds are disjoint in source rows. Where copies of a row have source rows of their own they lie in different folds,
-which then agree because they hold the same rows, and not because other rows would give the same.
+which then agree because they hold the same rows, and not because other rows would give the same. Whether equal rows
+are copies or independent draws (of few features, say) no count can tell: a source row that was given does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class RowCounts(NamedTuple):
 
     total: int
     distinct: int
-    """Different contents among them."""
+    """Different ones among them: by their source rows, or where none were given by their contents."""
 
     copied: int
     """Rows of which another fold holds a copy; 0 without folds."""
@@ -48,10 +49,10 @@ class RowCounts(NamedTuple):
 
 
 def row_counts(folds: Sequence[Tensor]) -> RowCounts:
-    """Count rows by their digests.
+    """Count rows by what tells them apart.
 
     Args:
-        folds: Per fold the digests of its rows, ``[n]``; one where there are no folds.
+        folds: Per fold the source rows or digests of its rows, ``[n]``; one where there are no folds.
 
     Returns:
         The counts.
@@ -61,14 +62,14 @@ def row_counts(folds: Sequence[Tensor]) -> RowCounts:
         >>> print(row_counts([tensor([1, 1, 2]), tensor([2, 3])]))
         2 of 5 rows have copies in other folds (3 are distinct)
     """
-    digests = np.concatenate([fold.numpy() for fold in folds])
+    rows = np.concatenate([fold.numpy() for fold in folds])
     numbers = np.repeat(np.arange(len(folds)), [len(fold) for fold in folds])
-    _, which, counts = np.unique(digests, return_inverse=True, return_counts=True)
+    _, which, counts = np.unique(rows, return_inverse=True, return_counts=True)
     first = np.full(len(counts), len(folds))
     last = np.full(len(counts), -1)
     np.minimum.at(first, which, numbers)
     np.maximum.at(last, which, numbers)
-    return RowCounts(len(digests), len(counts), int(counts[first != last].sum()))
+    return RowCounts(len(rows), len(counts), int(counts[first != last].sum()))
 
 
 def beware_of_copies(counts: RowCounts) -> str | None:
@@ -84,5 +85,5 @@ def beware_of_copies(counts: RowCounts) -> str | None:
         return None
     return (
         f"{counts}: folds that hold the same rows agree by themselves, so ceilings are too high and intervals too "
-        "narrow; drop the copies, or give all copies of a row one source_row"
+        "narrow; give all copies of a row one source_row, or, if equal rows are independent draws, each its own"
     )

@@ -30,7 +30,7 @@ def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
     handed = getattr(batches, "iterable", batches)
     if isinstance(handed, Mapping):
         raise UsageError("expected an iterable of batches, got a single mapping: wrap it in a list")
-    read = _read(batches)
+    read = _read(batches, by_position=isinstance(handed, FoldSorted) and handed.by_position)
     if folds == 1:
         yield read
         return
@@ -55,10 +55,11 @@ def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
         held.clear()
 
 
-def _read(batches: Iterable[Any]) -> Iterator[Batch]:
+def _read(batches: Iterable[Any], *, by_position: bool) -> Iterator[Batch]:
     reader = BatchReader()
     for raw in batches:
-        yield reader.read(raw)
+        batch = reader.read(raw)
+        yield replace(batch, numbered=False) if by_position else batch
 
 
 def _promised(batches: Iterator[Batch], folds: int) -> Iterator[Iterator[Batch]]:
@@ -131,6 +132,7 @@ def _join(batches: list[Batch]) -> Batch:
         tuple(row for batch in batches for row in batch.source_rows),
         first.is_mapping,
         first.shared,
+        all(batch.numbered for batch in batches),
     )
 
 

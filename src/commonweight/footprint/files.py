@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 FORMAT = "commonweight-footprint"
 # Version 1: shards of float tensors (each the mean over its examples), one group for the whole, one per fold, one
-# for the sample of the model's weights; of Fishers one of int64 digests of the rows, per fold (earlier ones lack it).
+# for the sample of the model's weights; of Fishers one of int64 digests of the rows, per fold (earlier ones lack it),
+# and one of int64 source rows where they were given.
 # Version 2: as 1, and "packed" names groups of masks with the shape of each; a shard holds their bits, eight to a byte.
 # What holds no masks is written as version 1.
 VERSION = 1
@@ -29,6 +30,7 @@ RECORD = "footprint.json"
 MAIN_GROUP = "footprint"
 WEIGHTS_GROUP = "weights"
 ROWS_GROUP = "rows"
+SOURCE_ROWS_GROUP = "source_rows"
 RECORD_BYTES = 2**28
 FOOTPRINT = Format(FORMAT, (VERSION, PACKED_VERSION), "a footprint", "measure again")
 _KEYS = {"kind", "count", "fold_counts", "metadata", "spread", "groups", "shards"}

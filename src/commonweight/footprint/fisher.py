@@ -96,7 +96,8 @@ def fisher(
         exclude: The same, left out.
         folds: Number of disjoint parts of the examples, kept apart beside the whole; the fold of an example is a hash
             of its ``source_row`` (its running number where none is given: then every footprint to be compared needs
-            the same rows in the same order). Copies of a row need one ``source_row``; a warning says where more than
+            the same rows in the same order). Copies of a row need one ``source_row``, independent draws that are
+            equal one each; where none is given, equal rows are taken for copies, and a warning says where more than
             5 % of the rows have copies in other folds.
         seed: Seed of the draws of ``sampled``.
         samples: Draws per example of ``sampled``.
@@ -213,11 +214,14 @@ def _measure(
     whole: Sums | None = None
     parts: list[Fold] = []
     rows: dict[str, Tensor] = {}
+    source_rows: dict[str, Tensor] = {}
     for fold, stream in enumerate(by_fold(batches, folds)):
         for batch in stream:
             collector.update(batch)
         sums = collector.take()
         rows[files.fold_group(fold)] = sums.rows
+        if sums.source_rows is not None:
+            source_rows[files.fold_group(fold)] = sums.source_rows
         if folds == 1:
             whole = sums
             break
@@ -227,12 +231,16 @@ def _measure(
         parts.append(_kept(fold, sums, writer, fold_dtype))
     if whole is None or not whole.count:
         raise UsageError("there is no example to measure: the loader yielded no batch")
+    if len(source_rows) < len(rows):
+        source_rows = {}  # of some they are only running numbers
     tensors = _mean(whole)
     sample, scale = weight_sample(collector.parameters.items())
     if writer is not None:
         writer.add(files.MAIN_GROUP, tensors)
         writer.add(files.WEIGHTS_GROUP, sample)
         writer.add(files.ROWS_GROUP, rows)
+        if source_rows:
+            writer.add(files.SOURCE_ROWS_GROUP, source_rows)
     return Footprint(
         kind="fisher",
         tensors=tensors,
@@ -242,6 +250,7 @@ def _measure(
         folds=tuple(parts),
         weight_sample=sample,
         row_digests=rows,
+        source_rows=source_rows,
     )
 
 
@@ -255,7 +264,8 @@ def _added(whole: Sums | None, sums: Sums) -> Sums:
         layer: whole.spread.get(layer, Spread(0.0, 0.0)) + sums.spread.get(layer, Spread(0.0, 0.0))
         for layer in {**whole.spread, **sums.spread}
     }
-    return Sums(whole.count + sums.count, whole.tensors, spread, torch.cat([whole.rows, sums.rows]))
+    rows = torch.cat([whole.rows, sums.rows])
+    return Sums(whole.count + sums.count, whole.tensors, spread, rows, None)  # source rows are kept fold by fold
 
 
 def _kept(fold: int, sums: Sums, writer: FolderWriter | None, fold_dtype: torch.dtype | None) -> Fold:

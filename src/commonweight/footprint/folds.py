@@ -53,6 +53,9 @@ class FoldSorted:
     batches: Iterable[Any]
     folds: int
 
+    by_position: bool = False
+    """Whether the source rows are but places in a file: then nobody said that rows of equal content are no copies."""
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
 

@@ -102,6 +102,10 @@ class Footprint:
     """Per fold (of a footprint in one piece, the only one) a 64-bit digest of the content of each row, ``[n]``, from
     which copies and another order are recognised; empty if not measured."""
 
+    source_rows: Mapping[str, Tensor] = field(default_factory=dict)
+    """The same of the source row of each row, which then says alone what is a copy of what; empty where the batches
+    gave none."""
+
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
@@ -188,7 +192,7 @@ class Footprint:
 
     @property
     def effective_examples(self) -> float:
-        """``(Σ t)² / Σ t²`` over the examples' traces ``t``, but never more than there are distinct rows.
+        """``(Σ t)² / Σ t²`` over the examples' traces ``t``, but never more than there are distinct rows (``rows``).
 
         The bound is all that copies change here: where some rows have many, it is above what the distinct rows would
         have. nan where it was not measured or the Fisher is zero.
@@ -200,13 +204,17 @@ class Footprint:
     def rows(self) -> RowCounts | None:
         """How many rows are distinct, and how many have copies in other folds; None where it was not measured.
 
+        Rows with one source row are copies of each other, and no others are. Where the batches gave no source rows,
+        rows of equal content are taken for copies.
+
         Example:
             >>> from torch import tensor
             >>> digests = {"fold-000": tensor([7, 8]), "fold-001": tensor([7, 9])}
             >>> Footprint("fisher", {"w": tensor([1.0])}, 4, row_digests=digests).rows
             RowCounts(total=4, distinct=3, copied=2)
         """
-        return row_counts(list(self.row_digests.values())) if self.row_digests else None
+        known = self.source_rows or self.row_digests
+        return row_counts(list(known.values())) if known else None
 
     @property
     def copies(self) -> str | None:
@@ -259,6 +267,8 @@ class Footprint:
                 writer.add(files.WEIGHTS_GROUP, self.weight_sample)
             if self.row_digests:
                 writer.add(files.ROWS_GROUP, self.row_digests)
+            if self.source_rows:
+                writer.add(files.SOURCE_ROWS_GROUP, self.source_rows)
             writer.commit(self.record())
         return writer.folder
 
@@ -308,6 +318,7 @@ class Footprint:
             ),
             weight_sample=reader.group(files.WEIGHTS_GROUP, missing_ok=True),
             row_digests=reader.group(files.ROWS_GROUP, missing_ok=True),
+            source_rows=reader.group(files.SOURCE_ROWS_GROUP, missing_ok=True),
         )
 
 

@@ -58,15 +58,14 @@ def joined(footprints: Sequence[Footprint], metadata: Mapping[str, Any]) -> Foot
             for folds in zip(*(each.folds for each in footprints), strict=True)
         ),
         weight_sample=first.weight_sample,
-        row_digests=_row_digests(footprints),
+        row_digests=_by_fold([each.row_digests for each in footprints]),
+        source_rows=_by_fold([each.source_rows for each in footprints]),
     )
 
 
-def _row_digests(footprints: Sequence[Footprint]) -> Mapping[str, Tensor]:
+def _by_fold(parts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     """Put the rows of every fold together; what was not measured of one is not known of all."""
-    if not all(each.row_digests for each in footprints):
-        return {}
-    return {fold: torch.cat([each.row_digests[fold] for each in footprints]) for fold in footprints[0].row_digests}
+    return {fold: torch.cat([part[fold] for part in parts]) for fold in parts[0]} if all(parts) else {}
 
 
 def _check(words: str, footprint: Footprint, first: Footprint) -> None:

@@ -84,8 +84,7 @@ def _of_labels(labels: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
         return _whole(labels, LABELS)
     texts = {path: mask.to(labels.device) for path, mask in masks.items() if mask.shape == labels.shape}
     text = texts[max(texts, key=lambda path: DECODER in path)] if texts else torch.ones_like(labels, dtype=torch.bool)
-    counted = labels != IGNORED
-    return _by_position(labels, LABELS, counted, text | counted)
+    return _by_position(labels, LABELS, labels != IGNORED, text)
 
 
 def _whole(tensor: Tensor, path: str) -> Tensor:
@@ -114,7 +113,7 @@ def _by_position(tensor: Tensor, path: str, counted: Tensor, text: Tensor) -> Te
     positions = _whole(tensor.flatten(0, 1), path).view(counted.shape)
     keys = _keys(f"{path} by position", counted.shape[1]).to(tensor.device)
     places = torch.arange(counted.shape[1], device=tensor.device) - text.int().argmax(1, keepdim=True)
-    return torch.where(counted, positions * keys[places.clamp_min(0)], 0).sum(1)
+    return torch.where(counted, positions * keys[places], 0).sum(1)
 
 
 def _words(rows: Tensor) -> Tensor:

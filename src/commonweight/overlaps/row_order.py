@@ -35,8 +35,8 @@ MOST_MOVED = 0.05
 def check_row_order(footprints: Mapping[str, Footprint]) -> None:
     """Check that rows that footprints have in common lie in the same folds, as far as contents were digested.
 
-    Of two that hold the same rows all count, copies too. Of others those count that each of them holds once, where
-    there are more than independent draws have in common.
+    Of two that hold the same rows all count, copies too. Of others, and where all rows of both were given source rows,
+    those count that each of them holds once, where there are more than independent draws have in common.
 
     Args:
         footprints: By name, with the same fold map.
@@ -52,8 +52,9 @@ def check_row_order(footprints: Mapping[str, Footprint]) -> None:
                 different[sums] = _Held.of(name, footprint)
     for one, other in combinations(different.values(), 2):
         same = np.array_equal(one.digests, other.digests)
-        common, moved = one.moved(other) if same else one.moved_singles(other)
-        most_drawn = 0 if same else most_in_common(min(len(one.digests), len(other.digests)))
+        every = same and not (one.is_numbered and other.is_numbered)
+        common, moved = one.moved(other) if every else one.moved_singles(other)
+        most_drawn = 0 if every else most_in_common(min(len(one.digests), len(other.digests)))
         if common > most_drawn and moved > MOST_MOVED * common:
             raise NotComparableError(_refusal(one.name, other.name, common, moved, same=same))
 
@@ -99,6 +100,9 @@ class _Held:
 
     folds_of_once: NDArray[np.int64]
 
+    is_numbered: bool
+    """Whether its rows were given source rows, which say whether equal ones are copies."""
+
     @classmethod
     def of(cls, name: str, footprint: Footprint) -> _Held:
         parts = [part.numpy() for part in footprint.row_digests.values()]
@@ -108,7 +112,7 @@ class _Held:
         folds = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[order]
         changes = np.concatenate([[True], digests[1:] != digests[:-1], [True]])
         single = changes[1:] & changes[:-1]
-        return cls(name, digests, folds, digests[single], folds[single])
+        return cls(name, digests, folds, digests[single], folds[single], bool(footprint.source_rows))
 
     def moved(self, other: _Held) -> tuple[int, int]:
         """Count all rows, and those that lie in different folds, where the other holds the same ones."""

@@ -115,9 +115,9 @@ def measure(
     metadata = {"model": loaded.identity, "data": table.identity | {"columns": prepared.columns}}
     size = options.batch_size or _first_size(loaded)
     while True:
-        batches: Any = prepared.batches.with_batch_size(min(size, len(table)))
-        if folds > 1:
-            batches = FoldSorted(batches, folds)
+        batches = FoldSorted(
+            prepared.batches.with_batch_size(min(size, len(table))), folds, by_position=not table.is_numbered
+        )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CopiesWarning)
