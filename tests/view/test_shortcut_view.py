@@ -16,7 +16,6 @@ from overlaps.folded import fisher, squares
 
 from commonweight import UsageError
 from commonweight.decision import simplex_path
-from commonweight.decision.needs import NEEDS
 from commonweight.overlaps import overlap
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table import OverlapTable
@@ -26,6 +25,7 @@ from commonweight.view import shortcut_figures as figures
 from commonweight.view.shortcut_files import write_figures, write_tables
 from commonweight.view.shortcut_triangle import plot_triangle
 from commonweight.view.shortcuts import report, triangle_accuracy, walk_accuracy
+from commonweight.view.verdicts import LACKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -274,8 +274,7 @@ def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
     assert "9 were looked at" in said
     layers = grids(found)["Verdicts on st and tic layer by layer, label rule data"]
     assert [row[0] for row in layers.rows] == list(found.layers)
-    names = [requirement.name for requirement in NEEDS]
-    words = {"more", "less", *(f"cannot say ({name})" for name in names)}
+    words = {"more", "less", *(f"cannot say ({lacking})" for lacking in LACKING.values())}
     assert all(cell.rpartition(", ")[2] in words for row in layers.rows for cell in row[1:])
 
 

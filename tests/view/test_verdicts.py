@@ -11,12 +11,13 @@ from overlaps.folded import fisher, squares
 from torch import tensor
 
 from commonweight import Footprint, overlap
+from commonweight.decision.needs import NEEDS
 from commonweight.decision.table_verdicts import Cell, overlap_verdict, pairs_verdict
 from commonweight.footprint.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.columns import WHOLE
 from commonweight.text import Grid
-from commonweight.view.verdicts import MOST_CONTRASTS, WITHOUT_FOLDS, verdict_blocks
+from commonweight.view.verdicts import LACKING, MOST_CONTRASTS, WITHOUT_FOLDS, verdict_blocks
 
 MODELS, DATA = ("one", "two"), ("x", "y")
 
@@ -78,7 +79,7 @@ def test_layers_of_other_rows_decide_nothing():
     pairs = (("one/x", "two/x"), ("one/y", "two/y"))
     for layer in (None, *"ab"):
         assert pairs_verdict(found, *pairs, layer, same_rows=True).answer == "shares more"
-    for same, words in ((True, "more"), (False, "cannot say (same rows)")):
+    for same, words in ((True, "more"), (False, "cannot say (other rows)")):
         of = {name: Cell(*name.split("/"), rows="all" if same else name.split("/")[1]) for name in found.names}
         tables = grids(verdict_blocks(found, of))
         place = [row[0][3:] for row in tables["Verdicts: which pair shares more?"].rows].index(
@@ -129,3 +130,8 @@ def test_without_folds_one_sentence_and_nothing_for_masks():
     assert "--folds 8" in WITHOUT_FOLDS
     masks = {name: Footprint("supermask", {"w.weight": tensor([1, 0])}, 8) for name in "ab"}
     assert verdict_blocks(overlap(masks)) == []
+
+
+def test_every_need_has_words_for_a_table_of_layers():
+    assert set(LACKING) == {need.name for need in NEEDS}
+    assert len(set(LACKING.values())) == len(LACKING)

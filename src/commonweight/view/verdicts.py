@@ -25,10 +25,26 @@ WITHOUT_FOLDS = (
 )
 READING = (
     "One overlap alone is above its null or not: that never says how much is shared. Which pair shares more is decided "
-    "on corrected overlaps of the same source rows, of models with a common start. In brackets: the first need that a "
-    "layer does not meet. Intervals are {over}."
+    "on corrected overlaps of the same source rows, of models with a common start. In brackets: what a layer lacks. "
+    "Intervals are {over}."
 )
 MOST_CONTRASTS = 12
+LACKING = {
+    "shortcut learned": "not learned",
+    "two footprints": "one footprint",
+    "same label rule": "label rules",
+    "distinct rows": "copies",
+    "at most 1": "above 1",
+    "two networks": "one network",
+    "beyond the null too": "not beyond the null",
+    "same rows": "other rows",
+    "common start": "no common start",
+    "noise taken out": "raw",
+    "effective examples": "few examples",
+    "interval": "no interval",
+    "excludes 0": "holds 0",
+}
+"""Need -> what is said in a table of layers where it is not met."""
 
 
 def verdict_blocks(
@@ -144,8 +160,8 @@ def short(verdict: Verdict) -> str:
         verdict: The verdict.
 
     Returns:
-        The answer; where it is cannot say, with the first need that was not met.
+        The answer; where it is cannot say, with what was lacking first.
     """
     if verdict.answer == CANNOT_SAY:
-        return f"{CANNOT_SAY} ({verdict.lacking[0].name})"
+        return f"{CANNOT_SAY} ({LACKING[verdict.lacking[0].name]})"
     return verdict.answer.removesuffix(" its null").removeprefix("shares ")
