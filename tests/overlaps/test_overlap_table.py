@@ -359,7 +359,7 @@ def test_markdown_for_two():
         "| \\<b> | 200 | – | – |\n"
         "\n"
         "These are raw overlaps: they mix what is shared with sampling noise. A ceiling and an interval need folds in "
-        "every footprint: measure with folds, such as fisher(..., folds=8).\n"
+        "every footprint, such as fisher(..., folds=8) gives, and intervals that are not left out.\n"
         "\n"
         "Whether the models come from a common start was not measured: the footprints hold no weight samples that can "
         "be compared, and without a common start overlaps are not to be read as sharing.\n"
