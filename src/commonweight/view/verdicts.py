@@ -33,7 +33,7 @@ LACKING = {
     "shortcut learned": "not learned",
     "two footprints": "one footprint",
     "same label rule": "label rules",
-    "distinct rows": "copies",
+    "distinct rows": "distinct rows?",
     "at most 1": "above 1",
     "two networks": "one network",
     "beyond the null too": "not beyond the null",
