@@ -520,6 +520,21 @@ def test_source_rows_may_be_tensors_lists_or_ranges():
     assert gap(*[footprint.tensors for footprint in swapped]) > 1e-4
 
 
+def test_source_rows_may_lie_among_the_inputs_of_a_pair():
+    x, y = examples()
+    rows = tensor([5, 3, 9, 1, 0, 2, 7, 8])
+    inputs = {"input": x, "source_row": rows}
+    pair, mapping = (
+        commonweight.fisher(small_mlp(), [batch], loss="classification", label_rule="sampled", folds=2)
+        for batch in ((inputs, y), {**inputs, "labels": y})
+    )
+    assert gap(pair, mapping.tensors) == 0
+    assert [fold.count for fold in pair.folds] == [fold.count for fold in mapping.folds]
+    assert set(inputs) == {"input", "source_row"}
+    with pytest.raises(UsageError, match=r"got tuple of 3; row numbers go into a mapping, such as .*\"source_row\": i"):
+        commonweight.fisher(small_mlp(), [(x, y, rows)])
+
+
 def test_a_loss_that_is_cut_from_the_model():
     def detached(outputs, batch):
         return F.cross_entropy(outputs.detach(), batch[1], reduction="none")

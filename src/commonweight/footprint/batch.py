@@ -18,9 +18,14 @@ from commonweight.data.batching import SourcedPair
 from commonweight.errors import UsageError
 
 SOURCE_ROW = "source_row"
-"""Reserved key of a mapping batch: the row numbers in the source data, ``[batch]``, integer; not shown to the model."""
+"""Reserved key of a mapping, the batch or its inputs: row numbers in the source data, ``[batch]``, integer.
+
+The model does not see it.
+"""
 
 LABELS = "labels"
+
+ROWS_EXAMPLE = '{"input": x, "labels": y, "source_row": i} with loss="classification", for a model that takes "input"'
 
 
 @dataclass(frozen=True)
@@ -177,9 +182,14 @@ class BatchReader:
             inputs, labels = raw
             inputs = tuple(inputs) if isinstance(inputs, list) else inputs
             rows = None
+            if isinstance(inputs, Mapping) and SOURCE_ROW in inputs:
+                inputs = dict(inputs)
+                rows = inputs.pop(SOURCE_ROW)
         else:
             shape = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
             hint = "; wrap a single mapping in a list" if isinstance(raw, str) else ""
+            if isinstance(raw, (tuple, list)) and len(raw) == 3:
+                hint = f"; row numbers go into a mapping, such as {ROWS_EXAMPLE}"
             raise UsageError(
                 f"expected each batch to be a mapping (as for model(**batch)) or a pair (inputs, targets), "
                 f"got {type(raw).__name__}{shape}{hint}"
