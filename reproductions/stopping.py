@@ -1,12 +1,16 @@
-"""How much too high is a ceiling that is taken where it first passes the mark, as ``fisher --until-ceiling`` takes it?
+"""How much too high is a ceiling that is taken where it passes the mark, as ``fisher --until-ceiling`` takes it?
 
     python reproductions/stopping.py
 
 Softmax regression with 10 inputs and 3 classes, labels drawn from the model, 8 folds by row number, steps 64, 128, …,
-4096. Each repetition stops where the ceiling passes the mark with at least 20 effective examples, then takes the
-ceiling of as many fresh rows, which nothing selected. Printed: the mean difference and its standard error, in a
-uniform regime and in one where the sizes of inputs spread (log-normal), so that few examples carry much.
+4096. Each repetition stops where the ceiling passes the mark with at least 20 effective examples, *once* or in *two*
+steps in a row (the rule of the command), then takes the ceiling of as many fresh rows, which nothing selected. Printed:
+the mean difference and its standard error, how many stopped before the rows ended, and how many of those had a ceiling
+more than .05 above the fresh one. Regimes: the sizes of inputs are equal, or spread (log-normal); or loud examples, 2 %
+or 0.5 % of all, carry about half of the trace, in other weights.
 """
+
+import math
 
 import numpy as np
 import torch
@@ -15,16 +19,41 @@ from commonweight import Footprint
 from commonweight.footprint.folds import FOLD_MAP, fold_of
 from commonweight.footprint.footprint import Fold
 from commonweight.overlaps import ceiling
-from commonweight.overlaps.layout import FEW_EXAMPLES
+from commonweight.studies.ceiling_curve import Convergence, Point
 from commonweight.studies.until_ceiling import step_ends
 
-ROWS, FOLDS, INPUTS, CLASSES, REPETITIONS = 4096, 8, 10, 3, 300
+ROWS, FOLDS, INPUTS, CLASSES, REPETITIONS = 4096, 8, 10, 3, 200
 FOLD = np.array([fold_of(row, FOLDS) for row in range(ROWS)])
+MARKS = (0.9, 0.95)
+FAR = 0.05
 
 
-def squares(generator, model, spread):
+def spread(generator, sigma):
+    """Inputs of which each row has a size of its own."""
+    return generator.standard_normal((ROWS, INPUTS)) * np.exp(sigma * generator.standard_normal((ROWS, 1)))
+
+
+def loud(generator, share):
+    """Most rows are in the first half of the inputs; a few, larger ones are in the second."""
+    inputs = generator.standard_normal((ROWS, INPUTS))
+    is_loud = generator.random(ROWS) < share
+    inputs[~is_loud, INPUTS // 2 :] = 0
+    inputs[is_loud, : INPUTS // 2] = 0
+    inputs[is_loud] *= math.sqrt((1 - share) / share)
+    return inputs
+
+
+REGIMES = {
+    "equal sizes": lambda generator: spread(generator, 0.0),
+    "sizes spread, 0.7": lambda generator: spread(generator, 0.7),
+    "sizes spread, 1": lambda generator: spread(generator, 1.0),
+    "2 % loud": lambda generator: loud(generator, 0.02),
+    "0.5 % loud": lambda generator: loud(generator, 0.005),
+}
+
+
+def squares(generator, inputs, model):
     """Squared gradients of every row, ``[rows, weights]``."""
-    inputs = generator.standard_normal((ROWS, INPUTS)) * np.exp(spread * generator.standard_normal((ROWS, 1)))
     odds = np.exp(inputs @ model)
     odds /= odds.sum(axis=1, keepdims=True)
     labels = np.minimum((odds.cumsum(axis=1) < generator.random((ROWS, 1))).sum(axis=1), CLASSES - 1)
@@ -38,25 +67,43 @@ def ceiling_of(found, count):
     folds = tuple(Fold(int((FOLD[:count] == k).sum()), mean(FOLD[:count] == k)) for k in range(FOLDS))
     every = mean(np.ones(count, dtype=bool))
     metadata = {"folds": {"count": FOLDS, "map": FOLD_MAP}}
-    return ceiling(Footprint("fisher", every, count, metadata=metadata, folds=folds)).pooled.value
+    return ceiling(Footprint("fisher", every, count, metadata=metadata, folds=folds)).pooled
 
 
-def difference(generator, model, spread, mark):
-    """The stopped ceiling less that of fresh rows; None where the data end first."""
-    found = squares(generator, model, spread)
+def curve_of(found):
+    """One point per step, up to the last row."""
     sizes = found.sum(axis=1)
-    for count in step_ends(range(ROWS), FOLDS):
-        effective = sizes[:count].sum() ** 2 / np.square(sizes[:count]).sum()
-        if effective >= FEW_EXAMPLES and (stopped := ceiling_of(found, count)) >= mark:
-            return stopped - ceiling_of(squares(generator, model, spread), count)
+    return tuple(
+        Point(count, sizes[:count].sum() ** 2 / np.square(sizes[:count]).sum(), ceiling_of(found, count))
+        for count in step_ends(range(ROWS), FOLDS)
+    )
+
+
+def stop(curve, mark, steps):
+    """The point at which a rule stops; None where the rows end first."""
+    for number, point in enumerate(curve, 1):
+        enough = Convergence(mark, curve[:number], ROWS, ROWS).is_reached if steps == 2 else point.is_enough(mark)
+        if enough:
+            return point
     return None
 
 
-for spread in (0.0, 0.7, 1.0):
-    for mark in (0.9, 0.95):
-        generator = np.random.default_rng(0)
-        model = 0.5 * generator.standard_normal((INPUTS, CLASSES))
-        drawn = [difference(generator, model, spread, mark) for _ in range(REPETITIONS)]
-        kept = np.array([each for each in drawn if each is not None])
-        error = kept.std(ddof=1) / np.sqrt(len(kept))
-        print(f"spread {spread}, mark {mark}: {kept.mean():+.4f} ± {error:.4f} ({len(kept)} of {REPETITIONS} stopped)")
+for name, drawn in REGIMES.items():
+    generator = np.random.default_rng(0)
+    model = (0.1 if "loud" in name else 0.5) * generator.standard_normal((INPUTS, CLASSES))
+    differences = {(mark, steps): [] for mark in MARKS for steps in (1, 2)}
+    rows = {key: [] for key in differences}
+    for _ in range(REPETITIONS):
+        found, fresh = (squares(generator, drawn(generator), model) for _ in range(2))
+        curve = curve_of(found)
+        for key, kept in differences.items():
+            if point := stop(curve, *key):
+                kept.append(point.ceiling.value - ceiling_of(fresh, point.examples).value)
+                rows[key].append(point.examples)
+    for (mark, steps), kept in differences.items():
+        error = np.std(kept, ddof=1) / np.sqrt(len(kept))
+        print(
+            f"{name}, mark {mark}, {('once', 'two in a row')[steps - 1]}: {np.mean(kept):+.4f} ± {error:.4f}, "
+            f"{len(kept)} of {REPETITIONS} stopped, at {np.mean(rows[mark, steps]):.0f} rows; "
+            f"{np.mean(np.array(kept) > FAR):.0%} of them more than {FAR} too high"
+        )

@@ -16,13 +16,14 @@ from commonweight.data.table import open_table
 from commonweight.decision.room import SPARE
 from commonweight.footprint.folds import fold_of
 from commonweight.nn.source import LoadedModel
-from commonweight.overlaps import ceiling
+from commonweight.overlaps import Estimate, ceiling
 from commonweight.studies import until_ceiling
+from commonweight.studies.ceiling_curve import Convergence, Point
 from commonweight.studies.measure import MeasureOptions, measure
 from commonweight.studies.prepare import ColumnOptions
-from commonweight.studies.until_ceiling import measure_until, step_ends, until_outlook
+from commonweight.studies.until_ceiling import measure_until, planned_ends, step_ends, until_outlook
 from commonweight.text import size_words, to_markdown
-from commonweight.view.convergence import convergence
+from commonweight.view.convergence import convergence, planned
 from commonweight.view.footprint import summary
 
 OPTIONS = MeasureOptions(columns=ColumnOptions(inputs=("u", "v", "w")))
@@ -51,7 +52,8 @@ def test_it_stops_at_the_ceiling_with_what_measuring_those_rows_gives(loaded, ro
     said = []
     found, curve = measure_until(loaded, open_table(rows), OPTIONS, 0.9, folder=tmp_path / "f", note=said.append)
     assert curve.is_reached
-    assert [point.ceiling.value >= 0.9 for point in curve.points] == [False] * (len(curve.points) - 1) + [True]
+    passed = [point.ceiling.value >= 0.9 for point in curve.points]
+    assert passed == [False] * (len(passed) - 2) + [True, True]
     count = curve.points[-1].examples
     assert found.count == count < 400
     assert found.metadata["until_ceiling"] == json.loads(json.dumps(curve.record()))
@@ -70,7 +72,7 @@ def test_it_stops_at_the_ceiling_with_what_measuring_those_rows_gives(loaded, ro
     assert commonweight.overlap({"a": found, "b": at_once}).pooled[0, 1] == pytest.approx(1, abs=1e-6)
     assert {path.name for path in tmp_path.iterdir()} == {"f", "once"}
     text = to_markdown(convergence(curve))
-    assert f"reached with {count} of 400 examples" in text
+    assert f"reached with {count} of 400 examples, in two steps in a row" in text
     caution = found.metadata["until_ceiling"]["caution"]
     assert "too high on average" in caution
     assert caution in text
@@ -93,13 +95,75 @@ def test_the_end_of_the_data_is_said(loaded, rows, tmp_path):
     assert not curve.is_reached
     assert curve.points[-1].examples == 100
     text = to_markdown(convergence(curve))
-    assert "data ended before the ceiling was reached: with all 100 examples" in text
+    assert "rows that --examples allows ended before the ceiling was reached: with all 100 examples" in text
+    assert "Allow more of the 400 rows with --examples" in text
+    assert "data ended" not in text
     assert "too low on average" in text
     assert "too high" not in text
     assert (
         Footprint.load(tmp_path / "f").metadata["data"]["selection"]
         == open_table(rows, examples=100).identity["selection"]
     )
+
+
+def test_data_without_a_limit_end_as_data(loaded, rows, tmp_path):
+    _, curve = measure_until(loaded, open_table(rows), OPTIONS, 0.9999, folder=tmp_path / "f")
+    text = to_markdown(convergence(curve))
+    assert "The data ended before the ceiling was reached: with all 400 examples" in text
+    assert "--examples" not in text
+
+
+def curve_of(*steps, target=0.9):
+    """A curve from (examples, effective examples, ceiling)."""
+    points = [Point(count, effective, Estimate(value, (), "folds")) for count, effective, value in steps]
+    return Convergence(target, tuple(points), steps[-1][0], 4000)
+
+
+@pytest.mark.parametrize(
+    ("steps", "reached"),
+    [
+        ([(64, 30, 0.95)], False),
+        ([(64, 30, 0.95), (128, 60, 0.95)], True),
+        ([(64, 30, 0.95), (128, 60, 0.85)], False),
+        ([(64, 30, 0.85), (128, 60, 0.95)], False),
+        ([(64, 30, 0.95), (128, 60, 0.85), (256, 90, 0.95)], False),
+        ([(64, 19, 0.95), (128, 60, 0.95)], False),
+        ([(64, 30, 0.95), (128, 19, 0.95)], False),
+        ([(64, 30, 0.85), (128, 60, 0.95), (140, 65, 0.95)], False),  # 12 more rows confirm nothing
+        ([(64, 30, 0.95), (128, 60, 0.85), (140, 65, 0.95)], False),
+        ([(1024, 30, 0.85), (2048, 60, 0.95), (4000, 90, 0.95)], True),
+    ],
+)
+def test_it_is_reached_in_two_steps_in_a_row(steps, reached):
+    curve = curve_of(*steps)
+    assert curve.is_reached is reached
+    assert ("is reached with" in to_markdown(convergence(curve))) is reached
+
+
+def test_one_step_alone_is_called_that():
+    text = to_markdown(convergence(curve_of((64, 30, 0.85), (128, 60, 0.95))))
+    assert "before it could be said that the ceiling is reached: with all 128 examples it is 0.9500, at least" in text
+    assert "two steps in a row must be enough" in text
+
+
+def test_where_effective_examples_fall_is_shown():
+    """What a demonstration's network gave: loud examples came in after the mark of .94 had been passed."""
+    curve = curve_of((256, 46.3, 0.921), (512, 86.5, 0.946), (1024, 14.4, 0.859), target=0.94)
+    assert not curve.is_reached
+    assert [(one.examples, two.examples) for one, two in curve.falls] == [(512, 1024)]
+    text = to_markdown(convergence(curve))
+    assert "From 512 to 1024 examples the effective ones fell from 86.5 to 14.4" in text
+    assert '"loud examples" in docs/reading.md' in text
+    assert "fell" not in to_markdown(convergence(curve_of((64, 30, 0.95), (128, 60, 0.95))))
+
+
+def test_the_steps_are_known_beforehand(loaded, rows, tmp_path):
+    table = open_table(rows, examples=300, seed=3)
+    ends = planned_ends(table, OPTIONS)
+    _, curve = measure_until(loaded, table, OPTIONS, 0.9999, folder=tmp_path / "f")
+    assert [point.examples for point in curve.points] == ends
+    assert "at least 0.9, with 20 effective examples" in planned(0.9, ends)
+    assert f"{ends[-2]} and 300 rows; at most 300 are measured" in planned(0.9, ends)
 
 
 def test_what_makes_no_sense_is_refused(loaded, rows, tmp_path):
@@ -136,7 +200,7 @@ def test_too_few_effective_examples_do_not_stop_it(loaded, rows, tmp_path):
     """A few loud rows agree by chance; the same mark stops at once where rows weigh alike."""
     table = open_table(rows)
     _, plain = measure_until(loaded, table, OPTIONS, 0.2, folder=tmp_path / "plain")
-    assert [point.examples for point in plain.points] == [64]
+    assert [point.examples for point in plain.points] == [64, 128]
     lines = [json.loads(line) for line in Path(rows).read_text().splitlines()]
     for index, line in enumerate(lines):
         line.update({name: line[name] * (60 if index % 16 == 0 else 0.05) for name in "uvw"})

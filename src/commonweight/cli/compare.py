@@ -80,6 +80,6 @@ def command(
         show(outlook(expected))
         return
     with streams.only_results():
-        found = compare(models, data, output, options, fresh=fresh, progress=True, note=settings.note)
+        found = compare(models, data, output, options, fresh=fresh, progress=streams.bars(), note=settings.note)
     settings.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
     write(found.table, by, form, verdict_blocks(found.table, found.cells, by))

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     metavar="C",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Add rows, in the order of --data-seed, until the split-half ceiling is C (such as 0.95) with at least 20 "
-    "effective examples, or the data end; --examples is then the most. Stopping there makes the ceiling a little too "
-    "high.",
+    "effective examples in two steps in a row, or the data end; --examples is then the most. Stopping there makes the "
+    "ceiling too high, by much where a few examples carry most of the trace.",
 )
 @row_options()
 @measure_options
@@ -65,8 +65,8 @@ def command(
     from commonweight.footprint.footprint import Footprint
     from commonweight.nn.source import load_model
     from commonweight.studies.measure import measure, measure_outlook
-    from commonweight.studies.until_ceiling import measure_until, until_outlook
-    from commonweight.view.convergence import convergence
+    from commonweight.studies.until_ceiling import measure_until, planned_ends, until_outlook
+    from commonweight.view.convergence import convergence, planned
     from commonweight.view.footprint import summary
     from commonweight.view.outlook import outlook
     from commonweight.view.terminal import show
@@ -77,6 +77,7 @@ def command(
         loaded = load_model(model, settings.load_options(given))
         for sentence in loaded.notes:
             settings.note(sentence)
+    curve: list[Block] = []
     if dry_run:
         with streams.only_results():
             expected = (
@@ -84,9 +85,10 @@ def command(
                 if until_ceiling is None
                 else until_outlook(loaded, table, options, until_ceiling, folder=folder, note=settings.note)
             )
-        show(outlook(expected))
+        if until_ceiling is not None:
+            curve = [planned(until_ceiling, planned_ends(table, options, given["data_seed"]))]
+        show([*curve, *outlook(expected)])
         return
-    curve: list[Block] = []
     settings.note(
         f"measuring {'up to ' if until_ceiling else ''}{len(table)} rows of {table.name} on {loaded.identity['class']} "
         f"in {loaded.identity['dtype']}"
@@ -94,11 +96,11 @@ def command(
     with streams.only_results(), replacing(folder, overwrite=overwrite) as place:
         if until_ceiling is None:
             settings.note(measure_outlook(loaded, table, options, folder).sentence())
-            measure(loaded, table, options, folder=place, progress=True, note=settings.note)
+            measure(loaded, table, options, folder=place, progress=streams.bars(), note=settings.note)
         else:
             _, found = measure_until(
                 loaded, table, options, until_ceiling, folder=place, final=folder, seed=given["data_seed"],
-                progress=True, note=settings.note,
+                progress=streams.bars(), note=settings.note,
             )  # fmt: skip
             curve = convergence(found)
     show([*summary(Footprint.load(folder), output), *curve])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commonweight.cli import settings
+from commonweight.cli import settings, streams
 from commonweight.cli.options import Command, Suggesting, ending
 from commonweight.errors import UsageError
 
@@ -112,7 +112,7 @@ def command(
         return
     for sentence in plan.notes:
         settings.note(sentence)
-    _show(write_fusion(plan, place, typed, overwrite=overwrite, progress=True), form, output)
+    _show(write_fusion(plan, place, typed, overwrite=overwrite, progress=streams.bars()), form, output)
 
 
 def _check_given(output: str | None, *, dry_run: bool) -> None:

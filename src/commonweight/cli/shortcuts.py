@@ -164,7 +164,7 @@ def _run(until: Any, given: dict[str, Any], *, dry_run: bool) -> None:
         show(outlook(expected))
         return
     with streams.only_results():
-        found = run_and_write(Path(given["output"]), plan, until=until, progress=True, note=settings.note)
+        found = run_and_write(Path(given["output"]), plan, until=until, progress=streams.bars(), note=settings.note)
     if found is not None:
         show(report(found))
 

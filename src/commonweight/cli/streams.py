@@ -74,6 +74,15 @@ def tell(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def bars() -> bool:
+    """Tell whether to show progress bars.
+
+    Returns:
+        Whether stderr is a terminal: in a file or a log they are noise.
+    """
+    return sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def only_results() -> Iterator[None]:
     """Send what code of the user's own prints to stderr: stdout is for the result.

@@ -53,8 +53,8 @@ def measure_until(
 ) -> tuple[Footprint, Convergence]:
     """Measure a Fisher on rows in a seeded order, twice as many in every step, until the ceiling reaches a target.
 
-    It stops where the pooled ceiling is at least the target, there are at least 20 effective examples, and at most 5 %
-    of the rows have copies in other folds. No row is
+    It stops where, in two steps in a row, the pooled ceiling is at least the target, there are at least 20 effective
+    examples, and at most 5 % of the rows have copies in other folds (:attr:`Convergence.is_reached`). No row is
     measured twice: the Fishers of all steps are joined. The result is that of the rows that ``--examples N --data-seed
     SEED`` chooses, with the N that was needed. That N depends on what was seen, so the ceiling there is optimistic and
     its interval conditional (:attr:`Convergence.caution`).
@@ -85,22 +85,23 @@ def measure_until(
         raise UsageError(f"{folder} exists already: choose another folder")
     note(until_outlook(loaded, table, options, target, folder=final or folder).sentence())
     order = _order(table, seed)
-    points: list[Point] = []
+    in_all = table.identity.get("rows_in_all", len(table))
+    found = Convergence(target, (), len(table), in_all)
     with scratch(final or folder, note) as steps:
         whole: Footprint | None = None
         start = 0
-        for end in step_ends([table.source_rows[position] for position in order], folds):
+        for end in _ends(table, order, folds):
             more = _part(table, sorted(order[start:end]))
             place = steps / f"part-{end}"
             part = measure(loaded, more, options, folder=place, fold_dtype=None, progress=progress, note=note)
             whole = part if whole is None else _together(whole, part, steps / f"whole-{end}")
-            points.append(Point(whole.count, whole.effective_examples, ceiling(whole).pooled, whole.rows))
-            note(f"{end} of {len(table)} examples: ceiling {points[-1].ceiling}")
+            point = Point(whole.count, whole.effective_examples, ceiling(whole).pooled, whole.rows)
+            note(f"{end} of {len(table)} examples, {point.effective:.1f} effective: ceiling {point.ceiling}")
+            found = replace(found, points=(*found.points, point))
             start = end
-            if points[-1].is_enough(target):
+            if found.is_reached:
                 break
         assert whole is not None  # noqa: S101 - a table has rows
-        found = Convergence(target, tuple(points), len(table))
         data = whole.metadata["data"] | _identity(table, order[:start], seed)
         facts = {"folds": fold_record(folds, FOLD_DTYPE), "data": data, KEY: found.record()}
         short = tuple(Fold(fold.count, shortened(fold.tensors, FOLD_DTYPE)) for fold in whole.folds)
@@ -148,6 +149,20 @@ def until_outlook(
     )
     found.check()
     return found
+
+
+def planned_ends(table: Table, options: MeasureOptions, seed: int | None = None) -> list[int]:
+    """Tell after how many rows each step of :func:`measure_until` ends, if none of them is enough.
+
+    Args:
+        table: The data.
+        options: How.
+        seed: Names the order of the rows.
+
+    Returns:
+        Numbers of rows, ascending; the last is all that may be taken.
+    """
+    return _ends(table, _order(table, _seed(table, seed)), fold_count([table], options.folds, silent))
 
 
 def step_ends(source_rows: Sequence[int], folds: int, first: int = FIRST) -> list[int]:
@@ -217,6 +232,10 @@ def _order(table: Table, seed: int) -> list[int]:
     position = {row: index for index, row in enumerate(_chosen(table))}
     total = table.identity.get("rows_in_all", len(table))
     return [position[row] for row in row_order(total, seed) if row in position]
+
+
+def _ends(table: Table, order: Sequence[int], folds: int) -> list[int]:
+    return step_ends([table.source_rows[position] for position in order], folds)
 
 
 def _part(table: Table, positions: list[int]) -> Table:
