@@ -67,8 +67,8 @@ def test_copies_in_other_folds_decide_nothing(table, copied):
     assert found.answer == overlap_verdict(copied, "a", "b", "0").answer == "cannot say"
     assert found.lacking[0].name == "distinct rows"
     assert (
-        "in 'a' 360 of 360 rows have copies in other folds (30 are distinct): give copies one source_row, or"
-        in found.reason
+        "in 'a' 360 of 360 rows have copies in other folds (30 are distinct): give copies one source_row, or "
+        "equal rows that are independent draws one each" in found.reason
     )
     assert "a: 360 of 360 rows have copies in other folds" in copied.to_markdown()
     assert "copies" not in table.to_markdown()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table import OverlapTable
 
 NOT_COUNTED = "copies among the rows were not counted"
-REMEDY = "give copies one source_row, or remove them"
+REMEDY = "give copies one source_row, or equal rows that are independent draws one each"
 
 
 def distinct_rows(tables: Sequence[OverlapTable], names: Sequence[str]) -> Need:

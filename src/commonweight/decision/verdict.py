@@ -41,8 +41,9 @@ STORED = 1e-4
 
 Folds may be written in bfloat16, which moves the root of an entry by up to 2^-9 of it, about 1.1e-3 root mean square.
 Over K folds of N weights of about equal size that averages out to ``1.1e-3 / sqrt(K N)``: 1e-4 for 16 weights in 8
-folds. Measured on Fishers equal but for a factor, against a third: up to 5e-4 for 2 weights, 1.5e-4 for 30, 8e-6 for
-3000. Intervals include it, since it differs from fold to fold, and so about one in 20 excludes 0 by it alone.
+folds. Measured on Fishers equal but for a factor, against a third: up to 4e-4 for 2 weights, 1.1e-4 for 30, 1.4e-5
+for 3000 (reproductions/safeguards.py). Intervals include it, since it differs from fold to fold, and so about one in
+20 excludes 0 by it alone.
 """
 
 COPIES = 1e-12
