@@ -121,5 +121,5 @@ def test_source_rows_count_where_all_rows_have_one(folds, tmp_path):
     assert sorted(torch.cat(list(whole.source_rows.values())).tolist()) == list(range(20))
     for fold, rows in whole.source_rows.items():
         assert len(rows) == len(whole.row_digests[fold])
-    bare = {"input": x[:1], "labels": y[:1]}  # in one fold only
+    bare = {"input": x[:1] + 1, "labels": y[:1]}  # in one fold only
     assert commonweight.fisher(small_mlp(), [*batches, bare], **of).source_rows == {}
