@@ -37,9 +37,9 @@ def place(tmp_path_factory):
 
 
 def tensor_bytes(folder):
-    """All that lies in the shards of the footprints below a folder, without their heads and the rows' digests."""
+    """All that lies in the shards of the footprints below a folder, without heads and what is kept of rows."""
     shards = [file for record in folder.rglob("footprint.json") for file in record.parent.glob("*.safetensors")]
-    shards = [file for file in shards if not file.name.startswith("rows-")]
+    shards = [file for file in shards if not file.name.startswith(("rows-", "source_rows-"))]
     return sum(tensor.nbytes for shard in shards for tensor in load_file(shard).values())
 
 

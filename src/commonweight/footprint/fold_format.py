@@ -43,7 +43,8 @@ class Needs:
 
     @property
     def disk(self) -> int:
-        """Everything that is written, but for the record, the heads of the files, and 8 bytes for every row."""
+        """Everything that is written, but for the record, the heads of the files, and 8 bytes for every row, or 16
+        where rows carry source rows."""
         return self.whole + self.sample + (self.fold * self.folds if self.folds > 1 else 0)
 
     @property
