@@ -43,8 +43,7 @@ class Needs:
 
     @property
     def disk(self) -> int:
-        """Everything that is written, but for the record, the heads of the files, and 8 bytes for every row, or 16
-        where rows carry source rows."""
+        """Everything that is written but the record, heads of files, and 8 bytes a row (16 with source rows)."""
         return self.whole + self.sample + (self.fold * self.folds if self.folds > 1 else 0)
 
     @property
