@@ -45,8 +45,8 @@ NEEDS: tuple[Requirement, ...] = (
     ),
     Requirement(
         "at most 1",
-        "no corrected overlap behind it has an interval wholly above 1, which noise in common does (of several wider, by "
-        "Bonferroni's rule; asked of tables of Fishers with folds)",
+        "no corrected overlap behind it has an interval wholly above 1, which noise in common does (of several wider, "
+        "by Bonferroni's rule; asked of tables of Fishers with folds)",
         CANNOT_SAY,
         CANNOT_SAY,
     ),
