@@ -328,6 +328,9 @@ def test_without_folds_everything_is_as_before_and_says_so():
 
 def test_unknown_names_are_refused():
     table = overlap(three())
+    for pairs in (("a", "b"), (("a", "b"), ("a",)), (("a", "b"), ("a", 1))):
+        with pytest.raises(UsageError, match=r"expected pairs of two names each, .*; there are 'a', 'b', 'c'"):
+            table.contrast(*pairs)
     with pytest.raises(UsageError, match="no footprint 'x'"):
         table.estimate("raw", "a", "x")
     with pytest.raises(UsageError, match="expected raw, corrected, extrapolated, null or above_null, got 'rwa'"):

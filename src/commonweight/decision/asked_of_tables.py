@@ -12,6 +12,7 @@ from commonweight.errors import UsageError
 from commonweight.overlaps.alignment import MOST_LISTED
 from commonweight.overlaps.columns import WHOLE
 from commonweight.overlaps.common_start import strange_layers
+from commonweight.overlaps.derived import check_names
 from commonweight.text import number
 
 if TYPE_CHECKING:
@@ -191,12 +192,8 @@ def check_pairs(table: OverlapTable, *pairs: Pair) -> None:
     Raises:
         UsageError: If one is no pair of names, or names one footprint twice.
     """
+    check_names(table.names, *pairs)
     for pair in pairs:
-        if isinstance(pair, str) or len(pair) != len(("a", "b")) or not all(isinstance(name, str) for name in pair):
-            raise UsageError(
-                f"expected pairs of two names each, such as ('a', 'b'), ('a', 'c'), got "
-                f"{', '.join(map(repr, pairs))}; there are {', '.join(map(repr, table.names))}"
-            )
         if pair[0] == pair[1]:
             raise UsageError(
                 f"a verdict is on two footprints of {', '.join(map(repr, table.names))}, and {pair[0]!r} against "

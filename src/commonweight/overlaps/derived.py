@@ -17,7 +17,7 @@ from commonweight.overlaps.mask_chance import mask_chance
 from commonweight.overlaps.measures import MEASURES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Literal
 
     from numpy.typing import NDArray
@@ -177,7 +177,11 @@ class Derived(ABC):
 
         Returns:
             The estimate.
+
+        Raises:
+            UsageError: If ``first`` or ``second`` is no pair of names, and as :meth:`estimate`.
         """
+        check_names(self.names, first, second)
         return self.estimate(of, *first, layer) - self.estimate(of, *second, layer)
 
     def common_start(self, a: str, b: str, layer: str | None = None) -> Reading:
@@ -265,3 +269,21 @@ class Derived(ABC):
 
     def _levels(self, of: Callable[[tuple[str, ...]], Array]) -> Levels:
         return levels_of(of, self.members, tuple(self.terms))
+
+
+def check_names(names: Sequence[str], *pairs: tuple[str, str]) -> None:
+    """Check that pairs are what they should be.
+
+    Args:
+        names: Of the footprints that there are.
+        pairs: What was given.
+
+    Raises:
+        UsageError: If one is no pair of names.
+    """
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != len(("a", "b")) or not all(isinstance(name, str) for name in pair):
+            raise UsageError(
+                f"expected pairs of two names each, such as ('a', 'b'), ('a', 'c'), got "
+                f"{', '.join(map(repr, pairs))}; there are {', '.join(map(repr, names))}"
+            )

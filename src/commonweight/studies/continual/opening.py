@@ -6,12 +6,16 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from commonweight.data.streams import open_images
 from commonweight.errors import IntegrityError, UsageError
+from commonweight.nn.placement import pick_device
+from commonweight.place import check_writable
 from commonweight.studies.continual.networks import make_network
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.results import FORMAT, VERSION
 from commonweight.studies.continual.tasks import open_stream
 from commonweight.studies.continual.training import first_rows
+from commonweight.studies.run_folder import check_place
 from commonweight.studies.run_record import RECORD
 
 if TYPE_CHECKING:
@@ -20,31 +24,28 @@ if TYPE_CHECKING:
     from commonweight.data.streams import Images
 
 
-def try_out(plan: Plan, images: Images) -> None:
+def checked(run: Path, plan: Plan) -> tuple[Plan, Images]:
     """Refuse what can be known not to work before anything is written.
 
     Args:
+        run: The run folder, which need not be there.
         plan: The plan.
-        images: The images.
+
+    Returns:
+        The plan with the device that will be used, and the images.
 
     Raises:
-        UsageError: If they do not give the tasks, rows or batches asked for, or the network does not serve.
+        UsageError: If the folder is taken or cannot be written to, the images cannot be had or do not give the tasks,
+            rows or batches asked for, or the network does not serve.
     """
-    for seed in range(plan.seeds):
-        stream = open_stream(plan, images, seed)
-        for index, name in enumerate(stream.names):
-            count = len(stream[index].test)
-            if plan.inference and min(count, plan.inference_rows) < max(plan.inference_batches, default=0):
-                raise UsageError(
-                    f"task {name} has {count} test images, of which {plan.inference_rows} are asked about, expected at "
-                    f"least one batch of {max(plan.inference_batches)}: change inference_rows or inference_batches"
-                )
-    if stream.truth() is None and any(approach.has_priors and approach.prior == "oracle" for approach in plan.runs()):
-        raise UsageError(
-            f"the prior oracle needs tasks whose similarity is known, and {plan.scenario} has none; take "
-            "rotated or patch"
-        )
-    make_network(plan, first_rows(stream[0].train, 2)[0], stream.outputs, seed=0)
+    check_place(run)
+    check_writable(run)
+    plan = replace(plan, device=str(pick_device(plan.device)))
+    images = open_images(
+        plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
+    )
+    _try_out(plan, images)
+    return plan, images
 
 
 def decided(plan: Plan, images: Images) -> dict[str, Any]:
@@ -96,3 +97,21 @@ def going_on(run: Path, plan: Plan, images: Images) -> Plan:
         raise UsageError(f"{run} holds a study of something else: {'; '.join(changed)}. Choose another folder")
     approaches = (*former["approaches"], *plan.approaches)
     return replace(plan, seeds=max(plan.seeds, former["seeds"]), approaches=tuple(dict.fromkeys(approaches)))
+
+
+def _try_out(plan: Plan, images: Images) -> None:
+    for seed in range(plan.seeds):
+        stream = open_stream(plan, images, seed)
+        for index, name in enumerate(stream.names):
+            count = len(stream[index].test)
+            if plan.inference and min(count, plan.inference_rows) < max(plan.inference_batches, default=0):
+                raise UsageError(
+                    f"task {name} has {count} test images, of which {plan.inference_rows} are asked about, expected at "
+                    f"least one batch of {max(plan.inference_batches)}: change inference_rows or inference_batches"
+                )
+    if stream.truth() is None and any(approach.has_priors and approach.prior == "oracle" for approach in plan.runs()):
+        raise UsageError(
+            f"the prior oracle needs tasks whose similarity is known, and {plan.scenario} has none; take "
+            "rotated or patch"
+        )
+    make_network(plan, first_rows(stream[0].train, 2)[0], stream.outputs, seed=0)

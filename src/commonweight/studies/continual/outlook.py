@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from commonweight.data.streams import open_images
 from commonweight.decision.room import check_room, free_bytes
 from commonweight.footprint.supermask import supermask_footprint
 from commonweight.nn.masks.network import SupermaskNetwork
-from commonweight.nn.placement import pick_device
-from commonweight.place import check_writable
 from commonweight.studies.continual.networks import make_network
-from commonweight.studies.continual.opening import going_on, try_out
+from commonweight.studies.continual.opening import checked, going_on
 from commonweight.studies.continual.plan import CLASSIC, seed_folders
 from commonweight.studies.continual.tasks import open_stream
 from commonweight.studies.continual.training import first_rows, task_steps
-from commonweight.studies.run_folder import check_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -159,13 +155,7 @@ def study_outlook(run: Path, plan: Plan) -> ContinualOutlook:
         UsageError: If the folder holds something else or cannot be written to, or the data or the network do not serve.
         IntegrityError: If the record of a former run is damaged.
     """
-    check_place(run)
-    check_writable(run)
-    plan = replace(plan, device=str(pick_device(plan.device)))
-    images = open_images(
-        plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
-    )
-    try_out(plan, images)
+    plan, images = checked(run, plan)
     return outlook_of(run, going_on(run, plan, images), images)
 
 

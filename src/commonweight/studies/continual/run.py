@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from commonweight import __version__
-from commonweight.data.streams import open_images
 from commonweight.errors import UsageError
-from commonweight.nn.placement import pick_device
-from commonweight.place import check_writable
 from commonweight.studies.continual.measures import write
-from commonweight.studies.continual.opening import decided, going_on, try_out
+from commonweight.studies.continual.opening import checked, decided, going_on
 from commonweight.studies.continual.outlook import outlook_of
 from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.reading import gather
@@ -23,7 +19,7 @@ from commonweight.studies.continual.sequence import learn_sequence
 from commonweight.studies.continual.tasks import open_stream
 from commonweight.studies.hold import held
 from commonweight.studies.measure import silent
-from commonweight.studies.run_folder import RunFolder, check_place
+from commonweight.studies.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,13 +48,7 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
     Raises:
         UsageError: If the folder holds something else, the data or the network do not serve, or the disk has no room.
     """
-    check_place(run)
-    check_writable(run)
-    plan = replace(plan, device=str(pick_device(plan.device)))
-    images = open_images(
-        plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
-    )
-    try_out(plan, images)
+    plan, images = checked(run, plan)
     with held(run) as hold:
         if hold.busy:
             raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
