@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from nn.supermask_nets import mlp, network, outputs, rows, train
+from nn.supermask_nets import everything_of, mlp, network, outputs, rows, train
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from commonweight.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.nn.masks.files import RECORD
@@ -78,6 +79,217 @@ def test_networks_in_several_threads_do_not_meet():
             assert all(torch.equal(each, wanted) for each in found)
 
 
+# Backward passes
+
+
+def loss_of(net, seed=0):
+    inputs, labels = rows(seed)
+    return nn.functional.cross_entropy(net(inputs), labels)
+
+
+def steps_inside(batch_norm="affine"):
+    """Two tasks trained as they should be: every step where its task is selected."""
+    net = network("a", "b", batch_norm=batch_norm)
+    for task in ("a", "b"):
+        optimiser = torch.optim.Adam(net.trainable(task), lr=0.05)
+        with net.on(task):
+            for step in range(3):
+                optimiser.zero_grad()
+                loss_of(net, step).backward()
+                optimiser.step()
+    return net
+
+
+@pytest.mark.parametrize("former", [None, "b"])
+def test_a_step_after_the_block_moves_the_task_as_one_inside_does(former):
+    net = network("a", "b", batch_norm="affine")
+    optimiser = torch.optim.Adam(net.trainable("a"), lr=0.05)
+    net.switch(former)
+    untouched = everything_of(net, "b")
+    for step in range(3):
+        with net.on("a"):
+            optimiser.zero_grad()
+            loss_of(net, step).backward()
+        optimiser.step()
+    assert everything_of(net, "a") == everything_of(steps_inside(), "a")
+    assert everything_of(net, "b") == untouched
+
+
+def test_a_block_within_the_same_task_keeps_its_gradients():
+    net = network("a", "b", batch_norm="affine")
+    optimiser = torch.optim.Adam(net.trainable("a"), lr=0.05)
+    net.switch("a")
+    for step in range(3):
+        optimiser.zero_grad()
+        with net.on("a"):
+            loss_of(net, step).backward()
+        optimiser.step()
+    assert everything_of(net, "a") == everything_of(steps_inside(), "a")
+
+
+def test_one_step_for_several_tasks_moves_all_of_them():
+    net = network("a", "b", batch_norm="affine")
+    optimiser = torch.optim.Adam([*net.trainable("a"), *net.trainable("b")], lr=0.05)
+    for step in range(3):
+        optimiser.zero_grad()
+        for task in ("a", "b"):
+            with net.on(task):
+                loss_of(net, step).backward()
+        optimiser.step()
+    assert [everything_of(net, task) for task in "ab"] == [everything_of(steps_inside(), task) for task in "ab"]
+
+
+def test_a_task_that_is_switched_to_moves_alone_whatever_blocks_left_behind():
+    net = network("a", "b")
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    with net.on("a"):
+        loss_of(net).backward()
+        optimiser.step()
+    before = everything_of(net, "a")
+    net.switch("b")
+    for _ in range(3):
+        optimiser.zero_grad(set_to_none=False)
+        loss_of(net).backward()
+        optimiser.step()
+    assert everything_of(net, "a") == before
+
+
+def leave(net):
+    net.switch(None)
+
+
+def go_on(net):
+    net.switch("b")
+
+
+def work_on(net):
+    net.switch("b")
+    loss_of(net).backward()
+
+
+def look_from(net):
+    net.switch("b")
+    with net.on("a"):
+        net(rows()[0])
+
+
+@pytest.mark.parametrize("batch_norm", ["statistics", "affine"])
+@pytest.mark.parametrize("meanwhile", [leave, go_on, work_on, look_from])
+def test_a_backward_pass_after_its_task_is_refused(meanwhile, batch_norm):
+    net = network("a", "b", batch_norm=batch_norm)
+    with net.on("a"):
+        loss = loss_of(net)
+    meanwhile(net)
+    now = "no task" if net.task is None else "task 'b'"
+    before = [parameter.grad for parameter in net.trainable("b")]
+    with pytest.raises(UsageError, match=rf"gradient came to task 'a' while {now} is selected.*`with net\.on\('a'\):`"):
+        loss.backward()
+    assert all(parameter.grad is None for parameter in net.trainable("a"))
+    assert all(one is other for one, other in zip(before, [p.grad for p in net.trainable("b")], strict=True))
+
+
+def test_a_backward_pass_for_two_tasks_at_once_is_refused():
+    net = network("a", "b")
+    losses = []
+    for task in ("a", "b"):
+        net.switch(task)
+        losses.append(loss_of(net))
+    with pytest.raises(UsageError, match="gradient came to task 'a' while task 'b' is selected"):
+        sum(losses).backward()
+
+
+@pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # PyTorch's own, in compiling
+@pytest.mark.parametrize("way", ["a part of the model", "a deep copy", "compiled"])
+def test_a_late_backward_pass_is_refused_however_the_network_was_called(way):
+    net = network("a", "b", model=mlp(norm=False))
+    net = copy.deepcopy(net) if way == "a deep copy" else net
+    net.switch("a")
+    call = {"a part of the model": net.model[:3], "compiled": torch.compile(net, backend="eager", fullgraph=True)}
+    loss = call.get(way, net)(rows()[0]).square().sum()
+    net.switch("b")
+    with pytest.raises(UsageError, match="gradient came to task 'a' while task 'b' is selected"):
+        loss.backward()
+
+
+class Checkpointed(nn.Module):
+    """Runs its middle, or all behind its stem, again in the backward pass; plain where ``reentrant`` is None."""
+
+    def __init__(self, *, reentrant, to_the_end=False):
+        super().__init__()
+        self.stem, self.middle, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.reentrant, self.to_the_end = reentrant, to_the_end
+
+    def forward(self, inputs):
+        layers = [self.middle, nn.Tanh(), self.head]
+        hidden, cut = self.stem(inputs), 3 if self.to_the_end else 2
+        inside, rest = nn.Sequential(*layers[:cut]), nn.Sequential(*layers[cut:])
+        hidden = inside(hidden) if self.reentrant is None else checkpoint(inside, hidden, use_reentrant=self.reentrant)
+        return {"logits": rest(hidden), "others": (inputs,)}
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("to_the_end", [True, False])
+def test_checkpointing_gives_gradients_to_the_task_of_the_forward_pass_or_is_refused(reentrant, to_the_end):
+    inputs, labels = rows()
+    plain = network("a", "b", model=Checkpointed(reentrant=None))
+    net = network("a", "b", model=Checkpointed(reentrant=reentrant, to_the_end=to_the_end))
+
+    def loss_on(task, net):
+        net.switch(task)
+        return nn.functional.cross_entropy(net(inputs)["logits"], labels)
+
+    loss_on("a", plain).backward()
+    loss = loss_on("a", net)
+    with net.on("b"):
+        net(inputs)
+    loss.backward()
+    for one, other in zip(net.trainable("a"), plain.trainable("a"), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+        assert one.grad.any()
+    for meanwhile in (leave, lambda net: net.switch("b"), lambda net: loss_on("b", net)):
+        loss = loss_on("a", net)
+        meanwhile(net)
+        with pytest.raises(UsageError, match="gradient came to task 'a' while|until its backward pass is over"):
+            loss.backward()
+        assert all(parameter.grad is None for parameter in net.trainable("b"))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_around_the_network(reentrant):
+    inputs, _ = rows()
+    net = network("a", "b", model=mlp(norm=False))
+    for task in ("a", "b"):
+        net.switch("a")
+        loss = checkpoint(net, inputs.requires_grad_(), use_reentrant=reentrant).square().sum()
+        net.switch(task)
+        if reentrant or task == "b":
+            message = "pass use_reentrant=False" if reentrant else "gradient came to task 'a' while task 'b'"
+            with pytest.raises(UsageError, match=message):
+                loss.backward()
+        else:
+            loss.backward()
+            assert all(parameter.grad.any() for parameter in net.trainable("a"))
+    assert all(parameter.grad is None for parameter in net.trainable("b"))
+
+
+def test_checkpointing_in_a_superposition_that_is_over_is_refused():
+    net = network("a", "b", model=Checkpointed(reentrant=True)).eval()
+    for task in ("a", "b"):
+        net.finish(task)
+    for place in ("inside", "outside"):
+        weights = {task: torch.tensor(0.5, requires_grad=True) for task in "ab"}
+        with net.superposed(weights):
+            loss = net(rows()[0])["logits"].square().sum()
+            if place == "inside":
+                loss.backward()
+                assert all(weight.grad for weight in weights.values())
+        net.switch("a")
+        if place == "outside":
+            with pytest.raises(UsageError, match=r"inside the same `with net\.superposed"):
+                loss.backward()
+            assert all(weight.grad is None for weight in weights.values())
+
+
 # Finished tasks
 
 
@@ -96,7 +308,8 @@ def test_no_optimiser_moves_what_a_finished_task_keeps(batch_norm):
                 net.finish("a")
         else:
             net.finish("a")
-            loss.backward()
+            with pytest.raises(UsageError, match="gradient came to task 'a' after it was finished"):
+                loss.backward()
         kept, answer = net.scores("a", "0.weight"), outputs(net, "a", inputs)
         affine = [each.clone() for each in net.model[1].trained(0)]
         optimiser.step()

@@ -133,8 +133,9 @@ class SupermaskNetwork(MaskedNetwork):
             What the model returns.
 
         Raises:
-            UsageError: If no task is selected, tasks are superposed in training mode, or ``parametrize.cached()`` is
-                on.
+            UsageError: If no task is selected, tasks are superposed in training mode, ``parametrize.cached()`` is on,
+                or reentrant checkpointing calls it in a backward pass. A backward pass from what it returns, while
+                another task is selected, is one too.
         """
         if self._selection.mixture is None:
             if not self._selection.unmasked:
@@ -146,8 +147,16 @@ class SupermaskNetwork(MaskedNetwork):
                 "parametrize.cached() around the network would keep the masks of the task that was on: leave it out, "
                 "the network caches each call itself"
             )
-        with self._selection.one_call():
-            return self.model(*args, **kwargs)
+        if not torch.compiler.is_compiling() and passes.is_rerun():
+            raise UsageError(
+                "reentrant checkpointing around the network runs it again in the backward pass, on whatever task is on "
+                "then: pass use_reentrant=False, or checkpoint parts of the model instead"
+            )
+        with self._selection.one_call() as made:
+            outputs = self.model(*args, **kwargs)
+        if torch.is_grad_enabled() and not all(with_gradient for _, with_gradient in made):
+            self._selection.tie(outputs)  # what ran without a gradient may be run again for one (checkpointing)
+        return outputs
 
     # Batch norms
 

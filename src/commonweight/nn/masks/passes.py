@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
 
 from commonweight.errors import MeasurementError, UsageError
 from commonweight.nn.masks.norm import Statistics, TaskBatchNorm
@@ -61,6 +63,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def is_rerun() -> bool:
+    """Tell whether reentrant checkpointing is running a part of a model again, in the backward pass.
+
+    Returns:
+        Whether it is. Checkpointing that is not reentrant keeps the gradients of the forward pass.
+    """
+    frame = inspect.currentframe() if torch._C._current_graph_task_id() != -1 else None
+    while frame is not None and frame.f_code is not CheckpointFunction.backward.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 @dataclass

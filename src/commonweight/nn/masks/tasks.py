@@ -29,9 +29,9 @@ class TaskNetwork(nn.Module, abc.ABC):
 
     def __init__(self, model: nn.Module, options: Options) -> None:
         super().__init__()
-        self._names: list[str] = []
         self._moved: dict[int, set[int]] = {}
         self._selection = Selection()
+        self._names = self._selection.names
         self._options = options
         self._parts = convert(model, options, self._selection)
         self.model = self._parts.model
@@ -79,7 +79,9 @@ class TaskNetwork(nn.Module, abc.ABC):
         return None if self._selection.task is None else self._names[self._selection.task]
 
     def switch(self, task: str | None) -> None:
-        """Select a task; gradients of the one that is left are dropped, so that no optimiser can move it.
+        """Select a task; gradients of all others are dropped, so that no optimiser can move them.
+
+        Backward passes belong where the forward pass was: one through a task that is not selected is a UsageError.
 
         Args:
             task: Its name, or None for no task.
@@ -87,11 +89,17 @@ class TaskNetwork(nn.Module, abc.ABC):
         Raises:
             UsageError: If there is no such task.
         """
-        self._select(None if task is None else self._index(task))
+        index = None if task is None else self._index(task)
+        for parameter in self._trained_beside(index):
+            parameter.grad = None
+        self._select(index)
 
     @contextlib.contextmanager
     def on(self, task: str) -> Iterator[None]:
-        """Select a task for a while; afterwards the former one is selected again, and has its gradients back.
+        """Select a task for a while; afterwards the former one is selected again.
+
+        Meanwhile the other tasks have no gradients; afterwards they have theirs back, and the task keeps what it got,
+        for an optimiser's step. Its backward passes belong inside: see :meth:`switch`.
 
         Args:
             task: Its name.
@@ -103,7 +111,9 @@ class TaskNetwork(nn.Module, abc.ABC):
             UsageError: If there is no such task.
         """
         index, former, mixture = self._index(task), self._selection.task, self._selection.mixture
-        gradients = [(p, p.grad) for p in ([] if former is None else self._trained(former))]
+        gradients = [(parameter, parameter.grad) for parameter in self._trained_beside(index)]
+        for parameter, _ in gradients:
+            parameter.grad = None
         self._select(index)
         try:
             yield
@@ -284,16 +294,20 @@ class TaskNetwork(nn.Module, abc.ABC):
         affine = (parameter for norm in self._parts.norms.values() for parameter in norm.trained(index))
         return [*(parameter for parameter in scores if parameter is not None), *affine]
 
+    def _trained_beside(self, index: int | None) -> list[nn.Parameter]:
+        others = set(range(len(self._names))) - self._selection.finished - {index}
+        return [parameter for other in sorted(others) for parameter in self._trained(other)]
+
     def _select(self, index: int | None) -> None:
         former = self._selection.task
         if former is not None and former != index:
             for parameter in self._trained(former):
                 parameter.requires_grad_(False)
-                parameter.grad = None
         self._selection.task, self._selection.mixture = index, None
         if index is not None and index not in self._selection.finished:
             for parameter in self._trained(index):
                 parameter.requires_grad_(True)
+                self._selection.watch(parameter, index)
 
     def extra_repr(self) -> str:
         """Describe the network.
