@@ -1,5 +1,8 @@
 """Models of every kind: what is masked, what is left alone, and what is refused with a reason."""
 
+import ast
+import re
+
 import pytest
 import torch
 from nn.supermask_nets import Residual, everything_of, mlp, network, outputs, rows, train
@@ -155,7 +158,7 @@ def test_a_weight_tied_to_another_kind_of_layer_is_refused():
             self.head, self.words = nn.Linear(4, 9), nn.Embedding(9, 4)
             self.words.weight = self.head.weight
 
-    with pytest.raises(UsageError, match=r"head\.weight is a weight of Embedding \(words\)"):
+    with pytest.raises(UsageError, match=r"weights of Embedding \(words\) cannot be .* exclude=\['head\.weight'\]"):
         SupermaskNetwork(Tied())
 
 
@@ -169,9 +172,7 @@ class Recurrent(nn.Module):
 
 
 def test_weights_that_cannot_be_masked_are_named_and_can_be_excluded():
-    with pytest.raises(
-        UsageError, match=r"lstm\.weight_ih_l0 is a weight of LSTM \(lstm\): only weights of Linear and Conv"
-    ):
+    with pytest.raises(UsageError, match=r"weights of LSTM \(lstm\) cannot be masked: only those of Linear and Conv"):
         SupermaskNetwork(Recurrent())
     net = network("a", model=Recurrent(), exclude=["lstm"])
     assert net.masked == ("head.weight",)
@@ -180,7 +181,7 @@ def test_weights_that_cannot_be_masked_are_named_and_can_be_excluded():
     train(net, "a")
     assert net.weights_digest() == weights
     attention = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
-    with pytest.raises(UsageError, match=r"self_attn\.in_proj_weight is a weight of MultiheadAttention"):
+    with pytest.raises(UsageError, match=r"weights of MultiheadAttention \(self_attn\) cannot be masked"):
         SupermaskNetwork(attention)
     net = network("a", model=attention, exclude=["self_attn.in_proj_weight"])
     assert net.masked == ("self_attn.out_proj.weight", "linear1.weight", "linear2.weight")
@@ -194,8 +195,54 @@ def test_weights_that_cannot_be_masked_are_named_and_can_be_excluded():
     net.finish("a", keep_scores=False)
     with torch.no_grad():
         torch.testing.assert_close(net(inputs), answer)  # PyTorch's fast path sees the masked weights too
-    with pytest.raises(UsageError, match=r"0\.weight is a weight of Embedding"):
-        SupermaskNetwork(nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2)))
+
+
+class Tokens(nn.Module):
+    """Two tables of its own, an embedding, and layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.start, self.places = nn.Embedding(9, 8), nn.Parameter(torch.ones(1, 8)), nn.Embedding(5, 8)
+        self.body, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+
+
+def encoder(depth=3):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+
+
+UNMASKABLE = {
+    "encoder": (encoder, [f"layers.{i}.self_attn.in_proj_weight" for i in range(3)], "self_attn and 2 more"),
+    "encoder and decoder": (
+        lambda: nn.Transformer(8, 2, 1, 1, 16, batch_first=True),
+        [f"{part}.in_proj_weight" for part in (
+            "encoder.layers.0.self_attn", "decoder.layers.0.self_attn", "decoder.layers.0.multihead_attn"
+        )],
+        "self_attn and 2 more",
+    ),
+    "attention that is not packed": (
+        lambda: nn.MultiheadAttention(8, 2, kdim=4, vdim=6),
+        ["q_proj_weight", "k_proj_weight", "v_proj_weight"],
+        r"MultiheadAttention \(the model\)",
+    ),
+    "recurrent": (Recurrent, ["lstm.weight_ih_l0", "lstm.weight_hh_l0"], r"LSTM \(lstm\)"),
+    "tables": (
+        Tokens, ["start", "words.weight", "places.weight"], r"Tokens \(the model\), Embedding \(words and 1 more\)"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "names", "kinds"), UNMASKABLE.values(), ids=UNMASKABLE)
+def test_all_weights_that_cannot_be_masked_are_named_at_once(make, names, kinds):
+    for given in (None, names[:1]):
+        with pytest.raises(
+            UsageError, match=rf"{kinds}.* cannot be masked" if given is None else "cannot be masked"
+        ) as e:
+            SupermaskNetwork(make(), exclude=given)
+        listed = ast.literal_eval(re.search(r"exclude=(\[.*?\])", str(e.value))[1])
+        assert listed == names
+        assert ("in_proj_weight.chunk(3)" in str(e.value)) is any("in_proj" in name for name in names)
+    assert not set(names) & set(SupermaskNetwork(make(), exclude=listed).masked)
 
 
 def test_include_and_exclude_choose():
@@ -214,13 +261,68 @@ def test_include_and_exclude_choose():
 
 
 def test_models_that_are_not_ready():
-    with pytest.raises(UsageError, match="has no shape yet"):
-        SupermaskNetwork(nn.Sequential(nn.LazyLinear(3)))
-    parametrised = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
-    with pytest.raises(UsageError, match="the model is parametrised already"):
-        SupermaskNetwork(parametrised)
+    with pytest.raises(UsageError, match=r"0\.weight, 0\.bias, 1\.weight, 1\.bias have no shape yet"):
+        SupermaskNetwork(nn.Sequential(nn.LazyLinear(3), nn.LazyLinear(2)))
+    norms = [nn.BatchNorm1d(3, track_running_stats=False) for _ in range(2)]
+    with pytest.raises(UsageError, match="1, 2 keep no running statistics"):
+        SupermaskNetwork(nn.Sequential(nn.Linear(3, 3), *norms))
     with pytest.raises(UsageError, match="nothing to mask"):
         SupermaskNetwork(nn.Sequential(nn.ReLU()))
+
+
+utils = nn.utils
+COMPUTED = {
+    "pruned": (lambda layer: utils.prune.l1_unstructured(layer, "weight", 0.5), utils.prune.remove),
+    "pruned twice": (
+        lambda layer: [utils.prune.random_unstructured(layer, "weight", 0.3) for _ in range(2)],
+        utils.prune.remove,
+    ),
+    "pruned by rows": (lambda layer: utils.prune.ln_structured(layer, "weight", 0.5, 2, 0), utils.prune.remove),
+    "weight-normed": (utils.weight_norm, utils.remove_weight_norm),
+    "spectral-normed": (utils.spectral_norm, utils.remove_spectral_norm),
+    "parametrised": (utils.parametrizations.weight_norm, utils.parametrize.remove_parametrizations),
+    "parametrised to be orthogonal": (utils.parametrizations.orthogonal, utils.parametrize.remove_parametrizations),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize(("change", "undo"), COMPUTED.values(), ids=COMPUTED)
+def test_weights_that_are_computed_are_refused_until_they_are_plain(change, undo, called, request):
+    kind = request.node.callspec.id.split("-True")[0].split("-False")[0].split()[0]
+    torch.manual_seed(0)
+    model, inputs = mlp(norm=False), rows()[0]
+    for place in (0, 4):
+        change(model[place])
+    if called:
+        model(inputs)
+    with pytest.raises(UsageError, match=rf"^0\.weight, 4\.weight are {kind}.*{undo.__name__}\(layer, name\)"):
+        SupermaskNetwork(model, weights="keep")
+    for place in (0, 4):
+        undo(model[place], "weight")
+    net = network("a", model=model, weights="keep")
+    assert set(net.masked) == {"0.weight", "2.weight", "4.weight"}
+    assert torch.equal(net.weight("4.weight"), model[4].weight)
+    train(net, "a")
+
+
+def test_every_kind_of_computed_weight_is_named_wherever_it_is():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.LSTM(4, 4), nn.Linear(4, 2))
+    nn.utils.prune.l1_unstructured(model[0], "weight", 0.5)
+    nn.utils.spectral_norm(model[1], "weight_hh_l0")
+    nn.utils.prune.l1_unstructured(model[2], "bias", 0.5)
+    with pytest.raises(
+        UsageError,
+        match=r"0\.weight, 2\.bias are pruned; 1\.weight_hh_l0 is spectral-normed: .*prune\.remove.*spectral_norm",
+    ):
+        SupermaskNetwork(model, exclude=["0", "1"])
+
+
+def test_a_model_that_cannot_be_copied_is_refused():
+    model = mlp()
+    model.last = model(rows()[0])
+    with pytest.raises(UsageError, match=r"the model cannot be copied: .*remove or detach what it keeps beside"):
+        SupermaskNetwork(model)
 
 
 def test_one_layer_is_a_model_too():

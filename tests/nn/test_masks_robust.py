@@ -249,7 +249,7 @@ def test_checkpointing_gives_gradients_to_the_task_of_the_forward_pass_or_is_ref
     for meanwhile in (leave, lambda net: net.switch("b"), lambda net: loss_on("b", net)):
         loss = loss_on("a", net)
         meanwhile(net)
-        with pytest.raises(UsageError, match="gradient came to task 'a' while|until its backward pass is over"):
+        with pytest.raises(UsageError, match=r"gradient came to task 'a' while|until its backward pass is over"):
             loss.backward()
         assert all(parameter.grad is None for parameter in net.trainable("b"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from commonweight.errors import UsageError
 from commonweight.nn.masks.layer import MaskedWeight, ScoreStart
 from commonweight.nn.masks.norm import TaskBatchNorm
-from commonweight.nn.masks.sites import Site, Sites, find_sites
+from commonweight.nn.masks.sites import Site, Sites, check_plain, find_sites
 from commonweight.nn.masks.starts import fan_in, signed_constant
 
 if TYPE_CHECKING:
@@ -90,6 +92,28 @@ class Parts:
             sha.update(f"{name}\0{list(tensor.shape)}\0{tensor.dtype}\0".encode())
             sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return sha.hexdigest()
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Copy a model that is to be converted.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        The copy.
+
+    Raises:
+        UsageError: If a weight is computed from others, or the model cannot be copied.
+    """
+    check_plain(model)
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"the model cannot be copied: {error}; expected one that copy.deepcopy takes: remove or detach what it "
+            "keeps beside parameters and buffers, such as outputs of its last call"
+        ) from error
 
 
 def convert(model: nn.Module, options: Options, selection: Selection) -> Parts:

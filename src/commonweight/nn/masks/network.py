@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import math
 from typing import TYPE_CHECKING, Any, Literal, Self, final
@@ -15,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from commonweight.errors import UsageError
 from commonweight.nn.masks import files, passes
-from commonweight.nn.masks.conversion import Options
+from commonweight.nn.masks.conversion import Options, copied
 from commonweight.nn.masks.masked import MaskedNetwork
 from commonweight.nn.masks.rules import Threshold, TopK, rule_of
 from commonweight.nn.masks.selection import Mixture
@@ -67,9 +66,10 @@ class SupermaskNetwork(MaskedNetwork):
             only masks of one frozen network can be compared bit by bit. None is ``seed``.
 
     Raises:
-        UsageError: If an option is unknown, or the model has a weight matrix that cannot be masked and is not excluded
-            (recurrent layers, embeddings, packed attention projections), or something else that tasks would share
-            unnoticed: the message says what and how to go on.
+        UsageError: If an option is unknown, or the model has weight matrices that cannot be masked and are not excluded
+            (recurrent layers, embeddings, packed attention projections), weights that are computed from others (pruned,
+            weight-normed, parametrised), or something else that tasks would share unnoticed: the message names all of
+            them and says how to go on.
 
     Example:
         >>> net = SupermaskNetwork(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)))
@@ -120,7 +120,7 @@ class SupermaskNetwork(MaskedNetwork):
             int(seed),
             None if weights_seed is None else int(weights_seed),
         )
-        super().__init__(copy.deepcopy(model), options)
+        super().__init__(copied(model), options)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the selected task's network.
@@ -217,7 +217,7 @@ class SupermaskNetwork(MaskedNetwork):
         tensors = files.read_tensors(folder, record)
         options = dict(record["options"])
         options["rule"] = rule_of(options["rule"])
-        net = cls(files.unfrozen(copy.deepcopy(model), record), **options)
+        net = cls(files.unfrozen(copied(model), record), **options)
         net.take_tasks(record)
         files.fill(net._parts, record, tensors, folder)
         return net
