@@ -1,7 +1,9 @@
 """Streams as Avalanche benchmarks and back, where Avalanche is installed; a clear error where it is not."""
 
+import contextlib
 import sys
 import warnings
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +26,38 @@ def test_without_avalanche(monkeypatch):
     for convert in (to_avalanche, from_avalanche):
         with pytest.raises(UsageError, match=r"Avalanche cannot be imported .*pip install avalanche-lib"):
             convert(task_stream(digits(), rows=10))
+
+
+class Experience:
+    """What is read of an experience of Avalanche."""
+
+    def __init__(self, labels):
+        self.dataset = self
+        self.rows = [(torch.full((2,), float(label)), label) for label in labels]
+
+    def eval(self):
+        return self.rows
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 3), (1, 2, 3, 4), (3, 7, 9, 11), (0, 1, 5, 6)])
+def test_labels_of_all_experiences_have_no_gaps(monkeypatch, numbers):
+    for name in ("avalanche", "avalanche.benchmarks", "avalanche.benchmarks.utils"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    one, two, three, four = numbers
+    trains, tests = ([one, two, two], [four, three]), ([two, one], [three, four, four])
+    benchmark = SimpleNamespace(train_stream=[*map(Experience, trains)], test_stream=[*map(Experience, tests)])
+    gaps = numbers != (0, 1, 2, 3)
+    with pytest.warns(UserWarning, match="these 4 classes are counted from 0") if gaps else contextlib.nullcontext():
+        tasks = from_avalanche(benchmark)
+    assert [task.classes for task in tasks] == [tuple(map(str, numbers))] * 2
+    assert [task.facts["classes"] for task in tasks] == [[0, 1], [2, 3]]
+    for task in tasks:
+        for part in (task.train, task.test):
+            assert [int(task.classes[label]) for label in part.labels] == part.inputs[:, 0].tolist()
+    tests[0][0] = -1
+    benchmark.test_stream[0] = Experience(tests[0])
+    with pytest.raises(UsageError, match="the benchmark has labels from -1 to"):
+        from_avalanche(benchmark)
 
 
 @pytest.mark.parametrize("scenario", ["rotated", "partitioned"])

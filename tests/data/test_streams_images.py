@@ -247,6 +247,103 @@ def test_arrays_that_are_no_images(given, message):
         Images.of(*given)
 
 
+# labels with gaps
+
+
+GAPS = {
+    "from 1": [1, 2, 3],
+    "a hole": [0, 1, 3],
+    "apart": [3, 7, 9],
+    "huge": [5, 10**12, 10**12 + 1],
+    "turned round": [9, 0, 4],
+}
+
+
+def of_arrays(folder, names):
+    del folder
+    given = arrays()
+    return Images.of(given[0], np.take(names, given[1]), given[2], torch.tensor(names)[given[3]])
+
+
+def of_npz(folder, names):
+    given = arrays()
+    labels = [np.take(names, given[place]) for place in (1, 3)]
+    np.savez(folder / "x.npz", x_train=given[0], y_train=labels[0], x_test=given[2], y_test=labels[1])
+    return open_images(folder / "x.npz")
+
+
+def of_idx(folder, names):
+    idx_folder(folder)
+    for prefix, rows in (("train", 10), ("t10k", 6)):
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", np.take(names, np.arange(rows) % 3))
+    return open_images(folder)
+
+
+def of_numbers(folder, names):
+    pictures = [picture(each) for each in grey(6)]
+    values = np.tile(names, 2).tolist()
+    labels = {"train": values, "test": values}
+    return open_images(saved(folder / "set", pictures, pictures, labels=labels, kind=datasets.Value("int64")))
+
+
+@pytest.mark.parametrize(
+    ("opened", "names"),
+    [
+        pytest.param(opened, names, id=f"{opened.__name__}, {gap}")
+        for opened in (of_arrays, of_npz, of_idx, of_numbers)
+        for gap, names in GAPS.items()
+        if gap != "huge" or opened in {of_arrays, of_npz}  # idx files hold bytes
+    ],
+)
+def test_labels_with_gaps_are_counted_anew_and_keep_their_names(tmp_path, opened, names):
+    in_order = [str(name) for name in sorted(names)]
+    with pytest.warns(UserWarning, match=rf"classes {', '.join(in_order)} alone: these 3 classes are counted from 0"):
+        images = opened(tmp_path, names)
+    assert images.classes == tuple(in_order)
+    for labels in (images.train_labels, images.test_labels):
+        assert [int(images.classes[label]) for label in labels] == (names * len(labels))[: len(labels)]
+    stream = task_stream(images, "partitioned", tasks=1)
+    assert stream.outputs == 3
+    with pytest.raises(UsageError, match="3 classes in 2 tasks"):
+        task_stream(images, "partitioned", tasks=2)
+
+
+def test_named_classes_without_training_images_are_left_out(tmp_path):
+    pictures = [picture(each) for each in grey(4)]
+    kind = datasets.ClassLabel(names=["none", "cat", "dog", "horse", "ox"])
+    values = {"train": [1, 3, 4, 1], "test": [4, 1, 3, 4]}
+    with pytest.warns(UserWarning, match="classes cat, horse, ox alone: these 3 classes"):
+        images = open_images(saved(tmp_path / "pets", pictures, pictures, labels=values, kind=kind))
+    assert images.classes == ("cat", "horse", "ox")
+    assert images.train_labels.tolist() == [0, 1, 2, 0]
+    assert images.test_labels.tolist() == [2, 0, 1, 2]
+    values["test"][0] = 2
+    with pytest.raises(UsageError, match=r"pets \(test\) has labels that no training image has, such as 2"):
+        open_images(saved(tmp_path / "again" / "pets", pictures, pictures, labels=values, kind=kind))
+
+
+def test_labels_without_gaps_are_left_as_they_are():
+    given = arrays()
+    images = Images.of(*given)
+    assert (images.classes, images.train_labels.tolist()) == (("0", "1", "2"), given[1].tolist())
+    with pytest.raises(UsageError, match=r"arrays \(test\) has labels that no training image has, such as 4"):
+        Images.of(given[0], given[1] * 3, given[2], given[3] * 4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "empty"),
+    [([1, 2, 3], "abcd", "class a"), ([0, 1, 2], "abcde", "classes d, e"), ([0, 2, 0], "abc", "class b")],
+)
+def test_classes_that_are_given_must_all_have_images(labels, classes, empty):
+    given = arrays()
+    with pytest.raises(UsageError, match=rf"arrays has no training image of {empty}; leave such classes out"):
+        Images.of(given[0], np.take(labels, given[1]), given[2], np.take(labels, given[3]), classes=classes)
+    names = tuple(map(str, range(40)))
+    pixels = torch.zeros(2, 1, 2, 2)
+    with pytest.raises(UsageError, match=r"no training image of classes 2, 3, .*, 13 and 26 more"):
+        Images(pixels, torch.tensor([0, 1]), pixels, torch.tensor([0, 1]), names, "few")
+
+
 def test_a_byte_above_the_brightest():
     with pytest.raises(UsageError, match="expected 0 to 16: give brightest"):
         Images.of(*arrays(), brightest=16)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from commonweight.data.streams.images import without_gaps
 from commonweight.data.streams.rows import RowSet
 from commonweight.data.streams.task import Task
 from commonweight.errors import UsageError
@@ -60,10 +61,12 @@ def from_avalanche(benchmark: Any) -> tuple[Task, ...]:
         benchmark: An object with ``train_stream`` and ``test_stream`` of equally many experiences.
 
     Returns:
-        One task per experience; labels stay as they are, and classes are numbered up to the largest.
+        One task per experience. Labels stay as they are, unless those of all experiences together have gaps: then they
+        are counted anew, with a warning, and classes keep their numbers as names.
 
     Raises:
-        UsageError: If Avalanche is not installed, the streams differ in length or are empty, or a row has no tensor.
+        UsageError: If Avalanche is not installed, the streams differ in length or are empty, a row has no tensor, or a
+            label is negative.
     """
     _avalanche()
     train, test = ([_read(step) for step in stream] for stream in (benchmark.train_stream, benchmark.test_stream))
@@ -71,9 +74,11 @@ def from_avalanche(benchmark: Any) -> tuple[Task, ...]:
         raise UsageError(
             f"the benchmark has {len(train)} training and {len(test)} test experiences; expected one of each per task"
         )
-    most = max(int(labels.max()) for _, labels in (*train, *test))
-    classes = tuple(str(number) for number in range(most + 1))
-    return tuple(_task(index, pair[0], pair[1], classes) for index, pair in enumerate(zip(train, test, strict=True)))
+    labels = torch.cat([own for part in (train, test) for _, own in part])
+    classes, counted, _ = without_gaps("the benchmark", labels, labels[:0])
+    each = iter(counted.split([len(own) for part in (train, test) for _, own in part]))
+    train, test = ([(inputs, next(each)) for inputs, _ in part] for part in (train, test))
+    return tuple(_task(index, *pair, classes) for index, pair in enumerate(zip(train, test, strict=True)))
 
 
 def _avalanche() -> tuple[Any, Any]:

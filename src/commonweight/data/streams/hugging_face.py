@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from commonweight.data.streams.images import Images
+from commonweight.data.streams.images import Images, without_gaps
 from commonweight.data.suggest import among
 from commonweight.data.table import HUB_ID
 from commonweight.errors import IntegrityError, UsageError
@@ -128,7 +128,7 @@ def split_images(
 
     Returns:
         The images: one channel where every image is grey, else three (grey images repeated, palettes and transparency
-        resolved by Pillow's conversion to RGB).
+        resolved by Pillow's conversion to RGB). Classes without training images are left out, with a warning.
 
     Raises:
         UsageError: If a split or column is missing, an image cannot be read or has another size or more than 8 bits, or
@@ -149,6 +149,7 @@ def split_images(
     train, test_pixels = (_stacked(part, in_colour=in_colour) for part in arrays)
     classes = _classes(name, parts[0], label)
     train_labels, test_labels = (_labels(name, rows, label, classes) for rows in parts)
+    classes, train_labels, test_labels = without_gaps(name, train_labels, test_labels, classes)
     return Images(train, train_labels, test_pixels, test_labels, classes, name)
 
 

@@ -64,7 +64,7 @@ def idx_images(folder: Path, *, name: str | None = None) -> Images:
         name: A name for records; None takes the folder's.
 
     Returns:
-        The images; classes are numbered up to the largest training label.
+        The images; classes are called by the training labels, as :meth:`Images.of` says.
 
     Raises:
         UsageError: If a file is missing.

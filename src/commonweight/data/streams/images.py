@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 CHANNELS = (1, 3)
 """How many channels an array of four dimensions may have; tells channels-first from channels-last."""
 
+MOST_NAMED = 12
+"""Classes that a message names."""
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -32,7 +36,7 @@ class Images:
         train_labels: ``[n]``, int64, positions in ``classes``.
         test: Like ``train``, with the same channels, height and width.
         test_labels: Like ``train_labels``.
-        classes: Names of the classes.
+        classes: Names of the classes, each of which has a training image.
         name: A short name for records.
         brightest: The byte that becomes 1. For floats it is 1.
 
@@ -62,6 +66,12 @@ class Images:
             pixels, labels = getattr(self, part), getattr(self, f"{part}_labels")
             _check_pixels(where, pixels, self.brightest)
             _check_labels(where, labels, len(pixels), len(self.classes))
+        used = set(self.train_labels.tolist())
+        if empty := [name for number, name in enumerate(self.classes) if number not in used]:
+            raise UsageError(
+                f"{self.name} has no training image of {_some(empty)}; leave such classes out, and count labels "
+                "without gaps: Images.of(...) does it where no classes are given"
+            )
         if self.train.shape[1:] != self.test.shape[1:] or self.train.dtype != self.test.dtype:
             raise UsageError(
                 f"{self.name} has training images {list(self.train.shape[1:])} of {self.train.dtype} and test images "
@@ -122,7 +132,8 @@ class Images:
             train_labels: ``[n]`` (or ``[n, 1]``) whole numbers from 0.
             test: Like ``train``.
             test_labels: Like ``train_labels``.
-            classes: Names of the classes; None numbers them up to the largest training label.
+            classes: Names of the classes; None calls them by the training labels, and counts labels with gaps anew,
+                with a warning: of 3, 7 and 9 the first becomes 0, and its class is called ``3``.
             name: A short name for records.
             brightest: The byte that becomes 1.
 
@@ -140,9 +151,50 @@ class Images:
             _as_labels(f"{name} ({part})", given) for part, given in (("train", train_labels), ("test", test_labels))
         ]
         if classes is None:
-            classes = [str(number) for number in range(int(labels[0].max()) + 1 if len(labels[0]) else 0)]
+            classes, labels[0], labels[1] = without_gaps(name, labels[0], labels[1])
         pixels = [_as_pixels(f"{name} ({part})", given) for part, given in (("train", train), ("test", test))]
         return cls(pixels[0], labels[0], pixels[1], labels[1], tuple(classes), name, brightest)
+
+
+def without_gaps(
+    name: str, train: Tensor, test: Tensor, classes: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    """Leave out classes without training images, count the labels anew where that leaves gaps, and warn of it.
+
+    Args:
+        name: Of the data, for messages.
+        train: Training labels, int64, at least 0 if they are right.
+        test: Test labels.
+        classes: Names of all labels from 0; None calls them by their labels.
+
+    Returns:
+        Names of the classes that are left, and the labels, now positions in them.
+
+    Raises:
+        UsageError: If a label is negative, or a test label is no training label.
+    """
+    used = train.unique()
+    least, most = (int(used[0]), int(used[-1])) if len(used) else (0, -1)
+    if least < 0:
+        raise UsageError(f"{name} has labels from {least} to {most}; expected 0 to {most}")
+    names = tuple(str(label) if classes is None else classes[label] for label in used.tolist())
+    if len(used) == (most + 1 if classes is None else len(classes)):
+        return names, train, test
+    if stray := test[~torch.isin(test, used)].unique().tolist():
+        labels = ", ".join(map(str, stray[:MOST_NAMED]))
+        raise UsageError(f"{name} (test) has labels that no training image has, such as {labels}; leave such rows out")
+    warnings.warn(
+        f"{name} has training images of {_some(names)} alone: these {len(names)} classes are counted from 0 in this "
+        "order, and there are no others",
+        stacklevel=3,
+    )
+    return names, torch.searchsorted(used, train), torch.searchsorted(used, test)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name classes, and say how many there are beyond the first few."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{'class' if len(names) == 1 else 'classes'} {', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _as_pixels(where: str, given: np.ndarray | Tensor) -> Tensor:
