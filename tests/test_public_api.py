@@ -8,7 +8,11 @@ import re
 import subprocess
 import sys
 
+import datasets
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import commonweight
 
@@ -126,3 +130,101 @@ def test_the_import_is_light():
 def test_the_version():
     assert commonweight.__version__.count(".") == 2
     assert all(part.isdigit() for part in commonweight.__version__.split("."))
+
+
+# Calls with something else
+
+
+@pytest.fixture(scope="module")
+def things():
+    """What public functions take, and what users give them instead."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    net = commonweight.SupermaskNetwork(model)
+    for task in "ab":
+        net.add_task(task)
+        net.reestimate(task, [torch.randn(8, 4)])
+    plain = nn.Linear(4, 2)
+    fishers = {name: commonweight.fisher(plain, [(torch.randn(6, 4), torch.arange(6) % 2)]) for name in "ab"}
+    activities = {task: commonweight.activity_footprint(net, task) for task in "ab"}
+    return {
+        "model": model,
+        "net": net,
+        "f": fishers["a"],
+        "fishers": fishers,
+        "activities": activities,
+        "means": {task: torch.rand(3) for task in "ab"},
+        "by_layer": {task: {"bn1": torch.rand(3)} for task in "ab"},
+        "table": commonweight.overlap(fishers),
+        "similarity": commonweight.first_layer_similarity(activities),
+        "estimate": commonweight.Estimate(0.1, (0.1, 0.2), "seeds"),
+        "x": torch.randn(8, 4),
+        "array": np.zeros((3, 4, 4)),
+        "rows": torch.utils.data.TensorDataset(torch.zeros(3, 1, 4, 4), torch.arange(3)),
+        "saved": datasets.DatasetDict({"train": datasets.Dataset.from_dict({"label": [0, 1]})}),
+    }
+
+
+NAME_THEM = r"expected a mapping of names to footprints, such as \{'a': f_a, 'b': f_b\}, got .*; name the footprints"
+MAKE_ONE = r"must be a Footprint, got (Tensor|dict|ndarray); make one with activity_footprint\(net, task\), or of means"
+NET = "net must be a SupermaskNetwork, got .*; make one with SupermaskNetwork"
+IMAGES = r"expected 'digits', a folder, .* got \w+; save a DatasetDict .*Images\.of"
+TABLE = r"table must be an? \w+, got \w+; compute one with"
+PATTERNS = "clude must be a list of texts, such as .* got"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("overlap(f, f)", NAME_THEM),
+        ("overlap(f)", NAME_THEM),
+        ("overlap([f, f])", NAME_THEM),
+        ("overlap(fishers, fishers)", NAME_THEM),
+        ("overlap(means)", "must be a Footprint, got Tensor; measure one"),
+        ("first_layer_similarity(activities['a'], activities['b'])", NAME_THEM),
+        ("every_layer_similarity(*activities.values())", NAME_THEM),
+        ("first_layer_similarity(means)", MAKE_ONE),
+        ("every_layer_similarity(by_layer)", MAKE_ONE),
+        ("first_layer_similarity({'a': array, 'b': array})", MAKE_ONE),
+        ("overlap_over_seeds(activities, activities, activities)", "expected a list of trainings, .* one list"),
+        ("overlap_over_seeds(activities)", "expected a list of trainings, .* got dict"),
+        ("overlap_over_seeds(3)", "expected a list of trainings, .* got int"),
+        ("Footprint('activity', {0: x}, 0)", r"named by text, such as 'fc\.weight', got 0"),
+        ("Footprint('activity', {('fc', 'weight'): x}, 0)", r"named by text, .* got \('fc', 'weight'\)"),
+        ("Footprint('activity', {None: x, 'b': x}, 0)", "named by text, .* got None"),
+        ("Footprint('activity', x, 0)", "holds tensors by parameter name, .* got Tensor"),
+        ("Footprint('activity', [x], 0)", "holds tensors by parameter name, .* got list"),
+        ("Footprint('activity', {'bn': array}, 0)", "'bn' of a footprint must be a Tensor, got ndarray; make it one"),
+        ("Footprint('activity', {'bn': [1.0, 2.0]}, 0)", "'bn' of a footprint must be a Tensor, got list"),
+        ("Footprint('fisher', by_layer, 0)", "'a' of a footprint must be a Tensor, got dict"),
+        ("open_images(rows)", IMAGES),
+        ("open_images(saved)", IMAGES),
+        ("open_images(array)", IMAGES),
+        ("open_images(None)", IMAGES),
+        ("open_images(open_images('digits'))", IMAGES),
+        ("activity_footprint(model, 'a')", NET),
+        ("supermask_footprint(model, 'a')", NET),
+        ("probed_similarity(model, {'c': [x]})", NET),
+        ("infer_task(model, x)", NET),
+        ("alphas_for(model, transfer_alphas(similarity, 'b'), x)", NET),
+        ("infer_task(net, [(x, x)])", "inputs must be a Tensor, got list"),
+        ("alphas_for(net, similarity, x)", "alphas must be a Alphas, got TaskSimilarity; choose them"),
+        ("transfer_alphas(table, 'b')", TABLE),
+        ("transfer_alphas(means, 'b')", TABLE),
+        ("overlap_verdict(fishers, 'a', 'b')", TABLE),
+        ("overlap_verdict(f, 'a', 'b')", TABLE),
+        ("layers_verdict(similarity, 'a', 'b', '0', '1')", TABLE),
+        ("pairs_verdict(None, ('a', 'b'), ('a', 'b'), same_rows=True)", TABLE),
+        ("pairs_verdict(table, None, ('a', 'b'), same_rows=True)", "expected pairs of two names each"),
+        ("pairs_verdict(table, {'a': 1, 'b': 2}, ('a', 'b'), same_rows=True)", "expected pairs of two names each"),
+        ("null_verdict(estimate, aligned=True, effective_examples=50.0)", "effective_examples must be a Collection"),
+        ("ewc_penalty(f, f, means)", "model must be a Module, got Footprint"),
+        ("SupermaskNetwork(model, exclude=[0])", PATTERNS),
+        ("SupermaskNetwork(model, include=3)", PATTERNS),
+        ("SupermaskNetwork(model, exclude=[model[0].weight])", PATTERNS),
+    ],
+)
+def test_an_obvious_wrong_call_is_refused_in_a_sentence(things, call, message):
+    public = {name: getattr(commonweight, name) for name in commonweight.__all__}
+    with pytest.raises(commonweight.UsageError, match=message):
+        eval(call, public | things)

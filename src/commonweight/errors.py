@@ -9,6 +9,8 @@
 Each message says what was expected, what came, and the remedy.
 """
 
+from __future__ import annotations
+
 
 class CommonweightError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -38,3 +40,19 @@ class IntegrityError(CommonweightError, OSError):
     """A file is damaged, incomplete, or of a format this version does not read."""
 
     exit_code = 4
+
+
+def check_kind(word: str, value: object, kind: type, remedy: str) -> None:
+    """Refuse an argument that is another kind of thing altogether.
+
+    Args:
+        word: What the argument is called.
+        value: What was given.
+        kind: What it must be.
+        remedy: How to come by one.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    if not isinstance(value, kind):
+        raise UsageError(f"{word} must be a {kind.__name__}, got {type(value).__name__}; {remedy}")

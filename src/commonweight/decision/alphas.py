@@ -12,15 +12,14 @@ import numpy as np
 from commonweight import text
 from commonweight.data.streams.chance import checked_seed
 from commonweight.decision.prior_rules import TIE, Question, rule_named
-from commonweight.errors import IntegrityError, UsageError
+from commonweight.errors import IntegrityError, UsageError, check_kind
+from commonweight.nn.masks.network import SupermaskNetwork
+from commonweight.overlaps.similarity import TaskSimilarity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, NDArray
-
-    from commonweight.nn.masks.network import SupermaskNetwork
-    from commonweight.overlaps.similarity import TaskSimilarity
 
     Array = NDArray[np.float64]
 
@@ -166,6 +165,7 @@ def transfer_alphas(
         >>> transfer_alphas(table, "a").layers
         {'bn': {}}
     """
+    check_kind("table", table, TaskSimilarity, "compute one with every_layer_similarity or probed_similarity")
     if task not in table.tasks:
         raise UsageError(f"no task {task!r} in this table; it has {', '.join(map(repr, table.tasks))}")
     choose = rule_named(rule)
@@ -206,6 +206,8 @@ def alphas_for(
     Raises:
         UsageError: If the alphas name a batch norm that the network does not have, or ``output`` is neither.
     """
+    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
+    check_kind("alphas", alphas, Alphas, "choose them with transfer_alphas(similarity, task)")
     if output not in {"none", "last"}:
         raise UsageError(f"output must be 'none' or 'last', got {output!r}")
     unknown = [layer for layer in alphas.layers if layer != WHOLE and layer not in net.norms]

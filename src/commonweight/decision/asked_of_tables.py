@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from commonweight.decision.noise_in_common import at_most_1, distinct_rows
 from commonweight.decision.verdict import Need, contrast_verdict
-from commonweight.errors import UsageError
+from commonweight.errors import UsageError, check_kind
 from commonweight.overlaps.alignment import MOST_LISTED
 from commonweight.overlaps.columns import WHOLE
 from commonweight.overlaps.common_start import strange_layers
 from commonweight.overlaps.derived import check_names
+from commonweight.overlaps.table import OverlapTable
 from commonweight.text import number
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from commonweight.overlaps.alignment import Reading
     from commonweight.overlaps.estimate import Estimate
     from commonweight.overlaps.fold_ratios import Quantity
-    from commonweight.overlaps.table import OverlapTable
 
 Pair = tuple[str, str]
 Layers = tuple[str | None, ...]
@@ -190,8 +190,9 @@ def check_pairs(table: OverlapTable, *pairs: Pair) -> None:
         pairs: What was given.
 
     Raises:
-        UsageError: If one is no pair of names, or names one footprint twice.
+        UsageError: If the table is none, or a pair is no pair of names, or names one footprint twice.
     """
+    check_kind("table", table, OverlapTable, "compute one with overlap({'a': f_a, 'b': f_b})")
     check_names(table.names, *pairs)
     for pair in pairs:
         if pair[0] == pair[1]:

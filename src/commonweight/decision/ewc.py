@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Real
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from commonweight.data.suggest import among
 from commonweight.decision.differences import first_of
-from commonweight.errors import IntegrityError, MeasurementError, NotComparableError, UsageError
+from commonweight.errors import IntegrityError, MeasurementError, NotComparableError, UsageError, check_kind
 from commonweight.footprint.footprint import Footprint
 from commonweight.overlaps.gram import shape_of
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def ewc_penalty(
@@ -69,6 +65,7 @@ def ewc_penalty(
         >>> loss = torch.nn.functional.cross_entropy(model(x), y) + ewc_penalty(model, earlier, anchor, strength=100.0)
         >>> loss.backward()
     """
+    check_kind("model", model, nn.Module, "pass the model that is being trained")
     _check_arguments(footprint, anchor)
     factor = _number(strength) / 2
     parameters = dict(model.named_parameters())

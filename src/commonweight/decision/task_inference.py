@@ -34,16 +34,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
+from torch import Tensor
 
-from commonweight.errors import MeasurementError, UsageError
+from commonweight.errors import MeasurementError, UsageError, check_kind
+from commonweight.nn.masks.network import SupermaskNetwork
 from commonweight.nn.masks.passes import evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import Tensor
-
-    from commonweight.nn.masks.network import SupermaskNetwork
     from commonweight.nn.masks.norm import Statistics
 
 Method = Literal["one_shot", "binary", "lowest_entropy", "nearest_statistics"]
@@ -99,9 +98,12 @@ def infer_task(
         The task and the evidence. Of equals the earliest wins.
 
     Raises:
-        UsageError: If the method is unknown, there are no inputs, or a task is not a finished one of the network.
+        UsageError: If an argument is of the wrong type, the method is unknown, there are no inputs, or a task is not a
+            finished one of the network.
         MeasurementError: If the evidence is not finite, or a variance is not defined.
     """
+    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
+    check_kind("inputs", inputs, Tensor, "pass the inputs of one batch, without labels")
     if method not in METHODS:
         raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if not len(inputs):

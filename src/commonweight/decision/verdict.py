@@ -7,19 +7,20 @@ cannot say: alone it never says how much is shared. :mod:`commonweight.decision.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from commonweight.errors import UsageError
+from commonweight.errors import UsageError, check_kind
 from commonweight.overlaps.estimate import LEVEL, Estimate
 from commonweight.overlaps.layout import FEW_EXAMPLES
 from commonweight.text import number
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from commonweight.overlaps.estimate import Over
 
@@ -303,6 +304,7 @@ def _asked(estimate: Estimate, effective: Collection[float] | None) -> tuple[Nee
     interval = Need("interval", missing is None, missing or str(estimate))
     if effective is None:
         return (interval,)
+    check_kind("effective_examples", effective, Collection, "give those of every Fisher in a list")
     if not len(effective):
         raise UsageError(
             "effective_examples is empty: give those of every Fisher behind the estimate, nan where not measured, or "

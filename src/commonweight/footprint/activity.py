@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.errors import MeasurementError
+from commonweight.errors import MeasurementError, check_kind
 from commonweight.footprint.of_task import task_footprint
+from commonweight.nn.masks.network import SupermaskNetwork
 
 if TYPE_CHECKING:
     from commonweight.footprint.footprint import Footprint
-    from commonweight.nn.masks.network import SupermaskNetwork
 
 MEAN = "running_mean"
 
@@ -29,7 +29,7 @@ def activity_footprint(net: SupermaskNetwork, task: str, *, count: int = 0) -> F
         A footprint of kind ``activity``, a snapshot, with one tensor ``<batch norm>.running_mean`` per batch norm.
 
     Raises:
-        UsageError: If there is no such task.
+        UsageError: If ``net`` is no supermask network, or there is no such task.
         MeasurementError: If the network has no batch norm, or the task's statistics have seen no batch yet: their means
             are then all 0, and would pass for a measurement.
 
@@ -43,6 +43,7 @@ def activity_footprint(net: SupermaskNetwork, task: str, *, count: int = 0) -> F
         >>> activity_footprint(net, "a").names
         ('1.running_mean',)
     """
+    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
     statistics = net.statistics(task)
     if not statistics:
         raise MeasurementError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from commonweight.data.suggest import among
-from commonweight.errors import IntegrityError, UsageError
+from commonweight.errors import IntegrityError, UsageError, check_kind
 from commonweight.footprint import files
 from commonweight.footprint.copies import RowCounts, beware_of_copies, row_counts
 from commonweight.footprint.packed import Packed, PackedMasks
@@ -24,7 +25,7 @@ from commonweight.footprint.writing import FolderWriter
 from commonweight.text import Grid, number, to_html
 
 if TYPE_CHECKING:
-    from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
+    from collections.abc import ItemsView, Iterator, KeysView, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -109,6 +110,18 @@ class Footprint:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if not isinstance(self.tensors, Mapping):
+            raise UsageError(
+                "a footprint holds tensors by parameter name, such as {'fc.weight': tensor}, got "
+                f"{type(self.tensors).__name__}; name them"
+            )
+        if strange := [name for name in self.tensors if not isinstance(name, str)]:
+            raise UsageError(
+                f"a footprint's tensors are named by text, such as 'fc.weight', got {strange[0]!r}; name it so"
+            )
+        if isinstance(self.tensors, dict):  # others make their tensors when they are asked for
+            for name, tensor in self.tensors.items():
+                check_kind(f"{name!r} of a footprint", tensor, torch.Tensor, "make it one with torch.as_tensor(...)")
         if not self.tensors:
             raise UsageError("a footprint needs at least one tensor, got none")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from commonweight.errors import check_kind
 from commonweight.footprint.of_task import task_footprint
 from commonweight.footprint.packed import PackedMasks
 from commonweight.nn.masks.bits import Bits
+from commonweight.nn.masks.network import SupermaskNetwork
 
 if TYPE_CHECKING:
     from commonweight.footprint.footprint import Footprint
-    from commonweight.nn.masks.network import SupermaskNetwork
 
 MOVED = ", moved towards "
 """In the words for a score start, stands before the numbers of the prior tasks."""
@@ -35,7 +36,7 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         the frozen weights, and whether the bits are those that flipped.
 
     Raises:
-        UsageError: If there is no such task.
+        UsageError: If ``net`` is no supermask network, or there is no such task.
 
     Example:
         >>> from torch import nn
@@ -46,6 +47,7 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         >>> mask["0.weight"].shape, mask.metadata["score_start"], moved.trace()
         (torch.Size([2, 4]), 'independent, seed 0, task 0', 0.0)
     """
+    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
     bits = {name: net.bits(task, name) for name in net.masked}
     if flipped:
         starts = {name: net.start_bits(task, name) for name in bits}

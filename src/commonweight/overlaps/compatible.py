@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_SHOWN = 4
+MEASURE = "measure one with commonweight.fisher() or read one with Footprint.load(folder)"
 _RULES = {"label_rule": "label rule", "loss": "loss"}
 
 
@@ -39,19 +40,22 @@ class Common:
     """The others; empty unless ``common_only``."""
 
 
-def check_named(footprints: Mapping[str, Footprint]) -> None:
+def check_named(footprints: Mapping[str, Footprint], *unnamed: object, remedy: str = MEASURE) -> None:
     """Check that the argument is what it should be: at least two footprints by name.
 
     Args:
         footprints: Whatever was passed.
+        *unnamed: Whatever was passed beside it, as if footprints needed no names.
+        remedy: How to come by a footprint.
 
     Raises:
         UsageError: If it is not a mapping of at least two non-empty names to footprints.
     """
-    if not isinstance(footprints, Mapping):
+    if unnamed or not isinstance(footprints, Mapping):
+        came = ", ".join(type(each).__name__ for each in (footprints, *unnamed))
         raise UsageError(
             "expected a mapping of names to footprints, such as {'a': f_a, 'b': f_b}, "
-            f"got {type(footprints).__name__}; name the footprints"
+            f"got {came}; name the footprints"
         )
     if len(footprints) < 2:
         raise UsageError(f"expected at least two footprints to compare, got {len(footprints)}; add another")
@@ -59,10 +63,7 @@ def check_named(footprints: Mapping[str, Footprint]) -> None:
         if not isinstance(name, str) or not name:
             raise UsageError(f"a footprint's name must be a non-empty string, got {name!r}; give it a name")
         if not isinstance(footprint, Footprint):
-            raise UsageError(
-                f"{name!r} must be a Footprint, got {type(footprint).__name__}; "
-                "measure one with commonweight.fisher() or read one with Footprint.load(folder)"
-            )
+            raise UsageError(f"{name!r} must be a Footprint, got {type(footprint).__name__}; {remedy}")
 
 
 def common_parameters(

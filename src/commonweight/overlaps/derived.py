@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from commonweight.overlaps.mask_chance import mask_chance
 from commonweight.overlaps.measures import MEASURES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import Literal
 
     from numpy.typing import NDArray
@@ -282,7 +283,8 @@ def check_names(names: Sequence[str], *pairs: tuple[str, str]) -> None:
         UsageError: If one is no pair of names.
     """
     for pair in pairs:
-        if isinstance(pair, str) or len(pair) != len(("a", "b")) or not all(isinstance(name, str) for name in pair):
+        wrong = isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != len(("a", "b"))
+        if wrong or not all(isinstance(name, str) for name in pair):
             raise UsageError(
                 f"expected pairs of two names each, such as ('a', 'b'), ('a', 'c'), got "
                 f"{', '.join(map(repr, pairs))}; there are {', '.join(map(repr, names))}"

@@ -7,6 +7,7 @@ it: with other score starts and another order of the rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +23,7 @@ from commonweight.overlaps.estimate import Estimate
 from commonweight.overlaps.table import overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -167,7 +168,7 @@ class SeedOverlap:
         return _jackknifed(ceiling).low > ROUNDING
 
 
-def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]]) -> SeedOverlap:
+def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]], *further: Mapping[str, Footprint]) -> SeedOverlap:
     """Compare tasks over several trainings in one frozen network.
 
     Args:
@@ -175,6 +176,8 @@ def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]]) -> SeedOver
             (:func:`~commonweight.supermask_footprint`) or activities (:func:`~commonweight.activity_footprint`). At
             least three trainings of at least two tasks. ``SupermaskNetwork(..., seed=s, weights_seed=0)`` trains other
             masks in the same weights.
+
+        *further: None: trainings are one list.
 
     Returns:
         Overlaps within and between trainings, ceilings, and corrected overlaps.
@@ -197,6 +200,11 @@ def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]]) -> SeedOver
         >>> abs(found.ceiling("a").value) < 0.1, found.estimate("corrected", "a", "b").value
         (True, nan)
     """
+    if further or isinstance(trainings, Mapping) or not isinstance(trainings, Iterable):
+        came = ", ".join(type(each).__name__ for each in (trainings, *further))
+        raise UsageError(
+            f"expected a list of trainings, each a mapping of tasks to footprints, got {came}; put them into one list"
+        )
     every = list(trainings)
     if len(every) < FEWEST:
         raise UsageError(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commonweight.errors import MeasurementError, UsageError
+from commonweight.errors import MeasurementError, UsageError, check_kind
+from commonweight.nn.masks.network import SupermaskNetwork
 from commonweight.overlaps._named import Named
 from commonweight.overlaps.similarity import TaskSimilarity, check_shuffles
 from commonweight.overlaps.unit_null import DRAWS, permutation_null
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from commonweight.nn.masks.network import SupermaskNetwork
     from commonweight.nn.masks.norm import Statistics
 
     Array = NDArray[np.float64]
@@ -77,10 +77,11 @@ def probed_similarity(
         data. Not symmetric.
 
     Raises:
-        UsageError: If there are no batches, they can be gone through only once, ``seed`` is below 0, or ``draws`` below
-            19.
+        UsageError: If ``net`` is no supermask network, there are no batches, they can be gone through only once,
+            ``seed`` is below 0, or ``draws`` below 19.
         MeasurementError: If the network has no batch norm, or batches hold too few rows.
     """
+    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
     check_shuffles(seed, draws)
     _check_batches(batches)
     if not net.norms:

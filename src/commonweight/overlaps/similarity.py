@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 Approach = Literal["first_layer", "every_layer", "probed"]
 LEVEL = 0.05
+MAKE = (
+    "make one with activity_footprint(net, task), or of means of your own with "
+    "Footprint('activity', {'LAYER.running_mean': mean}, count=0)"
+)
+"""How to come by an activity footprint."""
 
 TASKS_AT_A_TIME = 16
 """Rows of the null that are in memory together: 32 MB for 250 tasks and 999 shuffles."""
@@ -147,7 +152,9 @@ class TaskSimilarity:
         return text.to_html(similarity_layout.blocks(self, 4))
 
 
-def first_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0, draws: int = DRAWS) -> TaskSimilarity:
+def first_layer_similarity(
+    footprints: Mapping[str, Footprint], *unnamed: Footprint, seed: int = 0, draws: int = DRAWS
+) -> TaskSimilarity:
     r"""Compare tasks by the batch-norm means of the first layer: :math:`|\cos(\mu_a, \mu_b)|`, the classic approach.
 
     It needs every task trained, the current one included, since each is seen through its own mask: so it measures data
@@ -156,6 +163,7 @@ def first_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0
 
     Args:
         footprints: At least two of kind ``activity``, by task, in the order the tasks were learned.
+        *unnamed: None: without names footprints are refused.
         seed: Of the null's shuffles.
         draws: How many of them.
 
@@ -167,10 +175,13 @@ def first_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0
         NotComparableError: If they differ in kind or in layers.
         MeasurementError: If an entry is not finite.
     """
+    check_named(footprints, *unnamed, remedy=MAKE)
     return _by_means(footprints, "first_layer", seed, draws)
 
 
-def every_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0, draws: int = DRAWS) -> TaskSimilarity:
+def every_layer_similarity(
+    footprints: Mapping[str, Footprint], *unnamed: Footprint, seed: int = 0, draws: int = DRAWS
+) -> TaskSimilarity:
     r"""Compare tasks by the batch-norm means of every layer: :math:`|\cos(\mu_a^l, \mu_b^l)|`, the novel approach.
 
     As :func:`first_layer_similarity`, layer by layer. Behind the first layer the inputs are activations of normalised
@@ -178,6 +189,7 @@ def every_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0
 
     Args:
         footprints: At least two of kind ``activity``, by task, in the order the tasks were learned.
+        *unnamed: None: without names footprints are refused.
         seed: Of the null's shuffles.
         draws: How many of them.
 
@@ -189,6 +201,7 @@ def every_layer_similarity(footprints: Mapping[str, Footprint], *, seed: int = 0
         NotComparableError: If they differ in kind or in layers.
         MeasurementError: If an entry is not finite.
     """
+    check_named(footprints, *unnamed, remedy=MAKE)
     return _by_means(footprints, "every_layer", seed, draws)
 
 
@@ -208,7 +221,6 @@ def check_shuffles(seed: int, draws: int) -> None:
 
 
 def _by_means(footprints: Mapping[str, Footprint], approach: Approach, seed: int, draws: int) -> TaskSimilarity:
-    check_named(footprints)
     check_shuffles(seed, draws)
     first = next(iter(footprints.values()))
     if first.kind != "activity":

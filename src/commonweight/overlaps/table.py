@@ -255,7 +255,7 @@ class OverlapTable(Derived):
 
 def overlap(
     footprints: Mapping[str, Footprint],
-    *,
+    *unnamed: Footprint,
     common_only: bool = False,
     mixed_rules: bool = False,
     intervals: bool = True,
@@ -267,6 +267,7 @@ def overlap(
 
     Args:
         footprints: At least two footprints of one kind, by the names they shall have in the table.
+        *unnamed: None: without names, as in ``overlap(f_a, f_b)``, footprints are refused.
         common_only: Compare only the parameters with equal name and shape; the table lists the others.
         mixed_rules: Compare footprints of different label rules or losses.
         intervals: Where all are Fishers with folds, read these too, for ceilings, corrected overlaps, nulls and
@@ -289,7 +290,7 @@ def overlap(
         >>> table.measure, round(table.pooled[0, 1].item(), 4)
         ('jaccard_index', 0.6667)
     """
-    check_named(footprints)
+    check_named(footprints, *unnamed)
     common = common_parameters(footprints, common_only=common_only, mixed_rules=mixed_rules)
     first = next(iter(footprints.values()))
     sizes = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,20 @@ def open_images(
         The images.
 
     Raises:
-        UsageError: If there is no such data set, it is not as said, or a column or split is named where there are none.
+        UsageError: If ``spec`` is no text or path, there is no such data set, it is not as said, or a column or split
+            is named where there are none.
         IntegrityError: If a file is damaged.
 
     Example:
         >>> open_images("digits").shape
         (1, 8, 8)
     """
+    if not isinstance(spec, str | os.PathLike):
+        raise UsageError(
+            f"expected 'digits', a folder, a .npz file or a Hugging Face id, got {type(spec).__name__}; save a "
+            "DatasetDict with save_to_disk(folder) and open the folder, or make images of arrays and tensors with "
+            "commonweight.data.streams.Images.of(...)"
+        )
     choice = {"image_column": image_column, "label_column": label_column, "test_split": test_split}
     path = Path(spec).expanduser()
     plain = _plain(spec, path)

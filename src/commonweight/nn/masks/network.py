@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import numpy as np
@@ -21,7 +22,7 @@ from commonweight.nn.masks.selection import Mixture
 from commonweight.nn.masks.transfer import read_alphas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from commonweight.nn.masks.layer import Influence
@@ -354,4 +355,9 @@ class SupermaskNetwork(MaskedNetwork):
 def _patterns(word: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(patterns, str):
         raise UsageError(f"{word} must be a list of patterns, got one text: pass [{patterns!r}]")
-    return None if patterns is None else tuple(patterns)
+    if patterns is None:
+        return None
+    given = tuple(patterns) if isinstance(patterns, Iterable) else (patterns,)
+    if strange := [each for each in given if not isinstance(each, str)]:
+        raise UsageError(f"{word} must be a list of texts, such as 'fc1' or '*.weight', got {strange[0]!r} in it")
+    return given
