@@ -29,39 +29,6 @@ LEVELS = 4
 UNEVEN = "the number of its rows depends on the example"
 
 
-def unverified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[str, Route], Problem]:
-    """Choose routes by layer type alone; only embeddings called once for a whole batch are tried out on real rows.
-
-    Args:
-        problem: What is measured.
-        batches: Real rows.
-
-    Returns:
-        Parameter name -> route; and the problem with its sites.
-    """
-    covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
-    sites = find_sites(problem.model, covered, hopeful=False)
-    routes = {
-        name: Route("rule", "empty", 0.0)
-        if name not in sites
-        else Route("rule", rule_names(sites[name]))
-        if sites[name]
-        else Route("generic", reason=_no_rule(problem, name))
-        for name in problem.parameters
-    }
-    embeddings = {
-        name: uses
-        for name, uses in sites.items()
-        if uses and all(isinstance(module, nn.Embedding) for module, _ in uses)
-    }
-    rows = _rows_of_largest(batches)
-    if embeddings and rows.size > 1:
-        run_rules(problem.probe(), rows, embeddings, embeddings)
-        problem.shapes.folded.clear()
-        problem.shapes.outside.clear()
-    return routes, replace(problem, sites=sites)
-
-
 def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = ALL) -> tuple[dict[str, Route], Problem]:
     """Choose routes by comparing every rule with single-example passes on a few rows.
 
@@ -80,7 +47,7 @@ def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = A
     probe = problem.probe()
     rows = _rows_of_largest(batches)
     covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
-    sites = find_sites(problem.model, covered, hopeful=True)
+    sites = find_sites(problem.model, covered)
     uneven: set[nn.Module] = set()
     looked_at = 0
     for batch in batches:
