@@ -76,7 +76,7 @@ def fisher(
 
     with the labels y given by ``label_rule``. The example is the unit, always: a text is one example however many
     tokens it has, and its tokens' log-likelihoods are summed before they are differentiated and squared. The result
-    is that of a loop with batch size 1, whatever the batch size, order or padding. Layers have rules that give this from
+    is that of a loop with batch size 1, whatever the batch size, order or padding. Layers have rules that give it from
     one batched pass; every rule is first compared with single-example passes on a few rows, and a parameter that
     disagrees is measured one example at a time.
 
@@ -189,9 +189,7 @@ def verify(
         >>> report.largest_error < 1e-3, report.routes["weight"].rule
         (True, 'linear_weight')
     """
-    collector = FisherCollector(
-        model, label_rule=label_rule, loss=loss, include=include, exclude=exclude, seed=seed
-    )
+    collector = FisherCollector(model, label_rule=label_rule, loss=loss, include=include, exclude=exclude, seed=seed)
     with collector:
         read = BatchReader().read(batch)
         if read.size == 1:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from commonweight.footprint.accumulator import largest_difference, largest_magnitude
-from commonweight.footprint.comparison import ZERO, Uses, compare_with_single, rule_names, run_rules
+from commonweight.footprint.comparison import ZERO, Uses, compare_with_single, rule_names
 from commonweight.footprint.portions import ALL, portions, single_gradients_of
 from commonweight.footprint.repeatable import CENSUS, check_repeatable, spread_positions
 from commonweight.footprint.routes import DORMANT, Route
@@ -16,6 +14,8 @@ from commonweight.footprint.sites import find_sites, owners_of, replay_sites
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from torch import nn
 
     from commonweight.footprint.batch import Batch
     from commonweight.footprint.problem import Problem
