@@ -165,6 +165,7 @@ def ours(case: Case) -> Callable[[], None]:
     with collector:
         collector.choose_routes(read[:1])
         collector.update(read[0])
+        collector.take()
     generic = [name for name, route in collector.routes.items() if route.route != "rule"]
     if generic:
         raise CannotRunError(f"these parameters took another route: {generic}")
@@ -178,20 +179,20 @@ def ours(case: Case) -> Callable[[], None]:
 
 
 def ours_in_folds(case: Case) -> Callable[[], None]:
-    """Eight folds in memory, verification off."""
+    """Eight folds in memory, the comparison of rules included."""
 
     def run() -> None:
-        fisher(case.model, case.batches * LONGER, loss=case.loss, folds=8, verify=False)
+        fisher(case.model, case.batches * LONGER, loss=case.loss, folds=8)
 
     return run
 
 
 def ours_in_written_folds(case: Case) -> Callable[[], None]:
-    """Eight folds flushed to disk one by one, verification off; the files go with the run."""
+    """Eight folds flushed to disk one by one, the comparison of rules included; the files go with the run."""
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            fisher(case.model, case.batches * LONGER, loss=case.loss, folds=8, verify=False, folder=f"{folder}/f")
+            fisher(case.model, case.batches * LONGER, loss=case.loss, folds=8, folder=f"{folder}/f")
 
     return run
 
@@ -458,7 +459,10 @@ def peak_of_this_process() -> int:
 
 
 def run_for_memory(name: str, contender: str, factor: int, kind: str) -> None:
-    """Run one contender on one batch made ``factor`` times as large, and print its peak."""
+    """Run one contender on one batch made ``factor`` times as large, and print its peak.
+
+    Of ``commonweight`` the peak of tensors is that of measuring alone; resident memory has seen the comparison before.
+    """
     torch.manual_seed(0)
     case = CASES[name]()
     first = case.batches[0]
@@ -468,17 +472,15 @@ def run_for_memory(name: str, contender: str, factor: int, kind: str) -> None:
         batch = tuple(value.repeat(factor, *[1] * (value.dim() - 1)) for value in first)
     case = Case(case.model, [batch], case.loss, case.bound)
 
-    def run() -> None:
-        if contender == "ordinary":
-            ordinary(case)()
-        elif contender == "verified":
-            fisher(case.model, case.batches, loss=case.loss)
-        elif contender == "folds":
-            with tempfile.TemporaryDirectory() as folder:
-                fisher(case.model, case.batches * 2, loss=case.loss, folds=2, verify=False, folder=f"{folder}/f")
-        else:
-            fisher(case.model, case.batches, loss=case.loss, verify=False)
+    def verified() -> None:
+        fisher(case.model, case.batches, loss=case.loss)
 
+    def folds() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            fisher(case.model, case.batches * 2, loss=case.loss, folds=2, folder=f"{folder}/f")
+
+    whole = {"verified": verified, "folds": folds}
+    run = whole[contender] if contender in whole else CONTENDERS[contender](case)
     if kind == "tensors":
         print(peak_of_tensors(run))
     else:

@@ -42,7 +42,7 @@ def near(start: torch.nn.Module, by: float) -> torch.nn.Module:
 def measured(model: torch.nn.Module, x, y, rows=None, **options) -> Footprint:
     """A Fisher; without ``rows`` its examples are numbered as they come."""
     batch = {"input": x, "labels": y} if rows is None else {"input": x, "labels": y, "source_row": rows}
-    options = {"folds": FOLDS, "loss": "classification", "verify": False} | options
+    options = {"folds": FOLDS, "loss": "classification"} | options
     return commonweight.fisher(model, [batch], **options)
 
 

@@ -37,9 +37,7 @@ def models():
 
 
 def measured(models, batch):
-    return overlap({
-        name: fisher(model, [batch], folds=8, verify=False, loss="classification") for name, model in models.items()
-    })
+    return overlap({name: fisher(model, [batch], folds=8, loss="classification") for name, model in models.items()})
 
 
 @pytest.fixture(scope="module")

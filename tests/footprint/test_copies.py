@@ -19,7 +19,7 @@ from commonweight.footprint.joining import joined
 def copied(distinct, times, folds=4, **given):
     x, y = examples(distinct)
     rows = {"input": x.repeat(times, 1), "labels": y.repeat(times), **given}
-    return commonweight.fisher(small_mlp(), in_batches(rows, 16), folds=folds, loss="classification", verify=False)
+    return commonweight.fisher(small_mlp(), in_batches(rows, 16), folds=folds, loss="classification")
 
 
 def test_copies_in_other_folds_are_counted_and_warned_of():
@@ -54,7 +54,7 @@ def test_joined_footprints_join_them(tmp_path):
 
     def of(rows):
         batch = {"input": x[rows], "labels": y[rows], "source_row": torch.tensor(rows)}
-        return commonweight.fisher(model, [batch], folds=3, loss="classification", verify=False)
+        return commonweight.fisher(model, [batch], folds=3, loss="classification")
 
     once = of(list(range(40)))
     parts = of(list(range(25))), of(list(range(25, 40)))
@@ -77,7 +77,7 @@ def drawn(count=400, **given):
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randint(2, (count, 3), generator=generator).float(), torch.randint(3, (count,), generator=generator)
     batches = in_batches({"input": x, "labels": y, **given}, 50)
-    return commonweight.fisher(torch.nn.Linear(3, 3), batches, folds=4, loss="classification", verify=False)
+    return commonweight.fisher(torch.nn.Linear(3, 3), batches, folds=4, loss="classification")
 
 
 def test_equal_rows_with_source_rows_of_their_own_are_no_copies(tmp_path):
@@ -106,7 +106,7 @@ def test_places_in_a_file_say_nothing_about_copies():
 
     def measured(**promised):
         batches = FoldSorted([rows], 1, **promised)
-        return commonweight.fisher(small_mlp(), batches, loss="classification", verify=False).rows
+        return commonweight.fisher(small_mlp(), batches, loss="classification").rows
 
     assert measured() == (80, 80, 0)
     assert measured(by_position=True) == (80, 8, 0)
@@ -116,7 +116,7 @@ def test_places_in_a_file_say_nothing_about_copies():
 def test_source_rows_count_where_all_rows_have_one(folds, tmp_path):
     x, y = examples(20)
     batches = in_batches({"input": x, "labels": y, "source_row": torch.arange(20)}, 5)
-    of = {"folds": folds, "loss": "classification", "verify": False}
+    of = {"folds": folds, "loss": "classification"}
     whole = commonweight.fisher(small_mlp(), batches, folder=tmp_path / "f", **of)
     assert sorted(torch.cat(list(whole.source_rows.values())).tolist()) == list(range(20))
     for fold, rows in whole.source_rows.items():

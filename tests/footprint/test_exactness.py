@@ -157,17 +157,6 @@ def test_low_precision_models(kind, dtype, tolerance):
     assert all(footprint[name].dtype == torch.float32 for name in footprint)
 
 
-@pytest.mark.parametrize("kind", ["bert", "resnet", "gpt2", "unused", "class-token"])
-def test_without_verification_the_result_is_the_same(kind):
-    torch.manual_seed(1)
-    case = ZOO[kind]()
-    model, batch = case.model.double(), to_double(case.batch)
-    checked = commonweight.fisher(model, [batch], loss=case.loss)
-    unchecked = commonweight.fisher(model, [batch], loss=case.loss, verify=False)
-    assert largest_gap(unchecked, checked.tensors) < 1e-12
-    assert unchecked.metadata["verified"] is None
-
-
 def test_unused_parameters_are_zero_and_listed():
     case = ZOO["unused"]()
     footprint = commonweight.fisher(case.model, [case.batch])

@@ -392,7 +392,7 @@ def test_more_than_a_thousand_classes_ask_for_samples():
         commonweight.fisher(nn.Linear(1, 1001), [batch], label_rule="model")
     for rule in ("data", "sampled"):
         assert commonweight.fisher(nn.Linear(1, 1001), [batch], label_rule=rule).trace() > 0
-    exact = commonweight.fisher(nn.Linear(1, 1000), [batch], label_rule="model", verify=False)
+    exact = commonweight.fisher(nn.Linear(1, 1000), [batch], label_rule="model")
     assert exact.trace() > 0
 
 
@@ -600,9 +600,7 @@ def test_draws_converge_to_the_models_own_labels(case):
         return float((footprint.flat() - exact).norm() / exact.norm())
 
     def drawn(samples):
-        return commonweight.fisher(
-            model, [(x, y)], loss=loss, label_rule="sampled", samples=samples, seed=1, verify=False
-        )
+        return commonweight.fisher(model, [(x, y)], loss=loss, label_rule="sampled", samples=samples, seed=1)
 
     few, many = distance(drawn(4)), distance(drawn(1000))
     assert many < 0.06
@@ -683,7 +681,7 @@ def test_probabilities_near_zero_and_one_are_drawn_as_they_are():
     with torch.no_grad():
         model.weight.copy_(tensor([[0.0], [2.0]]))
     x = torch.ones(4000, 1, dtype=torch.float64)
-    footprint = commonweight.fisher(model, [(x, None)], loss="classification", label_rule="sampled", verify=False)
+    footprint = commonweight.fisher(model, [(x, None)], loss="classification", label_rule="sampled")
     p = logistic(2.0)  # F = E[(1[y=1] - p)²] = p(1-p)
     assert float(footprint["weight"][1]) == pytest.approx(p * (1 - p), rel=0.1)
     assert float(footprint["weight"][1]) != pytest.approx((1 - p) ** 2, rel=0.1)

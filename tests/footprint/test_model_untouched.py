@@ -133,14 +133,13 @@ def test_the_comparison_sees_what_an_ordinary_pass_changes():
 
 
 @pytest.mark.parametrize("rule", ["data", "model", "sampled"])
-@pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("fast_path", [True, False])
-def test_after_success(rule, verify, fast_path):
+def test_after_success(rule, fast_path):
     model, batches = restless(), in_batches(examples(), 3)
     torch.backends.mha.set_fastpath_enabled(fast_path)
     try:
         before = state_of(model)
-        footprint = commonweight.fisher(model, batches, label_rule=rule, verify=verify)
+        footprint = commonweight.fisher(model, batches, label_rule=rule)
         assert differences(before, state_of(model)) == []
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
@@ -220,7 +219,7 @@ def test_after_an_interruption():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        commonweight.fisher(model, loader(), verify=False)
+        commonweight.fisher(model, loader())
     assert differences(before, state_of(model)) == []
 
 
@@ -256,9 +255,8 @@ def plain_loss(model, example):
     return [F.cross_entropy(model(example[0]), example[1])]
 
 
-@pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("layer", ["linear", "elementwise"])
-def test_hooks_of_the_user_that_change_outputs_and_inputs_are_respected(layer, verify):
+def test_hooks_of_the_user_that_change_outputs_and_inputs_are_respected(layer):
     model = nn.Sequential(Scale(), *small_mlp())
     batch, place = examples(), {"linear": 1, "elementwise": 0}[layer]
     without = commonweight.fisher(model, [batch])
@@ -267,7 +265,7 @@ def test_hooks_of_the_user_that_change_outputs_and_inputs_are_respected(layer, v
     model[place].register_forward_hook(
         lambda module, args, kwargs, output: output.sin(), with_kwargs=True, prepend=True
     )
-    footprint = commonweight.fisher(model, in_batches(batch, 3), verify=verify)
+    footprint = commonweight.fisher(model, in_batches(batch, 3))
     reference, _ = loop_fisher(model, in_batches(batch, 1), plain_loss)
     assert gap(footprint, reference) < 1e-10
     assert gap(footprint, without.tensors) > 1e-2
@@ -308,13 +306,12 @@ def test_hooks_that_step_an_optimiser_in_the_backward_pass_do_not_run():
     assert "state" in differences(before, state_of(model))
 
 
-@pytest.mark.parametrize("verify", [True, False])
-def test_backward_hooks_of_the_user_run(verify):
+def test_backward_hooks_of_the_user_run():
     model, batch = small_mlp(), examples()
     model[2].register_full_backward_hook(
         lambda module, inputs, outputs: tuple(3 * i if i is not None else i for i in inputs)
     )
-    footprint = commonweight.fisher(model, in_batches(batch, 3), verify=verify)
+    footprint = commonweight.fisher(model, in_batches(batch, 3))
     reference, _ = loop_fisher(model, in_batches(batch, 1), plain_loss)
     assert gap(footprint, reference) < 1e-10
     assert gap(footprint, commonweight.fisher(small_mlp(), [batch]).tensors) > 1e-2

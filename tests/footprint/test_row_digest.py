@@ -276,9 +276,7 @@ def test_a_fisher_keeps_them_fold_by_fold_in_memory_and_on_disk(tmp_path, folds)
     rows = {"input": x, "labels": y}
     model = small_mlp()
     one = commonweight.fisher(model, [rows], folds=folds, loss="classification")
-    other = commonweight.fisher(
-        model, in_batches(rows, 6), folds=folds, loss="classification", folder=tmp_path / "f", verify=False
-    )
+    other = commonweight.fisher(model, in_batches(rows, 6), folds=folds, loss="classification", folder=tmp_path / "f")
     expected = digests(rows)
     for found in (one, other, Footprint.load(one.save(tmp_path / "saved"))):
         assert [len(part) for part in found.row_digests.values()] == ([fold.count for fold in found.folds] or [20])

@@ -33,7 +33,7 @@ def measured(model, rows, *, x=X, source=None, folds=8):
     for part in rows.split(48):
         batch = {"input": x[part], "labels": Y[part]}
         batches.append(batch if source is None else {**batch, "source_row": source[part]})
-    return fisher(model, batches, folds=folds, verify=False, loss="classification")
+    return fisher(model, batches, folds=folds, loss="classification")
 
 
 def test_a_shuffled_loader_is_refused(models):
@@ -88,7 +88,7 @@ def test_independent_draws_of_few_different_rows_are_not_the_same_rows(models):
         draws = [torch.randint(many, (COUNT,), generator=generator) for _ in range(2)]
         with pytest.warns(CopiesWarning):
             prints = [
-                fisher(model, [(x[rows], rows % 3)], folds=4, verify=False, loss="classification")
+                fisher(model, [(x[rows], rows % 3)], folds=4, loss="classification")
                 for model, rows in zip(models, draws, strict=True)
             ]
         assert overlap(dict(zip("ab", prints, strict=True))).resampled.folds == 4

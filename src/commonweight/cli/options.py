@@ -254,5 +254,4 @@ measure_options = together(
         "'*.weight'; give as many as you like.",
     ),
     click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave this out; patterns as for --include."),
-    click.option("--no-verify", is_flag=True, help="Skip the comparison with single-example passes."),
 )

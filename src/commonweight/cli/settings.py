@@ -65,6 +65,5 @@ def measure_options(given: dict[str, Any]) -> MeasureOptions:
         loss=given["loss"],
         include=given["include"],
         exclude=given["exclude"],
-        verify=not given["no_verify"],
         columns=columns,
     )

@@ -29,7 +29,7 @@ from commonweight.footprint.repeatable import CENSUS
 from commonweight.footprint.routes import Route
 from commonweight.footprint.row_digest import row_digests
 from commonweight.footprint.sites import CallShapes
-from commonweight.footprint.verification import unverified_routes, verified_routes
+from commonweight.footprint.verification import verified_routes
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,7 +69,6 @@ class FisherCollector:
         exclude: Patterns = None,
         seed: int = 0,
         samples: int = 1,
-        verify: bool = True,
     ) -> None:
         if label_rule not in LABEL_RULES:
             raise UsageError(f"label_rule must be one of {', '.join(LABEL_RULES)}, got {label_rule!r}")
@@ -88,7 +87,6 @@ class FisherCollector:
         self._loss = loss
         self._seed = seed
         self._samples = samples
-        self.verify = verify
         self._waiting: list[Batch] = []
         self._largest = 0
         self._device = next(iter(self.parameters.values())).device
@@ -132,15 +130,11 @@ class FisherCollector:
             self._label_rule,
             self._seed,
             self._samples,
-            alone=self.verify and (previous is None or previous.alone),
-            verified=self.verify,
+            alone=previous is None or previous.alone,
             shapes=CallShapes() if previous is None else previous.shapes,
         )
-        if self.verify:
-            routes, self.problem = verified_routes(problem, batches, ALL if previous is None else BESIDE_SUMS)
-            self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}
-        else:
-            self.routes, self.problem = unverified_routes(problem, batches)
+        routes, self.problem = verified_routes(problem, batches, ALL if previous is None else BESIDE_SUMS)
+        self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}
         for batch in batches:
             self.problem.shapes.uneven.update(batch.uneven)
         return self.routes
@@ -157,7 +151,7 @@ class FisherCollector:
             self._measure(self.problem, batch)
             return
         self._waiting.append(batch)
-        if not self.verify or sum(held.size for held in self._waiting) >= CENSUS:
+        if sum(held.size for held in self._waiting) >= CENSUS:
             self._start()
 
     def take(self) -> Sums:
@@ -188,7 +182,7 @@ class FisherCollector:
         Returns:
             Whether routes are to be chosen again.
         """
-        if not self.verify or self.problem is None or batch.size == 1:
+        if self.problem is None or batch.size == 1:
             return False
         shapes = self.problem.shapes
         other_shapes = bool(shapes.folded) and batch.signature not in shapes.signatures

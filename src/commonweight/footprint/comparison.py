@@ -113,7 +113,7 @@ def _find(probe: Problem, rows: Batch, sites: Mapping[str, Uses], names: Sequenc
     Returns:
         What was found, per parameter of the portion.
     """
-    totals, fired, refused = run_rules(probe, rows, sites, names)
+    totals, fired, refused = _run_rules(probe, rows, sites, names)
     peak = {name: math.sqrt(largest_magnitude(total)) for name, total in totals.items()}
     used: set[str] = set()
     moved: Counter[str] = Counter()
@@ -170,7 +170,7 @@ def _rounding(probe: Problem, rows: Batch, names: Sequence[str]) -> dict[str, fl
     return noise
 
 
-def run_rules(
+def _run_rules(
     problem: Problem, rows: Batch, sites: Mapping[str, Uses], names: Collection[str]
 ) -> tuple[dict[str, Tensor], set[str], dict[str, str]]:
     """Let all rules measure the rows; embeddings that cannot be repeated over the batch are left out.

@@ -62,7 +62,6 @@ def fisher(
     folds: int = 1,
     seed: int = 0,
     samples: int = 1,
-    verify: bool = True,
     progress: bool = False,
     folder: str | Path | None = None,
     fold_dtype: torch.dtype | None = None,
@@ -77,7 +76,9 @@ def fisher(
 
     with the labels y given by ``label_rule``. The example is the unit, always: a text is one example however many
     tokens it has, and its tokens' log-likelihoods are summed before they are differentiated and squared. The result
-    is that of a loop with batch size 1, whatever the batch size, order or padding.
+    is that of a loop with batch size 1, whatever the batch size, order or padding. Layers have rules that give it from
+    one batched pass; every rule is first compared with single-example passes on a few rows, and a parameter that
+    disagrees is measured one example at a time.
 
     Source: Kirkpatrick et al. (2017), https://arxiv.org/abs/1612.00796; on the empirical Fisher (``label_rule="data"``)
     and why it is another quantity, Kunstner et al. (2019), https://arxiv.org/abs/1905.12558.
@@ -101,8 +102,6 @@ def fisher(
             5 % of the rows have copies in other folds.
         seed: Seed of the draws of ``sampled``.
         samples: Draws per example of ``sampled``.
-        verify: Compare every rule with single-example passes on a few rows first; a parameter that disagrees is
-            measured one example at a time. Without it layer types alone decide.
         progress: Show a progress bar on stderr.
         folder: Write the footprint here as it is measured and read it back lazily; with folds only two copies of the
             parameters are then in memory.
@@ -141,7 +140,6 @@ def fisher(
         exclude=exclude,
         seed=seed,
         samples=samples,
-        verify=verify,
     )
     bar = tqdm(
         batches, desc="fisher", unit="batch", total=length_hint(batches) or None, disable=not progress, file=sys.stderr
@@ -191,9 +189,7 @@ def verify(
         >>> report.largest_error < 1e-3, report.routes["weight"].rule
         (True, 'linear_weight')
     """
-    collector = FisherCollector(
-        model, label_rule=label_rule, loss=loss, include=include, exclude=exclude, seed=seed, verify=True
-    )
+    collector = FisherCollector(model, label_rule=label_rule, loss=loss, include=include, exclude=exclude, seed=seed)
     with collector:
         read = BatchReader().read(batch)
         if read.size == 1:
@@ -311,7 +307,7 @@ def _describe(
         "seed": problem.seed,
         "samples": problem.samples if problem.label_rule == "sampled" else None,
         "folds": dict(folds),
-        "verified": {"largest_error": max(errors, default=None)} if collector.verify else None,
+        "verified": {"largest_error": max(errors, default=None)},
         "include": collector.include,
         "exclude": collector.exclude,
         "generic": generic,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from contextlib import contextmanager
+import sys
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode with all parameters frozen; restore everything afterwards, also after an error.
+    """Put a model in eval mode, uncompiled, all parameters frozen; restore everything afterwards, also after an error.
 
     Args:
         model: The model.
@@ -57,7 +58,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
             parameter.grad = None
             parameter._post_accumulate_grad_hooks = {}
-        yield
+        with _uncompiled():
+            yield
     finally:
         for config in configs:
             config.use_cache = True
@@ -83,6 +85,15 @@ def untouched(model: nn.Module) -> Iterator[None]:
         torch.set_rng_state(states[2])
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)
+
+
+def _uncompiled() -> AbstractContextManager[None]:
+    """Run what ``torch.compile`` made as it was written: traced hooks do not see what they are to see."""
+    # Before anything is compiled the compiler is not there, and takes a second to import.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

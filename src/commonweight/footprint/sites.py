@@ -70,14 +70,12 @@ def owners_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[nn
     return owners
 
 
-def find_sites(model: nn.Module, names: Iterable[str], *, hopeful: bool) -> dict[str, list[tuple[nn.Module, Site]]]:
+def find_sites(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[nn.Module, Site]]]:
     """Find what covers each parameter: rules of the layers that own it, or else a replay of the one module that does.
 
     Args:
         model: The model.
         names: Parameters, by their names in ``model.named_parameters()``.
-        hopeful: Use replays, and keep the rule of a parameter that is also owned by a module without a rule for it (a
-            head's bias kept in two places); only for a measurement that is verified.
 
     Returns:
         Parameter -> sites, empty where nothing covers it.
@@ -89,10 +87,8 @@ def find_sites(model: nn.Module, names: Iterable[str], *, hopeful: bool) -> dict
             for module, attribute in owners
             if attribute in rules_for(module)
         ]
-        if hopeful:
-            found[name] = ruled or replay_sites(model, name, owners)
-        else:
-            found[name] = ruled if len(ruled) == len(owners) else []
+        # A parameter may also be owned by a module without a rule for it (a head's bias kept in two places).
+        found[name] = ruled or replay_sites(model, name, owners)
     return found
 
 

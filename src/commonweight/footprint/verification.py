@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from commonweight.footprint.accumulator import largest_difference, largest_magnitude
-from commonweight.footprint.comparison import ZERO, Uses, compare_with_single, rule_names, run_rules
+from commonweight.footprint.comparison import ZERO, Uses, compare_with_single, rule_names
 from commonweight.footprint.portions import ALL, portions, single_gradients_of
 from commonweight.footprint.repeatable import CENSUS, check_repeatable, spread_positions
 from commonweight.footprint.routes import DORMANT, Route
@@ -16,6 +14,8 @@ from commonweight.footprint.sites import find_sites, owners_of, replay_sites
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from torch import nn
 
     from commonweight.footprint.batch import Batch
     from commonweight.footprint.problem import Problem
@@ -27,39 +27,6 @@ LEVELS = 4
 """Modules that are tried for a replay: the owner of the parameter and those above it."""
 
 UNEVEN = "the number of its rows depends on the example"
-
-
-def unverified_routes(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[str, Route], Problem]:
-    """Choose routes by layer type alone; only embeddings called once for a whole batch are tried out on real rows.
-
-    Args:
-        problem: What is measured.
-        batches: Real rows.
-
-    Returns:
-        Parameter name -> route; and the problem with its sites.
-    """
-    covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
-    sites = find_sites(problem.model, covered, hopeful=False)
-    routes = {
-        name: Route("rule", "empty", 0.0)
-        if name not in sites
-        else Route("rule", rule_names(sites[name]))
-        if sites[name]
-        else Route("generic", reason=_no_rule(problem, name))
-        for name in problem.parameters
-    }
-    embeddings = {
-        name: uses
-        for name, uses in sites.items()
-        if uses and all(isinstance(module, nn.Embedding) for module, _ in uses)
-    }
-    rows = _rows_of_largest(batches)
-    if embeddings and rows.size > 1:
-        run_rules(problem.probe(), rows, embeddings, embeddings)
-        problem.shapes.folded.clear()
-        problem.shapes.outside.clear()
-    return routes, replace(problem, sites=sites)
 
 
 def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = ALL) -> tuple[dict[str, Route], Problem]:
@@ -80,7 +47,7 @@ def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = A
     probe = problem.probe()
     rows = _rows_of_largest(batches)
     covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
-    sites = find_sites(problem.model, covered, hopeful=True)
+    sites = find_sites(problem.model, covered)
     uneven: set[nn.Module] = set()
     looked_at = 0
     for batch in batches:

@@ -63,18 +63,17 @@ class MeasureOptions:
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    verify: bool = True
     columns: ColumnOptions = field(default_factory=ColumnOptions)
 
     def deciding(self) -> dict[str, Any]:
         """Give what decides the numbers, as plain JSON values.
 
         Returns:
-            Every field but the batch size and the verification, and seed and samples only where labels are sampled.
+            Every field but the batch size, and seed and samples only where labels are sampled.
         """
         found = asdict(self)
         idle = [] if self.label_rule == "sampled" else ["seed", "samples"]
-        for key in ("batch_size", "verify", *idle):
+        for key in ("batch_size", *idle):
             del found[key]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()} | {
             "columns": {k: list(v) if isinstance(v, tuple) else v for k, v in found["columns"].items()}
@@ -131,7 +130,6 @@ def measure(
                     folds=folds,
                     seed=options.seed,
                     samples=options.samples,
-                    verify=options.verify,
                     progress=progress,
                     folder=folder,
                     fold_dtype=None if folder is None else fold_dtype,

@@ -257,9 +257,8 @@ def _together(whole: Footprint, part: Footprint, place: Path) -> Footprint:
     former = whole.metadata
     facts["generic"] = {**former["generic"], **facts["generic"]}
     facts["unused"] = [name for name in facts["unused"] if name in former["unused"]]
-    if facts["verified"] and former["verified"]:
-        errors = [each["verified"]["largest_error"] for each in (former, part.metadata)]
-        facts["verified"] = {"largest_error": max((error for error in errors if error is not None), default=None)}
+    errors = [each["verified"]["largest_error"] for each in (former, part.metadata)]
+    facts["verified"] = {"largest_error": max((error for error in errors if error is not None), default=None)}
     facts["data"] = {**facts["data"], "columns": _columns(former["data"]["columns"], facts["data"]["columns"])}
     joined([whole, part], facts).save(place)
     for former_place in place.parent.iterdir():
