@@ -83,7 +83,7 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "in all models: add the same tokens to all before training"
         )
     every = [key for config in configs.values() for key in config]
-    others = [key for key in dict.fromkeys(every) if key not in (*CLASS, *LABELS, *VOCABULARY) and _matters(key)]
+    others = [key for key in dict.fromkeys(every) if key not in (*CLASS, *LABELS, *VOCABULARY) and matters(key)]
     if found := _differences(configs, others):
         raise NotComparableError(
             f"{names} do not compute the same, {first_of(found)}. Fuse copies of one checkpoint; where a difference "
@@ -116,6 +116,6 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _matters(key: str) -> bool:
+def matters(key: str) -> bool:
     last = key.rpartition(".")[2]
     return not (last.startswith("_") or last in HARMLESS or "drop" in last)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from commonweight.decision.formulas import average, fisher_average, task_arithmetic
-from commonweight.decision.same import check_same, check_whole_numbers
+from commonweight.decision.same import check_masks, check_same, check_whole_numbers
 from commonweight.decision.tensors import is_finite
 from commonweight.errors import MeasurementError
 
@@ -120,4 +120,5 @@ def plan_fusion(
     """
     every = [*models, *([base] if base else [])]
     check_same(every)
+    check_masks(every)
     return Fusion(recipe, models, base, fishers, check_whole_numbers(every))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from commonweight.decision.beside import check_beside
 from commonweight.decision.configs import check_configs
 from commonweight.decision.differences import by_value, differ, quoted
 from commonweight.decision.fishers import fishers_for, open_footprints
@@ -44,7 +45,7 @@ class Modules:
 
 
 def open_modules(models: Sequence[nn.Module], base: nn.Module | None = None) -> Modules:
-    """Check that modules are of one kind: class, configuration, names, shapes, types.
+    """Check that modules are of one kind: class, configuration, names, shapes, types, and what no weight holds.
 
     Args:
         models: The modules.
@@ -55,7 +56,7 @@ def open_modules(models: Sequence[nn.Module], base: nn.Module | None = None) -> 
 
     Raises:
         UsageError: If one is no module, or given twice.
-        NotComparableError: If they differ in class, head, or anything else that is named.
+        NotComparableError: If they differ in class, head, or anything else that is named, such as packed weights.
     """
     named: dict[str, nn.Module] = {f"model {number}": model for number, model in enumerate(models, 1)}
     if base is not None:
@@ -78,7 +79,7 @@ def open_modules(models: Sequence[nn.Module], base: nn.Module | None = None) -> 
     notes = check_configs(configs) if len(configs) == len(named) else []
     tensors = tuple(of_module(model, name) for name, model in named.items())
     check_same(tensors)
-    return Modules(tuple(named), tensors, tuple(notes))
+    return Modules(tuple(named), tensors, (*notes, *check_beside(named)))
 
 
 def plan_modules(
