@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import types
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,11 +132,11 @@ def _tensors(value: Any) -> list[Any]:
         if isinstance(one, Tensor | np.ndarray):
             found.append(one)
         elif isinstance(one, Mapping):
-            waiting += reversed(one.values())
-        elif isinstance(one, list | tuple | Set):
-            waiting += reversed([*one])
+            waiting += one.values()
+        elif isinstance(one, list | tuple):
+            waiting += one
         elif type(one).__module__.partition(".")[0] not in FOREIGN and not isinstance(one, NOT_STATE):
-            waiting += reversed(getattr(one, "__dict__", {}).values())
+            waiting += getattr(one, "__dict__", {}).values()
     return found
 
 
@@ -163,5 +163,5 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, io.BytesIO):
         return a.getvalue() == b.getvalue()
     if isinstance(a, torch.ScriptObject):  # packed weights give back the tensors they were made of
-        return _same(a.__getstate__(), b.__getstate__())
+        return bool(_same(a.__getstate__(), b.__getstate__()))
     return bool(a == b)

@@ -117,5 +117,13 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def matters(key: str) -> bool:
+    """Tell whether a setting changes what is computed, as far as its name tells.
+
+    Args:
+        key: Its name, or the path to it.
+
+    Returns:
+        False for names that start with an underscore, dropout rates and :data:`HARMLESS` ones.
+    """
     last = key.rpartition(".")[2]
     return not (last.startswith("_") or last in HARMLESS or "drop" in last)

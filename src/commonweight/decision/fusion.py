@@ -88,7 +88,7 @@ class Fusion:
             base = self.base.finite(key).to(device)
             return task_arithmetic(base, self._each(key, device), weights, self.recipe.scale)
         if self.fishers is not None and self.recipe.floor is not None and key in self.fishers:
-            fishers = self.fishers.of(key, device)
+            fishers = self.fishers.of(key, self.models[0].facts[key])
             found = fisher_average(self._each(key, device), fishers, weights, self.recipe.floor)
             self.dead[key] = found.dead
             return found.values
