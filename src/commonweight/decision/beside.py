@@ -153,7 +153,7 @@ def _same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a, b.to(a.device)))
+        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
     if isinstance(a, np.ndarray):
         return bool(np.array_equal(a, b))
     if isinstance(a, Mapping):
@@ -161,7 +161,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, io.BytesIO):
-        return a.getvalue() == b.getvalue()
+        return bool(a.getvalue() == b.getvalue())
     if isinstance(a, torch.ScriptObject):  # packed weights give back the tensors they were made of
-        return bool(_same(a.__getstate__(), b.__getstate__()))
+        return _same(a.__getstate__(), b.__getstate__())
     return bool(a == b)

@@ -11,9 +11,11 @@ import torch
 
 from commonweight.decision.differences import by_value, differ, first_of, quoted
 from commonweight.errors import IntegrityError, MeasurementError, NotComparableError, UsageError
+from commonweight.footprint.agreement import beware_of_labels
 from commonweight.footprint.footprint import Footprint
 from commonweight.nn.placement import DTYPES
 from commonweight.overlaps.gram import shape_of
+from commonweight.overlaps.layout import beware_of_few
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,6 +73,16 @@ class Fishers:
                         found[piece.here] = values[piece.there].to(found.device)
                 found = found.reshape(facts.shape)
             yield found.to(facts.device).div(unit)
+
+    def beware(self) -> list[str]:
+        """Say what is wrong with a Fisher that can be used all the same.
+
+        Returns:
+            One sentence each.
+        """
+        held = dict(zip(self.names, self.footprints, strict=True))
+        few = beware_of_few({name: footprint.effective_examples for name, footprint in held.items()})
+        return few + beware_of_labels(held)
 
     def _values(self, position: int, name: str) -> Tensor:
         if self.layout is None:

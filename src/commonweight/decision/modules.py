@@ -75,7 +75,7 @@ def open_modules(models: Sequence[nn.Module], base: nn.Module | None = None) -> 
         raise NotComparableError(
             f"{quoted(named)} are not of one class: {by_value(classes)}. Fuse models of one class, head included"
         )
-    configs = {name: config for name, model in named.items() if (config := _config(model)) is not None}
+    configs = {name: config for name, model in named.items() if (config := config_of(model)) is not None}
     notes = check_configs(configs) if len(configs) == len(named) else []
     tensors = tuple(of_module(model, name) for name, model in named.items())
     check_same(tensors)
@@ -108,8 +108,8 @@ def plan_modules(
     return plan_fusion(recipe, models, base, fishers)
 
 
-def _config(model: nn.Module) -> Mapping[str, Any] | None:
-    """Give the configuration of a Hugging Face model; None for other modules."""
+def config_of(model: nn.Module) -> Mapping[str, Any] | None:
+    """Give the configuration of a Hugging Face model, its class named; None for other modules."""
     found = getattr(getattr(model, "config", None), "to_dict", None)
     config = found() if callable(found) else None
-    return config if isinstance(config, dict) else None
+    return {**config, "architectures": [type(model).__name__]} if isinstance(config, dict) else None

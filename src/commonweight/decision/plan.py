@@ -128,6 +128,8 @@ def notes_on(fusion: Fusion, start: Alignment) -> list[str]:
         One sentence each.
     """
     notes = [in_words(start)] if is_worrying(start) else []
+    if fusion.fishers is not None:
+        notes += fusion.fishers.beware()
     if fusion.counters:
         notes.append(f"counts that differ are those of the first model: {some(fusion.counters)}")
     if fusion.without_fisher:
