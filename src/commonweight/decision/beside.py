@@ -33,8 +33,7 @@ def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
     """Check that what modules hold beside parameters and buffers is equal in all: a fusion keeps the first model's.
 
     Compared are what else ``state_dict`` saves (packed weights, extra state), and attributes that are or hold tensors
-    or arrays; those that share memory with a weight, and those that a hook computes before each call, follow from
-    weights.
+    or arrays; those that are the weights themselves, and those that a hook computes before each call, follow these.
 
     Args:
         models: The modules by name, of one class.
@@ -92,17 +91,17 @@ def computed(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
 
 def _held(model: nn.Module) -> dict[str, Any]:
     """What is saved or held beside parameters and buffers, by name."""
-    weights = {_place(tensor) for tensor in module_tensors(model).values()}
-    follows = {id(vars(module)[name]) for module, name, _ in computed(model)}
-
-    def is_beside(value: Any) -> bool:
-        return not isinstance(value, Tensor) or (id(value) not in follows and _place(value) not in weights)
-
-    found = {key: value for key, value in model.state_dict(keep_vars=True).items() if is_beside(value)}
+    weights = list(module_tensors(model).values())
+    places = set(map(_place, weights))
+    follow = {id(tensor) for tensor in [*weights, *(vars(module)[name] for module, name, _ in computed(model))]}
+    found = {
+        key: value
+        for key, value in model.state_dict(keep_vars=True).items()
+        if not isinstance(value, Tensor) or _place(value) not in places
+    }
     for path, module in model.named_modules():
         for name, value in _own(module):
-            tensors = [one for one in _tensors(value) if is_beside(one)]
-            if tensors:
+            if tensors := [one for one in _tensors(value) if id(one) not in follow]:
                 found[f"{path}.{name}".lstrip(".")] = tensors
     return found
 
