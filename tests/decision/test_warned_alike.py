@@ -17,7 +17,6 @@ from commonweight.nn.checkpoint import quiet_transformers
 from commonweight.studies.compare import compare
 from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
 
-
 UNNAMED = {"architectures": ["XForSequenceClassification"]}
 
 
@@ -134,7 +133,7 @@ def test_a_model_of_inverted_labels():
     footprints = [fisher(model, [rows(seed=99)]) for model in models]
     fuse(models, method="fisher", footprints=footprints, note=heard.append)
     (said,) = [sentence for sentence in heard if "inverted" in sentence]
-    assert said.startswith("footprint 2: its model gives the label of ")
+    assert said.startswith("The model of footprint 2 gives the label of ")
 
 
 def classifier_folder(folder, labels=None, **options):

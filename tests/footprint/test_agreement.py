@@ -75,7 +75,7 @@ def test_inverted_and_renumbered_labels_are_said_and_right_ones_are_not(classes,
     model = classifier(classes)
     right, wrong = (fisher(model, [(inputs(), answered(model, by, classes))]) for by in (0, shift))
     assert beware_of_labels({"right": right, "wrong": wrong}) == [
-        f"wrong: its model gives the label of 0 of {ROWS} rows, and guessing would of {ROWS // classes}: it was "
+        f"The model of wrong gives the label of 0 of {ROWS} rows, and guessing would of {ROWS // classes}: it was "
         "trained on labels that are inverted or numbered otherwise, or on another task"
     ]
 

@@ -117,10 +117,10 @@ def test_a_model_whose_labels_are_turned_round_is_told_by_comparison_and_summary
         said[name] = [
             [n for n in told if "inverted" in n] for told in (notes, again, map(str, summary(measured, "one")))
         ]
-    sentence = "its model gives the label of 0 of 40 rows, and guessing would of 20: it was trained on labels that are "
+    sentence = "gives the label of 0 of 40 rows, and guessing would of 20: it was trained on labels that are "
     assert said["right"] == [[], [], []]
     for told in said["wrong"]:
-        assert told[0].startswith(f"one{'' if told is said['wrong'][2] else '/wrong'}: {sentence}")
+        assert told[0].startswith(f"The model of one{'' if told is said['wrong'][2] else '/wrong'} {sentence}")
 
 
 def test_language_models_read_text_alone(place):

@@ -118,8 +118,9 @@ def fuse(
         overwrite: Replace a fused checkpoint that is there.
         allow_pickle: Read pickled weights, restricted to plain tensors; without it they are refused.
         progress: Show a progress bar on stderr.
-        note: Takes one sentence at a time that the user should hear (no common start, counts that differ, weights no
-            Fisher covers). None: they become warnings.
+        note: Takes one sentence at a time that the user should hear (no common start, or none of a head; labels without
+            names; counts that differ; weights no Fisher covers, Fishers of few effective examples, models that do not
+            give the labels of their data). None: they become warnings.
 
     Returns:
         For modules a new one, a copy of the first with fused tensors; for folders the output folder, which loads with

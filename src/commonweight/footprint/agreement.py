@@ -68,7 +68,7 @@ def beware_of_labels(footprints: Mapping[str, Footprint]) -> list[str]:
         >>> from commonweight.footprint.footprint import Footprint
         >>> facts = {"agreement": {"right": 4, "rows": 64, "classes": 2}}
         >>> print(*beware_of_labels({"food": Footprint("fisher", {"w": ones(1)}, 64, facts)}))
-        food: its model gives the label of 4 of 64 rows, and guessing would of 32: it was trained on labels that are
+        The model of food gives the label of 4 of 64 rows, and guessing would of 32: it was trained on labels that are
         inverted or numbered otherwise, or on another task
     """
     said = []
@@ -79,7 +79,7 @@ def beware_of_labels(footprints: Mapping[str, Footprint]) -> list[str]:
         right, rows, share = found["right"], found["rows"], 1 / found["classes"]
         if right < rows * share - SURE * math.sqrt(rows * share * (1 - share)):
             said.append(
-                f"{name}: its model gives the label of {right} of {rows} rows, and guessing would of "
+                f"The model of {name} gives the label of {right} of {rows} rows, and guessing would of "
                 f"{round(rows * share)}: it was trained on labels that are inverted or numbered otherwise, or on "
                 "another task"
             )
