@@ -57,7 +57,7 @@ def test_the_average_loads_with_from_pretrained_and_equals_that_in_memory(tiny, 
     assert again.count == 1
 
 
-def test_task_arithmetic_and_fisher_equal_those_in_memory(tiny, tmp_path):
+def test_task_arithmetic_and_fisher_equal_those_in_memory(tiny, tmp_path, heard):
     models = {name: load_model(str(tiny / name)).model for name in ("a", "b", "start")}
     found = fuse(
         [tiny / "a", tiny / "b"],
@@ -74,9 +74,11 @@ def test_task_arithmetic_and_fisher_equal_those_in_memory(tiny, tmp_path):
     for name in "ab":
         fisher(models[name], [{**tokens, "labels": torch.tensor([1, 0])}], folder=tmp_path / "f" / name)
     footprints = [tmp_path / "f" / name for name in "ab"]
-    found = fuse([tiny / "a", tiny / "b"], method="fisher", footprints=footprints, output=tmp_path / "weighed")
+    options = {"method": "fisher", "note": heard.append}
+    found = fuse([tiny / "a", tiny / "b"], footprints=footprints, output=tmp_path / "weighed", **options)
     opened = [Footprint.load(folder) for folder in footprints]
-    expected = fuse([models["a"], models["b"]], method="fisher", footprints=opened)
+    expected = fuse([models["a"], models["b"]], footprints=opened, **options)
+    assert all("Below 20 effective examples" in sentence for sentence in heard)
     assert equal(state(found), expected.state_dict())
     assert not equal(state(found), fuse([models["a"], models["b"]]).state_dict())
     record = json.loads((found / "fusion.json").read_text())

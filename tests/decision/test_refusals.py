@@ -51,6 +51,15 @@ def test_heads_of_another_size(pair, tmp_path):
     refused(NotComparableError, message, [pair[0], tmp_path / "three"], tmp_path)
 
 
+def test_masks_that_differ(pair, tmp_path):
+    for number, folder in enumerate(pair):
+        mask = torch.tensor([float(number), 1.0, 0.0])
+        rewrite(folder, lambda tensors, mask=mask: tensors.update({"classifier.weight_mask": mask}))
+    message = r"have different masks, 1 difference: classifier\.weight_mask: an average of masks is none"
+    refused(NotComparableError, message, pair, tmp_path)
+    refused(NotComparableError, message, pair[:1], tmp_path, base=pair[1], method="task_arithmetic")
+
+
 def test_labels_in_another_order(pair, tmp_path):
     labels = json.loads((pair[1] / "config.json").read_text())["id2label"]
     edit(pair[1], id2label={"0": labels["1"], "1": labels["0"]})

@@ -16,6 +16,7 @@ from commonweight.studies.measure import MeasureOptions, measure
 from commonweight.studies.names import name_models, named_data
 from commonweight.studies.prepare import ColumnOptions, prepare
 from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
+from commonweight.view.footprint import summary
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,30 @@ def test_copies_are_said_with_the_name_of_the_data(place, tmp_path):
         assert found.rows.distinct == distinct
     assert [note for note in notes if "copies" in note] == [notes[-1]]
     assert notes[-1].startswith("copied: 36 of 40 rows have copies in other folds (10 are distinct)")
+
+
+def test_a_model_whose_labels_are_turned_round_is_told_by_comparison_and_summary(place, tmp_path):
+    loaded, texts = load_model(str(place / "one")), [row["text"] for row in reviews(40)]
+    with torch.no_grad():
+        tokens = loaded.tokenizer(texts, return_tensors="pt", padding=True)
+        answers = loaded.model(tokens["input_ids"], tokens["attention_mask"]).logits.argmax(1).tolist()
+    said = {}
+    for name, labels in (("right", answers), ("wrong", [1 - answer for answer in answers])):
+        rows = [json.dumps({"text": text, "label": label}) for text, label in zip(texts, labels, strict=True)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+        notes = []
+        models = [str(place / "one"), str(place / "two")]
+        found = compare(models, [str(tmp_path / f"{name}.jsonl")], tmp_path / f"run-{name}", note=notes.append)
+        again = []
+        compare(models, [str(tmp_path / f"{name}.jsonl")], tmp_path / f"run-{name}", note=again.append)
+        measured = Footprint.load(found.folder / "footprints" / "one" / name)
+        said[name] = [
+            [n for n in told if "inverted" in n] for told in (notes, again, map(str, summary(measured, "one")))
+        ]
+    sentence = "gives the label of 0 of 40 rows, and guessing would of 20: it was trained on labels that are "
+    assert said["right"] == [[], [], []]
+    for told in said["wrong"]:
+        assert told[0].startswith(f"The model of one{'' if told is said['wrong'][2] else '/wrong'} {sentence}")
 
 
 def test_language_models_read_text_alone(place):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from commonweight.data.columns import NAMELESS
 from commonweight.decision.differences import by_value, differ, first_of, quoted, some
 from commonweight.errors import NotComparableError, UsageError
 
@@ -46,7 +47,7 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
         configs: What ``config.json`` says, by name of the model.
 
     Returns:
-        Sentences worth hearing: keys that only some configurations state.
+        Sentences worth hearing: keys that only some configurations state, labels without names.
 
     Raises:
         UsageError: If weights are quantised.
@@ -83,7 +84,7 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "in all models: add the same tokens to all before training"
         )
     every = [key for config in configs.values() for key in config]
-    others = [key for key in dict.fromkeys(every) if key not in (*CLASS, *LABELS, *VOCABULARY) and _matters(key)]
+    others = [key for key in dict.fromkeys(every) if key not in (*CLASS, *LABELS, *VOCABULARY) and matters(key)]
     if found := _differences(configs, others):
         raise NotComparableError(
             f"{names} do not compute the same, {first_of(found)}. Fuse copies of one checkpoint; where a difference "
@@ -91,9 +92,36 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
         )
     stated = {key: {config.get(key) is not None for config in configs.values()} for key in ("id2label", *others)}
     partly = [key for key, found_in in stated.items() if len(found_in) > 1]
-    if partly:
-        return [f"only some of the configurations state {some(partly)}, which was therefore not compared"]
-    return []
+    notes = (
+        [f"only some of the configurations state {some(partly)}, which was therefore not compared"] if partly else []
+    )
+    return notes + beware_of_nameless(configs)
+
+
+def beware_of_nameless(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Warn of classifiers whose labels have no names of their own: nothing tells whether they mean the same.
+
+    Args:
+        configs: What ``config.json`` says, by name of the model.
+
+    Returns:
+        One sentence, or none.
+
+    Example:
+        >>> unnamed = {"architectures": ["BertForSequenceClassification"]}
+        >>> print(*beware_of_nameless({"a": unnamed, "b": unnamed}))
+        The labels of 'a' and 'b' have no names (LABEL_0, LABEL_1): check that row k of the head means the same label in
+        all, and name them in the configuration (id2label)
+    """
+    nameless = {
+        name: labels for name, config in configs.items() if (labels := _labels(config)) and _are_nameless(labels)
+    }
+    if len(nameless) < 2:
+        return []
+    return [
+        f"The labels of {quoted(nameless)} have no names ({some(next(iter(nameless.values())))}): check that row k of "
+        "the head means the same label in all, and name them in the configuration (id2label)"
+    ]
 
 
 def _differences(configs: Mapping[str, Mapping[str, Any]], keys: tuple[str, ...] | list[str]) -> list[str]:
@@ -103,6 +131,19 @@ def _differences(configs: Mapping[str, Mapping[str, Any]], keys: tuple[str, ...]
         if stated and differ(stated):
             found.append(f"{key} is {by_value(stated)}")
     return found
+
+
+def _labels(config: Mapping[str, Any]) -> list[str]:
+    """Names of the classes of a classifier, as the library fills them in; none for other models."""
+    is_classifier = "Classification" in str((config.get("architectures") or [""])[0])
+    if not is_classifier or config.get("problem_type") == "regression":
+        return []
+    # Default names are not written to config.json, and two labels are the default.
+    return list((config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).values())
+
+
+def _are_nameless(labels: list[str]) -> bool:
+    return len(labels) > 1 and all(NAMELESS.fullmatch(str(label)) for label in labels)
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +157,14 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _matters(key: str) -> bool:
+def matters(key: str) -> bool:
+    """Tell whether a setting changes what is computed, as far as its name tells.
+
+    Args:
+        key: Its name, or the path to it.
+
+    Returns:
+        False for names that start with an underscore, dropout rates and :data:`HARMLESS` ones.
+    """
     last = key.rpartition(".")[2]
     return not (last.startswith("_") or last in HARMLESS or "drop" in last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,24 @@ import torch
 
 from commonweight.decision.differences import by_value, differ, first_of, quoted
 from commonweight.errors import IntegrityError, MeasurementError, NotComparableError, UsageError
+from commonweight.footprint.agreement import beware_of_labels
 from commonweight.footprint.footprint import Footprint
 from commonweight.nn.placement import DTYPES
 from commonweight.overlaps.gram import shape_of
+from commonweight.overlaps.layout import beware_of_few
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
+    from commonweight.decision.layout import Layout
     from commonweight.decision.recipe import Normalize
     from commonweight.decision.start import Sample
-    from commonweight.decision.tensors import Tensors
+    from commonweight.decision.tensors import Facts, Tensors
+
+RECENT = 2
+"""Parameters of each Fisher kept in memory where several stored tensors are parts of one: experts come in turns."""
 
 _RULES = {"label_rule": "label rule", "loss": "loss"}
 
@@ -36,21 +42,56 @@ class Fishers:
     units: tuple[float, ...]
     """What the entries of each are divided by."""
 
-    def __contains__(self, key: object) -> bool:
-        return key in self.footprints[0]
+    layout: Layout | None = None
+    """Where the models' tensors are stored under other names or in other shapes than the Fishers'."""
 
-    def of(self, key: str, device: torch.device) -> Iterator[Tensor]:
-        """Read one tensor of every Fisher.
+    _recent: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+
+    def __contains__(self, key: object) -> bool:
+        if self.layout is None:
+            return key in self.footprints[0]
+        return any(piece.parameter in self.footprints[0] for piece in self.layout.of_stored.get(str(key), ()))
+
+    def of(self, key: str, facts: Facts) -> Iterator[Tensor]:
+        """Read what belongs to one tensor of the models from every Fisher.
 
         Args:
-            key: Name of the parameter.
-            device: Where they are used.
+            key: Name of the tensor.
+            facts: Its shape, and where it is used.
 
         Yields:
-            One per model, float64, in units of its scale.
+            One per model, float64, in units of its scale; 0 where a Fisher covers only part of a stored tensor.
         """
-        for name, footprint, unit in zip(self.names, self.footprints, self.units, strict=True):
-            yield _read(footprint, name, key).to(device).div(unit)
+        for position, unit in enumerate(self.units):
+            if self.layout is None:
+                found = self._values(position, key)
+            else:
+                found = torch.zeros(math.prod(facts.shape), dtype=torch.float64)
+                for piece in self.layout.of_stored[key]:
+                    if piece.parameter in self.footprints[position]:
+                        values = self._values(position, piece.parameter).reshape(-1)
+                        found[piece.here] = values[piece.there].to(found.device)
+                found = found.reshape(facts.shape)
+            yield found.to(facts.device).div(unit)
+
+    def beware(self) -> list[str]:
+        """Say what is wrong with a Fisher that can be used all the same.
+
+        Returns:
+            One sentence each.
+        """
+        held = dict(zip(self.names, self.footprints, strict=True))
+        few = beware_of_few({name: footprint.effective_examples for name, footprint in held.items()})
+        return few + beware_of_labels(held)
+
+    def _values(self, position: int, name: str) -> Tensor:
+        if self.layout is None:
+            return _read(self.footprints[position], self.names[position], name)
+        if (position, name) not in self._recent:
+            while len(self._recent) >= RECENT * len(self.units):
+                del self._recent[next(iter(self._recent))]
+            self._recent[position, name] = _read(self.footprints[position], self.names[position], name)
+        return self._recent[position, name]
 
 
 def open_footprints(given: Sequence[Footprint | str | Path]) -> dict[str, Footprint]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import torch
 from torch import nn
 
+from commonweight.decision.beside import computed
 from commonweight.decision.folder import check_place, write_fusion
 from commonweight.decision.modules import open_modules, plan_modules
 from commonweight.decision.plan import notes_on, plan_checkpoints
@@ -21,6 +22,7 @@ from commonweight.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from commonweight.decision.fusion import Fusion
     from commonweight.decision.recipe import Method, Normalize
     from commonweight.footprint.footprint import Footprint
 
@@ -98,7 +100,8 @@ def fuse(
 
     Everything that can be compared is compared first: class, configuration, labels, vocabulary, names, shapes, types.
     Averages are computed in float32 (float64 for float64 models and with Fishers) and kept in the models' type. Buffers
-    are fused like weights; whole numbers must be equal, but for single counts, which are the first model's.
+    are fused like weights; whole numbers must be equal, but for single counts, which are the first model's. Masks, and
+    tensors that are neither parameter nor buffer (packed weights, extra state, plain attributes), must be equal too.
 
     Args:
         models: Modules of one class, or checkpoint folders (Hugging Face layout; also ids ``org/name@revision``).
@@ -115,8 +118,9 @@ def fuse(
         overwrite: Replace a fused checkpoint that is there.
         allow_pickle: Read pickled weights, restricted to plain tensors; without it they are refused.
         progress: Show a progress bar on stderr.
-        note: Takes one sentence at a time that the user should hear (no common start, counts that differ, weights no
-            Fisher covers). None: they become warnings.
+        note: Takes one sentence at a time that the user should hear (no common start, or none of a head; labels without
+            names; counts that differ; weights no Fisher covers, Fishers of few effective examples, models that do not
+            give the labels of their data). None: they become warnings.
 
     Returns:
         For modules a new one, a copy of the first with fused tensors; for folders the output folder, which loads with
@@ -165,11 +169,7 @@ def fuse(
         fusion = plan_modules(recipe, opened, footprints, samples)
         for sentence in [*opened.notes, *notes_on(fusion, common_start(opened.names, samples))]:
             tell(sentence)
-        fused: nn.Module = copy.deepcopy(given[0])
-        with torch.no_grad():
-            for key, tensor in module_tensors(fused).items():
-                tensor.copy_(fusion.tensor(key))
-        return fused
+        return _fused(given[0], fusion)
     for one in [*given, *([] if base is None else [base])]:
         if not isinstance(one, str | Path):
             raise UsageError(f"expected modules or checkpoint folders, got a {type(one).__name__}")
@@ -193,6 +193,20 @@ def fuse(
     }
     write_fusion(plan, place, _call(given, options), overwrite=overwrite, progress=progress)
     return place
+
+
+def _fused(first: nn.Module, fusion: Fusion) -> nn.Module:
+    """Copy the first model and load the fused tensors; what hooks compute from these is computed again."""
+    old = [vars(module)[name] for module, name, _ in computed(first)]
+    fused = copy.deepcopy(first, {id(tensor): tensor.detach().clone() for tensor in old})
+    with torch.no_grad():
+        for key, tensor in module_tensors(fused).items():
+            tensor.copy_(fusion.tensor(key))
+        for module, _, hook in list(computed(fused)):
+            mode, module.training = module.training, False  # in training a spectral norm would take a step
+            hook(module, ())
+            module.training = mode
+    return fused
 
 
 def _warn(sentence: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from commonweight.decision.formulas import average, fisher_average, task_arithmetic
-from commonweight.decision.same import check_same, check_whole_numbers
+from commonweight.decision.same import check_masks, check_same, check_whole_numbers
 from commonweight.decision.tensors import is_finite
 from commonweight.errors import MeasurementError
 
@@ -88,7 +88,7 @@ class Fusion:
             base = self.base.finite(key).to(device)
             return task_arithmetic(base, self._each(key, device), weights, self.recipe.scale)
         if self.fishers is not None and self.recipe.floor is not None and key in self.fishers:
-            fishers = self.fishers.of(key, device)
+            fishers = self.fishers.of(key, self.models[0].facts[key])
             found = fisher_average(self._each(key, device), fishers, weights, self.recipe.floor)
             self.dead[key] = found.dead
             return found.values
@@ -120,4 +120,5 @@ def plan_fusion(
     """
     every = [*models, *([base] if base else [])]
     check_same(every)
+    check_masks(every)
     return Fusion(recipe, models, base, fishers, check_whole_numbers(every))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from commonweight.decision.beside import check_beside
 from commonweight.decision.configs import check_configs
 from commonweight.decision.differences import by_value, differ, quoted
 from commonweight.decision.fishers import fishers_for, open_footprints
@@ -44,7 +45,7 @@ class Modules:
 
 
 def open_modules(models: Sequence[nn.Module], base: nn.Module | None = None) -> Modules:
-    """Check that modules are of one kind: class, configuration, names, shapes, types.
+    """Check that modules are of one kind: class, configuration, names, shapes, types, and what no weight holds.
 
     Args:
         models: The modules.
@@ -55,7 +56,7 @@ def open_modules(models: Sequence[nn.Module], base: nn.Module | None = None) -> 
 
     Raises:
         UsageError: If one is no module, or given twice.
-        NotComparableError: If they differ in class, head, or anything else that is named.
+        NotComparableError: If they differ in class, head, or anything else that is named, such as packed weights.
     """
     named: dict[str, nn.Module] = {f"model {number}": model for number, model in enumerate(models, 1)}
     if base is not None:
@@ -74,11 +75,11 @@ def open_modules(models: Sequence[nn.Module], base: nn.Module | None = None) -> 
         raise NotComparableError(
             f"{quoted(named)} are not of one class: {by_value(classes)}. Fuse models of one class, head included"
         )
-    configs = {name: config for name, model in named.items() if (config := _config(model)) is not None}
+    configs = {name: config for name, model in named.items() if (config := config_of(model)) is not None}
     notes = check_configs(configs) if len(configs) == len(named) else []
     tensors = tuple(of_module(model, name) for name, model in named.items())
     check_same(tensors)
-    return Modules(tuple(named), tensors, tuple(notes))
+    return Modules(tuple(named), tensors, (*notes, *check_beside(named)))
 
 
 def plan_modules(
@@ -107,8 +108,8 @@ def plan_modules(
     return plan_fusion(recipe, models, base, fishers)
 
 
-def _config(model: nn.Module) -> Mapping[str, Any] | None:
-    """Give the configuration of a Hugging Face model; None for other modules."""
+def config_of(model: nn.Module) -> Mapping[str, Any] | None:
+    """Give the configuration of a Hugging Face model, its class named; None for other modules."""
     found = getattr(getattr(model, "config", None), "to_dict", None)
     config = found() if callable(found) else None
-    return config if isinstance(config, dict) else None
+    return {**config, "architectures": [type(model).__name__]} if isinstance(config, dict) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from commonweight.decision.checkpoint import Checkpoint, open_checkpoint
@@ -10,6 +10,7 @@ from commonweight.decision.configs import check_configs
 from commonweight.decision.differences import some
 from commonweight.decision.fishers import fishers_for, open_footprints
 from commonweight.decision.fusion import Fusion, plan_fusion
+from commonweight.decision.layout import layout_of
 from commonweight.decision.same import check_same
 from commonweight.decision.source import find_sources
 from commonweight.decision.start import common_start, in_words, is_worrying, sample_of
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from commonweight.decision.recipe import Recipe
+    from commonweight.decision.fishers import Fishers
+    from commonweight.decision.recipe import Normalize, Recipe
+    from commonweight.decision.start import Sample
     from commonweight.footprint.footprint import Footprint
     from commonweight.overlaps.alignment import Alignment
 
@@ -81,7 +84,7 @@ def plan_checkpoints(
     tensors = [checkpoint.tensors for checkpoint in checkpoints]
     fishers = None
     if opened is not None and recipe.normalize is not None:
-        fishers = fishers_for(tensors, samples, opened, recipe.normalize)
+        fishers = _fishers(checkpoints, samples, opened, recipe.normalize)
     base_tensors = every[-1].tensors if base is not None else None
     fusion = plan_fusion(recipe, tensors, base_tensors, fishers)
     return Plan(
@@ -95,6 +98,25 @@ def plan_checkpoints(
     )
 
 
+def _fishers(
+    checkpoints: Sequence[Checkpoint],
+    samples: Sequence[Sample],
+    footprints: dict[str, Footprint],
+    normalize: Normalize,
+) -> Fishers:
+    """Check and scale the Fishers, by the names in the files or, where these do not serve, by those of the class."""
+    tensors = [checkpoint.tensors for checkpoint in checkpoints]
+    try:
+        return fishers_for(tensors, samples, footprints, normalize)
+    except NotComparableError:
+        layout = layout_of(checkpoints[0])
+        if layout is None:
+            raise
+    parameters = [layout.as_parameters(model) for model in tensors]
+    found = fishers_for(parameters, [sample_of(model) for model in parameters], footprints, normalize)
+    return replace(found, layout=layout)
+
+
 def notes_on(fusion: Fusion, start: Alignment) -> list[str]:
     """Collect what the user should hear of a fusion unasked.
 
@@ -106,6 +128,8 @@ def notes_on(fusion: Fusion, start: Alignment) -> list[str]:
         One sentence each.
     """
     notes = [in_words(start)] if is_worrying(start) else []
+    if fusion.fishers is not None:
+        notes += fusion.fishers.beware()
     if fusion.counters:
         notes.append(f"counts that differ are those of the first model: {some(fusion.counters)}")
     if fusion.without_fisher:

@@ -1,4 +1,4 @@
-"""The preflight on tensors: the same names, shapes and types in every model, and equal whole numbers."""
+"""The preflight on tensors: the same names, shapes and types in every model, equal whole numbers and masks."""
 
 from __future__ import annotations
 
@@ -88,6 +88,37 @@ def check_whole_numbers(models: Sequence[Tensors]) -> list[str]:
             counters.append(key)
             break
     return counters
+
+
+def check_masks(models: Sequence[Tensors]) -> None:
+    """Check that floating masks are equal: an average of two would be none.
+
+    A mask is a buffer, or a tensor called ``..._mask``, in which all models have no more than the same two values: 0
+    and 1, or any two that every model has both of.
+
+    Args:
+        models: As :func:`check_same` passed them.
+
+    Raises:
+        NotComparableError: If some differ; they are named.
+    """
+    wrong = []
+    for key, facts in models[0].facts.items():
+        if not facts.is_floating or not (facts.is_buffer or key.endswith("_mask")):
+            continue
+        first = models[0].read(key)
+        if all(torch.equal(first, model.read(key).to(first.device)) for model in models[1:]):
+            continue
+        values = [set(model.read(key).unique().tolist()) for model in models]
+        every = set().union(*values)
+        if every <= {0.0, 1.0} or (len(every) == 2 and all(len(one) == 2 for one in values)):
+            wrong.append(key)
+    if wrong:
+        raise NotComparableError(
+            f"{quoted(model.name for model in models)} have different masks, {first_of(wrong)}: an average of masks is "
+            "none. Fuse models with equal masks, or write the masks into the weights first "
+            "(torch.nn.utils.prune.remove)"
+        )
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -87,15 +87,13 @@ def in_words(found: Alignment) -> str:
         return f"Whether there is a common start was not measured for {_listed(found, unmeasured)}: no weight matrices."
     if doubtful := [pair for pair, reading in readings.items() if reading == "unclear"]:
         return f"A common start is unclear for {_listed(found, doubtful)}: try the fusion before you trust it."
-    farthest = float(np.max(found.distance))
-    if farthest == 0:
+    if not found.distance.any():
         return "The models are equal, as far as a sample of their weights tells."
-    shown = f"{math.ceil(farthest * 1e4) / 1e4:.4f}"
-    return f"The models come from a common start (relative weight distance at most {shown})."
+    return found.sentence()
 
 
 def is_worrying(found: Alignment) -> bool:
-    """Tell whether two models are measured to have no common start, or one that is unclear.
+    """Tell whether two models are measured to have no common start, or one that is unclear, or a layer has none.
 
     Args:
         found: The distances.
@@ -103,7 +101,8 @@ def is_worrying(found: Alignment) -> bool:
     Returns:
         Whether the user should hear of it unasked.
     """
-    return any(found.reading(*pair) in {"no common start", "unclear"} for pair in combinations(found.names, 2))
+    readings = {found.reading(*pair) for pair in combinations(found.names, 2)}
+    return not readings <= {"common start", "not measured"} or bool(found.strange_layers())
 
 
 def _listed(found: Alignment, pairs: Sequence[tuple[str, str]]) -> str:

@@ -97,7 +97,10 @@ def of_module(model: nn.Module, name: str) -> Tensors:
     tensors = module_tensors(model)
     buffers = {key for key, _ in model.named_buffers()}
     if len(buffers) == len(tensors):
-        raise UsageError(f"{name!r} is a {type(model).__name__} without parameters; give a model that has weights")
+        raise UsageError(
+            f"{name!r} is a {type(model).__name__} without parameters; give a model that has weights, a quantised one "
+            "as it was before"
+        )
     for key, tensor in tensors.items():
         if tensor.is_meta or isinstance(tensor, UninitializedParameter | UninitializedBuffer):
             raise UsageError(f"{key} of {name!r} has no values yet; load or initialise its weights first")

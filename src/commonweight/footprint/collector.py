@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError, UsageError
 from commonweight.footprint.accumulator import add_square, new_total
+from commonweight.footprint.agreement import Agreement
 from commonweight.footprint.capture import Capture
 from commonweight.footprint.footprint import Spread, is_under, layer_of
 from commonweight.footprint.guard import check_measurable, untouched
@@ -132,6 +133,7 @@ class FisherCollector:
             self._samples,
             alone=previous is None or previous.alone,
             shapes=CallShapes() if previous is None else previous.shapes,
+            agreement=Agreement() if previous is None else previous.agreement,
         )
         routes, self.problem = verified_routes(problem, batches, ALL if previous is None else BESIDE_SUMS)
         self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from commonweight.footprint.likelihood import CustomLoss, LabelRule, LossFunction
 
 RECORDED = frozenset({
+    "agreement",
     "exclude",
     "folds",
     "generic",
@@ -311,6 +312,7 @@ def _describe(
         "include": collector.include,
         "exclude": collector.exclude,
         "generic": generic,
+        "agreement": problem.agreement.record(),
         "unused": [name for name in routes if name not in collector.used],
         "model": {
             "class": type(collector.model).__name__,

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -46,6 +46,16 @@ class CustomLoss:
     log_prob: LossFunction | None = None
 
 
+class Right(NamedTuple):
+    """Which examples of a batch have the label that the model finds likeliest."""
+
+    rows: Tensor
+    """Bits ``[batch]``."""
+
+    classes: int
+    """How many labels there are to choose from."""
+
+
 class Likelihood(ABC):
     """How outputs and labels become per-example log-likelihoods."""
 
@@ -64,6 +74,10 @@ class Likelihood(ABC):
     @abstractmethod
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         """Negative log-likelihood of labels drawn from the model, keyed by seed, source row and draw, ``[batch]``."""
+
+    def right(self, outputs: Any, batch: Batch) -> Right | None:  # noqa: ARG002 - for those with classes
+        """Say which examples have the label that the model finds likeliest; None where labels are no classes."""
+        return None
 
     def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
         """One number per example that changes whenever its outputs do, ``[batch]``."""

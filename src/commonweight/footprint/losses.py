@@ -21,7 +21,7 @@ from commonweight.footprint.draws import (
     uniform_like,
     uniforms,
 )
-from commonweight.footprint.likelihood import CustomLoss, LabelRule, Likelihood, LossFunction
+from commonweight.footprint.likelihood import CustomLoss, LabelRule, Likelihood, LossFunction, Right
 
 if TYPE_CHECKING:
     from commonweight.footprint.batch import Batch
@@ -47,6 +47,13 @@ class Classification(Likelihood):
     @override
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
+
+    @override
+    def right(self, outputs: Any, batch: Batch) -> Right | None:
+        logits = _logits(outputs, batch, self.name, 2)
+        if batch.labels is None or batch.labels.is_floating_point() or batch.labels.shape != (batch.size,):
+            return None
+        return Right(logits.argmax(-1) == batch.labels, logits.shape[-1])
 
 
 class Multilabel(Likelihood):
@@ -77,6 +84,13 @@ class Multilabel(Likelihood):
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         logits = _logits(outputs, batch, self.name, 2)
         return bernoulli(logits, (uniform_like(batch, logits, seed, draw) < logits.detach().sigmoid()).to(logits))
+
+    @override
+    def right(self, outputs: Any, batch: Batch) -> Right | None:
+        logits = _logits(outputs, batch, self.name, 2)
+        if batch.labels is None or batch.labels.shape != logits.shape or logits.shape[-1] != 1:
+            return None  # of many labels most are no, and guessing is right of them in most cases
+        return Right(((logits > 0) == (batch.labels > 0.5)).reshape(-1), 2)
 
 
 class Regression(Likelihood):

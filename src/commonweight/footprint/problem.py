@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.errors import MeasurementError
+from commonweight.footprint.agreement import Agreement
 from commonweight.footprint.likelihood import LabelRule, Likelihood, per_example
 from commonweight.footprint.sites import CallShapes, Site
 
@@ -46,6 +47,9 @@ class Problem:
     shapes: CallShapes = field(default_factory=CallShapes)
     """The ways layers were seen to be called."""
 
+    agreement: Agreement = field(default_factory=Agreement)
+    """Of the rows run so far, whether the model gives their labels."""
+
     @property
     def dtype(self) -> torch.dtype:
         """The least accurate floating type among the parameters."""
@@ -74,6 +78,7 @@ class Problem:
             A vector ``[batch]``, and whether it is the last.
         """
         outputs = self._call(batch)
+        self.agreement.look(self.likelihood, outputs, batch)
         vectors = self.likelihood.passes(outputs, batch, self.label_rule, self.seed, self.samples)
         del outputs
         current = next(vectors)

@@ -152,7 +152,7 @@ class Alignment:
             if farthest == 0:
                 return "All footprints are of the same weights."
             shown = "below 0.01" if farthest < SHOWN else f"at most {math.ceil(farthest * 100) / 100:.2f}"
-            return f"The models come from a common start (relative weight distance {shown}){self._but_for()}."
+            return f"The models come from a common start (relative weight distance {shown}){self._but_not()}."
         if set(pairs.values()) == {"not measured"}:
             return (
                 "Whether the models come from a common start was not measured: the footprints hold no weight samples "
@@ -173,14 +173,21 @@ class Alignment:
         text = "; ".join(parts)
         return text[0].upper() + text[1:] + "."
 
-    def _but_for(self) -> str:
-        """Which layers have no common start though the models have."""
+    def strange_layers(self) -> dict[str, float]:
+        """Find the layers that have no common start in some pair, such as heads that were drawn anew.
+
+        Returns:
+            The largest distance of two models in one of its weight matrices, by layer.
+        """
         layers: dict[str, list[str]] = {}
         for name in self.matrices:
             layers.setdefault(layer_of(name), []).append(name)
         with np.errstate(invalid="ignore"):
             farthest = {layer: float(np.nanmax(self.farthest(each), initial=0.0)) for layer, each in layers.items()}
-        strange = [f"{layer} ({most:.2f})" for layer, most in farthest.items() if most >= FAR]
+        return {layer: most for layer, most in farthest.items() if most >= FAR}
+
+    def _but_not(self) -> str:
+        strange = [f"{layer} ({most:.2f})" for layer, most in self.strange_layers().items()]
         rest = [f"{len(strange) - MOST_LISTED} more"] if len(strange) > MOST_LISTED else []
         return f", but not so {', '.join([*strange[:MOST_LISTED], *rest])}" if strange else ""
 

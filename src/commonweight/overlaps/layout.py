@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RAW = fold_layout.RAW
 MOST_LEFT_OUT = 10
 FEW_EXAMPLES = 20
-"""Below this many effective examples an overlap decides nothing."""
+"""Below this many effective examples a Fisher decides nothing."""
 
 
 def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> list[Block]:
@@ -64,6 +64,25 @@ def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> l
             _shares(table, by, shares, decimals),
         ]
     return [*grids, *_footprints(table), *_beware(table, by), table.alignment.sentence(), *_left_out(table)]
+
+
+def beware_of_few(effective: Mapping[str, float]) -> list[str]:
+    """Warn of Fishers in which a few examples carry the trace.
+
+    Args:
+        effective: Effective examples by footprint; nan where they were not measured.
+
+    Returns:
+        One sentence, or none.
+
+    Example:
+        >>> beware_of_few({"a": 101.1, "b": 7.5})
+        ['Below 20 effective examples: b. Fishers of so few decide nothing.']
+    """
+    few = [name for name, found in effective.items() if found < FEW_EXAMPLES]
+    return (
+        [f"Below {FEW_EXAMPLES} effective examples: {', '.join(few)}. Fishers of so few decide nothing."] if few else []
+    )
 
 
 def _title(table: OverlapTable) -> str:
@@ -157,10 +176,7 @@ def _footprints(table: OverlapTable) -> list[Block]:
 
 
 def _beware(table: OverlapTable, by: str) -> list[Block]:
-    few = [name for name, effective in table.effective_examples.items() if effective < FEW_EXAMPLES]
-    found: list[Block] = []
-    if few:
-        found.append(f"Below {FEW_EXAMPLES} effective examples: {', '.join(few)}. Overlaps with these decide nothing.")
+    found: list[Block] = [*beware_of_few(table.effective_examples)]
     found += [f"{name}: {beware}." for name, rows in table.rows.items() if (beware := beware_of_copies(rows))]
     if table.kind == "fisher":
         found += fold_layout.sentences(table, by)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from commonweight import __version__
 from commonweight.errors import MeasurementError, UsageError
+from commonweight.footprint.agreement import beware_of_labels
 from commonweight.footprint.files import RECORD as FOOTPRINT_RECORD
 from commonweight.nn.source import LoadOptions
 from commonweight.overlaps.table import OverlapTable, overlap
@@ -189,6 +190,8 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
                 note(f"{name}: another process finished it meanwhile; its footprint is taken")
         del loaded  # before the next is read
     footprints = {name: found[name] for name in (f"{model}/{data}" for model in models for data in tables)}
+    for sentence in beware_of_labels(footprints):
+        note(sentence)
     overlaps = overlap(footprints, common_only=options.common_only)
     run.write("overlap.json", overlaps.to_json())
     cells = grid_cells(models, tables)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from commonweight.decision.configs import beware_of_nameless
+from commonweight.decision.modules import config_of
 from commonweight.footprint.collector import choose_parameters
 from commonweight.footprint.fold_format import Needs, needs_of
 from commonweight.footprint.footprint import Footprint
@@ -90,6 +92,7 @@ def inspect_models(
     identities = []
     needs = []
     sizes = []
+    configs = {}
     shapes: dict[str, Footprint] = {}
     kept: dict[Model, LoadedModel] = {}
     for model in models:
@@ -99,6 +102,7 @@ def inspect_models(
         kept[model] = load(model, reading)
         for sentence in kept[model].notes:
             note(sentence)
+        configs[model.name] = config_of(kept[model].model) or {}
         identities.append(kept[model].identity)
         shapes[model.name] = _shapes(kept[model], measuring)
         needs.append(needs_of(shapes[model.name].tensors, measuring.folds or 1, FOLD_DTYPE))
@@ -107,6 +111,8 @@ def inspect_models(
             common_parameters(shapes, common_only=common_only)
         for table in tables.values():
             prepare(kept[model], table, measuring.columns)
+    for sentence in beware_of_nameless(configs):
+        note(sentence)
     return Inspected(tuple(identities), tuple(needs), max(sizes), kept)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from commonweight.footprint.agreement import beware_of_labels
 from commonweight.overlaps.layout import FEW_EXAMPLES
 from commonweight.text import DASH, Block, Grid
 
@@ -54,7 +55,7 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
         blocks.append(f"Unused by the data, their Fisher is zero: {_some(unused)}.")
     if effective < FEW_EXAMPLES:
         blocks.append(f"{_few(footprint.count, effective)}, so an overlap with this footprint says little.")
-    return blocks
+    return [*blocks, *(f"{sentence}." for sentence in beware_of_labels({folder: footprint}))]
 
 
 def sources(footprints: Mapping[str, Footprint]) -> list[Block]:
