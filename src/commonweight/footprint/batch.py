@@ -100,7 +100,7 @@ class Batch:
         """
         if not isinstance(self.inputs, Mapping):
             return model(*self.inputs) if spread else model(self.inputs)
-        known = _arguments_of(model)
+        known = arguments_of(model)
         taken = {key: value for key, value in self.inputs.items() if known is None or key in known}
         if len(taken) < len(self.inputs) and not (withhold and taken):
             unknown = ", ".join(repr(key) for key in self.inputs if key not in taken)
@@ -231,9 +231,19 @@ class BatchReader:
         return Batch(inputs, labels, source_rows, isinstance(raw, Mapping), frozenset(self._shared), rows is not None)
 
 
-def _arguments_of(model: nn.Module) -> tuple[str, ...] | None:
-    """Names that ``forward`` takes as keywords; None where it takes any."""
-    parameters = inspect.signature(model.forward).parameters.values()
+def arguments_of(model: nn.Module) -> tuple[str, ...] | None:
+    """Name what ``forward`` takes as keywords.
+
+    Args:
+        model: A model.
+
+    Returns:
+        The names, or None where it takes any, or does not say (a traced model).
+    """
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except ValueError:
+        return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return tuple(p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import warnings
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from commonweight.errors import CommonweightError, UsageError
+from commonweight.footprint.batch import arguments_of
 from commonweight.footprint.repeatable import CENSUS, check_first, spread_positions
 from commonweight.footprint.routes import Route
 
@@ -60,11 +60,13 @@ def first_call(problem: Problem, batch: Batch, *, new: bool) -> tuple[Problem, b
             warnings.warn(doubt, stacklevel=2)
         return tried, free
     if sequence or isinstance(errors[0], TypeError):
+        said = f"neither whole ({errors[0]}) nor as its arguments ({errors[-1]})" if sequence else f"({errors[0]})"
+        takes = ", ".join(arguments_of(problem.model) or ["what it wants"])
         raise UsageError(
-            f"{type(problem.model).__name__}.forward{inspect.signature(problem.model.forward)} does not run on what "
-            f"the loader gives as inputs, {_said(batch.inputs)}: {errors[-1]}; give it what it takes, or a mapping by "
-            'the names of its arguments, such as {"input": x, "labels": y}'
-        ) from errors[-1]
+            f"{type(problem.model).__name__}.forward takes {takes}, and does not run on the inputs that the loader "
+            f"gives, {_said(batch.inputs)}, {said}; name its arguments in a mapping, such as "
+            '{"input": x, "labels": y}'
+        ) from errors[0]
     raise errors[0]
 
 

@@ -87,7 +87,9 @@ def fisher(
         model: Any module. Parameters that require a gradient are measured; it is run in eval mode and comes back as
             it was.
         batches: Mappings, called as ``model(**batch)`` with ``labels`` (and optionally ``source_row``, see ``folds``),
-            or pairs ``(inputs, targets)``.
+            or pairs ``(inputs, targets)``. Inputs reach ``forward`` as they come; a tuple or list that it does not
+            take whole becomes its arguments. Several targets are for a ``loss`` of your own, as are keys that
+            ``forward`` does not take.
         label_rule: ``data``: the labels given (empirical Fisher); ``model``: the exact expectation over the model's
             own distribution, one backward pass per class; ``sampled``: draws from it, keyed by seed and source row.
         loss: ``classification``, ``multilabel``, ``regression`` (unit variance), ``causal_lm``, ``token``, ``seq2seq``;
@@ -115,7 +117,8 @@ def fisher(
         A footprint of kind ``fisher``, with one float32 tensor per parameter (float64 for float64 models).
 
     Raises:
-        UsageError: If an argument is wrong, the loader is empty, or the loss cannot be inferred.
+        UsageError: If an argument is wrong, the loader is empty, the loss cannot be inferred, or outputs and labels do
+            not fit it.
         MeasurementError: If the model stays random, mixes examples, or gives numbers that are not finite.
 
     Example:

@@ -225,7 +225,9 @@ class Custom(Likelihood):
             or log_prob.shape[1] < 2
         ):
             got = list(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
-            raise UsageError(f"log_prob must return [batch, classes] = [{batch.size}, classes], 2 or more, got {got}")
+            raise UsageError(
+                f"log_prob must return [batch, classes] = [{batch.size}, classes], got {got}; of 2 classes or more"
+            )
         if not torch.allclose(log_prob.detach().double().logsumexp(-1), log_prob.new_zeros(()).double(), atol=1e-3):
             raise UsageError("log_prob must return normalised log-probabilities: use log_softmax")
         return log_prob

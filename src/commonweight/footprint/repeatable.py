@@ -83,10 +83,10 @@ def check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
             i = int(bad.nonzero()[0])
             if other is not second and _same_outputs(problem, rows, i):
                 what = (
-                    "a loss of your own gives an example another value among the other examples of its batch, and its "
-                    "outputs are the same: it is averaged over the batch or divided by its size (such as by "
-                    "len(batch)), or spreads outputs over the labels of others ([batch, 1] against [batch]); return "
-                    "each example's own negative log-likelihood (reduction='none')"
+                    "a loss of your own gives an example another value among the other examples of its batch, though "
+                    "the model gives it the same outputs: it is averaged over the batch or divided by its size, or it "
+                    "compares examples (outputs [batch, 1] with labels [batch], in-batch negatives); return each "
+                    "example's own negative log-likelihood (reduction='none')"
                 )
             raise MeasurementError(
                 f"{what} (example {rows.source_rows[i]}: {float(first[i]):.6g} and {float(other[i]):.6g})"
