@@ -22,6 +22,7 @@ from commonweight.footprint.copies import CopiesWarning
 from commonweight.footprint.dealing import by_fold
 from commonweight.footprint.fold_format import check_fold_dtype, fold_record, shortened
 from commonweight.footprint.footprint import Fold, Footprint, Spread
+from commonweight.footprint.losses import Custom
 from commonweight.footprint.problem import TOLERANCE, least_accurate
 from commonweight.footprint.routes import Route, Verification
 from commonweight.footprint.verification import ROWS
@@ -156,6 +157,12 @@ def fisher(
         footprint = Footprint.load(writer.folder)
     if footprint.copies:
         warnings.warn(footprint.copies, CopiesWarning, stacklevel=2)
+    if footprint.metadata["loss"] == Custom.name and not footprint.spread[""].total:
+        warnings.warn(
+            "the Fisher is zero in every weight: the loss of your own has no slope at any example, as the cross-entropy "
+            "of one output has none (of a yes or no label loss='multilabel' has one)",
+            stacklevel=2,
+        )
     return footprint
 
 

@@ -15,8 +15,6 @@ from commonweight.footprint.sites import find_sites, owners_of, replay_sites
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import nn
-
     from commonweight.footprint.batch import Batch
     from commonweight.footprint.problem import Problem
 
