@@ -159,8 +159,8 @@ def fisher(
         warnings.warn(footprint.copies, CopiesWarning, stacklevel=2)
     if footprint.metadata["loss"] == Custom.name and not footprint.spread[""].total:
         warnings.warn(
-            "the Fisher is zero in every weight: the loss of your own has no slope at any example, as the cross-entropy "
-            "of one output has none (of a yes or no label loss='multilabel' has one)",
+            "the Fisher is zero in every weight: the loss of your own has no slope at any example, as the "
+            "cross-entropy of one output has none (of a yes or no label loss='multilabel' has one)",
             stacklevel=2,
         )
     return footprint
