@@ -247,6 +247,9 @@ def test_errors_speak_of_options(cli, footprints, place, tmp_path):
 def test_words():
     assert in_options("pass overwrite=True to replace it") == "pass --overwrite to replace it"
     assert in_options("use label_rule='model' or 'sampled'") == "use --label-rule model or sampled"
+    assert in_options("use loss='multilabel' (yes or no) or loss='regression'") == (
+        "use --loss multilabel (yes or no) or --loss regression"
+    )
     assert in_options("pass mixed_rules=True", "compare") == "pass --mixed-rules to commonweight overlap"
     said = "number the rows alike, with an unshuffled loader or a source_row in the batches, and measure again"
     assert in_options(said) == "number the rows alike, with a column source_row in the data, and measure again"

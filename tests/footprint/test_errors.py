@@ -307,6 +307,32 @@ def test_complex_parameters():
         commonweight.fisher(model, [examples()])
 
 
+class Turned(nn.Module):
+    """Complex weights before real ones, both trainable."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.turn, self.head = nn.Linear(6, 5, dtype=torch.complex128), nn.Linear(5, CLASSES).double()
+
+    def forward(self, x):
+        return self.head(self.turn(x.to(torch.complex128)).abs())
+
+
+@pytest.mark.parametrize(
+    "choice", [{"exclude": "turn"}, {"include": "head"}, {"exclude": ["turn.weight", "turn.bias"]}]
+)
+def test_complex_parameters_may_be_left_out(choice):
+    model, batch = Turned(), examples()
+    model.turn.requires_grad_(False)
+    reference = loop(model, batch)
+    assert gap(commonweight.fisher(model, [batch]), reference) < 1e-10
+    model.turn.requires_grad_(True)
+    assert gap(commonweight.fisher(model, [batch], **choice), reference) < 1e-10
+    with pytest.raises(UsageError, match=r"parameter turn\.bias is complex: freeze it or exclude it"):
+        commonweight.fisher(model, [batch], exclude="turn.weight")
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -7,6 +7,7 @@ import itertools
 import math
 
 import numpy as np
+import peft
 import pytest
 import torch
 import torch.nn.functional as F
@@ -194,7 +195,9 @@ def test_an_unknown_loss_name():
         ("multilabel", torch.full((4, 3), 2), "label"),
         ("multilabel", torch.full((4, 3), -100), "label"),
         ("multilabel", None, "loss 'multilabel' with label_rule='data' needs labels"),
+        ("multilabel", torch.zeros(3, 4).t()[:, :2], r"labels \[4, 2\]: expected one label per output"),
         ("regression", torch.zeros(4), r"regression: outputs have shape \[4, 3\], labels \[4\]"),
+        ("regression", torch.zeros(4, 3, 1), r"regression: outputs have shape \[4, 3\], labels \[4, 3, 1\]"),
         ("regression", None, "loss 'regression' with label_rule='data' needs labels"),
         (
             "token",
@@ -223,6 +226,141 @@ def test_labels_that_do_not_fit(loss, labels, message):
 def test_token_labels_that_do_not_fit(labels, message):
     with pytest.raises(UsageError, match=message):
         commonweight.fisher(nn.Linear(6, 3), [(torch.ones(4, 5, 6), labels)], loss="token")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels"),
+    [
+        ((2, 3), (3, 2)),
+        ((6,), (2, 3)),
+        ((2, 3), (6,)),
+        ((1, 6), (6, 1)),
+        ((3, 4, 4), (4, 4, 3)),
+        ((1, 4, 4), (4, 4)),
+        ((4, 4), (4, 4, 1)),
+        ((1, 1), ()),
+        ((), (1, 1)),
+    ],
+)
+def test_regression_compares_shapes_and_not_counts(outputs, labels):
+    count = math.prod(outputs)
+    model = nn.Sequential(nn.Linear(6, count), nn.Unflatten(1, outputs) if outputs else nn.Flatten(0)).double()
+    x, y = values(8, 6), values(8, *labels)
+    with pytest.raises(
+        UsageError, match=r"regression: outputs have shape .*, labels .*: expected one label per output"
+    ):
+        commonweight.fisher(model, [(x, y)], loss="regression")
+    footprint = commonweight.fisher(model, [(x, y.reshape(8, *outputs))], loss="regression")
+    flat = commonweight.fisher(model[0], [(x, y.reshape(8, count))], loss="regression")
+    assert gap({name.removeprefix("0."): value for name, value in footprint.tensors.items()}, flat.tensors) < 1e-12
+
+
+def single(shape):
+    return nn.Sequential(small_mlp(1), nn.Flatten(0)) if shape == (8,) else nn.Sequential(small_mlp(1))
+
+
+@pytest.mark.parametrize("loss", ["multilabel", "regression"])
+@pytest.mark.parametrize("outputs", [(8,), (8, 1)])
+@pytest.mark.parametrize("labels", [(8,), (8, 1)])
+def test_one_output_and_one_label_may_have_a_dimension_of_one_or_not(loss, outputs, labels):
+    x, y = examples()[0], examples()[1] % 2
+
+    def passes(model, example):
+        z, label = model(example[0]).reshape(()), example[1].to(example[0]).reshape(())
+        return [F.softplus(z) - label * z if loss == "multilabel" else 0.5 * (z - label) ** 2]
+
+    reference, _ = loop_fisher(single(outputs), in_batches((x, y), 1), passes)
+    footprint = commonweight.fisher(single(outputs), [(x, y.reshape(labels))], loss=loss)
+    assert gap(footprint, reference) < 1e-10
+    with pytest.raises(UsageError, match=r"labels \[1, 8\]"):
+        LOSSES[loss].nll(torch.zeros(outputs), Batch(x, y.reshape(1, 8), tuple(range(8)), is_mapping=False))
+
+
+# One class is certain
+
+
+@pytest.mark.parametrize("labels", [tensor([0, 1] * 4), torch.zeros(8, dtype=torch.long)])
+@pytest.mark.parametrize("rule", ["data", "model", "sampled"])
+@pytest.mark.parametrize("loss", [None, "classification"])
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+def test_one_output_is_no_choice_among_classes(labels, rule, loss, shape):
+    batch = (examples()[0], labels)
+    with pytest.raises(
+        UsageError, match=r"one output is no choice .* loss='multilabel' .*Bernoulli.* loss='regression'"
+    ):
+        commonweight.fisher(single(shape), [batch], loss=loss, label_rule=rule)
+    assert commonweight.fisher(single(shape), [batch], loss="multilabel", label_rule=rule).trace() > 0
+
+
+@pytest.mark.parametrize("rule", ["data", "sampled"])
+@pytest.mark.parametrize(("kind", "labels"), [("bert", 1), ("vit", 1), ("bert-masked", 1)])
+def test_a_hugging_face_model_of_one_class(kind, labels, rule):
+    case = text_model(kind)
+    case.model.requires_grad_(True)
+    if kind == "bert-masked":
+        case.model.cls.predictions.decoder = nn.Linear(case.model.config.hidden_size, labels)
+    else:
+        case.model.classifier = nn.Linear(case.model.config.hidden_size, labels)
+    batch = {**case.batch, "labels": torch.zeros_like(case.batch["labels"])}
+    with pytest.raises(UsageError, match=r"expects 2 or more classes, got outputs of shape .*, 1\]: one output is no"):
+        commonweight.fisher(case.model, [batch], label_rule=rule)
+
+
+@pytest.mark.parametrize("rule", ["model", "sampled"])
+def test_a_distribution_over_one_class(rule):
+    loss = CustomLoss(lambda outputs, batch: outputs[:, 0], lambda outputs, batch: outputs.log_softmax(-1))
+    with pytest.raises(UsageError, match=r"got \[8, 1\]; of 2 classes or more"):
+        commonweight.fisher(small_mlp(1), [examples()], loss=loss, label_rule=rule)
+
+
+def test_a_loss_of_ones_own_that_is_constant_is_warned_of(tmp_path):
+    x = examples()[0]
+    zeros = torch.zeros(8, dtype=torch.long)
+
+    def own(outputs, batch):
+        return F.cross_entropy(outputs, batch[1], reduction="none")
+
+    for folder in (None, tmp_path / "f"):
+        with pytest.warns(UserWarning, match="the Fisher is zero in every weight: the loss of your own has no slope"):
+            footprint = commonweight.fisher(small_mlp(1), [(x, zeros)], loss=own, folder=folder)
+        assert footprint.trace() == 0
+    assert commonweight.fisher(small_mlp(2), [(x, zeros)], loss=own).trace() > 0
+
+
+# Probabilities where logits belong
+
+ALREADY = r"the outputs are probabilities already .*loss '{}' takes logits.*leave the softmax out"
+
+
+@pytest.mark.parametrize("rule", ["data", "model", "sampled"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_softmax_outputs_are_warned_of(rule, dtype):
+    x, y = examples()
+    model = nn.Sequential(small_mlp(), nn.Softmax(-1)).to(dtype)
+    with pytest.warns(UserWarning, match=ALREADY.format("classification")) as caught:
+        commonweight.fisher(model, in_batches((x.to(dtype), y), 3), label_rule=rule)
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match=ALREADY.format("classification")):
+        commonweight.verify(model, (x.to(dtype), y))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [nn.LogSoftmax(-1), nn.Sigmoid(), nn.Softplus(), nn.ReLU(), nn.Softmax(0), nn.Identity()],
+    ids=lambda module: type(module).__name__,
+)
+def test_other_outputs_are_not(last):
+    x, y = examples()
+    logits = nn.Sequential(small_mlp(), last)(x).detach()
+    likelihood = LOSSES["classification"]
+    assert not likelihood.doubt(logits, a_batch((x, y)))
+    assert likelihood.doubt(logits.softmax(-1), a_batch((x, y)))
+
+
+def test_softmax_outputs_of_tokens_are_warned_of():
+    x, y = torch.randn(4, 5, 6), torch.arange(20).reshape(4, 5) % 3
+    with pytest.warns(UserWarning, match=ALREADY.format("token")):
+        commonweight.fisher(nn.Sequential(nn.Linear(6, 3), nn.Softmax(-1)), [(x, y)], loss="token")
 
 
 def test_token_draws_need_labels_to_say_which_tokens_count():
@@ -437,6 +575,86 @@ def test_a_hugging_face_model_gets_the_labels_where_the_loss_is_ones_own():
     assert gap(commonweight.fisher(model, [batch], loss=own), named.tensors) < 1e-12
 
 
+def two_targets(outputs, first, second):
+    return F.cross_entropy(outputs, first, reduction="none") + outputs[:, 0] * second
+
+
+TARGETS = {
+    "tuple": (tuple, lambda t: t),
+    "list": (list, lambda t: t),
+    "mapping": (lambda t: {"first": t[0], "second": t[1]}, lambda t: (t["first"], t["second"])),
+    "nest": (lambda t: [(t[0],), {"second": [t[1]]}], lambda t: (t[0][0], t[1]["second"][0])),
+    "arrays": (lambda t: [t[0].numpy(), t[1].numpy()], lambda t: t),
+    "with plain values": (lambda t: (*t, 0.5, None), lambda t: t[:2]),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("form", ["pair", "mapping"])
+@pytest.mark.parametrize("folds", [1, 2])
+def test_several_targets_reach_a_loss_of_ones_own_as_they_came(kind, form, folds):
+    make, take = TARGETS[kind]
+    (x, y), second = examples(), values(8)
+    given = []
+
+    def own(outputs, batch):
+        targets = batch["labels"] if form == "mapping" else batch[1]
+        given.append(targets)
+        return two_targets(outputs, *take(targets))
+
+    reference, _ = loop_fisher(small_mlp(), in_batches((x, y, second), 1), lambda m, e: [two_targets(m(e[0]), *e[1:])])
+    parts = in_batches((x, y, second), 5)
+    batches = [{"input": a, "labels": make(b)} if form == "mapping" else (a, make(b)) for a, *b in parts]
+    footprint = commonweight.fisher(small_mlp(), batches, loss=own, folds=folds)
+    assert gap(footprint, reference) < 1e-10
+    assert all(type(targets) is type(make([y, second])) for targets in given)
+    assert kind != "with plain values" or given[0][2:] == (0.5, None)
+    swapped = [{**batch, "labels": make(parts[0][1:])} for batch in batches[:1]] if form == "mapping" else batches[:1]
+    assert gap(commonweight.fisher(small_mlp(), swapped, loss=own), reference) > 1e-3
+
+
+def test_a_data_loader_hands_on_several_targets():
+    (x, y), second = examples(), values(8)
+    rows_of = [(x[i], (y[i], second[i])) for i in range(8)]
+    loader = torch.utils.data.DataLoader(rows_of, batch_size=3)
+    footprint = commonweight.fisher(small_mlp(), loader, loss=lambda out, batch: two_targets(out, *batch[1]))
+    reference, _ = loop_fisher(small_mlp(), in_batches((x, y, second), 1), lambda m, e: [two_targets(m(e[0]), *e[1:])])
+    assert gap(footprint, reference) < 1e-10
+
+
+def test_keys_that_the_model_does_not_take_are_for_the_loss():
+    (x, y), weight = examples(), values(8).abs()
+
+    def own(outputs, batch):
+        return batch["weight"] * F.cross_entropy(outputs, batch["target"], reduction="none")
+
+    named = {"input": x, "target": y, "weight": weight, "source_row": torch.arange(8)}
+    reference, _ = loop_fisher(
+        small_mlp(), in_batches((x, y, weight), 1), lambda m, e: [e[2] * F.cross_entropy(m(e[0]), e[1])]
+    )
+    for folds in (1, 2):
+        assert gap(commonweight.fisher(small_mlp(), in_batches(named, 4), loss=own, folds=folds), reference) < 1e-10
+    pair = ({"input": x, "weight": weight}, y)
+    in_pair = commonweight.fisher(
+        small_mlp(), [pair], loss=lambda out, b: b[0]["weight"] * F.cross_entropy(out, b[1], reduction="none")
+    )
+    assert gap(in_pair, reference) < 1e-10
+    with pytest.raises(
+        UsageError, match=r"the batch has 'weight', and Sequential\.forward takes input: .* a loss of your"
+    ):
+        commonweight.fisher(small_mlp(), [pair], loss="classification")
+
+
+@pytest.mark.parametrize("loss", ["classification", "multilabel", "regression", "token", None])
+@pytest.mark.parametrize("targets", [lambda y: (y, y), lambda y: [y, y], lambda y: {"a": y, "b": y}])
+def test_a_named_loss_takes_one_target(loss, targets):
+    x, y = examples()
+    message = r"expects one tensor of labels, got a (tuple|list|dict) of 2: for several targets pass loss= a callable"
+    model = nn.Sequential(small_mlp(), nn.Unflatten(1, (1, 3))) if loss == "token" else small_mlp()
+    with pytest.raises(UsageError, match="cannot be inferred: pass loss=" if loss is None else message):
+        commonweight.fisher(model, [(x, targets(y))], loss=loss)
+
+
 @pytest.mark.parametrize("rule", ["model", "sampled"])
 @pytest.mark.parametrize("loss", [BINARY.nll, CustomLoss(BINARY.nll)])
 def test_a_loss_of_ones_own_needs_a_distribution_for_the_models_labels(rule, loss):
@@ -527,6 +745,76 @@ def test_a_loss_that_is_averaged_is_refused():
         MeasurementError, match=r"expected one loss per example, shape \[8\], got \[\].*reduction='none'"
     ):
         commonweight.fisher(small_mlp(), [examples()], loss=lambda out, batch: F.cross_entropy(out, batch[1]))
+
+
+AVERAGED = {
+    "divided by the batch": lambda out, batch: F.cross_entropy(out, batch[1], reduction="none") / len(batch[1]),
+    "averaged and spread": lambda out, batch: F.cross_entropy(out, batch[1]).expand(len(out)),
+    "divided by a sum": lambda out, batch: F.cross_entropy(out, batch[1], reduction="none") / (1 + batch[1]).sum(),
+    "every label": lambda out, batch: (out[:, :1] - batch[1]).square().mean(-1),
+    "in-batch negatives": lambda out, batch: -(out @ out.t()).log_softmax(-1).diagonal(),
+}
+
+
+@pytest.mark.parametrize("kind", AVERAGED)
+@pytest.mark.parametrize("size", [3, 8, 20])
+def test_a_loss_that_depends_on_the_batch_is_blamed_and_not_the_model(kind, size):
+    message = r"a loss of your own gives .* averaged over the batch or divided by its size.*\(example \d+: "
+    with pytest.raises(MeasurementError, match=message):
+        commonweight.fisher(small_mlp(), [examples(size)], loss=AVERAGED[kind])
+
+
+@pytest.mark.parametrize("kind", AVERAGED)
+def test_a_model_that_mixes_is_blamed_whatever_the_loss(kind):
+    class Mixes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = small_mlp()
+
+        def forward(self, x):
+            return self.body(x - x.mean(0))
+
+    with pytest.raises(MeasurementError, match="a module mixes examples"):
+        commonweight.fisher(Mixes(), [examples()], loss=AVERAGED[kind])
+
+
+# Virtual tokens of prompt tuning
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("gpt2", lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)),
+        ("llama", lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=1)),
+        (
+            "gpt2",
+            lambda: peft.PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, encoder_hidden_size=8),
+        ),
+        ("gpt2", lambda: peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)),
+        ("bert", lambda: peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3)),
+        ("t5", lambda: peft.PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3)),
+    ],
+    ids=["prompt", "one token", "encoder", "prefix", "classes", "seq2seq"],
+)
+@pytest.mark.parametrize("loss", [None, "named"])
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft
+def test_prompt_tuning_equals_the_loop_over_its_own_loss(kind, config, loss):
+    torch.manual_seed(0)
+    case = text_model(kind)
+    model = peft.get_peft_model(case.model, config()).double()
+
+    def passes(model, example):
+        """peft puts -100 for the virtual tokens, and averages over the labels that are left."""
+        out = model(**example)
+        labels = example["labels"]
+        shifted = labels if kind != "gpt2" or out.logits.shape[1] > labels.shape[1] else labels[:, 1:]
+        return [out.loss * (shifted != -100).sum()]
+
+    reference, _ = loop_fisher(model, in_batches(case.batch, 1), passes)
+    footprint = commonweight.fisher(model, in_batches(case.batch, 3), loss=loss and case.loss)
+    assert gap(footprint, reference) < 1e-6  # transformers takes its losses in float32
+    if kind == "gpt2":
+        assert commonweight.fisher(model, [case.batch], label_rule="sampled").trace() > 0
 
 
 # Draws from the model's own labels

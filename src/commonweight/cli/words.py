@@ -17,6 +17,7 @@ _OPTIONS = (
     (re.compile(r"common_only=True"), r"--common-only"),
     (re.compile(r"overwrite=True"), r"--overwrite"),
     (re.compile(r"label_rule=" + _CHOICES), r"--label-rule \1 or \2"),
+    (re.compile(r"\bloss='(\w+)'"), r"--loss \1"),
     (re.compile(r"\bpass loss= one of .*", re.DOTALL), r"pass --loss classification, multilabel or regression"),
     (re.compile(r"\bpass loss=CustomLoss.*?, or (use label_rule)"), r"\1"),
     (re.compile(r"\bpass loss= "), r"pass --loss, or in Python "),

@@ -1,7 +1,7 @@
 """One batch as the engine sees it: inputs for the model, labels, and the source row of every example.
 
-Users hand over what their loader yields: a mapping (``model(**batch)``) or a pair ``(inputs, targets)``. Everything
-that depends on that choice is here.
+Users hand over what their loader yields: a mapping (``model(**batch)``) or a pair ``(inputs, targets)``, where targets
+may be several. Everything that depends on that choice is here.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from commonweight.data.batching import SourcedPair
 from commonweight.errors import UsageError
@@ -33,10 +35,10 @@ class Batch:
     """A batch of ``size`` examples."""
 
     inputs: Any
-    """A mapping (keyword arguments), a tuple (positional arguments) or a tensor, without labels."""
+    """A mapping (keyword arguments), or what the loader gave beside the targets."""
 
-    labels: Tensor | None
-    """What came with the inputs as labels or targets, ``[size, ...]``."""
+    labels: Any
+    """What came with the inputs as labels or targets: a tensor ``[size, ...]``, a nest of several, or None."""
 
     source_rows: tuple[int, ...]
     """One number per example: it decides the fold and the sampled labels."""
@@ -52,18 +54,17 @@ class Batch:
     @property
     def signature(self) -> tuple[torch.Size, ...]:
         """Shapes of one example's tensors, padding included."""
-        leaves = [tensor for path, tensor in leaves_of(self.inputs) if isinstance(tensor, Tensor)]
-        return tuple(t.shape[1:] for t in leaves) + (() if self.labels is None else (self.labels.shape[1:],))
+        return tuple(tensor.shape[1:] for _, tensor in self.leaves() if isinstance(tensor, Tensor))
 
     @property
     def uneven(self) -> frozenset[str]:
         """Integer tensors (masks, labels) of which examples have different numbers of entries that count."""
         found = set()
-        for path, tensor in [*leaves_of(self.inputs), (LABELS, self.labels)]:
+        for path, tensor in self.leaves():
             if not isinstance(tensor, Tensor) or tensor.dim() != 2 or tensor.is_floating_point():
                 continue
-            if path == LABELS or self.is_rowwise(path, tensor):
-                counts = (tensor >= 0 if path == LABELS else tensor != 0).sum(1)
+            if self.is_rowwise(path, tensor):
+                counts = (tensor >= 0 if path.startswith(LABELS) else tensor != 0).sum(1)
                 if bool((counts != counts[0]).any()):
                     found.add(path)
         return frozenset(found)
@@ -73,23 +74,42 @@ class Batch:
         """Number of examples."""
         return len(self.source_rows)
 
-    def call(self, model: nn.Module, *, with_labels: bool = False) -> Any:
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """List the leaves of inputs and labels; paths of labels begin with ``labels``.
+
+        Yields:
+            Path and leaf.
+        """
+        yield from leaves_of(self.inputs)
+        yield from leaves_of(self.labels, LABELS)
+
+    def call(self, model: nn.Module, *, with_labels: bool = False, withhold: bool = False, spread: bool = False) -> Any:
         """Run the model on the inputs.
 
         Args:
             model: The model.
             with_labels: Hand it the labels too (only a mapping batch has a place for them).
+            withhold: Keep back the keys that ``forward`` does not take, which are for the loss alone.
+            spread: Hand over the parts of a tuple or list as positional arguments.
 
         Returns:
             Whatever the model returns.
+
+        Raises:
+            UsageError: If the batch has a key that nothing takes.
         """
-        if isinstance(self.inputs, Mapping):
-            wanted = with_labels and self.is_mapping and self.labels is not None and _takes_labels(model)
-            labels = {LABELS: self.labels} if wanted else {}
-            return model(**self.inputs, **labels)
-        if isinstance(self.inputs, tuple):
-            return model(*self.inputs)
-        return model(self.inputs)
+        if not isinstance(self.inputs, Mapping):
+            return model(*self.inputs) if spread else model(self.inputs)
+        known = arguments_of(model)
+        taken = {key: value for key, value in self.inputs.items() if known is None or key in known}
+        if len(taken) < len(self.inputs) and not (withhold and taken):
+            unknown = ", ".join(repr(key) for key in self.inputs if key not in taken)
+            raise UsageError(
+                f"the batch has {unknown}, and {type(model).__name__}.forward takes {', '.join(known or ())}: name the "
+                "columns as its arguments, or drop those that only a loss of your own (outputs, batch) -> [batch] reads"
+            )
+        wanted = with_labels and self.is_mapping and self.labels is not None and (known is None or LABELS in known)
+        return model(**taken, **({LABELS: self.labels} if wanted else {}))
 
     def original(self) -> Any:
         """Give the batch back in the form it came in, for a loss of the user's own.
@@ -120,7 +140,7 @@ class Batch:
         return replace(
             self,
             inputs=map_leaves(self.inputs, pick),
-            labels=None if self.labels is None else self.labels.index_select(0, positions.to(self.labels.device)),
+            labels=map_leaves(self.labels, pick, LABELS),
             source_rows=tuple(self.source_rows[row] for row in rows),
         )
 
@@ -148,7 +168,7 @@ class Batch:
         return replace(
             self,
             inputs=map_tensors(self.inputs, lambda tensor: _plain(tensor).to(device)),
-            labels=None if self.labels is None else _plain(self.labels).to(device),
+            labels=map_tensors(self.labels, lambda tensor: _plain(tensor).to(device)),
         )
 
 
@@ -169,7 +189,8 @@ class BatchReader:
             The batch.
 
         Raises:
-            UsageError: If it is neither, is empty, or its parts have different lengths.
+            UsageError: If it is neither, is empty, its parts have different lengths, or one cannot be taken apart by
+                example.
         """
         if isinstance(raw, Mapping):
             parts = dict(raw)
@@ -180,7 +201,6 @@ class BatchReader:
             inputs, labels, rows = raw
         elif isinstance(raw, (tuple, list)) and len(raw) == 2:
             inputs, labels = raw
-            inputs = tuple(inputs) if isinstance(inputs, list) else inputs
             rows = None
             if isinstance(inputs, Mapping) and SOURCE_ROW in inputs:
                 inputs = dict(inputs)
@@ -194,11 +214,9 @@ class BatchReader:
                 f"expected each batch to be a mapping (as for model(**batch)) or a pair (inputs, targets), "
                 f"got {type(raw).__name__}{shape}{hint}"
             )
-        if labels is not None and not isinstance(labels, Tensor):
-            try:
-                labels = torch.as_tensor(labels)
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise UsageError(f"labels must be numbers, one per example: {error}") from None
+        labels = _targets(labels)
+        _check_divisible(inputs, "")
+        _check_divisible(labels, LABELS)
         size = _size(inputs, labels)
         if rows is None:
             source_rows = tuple(range(self._next_row, self._next_row + size))
@@ -207,32 +225,90 @@ class BatchReader:
             if len(source_rows) != size:
                 raise UsageError(f"{SOURCE_ROW} has {len(source_rows)} entries for a batch of {size} examples")
         self._next_row += size
-        for path, leaf in leaves_of(inputs):
-            if isinstance(leaf, Tensor):
-                if leaf.dim() == 0 or leaf.shape[0] != size:
-                    self._shared.add(path)
-            elif isinstance(leaf, str) and path.rpartition("/")[2].isdigit():
-                raise UsageError(
-                    f"the batch holds a list of strings at {path}: only tensors can be taken apart by example; "
-                    "drop that column from the loader"
-                )
+        for path, leaf in [*leaves_of(inputs), *leaves_of(labels, LABELS)]:
+            if isinstance(leaf, Tensor) and (leaf.dim() == 0 or leaf.shape[0] != size):
+                self._shared.add(path)
         return Batch(inputs, labels, source_rows, isinstance(raw, Mapping), frozenset(self._shared), rows is not None)
 
 
-def _takes_labels(model: nn.Module) -> bool:
-    parameters = inspect.signature(model.forward).parameters.values()
-    return any(p.name == LABELS or p.kind is p.VAR_KEYWORD for p in parameters)
+def arguments_of(model: nn.Module) -> tuple[str, ...] | None:
+    """Name what ``forward`` takes as keywords.
+
+    Args:
+        model: A model.
+
+    Returns:
+        The names, or None where it takes any, or does not say (a traced model).
+    """
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except ValueError:
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return tuple(p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY})
 
 
-def _size(inputs: Any, labels: Tensor | None) -> int:
+def _targets(labels: Any) -> Any:
+    """Make a tensor of an array or of plain numbers, one per example; several targets stay in the nest they came in."""
+    if labels is None or isinstance(labels, (Tensor, int, float, str)):
+        return labels
+    if isinstance(labels, Mapping):
+        return {key: _targets(item) for key, item in labels.items()}
+    if isinstance(labels, (tuple, list)) and any(_is_nested(item) for item in labels):
+        return _rebuilt(labels, [_targets(item) for item in labels])
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"labels must be numbers, one per example: {error}") from None
+
+
+def _is_nested(item: Any) -> bool:
+    return isinstance(item, Mapping) or (isinstance(item, (Tensor, np.ndarray)) and item.ndim > 0)
+
+
+def _check_divisible(value: Any, path: str) -> None:
+    """Refuse what is not taken apart by example."""
+    if isinstance(value, PackedSequence):
+        found, remedy = "a PackedSequence", "give the padded tensor and the lengths, and pack them in forward"
+    elif isinstance(value, Tensor) and (value.is_nested or value.layout not in {torch.strided, torch.sparse_coo}):
+        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        found = f"a {kind} tensor"
+        remedy = "pad it, and give a mask" if value.is_nested else "give it as to_dense() or to_sparse_coo()"
+    elif isinstance(value, np.ndarray):
+        found, remedy = f"an array of {value.dtype}", "make it a tensor of the model's type with torch.as_tensor"
+    elif isinstance(value, str) and path.rpartition("/")[2].isdigit():
+        found, remedy = "a list of strings", "drop that column from the loader"
+    else:
+        parts: Any = ()
+        if isinstance(value, Mapping):
+            parts = value.items()
+        elif isinstance(value, (tuple, list)):
+            parts = enumerate(value)
+        for key, part in parts:
+            _check_divisible(part, f"{path}/{key}")
+        return
+    raise UsageError(
+        f"the batch holds {found} at {path or 'its inputs'}: only dense and COO tensors can be taken apart by example; "
+        f"{remedy}"
+    )
+
+
+def _size(inputs: Any, labels: Any) -> int:
     lengths = [leaf.shape[0] for _, leaf in leaves_of(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
-    if labels is not None and labels.dim():
-        size = labels.shape[0]
+    targets = [leaf.shape[0] for _, leaf in leaves_of(labels) if isinstance(leaf, Tensor) and leaf.dim()]
+    if targets:
+        size = next((target for target in targets if target in lengths), targets[0])
         if lengths and size not in lengths:
             raise UsageError(
                 f"the batch has {size} labels, and its tensors have first dimensions {sorted(set(lengths))}: "
                 "expected one label per example"
             )
+    elif labels is not None:
+        raise UsageError(
+            "expected labels with one entry per example, got a single one: the loader yields examples and not batches; "
+            "wrap a data set in torch.utils.data.DataLoader"
+        )
     elif lengths:
         size = max(lengths)
     else:
@@ -258,9 +334,12 @@ def map_leaves(value: Any, change: Callable[[Tensor, str], Tensor], path: str = 
     if isinstance(value, Mapping):
         return {key: map_leaves(item, change, f"{path}/{key}") for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        items = [map_leaves(item, change, f"{path}/{i}") for i, item in enumerate(value)]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return _rebuilt(value, [map_leaves(item, change, f"{path}/{i}") for i, item in enumerate(value)])
     return value
+
+
+def _rebuilt(like: Any, items: list[Any]) -> Any:
+    return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

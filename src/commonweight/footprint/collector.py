@@ -15,6 +15,7 @@ from commonweight.errors import MeasurementError, UsageError
 from commonweight.footprint.accumulator import add_square, new_total
 from commonweight.footprint.agreement import Agreement
 from commonweight.footprint.capture import Capture
+from commonweight.footprint.first_call import all_generic, first_call
 from commonweight.footprint.footprint import Spread, is_under, layer_of
 from commonweight.footprint.guard import check_measurable, untouched
 from commonweight.footprint.likelihood import (
@@ -135,7 +136,11 @@ class FisherCollector:
             shapes=CallShapes() if previous is None else previous.shapes,
             agreement=Agreement() if previous is None else previous.agreement,
         )
-        routes, self.problem = verified_routes(problem, batches, ALL if previous is None else BESIDE_SUMS)
+        problem, differentiates = first_call(problem, batches[0], new=previous is None)
+        if differentiates:
+            routes, self.problem = all_generic(problem, batches)
+        else:
+            routes, self.problem = verified_routes(problem, batches, ALL if previous is None else BESIDE_SUMS)
         self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}
         for batch in batches:
             self.problem.shapes.uneven.update(batch.uneven)
@@ -309,7 +314,7 @@ def choose_parameters(model: nn.Module, include: Patterns, exclude: Patterns) ->
         Name -> parameter; a tied parameter appears once, under its first name.
 
     Raises:
-        UsageError: If a pattern matches nothing or nothing is left.
+        UsageError: If a pattern matches nothing, nothing is left, or what is left is complex.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
@@ -319,6 +324,9 @@ def choose_parameters(model: nn.Module, include: Patterns, exclude: Patterns) ->
         chosen -= _matching(trainable, exclude, "exclude")
     if not chosen:
         raise UsageError("include and exclude leave no parameter to measure")
+    for name in trainable:
+        if name in chosen and trainable[name].is_complex():
+            raise UsageError(f"parameter {name} is complex: freeze it or exclude it, real weights are measured only")
     return {name: p for name, p in trainable.items() if name in chosen}
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 from commonweight.errors import UsageError
-from commonweight.footprint.batch import Batch, BatchReader, leaves_of, map_leaves
+from commonweight.footprint.batch import LABELS, Batch, BatchReader, map_leaves
 from commonweight.footprint.folds import FoldSorted, fold_of
 
 
@@ -25,11 +26,17 @@ def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
         For each fold in turn, its batches.
 
     Raises:
-        UsageError: If a single batch was handed over instead of several, or sorted for other folds.
+        UsageError: If a single batch or a data set was handed over instead of several batches, or they are sorted for
+            other folds.
     """
     handed = getattr(batches, "iterable", batches)
     if isinstance(handed, Mapping):
         raise UsageError("expected an iterable of batches, got a single mapping: wrap it in a list")
+    if isinstance(handed, Dataset) and not isinstance(handed, IterableDataset):
+        raise UsageError(
+            f"expected an iterable of batches, got {type(handed).__name__}, a data set of single examples: wrap it in "
+            "torch.utils.data.DataLoader"
+        )
     read = _read(batches, by_position=isinstance(handed, FoldSorted) and handed.by_position)
     if folds == 1:
         yield read
@@ -101,14 +108,8 @@ def _joined(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
 
 def _joinable(a: Batch, b: Batch) -> bool:
     """Whether two batches have the same leaves: one row per example, of equal shape and type; equal plain values."""
-    leaves_a, leaves_b = list(leaves_of(a.inputs)), list(leaves_of(b.inputs))
+    leaves_a, leaves_b = list(a.leaves()), list(b.leaves())
     if [path for path, _ in leaves_a] != [path for path, _ in leaves_b]:
-        return False
-    if (a.labels is None) != (b.labels is None) or (
-        a.labels is not None
-        and b.labels is not None
-        and (a.labels.shape[1:], a.labels.dtype) != (b.labels.shape[1:], b.labels.dtype)
-    ):
         return False
     for (path, x), (_, y) in zip(leaves_a, leaves_b, strict=True):
         if isinstance(x, Tensor) and isinstance(y, Tensor):
@@ -124,11 +125,14 @@ def _join(batches: list[Batch]) -> Batch:
     first = batches[0]
     if len(batches) == 1:
         return first
-    leaves = [dict(leaves_of(batch.inputs)) for batch in batches]
-    labels = [batch.labels for batch in batches if batch.labels is not None]
+    leaves = [dict(batch.leaves()) for batch in batches]
+
+    def join(_: Tensor, path: str) -> Tensor:
+        return torch.cat([leaf[path] for leaf in leaves])
+
     return Batch(
-        map_leaves(first.inputs, lambda _, path: torch.cat([leaf[path] for leaf in leaves])),
-        torch.cat(labels) if labels else None,
+        map_leaves(first.inputs, join),
+        map_leaves(first.labels, join, LABELS),
         tuple(row for batch in batches for row in batch.source_rows),
         first.is_mapping,
         first.shared,

@@ -22,6 +22,7 @@ from commonweight.footprint.copies import CopiesWarning
 from commonweight.footprint.dealing import by_fold
 from commonweight.footprint.fold_format import check_fold_dtype, fold_record, shortened
 from commonweight.footprint.footprint import Fold, Footprint, Spread
+from commonweight.footprint.losses import Custom
 from commonweight.footprint.problem import TOLERANCE, least_accurate
 from commonweight.footprint.routes import Route, Verification
 from commonweight.footprint.verification import ROWS
@@ -88,7 +89,9 @@ def fisher(
         model: Any module. Parameters that require a gradient are measured; it is run in eval mode and comes back as
             it was.
         batches: Mappings, called as ``model(**batch)`` with ``labels`` (and optionally ``source_row``, see ``folds``),
-            or pairs ``(inputs, targets)``.
+            or pairs ``(inputs, targets)``. Inputs reach ``forward`` as they come; a tuple or list that it does not
+            take whole becomes its arguments. Several targets are for a ``loss`` of your own, as are keys that
+            ``forward`` does not take.
         label_rule: ``data``: the labels given (empirical Fisher); ``model``: the exact expectation over the model's
             own distribution, one backward pass per class; ``sampled``: draws from it, keyed by seed and source row.
         loss: ``classification``, ``multilabel``, ``regression`` (unit variance), ``causal_lm``, ``token``, ``seq2seq``;
@@ -116,7 +119,8 @@ def fisher(
         A footprint of kind ``fisher``, with one float32 tensor per parameter (float64 for float64 models).
 
     Raises:
-        UsageError: If an argument is wrong, the loader is empty, or the loss cannot be inferred.
+        UsageError: If an argument is wrong, the loader is empty, the loss cannot be inferred, or outputs and labels do
+            not fit it.
         MeasurementError: If the model stays random, mixes examples, or gives numbers that are not finite.
 
     Example:
@@ -154,6 +158,12 @@ def fisher(
         footprint = Footprint.load(writer.folder)
     if footprint.copies:
         warnings.warn(footprint.copies, CopiesWarning, stacklevel=2)
+    if footprint.metadata["loss"] == Custom.name and not footprint.spread[""].total:
+        warnings.warn(
+            "the Fisher is zero in every weight: the loss of your own has no slope at any example, as the "
+            "cross-entropy of one output has none (of a yes or no label loss='multilabel' has one)",
+            stacklevel=2,
+        )
     return footprint
 
 

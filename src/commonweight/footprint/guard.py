@@ -155,6 +155,4 @@ def check_measurable(model: object) -> nn.Module:
             )
         if type(parameter.data).__name__ == "DTensor":
             raise UsageError(f"parameter {name} is sharded over processes: measure an unsharded copy of the model")
-        if parameter.requires_grad and parameter.is_complex():
-            raise UsageError(f"parameter {name} is complex: freeze it or exclude it, real weights are measured only")
     return model

@@ -63,6 +63,9 @@ class Likelihood(ABC):
     passes_labels = False
     """Whether the model is called with the labels (it needs them to make decoder inputs, or the user's loss may)."""
 
+    reads_batch = False
+    """Whether keys of a batch that the model does not take are for the loss."""
+
     @abstractmethod
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
         """Negative log-likelihood of the given labels, ``[batch]``, in nats."""
@@ -78,6 +81,10 @@ class Likelihood(ABC):
     def right(self, outputs: Any, batch: Batch) -> Right | None:  # noqa: ARG002 - for those with classes
         """Say which examples have the label that the model finds likeliest; None where labels are no classes."""
         return None
+
+    def doubt(self, outputs: Any, batch: Batch) -> str:  # noqa: ARG002 - some have one
+        """Why outputs may not be what the likelihood takes them for; empty without a doubt."""
+        return ""
 
     def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
         """One number per example that changes whenever its outputs do, ``[batch]``."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from commonweight.errors import UsageError
 from commonweight.footprint.likelihood import CustomLoss, Likelihood, LossFunction
-from commonweight.footprint.losses import LOSSES, Custom
+from commonweight.footprint.losses import LOSSES, Custom, Tokens
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,12 +53,13 @@ def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Mo
     if isinstance(loss, str):
         if loss not in LOSSES:
             raise UsageError(f"loss must be one of {', '.join(LOSSES)}, or a callable; got {loss!r}")
-        return LOSSES[loss]
+        return _beside_virtual(LOSSES[loss], model)
     if isinstance(loss, CustomLoss):
         return Custom(loss)
     if loss is not None:
         return Custom(CustomLoss(loss))
-    integer_classes = batch.labels is not None and batch.labels.dim() == 1 and not batch.labels.is_floating_point()
+    labels = batch.labels
+    integer_classes = isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()
     hugging_face = [base for base in type(model).__mro__ if base.__module__.split(".")[0] in {"transformers", "peft"}]
     if hugging_face:
         for suffix, name in _HUGGING_FACE.items():
@@ -67,7 +70,7 @@ def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Mo
                     continue
                 name = name or _PROBLEM_TYPES.get(str(problem)) or ("classification" if integer_classes else None)
                 if name is not None:
-                    return LOSSES[name]
+                    return _beside_virtual(LOSSES[name], model)
     elif integer_classes and not batch.is_mapping:
         return LOSSES["classification"]
     if batch.is_mapping and batch.labels is None and "label" in batch.inputs:
@@ -76,3 +79,11 @@ def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Mo
         f"the loss of {type(model).__name__} cannot be inferred: pass loss= one of {', '.join(LOSSES)}, "
         "or a callable (outputs, batch) -> [batch] giving the per-example negative log-likelihood"
     )
+
+
+def _beside_virtual(likelihood: Likelihood, model: nn.Module) -> Likelihood:
+    """Let a loss over tokens know of the virtual ones that prompt tuning puts before every text."""
+    virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None)
+    if virtual and isinstance(likelihood, Tokens):
+        return Tokens(likelihood.name, shift=likelihood.shift, passes_labels=likelihood.passes_labels, virtual=virtual)
+    return likelihood

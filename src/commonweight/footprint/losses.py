@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from commonweight.data.batching import IGNORED
 from commonweight.errors import CommonweightError, MeasurementError, UsageError
 from commonweight.footprint.draws import (
     bernoulli,
@@ -33,7 +34,11 @@ class Classification(Likelihood):
     name = "classification"
 
     def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
-        return _logits(outputs, batch, self.name, 2).log_softmax(-1)
+        return _several(_logits(outputs, batch, self.name, 2), self.name).log_softmax(-1)
+
+    @override
+    def doubt(self, outputs: Any, batch: Batch) -> str:
+        return _doubt_of_logits(_several(_logits(outputs, batch, self.name, 2), self.name), self.name)
 
     @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
@@ -57,14 +62,18 @@ class Classification(Likelihood):
 
 
 class Multilabel(Likelihood):
-    """K independent yes/no labels: summed binary cross-entropy; logits and labels ``[batch, K]``."""
+    """K independent yes/no labels: summed binary cross-entropy; logits and labels ``[batch, K]``, or ``[batch]``."""
 
     name = "multilabel"
 
+    def _logits(self, outputs: Any, batch: Batch) -> Tensor:
+        logits = _logits(outputs, batch, self.name, None)
+        return logits[:, None] if logits.dim() == 1 else _logits(outputs, batch, self.name, 2)
+
     @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
-        logits = _logits(outputs, batch, self.name, 2)
-        labels = _same_shape(batch, logits, self.name).to(logits)
+        logits = self._logits(outputs, batch)
+        labels = _fitting(batch, logits, self.name, "loss 'multilabel': logits").to(logits)
         if not ((labels >= 0) & (labels <= 1)).all():
             raise UsageError(
                 f"loss 'multilabel' expects labels from 0 to 1, got {float(labels.min()):g} to {float(labels.max()):g}"
@@ -74,7 +83,7 @@ class Multilabel(Likelihood):
     @override
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         # The labels are independent given x, so the cross terms vanish and Var(y_k) = p_k(1 - p_k) weights each logit.
-        logits = _logits(outputs, batch, self.name, 2)
+        logits = self._logits(outputs, batch)
         check_exact(logits.shape[-1])
         spread = (logits.sigmoid() * (-logits).sigmoid()).detach().sqrt()
         for k in range(logits.shape[-1]):
@@ -82,7 +91,7 @@ class Multilabel(Likelihood):
 
     @override
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
-        logits = _logits(outputs, batch, self.name, 2)
+        logits = self._logits(outputs, batch)
         return bernoulli(logits, (uniform_like(batch, logits, seed, draw) < logits.detach().sigmoid()).to(logits))
 
     @override
@@ -94,7 +103,7 @@ class Multilabel(Likelihood):
 
 
 class Regression(Likelihood):
-    """Gaussian with unit variance: ``½‖z − y‖²``; outputs and labels ``[batch]`` or ``[batch, K]``."""
+    """Gaussian with unit variance: ``½‖z − y‖²``; outputs and labels ``[batch, ...]``."""
 
     name = "regression"
 
@@ -103,13 +112,9 @@ class Regression(Likelihood):
 
     @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
-        mean = self._mean(outputs, batch)
-        if batch.labels is None:
-            raise _no_labels(self.name)
-        labels = batch.labels.to(mean)
-        if labels.numel() != mean.numel():
-            raise UsageError(f"regression: outputs have shape {list(mean.shape)}, labels {list(labels.shape)}")
-        return 0.5 * (mean - labels.reshape(mean.shape)).square().sum(-1)
+        mean = _logits(outputs, batch, self.name, None)
+        labels = _fitting(batch, mean, self.name, "regression: outputs").to(mean)
+        return 0.5 * (mean - labels).square().reshape(batch.size, -1).sum(-1)
 
     @override
     def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
@@ -137,21 +142,29 @@ class Tokens(Likelihood):
     """One class per token, summed over the tokens of the example whose label is not -100.
 
     Logits ``[batch, T, C]``, labels ``[batch, T]``; with ``shift`` the logits at position t predict the label at t + 1.
+    Where the model puts ``virtual`` tokens before the text and returns their logits too, those have no label.
     """
 
-    def __init__(self, name: str, *, shift: bool, passes_labels: bool) -> None:
+    def __init__(self, name: str, *, shift: bool, passes_labels: bool, virtual: int = 0) -> None:
         self.name = name
         self.shift = shift
         self.passes_labels = passes_labels
+        self.virtual = virtual
+
+    @override
+    def doubt(self, outputs: Any, batch: Batch) -> str:
+        return _doubt_of_logits(_several(_logits(outputs, batch, self.name, 3), self.name), self.name)
 
     def _aligned(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = _logits(outputs, batch, self.name, 3)
+        logits = _several(_logits(outputs, batch, self.name, 3), self.name)
         if batch.labels is None:
             raise UsageError(
                 f"loss {self.name!r} needs labels [batch, tokens] in the batch (they also say which tokens count: "
                 "-100 is ignored); for a language model pass labels=input_ids with -100 at the padding"
             )
-        labels = batch.labels
+        labels = _one_target(batch, self.name)
+        if self.virtual and labels.dim() == 2 and logits.shape[1] == labels.shape[1] + self.virtual:
+            labels = F.pad(labels, (self.virtual, 0), value=IGNORED)
         if self.shift:
             logits, labels = logits[:, :-1], labels[:, 1:]
         if labels.shape != logits.shape[:2]:
@@ -201,6 +214,7 @@ class Custom(Likelihood):
 
     name = "custom"
     passes_labels = True
+    reads_batch = True
 
     def __init__(self, loss: CustomLoss) -> None:
         self.loss = loss
@@ -218,9 +232,16 @@ class Custom(Likelihood):
                 "or use label_rule='data'"
             )
         log_prob = _called(self.loss.log_prob, "log_prob", outputs, batch)
-        if not isinstance(log_prob, Tensor) or log_prob.dim() != 2 or log_prob.shape[0] != batch.size:
+        if (
+            not isinstance(log_prob, Tensor)
+            or log_prob.dim() != 2
+            or log_prob.shape[0] != batch.size
+            or log_prob.shape[1] < 2
+        ):
             got = list(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
-            raise UsageError(f"log_prob must return [batch, classes] = [{batch.size}, classes], got {got}")
+            raise UsageError(
+                f"log_prob must return [batch, classes] = [{batch.size}, classes], got {got}; of 2 classes or more"
+            )
         if not torch.allclose(log_prob.detach().double().logsumexp(-1), log_prob.new_zeros(()).double(), atol=1e-3):
             raise UsageError("log_prob must return normalised log-probabilities: use log_softmax")
         return log_prob
@@ -233,6 +254,9 @@ class Custom(Likelihood):
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
 
+
+_OWN = "pass loss= a callable (outputs, batch) -> [batch]"
+_ONE_OUTPUT = "one output is no choice among classes; use loss='multilabel' (yes or no, Bernoulli) or loss='regression'"
 
 LOSSES: Mapping[str, Likelihood] = {
     "classification": Classification(),
@@ -266,11 +290,12 @@ def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Te
     if not isinstance(logits, Tensor):
         raise UsageError(
             f"loss {loss!r} needs a tensor or an output with 'logits', and the model returned "
-            f"{type(outputs).__name__}: pass loss= a callable (outputs, batch) -> [batch]"
+            f"{type(outputs).__name__}: {_OWN}"
         )
     if dimensions is not None and logits.dim() != dimensions:
         layout = "[batch, classes]" if dimensions == 2 else "[batch, tokens, classes]"
-        raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}")
+        remedy = _ONE_OUTPUT if logits.dim() == 1 else "for another layout " + _OWN
+        raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}: {remedy}")
     if not logits.dim() or logits.shape[0] != batch.size:
         raise MeasurementError(
             f"the model returned outputs of shape {list(logits.shape)} for {batch.size} examples: "
@@ -279,17 +304,41 @@ def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Te
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _no_labels(loss: str) -> UsageError:
-    return UsageError(
-        f"loss {loss!r} with label_rule='data' needs labels: give the batch 'labels' or targets, "
-        "or use label_rule='model' or 'sampled'"
-    )
+def _several(logits: Tensor, loss: str) -> Tensor:
+    """Refuse a choice among one class, which is certain whatever the weights."""
+    if logits.shape[-1] < 2:
+        raise UsageError(
+            f"loss {loss!r} expects 2 or more classes, got outputs of shape {list(logits.shape)}: {_ONE_OUTPUT}"
+        )
+    return logits
+
+
+def _doubt_of_logits(logits: Tensor, loss: str) -> str:
+    sums = logits.detach().sum(-1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=5e-3):
+        return (
+            f"the outputs are probabilities already (none is negative, every row sums to 1), and loss {loss!r} takes "
+            "logits, of which it makes probabilities: leave the softmax out of the model, or " + _OWN
+        )
+    return ""
+
+
+def _one_target(batch: Batch, loss: str) -> Tensor:
+    if batch.labels is None:
+        raise UsageError(
+            f"loss {loss!r} with label_rule='data' needs labels: give the batch 'labels' or targets, "
+            "or use label_rule='model' or 'sampled'"
+        )
+    if not isinstance(batch.labels, Tensor):
+        raise UsageError(
+            f"loss {loss!r} expects one tensor of labels, got a {type(batch.labels).__name__} of {len(batch.labels)}: "
+            f"for several targets {_OWN}"
+        )
+    return batch.labels
 
 
 def _class_labels(batch: Batch, classes: int) -> Tensor:
-    if batch.labels is None:
-        raise _no_labels("classification")
-    labels = batch.labels
+    labels = _one_target(batch, "classification")
     if labels.is_floating_point() or labels.shape != (batch.size,):
         raise UsageError(
             f"loss 'classification' expects integer labels of shape [{batch.size}], got {labels.dtype} "
@@ -303,9 +352,12 @@ def _class_labels(batch: Batch, classes: int) -> Tensor:
     return labels.long()
 
 
-def _same_shape(batch: Batch, logits: Tensor, loss: str) -> Tensor:
-    if batch.labels is None:
-        raise _no_labels(loss)
-    if batch.labels.shape != logits.shape:
-        raise UsageError(f"loss {loss!r}: logits have shape {list(logits.shape)}, labels {list(batch.labels.shape)}")
-    return batch.labels
+def _fitting(batch: Batch, outputs: Tensor, loss: str, what: str) -> Tensor:
+    """Give the labels in the shape of the outputs; only ``[batch]`` and ``[batch, 1]`` stand for each other."""
+    labels = _one_target(batch, loss)
+    alike = {(batch.size,), (batch.size, 1)}
+    if labels.shape != outputs.shape and not {tuple(labels.shape), tuple(outputs.shape)} <= alike:
+        raise UsageError(
+            f"{what} have shape {list(outputs.shape)}, labels {list(labels.shape)}: expected one label per output"
+        )
+    return labels.reshape(outputs.shape)

@@ -41,6 +41,9 @@ class Problem:
     alone: bool
     """Whether the generic route may freeze the parameters it does not differentiate by (cheaper; checked first)."""
 
+    spread: bool = False
+    """Whether a tuple or list of inputs are several arguments of the model; else it takes them whole."""
+
     sites: Mapping[str, Sequence[tuple[nn.Module, Site]]] = field(default_factory=dict)
     """What covers each parameter that takes a rule."""
 
@@ -77,7 +80,7 @@ class Problem:
         Yields:
             A vector ``[batch]``, and whether it is the last.
         """
-        outputs = self._call(batch)
+        outputs = self.outputs(batch)
         self.agreement.look(self.likelihood, outputs, batch)
         vectors = self.likelihood.passes(outputs, batch, self.label_rule, self.seed, self.samples)
         del outputs
@@ -87,12 +90,28 @@ class Problem:
             current = following
         yield per_example(current, batch), True
 
-    def _call(self, batch: Batch) -> Any:
+    def outputs(self, batch: Batch) -> Any:
+        """Run the model on a batch.
+
+        Args:
+            batch: The batch.
+
+        Returns:
+            What the model returns.
+        """
         with warnings.catch_warnings():
             # Reentrant checkpointing says so when it is about to lose a gradient. The comparison of routes sees what is
             # lost, and it is measured in another way.
             warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True")
-            return batch.call(self.model, with_labels=self.likelihood.passes_labels)
+            outputs = batch.call(
+                self.model,
+                with_labels=self.likelihood.passes_labels,
+                withhold=self.likelihood.reads_batch,
+                spread=self.spread,
+            )
+        for parameter in self.trainable:
+            parameter.grad = None  # of a backward pass inside the forward pass
+        return outputs
 
     def fingerprint(self, batch: Batch) -> Tensor:
         """Run the model and give one number per example that changes whenever its outputs do.
@@ -103,7 +122,7 @@ class Problem:
         Returns:
             A vector ``[batch]``.
         """
-        outputs = self._call(batch)
+        outputs = self.outputs(batch)
         return per_example(self.likelihood.fingerprint(outputs, batch, self.label_rule, self.seed), batch)
 
     def single_gradients(
@@ -137,13 +156,13 @@ class Problem:
                 ):
                     raise MeasurementError(
                         f"example {example.source_rows[0]} has loss {float(vector.detach()):.6g} alone and "
-                        f"{expected[k]:.6g} in its batch: a module mixes examples, or a tensor shared by the batch "
-                        "is as long as the batch and was taken apart"
+                        f"{expected[k]:.6g} in its batch: a module or the loss mixes examples, or a tensor shared by "
+                        "the batch is as long as the batch and was taken apart"
                     )
                 if not vector.requires_grad and not alone:
                     raise MeasurementError(
-                        "the loss depends on no trainable parameter: it was detached from the model, or computed "
-                        "under torch.no_grad()"
+                        "the loss depends on no trainable parameter: it was detached from the model, computed under "
+                        "torch.no_grad(), or made by torch.autograd.grad without create_graph=True"
                     )
                 if vector.requires_grad:
                     vector.sum().backward(retain_graph=not last)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.errors import CommonweightError, MeasurementError
+from commonweight.footprint.batch import leaves_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
 
 CENSUS = 16
 """Examples run alone, without gradients, to see that losses and row counts do not depend on the neighbours."""
+
+
+def check_first(problem: Problem, batches: Iterable[Batch]) -> set[nn.Module]:
+    """Check batches with ``check_repeatable`` until ``CENSUS`` rows were looked at.
+
+    Args:
+        problem: What is measured.
+        batches: Real rows.
+
+    Returns:
+        Modules that get a number of rows that depends on the example.
+    """
+    uneven: set[nn.Module] = set()
+    looked_at = 0
+    for batch in batches:
+        if looked_at < CENSUS:
+            uneven |= check_repeatable(problem, batch)
+            looked_at += batch.size
+    return uneven
 
 
 def check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
@@ -61,10 +81,30 @@ def check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
         bad = gap > slack * (1 + first.abs())
         if bad.any():
             i = int(bad.nonzero()[0])
+            if other is not second and _same_outputs(problem, rows, i):
+                what = (
+                    "a loss of your own gives an example another value among the other examples of its batch, though "
+                    "the model gives it the same outputs: it is averaged over the batch or divided by its size, or it "
+                    "compares examples (outputs [batch, 1] with labels [batch], in-batch negatives); return each "
+                    "example's own negative log-likelihood (reduction='none')"
+                )
             raise MeasurementError(
                 f"{what} (example {rows.source_rows[i]}: {float(first[i]):.6g} and {float(other[i]):.6g})"
             )
     return {module for module in modules if any(seen.get(module) != shapes[0].get(module) for seen in shapes)}
+
+
+def _same_outputs(problem: Problem, rows: Batch, i: int) -> bool:
+    """Whether the model gives one row what it gives it among the others."""
+    among, alone = (dict(leaves_of(problem.outputs(rows.select(part)))) for part in (range(rows.size), [i]))
+    pairs = [
+        (found[i : i + 1].detach(), alone[path].detach())
+        for path, found in among.items()
+        if isinstance(found, Tensor) and found.is_floating_point() and found.dim() and len(found) == rows.size
+    ]
+    return bool(pairs) and all(
+        a.shape == b.shape and torch.allclose(a, b, problem.slack, problem.slack) for a, b in pairs
+    )
 
 
 def _alone(problem: Problem, example: Batch) -> Tensor:

@@ -68,8 +68,9 @@ def row_digests(batch: Batch) -> Tensor:
                 total += _by_position(leaf, path, mask, mask).cpu()
             else:
                 total += _whole(leaf, path).cpu()
-        if batch.labels is not None:
-            total += _of_labels(batch.labels.detach(), masks).cpu()
+        for path, leaf in leaves_of(batch.labels, LABELS):
+            if isinstance(leaf, Tensor) and batch.is_rowwise(path, leaf):
+                total += _of_labels(leaf.detach(), path, masks).cpu()
     return _mixed(total)
 
 
@@ -78,13 +79,13 @@ def _mask_beside(path: str) -> str:
     return f"{parent}/{DECODER if name.startswith(DECODER) else ''}{MASK}"
 
 
-def _of_labels(labels: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+def _of_labels(labels: Tensor, path: str, masks: Mapping[str, Tensor]) -> Tensor:
     """Digest labels; those of positions by where they are in the text, or where no text is as wide, in their row."""
     if labels.dim() != 2 or labels.is_floating_point():
-        return _whole(labels, LABELS)
+        return _whole(labels, path)
     texts = {path: mask.to(labels.device) for path, mask in masks.items() if mask.shape == labels.shape}
     text = texts[max(texts, key=lambda path: DECODER in path)] if texts else torch.ones_like(labels, dtype=torch.bool)
-    return _by_position(labels, LABELS, labels != IGNORED, text)
+    return _by_position(labels, path, labels != IGNORED, text)
 
 
 def _whole(tensor: Tensor, path: str) -> Tensor:

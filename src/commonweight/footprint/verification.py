@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 from commonweight.footprint.accumulator import largest_difference, largest_magnitude
 from commonweight.footprint.comparison import ZERO, Uses, compare_with_single, rule_names
 from commonweight.footprint.portions import ALL, portions, single_gradients_of
-from commonweight.footprint.repeatable import CENSUS, check_repeatable, spread_positions
+from commonweight.footprint.repeatable import check_first, spread_positions
 from commonweight.footprint.routes import DORMANT, Route
 from commonweight.footprint.sites import find_sites, owners_of, replay_sites
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from torch import nn
 
     from commonweight.footprint.batch import Batch
     from commonweight.footprint.problem import Problem
@@ -48,12 +46,7 @@ def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = A
     rows = _rows_of_largest(batches)
     covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
     sites = find_sites(problem.model, covered)
-    uneven: set[nn.Module] = set()
-    looked_at = 0
-    for batch in batches:
-        if looked_at < CENSUS:
-            uneven |= check_repeatable(probe, batch)
-            looked_at += batch.size
+    uneven = check_first(probe, batches)
     routes = {name: Route("rule", "empty", 0.0) for name in problem.parameters if name not in covered}
     chosen: dict[str, Uses] = {}
     owners = owners_of(problem.model, covered)
