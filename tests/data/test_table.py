@@ -196,3 +196,28 @@ def test_a_column_says_which_rows_they_were(tmp_path):
             )
         )
         assert list(open_table(str(file)).source_rows) == [0, 1]
+
+
+def test_class_names_and_the_order_of_files_count_as_the_rows_do(tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    saved = datasets.Dataset.from_list(ROWS, features=features)
+    saved.save_to_disk(tmp_path / "saved", num_shards=2)
+    before = open_table(str(tmp_path / "saved")).identity
+    for file, change in (
+        (
+            "dataset_info.json",
+            lambda text: text.replace('"no"', '"was"').replace('"yes"', '"no"').replace('"was"', '"yes"'),
+        ),
+        ("dataset_info.json", lambda text: text.replace('"no"', '"yes "')),
+        (
+            "state.json",
+            lambda text: json.dumps(json.loads(text) | {"_data_files": json.loads(text)["_data_files"][::-1]}),
+        ),
+    ):
+        text = (tmp_path / "saved" / file).read_text()
+        (tmp_path / "saved" / file).write_text(change(text))
+        assert open_table(str(tmp_path / "saved")).identity["layout"] != before["layout"]
+        (tmp_path / "saved" / file).write_text(text)
+    assert open_table(str(tmp_path / "saved")).identity == before
+    datasets.DatasetDict(train=saved).save_to_disk(tmp_path / "dict")
+    assert open_table(str(tmp_path / "dict")).identity["layout"]

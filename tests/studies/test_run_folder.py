@@ -4,7 +4,7 @@ import pytest
 
 from commonweight import IntegrityError, UsageError
 from commonweight.studies.output import checked_output, replacing
-from commonweight.studies.run_folder import open_run
+from commonweight.studies.run_folder import check_question, open_run
 from commonweight.studies.run_record import differences, read_record, same_identity
 
 ASKED = {
@@ -117,3 +117,35 @@ def test_an_output_is_checked_before_the_work_and_replaced_after_it(tmp_path):
         (place / "footprint.json").write_text("new")
     assert (footprint / "footprint.json").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", ["name", "path", "checkpoint"])
+def test_a_model_may_be_called_like_a_key_of_places(name):
+    former = {"models": {name: {"weights": "1"}}, "data": {name: {"sha256": "1"}}}
+    now = {"models": {name: {"weights": "2"}}, "data": {name: {"sha256": "2"}}}
+    assert len(list(differences(former, now))) == 2
+    assert len(list(differences(former, now, finished=[f"{name}/{name}"]))) == 2
+    assert not list(differences(former, former))
+
+
+@pytest.mark.parametrize(
+    ("former", "now", "same"),
+    [
+        ("a.csv", "a.tsv", False),
+        ("a.csv", "b/a.CSV", True),
+        ("a.tsv", "z.jsonl", False),
+        ("folder.v1", "folder.v2", True),
+        ("rows.parquet", "rows", False),
+    ],
+)
+def test_how_a_file_is_read_is_part_of_what_it_is(former, now, same):
+    assert same_identity({"path": former, "sha256": "1"}, {"path": now, "sha256": "1"}) is same
+
+
+def test_the_question_of_another_process_holds_before_anything_is_finished(tmp_path):
+    open_run(tmp_path, ASKED)
+    for other in (changed(settings={"folds": 8}), changed(models={"a": {"weights": {"model.safetensors": "9"}}})):
+        check_question(tmp_path, other)
+        with pytest.raises(UsageError, match="holds a run of something else"):
+            check_question(tmp_path, other, busy=True)
+    check_question(tmp_path, changed(models={"b": {"weights": {}}}), busy=True)

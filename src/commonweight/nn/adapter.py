@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.errors import UsageError
 from commonweight.nn import checkpoint
 from commonweight.nn.hub import out_of_reach
-from commonweight.nn.identity import describe, hash_files, hash_json, origin, weight_files
+from commonweight.nn.identity import ADAPTER, describe, hash_files, hash_json, origin, weight_files
 from commonweight.nn.placement import pick_device
 from commonweight.nn.seeded import DRAW_SEED, seeded
 from commonweight.nn.source import LoadedModel
@@ -42,11 +42,17 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
         raise UsageError(f"{spec} is a PEFT adapter, and peft is not installed; run: pip install peft") from error
     import transformers
 
-    files = weight_files(folder, allow_pickle=options.allow_pickle)
+    files = weight_files(folder, stem=ADAPTER, allow_pickle=options.allow_pickle)
     config = peft.PeftConfig.from_pretrained(str(folder))
     task_type = getattr(config.task_type, "value", config.task_type)
     if task_type not in AUTO_CLASS:
         raise UsageError(f"{spec} is an adapter for {task_type}; the commands measure {' and '.join(AUTO_CLASS)}")
+    if config.is_prompt_learning or getattr(config, "adapters", None):
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise UsageError(
+            f"{spec} is an adapter of the type {kind}, which adds tokens or mixes adapters of other folders; expected one "
+            "that changes the weights of its base, such as LoRA"
+        )
     base = str(config.base_model_name_or_path)
     common: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
     if config.revision:
@@ -75,15 +81,16 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
         with seeded():
             model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
         has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
-        asked = options.tokenizer or (str(folder) if has_tokenizer else base)
-        tokenizer = load_tokenizer(asked, {})
+        own = options.tokenizer or (str(folder) if has_tokenizer else None)
+        trust = {"trust_remote_code": options.trust_remote_code}
+        tokenizer = load_tokenizer(own or base, trust if own else common)
     identity = {
         "source": "adapter",
         "name": spec,
         "weights": hash_files(files),
         "config": hash_json(folder / "adapter_config.json", without=("base_model_name_or_path", "revision")),
-        "tokenizer": tokenizer_hashes(asked),
-        "base": {"name": base, **origin(base, config.revision, with_code=options.trust_remote_code)},
+        "tokenizer": tokenizer_hashes(own or base, None if own else config.revision, tokenizer),
+        "base": {"name": base, **origin(base, config.revision), **checkpoint.code_of(model.get_base_model())},
         "random_weights": random,
         "random_seed": DRAW_SEED if random else None,
     }

@@ -14,7 +14,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
-from commonweight.nn.identity import describe, first_line, origin, weight_files
+from commonweight.nn.identity import code_hashes, describe, first_line, origin, weight_files
 from commonweight.nn.placement import pick_device, pick_dtype
 from commonweight.nn.seeded import DRAW_SEED, seeded
 from commonweight.nn.source import HUB_ID, LoadedModel
@@ -56,7 +56,8 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
         model_class = model_class_of(where, config, common, trusted=options.trust_remote_code)
         task = task_of(model_class.__name__, config)
         model, info = load_weights(model_class, where, config, common, options)
-        tokenizer = load_tokenizer(options.tokenizer or where, common if options.tokenizer is None else {})
+        trust = {"trust_remote_code": options.trust_remote_code}
+        tokenizer = load_tokenizer(options.tokenizer or where, common if options.tokenizer is None else trust)
     missing = sorted(info["missing_keys"])
     if missing and not options.allow_missing_weights:
         raise UsageError(
@@ -70,12 +71,26 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
     asked, of_asked = (where, revision) if options.tokenizer is None else (options.tokenizer, None)
     identity = {
         "name": spec,
-        **origin(where, revision, with_code=options.trust_remote_code),
-        "tokenizer": tokenizer_hashes(asked, of_asked),
+        **origin(where, revision),
+        **code_of(model),
+        "tokenizer": tokenizer_hashes(asked, of_asked, tokenizer),
         "random_weights": missing,
         "random_seed": DRAW_SEED if missing else None,
     }
     return LoadedModel(model, identity | describe(model), task, tokenizer, tuple(notes))
+
+
+def code_of(model: Any) -> dict[str, Any]:
+    """Say which code of a checkpoint's own was run for it.
+
+    Args:
+        model: The model.
+
+    Returns:
+        ``code``: SHA-256 by file name; empty if none was.
+    """
+    code = code_hashes(model, model.config)
+    return {"code": code} if code else {}
 
 
 def task_of(class_name: str, config: Any) -> Task:
@@ -252,6 +267,11 @@ def load_weights(
         raise UsageError(f"the weights of {where} are damaged or no plain weights: {first_line(error)}") from error
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the weights of {where} do not fit {model_class.__name__}: {error}") from error
+    if getattr(model, "_hf_peft_config_loaded", False):  # whoever asks for the model gets the adapter beside it too
+        raise UsageError(
+            f"{where} holds an adapter beside, or in place of, the weights of a model; expected a plain checkpoint here: "
+            "merge the adapter into it (merge_and_unload, then save_pretrained), or remove it"
+        )
     return model, info
 
 

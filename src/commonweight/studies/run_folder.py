@@ -98,12 +98,13 @@ def open_run(path: Path, asked: Mapping[str, Any], *, fresh: bool = False) -> Ru
     return run
 
 
-def check_question(path: Path, asked: Mapping[str, Any]) -> None:
+def check_question(path: Path, asked: Mapping[str, Any], *, busy: bool = False) -> None:
     """Check that a run folder holds no run of something else.
 
     Args:
         path: The run folder.
         asked: As for :func:`open_run`.
+        busy: Whether another process works in it, whose question holds before anything is finished.
 
     Raises:
         UsageError: If it does; the differences are listed.
@@ -111,7 +112,8 @@ def check_question(path: Path, asked: Mapping[str, Any]) -> None:
     former = read_record(path)
     if former is None:
         return
-    found = list(differences(former, json.loads(json.dumps(asked)), finished=finished_names(path)))
+    finished = None if busy else finished_names(path)
+    found = list(differences(former, json.loads(json.dumps(asked)), finished=finished))
     if found:
         shown = "; ".join(found[:MOST_SHOWN]) + (
             f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commonweight.data.files import FILE_FORMATS
 from commonweight.errors import IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
-    from pathlib import Path
 
 RECORD = "run.json"
 FORMAT = "commonweight-run"
@@ -74,9 +75,9 @@ def differences(
             if owners is None or owners[0]:
                 yield from _differences(part, before, now)
             continue
-        if owners is not None:
-            before = {name: value for name, value in before.items() if name in owners[part == "data"]}
-        yield from _differences(part, before, {name: value for name, value in now.items() if name in before})
+        for name, value in before.items():  # whatever it is called
+            if owners is None or name in owners[part == "data"]:
+                yield from _differences(f"{part}.{name}", value, now.get(name, _ABSENT))
 
 
 def same_identity(former: Any, now: Any) -> bool:
@@ -95,10 +96,18 @@ def same_identity(former: Any, now: Any) -> bool:
 def _differences(where: str, before: Any, now: Any) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
+            values = before.get(key, _ABSENT), now.get(key, _ABSENT)
             if key not in PLACES:
-                yield from _differences(f"{where}.{key}", before.get(key, _ABSENT), now.get(key, _ABSENT))
+                yield from _differences(f"{where}.{key}", *values)
+            elif key == "path":  # the ending of a file says how it is read
+                yield from _differences(f"{where}.format", *map(_ending, values))
     elif before != now:
         yield f"{where} was {_show(before)}, is now {_show(now)}"
+
+
+def _ending(path: Any) -> str:
+    suffix = Path(str(path)).suffix.lower()
+    return suffix if suffix in FILE_FORMATS else ""
 
 
 def _show(value: Any) -> str:
