@@ -134,7 +134,8 @@ def test_what_a_function_reads_from_elsewhere_counts(tmp_path, monkeypatch, held
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reading.py").write_text(
         "import torch\nfrom torch import nn\nfrom torch.nn import *\nfrom pathlib import Path\n\n\n"
-        "class Plain(nn.Module):\n    def __init__(self, x):\n        super().__init__()\n        self.factor = [x, 'a']\n"
+        "class Plain(nn.Module):\n    def __init__(self, x):\n        super().__init__()\n"
+        "        self.factor = [x, 'a']\n"
         "class Hidden(nn.Module):\n    def __init__(self, x):\n        super().__init__()\n"
         "        self.factor = torch.tensor(x)\n"
         "class Buffered(nn.Module):\n    def __init__(self, x):\n        super().__init__()\n"

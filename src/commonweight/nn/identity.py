@@ -27,7 +27,7 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def weight_files(folder: Path, *, stem: str = MODEL, allow_pickle: bool = False) -> list[Path]:
-    """List the weight files of a folder that are read: one file before an index, and what the configuration names first.
+    """List the weight files of a folder that are read: what the configuration names, else one file, else an index.
 
     Args:
         folder: A folder in the Hugging Face layout.
@@ -143,8 +143,8 @@ def origin(where: str, revision: str | None) -> dict[str, Any]:
     found = try_to_load_from_cache(where, "config.json", revision=revision or "main")
     if not isinstance(found, str):
         raise UsageError(
-            f"{where} was read, and its files are not in {constants.HF_HUB_CACHE}, so which weights these are cannot be "
-            "recorded; unset TRANSFORMERS_CACHE, or give a folder"
+            f"{where} was read, and its files are not in {constants.HF_HUB_CACHE}, so which weights these are cannot "
+            "be recorded; unset TRANSFORMERS_CACHE, or give a folder"
         )
     return {"source": "hub", "commit": Path(found).parent.name, **_contents(Path(found).parent)}
 
