@@ -272,6 +272,11 @@ def test_an_adapter_that_adds_tokens_is_refused(saved, tmp_path):
 
 
 def test_code_of_a_checkpoint_counts_if_it_was_run(copy, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "modules" / "transformers_modules").mkdir(parents=True)
+    (tmp_path / "modules" / "transformers_modules" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     plain = identity(copy)
     (copy / "unused.py").write_text("a = 1\n")

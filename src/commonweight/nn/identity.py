@@ -167,13 +167,13 @@ def code_hashes(*loaded: Any) -> dict[str, str]:
         SHA-256 by file name, of the files of their classes and all that these import beside them; empty where the
         installed library has the classes.
     """
+    kinds = {kind for one in loaded for kind in type(one).__mro__ if kind.__module__.startswith("transformers_modules.")}
+    if not kinds:
+        return {}
     from transformers.dynamic_module_utils import get_relative_import_files
 
-    files: set[str] = set()
-    for kind in {kind for one in loaded for kind in type(one).__mro__}:
-        if kind.__module__.startswith("transformers_modules."):
-            file = str(inspect.getsourcefile(kind))
-            files |= {file, *map(str, get_relative_import_files(file))}
+    files = {str(inspect.getsourcefile(kind)) for kind in kinds}
+    files |= {str(more) for file in files for more in get_relative_import_files(file)}
     return hash_files(map(Path, sorted(files)))
 
 

@@ -24,12 +24,13 @@ BESIDE = ("merges.txt", "bpe.codes", "special_tokens_map.json", "added_tokens.js
 VOLATILE = ("name_or_path", "_name_or_path", "_commit_hash", "transformers_version")
 
 
-def load_tokenizer(where: str, common: dict[str, Any]) -> Any:
+def load_tokenizer(where: str, revision: str | None, *, trust: bool) -> Any:
     """Load a tokenizer.
 
     Args:
         where: Folder or id.
-        common: Revision and trust, as every ``from_pretrained`` takes them.
+        revision: The revision asked for, if any.
+        trust: Whether code that comes with it may be run.
 
     Returns:
         The tokenizer.
@@ -44,8 +45,10 @@ def load_tokenizer(where: str, common: dict[str, Any]) -> Any:
     if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in TOKENIZER_FILES):
         raise UsageError(f"no tokenizer in {where}; {remedy}")
     try:
-        return AutoTokenizer.from_pretrained(where, **common)
+        return AutoTokenizer.from_pretrained(where, revision=revision or "main", trust_remote_code=trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            remedy = f"its code was not run: read it, and pass --trust-remote-code if you trust it, or {remedy}"
         raise UsageError(f"no usable tokenizer in {where}: {first_line(error)} {remedy.capitalize()}") from error
 
 
