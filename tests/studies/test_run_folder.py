@@ -1,11 +1,15 @@
 """A run folder belongs to one question: it goes on, grows, or refuses."""
 
+import json
+
 import pytest
 
 from commonweight import IntegrityError, UsageError
+from commonweight.studies.demo import check_demo_folder
 from commonweight.studies.output import checked_output, replacing
-from commonweight.studies.run_folder import check_question, open_run
-from commonweight.studies.run_record import differences, read_record, same_identity
+from commonweight.studies.run_folder import check_place, check_question, open_run
+from commonweight.studies.run_record import differences, read_record, same_identity, study_record
+from commonweight.studies.throw_away import remove_partial
 
 ASKED = {
     "settings": {"folds": 4, "label_rule": "data"},
@@ -149,3 +153,69 @@ def test_the_question_of_another_process_holds_before_anything_is_finished(tmp_p
         with pytest.raises(UsageError, match="holds a run of something else"):
             check_question(tmp_path, other, busy=True)
     check_question(tmp_path, changed(models={"b": {"weights": {}}}), busy=True)
+
+
+BAD_NAMES = ["../../../X", "/etc/X", "a/b", "a\\b", "..", ".", ".hidden", "", "a\0b"]
+
+
+@pytest.mark.parametrize("part", ["models", "data"])
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_of_a_record_are_checked_as_typed_ones_are(tmp_path, part, name):
+    open_run(tmp_path, ASKED)
+    record = json.loads((tmp_path / "run.json").read_text())
+    record[part] = {name: next(iter(record[part].values()))}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(IntegrityError, match=r"expected one that a folder can have.*nothing of it is used"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bert@v1", "a=b", "x 2", "größe", "a.b", "org-name", "a:b", "-x"])
+def test_names_that_are_made_of_models_and_data_are_read_again(tmp_path, name):
+    open_run(tmp_path, changed(models={name: {"weights": {}}}, data={name: {"sha256": "1"}}))
+    assert name in read_record(tmp_path)["models"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "3", '{"format": "f", "version": 1}', '{"format": "f", "version": 1, "plan": [], "seeds": 1}',
+     '{"format": "f", "version": 1, "plan": {}, "seeds": "1"}', '{"format": "g", "version": 1}'],
+)  # fmt: skip
+def test_a_damaged_or_strange_record_of_a_study_is_an_error_of_its_own(tmp_path, text):
+    assert study_record(tmp_path, "f", 1) == {}
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises((IntegrityError, UsageError), match="choose another folder"):
+        study_record(tmp_path, "f", 1)
+    (tmp_path / "run.json").write_text('{"format": "f", "version": 1, "plan": {}, "seeds": 1}')
+    assert study_record(tmp_path, "f", 1)["seeds"] == 1
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [".run.json.0123456789abcdef0123456789abcdef.partial"],
+        [".commonweight-ab12_x9z"],
+        [
+            ".run.json.0123456789abcdef0123456789abcdef.partial",
+            ".commonweight-1",
+            ".f.ffffffffffffffffffffffffffffffff.new",
+        ],
+    ],
+)
+def test_what_a_killed_process_left_before_the_first_record_is_no_content(tmp_path, left):
+    for name in left:
+        (tmp_path / name).write_text("{") if name.startswith(".run") else (tmp_path / name).mkdir()
+    open_run(tmp_path, ASKED)
+    check_demo_folder(tmp_path / "demo")
+    remove_partial(tmp_path)
+    assert not list(tmp_path.glob(".run*"))
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "demo").mkdir()
+    for name in left:
+        (tmp_path / "demo" / name).mkdir()
+    check_demo_folder(tmp_path / "demo")
+    for strange in (".run.json.partial", "notes.txt", ".git", ".x.0123.partial"):
+        (tmp_path / strange).write_text("")
+        with pytest.raises(UsageError, match=r"is not empty and holds no run\.json"):
+            check_place(tmp_path)
+        (tmp_path / strange).unlink()
+    check_place(tmp_path / "demo")

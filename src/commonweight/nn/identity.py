@@ -167,7 +167,9 @@ def code_hashes(*loaded: Any) -> dict[str, str]:
         SHA-256 by file name, of the files of their classes and all that these import beside them; empty where the
         installed library has the classes.
     """
-    kinds = {kind for one in loaded for kind in type(one).__mro__ if kind.__module__.startswith("transformers_modules.")}
+    kinds = {
+        kind for one in loaded for kind in type(one).__mro__ if kind.__module__.startswith("transformers_modules.")
+    }
     if not kinds:
         return {}
     from transformers.dynamic_module_utils import get_relative_import_files

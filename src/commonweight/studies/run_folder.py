@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
 from commonweight.footprint.files import RECORD as FOOTPRINT_RECORD
+from commonweight.place import is_leftover
 from commonweight.studies.run_record import FORMAT, RECORD, VERSION, differences, read_record
 from commonweight.studies.throw_away import throw_away
 
@@ -136,7 +137,7 @@ def check_place(path: Path) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file; a run needs a folder")
-        if path.is_dir() and any(path.iterdir()) and not (path / RECORD).is_file():
+        if path.is_dir() and not all(map(is_leftover, path.iterdir())) and not (path / RECORD).is_file():
             raise UsageError(f"{path} is not empty and holds no {RECORD}, so it is not a run; choose another folder")
     except OSError as error:
         raise UsageError(f"{path} cannot be looked into: {error}; choose another folder") from error

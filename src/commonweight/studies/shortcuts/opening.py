@@ -11,10 +11,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from commonweight import __version__
-from commonweight.errors import IntegrityError, UsageError
+from commonweight.errors import UsageError
 from commonweight.studies.hold import held
 from commonweight.studies.run_folder import RunFolder
-from commonweight.studies.run_record import RECORD
+from commonweight.studies.run_record import study_record
 from commonweight.studies.shortcuts.averages import are_scored
 from commonweight.studies.shortcuts.grid import is_measured
 from commonweight.studies.shortcuts.measured import has_measured_rows
@@ -53,16 +53,7 @@ def former_record(run: Path) -> dict[str, Any]:
         IntegrityError: If it is damaged.
         UsageError: If it is of another kind of run.
     """
-    if not (run / RECORD).is_file():
-        return {}
-    try:
-        former = json.loads((run / RECORD).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise IntegrityError(f"{run / RECORD} is damaged ({error}); choose another folder") from error
-    if not isinstance(former, dict) or (former.get("format"), former.get("version")) != (FORMAT, VERSION):
-        kind = former.get("format") if isinstance(former, dict) else None
-        raise UsageError(f"{run} holds a run of another kind, {kind}; choose another folder")
-    return former
+    return study_record(run, FORMAT, VERSION)
 
 
 def changes(run: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

@@ -71,6 +71,8 @@ def make_start(
             add_markers(tokenizer)
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id  # else it reads no two texts at once
         place.parent.mkdir(parents=True, exist_ok=True)
         with replacing(place, CHECKPOINT) as folder:
             model.save_pretrained(folder)
