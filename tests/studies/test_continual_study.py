@@ -308,6 +308,24 @@ def test_what_is_missing_or_damaged_is_made_again(small: Done, tmp_path: Path, c
     assert run_study(run, SMALL, note=pytest.fail).to_json() == small[1].to_json()
 
 
+def test_a_network_of_the_users_own_is_part_of_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (
+        "from torch import nn\nfrom ownacts import Act\n\n\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False), Act())\n"
+    )
+    act = "from torch import nn\n\n\nclass Act(nn.Module):\n    def forward(self, x):\n        return x\n"
+    (tmp_path / "ownbuilt.py").write_text(text)
+    (tmp_path / "ownacts.py").write_text(act)
+    plan = replace(SMALL, hidden=Plan.hidden, model="ownbuilt:build")
+    before = run_study(tmp_path / "run", plan)
+    (tmp_path / "ownacts.py").write_text(act.replace("return x", "return -x"))
+    with pytest.raises(UsageError, match="holds a study of something else: model_sha256 was"):
+        run_study(tmp_path / "run", plan)
+    (tmp_path / "ownacts.py").write_text(act)
+    assert run_study(tmp_path / "run", plan).to_json() == before.to_json()
+
+
 def test_the_demonstration_made_smaller(tmp_path: Path) -> None:
     assert DEMO.tasks == 5
     small = replace(DEMO, tasks=2, seeds=1, epochs=1, rows=100, approaches=("classic",), **NOT_INFERRED)

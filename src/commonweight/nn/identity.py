@@ -119,7 +119,7 @@ def hash_json(path: Path, *, without: Collection[str] = ()) -> str:
         kept = {key: value for key, value in found.items() if key not in without}
     except (ValueError, AttributeError):
         return hash_files([path])[path.name]
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return digest_of(kept)
 
 
 def origin(where: str, revision: str | None) -> dict[str, Any]:
@@ -177,6 +177,18 @@ def code_hashes(*loaded: Any) -> dict[str, str]:
     files = {str(inspect.getsourcefile(kind)) for kind in kinds}
     files |= {str(more) for file in files for more in get_relative_import_files(file)}
     return hash_files(map(Path, sorted(files)))
+
+
+def digest_of(identity: Any) -> str:
+    """Hash plain JSON values.
+
+    Args:
+        identity: The values.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def first_line(error: BaseException) -> str:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.data.streams import open_images
 from commonweight.errors import UsageError
+from commonweight.nn.function import load_function
+from commonweight.nn.identity import digest_of
 from commonweight.nn.placement import pick_device
+from commonweight.nn.source import LoadOptions
 from commonweight.place import check_writable
 from commonweight.studies.continual.networks import make_network
 from commonweight.studies.continual.plan import Plan
@@ -53,12 +56,14 @@ def decided(plan: Plan, images: Images) -> dict[str, Any]:
 
     Args:
         plan: The plan.
-        images: The images, whose digest is part of it.
+        images: The images, whose digest is part of it, as that of a network of the user's own is.
 
     Returns:
         Plain JSON values.
     """
     found: dict[str, Any] = json.loads(json.dumps(plan.deciding() | {"data_sha256": images.digest}))
+    if plan.model is not None:
+        found["model_sha256"] = digest_of(load_function(plan.model, LoadOptions(device="cpu")).identity)
     return found
 
 
@@ -84,7 +89,7 @@ def going_on(run: Path, plan: Plan, images: Images) -> Plan:
     changed = [
         f"{key} was {before[key]!r}, is now {value!r}"
         for key, value in decided(plan, images).items()
-        if before[key] != value
+        if key in before and before[key] != value
     ]
     if changed:
         raise UsageError(f"{run} holds a study of something else: {'; '.join(changed)}. Choose another folder")
