@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -15,6 +16,11 @@ from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+PROBE = ".commonweight-"
+LEFTOVER = re.compile(rf"{re.escape(PROBE)}.*|\..+\.[0-9a-f]{{32}}\.[a-z]+")
+"""Probes of whether a place can be written to, and names for the time being: ``.run.json.<32 digits>.partial``."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,18 @@ def checked_output(folder: Path, kind: Kind, *, overwrite: bool = False) -> Path
     return place
 
 
+def is_leftover(path: Path) -> bool:
+    """Tell whether a file or folder is what a killed process of ours left beside its work, and so no content.
+
+    Args:
+        path: The file or folder.
+
+    Returns:
+        Whether it is.
+    """
+    return LEFTOVER.fullmatch(path.name) is not None
+
+
 def check_writable(place: Path) -> None:
     """Check that a folder can be made somewhere, by making one beside it and taking it away again.
 
@@ -76,7 +94,7 @@ def check_writable(place: Path) -> None:
         anchor = place.parent
         while not anchor.exists():
             anchor = anchor.parent
-        with tempfile.TemporaryDirectory(prefix=".commonweight-", dir=anchor) as probe:
+        with tempfile.TemporaryDirectory(prefix=PROBE, dir=anchor) as probe:
             inner = place.relative_to(anchor)
             (Path(probe) / inner.with_name(f".{inner.name}.{uuid.uuid4().hex}.replaced")).mkdir(parents=True)
     except (OSError, RuntimeError, ValueError) as error:

@@ -52,7 +52,11 @@ def folder_record(folder: Path, file: str, form: Format, keys: Iterable[str]) ->
         raise UsageError(f"expected the folder of {form.words}, and {folder} is not a folder")
     if not path.is_file():
         raise IntegrityError(f"{folder} has no {file}: it is not {form.words}, or was never finished")
-    return record_of(path.read_bytes(), str(path), form, keys)
+    try:
+        written = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error}") from None
+    return record_of(written, str(path), form, keys)
 
 
 def record_of(written: str | bytes, name: str, form: Format, keys: Iterable[str]) -> dict[str, Any]:

@@ -6,7 +6,11 @@ import shutil
 import subprocess
 import sys
 
-from commonweight import Footprint
+import pytest
+
+from commonweight import Footprint, UsageError
+from commonweight.cli import main
+from commonweight.studies.hold import held
 
 
 def command(*arguments, **environment):
@@ -63,3 +67,45 @@ def test_a_reader_that_leaves_early_is_no_error(footprints):
     )
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
+
+
+COMMANDS = {
+    "fisher": ("fisher", "m", "--data", "d", "-o", "out"),
+    "overlap": ("overlap", "a", "b"),
+    "compare": ("compare", "m", "--data", "d", "-o", "out"),
+    "dry compare": ("compare", "m", "--data", "d", "-o", "out", "--dry-run"),
+    "fuse": ("fuse", "a", "b", "-o", "out"),
+    "shortcuts": ("shortcuts", "run", "--model", "m", "--data", "d", "-o", "out"),
+    "continual": ("continual", "run", "--data", "digits", "--scenario", "rotated", "-o", "out"),
+    "verify": ("verify", "m", "--data", "d"),
+    "demo": ("demo", "-o", "out"),
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_one_of_several_processes_is_refused_by_every_command(cli, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    for variable in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.setenv(variable, "2")
+        found = cli(*arguments)
+        assert (found.code, found.out) == (2, "")
+        assert f"error: {variable} is 2, so this is one of 2 processes, and only one is supported" in found.err
+        monkeypatch.setenv(variable, "1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_commands_are_all_tried():
+    assert {arguments[0] for arguments in COMMANDS.values()} == set(main.COMMANDS)
+
+
+def test_one_process_of_a_launcher_is_no_different(footprints):
+    done = command("overlap", footprints / "one", footprints / "two", WORLD_SIZE="1", OMPI_COMM_WORLD_SIZE="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert command("--version", WORLD_SIZE="2").returncode == 0
+
+
+def test_a_run_folder_is_held_by_one_process_of_a_launcher(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match="one of 4 processes, and only one is supported"), held(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()

@@ -1,6 +1,9 @@
 """How the words of ``commonweight shortcuts`` are read."""
 
+import json
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,9 @@ from transformers import AutoModelForSequenceClassification
 
 from commonweight.cli.shortcuts import command
 from commonweight.data.reviews import LABELS
+from commonweight.nn.source import LoadOptions, load_model
+from commonweight.studies.shortcuts.outlook import study_outlook
+from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.shortcuts.start import make_start
 
 
@@ -91,3 +97,84 @@ def test_the_try_out_of_the_docs_can_be_copied(cli, tmp_path, monkeypatch):
     found = cli(*typed.replace("\\\n", " ").split()[1:], "--dry-run")
     assert found.code == 0, found.err
     assert "Footprints to measure (15" in found.out
+
+
+OWN = """
+from pathlib import Path
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+Path({trace!r}).touch()
+class OwnConfig(BertConfig):
+    model_type = "own-kind"
+class OwnForSequenceClassification(BertForSequenceClassification):
+    config_class = OwnConfig
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+@pytest.fixture
+def with_code(tmp_path, monkeypatch):
+    """A tiny encoder whose class, configuration and tokenizer come with it; anybody who is asked answers yes."""
+    plan = tiny_plan(tmp_path)
+    folder, trace = Path(plan.model), tmp_path / "trace"
+    (folder / "own.py").write_text(OWN.format(trace=str(trace)))
+    for file, own in {
+        "config.json": {
+            "model_type": "own-kind",
+            "architectures": ["OwnForSequenceClassification"],
+            "auto_map": {
+                "AutoConfig": "own.OwnConfig",
+                "AutoModelForSequenceClassification": "own.OwnForSequenceClassification",
+            },
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "OwnTokenizer",
+            "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]},
+        },
+    }.items():
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return plan, trace
+
+
+@pytest.mark.parametrize("step", ["run", "build", "train", "overlap"])
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+@pytest.mark.parametrize("length", [[], ["--max-length", "24"]])
+def test_code_of_a_checkpoint_is_run_only_if_it_is_trusted(cli, tmp_path, with_code, step, dry, length):
+    plan, trace = with_code
+    words = ["--model", plan.model, "--data", plan.data, "--shortcuts", "st", "op", "-o", tmp_path / "run"]
+    found = cli("shortcuts", step, *words, *length, *dry)
+    assert (found.code, found.out) == (2, "")
+    assert "comes with code of its own; it was not run. Read it, and pass --trust-remote-code" in found.err
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("only", ["config.json", "tokenizer_config.json"])
+def test_code_of_a_configuration_or_a_tokenizer_alone_is_not_run_either(cli, tmp_path, with_code, only):
+    plan, trace = with_code
+    path = Path(plan.model) / ("config.json" if only != "config.json" else "tokenizer_config.json")
+    plain = json.loads(path.read_text())
+    if path.name == "config.json":
+        plain |= {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
+    else:
+        plain["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps({key: value for key, value in plain.items() if key != "auto_map"}))
+    words = ["--model", plan.model, "--data", plan.data, "--shortcuts", "st", "op", "-o", tmp_path / "run"]
+    cli("shortcuts", "run", *words, "--dry-run")
+    assert not trace.exists()
+
+
+def test_a_study_of_trusted_code_is_done_and_gone_on_with(tmp_path, with_code):
+    plan, trace = with_code
+    plan = replace(plan, trust_remote_code=True, measured_rows=16, folds=2)
+    assert study_outlook(tmp_path / "run", plan).footprints
+    found = run_study(tmp_path / "run", plan)
+    assert trace.exists()
+    model = load_model(str(tmp_path / "run" / "seed-0" / "models" / "st"), LoadOptions(trust_remote_code=True))
+    assert model.identity["class"] == "OwnForSequenceClassification"
+    assert run_study(tmp_path / "run", plan).scores == found.scores
+    assert "trust_remote_code" not in json.loads((tmp_path / "run" / "run.json").read_text())["plan"]

@@ -196,3 +196,63 @@ def test_a_column_says_which_rows_they_were(tmp_path):
             )
         )
         assert list(open_table(str(file)).source_rows) == [0, 1]
+
+
+def test_class_names_and_the_order_of_files_count_as_the_rows_do(tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    saved = datasets.Dataset.from_list(ROWS, features=features)
+    saved.save_to_disk(tmp_path / "saved", num_shards=2)
+    before = open_table(str(tmp_path / "saved")).identity
+    for file, change in (
+        (
+            "dataset_info.json",
+            lambda text: text.replace('"no"', '"was"').replace('"yes"', '"no"').replace('"was"', '"yes"'),
+        ),
+        ("dataset_info.json", lambda text: text.replace('"no"', '"yes "')),
+        (
+            "state.json",
+            lambda text: json.dumps(json.loads(text) | {"_data_files": json.loads(text)["_data_files"][::-1]}),
+        ),
+    ):
+        text = (tmp_path / "saved" / file).read_text()
+        (tmp_path / "saved" / file).write_text(change(text))
+        assert open_table(str(tmp_path / "saved")).identity["layout"] != before["layout"]
+        (tmp_path / "saved" / file).write_text(text)
+    assert open_table(str(tmp_path / "saved")).identity == before
+    datasets.DatasetDict(train=saved).save_to_disk(tmp_path / "dict")
+    assert open_table(str(tmp_path / "dict")).identity["layout"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("a.csv", "text;label\ngood;1\n", "semicolons, expected commas"),
+        ("a.csv", "text;label\ngood, but long;1\n", "semicolons, expected commas"),
+        ("a.csv", '"text";"label"\n"good; bad";1\n', "semicolons, expected commas"),
+        ("a.csv", "\ufefftext;label\r\ngood;1\r\n", "semicolons, expected commas"),
+        ("a.csv", "text\tlabel\ngood\t1\n", "tabs, expected commas"),
+        ("a.CSV", "text|label\ngood|1\n", "bars, expected commas"),
+        ("a.tsv", "text,label\ngood,1\n", "commas, expected tabs"),
+        ("a.tsv", "text;label\ngood;1\n", "semicolons, expected tabs"),
+    ],
+)
+def test_another_separator_is_named(tmp_path, name, text, found):
+    (tmp_path / name).write_text(text, newline="")
+    with pytest.raises(UsageError, match=rf"are separated by {found} in a \.\w+ file; write it again with"):
+        open_table(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [
+        ("a.csv", 'text,"a;b"\ngood,1\n', ("text", "a;b")),
+        ("a.csv", "a;b,label\ngood,1\n", ("a;b", "label")),
+        ("a.csv", "text\ngood; bad\n", ("text",)),
+        ("a.csv", '"one; two"\ngood\n', ("one; two",)),
+        ("a.tsv", "text\tlabel, or so\ngood\t1\n", ("text", "label, or so")),
+        ("a.tsv", "text\ngood, bad\n", ("text",)),
+    ],
+)
+def test_signs_within_names_and_rows_are_no_separators(tmp_path, name, text, columns):
+    (tmp_path / name).write_text(text)
+    assert open_table(str(tmp_path / name)).columns == columns

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -266,6 +268,94 @@ def test_files_have_the_mode_the_umask_says(tmp_path, umask):
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~umask}
     assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def another(number):
+    tensors = {name: torch.full_like(held, number) for name, held in a_footprint().tensors.items()}
+    return a_footprint(tensors=tensors, folds=(Fold(2, tensors), Fold(2, tensors)), weight_sample=tensors, count=2)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("read", ["tensor", "fold", "sample", "rows", "shape", "trace", "save"])
+def test_a_footprint_that_was_replaced_since_is_not_read_as_another(tmp_path, read, times):
+    another(1.0).save(tmp_path / "f")
+    opened = Footprint.load(tmp_path / "f")
+    kept = opened["a.bias"]
+    for number in range(times):
+        another(2.0 + number).save(tmp_path / "f", overwrite=True)
+    ways = {
+        "tensor": lambda: opened["a.weight"],
+        "fold": lambda: opened.folds[1].tensors["a.weight"],
+        "sample": lambda: opened.weight_sample["a.weight"],
+        "rows": lambda: opened.tensors.rows("a.weight", 0, 1),
+        "shape": lambda: opened.tensors.shape("a.weight"),
+        "trace": opened.trace,
+        "save": lambda: opened.save(tmp_path / "g"),
+    }
+    with pytest.raises(IntegrityError, match="was replaced since this footprint was opened; load it again"):
+        ways[read]()
+    assert kept.tolist() == [1.0]
+    assert Footprint.load(tmp_path / "f")["a.bias"].tolist() == [1.0 + times]
+
+
+@pytest.mark.parametrize("way", ["link", "in place", "copied back", "masks"])
+def test_however_it_was_replaced(tmp_path, way):
+    if way == "masks":
+        for bit, folder in ((True, "f"), (False, "g")):
+            Footprint("supermask", {"w": torch.full((3,), bit)}, 1).save(tmp_path / folder)
+    else:
+        for number, folder in ((1.0, "f"), (2.0, "g")):
+            another(number).save(tmp_path / folder)
+    (tmp_path / "link").symlink_to(tmp_path / "f")
+    opened = Footprint.load(tmp_path / "link")
+    if way == "link":
+        (tmp_path / "link").unlink()
+        (tmp_path / "link").symlink_to(tmp_path / "g")
+    for file in (tmp_path / "g").iterdir():
+        if way != "link":
+            shutil.copyfile(file, tmp_path / "f" / file.name)
+        if way == "copied back":
+            shutil.copystat(tmp_path / "g" / file.name, tmp_path / "f" / file.name)
+    with pytest.raises(IntegrityError, match="was replaced since this footprint was opened; load it again"):
+        opened[next(iter(opened))]
+
+
+def test_a_footprint_that_is_replaced_while_it_is_opened(tmp_path, monkeypatch):
+    another(1.0).save(tmp_path / "f")
+
+    def then_replaced(folder):
+        record = files.read_record(folder)
+        another(2.0).save(tmp_path / "f", overwrite=True)
+        return record
+
+    monkeypatch.setattr(reading, "read_record", then_replaced)
+    with pytest.raises(IntegrityError, match="was replaced while it was opened; load it again"):
+        Footprint.load(tmp_path / "f")
+
+
+def test_beside_a_writer_every_read_is_of_one_footprint_or_refused(tmp_path):
+    another(0.0).save(tmp_path / "f")
+    writing_all = threading.Event()
+
+    def write():
+        for number in range(1, 40):
+            tensors = {name: torch.full_like(held, number) for name, held in a_footprint().tensors.items()}
+            a_footprint(tensors=tensors, count=number).save(tmp_path / "f", overwrite=True)
+        writing_all.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    whole = 0
+    while not writing_all.is_set():
+        try:
+            found = Footprint.load(tmp_path / "f")
+            values = {float(held.flatten()[0]) for held in found.tensors.values()}
+        except commonweight.CommonweightError:
+            continue
+        assert values in ({0.0}, {float(found.count)})
+        whole += 1
+    writer.join()
+    assert whole > 0
 
 
 def test_refuses_a_folder_that_is_there(tmp_path, saved):

@@ -1,7 +1,9 @@
 """Hugging Face checkpoints: loaded as what they are, refused where reading would run code or invent weights."""
 
+import ast
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -127,6 +129,34 @@ def test_trusted_code_is_run(copy, tmp_path, monkeypatch):
         load_model(str(copy))
     loaded = load_model(str(copy), LoadOptions(trust_remote_code=True))
     assert loaded.identity["class"] == "OwnForSequenceClassification"
+
+
+SOURCE = Path(__file__).parents[2] / "src" / "commonweight"
+LOADING = {"from_pretrained", "from_config"}
+
+
+def without_trust(source):
+    """Calls that load from transformers and do not say whether code may be run, and those that always trust."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr not in LOADING:
+            continue
+        if ast.unparse(node.func).startswith("peft."):  # takes no such argument, and runs no code of an adapter's
+            continue
+        said = {keyword.arg: keyword.value for keyword in node.keywords}
+        if not isinstance(said.get("trust_remote_code"), ast.Name | ast.Attribute):
+            yield ast.unparse(node)
+
+
+def test_every_loading_call_says_whether_code_may_be_run():
+    sources = {path: path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
+    assert [call for source in sources.values() for call in without_trust(source)] == []
+    found = [word for source in sources.values() for word in re.findall(r"\.from_(?:pretrained|config)\(", source)]
+    assert len(found) >= 14
+    planted = (
+        "AutoModel.from_pretrained(a)\nAutoTokenizer.from_pretrained(a, trust_remote_code=True)\nA.from_config(**b)"
+    )
+    assert len(list(without_trust(planted))) == 3
+    assert not list(without_trust("A.from_pretrained(a, trust_remote_code=trust)"))
 
 
 def test_weights_that_would_be_random_are_refused(copy):

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from commonweight import Footprint, MeasurementError, UsageError
+from commonweight import Footprint, IntegrityError, MeasurementError, UsageError
 from commonweight.data.reviews import reviews
 from commonweight.nn.source import LoadOptions
 from commonweight.studies import compare as study
 from commonweight.studies import preflight
-from commonweight.studies.compare import CompareOptions, compare
+from commonweight.studies.compare import CompareOptions, compare, compare_outlook
 from commonweight.studies.measure import MeasureOptions
 from commonweight.studies.prepare import ColumnOptions
 from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
@@ -243,3 +243,22 @@ def test_one_function_with_two_checkpoints(tmp_path, monkeypatch):
     assert (again.measured, again.skipped) == ((), ("a/n", "b/n"))
     one, two = (Footprint.load(tmp_path / "run" / "footprints" / name / "n") for name in ("a", "b"))
     assert not torch.equal(one["weight"], two["weight"])
+
+
+@pytest.mark.parametrize("part", ["models", "data"])
+@pytest.mark.parametrize("name", ["../../../escaped", "{0}/escaped", ".escaped"])
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_crafted_record_takes_nothing_out_of_the_folder(place, tmp_path, part, name, dry):
+    models, data = [str(place / "one"), str(place / "two")], [str(place / "good.jsonl")]
+    run = tmp_path / "a" / "b" / "run"
+    compare(models, data, run)
+    record = json.loads((run / "run.json").read_text())
+    record[part][name.format(tmp_path)] = record[part].pop(next(iter(record[part])))
+    (run / "run.json").write_text(json.dumps(record))
+    shutil.rmtree(run / "footprints" / "one")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(IntegrityError, match="expected one that a folder can have"):
+        (compare_outlook if dry else compare)(models, data, run)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not list(place.rglob("*escaped*"))
+    assert compare(models, data, run, fresh=True).table.names == ("one/good", "two/good")

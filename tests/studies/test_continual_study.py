@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -250,6 +250,17 @@ def test_every_scenario(tmp_path: Path, scenario: str) -> None:
     assert np.isnan(known) == (study.facts[0]["truth"] is None)
 
 
+SMALL = replace(
+    PLAN, scenario="rotated", seeds=1, rows=60, tasks=2, approaches=("classic",), inference=("lowest_entropy",)
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    run = tmp_path_factory.mktemp("small") / "run"
+    return run, run_study(run, SMALL)
+
+
 def test_a_single_task(tmp_path: Path) -> None:
     study = run_study(tmp_path / "run", replace(PLAN, tasks=1, seeds=1, approaches=("classic", "classic-double")))
     assert study.average_accuracy("classic").value < 1
@@ -267,6 +278,52 @@ def test_what_is_missing_or_damaged_is_said(done: Done, tmp_path: Path) -> None:
         gather(PLAN, seed_folders(run, PLAN))
     with pytest.raises(UsageError, match="no approach 'novel'"):
         done[1].average_accuracy("novel")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "tasks" / "1.json").write_text("{"),
+        lambda folder: (folder / "tasks" / "1.json").unlink(),
+        lambda folder: (folder / "tasks" / "0.json").write_text("{}"),
+        lambda folder: (folder / "tasks" / "1.json").write_bytes(b""),
+        lambda folder: (folder / "network" / "supermasks.json").write_text("{"),
+        lambda folder: (folder / "overlap.json").write_text("{"),
+        lambda folder: (folder / "overlap.json").unlink(),
+        lambda folder: (folder / "similarity-probed.json").unlink(),
+        lambda folder: (folder / "inference.json").write_text("[]"),
+        lambda folder: next((folder / "masks").glob("*/footprint.json")).write_text("{"),
+        lambda folder: shutil.rmtree(next((folder / "masks").glob("[!.]*"))),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_is_missing_or_damaged_is_made_again(small: Done, tmp_path: Path, change: Any, finished: bool) -> None:
+    run = shutil.copytree(small[0], tmp_path / "copy")
+    folder = run / "seed-0" / "classic"
+    change(folder)
+    if not finished:
+        (folder / "inference.json").unlink()
+    again = run_study(run, SMALL)
+    assert again.to_json() == small[1].to_json()
+    assert run_study(run, SMALL, note=pytest.fail).to_json() == small[1].to_json()
+
+
+def test_a_network_of_the_users_own_is_part_of_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (
+        "from torch import nn\nfrom ownacts import Act\n\n\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False), Act())\n"
+    )
+    act = "from torch import nn\n\n\nclass Act(nn.Module):\n    def forward(self, x):\n        return x\n"
+    (tmp_path / "ownbuilt.py").write_text(text)
+    (tmp_path / "ownacts.py").write_text(act)
+    plan = replace(SMALL, hidden=Plan.hidden, model="ownbuilt:build")
+    before = run_study(tmp_path / "run", plan)
+    (tmp_path / "ownacts.py").write_text(act.replace("return x", "return -x"))
+    with pytest.raises(UsageError, match="holds a study of something else: model_sha256 was"):
+        run_study(tmp_path / "run", plan)
+    (tmp_path / "ownacts.py").write_text(act)
+    assert run_study(tmp_path / "run", plan).to_json() == before.to_json()
 
 
 def test_the_demonstration_made_smaller(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from reference.fisher import loop_fisher
 from torch.nn import functional
 
 import commonweight
@@ -137,6 +138,56 @@ def test_language_models_read_text_alone(place):
     assert torch.equal(batch["labels"] == -100, batch["attention_mask"] == 0)
     assert prepared.columns["label"] is None
     assert measure(loaded, table, MeasureOptions()).count == 24
+
+
+def last_token_classifier(family, **padding):
+    import transformers
+
+    torch.manual_seed(0)
+    vocabulary = len(make_tokenizer())
+    if family == "GPT2":
+        config = transformers.GPT2Config(
+            vocab_size=vocabulary, n_positions=24, n_embd=16, n_layer=1, n_head=2, bos_token_id=2, eos_token_id=3,
+            num_labels=2, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, **padding,
+        )  # fmt: skip
+    else:
+        config = transformers.LlamaConfig(
+            vocab_size=vocabulary, max_position_embeddings=24, hidden_size=16, intermediate_size=16,
+            num_hidden_layers=1, num_attention_heads=2, num_labels=2, **padding,
+        )  # fmt: skip
+    return getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+
+
+@pytest.mark.parametrize("family", ["GPT2", "Llama"])
+@pytest.mark.parametrize(
+    ("tokens", "padding"),
+    [
+        ({"pad_token": None, "eos_token": None}, {}),
+        ({"pad_token": None, "eos_token": "[UNK]"}, {}),
+        ({"pad_token": None, "eos_token": "[SEP]"}, {}),  # every row ends with it
+        ({"pad_token": "[SEP]", "eos_token": "[SEP]"}, {}),
+        ({"pad_token": "[PAD]"}, {}),
+        ({"pad_token": "[PAD]"}, {"pad_token_id": 5}),
+        ({"pad_token": None}, {"pad_token_id": 0}),
+    ],
+)
+def test_a_classifier_that_reads_the_last_token_is_measured_whatever_it_knows_of_padding(
+    place, family, tokens, padding
+):
+    tokenizer, model = make_tokenizer(), last_token_classifier(family, **padding)
+    for name, token in tokens.items():
+        setattr(tokenizer, name, token)
+    table = open_table(str(place / "food.jsonl"))
+    examples = []
+    for text, label in zip(table.column("text"), table.column("label"), strict=True):
+        examples.append((torch.tensor([tokenizer(text)["input_ids"]]), torch.tensor([label])))
+    assert len({ids.shape[1] for ids, _ in examples}) > 1
+    expected, _ = loop_fisher(model, examples, lambda net, row: [functional.cross_entropy(net(row[0]).logits, row[1])])
+    found = measure(LoadedModel(model, {"name": family}, "classification", tokenizer), table, MeasureOptions(folds=2))
+    for name in found.names:
+        assert torch.allclose(
+            found[name].double(), expected[name], rtol=1e-3, atol=1e-6 * float(expected[name].max())
+        ), name
 
 
 def test_regression_and_multilabel_targets_are_floats(tmp_path):

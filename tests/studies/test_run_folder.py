@@ -1,11 +1,15 @@
 """A run folder belongs to one question: it goes on, grows, or refuses."""
 
+import json
+
 import pytest
 
 from commonweight import IntegrityError, UsageError
+from commonweight.studies.demo import check_demo_folder
 from commonweight.studies.output import checked_output, replacing
-from commonweight.studies.run_folder import open_run
-from commonweight.studies.run_record import differences, read_record, same_identity
+from commonweight.studies.run_folder import check_place, check_question, open_run
+from commonweight.studies.run_record import differences, read_record, same_identity, study_record
+from commonweight.studies.throw_away import remove_partial
 
 ASKED = {
     "settings": {"folds": 4, "label_rule": "data"},
@@ -117,3 +121,101 @@ def test_an_output_is_checked_before_the_work_and_replaced_after_it(tmp_path):
         (place / "footprint.json").write_text("new")
     assert (footprint / "footprint.json").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", ["name", "path", "checkpoint"])
+def test_a_model_may_be_called_like_a_key_of_places(name):
+    former = {"models": {name: {"weights": "1"}}, "data": {name: {"sha256": "1"}}}
+    now = {"models": {name: {"weights": "2"}}, "data": {name: {"sha256": "2"}}}
+    assert len(list(differences(former, now))) == 2
+    assert len(list(differences(former, now, finished=[f"{name}/{name}"]))) == 2
+    assert not list(differences(former, former))
+
+
+@pytest.mark.parametrize(
+    ("former", "now", "same"),
+    [
+        ("a.csv", "a.tsv", False),
+        ("a.csv", "b/a.CSV", True),
+        ("a.tsv", "z.jsonl", False),
+        ("folder.v1", "folder.v2", True),
+        ("rows.parquet", "rows", False),
+    ],
+)
+def test_how_a_file_is_read_is_part_of_what_it_is(former, now, same):
+    assert same_identity({"path": former, "sha256": "1"}, {"path": now, "sha256": "1"}) is same
+
+
+def test_the_question_of_another_process_holds_before_anything_is_finished(tmp_path):
+    open_run(tmp_path, ASKED)
+    for other in (changed(settings={"folds": 8}), changed(models={"a": {"weights": {"model.safetensors": "9"}}})):
+        check_question(tmp_path, other)
+        with pytest.raises(UsageError, match="holds a run of something else"):
+            check_question(tmp_path, other, busy=True)
+    check_question(tmp_path, changed(models={"b": {"weights": {}}}), busy=True)
+
+
+BAD_NAMES = ["../../../X", "/etc/X", "a/b", "a\\b", "..", ".", ".hidden", "", "a\0b"]
+
+
+@pytest.mark.parametrize("part", ["models", "data"])
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_of_a_record_are_checked_as_typed_ones_are(tmp_path, part, name):
+    open_run(tmp_path, ASKED)
+    record = json.loads((tmp_path / "run.json").read_text())
+    record[part] = {name: next(iter(record[part].values()))}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(IntegrityError, match=r"expected one that a folder can have.*nothing of it is used"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bert@v1", "a=b", "x 2", "größe", "a.b", "org-name", "a:b", "-x"])
+def test_names_that_are_made_of_models_and_data_are_read_again(tmp_path, name):
+    open_run(tmp_path, changed(models={name: {"weights": {}}}, data={name: {"sha256": "1"}}))
+    assert name in read_record(tmp_path)["models"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "3", '{"format": "f", "version": 1}', '{"format": "f", "version": 1, "plan": [], "seeds": 1}',
+     '{"format": "f", "version": 1, "plan": {}, "seeds": "1"}', '{"format": "g", "version": 1}'],
+)  # fmt: skip
+def test_a_damaged_or_strange_record_of_a_study_is_an_error_of_its_own(tmp_path, text):
+    assert study_record(tmp_path, "f", 1) == {}
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises((IntegrityError, UsageError), match="choose another folder"):
+        study_record(tmp_path, "f", 1)
+    (tmp_path / "run.json").write_text('{"format": "f", "version": 1, "plan": {}, "seeds": 1}')
+    assert study_record(tmp_path, "f", 1)["seeds"] == 1
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [".run.json.0123456789abcdef0123456789abcdef.partial"],
+        [".commonweight-ab12_x9z"],
+        [
+            ".run.json.0123456789abcdef0123456789abcdef.partial",
+            ".commonweight-1",
+            ".f.ffffffffffffffffffffffffffffffff.new",
+        ],
+    ],
+)
+def test_what_a_killed_process_left_before_the_first_record_is_no_content(tmp_path, left):
+    for name in left:
+        (tmp_path / name).write_text("{") if name.startswith(".run") else (tmp_path / name).mkdir()
+    open_run(tmp_path, ASKED)
+    check_demo_folder(tmp_path / "demo")
+    remove_partial(tmp_path)
+    assert not list(tmp_path.glob(".run*"))
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "demo").mkdir()
+    for name in left:
+        (tmp_path / "demo" / name).mkdir()
+    check_demo_folder(tmp_path / "demo")
+    for strange in (".run.json.partial", "notes.txt", ".git", ".x.0123.partial"):
+        (tmp_path / strange).write_text("")
+        with pytest.raises(UsageError, match=r"is not empty and holds no run\.json"):
+            check_place(tmp_path)
+        (tmp_path / strange).unlink()
+    check_place(tmp_path / "demo")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import datasets
 import pytest
+from safetensors.torch import load_file, save_file
 from studies.shortcut_texts import SIZES, tiny_plan
 
 from commonweight import UsageError, fuse
@@ -153,10 +154,10 @@ def test_a_walk_holds_its_own_models_only(
     alive: weakref.WeakSet = weakref.WeakSet()
     most = 0
 
-    def loads(place: Path) -> object:
+    def loads(place: Path, **given: bool) -> object:
         nonlocal most
         gc.collect()
-        alive.add(model := load_classifier(place))
+        alive.add(model := load_classifier(place, **given))
         most = max(most, len(alive))
         return model
 
@@ -186,6 +187,36 @@ def test_a_finished_study_needs_no_texts(
     shutil.rmtree(run / "seed-0" / "data" / "op")
     with pytest.raises(UsageError, match="the texts were opened"):
         run_study(run, plan, until="build")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer_config.json", None])
+def test_another_checkpoint_in_the_place_of_the_encoder_is_another_study(
+    done: tuple[Path, Plan, ShortcutStudy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str | None
+) -> None:
+    run, plan, study = done
+    copy = shutil.copytree(plan.model, tmp_path / "encoder")
+    record = json.loads((run / "run.json").read_text())
+    record["plan"]["model"] = str(copy)
+    (run / "run.json").write_text(json.dumps(record))
+    plan = replace(plan, model=str(copy))
+    if file is None:
+        shutil.rmtree(copy)
+        again = run_study(run, plan)  # the study needs it no more
+        assert again is not None
+        assert again.to_json() == replace(study, plan=plan).to_json()
+        return
+    if file == "model.safetensors":
+        weights = load_file(copy / file)
+        save_file({name: tensor + 1 for name, tensor in weights.items()}, copy / file, {"format": "pt"})
+    else:
+        changed = json.loads((copy / file).read_text()) | {"extra": 1}
+        (copy / file).write_text(json.dumps(changed))
+    for asked in (plan, replace(plan, seeds=2)):
+        with pytest.raises(UsageError, match="holds a study of something else: SHA-256 of the start was"):
+            run_study(run, asked)
+    record["plan"] = {key: value for key, value in record["plan"].items() if not key.startswith("SHA-256")}
+    (run / "run.json").write_text(json.dumps(record))
+    assert run_study(run, plan) is not None  # of an earlier release, which did not note it
 
 
 def test_the_triangle_is_scored_where_it_is_missing(done: tuple[Path, Plan, ShortcutStudy]) -> None:

@@ -75,12 +75,15 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="commonweight")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def group(debug: bool) -> None:
+def group(debug: bool) -> None:  # noqa: ARG001
     """Which weights hold what two networks have in common?
 
     A footprint says where a network keeps what it knows about some data: the diagonal Fisher, one number per weight.
     An overlap says how much two footprints coincide, overall and layer by layer.
     """
+    from commonweight.studies.hold import refuse_several
+
+    refuse_several()
 
 
 def run(arguments: list[str]) -> int:

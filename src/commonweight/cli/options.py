@@ -191,6 +191,8 @@ def row_options(
     )
 
 
+trust_option = click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+
 model_options = together(
     click.option("--tokenizer", metavar="ID", help="Tokenizer's id or folder; default the model's own."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
@@ -203,7 +205,7 @@ model_options = together(
     ),
     click.option("--allow-missing-weights", is_flag=True, help="Accept weights drawn at random."),
     click.option("--allow-pickle", is_flag=True, help="Read weights from pickle files."),
-    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
+    trust_option,
 )
 
 dry_run_option = click.option(

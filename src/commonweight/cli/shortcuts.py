@@ -8,7 +8,7 @@ import click
 
 from commonweight.cli import settings, streams
 from commonweight.cli.lists import ListCommand, split
-from commonweight.cli.options import Count, Suggesting, dry_run_option, ending, together
+from commonweight.cli.options import Count, Suggesting, dry_run_option, ending, together, trust_option
 
 SHORTCUTS = ("st", "op", "tic", "or", "and", "xor", "oed", "mt", "lt", "and_or")
 EXAMPLE = "--model google-bert/bert-base-cased --data stanfordnlp/sst2"
@@ -83,12 +83,13 @@ _options = together(
         "--independent-start", is_flag=True,
         help="One more control: as the first shortcut's model, from weights drawn anew. May be added later.",
     ),
+    trust_option,
 )  # fmt: skip
 
 _FIELDS = (
     "model", "data", "seeds", "text_column", "label_column", "train_rows", "synthetic", "distractors", "epochs",
     "learning_rate", "batch_size", "max_length", "measured_rows", "label_rules", "folds",
-    "scored_rows", "path_points", "path_rows", "independent_start",
+    "scored_rows", "path_points", "path_rows", "independent_start", "trust_remote_code",
 )  # fmt: skip
 
 _STEPS = {

@@ -8,6 +8,7 @@ text. Text files are UTF-8.
 from __future__ import annotations
 
 import codecs
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
+SIGNS = {"comma": ",", "tab": "\t", "semicolon": ";", "bar": "|"}
+SEPARATORS = {".csv": "comma", ".tsv": "tab"}
 LARGEST_BLOCK = 1 << 30
 """Column types are inferred from the first block of a text file, so a block is the whole file up to this many bytes."""
 
@@ -44,6 +47,7 @@ def read_file(path: Path) -> Any:
     try:
         if suffix != ".parquet":
             _check_utf8(path)
+            _check_separator(path, suffix)
         rows = _read_arrow(path, suffix)
         twice = [name for name, count in Counter(rows.column_names).items() if count > 1]
         if twice:
@@ -68,6 +72,22 @@ def _read_arrow(path: Path, suffix: str) -> Any:
         parse_options=csv.ParseOptions(**quoting),
         convert_options=csv.ConvertOptions(null_values=[""], strings_can_be_null=True),
     )
+
+
+def _check_separator(path: Path, suffix: str) -> None:
+    """Refuse a file whose line of names has another separator than its ending says, and not that one."""
+    expected = SEPARATORS.get(suffix)
+    if expected is None:
+        return
+    with path.open(encoding="utf-8-sig") as stream:
+        line = re.sub(r'"[^"]*"', "", stream.readline()) if suffix == ".csv" else stream.readline()
+    found = next((name for name, sign in SIGNS.items() if sign in line and name != expected), None)
+    if found is not None and SIGNS[expected] not in line:
+        raise UsageError(
+            f"the columns of {path} are separated by {found}s, expected {expected}s in a {suffix} file; "
+            f"write it again with {expected}s"
+            + (", or call it .tsv" if found == "tab" else ", or call it .csv" if found == "comma" else "")
+        )
 
 
 def _check_utf8(path: Path) -> None:

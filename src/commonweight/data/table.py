@@ -8,6 +8,7 @@ where rows were made from those of another data set, so that both fall into the 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -219,7 +220,16 @@ def _from_folder(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
     for arrow in sorted((path / split if split else path).glob("*.arrow")):
         with arrow.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return rows, {"source": "folder", "path": str(path), "split": split, "sha256": digest.hexdigest()}
+    place = path / split if split else path
+    parts = json.loads((place / "state.json").read_text(encoding="utf-8"))["_data_files"]
+    layout = json.dumps([parts, rows.features.to_dict()], sort_keys=True)  # order of the files; types and class names
+    return rows, {
+        "source": "folder",
+        "path": str(path),
+        "split": split,
+        "sha256": digest.hexdigest(),
+        "layout": hashlib.sha256(layout.encode()).hexdigest(),
+    }
 
 
 def _from_hub(data: str, split: str | None) -> tuple[Any, dict[str, Any]]:

@@ -16,6 +16,7 @@ from commonweight.decision.same import check_same
 from commonweight.decision.start import Sample, sample_of
 from commonweight.decision.tensors import Tensors, of_module
 from commonweight.errors import NotComparableError, UsageError
+from commonweight.nn.identity import code_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ def open_modules(models: Sequence[nn.Module], base: nn.Module | None = None) -> 
             raise UsageError(
                 f"{name} is the same module as {twin}; give each once, a model with the sum of its weights"
             )
-    classes = {name: f"{type(model).__module__}.{type(model).__qualname__}" for name, model in named.items()}
+    classes = {name: _class_name(model) for name, model in named.items()}
     if differ(classes):
         raise NotComparableError(
             f"{quoted(named)} are not of one class: {by_value(classes)}. Fuse models of one class, head included"
@@ -106,6 +107,12 @@ def plan_modules(
         held = opened.samples() if samples is None else samples
         fishers = fishers_for(models, held, open_footprints(footprints), recipe.normalize)
     return plan_fusion(recipe, models, base, fishers)
+
+
+def _class_name(model: nn.Module) -> str:
+    """Name a class; one of a checkpoint's own code after what that says, wherever it lies."""
+    home = "".join(f"{file} {sha} " for file, sha in code_hashes(model).items()) or f"{type(model).__module__}."
+    return f"{home}{type(model).__qualname__}"
 
 
 def config_of(model: nn.Module) -> Mapping[str, Any] | None:

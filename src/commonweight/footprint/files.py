@@ -7,6 +7,7 @@ gives it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -92,8 +93,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         IntegrityError: If it has no record, or one that is damaged or of another format or version.
     """
     path = folder / RECORD
-    if path.is_file() and path.stat().st_size > RECORD_BYTES:
-        raise IntegrityError(f"{path} is larger than {RECORD_BYTES} bytes: this is not a footprint record")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # said below
+        if path.stat().st_size > RECORD_BYTES:
+            raise IntegrityError(f"{path} is larger than {RECORD_BYTES} bytes: this is not a footprint record")
     record = folder_record(folder, RECORD, FOOTPRINT, _KEYS)
     if not _well_formed(record) or not _well_packed(record):
         raise IntegrityError(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,29 +23,40 @@ if TYPE_CHECKING:
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
 
 
+class _State(NamedTuple):
+    number: int
+    size: int
+    changed: int
+
+
 class FolderReader:
     """Opens a footprint folder; checks names and sizes at once, hashes on request."""
 
     def __init__(self, folder: str | Path, *, check_hashes: bool = False) -> None:
         self.folder = Path(folder)
+        opened = _state(self.folder / RECORD)
         self.record = read_record(self.folder)
+        self._states: dict[str, _State | None] = {}
         for name, shard in self.record["shards"].items():
             path = self.folder / name
             if not _SHARD_NAME.fullmatch(name):
                 raise IntegrityError(
                     f"{self.folder}: {name!r} is not a shard name: refusing to read outside the folder"
                 )
-            if not path.is_file():
+            state = self._states[name] = _state(path)
+            if state is None or not path.is_file():
                 raise IntegrityError(f"{self.folder}: shard {name} is missing: copy the folder again, whole")
-            if path.stat().st_size != shard["bytes"]:
+            if state.size != shard["bytes"]:
                 raise IntegrityError(
-                    f"{self.folder}: shard {name} has {path.stat().st_size} bytes, expected {shard['bytes']}: "
+                    f"{self.folder}: shard {name} has {state.size} bytes, expected {shard['bytes']}: "
                     "the copy is incomplete or damaged"
                 )
             if check_hashes and sha256(path) != shard["sha256"]:
                 raise IntegrityError(
                     f"{self.folder}: the SHA-256 of shard {name} is not the recorded one: it was changed"
                 )
+        if _state(self.folder / RECORD) != opened:
+            raise IntegrityError(f"{self.folder} was replaced while it was opened; load it again")
 
     def group(self, name: str, *, missing_ok: bool = False) -> Mapping[str, Tensor]:
         """Open one group of tensors.
@@ -70,17 +81,18 @@ class FolderReader:
             raise IntegrityError(
                 f"{self.folder}: {RECORD} places tensors in {outside[0]!r}, which is no shard it lists"
             )
-        stored = StoredTensors(self.folder, members)
+        stored = StoredTensors(self.folder, members, self._states)
         shapes = self.record.get("packed", {}).get(name)
         return stored if shapes is None else StoredMasks(stored, {key: tuple(shape) for key, shape in shapes.items()})
 
 
 class StoredTensors(Mapping[str, "Tensor"]):
-    """Tensors on disk, each read when it is asked for."""
+    """Tensors on disk, each read when it is asked for, from the files that were opened and no others."""
 
-    def __init__(self, folder: Path, members: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, members: Mapping[str, str], states: Mapping[str, _State | None]) -> None:
         self._folder = folder
         self._members = dict(members)
+        self._states = states
 
     def __getitem__(self, name: str) -> Tensor:
         with self._open(name) as shard:
@@ -126,11 +138,26 @@ class StoredTensors(Mapping[str, "Tensor"]):
     @contextmanager
     def _open(self, name: str) -> Iterator[Any]:
         path = self._folder / self._members[name]
+        problem = None
         try:
             with safe_open(path, framework="pt") as shard:
                 yield shard
-        except (SafetensorError, OSError) as error:
-            raise IntegrityError(f"{path} cannot be read: {error}") from None
+        except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: torch's own, of a file that is gone
+            problem = error
+        now = _state(path)
+        if problem is not None and now in {None, self._states[self._members[name]]}:
+            raise IntegrityError(f"{path} cannot be read: {problem}")
+        if now != self._states[self._members[name]]:
+            raise IntegrityError(f"{path} was replaced since this footprint was opened; load it again")
+
+
+def _state(path: Path) -> _State | None:
+    """Tell one file from another that takes its place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return _State(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 class StoredMasks(Mapping[str, "Tensor"]):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from commonweight.errors import UsageError
 from commonweight.nn import checkpoint
 from commonweight.nn.hub import out_of_reach
-from commonweight.nn.identity import describe, hash_files, hash_json, origin, weight_files
+from commonweight.nn.identity import ADAPTER, describe, hash_files, hash_json, origin, weight_files
 from commonweight.nn.placement import pick_device
 from commonweight.nn.seeded import DRAW_SEED, seeded
 from commonweight.nn.source import LoadedModel
@@ -42,15 +42,19 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
         raise UsageError(f"{spec} is a PEFT adapter, and peft is not installed; run: pip install peft") from error
     import transformers
 
-    files = weight_files(folder, allow_pickle=options.allow_pickle)
+    files = weight_files(folder, stem=ADAPTER, allow_pickle=options.allow_pickle)
     config = peft.PeftConfig.from_pretrained(str(folder))
     task_type = getattr(config.task_type, "value", config.task_type)
     if task_type not in AUTO_CLASS:
         raise UsageError(f"{spec} is an adapter for {task_type}; the commands measure {' and '.join(AUTO_CLASS)}")
+    if config.is_prompt_learning or getattr(config, "adapters", None):
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise UsageError(
+            f"{spec} is an adapter of the type {kind}, which adds tokens or mixes adapters of other folders; expected "
+            "one that changes the weights of its base, such as LoRA"
+        )
     base = str(config.base_model_name_or_path)
-    common: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
-    if config.revision:
-        common["revision"] = config.revision
+    trust = options.trust_remote_code
     shapes = _saved_shapes(files)
     if not Path(base).expanduser().is_dir() and (reason := out_of_reach(base, config.revision)) is not None:
         raise UsageError(
@@ -58,12 +62,12 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
             "network, or put the base where the adapter_config.json says it is"
         )
     with checkpoint.quiet_transformers():
-        base_config = checkpoint.load_config(base, common)
+        base_config = checkpoint.load_config(base, config.revision, trust=trust)
         head = next((shapes[name] for name in HEADS if name in shapes), None)
         if head is not None:
             base_config.num_labels = head[0]
         auto = getattr(transformers, AUTO_CLASS[task_type])
-        model, info = checkpoint.load_weights(auto, base, base_config, common, options)
+        model, info = checkpoint.load_weights(auto, base, base_config, config.revision, options)
         random = sorted(set(info["missing_keys"]) - set(shapes))
         if random and not options.allow_missing_weights:
             raise UsageError(
@@ -75,15 +79,16 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
         with seeded():
             model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
         has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
-        asked = options.tokenizer or (str(folder) if has_tokenizer else base)
-        tokenizer = load_tokenizer(asked, {})
+        own = options.tokenizer or (str(folder) if has_tokenizer else None)
+        asked, revision = (own, None) if own else (base, config.revision)
+        tokenizer = load_tokenizer(asked, revision, trust=trust)
     identity = {
         "source": "adapter",
         "name": spec,
         "weights": hash_files(files),
         "config": hash_json(folder / "adapter_config.json", without=("base_model_name_or_path", "revision")),
-        "tokenizer": tokenizer_hashes(asked),
-        "base": {"name": base, **origin(base, config.revision, with_code=options.trust_remote_code)},
+        "tokenizer": tokenizer_hashes(asked, revision, tokenizer),
+        "base": {"name": base, **origin(base, config.revision), **checkpoint.code_of(model.get_base_model())},
         "random_weights": random,
         "random_seed": DRAW_SEED if random else None,
     }

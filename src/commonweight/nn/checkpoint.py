@@ -14,7 +14,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
-from commonweight.nn.identity import describe, first_line, origin, weight_files
+from commonweight.nn.identity import code_hashes, describe, first_line, origin, weight_files
 from commonweight.nn.placement import pick_device, pick_dtype
 from commonweight.nn.seeded import DRAW_SEED, seeded
 from commonweight.nn.source import HUB_ID, LoadedModel
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from commonweight.nn.source import LoadOptions, Task
 
 MOST_NAMED = 4
+MAIN = "main"
+"""The revision that is meant where none is named."""
 
 
 def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
@@ -50,13 +52,14 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
     else:
         match = HUB_ID.fullmatch(spec)
         where, revision = (match["id"], match["revision"]) if match else (spec, None)
-    common = {"trust_remote_code": options.trust_remote_code} | ({"revision": revision} if revision else {})
+    trust = options.trust_remote_code
     with quiet_transformers():
-        config = load_config(where, common)
-        model_class = model_class_of(where, config, common, trusted=options.trust_remote_code)
+        config = load_config(where, revision, trust=trust)
+        model_class = model_class_of(where, config, revision, trust=trust)
         task = task_of(model_class.__name__, config)
-        model, info = load_weights(model_class, where, config, common, options)
-        tokenizer = load_tokenizer(options.tokenizer or where, common if options.tokenizer is None else {})
+        model, info = load_weights(model_class, where, config, revision, options)
+        asked, of_asked = (where, revision) if options.tokenizer is None else (options.tokenizer, None)
+        tokenizer = load_tokenizer(asked, of_asked, trust=trust)
     missing = sorted(info["missing_keys"])
     if missing and not options.allow_missing_weights:
         raise UsageError(
@@ -67,15 +70,28 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
     if info["unexpected_keys"]:
         notes.append(f"{spec}: in the checkpoint but not in the model: {_some(sorted(info['unexpected_keys']))}")
     model.to(pick_device(options.device)).eval()
-    asked, of_asked = (where, revision) if options.tokenizer is None else (options.tokenizer, None)
     identity = {
         "name": spec,
-        **origin(where, revision, with_code=options.trust_remote_code),
-        "tokenizer": tokenizer_hashes(asked, of_asked),
+        **origin(where, revision),
+        **code_of(model),
+        "tokenizer": tokenizer_hashes(asked, of_asked, tokenizer),
         "random_weights": missing,
         "random_seed": DRAW_SEED if missing else None,
     }
     return LoadedModel(model, identity | describe(model), task, tokenizer, tuple(notes))
+
+
+def code_of(model: Any) -> dict[str, Any]:
+    """Say which code of a checkpoint's own was run for it.
+
+    Args:
+        model: The model.
+
+    Returns:
+        ``code``: SHA-256 by file name; empty if none was.
+    """
+    code = code_hashes(model, model.config)
+    return {"code": code} if code else {}
 
 
 def task_of(class_name: str, config: Any) -> Task:
@@ -146,12 +162,29 @@ def _refuse_remote_code(folder: str, options: LoadOptions) -> None:
             )
 
 
-def load_config(where: str, common: dict[str, Any]) -> Any:
+def refuse_code(where: str, error: Exception) -> None:
+    """Say that a checkpoint comes with code that was not run, if that is what an error is about.
+
+    Args:
+        where: Folder or id.
+        error: What transformers raised.
+
+    Raises:
+        UsageError: If it is.
+    """
+    if "trust_remote_code" in str(error):
+        raise UsageError(
+            f"{where} comes with code of its own; it was not run. Read it, and pass --trust-remote-code if you trust it"
+        ) from error
+
+
+def load_config(where: str, revision: str | None, *, trust: bool) -> Any:
     """Read a configuration.
 
     Args:
         where: Folder or id.
-        common: Revision and trust, as every ``from_pretrained`` takes them.
+        revision: The revision asked for, if any.
+        trust: Whether code of the checkpoint's own may be run.
 
     Returns:
         The configuration.
@@ -161,26 +194,25 @@ def load_config(where: str, common: dict[str, Any]) -> Any:
     """
     from transformers import AutoConfig
 
-    expected = Exception if common.get("trust_remote_code") else (OSError, ValueError, KeyError)
+    expected = Exception if trust else (OSError, ValueError, KeyError)
     try:
-        return AutoConfig.from_pretrained(where, **common)
+        return AutoConfig.from_pretrained(where, revision=revision or MAIN, trust_remote_code=trust)
     except expected as error:
-        if "trust_remote_code" in str(error):
-            raise UsageError(f"{where} comes with code of its own; pass --trust-remote-code if you trust it") from error
+        refuse_code(where, error)
         raise UsageError(
             f"{where!r} is no local model folder, and as a Hugging Face id it could not be loaded: {first_line(error)} "
             "Check the spelling, the revision and the network"
         ) from error
 
 
-def model_class_of(where: str, config: Any, common: dict[str, Any], *, trusted: bool) -> Any:
+def model_class_of(where: str, config: Any, revision: str | None, *, trust: bool) -> Any:
     """Find the class a configuration names.
 
     Args:
         where: Folder or id.
         config: Its configuration.
-        common: As for :func:`load_config`.
-        trusted: Whether code of the checkpoint's own may be run.
+        revision: The revision asked for, if any.
+        trust: Whether code of the checkpoint's own may be run.
 
     Returns:
         The class.
@@ -200,13 +232,13 @@ def model_class_of(where: str, config: Any, common: dict[str, Any], *, trusted: 
     found = getattr(transformers, name, None)
     if found is not None:
         return found
-    if trusted:
+    if trust:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
         for reference in (getattr(config, "auto_map", None) or {}).values():
             if str(reference).rpartition(".")[2] == name:
                 try:
-                    return get_class_from_dynamic_module(reference, where, revision=common.get("revision"))
+                    return get_class_from_dynamic_module(reference, where, revision=revision)
                 except Exception as error:  # whatever code of others may raise
                     raise UsageError(
                         f"{where} names its class {reference}, and it cannot be loaded from there: "
@@ -219,7 +251,7 @@ def model_class_of(where: str, config: Any, common: dict[str, Any], *, trusted: 
 
 
 def load_weights(
-    model_class: Any, where: str, config: Any, common: dict[str, Any], options: LoadOptions
+    model_class: Any, where: str, config: Any, revision: str | None, options: LoadOptions
 ) -> tuple[Any, dict[str, Any]]:
     """Load weights without executing anything of the checkpoint; those it lacks are drawn under one seed.
 
@@ -227,8 +259,8 @@ def load_weights(
         model_class: Class or auto class.
         where: Folder or id.
         config: Its configuration.
-        common: As for :func:`load_config`.
-        options: Precision, and whether pickles may be read.
+        revision: The revision asked for, if any.
+        options: Precision, and whether pickles may be read and code of the checkpoint's own be run.
 
     Returns:
         The model, and what ``from_pretrained`` says of missing and unexpected weights.
@@ -239,12 +271,17 @@ def load_weights(
     from safetensors import SafetensorError
 
     dtype = pick_dtype(options.dtype)
-    arguments = common | {"config": config, "dtype": "auto" if dtype is None else dtype}
-    if not options.allow_pickle:
-        arguments["use_safetensors"] = True
     try:
         with seeded():  # missing weights are drawn here
-            model, info = model_class.from_pretrained(where, output_loading_info=True, **arguments)
+            model, info = model_class.from_pretrained(
+                where,
+                output_loading_info=True,
+                config=config,
+                revision=revision or MAIN,
+                dtype="auto" if dtype is None else dtype,
+                use_safetensors=None if options.allow_pickle else True,
+                trust_remote_code=options.trust_remote_code,
+            )
     except OSError as error:
         remedy = "" if options.allow_pickle else " Pickled weights are read only with --allow-pickle."
         raise UsageError(f"the weights of {where} could not be loaded: {first_line(error)}{remedy}") from error
@@ -252,6 +289,11 @@ def load_weights(
         raise UsageError(f"the weights of {where} are damaged or no plain weights: {first_line(error)}") from error
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the weights of {where} do not fit {model_class.__name__}: {error}") from error
+    if getattr(model, "_hf_peft_config_loaded", False):  # whoever asks for the model gets the adapter beside it too
+        raise UsageError(
+            f"{where} holds an adapter beside, or in place of, the weights of a model; expected a plain checkpoint "
+            "here: merge the adapter into it (merge_and_unload, then save_pretrained), or remove it"
+        )
     return model, info
 
 

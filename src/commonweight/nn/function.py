@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib
 import inspect
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from commonweight.errors import UsageError
-from commonweight.nn.identity import describe, first_line, hash_files, hash_state
+from commonweight.nn.identity import describe, first_line, hash_files, hash_settings, hash_state
+from commonweight.nn.imports import own_files
 from commonweight.nn.placement import pick_device, pick_dtype, place
 from commonweight.nn.seeded import DRAW_SEED, seeded
 from commonweight.nn.source import LoadedModel
@@ -58,7 +58,8 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
         "source": "function",
         "name": spec,
         "function": spec.rpartition(":")[2],
-        "code": hash_files(_sources(spec, build)),
+        "code": _code(spec, build, model),
+        "settings": hash_settings(model),
     }
     if options.checkpoint is None:
         identity["weights"] = {"state": hash_state(model)}
@@ -121,11 +122,12 @@ def _call(spec: str, build: Callable[..., Any]) -> torch.nn.Module:
     return model
 
 
-def _sources(spec: str, build: Callable[..., Any]) -> list[Path]:
-    files = [getattr(sys.modules.get(spec.partition(":")[0]), "__file__", None)]
-    with contextlib.suppress(TypeError):  # built-in
-        files.append(inspect.getsourcefile(inspect.unwrap(build)))
-    return sorted({Path(file) for file in files if file and Path(file).is_file()})
+def _code(spec: str, build: Callable[..., Any], model: torch.nn.Module) -> dict[str, str]:
+    files = own_files(
+        {spec.partition(":")[0], str(inspect.unwrap(build).__module__)},
+        {type(module).__module__ for module in model.modules()},
+    )
+    return {name: hash_files([file])[file.name] for name, file in files.items()}
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from commonweight.errors import UsageError
-from commonweight.nn.identity import first_line, hash_files, hash_json
+from commonweight.nn.identity import code_hashes, first_line, hash_files, hash_json
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -15,20 +15,22 @@ TOKENIZER_FILES = (
     "vocab.json",
     "tokenizer.model",
     "spiece.model",
+    "spm.model",
     "sentencepiece.bpe.model",
 )
-BESIDE = ("merges.txt", "special_tokens_map.json", "added_tokens.json")
+BESIDE = ("merges.txt", "bpe.codes", "special_tokens_map.json", "added_tokens.json")
 """Files that say more about a tokenizer, and make none alone."""
 
 VOLATILE = ("name_or_path", "_name_or_path", "_commit_hash", "transformers_version")
 
 
-def load_tokenizer(where: str, common: dict[str, Any]) -> Any:
+def load_tokenizer(where: str, revision: str | None, *, trust: bool) -> Any:
     """Load a tokenizer.
 
     Args:
         where: Folder or id.
-        common: Revision and trust, as every ``from_pretrained`` takes them.
+        revision: The revision asked for, if any.
+        trust: Whether code that comes with it may be run.
 
     Returns:
         The tokenizer.
@@ -43,23 +45,26 @@ def load_tokenizer(where: str, common: dict[str, Any]) -> Any:
     if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in TOKENIZER_FILES):
         raise UsageError(f"no tokenizer in {where}; {remedy}")
     try:
-        return AutoTokenizer.from_pretrained(where, **({"trust_remote_code": False} | common))
+        return AutoTokenizer.from_pretrained(where, revision=revision or "main", trust_remote_code=trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            remedy = f"its code was not run: read it, and pass --trust-remote-code if you trust it, or {remedy}"
         raise UsageError(f"no usable tokenizer in {where}: {first_line(error)} {remedy.capitalize()}") from error
 
 
-def tokenizer_hashes(where: str, revision: str | None = None) -> dict[str, str]:
-    """Hash the files of a tokenizer that was loaded.
+def tokenizer_hashes(where: str, revision: str | None = None, loaded: Any = None) -> dict[str, str]:
+    """Hash the files of a tokenizer.
 
     Args:
         where: Folder or id; an id must have been read already.
         revision: The revision asked for, if any.
+        loaded: The tokenizer, if it was loaded: files that only its class reads count then, and code of its own.
 
     Returns:
         SHA-256 by file name; of ``tokenizer_config.json`` without what names its place.
     """
-    found = {}
-    for name in (*TOKENIZER_FILES, *BESIDE):
+    found = {} if loaded is None else code_hashes(loaded)
+    for name in dict.fromkeys((*TOKENIZER_FILES, *BESIDE, *getattr(loaded, "vocab_files_names", {}).values())):
         if Path(where).is_dir():
             file = Path(where) / name
         else:

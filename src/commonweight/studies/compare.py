@@ -112,7 +112,7 @@ def compare(
                 f"another process is measuring into {asked.folder}; wait for it, or choose another run folder"
             )
         if not fresh:
-            check_question(asked.folder, asked.question)
+            check_question(asked.folder, asked.question, busy=hold.busy)
             if hold.alone:
                 remove_partial(asked.folder)
         expected = asked.outlook(fresh=fresh)

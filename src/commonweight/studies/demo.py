@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from commonweight.data.reviews import DOMAINS, best_accuracy, best_loss, label_of, reviews
 from commonweight.errors import UsageError
+from commonweight.place import is_leftover
 from commonweight.studies.compare import CompareOptions, Comparison, compare
 from commonweight.studies.measure import MeasureOptions, Note, silent
 from commonweight.studies.output import check_writable
@@ -111,7 +112,7 @@ def check_demo_folder(folder: Path) -> None:
     try:
         if folder.is_file():
             raise UsageError(f"{folder} is a file; the demonstration needs a folder")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
+        if folder.is_dir() and not all(map(is_leftover, folder.iterdir())) and not (folder / RECORD).is_file():
             raise UsageError(f"{folder} holds something that is not a demonstration; choose another folder")
     except OSError as error:
         raise UsageError(f"{folder} cannot be looked into: {error}; choose another folder") from error

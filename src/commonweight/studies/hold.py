@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers say how many processes they started."""
+
+
 @dataclass(frozen=True)
 class Hold:
     """A run folder this process works in."""
@@ -34,6 +38,21 @@ class Hold:
             fcntl.flock(self.descriptor, fcntl.LOCK_SH)
 
 
+def refuse_several() -> None:
+    """Refuse to run as one of several processes: each would do all of the work, or wait for the others for ever.
+
+    Raises:
+        UsageError: If a launcher such as torchrun or mpirun started more than one.
+    """
+    for name in LAUNCHERS:
+        number = os.environ.get(name, "")
+        if number.isdecimal() and int(number) > 1:
+            raise UsageError(
+                f"{name} is {number}, so this is one of {number} processes, and only one is supported: start the "
+                f"command without torchrun, accelerate or mpirun, or unset {name}"
+            )
+
+
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[Hold]:
     """Hold a run folder as long as this process works in it; it is made if it is not there.
@@ -45,8 +64,9 @@ def held(folder: Path) -> Iterator[Hold]:
         Whether others work in it.
 
     Raises:
-        UsageError: If the folder cannot be made.
+        UsageError: If the folder cannot be made, or this is one of several processes of a launcher.
     """
+    refuse_several()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

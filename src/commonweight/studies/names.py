@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.data.table import table_name
 from commonweight.errors import UsageError
 from commonweight.nn.source import FUNCTION, short_name
-from commonweight.studies.run_record import same_identity
+from commonweight.studies.run_record import folder_name, same_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ def name_models(given: Sequence[str], checkpoints: Sequence[str] = ()) -> list[M
         ]
         if len(set(names)) == len(names):
             break
-    names = _apart([_tidy(name) for name in names], [name is not None for name, _ in split], taken)
+    names = _apart([folder_name(name) for name in names], [name is not None for name, _ in split], taken)
     return [
         Model(name, spec, file, given_name is not None)
         for name, (given_name, spec), file in zip(names, split, files, strict=True)
@@ -145,16 +145,11 @@ def named_data(given: Sequence[str]) -> list[tuple[str, str]]:
         [('dev', 'dev.tsv'), ('films', 'runs/a.jsonl')]
     """
     split = [split_name(one) for one in given]
-    found = [(name or _tidy(table_name(spec)), spec) for name, spec in split]
+    found = [(name or folder_name(table_name(spec)), spec) for name, spec in split]
     for name, count in Counter(name for name, _ in found).items():
         if count > 1:
             raise UsageError(f"{count} data sets are called {name!r}; name them apart with --data NAME=DATA")
     return found
-
-
-def _tidy(name: str) -> str:
-    # A name is also the name of a folder, and hidden folders are those of unfinished work.
-    return name.replace("/", "-").replace("\\", "-").lstrip(".") or "unnamed"
 
 
 def _apart(names: Sequence[str], settled: Sequence[bool], taken: set[str]) -> list[str]:

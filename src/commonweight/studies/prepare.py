@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +16,9 @@ from commonweight.errors import UsageError
 from commonweight.footprint.folds import fold_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from commonweight.data.batching import Encoded
     from commonweight.data.table import Table
     from commonweight.nn.source import LoadedModel
 
@@ -114,12 +117,32 @@ def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: in
         max_length=limit,
         vocabulary=_vocabulary(loaded.model),
     )
-    pad_id = loaded.tokenizer.pad_token_id
-    if pad_id is None and loaded.task == "causal_lm":
-        pad_id = loaded.tokenizer.eos_token_id or 0  # masked out, and to the right of all that is measured
-    batches = TokenBatches(rows, 1, pad_id, _fold_map(folds), device)
+    batches = TokenBatches(rows, 1, _padding(loaded, rows), _fold_map(folds), device)
     notes = (f"{cut} of {len(rows)} rows of {table.name} were cut to {limit} tokens",) if cut else ()
     return Prepared(batches, {"text": list(text), "label": label, "max_length": limit, "rows_cut": cut}, notes)
+
+
+def _padding(loaded: LoadedModel, rows: Sequence[Encoded]) -> int:
+    """Choose the token written into padding, which is masked out and to the right of all that is measured.
+
+    Some classifiers read the last token that is not their padding. A model that knows of none reads the last token of a
+    row, whatever it is; it gets a padding that no row ends with.
+
+    Args:
+        loaded: The model; what its configuration says of padding may change.
+        rows: All rows.
+
+    Returns:
+        Its number.
+    """
+    known = loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id
+    if loaded.task == "causal_lm":
+        return next(number for number in (*known, 0) if number is not None)
+    config: Any = loaded.model.config.get_text_config()  # type: ignore[union-attr,operator]
+    if config.pad_token_id is None or not 0 <= config.pad_token_id < (_vocabulary(loaded.model) or math.inf):
+        ends = {row.tokens["input_ids"][-1] for row in rows}
+        config.pad_token_id = next(number for number in chain(known, count()) if number not in {None, *ends})
+    return int(config.pad_token_id)
 
 
 def _fold_map(folds: int) -> Callable[[int], int] | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.errors import UsageError
 from commonweight.footprint.files import RECORD as FOOTPRINT_RECORD
+from commonweight.place import is_leftover
 from commonweight.studies.run_record import FORMAT, RECORD, VERSION, differences, read_record
 from commonweight.studies.throw_away import throw_away
 
@@ -98,12 +99,13 @@ def open_run(path: Path, asked: Mapping[str, Any], *, fresh: bool = False) -> Ru
     return run
 
 
-def check_question(path: Path, asked: Mapping[str, Any]) -> None:
+def check_question(path: Path, asked: Mapping[str, Any], *, busy: bool = False) -> None:
     """Check that a run folder holds no run of something else.
 
     Args:
         path: The run folder.
         asked: As for :func:`open_run`.
+        busy: Whether another process works in it, whose question holds before anything is finished.
 
     Raises:
         UsageError: If it does; the differences are listed.
@@ -111,7 +113,8 @@ def check_question(path: Path, asked: Mapping[str, Any]) -> None:
     former = read_record(path)
     if former is None:
         return
-    found = list(differences(former, json.loads(json.dumps(asked)), finished=finished_names(path)))
+    finished = None if busy else finished_names(path)
+    found = list(differences(former, json.loads(json.dumps(asked)), finished=finished))
     if found:
         shown = "; ".join(found[:MOST_SHOWN]) + (
             f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
@@ -134,7 +137,7 @@ def check_place(path: Path) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file; a run needs a folder")
-        if path.is_dir() and any(path.iterdir()) and not (path / RECORD).is_file():
+        if path.is_dir() and not all(map(is_leftover, path.iterdir())) and not (path / RECORD).is_file():
             raise UsageError(f"{path} is not empty and holds no {RECORD}, so it is not a run; choose another folder")
     except OSError as error:
         raise UsageError(f"{path} cannot be looked into: {error}; choose another folder") from error

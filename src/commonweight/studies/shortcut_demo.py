@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.data.reviews import LABELS, reviews
 from commonweight.data.shortcuts.bars import without_bars
+from commonweight.place import Kind, replacing
 from commonweight.studies.measure import Note, silent
-from commonweight.studies.shortcuts.plan import Plan
+from commonweight.studies.shortcuts.plan import CHECKPOINT, Plan
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.tiny_encoder import LONGEST, make_start, make_tokenizer, save
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
+SAVED = Kind("saved data set", "dataset_dict.json")
 AMBIGUOUS = 0.1
 """Share of reviews whose label is a fair coin: no model reaches zero loss, so no handful of rows carries the Fisher."""
 
@@ -49,7 +51,8 @@ def run_shortcut_demo(
     if not (folder / "reviews").exists():
         _write_reviews(folder / "reviews", size, seed)
     if not (folder / "encoder").exists():
-        save(make_start(seed), make_tokenizer(), folder / "encoder")
+        with replacing(folder / "encoder", CHECKPOINT) as beside:
+            save(make_start(seed), make_tokenizer(), beside)
     plan = Plan(
         model=str(folder / "encoder"),
         data=str(folder / "reviews"),
@@ -83,5 +86,6 @@ def _write_reviews(place: Path, size: ShortcutDemoSize, seed: int) -> None:
         columns = {"text": [row["text"] for row in rows], "label": [row["label"] for row in rows]}
         splits[name] = datasets.Dataset.from_dict(columns, features=features)
         start += count
-    with without_bars():
-        datasets.DatasetDict(splits).save_to_disk(str(place))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with without_bars(), replacing(place, SAVED) as beside:
+        datasets.DatasetDict(splits).save_to_disk(str(beside))

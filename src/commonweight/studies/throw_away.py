@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from commonweight.errors import UsageError
 from commonweight.footprint.files import RECORD as FOOTPRINT_RECORD
+from commonweight.place import is_leftover
 from commonweight.studies.run_record import FORMAT, RECORD
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def remove_partial(run: Path) -> None:
     for place in _places(run):
         if _is_partial(place) and not place.is_symlink():
             shutil.rmtree(place, ignore_errors=True)
+    for file in run.glob(".*.partial"):
+        if is_leftover(file) and file.is_file():
+            file.unlink()
 
 
 def _check_ours(run: Path) -> None:

@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.streams import open_images
-from commonweight.errors import IntegrityError, UsageError
+from commonweight.errors import UsageError
+from commonweight.nn.function import load_function
+from commonweight.nn.identity import digest_of
 from commonweight.nn.placement import pick_device
+from commonweight.nn.source import LoadOptions
 from commonweight.place import check_writable
 from commonweight.studies.continual.networks import make_network
 from commonweight.studies.continual.plan import Plan
@@ -16,7 +19,7 @@ from commonweight.studies.continual.results import FORMAT, VERSION
 from commonweight.studies.continual.tasks import open_stream
 from commonweight.studies.continual.training import first_rows
 from commonweight.studies.run_folder import check_place
-from commonweight.studies.run_record import RECORD
+from commonweight.studies.run_record import study_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,12 +56,14 @@ def decided(plan: Plan, images: Images) -> dict[str, Any]:
 
     Args:
         plan: The plan.
-        images: The images, whose digest is part of it.
+        images: The images, whose digest is part of it, as that of a network of the user's own is.
 
     Returns:
         Plain JSON values.
     """
     found: dict[str, Any] = json.loads(json.dumps(plan.deciding() | {"data_sha256": images.digest}))
+    if plan.model is not None:
+        found["model_sha256"] = digest_of(load_function(plan.model, LoadOptions(device="cpu")).identity)
     return found
 
 
@@ -77,21 +82,14 @@ def going_on(run: Path, plan: Plan, images: Images) -> Plan:
         UsageError: If the folder holds a study of something else.
         IntegrityError: If its record is damaged.
     """
-    if not (run / RECORD).is_file():
-        return plan
-    try:
-        former = json.loads((run / RECORD).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise IntegrityError(f"{run / RECORD} is damaged ({error}); choose another folder") from error
-    if former.get("format") != FORMAT or former.get("version") != VERSION:
-        raise UsageError(f"{run} holds a run of another kind, {former.get('format')}; choose another folder")
-    if not any(run.glob("seed-*/*/network")):
+    former = study_record(run, FORMAT, VERSION)
+    if not former or not any(run.glob("seed-*/*/network")):
         return plan
     before = decided(Plan(data=plan.data), images) | former["plan"]  # what an older record does not name was as usual
     changed = [
         f"{key} was {before[key]!r}, is now {value!r}"
         for key, value in decided(plan, images).items()
-        if before[key] != value
+        if key in before and before[key] != value
     ]
     if changed:
         raise UsageError(f"{run} holds a study of something else: {'; '.join(changed)}. Choose another folder")

@@ -18,6 +18,7 @@ from commonweight.studies.continual.approaches import SIMILARITIES, read_approac
 from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.results import ApproachRun, ContinualStudy, InferenceScore
 from commonweight.studies.continual.training import Curve
+from commonweight.studies.run_record import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +44,9 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:
         IntegrityError: If a file is damaged.
     """
     facts = tuple(read_json(folder.facts) for folder in folders)
+    for folder, found in zip(folders, facts, strict=True):
+        for name in found["names"]:
+            check_name(name, folder.facts)
     return ContinualStudy(
         plan,
         facts,
@@ -105,6 +109,41 @@ def read_run(plan: Plan, folder: ApproachFolder) -> ApproachRun:
         OverlapTable.from_json(_text(folder.overlap)) if folder.overlap.is_file() else None,
         {name: TaskSimilarity.from_json(_text(path)) for name, path in tables.items() if path.is_file()},
     )
+
+
+def is_whole(plan: Plan, folder: ApproachFolder) -> bool:
+    """Tell whether one approach did everything with one seed, and all of it can be read.
+
+    Args:
+        plan: The plan.
+        folder: Its folder.
+
+    Returns:
+        Whether it did.
+    """
+    kinds = [kind for kind in ("masks", "activity") if kind == "masks" or (folder.path / kind).exists()]
+    tables = [folder.overlap, *(map(folder.similarity, SIMILARITIES) if "activity" in kinds else ())]
+    try:
+        read_run(plan, folder)
+        counts = [len([Footprint.load(place) for place in (folder.path / kind).glob("[!.]*")]) for kind in kinds]
+    except (IntegrityError, LookupError, TypeError, ValueError, AttributeError):  # of whatever a damaged file says
+        return False
+    return set(counts) == {plan.tasks} and (plan.tasks == 1 or all(table.is_file() for table in tables))
+
+
+def is_readable(path: Path) -> bool:
+    """Tell whether the record of a task is there and whole.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Whether it is.
+    """
+    try:
+        return {"accuracies", "curve", "alphas"} <= set(read_json(path))
+    except (UsageError, IntegrityError, TypeError):
+        return False
 
 
 def load_masks(run: Path, study: ContinualStudy, approach: str, seed: int = 0) -> dict[str, Footprint]:

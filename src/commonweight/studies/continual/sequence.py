@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from commonweight.errors import MeasurementError
+from commonweight.errors import IntegrityError, MeasurementError
 from commonweight.nn.masks.network import SupermaskNetwork
 from commonweight.nn.masks.rules import Threshold, TopK
 from commonweight.studies.continual.approaches import Approach
@@ -13,6 +13,7 @@ from commonweight.studies.continual.measures import measure, write
 from commonweight.studies.continual.networks import make_network
 from commonweight.studies.continual.plan import CLASSIC
 from commonweight.studies.continual.priors import choose_priors
+from commonweight.studies.continual.reading import is_readable, is_whole
 from commonweight.studies.continual.training import accuracy, first_rows, learn
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def learn_sequence(plan: Plan, approach: Approach, stream: TaskStream, seed: See
     """Learn all tasks with one approach, or go on where it stopped.
 
     The network is saved whole after every task, after the task's record; so a task without its network is learned
-    again, with the same result.
+    again, with the same result. Where a record or the network is missing or damaged, all tasks are.
 
     Args:
         plan: The plan.
@@ -38,10 +39,10 @@ def learn_sequence(plan: Plan, approach: Approach, stream: TaskStream, seed: See
         MeasurementError: If a frozen weight or a finished task changed, which must not happen.
     """
     folder = seed.approach(approach)
-    if folder.inference.is_file():  # written last
+    if is_whole(plan, folder):
         return
     folder.path.joinpath("tasks").mkdir(parents=True, exist_ok=True)
-    net = _network(plan, stream, folder, seed.seed)
+    net = _network(plan, stream, folder, seed.seed, note)
     weights = net.weights_digest()
     tests = [task.test for task in stream]
     for index in range(len(net.tasks), len(stream)):
@@ -68,10 +69,18 @@ def learn_sequence(plan: Plan, approach: Approach, stream: TaskStream, seed: See
     measure(net, stream, folder, plan)
 
 
-def _network(plan: Plan, stream: TaskStream, folder: ApproachFolder, seed: int) -> SupermaskNetwork:
+def _network(plan: Plan, stream: TaskStream, folder: ApproachFolder, seed: int, note: Note) -> SupermaskNetwork:
     world = plan.world(seed)
     model = make_network(plan, first_rows(stream[0].train, 2)[0], stream.outputs, world)
     if folder.network.exists():
-        return SupermaskNetwork.load(folder.network, model).to(plan.device)
+        try:
+            net = SupermaskNetwork.load(folder.network, model).to(plan.device)
+            records = [folder.task(index) for index in range(len(net.tasks))]
+            lost = next((str(path) for path in records if not is_readable(path)), None)
+        except IntegrityError as error:
+            lost = str(error)
+        if lost is None:
+            return net
+        note(f"seed {seed}: missing or damaged: {lost}; so all tasks of {folder.path.name} are learned again")
     rule = Threshold() if plan.density is None else TopK(plan.density)
     return SupermaskNetwork(model, rule, scores=plan.score_starts, seed=seed, weights_seed=world).to(plan.device)

@@ -62,7 +62,10 @@ def adopt_existing(plan: Plan, folder: SeedFolder, note: Note) -> None:
         UsageError: If one does not fit the start.
     """
     missing = {code: model for code, model in plan.existing if not folder.model(code).exists()}
-    fitting = {code: check_existing(model, folder.model(START), note) for code, model in missing.items()}
+    fitting = {
+        code: check_existing(model, folder.model(START), note, trust=plan.trust_remote_code)
+        for code, model in missing.items()
+    }
     for code, existing in fitting.items():
         existing.copy(folder.model(code))
         note(f"seed {folder.seed}: {code} is {missing[code]}")
@@ -88,9 +91,9 @@ def rehearse_existing(plan: Plan, folder: SeedFolder, labels: Sequence[str], not
         start = folder.model(START)
         if anew or not start.exists():
             start = Path(beside) / START
-            make_start(plan.model, labels, folder.seed, start, plan.preset)
+            make_start(plan.model, labels, folder.seed, start, plan.preset, trust=plan.trust_remote_code)
         for model in missing:
-            check_existing(model, start, note)
+            check_existing(model, start, note, trust=plan.trust_remote_code)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Existing:
             (partial / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
 
 
-def check_existing(model: str, start: Path, note: Note = silent) -> Existing:
+def check_existing(model: str, start: Path, note: Note = silent, *, trust: bool = False) -> Existing:
     """Check that a checkpoint can take part in a study as it is.
 
     Args:
@@ -128,6 +131,7 @@ def check_existing(model: str, start: Path, note: Note = silent) -> Existing:
             type, the same classes, and a tokenizer with the same numbers for all words. A model that does not name its
             classes gets the names of the start.
         note: Takes one sentence at a time that the user should hear.
+        trust: Whether code that comes with it may be run.
 
     Returns:
         The checkpoint, not copied yet.
@@ -150,7 +154,9 @@ def check_existing(model: str, start: Path, note: Note = silent) -> Existing:
                 "give the checkpoint it was trained from as the model of the study"
             )
     weights = _weights(folder)
-    vocabularies = [AutoTokenizer.from_pretrained(where).get_vocab() for where in (start, folder)]
+    vocabularies = [
+        AutoTokenizer.from_pretrained(where, trust_remote_code=trust).get_vocab() for where in (start, folder)
+    ]
     if vocabularies[0] != vocabularies[1]:
         words = ", ".join(Markers().words)
         raise UsageError(
@@ -158,7 +164,8 @@ def check_existing(model: str, start: Path, note: Note = silent) -> Existing:
             f"markers {words}, added in this order"
         )
     check_fit(model, folder, start, {OURS: ours, model: named}, note)
-    return Existing(named, (*weights, *_texts(folder)))
+    code = folder.glob("*.py") if named.get("auto_map") else ()
+    return Existing(named, (*weights, *_texts(folder), *code))
 
 
 def _named(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +179,7 @@ def _named(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
 
 def _weights(folder: Path) -> list[Path]:
     index = folder / f"{SAFE}.index.json"
-    if index.is_file():
+    if index.is_file() and not (folder / SAFE).is_file():
         return [index, *weight_files(folder)]
     if not (folder / SAFE).is_file():
         raise UsageError(

@@ -36,21 +36,22 @@ def write_average(plan: Plan, folder: SeedFolder, note: Note) -> None:
 
 
 @contextlib.contextmanager
-def average_of(folder: SeedFolder, chosen: Sequence[str]) -> Iterator[Any]:
+def average_of(folder: SeedFolder, chosen: Sequence[str], *, trust: bool = False) -> Iterator[Any]:
     """Make the uniform average of some models in memory; one that was written is read.
 
     Args:
         folder: The seed, its models trained.
         chosen: Their names.
+        trust: Whether code that comes with them may be run.
 
     Yields:
         The average, as long as the block lasts; the models and one copy are in memory.
     """
     written = folder.model(TOGETHER.join(chosen))
     if written.exists():
-        yield load_classifier(written)
+        yield load_classifier(written, trust=trust)
         return
-    with fused_at([load_classifier(folder.model(name)) for name in chosen]) as model:
+    with fused_at([load_classifier(folder.model(name), trust=trust) for name in chosen]) as model:
         yield model
 
 
@@ -106,7 +107,7 @@ def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
             scores[name] = former[name]
             continue
         note(f"seed {folder.seed}: scoring {name}")
-        with average_of(folder, chosen) as model:
+        with average_of(folder, chosen, trust=plan.trust_remote_code) as model:
             scores[name] = {data: asdict(score(model, rows)) for data, rows in sets.items()}
     record = {"constant_answer": {data: rows.constant for data, rows in sets.items()}, "scores": scores}
     write_record(folder.scores, record)

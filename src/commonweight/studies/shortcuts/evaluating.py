@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
 
-def load_classifier(place: Path) -> Any:
+def load_classifier(place: Path, *, trust: bool = False) -> Any:
     """Load a model of the study.
 
     Args:
         place: Its folder.
+        trust: Whether code that comes with it may be run.
 
     Returns:
         The classifier, on the GPU if there is one.
@@ -32,7 +33,7 @@ def load_classifier(place: Path) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     with quiet_transformers():
-        model = AutoModelForSequenceClassification.from_pretrained(place)
+        model = AutoModelForSequenceClassification.from_pretrained(place, trust_remote_code=trust)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
@@ -49,7 +50,7 @@ def scored_sets(plan: Plan, folder: SeedFolder, part: str) -> dict[str, ScoredRo
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder.model(START))
+    tokenizer = AutoTokenizer.from_pretrained(folder.model(START), trust_remote_code=plan.trust_remote_code)
     sets = {}
     for code in plan.shortcuts:
         data = ShortcutData.load(folder.data(code))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from commonweight.nn.source import LoadOptions
 from commonweight.studies.compare import CompareOptions, compare
 from commonweight.studies.measure import MeasureOptions
 from commonweight.studies.prepare import ColumnOptions
@@ -67,7 +68,10 @@ def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) 
     note = _without_repeats(note, (f"{model}/{rows}:" for model in measured_models(plan) for rows in sets))
     tables: dict[str, OverlapTable] = {}
     for rule in plan.label_rules:
-        options = CompareOptions(measure=MeasureOptions(label_rule=rule, folds=plan.folds, columns=columns))
+        options = CompareOptions(
+            load=LoadOptions(trust_remote_code=plan.trust_remote_code),
+            measure=MeasureOptions(label_rule=rule, folds=plan.folds, columns=columns),
+        )
         found = compare(models, data, folder.grid(rule), options, progress=progress, note=note)
         tables[rule] = found.table
     return tables

@@ -8,13 +8,16 @@ import platform
 import shutil
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight import __version__
-from commonweight.errors import IntegrityError, UsageError
+from commonweight.errors import UsageError
+from commonweight.nn.identity import digest_of, origin
+from commonweight.nn.tokenizer import tokenizer_hashes
 from commonweight.studies.hold import held
 from commonweight.studies.run_folder import RunFolder
-from commonweight.studies.run_record import RECORD
+from commonweight.studies.run_record import study_record
 from commonweight.studies.shortcuts.averages import are_scored
 from commonweight.studies.shortcuts.grid import is_measured
 from commonweight.studies.shortcuts.measured import has_measured_rows
@@ -24,7 +27,6 @@ from commonweight.studies.shortcuts.walks import has_walks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from commonweight.data.splits import Source
     from commonweight.studies.measure import Note
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 CONTENT = "data_sha256"
 """Key of the record: which texts the rows were made from."""
+
+MODEL = "SHA-256"
+"""Beginning of the keys that say which checkpoints the models were made from."""
 
 RESULT = "study.json"
 ANEW = ("models", "data", "measured")
@@ -53,16 +58,7 @@ def former_record(run: Path) -> dict[str, Any]:
         IntegrityError: If it is damaged.
         UsageError: If it is of another kind of run.
     """
-    if not (run / RECORD).is_file():
-        return {}
-    try:
-        former = json.loads((run / RECORD).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise IntegrityError(f"{run / RECORD} is damaged ({error}); choose another folder") from error
-    if not isinstance(former, dict) or (former.get("format"), former.get("version")) != (FORMAT, VERSION):
-        kind = former.get("format") if isinstance(former, dict) else None
-        raise UsageError(f"{run} holds a run of another kind, {kind}; choose another folder")
-    return former
+    return study_record(run, FORMAT, VERSION)
 
 
 def changes(run: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -111,7 +107,7 @@ def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[st
         UsageError: If another process makes models of the former plan just now, or there are any.
     """
     try:
-        return changes(run, former, plan.deciding())
+        return changes(run, former, plan.deciding() | _folders(plan, former))
     except UsageError:
         with held(run) as hold:
             refuse_busy(run, busy=hold.busy)  # nothing may be removed then
@@ -210,6 +206,7 @@ def open_study(run: Path, plan: Plan, former: Mapping[str, Any], source: Source 
         UsageError: If it holds models or results of another plan.
     """
     asked = plan.deciding() | {CONTENT: content_hash(source) if source else former["plan"][CONTENT]}
+    asked |= _folders(plan, former)
     if found := changes(run, former, asked):
         note(f"nothing was trained for the former plan, so its starts and rows are made anew: {'; '.join(found)}")
         for place in [place for seed in run.glob("seed-*") for name in ANEW if (place := seed / name).is_dir()]:
@@ -240,6 +237,19 @@ def content_hash(source: Source) -> str:
         for text, label in zip(rows[source.text], rows[source.label], strict=True):
             digest.update(json.dumps([name, text, label]).encode())
     return digest.hexdigest()
+
+
+def _folders(plan: Plan, former: Mapping[str, Any]) -> dict[str, Any]:
+    """Hash the checkpoints that a plan names; of a folder that is gone it is what the run says, if it does."""
+    named = {f"{MODEL} of {code}": folder for code, folder in (("the start", plan.model), *plan.existing)}
+    places = {key: Path(folder).expanduser() for key, folder in named.items()}
+    said = {key: value for key, value in former.get("plan", {}).items() if key.startswith(MODEL)}
+    now = {
+        key: digest_of([origin(str(place), None), tokenizer_hashes(str(place))])
+        for key, place in places.items()
+        if (place / "config.json").is_file() and (not former or key in said)
+    }
+    return said | now
 
 
 def _seeds_with_work(run: Path, former: Mapping[str, Any]) -> list[Path]:

@@ -57,7 +57,7 @@ def study_outlook(run: Path, plan: Plan, *, note: Note = silent) -> Outlook:
     """
     check_place(run)
     is_new = bool(planned_changes(run, former_record(run), plan))
-    config, tokenizer = read_encoder(plan.model)
+    config, tokenizer = read_encoder(plan.model, trust=plan.trust_remote_code)
     source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
     check_head(plan.model, config, len(source.classes))
     length_limit(config, tokenizer, plan.max_length)
@@ -93,7 +93,9 @@ def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> 
     from transformers import AutoModelForSequenceClassification
 
     with quiet_transformers(), torch.device("meta"):
-        model: Any = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        model: Any = AutoModelForSequenceClassification.from_config(
+            config, dtype=torch.float32, trust_remote_code=plan.trust_remote_code
+        )
     size = sum(parameter.nbytes for parameter in model.parameters())
     needs = needs_of(choose_parameters(model, None, None), plan.folds, FOLD_DTYPE)
     average = [TOGETHER.join(plan.shortcuts)] if plan.fused_footprints else []

@@ -102,6 +102,9 @@ class Plan:
     independent_start: bool = False
     """Train one more control: as the first shortcut's model, from weights drawn anew, none of them pretrained."""
 
+    trust_remote_code: bool = False
+    """Run the model code that comes with the checkpoint; without it such a checkpoint is refused."""
+
     def __post_init__(self) -> None:
         unknown = [code for code in self.shortcuts if code not in RULES]
         if unknown:
@@ -142,10 +145,11 @@ class Plan:
         """Give what decides the numbers, as plain JSON values.
 
         Returns:
-            Every field but the number of seeds and the further control, which may be added to a study later.
+            Every field but the number of seeds and the further control, which may be added to a study later, and the
+            trust, which is asked for each time.
         """
         found = asdict(self)
-        del found["seeds"], found["independent_start"]
+        del found["seeds"], found["independent_start"], found["trust_remote_code"]
         return {key: _plain(value) for key, value in found.items()}
 
     @property

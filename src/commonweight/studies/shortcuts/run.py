@@ -83,7 +83,9 @@ def run_study(
         source = None
         if not former or is_new or needs_texts(plan, seeds, train=until != "build"):
             if is_new or not all(seed.model(START).exists() for seed in seeds):
-                read_encoder(plan.model)  # what cannot be read is said before the texts are asked for
+                read_encoder(
+                    plan.model, trust=plan.trust_remote_code
+                )  # what cannot be read is said before the texts are asked for
             source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
             check_train_rows(source, plan, [seed for seed in seeds if is_new or not seed.has_data(plan)])
         with held(run) as hold:
@@ -135,21 +137,20 @@ def _do(
 def _say_what_it_takes(run: Path, plan: Plan, seeds: list[SeedFolder], note: Note) -> None:
     from transformers import AutoConfig
 
-    expected = missing(run, plan, seeds, AutoConfig.from_pretrained(seeds[0].model(START)))
+    config = AutoConfig.from_pretrained(seeds[0].model(START), trust_remote_code=plan.trust_remote_code)
+    expected = missing(run, plan, seeds, config)
     if expected.footprints:
         note(expected.sentence())
         expected.check()
 
 
 def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:
-    from transformers import AutoConfig, AutoTokenizer
-
     start = folder.model(START)
     if not start.exists():
         note(f"seed {folder.seed}: making the common start from {plan.model}")
-        make_start(plan.model, source.classes, folder.seed, start, plan.preset)
-    tokenizer = AutoTokenizer.from_pretrained(start)
-    length_limit(AutoConfig.from_pretrained(start), tokenizer, plan.max_length)  # refuses what cannot be read
+        make_start(plan.model, source.classes, folder.seed, start, plan.preset, trust=plan.trust_remote_code)
+    config, tokenizer = read_encoder(str(start), trust=plan.trust_remote_code)
+    length_limit(config, tokenizer, plan.max_length)  # refuses what cannot be read
     build_rows(source, plan, folder, tokenizer, note)
     write_measured_rows(source, plan, folder, tokenizer, note)
 
@@ -167,6 +168,10 @@ def _train(source: Source, plan: Plan, folder: SeedFolder, progress: bool, note:
             chosen = source.splits["train"].select(sorted(set(rows["source_row"])))
             rows = random_labels(chosen, source.label, len(source.classes), folder.seed)
         note(f"seed {folder.seed}: training {name} on {len(rows)} rows")
-        begin = independent_start(folder) if name == INDEPENDENT else nullcontext(folder.model(START))
+        begin = (
+            independent_start(folder, trust=plan.trust_remote_code)
+            if name == INDEPENDENT
+            else nullcontext(folder.model(START))
+        )
         with begin as start:
             fine_tune(start, rows, source.text, source.label, plan, folder.seed, place, bar=progress)

@@ -13,7 +13,7 @@ import torch
 from commonweight.data.shortcuts import Markers, add_markers
 from commonweight.data.shortcuts.keyed import keyed
 from commonweight.errors import UsageError
-from commonweight.nn.checkpoint import quiet_transformers
+from commonweight.nn.checkpoint import quiet_transformers, refuse_code
 from commonweight.nn.identity import first_line
 from commonweight.place import replacing
 from commonweight.studies.prepare import length_limit
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.plan import Preset, SeedFolder
 
 
-def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, preset: Preset) -> None:
+def make_start(
+    checkpoint: str, labels: Sequence[str], seed: int, place: Path, preset: Preset, *, trust: bool = False
+) -> None:
     """Write the starting checkpoint.
 
     A head is drawn under the seed where there is none, and embeddings of the markers where the table has no rows for
@@ -37,6 +39,7 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
         seed: The training seed.
         place: The folder to be made.
         preset: How markers are added to the vocabulary.
+        trust: Whether code that comes with the checkpoint may be run.
 
     Raises:
         UsageError: If the checkpoint cannot be read as a classifier, has a head of another number of classes, or its
@@ -47,13 +50,19 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
     with quiet_transformers(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        config, tokenizer = read_encoder(checkpoint)
+        config, tokenizer = read_encoder(checkpoint, trust=trust)
         check_head(checkpoint, config, len(labels))
         try:
             model: Any = AutoModelForSequenceClassification.from_pretrained(
-                checkpoint, num_labels=len(labels), use_safetensors=True, dtype=torch.float32, **names
+                checkpoint,
+                num_labels=len(labels),
+                use_safetensors=True,
+                dtype=torch.float32,
+                trust_remote_code=trust,
+                **names,
             )
         except (OSError, ValueError, RuntimeError) as error:
+            refuse_code(checkpoint, error)
             why = f"as a classifier of {len(labels)} classes: {first_line(error)}"
             raise UsageError(_unreadable(checkpoint, why)) from error
         if preset == "published":
@@ -62,6 +71,8 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
             add_markers(tokenizer)
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id  # else it reads no two texts at once
         place.parent.mkdir(parents=True, exist_ok=True)
         with replacing(place, CHECKPOINT) as folder:
             model.save_pretrained(folder)
@@ -69,11 +80,12 @@ def make_start(checkpoint: str, labels: Sequence[str], seed: int, place: Path, p
 
 
 @contextlib.contextmanager
-def independent_start(folder: SeedFolder) -> Iterator[Path]:
+def independent_start(folder: SeedFolder, *, trust: bool = False) -> Iterator[Path]:
     """Draw all weights of the start anew, for a model that has no common start with any other.
 
     Args:
         folder: The seed, its start there; with it the draw is the same each time.
+        trust: Whether code that comes with the start may be run.
 
     Yields:
         A checkpoint with the start's configuration and tokenizer, as long as the block lasts.
@@ -85,33 +97,37 @@ def independent_start(folder: SeedFolder) -> Iterator[Path]:
         with quiet_transformers(), torch.random.fork_rng():
             torch.manual_seed(keyed(INDEPENDENT, folder.seed))
             model: Any = AutoModelForSequenceClassification.from_config(
-                AutoConfig.from_pretrained(start), dtype=torch.float32
+                AutoConfig.from_pretrained(start, trust_remote_code=trust),
+                dtype=torch.float32,
+                trust_remote_code=trust,
             )
             model.save_pretrained(place)
-            AutoTokenizer.from_pretrained(start).save_pretrained(place)
+            AutoTokenizer.from_pretrained(start, trust_remote_code=trust).save_pretrained(place)
         yield Path(place)
 
 
-def read_encoder(checkpoint: str) -> tuple[Any, Any]:
+def read_encoder(checkpoint: str, *, trust: bool = False) -> tuple[Any, Any]:
     """Read and check what a start is made of, but for the weights: whatever can be said before the data are known.
 
     Args:
         checkpoint: The pretrained checkpoint, an id or a folder.
+        trust: Whether code that comes with it may be run.
 
     Returns:
         Its configuration and its tokenizer.
 
     Raises:
-        UsageError: If it cannot be read, is a folder without safetensors weights, or its tokenizer has no token for
-            padding.
+        UsageError: If it cannot be read, would need code of its own that is not trusted, is a folder without
+            safetensors weights, or its tokenizer has no token for padding.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(checkpoint)
-            tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+            config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust)
+            tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust)
     except (OSError, ValueError, RuntimeError) as error:
+        refuse_code(checkpoint, error)
         raise UsageError(_unreadable(checkpoint, f"as an encoder: {first_line(error)}")) from error
     folder = Path(checkpoint)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
@@ -153,7 +169,7 @@ def with_usual_length(run: Path, plan: Plan) -> Plan:
         UsageError: If the checkpoint cannot be read.
     """
     start = seed_folders(run, plan)[0].model(START)
-    config, tokenizer = read_encoder(str(start) if start.exists() else plan.model)
+    config, tokenizer = read_encoder(str(start) if start.exists() else plan.model, trust=plan.trust_remote_code)
     limit = length_limit(config, tokenizer, None)
     return replace(plan, max_length=min(Plan.max_length, limit or Plan.max_length))
 

@@ -59,8 +59,8 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
 
     unfinished = place.with_name(f".{place.name}.training")
     with quiet_transformers(), _random_state_kept():
-        tokenizer: Any = AutoTokenizer.from_pretrained(start)
-        model: Any = AutoModelForSequenceClassification.from_pretrained(start)
+        tokenizer: Any = AutoTokenizer.from_pretrained(start, trust_remote_code=plan.trust_remote_code)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(start, trust_remote_code=plan.trust_remote_code)
         check_room(place, COPIES * sum(weight.numel() * weight.element_size() for weight in model.parameters()))
         encoded = rows.map(
             lambda some: tokenizer(some[text], truncation=True, max_length=plan.max_length) | {"labels": some[label]},

@@ -61,7 +61,7 @@ def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
     sets = path_sets(plan, folder)
     paths = []
     for pair in combinations(plan.shortcuts, 2):
-        ends = {code: load_classifier(folder.model(code)) for code in pair}
+        ends = {code: load_classifier(folder.model(code), trust=plan.trust_remote_code) for code in pair}
         note(f"seed {folder.seed}: walking from {pair[0]} to {pair[1]}")
         shown = {name: sets[name] for name in (ORIGINAL, *pair)}
         paths.append(_walk(plan, pair, tuple(ends.values()), shown))
@@ -88,7 +88,7 @@ def walk_triangle(plan: Plan, folder: SeedFolder, note: Note) -> None:
     note(f"seed {folder.seed}: walking between {', '.join(plan.triangle)}")
     sets = path_sets(plan, folder)
     points = simplex_path(steps=TRIANGLE_STEPS)
-    models = [load_classifier(folder.model(code)) for code in plan.triangle]
+    models = [load_classifier(folder.model(code), trust=plan.trust_remote_code) for code in plan.triangle]
     found = accuracies(models, points, {name: sets[name] for name in (ORIGINAL, *plan.triangle)})
     write_record(folder.triangle, {"corners": plan.triangle, "points": points, "accuracy": found})
 
