@@ -114,8 +114,8 @@ def layout_of(checkpoint: Checkpoint) -> Layout | None:
 
 def _loaded(folder: str, numbers: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[str, Sequence[str]]]:
     with quiet_transformers(), seeded():
-        config = load_config(folder, {"trust_remote_code": False})
-        model, info = model_class_of(folder, config, {}, trusted=False).from_pretrained(
+        config = load_config(folder, None, trust=False)
+        model, info = model_class_of(folder, config, None, trust=False).from_pretrained(
             None,
             config=config,
             state_dict=dict(numbers),
