@@ -42,9 +42,12 @@ def weight_files(folder: Path, *, stem: str = MODEL, allow_pickle: bool = False)
             absent shard, or one outside the folder.
     """
     named = _weights_named(folder) if stem == MODEL else None
-    for name in [named] if named else [f"{stem}.safetensors", f"{stem}.safetensors.index.json"]:
+    found: list[Path] = []
+    for name in [named] if named else [f"{stem}.safetensors.index.json", f"{stem}.safetensors"]:
         if (folder / name).is_file():
-            return _shards(folder, name) if name.endswith(".index.json") else [folder / name]
+            found = _shards(folder, name) if name.endswith(".index.json") else [folder / name]
+    if found:
+        return found
     if stem == ADAPTER:
         pickles = [path for path in [folder / f"{stem}.bin"] if path.is_file()]
     else:

@@ -107,7 +107,7 @@ def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[st
         UsageError: If another process makes models of the former plan just now, or there are any.
     """
     try:
-        return changes(run, former, plan.deciding() | _folders(plan, former))
+        return changes(run, former, plan.deciding() | (_folders(plan, former) if former else {}))
     except UsageError:
         with held(run) as hold:
             refuse_busy(run, busy=hold.busy)  # nothing may be removed then
