@@ -30,7 +30,7 @@ def answered(model, shift, classes):
 @pytest.mark.parametrize("classes", [2, 3, 7])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"label_rule": "model"}, {"label_rule": "sampled"}, {"verify": False}, {"folds": 3}, {"include": "0"}],
+    [{}, {"label_rule": "model"}, {"label_rule": "sampled"}, {"folds": 3}, {"include": "0"}],
 )
 def test_rows_whose_label_is_the_models_answer_are_counted_once(classes, options):
     model = classifier(classes)

@@ -142,8 +142,9 @@ def without_trust(source):
             continue
         if ast.unparse(node.func).startswith("peft."):  # takes no such argument, and runs no code of an adapter's
             continue
-        said = {keyword.arg: keyword.value for keyword in node.keywords}
-        if not isinstance(said.get("trust_remote_code"), ast.Name | ast.Attribute):
+        said = {keyword.arg: keyword.value for keyword in node.keywords}.get("trust_remote_code")
+        never = isinstance(said, ast.Constant) and said.value is False
+        if not never and not isinstance(said, ast.Name | ast.Attribute):
             yield ast.unparse(node)
 
 

@@ -96,10 +96,10 @@ class Multilabel(Likelihood):
 
     @override
     def right(self, outputs: Any, batch: Batch) -> Right | None:
-        logits = _logits(outputs, batch, self.name, 2)
-        if batch.labels is None or batch.labels.shape != logits.shape or logits.shape[-1] != 1:
+        logits = self._logits(outputs, batch)
+        if batch.labels is None or batch.labels.numel() != batch.size or logits.shape[-1] != 1:
             return None  # of many labels most are no, and guessing is right of them in most cases
-        return Right(((logits > 0) == (batch.labels > 0.5)).reshape(-1), 2)
+        return Right((logits > 0).reshape(-1) == (batch.labels > 0.5).reshape(-1), 2)
 
 
 class Regression(Likelihood):
