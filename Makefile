@@ -11,7 +11,7 @@ demo: $(STAMP)   ## train tiny encoders and mask networks and show what they sha
 	$(PY) -m commonweight demo
 
 test: lint       ## lint, types, import contracts, then all tests, doctests and README examples
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)   ## ruff, mypy, import-linter
 	$(VENV)/bin/ruff check .
