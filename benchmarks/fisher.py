@@ -34,9 +34,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from commonweight.footprint.batch import BatchReader
-from commonweight.footprint.collector import FisherCollector
-from commonweight.footprint.fisher import fisher
+from commonweight.diagonal_fisher.batch import BatchReader
+from commonweight.diagonal_fisher.collector import FisherCollector
+from commonweight.diagonal_fisher.measure import fisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from commonweight.footprint.footprint import Footprint
-from commonweight.footprint.packed import PackedMasks
-from commonweight.overlaps.table import overlap
+from commonweight.footprints.footprint import Footprint
+from commonweight.footprints.packed import PackedMasks
+from commonweight.overlaps.table.table import overlap
 
 
 def notebook_jaccard(one, other):

@@ -28,9 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from commonweight.nn.masks.files import TENSORS
-from commonweight.nn.masks.network import SupermaskNetwork
-from commonweight.nn.masks.rules import MaskRule, Threshold, TopK
+from commonweight.supermasks.files import TENSORS
+from commonweight.supermasks.network import SupermaskNetwork
+from commonweight.supermasks.rules import MaskRule, Threshold, TopK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

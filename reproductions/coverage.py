@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from coverage_regimes import HALF, REGIMES, SETTINGS, WEIGHTS
 
-from commonweight.decision.verdict import ROUNDING
-from commonweight.overlaps.estimate import LEVEL, Estimate
-from commonweight.overlaps.fold_ratios import FoldRatios
-from commonweight.overlaps.resampling import Resampled, array_folds
+from commonweight.base.estimate import LEVEL, Estimate
+from commonweight.overlaps.resampling.ratios import FoldRatios
+from commonweight.overlaps.resampling.sums import Resampled, array_folds
+from commonweight.verdicts.verdict import ROUNDING
 
 LAYERS = {"one": ("one.weight",), "two": ("two.weight",)}
 FEW = 20

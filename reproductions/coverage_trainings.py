@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from commonweight import Footprint, overlap_over_seeds
-from commonweight.text import Grid, to_markdown
+from commonweight.base.text import Grid, to_markdown
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "coverage_trainings"

@@ -24,11 +24,11 @@ import sys
 import time
 from pathlib import Path
 
+from commonweight.base.text import Grid, to_markdown
+from commonweight.studies.shortcuts.figure_files import write_figures
 from commonweight.studies.shortcuts.plan import Plan
+from commonweight.studies.shortcuts.report import report
 from commonweight.studies.shortcuts.run import run_study
-from commonweight.text import Grid, to_markdown
-from commonweight.view.shortcut_files import write_figures
-from commonweight.view.shortcuts import report
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "fuse_to_forget"

@@ -14,10 +14,10 @@ from itertools import combinations
 
 from on_mnist import given, leave, recorded
 
+from commonweight.base.text import Grid
 from commonweight.studies.continual.plan import Plan
+from commonweight.studies.continual.report import pair_blocks
 from commonweight.studies.continual.run import run_study
-from commonweight.text import Grid
-from commonweight.view.continual_pairs import pair_blocks
 
 NAME = "mask_ceilings"
 SETTINGS = {

@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from commonweight.text import to_markdown
-from commonweight.view.continual_files import write_figures
+from commonweight.base.text import to_markdown
+from commonweight.studies.continual.figure_files import write_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from commonweight.base.text import Block
     from commonweight.studies.continual.results import ContinualStudy
-    from commonweight.text import Block
 
 RESULTS = Path(__file__).parent / "results"
 

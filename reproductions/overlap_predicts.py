@@ -28,19 +28,20 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from commonweight.base.records import without_nan
+from commonweight.base.text import Grid, to_markdown
 from commonweight.data.table import open_table
-from commonweight.decision.verdict import FEWEST_EFFECTIVE
-from commonweight.footprint.footprint import Footprint
-from commonweight.nn.source import LoadOptions, load_model
+from commonweight.footprints.footprint import Footprint
+from commonweight.models.load import load_model
+from commonweight.models.options import LoadOptions
 from commonweight.overlaps import Estimate, overlap
-from commonweight.record import without_nan
+from commonweight.studies.compare.measure import MeasureOptions, measure
+from commonweight.studies.compare.prepare import ColumnOptions, prepare
 from commonweight.studies.continual.metrics import rank_correlation
-from commonweight.studies.measure import MeasureOptions, measure
-from commonweight.studies.prepare import ColumnOptions, prepare
 from commonweight.studies.shortcuts.opening import former_record
 from commonweight.studies.shortcuts.plan import ORIGINAL, Plan, seed_folders
 from commonweight.studies.shortcuts.results import DEPTH, gather
-from commonweight.text import Grid, to_markdown
+from commonweight.verdicts.verdict import FEWEST_EFFECTIVE
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "overlap_predicts"

@@ -19,11 +19,11 @@ import torch
 
 import commonweight
 from commonweight import Footprint, NotComparableError, overlap
-from commonweight.decision.table_verdicts import pairs_verdict
-from commonweight.footprint.copies import CopiesWarning
-from commonweight.footprint.folds import fold_of
-from commonweight.footprint.footprint import Fold
-from commonweight.text import Grid, to_markdown
+from commonweight.base.text import Grid, to_markdown
+from commonweight.footprints.copies import CopiesWarning
+from commonweight.footprints.folds import fold_of
+from commonweight.footprints.footprint import Fold
+from commonweight.verdicts.tables import pairs_verdict
 
 RESULTS = Path(__file__).parent / "results"
 REPETITIONS = 40

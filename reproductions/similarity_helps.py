@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from on_mnist import RESULTS, given, keep_figures, leave, recorded
 
+from commonweight.base.text import Grid
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
-from commonweight.text import Grid
 
 NAME = "similarity_helps"
 FIGURES = ("curves", "gains", "similarity-classic")

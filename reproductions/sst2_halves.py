@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import commonweight
-from commonweight.view.figures import plot_layer_overlap
+from commonweight.report.curves import plot_layer_overlap
 
 RESULTS = Path(__file__).parent / "results"
 

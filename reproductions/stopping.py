@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from commonweight import Footprint
-from commonweight.footprint.folds import FOLD_MAP, fold_of
-from commonweight.footprint.footprint import Fold
+from commonweight.footprints.folds import FOLD_MAP, fold_of
+from commonweight.footprints.footprint import Fold
 from commonweight.overlaps import ceiling
-from commonweight.studies.ceiling_curve import Convergence, Point
-from commonweight.studies.until_ceiling import step_ends
+from commonweight.studies.compare.until_noise_ceiling import Convergence, Point, step_ends
 
 ROWS, FOLDS, INPUTS, CLASSES, REPETITIONS = 4096, 8, 10, 3, 200
 FOLD = np.array([fold_of(row, FOLDS) for row in range(ROWS)])

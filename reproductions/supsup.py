@@ -18,9 +18,9 @@ from collections import OrderedDict
 from on_mnist import RESULTS, given, keep_figures, leave, recorded
 from torch import nn
 
+from commonweight.base.text import Grid
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
-from commonweight.text import Grid
 
 PUBLISHED = {5: ("92.37 % (SupSup's notebook)", "100 % of 250"), 10: ("96.31 % (reported by WSN)", "–")}
 INFERRED = ("one_shot", "binary", "lowest_entropy")

@@ -42,14 +42,14 @@ from two_curves_found import ARMS, LAYERS, PAIRS, SIZES, STARTS, Found
 from two_curves_report import record, report
 
 import commonweight
-from commonweight.decision.ewc import ewc_penalty
-from commonweight.overlaps.probed import probed_similarity
-from commonweight.overlaps.similarity import every_layer_similarity, first_layer_similarity
+from commonweight.overlaps.similarity.means import every_layer_similarity, first_layer_similarity
+from commonweight.overlaps.similarity.probed import probed_similarity
 from commonweight.studies.continual.approaches import Approach
 from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.training import accuracy as mask_accuracy
 from commonweight.studies.continual.training import learn as learn_mask
+from commonweight.transfer.ewc import ewc_penalty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ class Settings(argparse.Namespace):
         return {key: value for key, value in vars(self).items() if key not in {"data", "work", "results", "seeds"}}
 
 
-def tasks(images, seed: int, rows: int, settings: Settings) -> commonweight.data.streams.TaskStream:
+def tasks(images, seed: int, rows: int, settings: Settings) -> commonweight.data.images.TaskStream:
     """MNIST, the patches, and MNIST with random labels, all of the same images."""
     return commonweight.task_stream(
         images,

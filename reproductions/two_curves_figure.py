@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from matplotlib.lines import Line2D
 from two_curves_found import ARMS, LAYERS, MASKS, NORMS, PAIRS, SIMILARITIES, STARTS, Found
 
-from commonweight.view.depth_figures import DepthCurve, plot_depth
-from commonweight.view.study_files import new_figure
+from commonweight.report.curves import DepthCurve, plot_depth
+from commonweight.report.files import new_figure
 
 if TYPE_CHECKING:
     from pathlib import Path

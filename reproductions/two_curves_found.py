@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from commonweight.decision.asked_of_tables import table_needs
-from commonweight.decision.verdict import ROUNDING, Need, Verdict, contrast_verdict
-from commonweight.overlaps.estimate import Estimate
-from commonweight.overlaps.similarity import TaskSimilarity
-from commonweight.overlaps.table import OverlapTable
-from commonweight.view.estimates import signed
+from commonweight.base.estimate import Estimate, signed
+from commonweight.overlaps.similarity.means import TaskSimilarity
+from commonweight.overlaps.table.table import OverlapTable
+from commonweight.verdicts.needs import table_needs
+from commonweight.verdicts.verdict import ROUNDING, Need, Verdict, contrast_verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -29,17 +29,16 @@ from two_curves_found import LAYERS, PAIRS
 from two_curves_report import protocol
 
 import commonweight
-from commonweight.decision.ewc import ewc_penalty
-from commonweight.overlaps.estimate import Estimate
-from commonweight.record import without_nan
-from commonweight.text import Grid, number, to_markdown
-from commonweight.view.estimates import signed
+from commonweight.base.estimate import Estimate, signed
+from commonweight.base.records import without_nan
+from commonweight.base.text import Grid, number, to_markdown
+from commonweight.transfer.ewc import ewc_penalty
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from commonweight.overlaps.table import OverlapTable
-    from commonweight.text import Block
+    from commonweight.base.text import Block
+    from commonweight.overlaps.table.table import OverlapTable
 
 NAME = "two_curves_full"
 SQUARES = ("8 px", "26 px")

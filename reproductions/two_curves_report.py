@@ -20,14 +20,13 @@ from two_curves_found import (
 )
 
 import commonweight
-from commonweight.decision.verdict import by_chance
-from commonweight.overlaps.estimate import Estimate
-from commonweight.record import without_nan
-from commonweight.text import Grid, to_markdown
-from commonweight.view.estimates import signed
+from commonweight.base.estimate import Estimate, signed
+from commonweight.base.records import without_nan
+from commonweight.base.text import Grid, to_markdown
+from commonweight.verdicts.verdict import by_chance
 
 if TYPE_CHECKING:
-    from commonweight.overlaps.table import OverlapTable
+    from commonweight.overlaps.table.table import OverlapTable
 
 WORDS = (
     "In the rows of Fisher overlaps a difference of corrected overlaps; a word stands behind it only where that of "

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from on_mnist import RESULTS, given, leave, recorded
 
-from commonweight.overlaps.estimate import Estimate
+from commonweight.base.estimate import Estimate
+from commonweight.base.text import Grid
+from commonweight.report.files import COLORS, new_figure
 from commonweight.studies.continual.metrics import rank_correlation
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
-from commonweight.text import Grid
-from commonweight.view.study_files import COLORS, new_figure
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from footprint.zoo import ZOO
+from diagonal_fisher.zoo import ZOO
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commonweight.errors import UsageError
-from commonweight.text import DASH, Grid, escape_markdown, number, to_html, to_markdown
+from commonweight.base.errors import UsageError
+from commonweight.base.text import DASH, Grid, escape_markdown, number, to_html, to_markdown
 
 
 @pytest.mark.parametrize(

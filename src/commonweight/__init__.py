@@ -9,81 +9,86 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from commonweight.data.streams.opening import open_images
-    from commonweight.data.streams.stream import task_stream
-    from commonweight.decision.alphas import Alphas, alphas_for, transfer_alphas
-    from commonweight.decision.ewc import ewc_penalty
-    from commonweight.decision.fusing import fuse
-    from commonweight.decision.layer_verdicts import layers_verdict
-    from commonweight.decision.table_verdicts import overlap_verdict, pairs_verdict
-    from commonweight.decision.task_inference import infer_task
-    from commonweight.decision.verdict import Verdict, contrast_verdict, null_verdict
-    from commonweight.errors import CommonweightError, IntegrityError, MeasurementError, NotComparableError, UsageError
-    from commonweight.footprint.activity import activity_footprint
-    from commonweight.footprint.fisher import fisher, verify
-    from commonweight.footprint.folds import FoldSorted
-    from commonweight.footprint.footprint import Footprint
-    from commonweight.footprint.likelihood import CustomLoss
-    from commonweight.footprint.routes import Verification
-    from commonweight.footprint.supermask import supermask_footprint
-    from commonweight.nn.masks.network import SupermaskNetwork
-    from commonweight.nn.masks.rules import Threshold, TopK
-    from commonweight.overlaps.cosine import cosine_similarity, task_similarity
-    from commonweight.overlaps.estimate import Estimate
-    from commonweight.overlaps.fisher_overlap import fisher_overlap
-    from commonweight.overlaps.jaccard import jaccard_index
-    from commonweight.overlaps.over_seeds import SeedOverlap, overlap_over_seeds
-    from commonweight.overlaps.probed import probed_similarity
-    from commonweight.overlaps.similarity import TaskSimilarity, every_layer_similarity, first_layer_similarity
-    from commonweight.overlaps.table import OverlapTable, overlap
+from commonweight.base.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from commonweight.base.errors import (
+        CommonweightError,
+        IntegrityError,
+        MeasurementError,
+        NotComparableError,
+        UsageError,
+    )
+    from commonweight.base.estimate import Estimate
+    from commonweight.data.images.open import open_images
+    from commonweight.data.images.stream import task_stream
+    from commonweight.diagonal_fisher.likelihood import CustomLoss
+    from commonweight.diagonal_fisher.measure import fisher, verify
+    from commonweight.diagonal_fisher.routes import Verification
+    from commonweight.footprints.folds import FoldSorted
+    from commonweight.footprints.footprint import Footprint
+    from commonweight.footprints.of_masks import activity_footprint, supermask_footprint
+    from commonweight.fusion.fusing import fuse
+    from commonweight.overlaps.measures.cosine import cosine_similarity, task_similarity
+    from commonweight.overlaps.measures.fisher_overlap import fisher_overlap
+    from commonweight.overlaps.measures.jaccard import jaccard_index
+    from commonweight.overlaps.over_seeds import SeedOverlap, overlap_over_seeds
+    from commonweight.overlaps.similarity.means import TaskSimilarity, every_layer_similarity, first_layer_similarity
+    from commonweight.overlaps.similarity.probed import probed_similarity
+    from commonweight.overlaps.table.table import OverlapTable, overlap
+    from commonweight.supermasks.inference import infer_task
+    from commonweight.supermasks.network import SupermaskNetwork
+    from commonweight.supermasks.rules import Threshold, TopK
+    from commonweight.transfer.alphas import Alphas, alphas_for, transfer_alphas
+    from commonweight.transfer.ewc import ewc_penalty
+    from commonweight.verdicts.tables import layers_verdict, overlap_verdict, pairs_verdict
+    from commonweight.verdicts.verdict import Verdict, contrast_verdict, null_verdict
+
 
 _HOME = {
-    "Alphas": "decision.alphas",
-    "CommonweightError": "errors",
-    "CustomLoss": "footprint.likelihood",
-    "Estimate": "overlaps.estimate",
-    "FoldSorted": "footprint.folds",
-    "Footprint": "footprint.footprint",
-    "IntegrityError": "errors",
-    "MeasurementError": "errors",
-    "NotComparableError": "errors",
-    "OverlapTable": "overlaps.table",
+    "Alphas": "transfer.alphas",
+    "CommonweightError": "base.errors",
+    "CustomLoss": "diagonal_fisher.likelihood",
+    "Estimate": "base.estimate",
+    "FoldSorted": "footprints.folds",
+    "Footprint": "footprints.footprint",
+    "IntegrityError": "base.errors",
+    "MeasurementError": "base.errors",
+    "NotComparableError": "base.errors",
+    "OverlapTable": "overlaps.table.table",
     "SeedOverlap": "overlaps.over_seeds",
-    "SupermaskNetwork": "nn.masks.network",
-    "TaskSimilarity": "overlaps.similarity",
-    "Threshold": "nn.masks.rules",
-    "TopK": "nn.masks.rules",
-    "UsageError": "errors",
-    "Verdict": "decision.verdict",
-    "Verification": "footprint.routes",
-    "activity_footprint": "footprint.activity",
-    "alphas_for": "decision.alphas",
-    "contrast_verdict": "decision.verdict",
-    "cosine_similarity": "overlaps.cosine",
-    "every_layer_similarity": "overlaps.similarity",
-    "ewc_penalty": "decision.ewc",
-    "first_layer_similarity": "overlaps.similarity",
-    "fisher": "footprint.fisher",
-    "fisher_overlap": "overlaps.fisher_overlap",
-    "fuse": "decision.fusing",
-    "infer_task": "decision.task_inference",
-    "jaccard_index": "overlaps.jaccard",
-    "layers_verdict": "decision.layer_verdicts",
-    "null_verdict": "decision.verdict",
-    "open_images": "data.streams.opening",
-    "overlap": "overlaps.table",
+    "SupermaskNetwork": "supermasks.network",
+    "TaskSimilarity": "overlaps.similarity.means",
+    "Threshold": "supermasks.rules",
+    "TopK": "supermasks.rules",
+    "UsageError": "base.errors",
+    "Verdict": "verdicts.verdict",
+    "Verification": "diagonal_fisher.routes",
+    "activity_footprint": "footprints.of_masks",
+    "alphas_for": "transfer.alphas",
+    "contrast_verdict": "verdicts.verdict",
+    "cosine_similarity": "overlaps.measures.cosine",
+    "every_layer_similarity": "overlaps.similarity.means",
+    "ewc_penalty": "transfer.ewc",
+    "first_layer_similarity": "overlaps.similarity.means",
+    "fisher": "diagonal_fisher.measure",
+    "fisher_overlap": "overlaps.measures.fisher_overlap",
+    "fuse": "fusion.fusing",
+    "infer_task": "supermasks.inference",
+    "jaccard_index": "overlaps.measures.jaccard",
+    "layers_verdict": "verdicts.tables",
+    "null_verdict": "verdicts.verdict",
+    "open_images": "data.images.open",
+    "overlap": "overlaps.table.table",
     "overlap_over_seeds": "overlaps.over_seeds",
-    "overlap_verdict": "decision.table_verdicts",
-    "pairs_verdict": "decision.table_verdicts",
-    "probed_similarity": "overlaps.probed",
-    "supermask_footprint": "footprint.supermask",
-    "task_similarity": "overlaps.cosine",
-    "task_stream": "data.streams.stream",
-    "transfer_alphas": "decision.alphas",
-    "verify": "footprint.fisher",
+    "overlap_verdict": "verdicts.tables",
+    "pairs_verdict": "verdicts.tables",
+    "probed_similarity": "overlaps.similarity.probed",
+    "supermask_footprint": "footprints.of_masks",
+    "task_similarity": "overlaps.measures.cosine",
+    "task_stream": "data.images.stream",
+    "transfer_alphas": "transfer.alphas",
+    "verify": "diagonal_fisher.measure",
 }
 
 __all__ = [

@@ -8,7 +8,7 @@ import torch
 
 from commonweight.cli.main import run
 from commonweight.data.reviews import reviews
-from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
+from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 
 
 @pytest.fixture(scope="session")

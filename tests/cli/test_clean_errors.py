@@ -95,14 +95,14 @@ def test_outputs_that_are_fine(cli, place, tmp_path):
 
 
 def test_an_output_taken_meanwhile_is_not_overwritten(cli, place, tmp_path, monkeypatch):
-    from commonweight.studies.measure import measure
+    from commonweight.studies.compare.measure import measure
 
     def overtaken(*args, **options):
         (tmp_path / "f").mkdir()
         (tmp_path / "f" / "footprint.json").write_text("of another")
         return measure(*args, **options)
 
-    monkeypatch.setattr("commonweight.studies.measure.measure", overtaken)
+    monkeypatch.setattr("commonweight.studies.compare.measure.measure", overtaken)
     found = cli("fisher", place / "one", "--data", place / "films.jsonl", "--examples", "4", "-o", tmp_path / "f")
     assert found.code == 2
     assert "was taken while the work went on; the new footprint is in" in found.err
@@ -188,7 +188,7 @@ def test_any_other_exception_is_one_line(cli, place, tmp_path, monkeypatch):
     def fail(*args, **options):
         raise ZeroDivisionError("of\nmany lines")
 
-    monkeypatch.setattr("commonweight.studies.measure.fisher", fail)
+    monkeypatch.setattr("commonweight.studies.compare.measure.fisher", fail)
     command = ["fisher", place / "one", "--data", place / "films.jsonl", "-o", tmp_path / "f"]
     found = cli(*command)
     assert (found.code, found.out) == (1, "")
@@ -225,7 +225,7 @@ def test_errors_speak_of_options(cli, footprints, place, tmp_path):
     model = tmp_path / "lm"
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from commonweight.studies.tiny_encoder import make_tokenizer, save
+    from commonweight.studies.demo.encoder import make_tokenizer, save
 
     config = GPT2Config(vocab_size=75, n_positions=24, n_embd=8, n_layer=1, n_head=1, bos_token_id=2, eos_token_id=3)
     save(GPT2LMHeadModel(config), make_tokenizer(), model)

@@ -11,7 +11,7 @@ from collections import namedtuple
 import pytest
 
 from commonweight import Footprint, OverlapTable, overlap
-from commonweight.view.overlap import to_csv
+from commonweight.report.overlap import to_csv
 
 
 def test_fisher_writes_a_footprint_and_says_what_it_is(cli, place, tmp_path):
@@ -247,7 +247,7 @@ def test_dry_runs_say_what_it_takes_and_leave_nothing(cli, place, tmp_path):
 
 def test_a_full_disk_is_refused_by_every_way_to_measure(cli, place, tmp_path, monkeypatch):
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr("commonweight.decision.room.shutil.disk_usage", lambda _: Usage(1, 1, 1000))
+    monkeypatch.setattr("commonweight.base.folders.shutil.disk_usage", lambda _: Usage(1, 1, 1000))
     folder = tmp_path / "f"
     command = ["fisher", place / "one", "--data", place / "films.jsonl", "--folds", "2", "-o", folder]
     for more in ([], ["--dry-run"], ["--until-ceiling", "0.9"], ["--until-ceiling", "0.9", "--dry-run"]):
@@ -306,7 +306,7 @@ def test_an_interruption_leaves_with_130(cli, place, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("commonweight.studies.measure.fisher", interrupt)
+    monkeypatch.setattr("commonweight.studies.compare.measure.fisher", interrupt)
     found = cli("fisher", place / "one", "--data", place / "films.jsonl", "-o", tmp_path / "f")
     assert (found.code, found.out) == (130, "")
     assert "interrupted" in found.err

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from commonweight.cli.continual import APPROACHES, INFERENCE
-from commonweight.decision.task_inference import METHODS
 from commonweight.studies.continual.approaches import KINDS
 from commonweight.studies.continual.plan import SCENARIOS
+from commonweight.supermasks.inference import METHODS
 
 SMALL = (
     *("continual", "run", "--data", "digits", "--tasks", "2", "--hidden", "8", "6", "--rows", "100"),

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from commonweight import fuse
-from commonweight.nn.source import load_model
+from commonweight.models.load import load_model
 
 
 def weights(folder):

@@ -10,7 +10,7 @@ import pytest
 
 from commonweight import Footprint, UsageError
 from commonweight.cli import main
-from commonweight.studies.hold import held
+from commonweight.studies.run.hold import held
 
 
 def command(*arguments, **environment):

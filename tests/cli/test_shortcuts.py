@@ -13,7 +13,8 @@ from transformers import AutoModelForSequenceClassification
 
 from commonweight.cli.shortcuts import command
 from commonweight.data.reviews import LABELS
-from commonweight.nn.source import LoadOptions, load_model
+from commonweight.models.load import load_model
+from commonweight.models.options import LoadOptions
 from commonweight.studies.shortcuts.outlook import study_outlook
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.shortcuts.start import make_start

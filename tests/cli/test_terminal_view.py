@@ -2,9 +2,8 @@
 
 import io
 
-from commonweight.text import Grid
-from commonweight.view.plain import to_plain
-from commonweight.view.terminal import show
+from commonweight.base.text import Grid
+from commonweight.report.terminal import show, to_plain
 
 BLOCKS = [
     Grid(

@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 
 from commonweight import UsageError
 from commonweight.data.batching import IGNORED, Encoded, TensorBatches, TokenBatches, encode, stack_inputs
-from commonweight.studies.tiny_encoder import make_tokenizer
+from commonweight.studies.demo.encoder import make_tokenizer
 
 
 def rows(lengths, *, labelled=True):

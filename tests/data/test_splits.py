@@ -10,7 +10,7 @@ import pytest
 from commonweight import UsageError
 from commonweight.data.shortcuts import build_shortcut_data
 from commonweight.data.splits import open_source
-from commonweight.studies.tiny_encoder import make_tokenizer
+from commonweight.studies.demo.encoder import make_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch.utils.data import DataLoader
 
 from commonweight import UsageError
-from commonweight.data.streams import (
+from commonweight.data.images import (
     SCENARIOS,
     Images,
     Partitioned,
@@ -29,7 +29,7 @@ from commonweight.data.streams import (
     digits,
     task_stream,
 )
-from commonweight.data.streams.chance import Purpose, permutation
+from commonweight.data.images.draws import Purpose, permutation
 
 SEEDS = st.integers(0, 2**63)
 few = settings(max_examples=25, deadline=None)

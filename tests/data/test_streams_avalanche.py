@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from commonweight import UsageError
-from commonweight.data.streams import digits, task_stream
-from commonweight.data.streams.avalanche import from_avalanche, to_avalanche
+from commonweight.data.images import digits, task_stream
+from commonweight.data.images.avalanche import from_avalanche, to_avalanche
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from commonweight.data.streams import SCENARIOS, open_images
+from commonweight.data.images import SCENARIOS, open_images
 
 PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text(encoding="utf-8")
 

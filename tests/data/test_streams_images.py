@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from commonweight import IntegrityError, UsageError
-from commonweight.data.streams import SCENARIOS, Images, digits, open_images, task_stream
+from commonweight.data.images import SCENARIOS, Images, digits, open_images, task_stream
 
 MNIST = Path(__file__).parents[2].parent / "shared" / "data" / "mnist"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from commonweight import UsageError
-from commonweight.data.streams import digits, task_stream
+from commonweight.data.images import digits, task_stream
 
 WRONG = [
     ("rotated", {"angles": "90"}, "angles must be a list, got '90'"),

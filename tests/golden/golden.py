@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from footprint.masked import inputs, trained
-from footprint.small import examples, in_batches, small_mlp
+from diagonal_fisher.small import examples, in_batches, small_mlp
+from footprints.masked import inputs, trained
 from overlaps.folded import fisher as folded
 from overlaps.folded import squares
 from studies.continual_parts import small_plan
@@ -26,12 +26,13 @@ from torch import nn
 
 import commonweight
 from commonweight.data.reviews import reviews
-from commonweight.studies.compare import CompareOptions, compare
+from commonweight.studies.compare.checks import CompareOptions
+from commonweight.studies.compare.compare import compare
+from commonweight.studies.compare.measure import MeasureOptions
 from commonweight.studies.continual.run import run_study as run_continual
-from commonweight.studies.demo import DemoSize, run_demo
-from commonweight.studies.measure import MeasureOptions
+from commonweight.studies.demo.demo import DemoSize, run_demo
+from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 from commonweight.studies.shortcuts.run import run_study as run_shortcuts
-from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
 
 GOLDEN = Path(__file__).with_name("numbers.json")
 CLOSE = 1e-12

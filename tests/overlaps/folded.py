@@ -2,8 +2,8 @@
 
 import torch
 
-from commonweight.footprint.folds import FOLD_MAP, keyed
-from commonweight.footprint.footprint import Fold, Footprint
+from commonweight.footprints.folds import FOLD_MAP, keyed
+from commonweight.footprints.footprint import Fold, Footprint
 
 SHAPES = {"body.weight": (3, 4), "body.bias": (3,), "head.weight": (2, 2, 2), "scale": ()}
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from reference import measures as reference
 
-from commonweight.errors import UsageError
-from commonweight.footprint.footprint import Footprint
+from commonweight.base.errors import UsageError
+from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps import Alignment, alignment_of, overlap
 
 

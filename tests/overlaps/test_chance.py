@@ -8,15 +8,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from footprint.masked import trained
+from footprints.masked import trained
 from reference.masks import jaccard_by_chance
 
-from commonweight.errors import UsageError
-from commonweight.footprint.footprint import Footprint
-from commonweight.footprint.supermask import supermask_footprint
+from commonweight.base.errors import UsageError
+from commonweight.footprints.footprint import Footprint
+from commonweight.footprints.of_masks import supermask_footprint
 from commonweight.overlaps.chance import chance_corrected
-from commonweight.overlaps.table import OverlapTable, overlap
-from commonweight.view.overlap import to_csv
+from commonweight.overlaps.table.table import OverlapTable, overlap
+from commonweight.report.overlap import to_csv
 
 SIZES = {"a.weight": 4000, "a.bias": 50, "b.weight": 1500}
 

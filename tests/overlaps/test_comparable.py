@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from commonweight.errors import NotComparableError, UsageError
-from commonweight.footprint.footprint import Footprint
+from commonweight.base.errors import NotComparableError, UsageError
+from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps import LeftOut, common_parameters, overlap
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from overlaps.folded import fisher, squares
 
-from commonweight.decision.table_verdicts import overlap_verdict
-from commonweight.errors import IntegrityError
-from commonweight.footprint.footprint import Footprint
+from commonweight.base.errors import IntegrityError
+from commonweight.base.estimate import Estimate
+from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps import OverlapTable, overlap
-from commonweight.overlaps.estimate import Estimate
-from commonweight.overlaps.fold_layout import interval
+from commonweight.overlaps.table.fold_layout import interval
+from commonweight.verdicts.tables import overlap_verdict
 
 
 def table(n=2, folds=8, **options):

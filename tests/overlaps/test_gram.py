@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import measures as reference
 
-from commonweight.errors import MeasurementError
-from commonweight.footprint.footprint import Footprint
-from commonweight.overlaps import gram
+from commonweight.base.errors import MeasurementError
+from commonweight.footprints.footprint import Footprint
+from commonweight.overlaps.measures import gram
 
 
 class Stored(Mapping):

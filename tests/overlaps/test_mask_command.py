@@ -7,11 +7,10 @@ import io
 import json
 
 import pytest
-from footprint.masked import trained
+from footprints.masked import trained
 
 from commonweight.cli.main import run
-from commonweight.footprint.activity import activity_footprint
-from commonweight.footprint.supermask import supermask_footprint
+from commonweight.footprints.of_masks import activity_footprint, supermask_footprint
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import sklearn.metrics.pairwise
 import torch
 from reference import measures as reference
 
-from commonweight.errors import NotComparableError, UsageError
-from commonweight.footprint.footprint import Footprint
+from commonweight.base.errors import NotComparableError, UsageError
+from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps import cosine_similarity, fisher_overlap, jaccard_index, task_similarity
-from commonweight.overlaps._ratio import without_rounding
-from commonweight.overlaps.cosine import from_gram as cosine_from_gram
-from commonweight.overlaps.fisher_overlap import from_gram as fisher_from_gram
-from commonweight.overlaps.jaccard import from_gram as jaccard_from_gram
+from commonweight.overlaps.measures.cosine import from_gram as cosine_from_gram
+from commonweight.overlaps.measures.fisher_overlap import from_gram as fisher_from_gram
+from commonweight.overlaps.measures.jaccard import from_gram as jaccard_from_gram
+from commonweight.overlaps.measures.ratio import without_rounding
 
 
 def test_jaccard_agrees_with_scikit_learn_and_not_on_other_bits():

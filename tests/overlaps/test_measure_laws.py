@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import arrays
 from reference import measures as reference
 
 from commonweight.overlaps import cosine_similarity, fisher_overlap, jaccard_index, task_similarity
-from commonweight.overlaps.cosine import from_gram as cosine_from_gram
-from commonweight.overlaps.fisher_overlap import from_gram as fisher_from_gram
-from commonweight.overlaps.jaccard import from_gram as jaccard_from_gram
+from commonweight.overlaps.measures.cosine import from_gram as cosine_from_gram
+from commonweight.overlaps.measures.fisher_overlap import from_gram as fisher_from_gram
+from commonweight.overlaps.measures.jaccard import from_gram as jaccard_from_gram
 
 IMPORTANCE = st.just(0.0) | st.floats(1e-6, 1e6)
 BITS = st.sampled_from([0.0, 1.0])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from commonweight.footprint.folds import fold_of
-from commonweight.footprint.footprint import Fold, Footprint
+from commonweight.footprints.folds import fold_of
+from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.overlaps import overlap
 
 WEIGHTS = 200

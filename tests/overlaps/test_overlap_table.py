@@ -14,8 +14,8 @@ import torch
 from reference import measures as reference
 
 from commonweight import overlap as room
-from commonweight.errors import IntegrityError, MeasurementError, UsageError
-from commonweight.footprint.footprint import Footprint, Spread, layer_of
+from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
+from commonweight.footprints.footprint import Footprint, Spread, layer_of
 from commonweight.overlaps import OverlapTable, overlap
 
 SHAPES = {
@@ -471,7 +471,7 @@ def test_commonweight_overlap_is_callable_whatever_was_imported_before():
     code = (
         "import commonweight\n"
         "from commonweight.overlaps import jaccard_index\n"
-        "import commonweight.text\n"
+        "import commonweight.base.text\n"
         "from torch import tensor\n"
         "f = commonweight.Footprint('fisher', {'w': tensor([1.0])}, 1)\n"
         "for _ in range(2):\n"

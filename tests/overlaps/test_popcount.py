@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from footprint.masked import trained
+from footprints.masked import trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.first_notebook import jaccard_index as notebook_jaccard
 from reference.masks import kept_by_both
 from sklearn.metrics import jaccard_score
 
-from commonweight.footprint.footprint import Footprint
-from commonweight.footprint.packed import PackedMasks
-from commonweight.footprint.supermask import supermask_footprint
-from commonweight.overlaps import gram, popcount
-from commonweight.overlaps.table import overlap
+from commonweight.footprints.footprint import Footprint
+from commonweight.footprints.of_masks import supermask_footprint
+from commonweight.footprints.packed import PackedMasks
+from commonweight.overlaps.measures import gram
+from commonweight.overlaps.measures import gram as popcount
+from commonweight.overlaps.table.table import overlap
 
 
 @pytest.fixture(params=["counted", "looked up"])

@@ -7,13 +7,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from footprint.masked import ROWS, inputs, model, trained
+from footprints.masked import ROWS, inputs, model, trained
 from reference import masks as reference
 from torch import nn
 
-from commonweight.errors import MeasurementError, UsageError
-from commonweight.nn.masks.network import SupermaskNetwork
-from commonweight.overlaps.probed import bhattacharyya, probed_similarity
+from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.overlaps.similarity.probed import bhattacharyya, probed_similarity
+from commonweight.supermasks.network import SupermaskNetwork
 
 
 def coefficient(*numbers):

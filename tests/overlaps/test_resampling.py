@@ -9,11 +9,11 @@ import torch
 from overlaps.folded import SHAPES, fisher, plain, squares
 from reference import resampling as reference
 
-from commonweight.errors import MeasurementError, NotComparableError, UsageError
-from commonweight.footprint.footprint import Fold, Footprint
+from commonweight.base.errors import MeasurementError, NotComparableError, UsageError
+from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.overlaps import overlap
-from commonweight.overlaps.slabs import slabs
-from commonweight.overlaps.splits import splits_of
+from commonweight.overlaps.resampling.splits import splits_of
+from commonweight.overlaps.resampling.sums import slabs
 
 LAYERS = {"body": ("body.weight", "body.bias"), "head": ("head.weight",), "scale": ("scale",)}
 QUANTITIES = ("raw", "corrected", "extrapolated", "null", "above_null")
@@ -279,8 +279,8 @@ def test_the_size_of_slices_and_the_disk_change_nothing(tmp_path, monkeypatch):
         single = changed(each, lambda _, tensor: tensor.float())
         single.save(tmp_path / name)
     stored = {name: Footprint.load(tmp_path / name) for name in footprints}
-    monkeypatch.setattr("commonweight.overlaps.resampling.ENTRIES_IN_CACHE", 6)
-    monkeypatch.setattr("commonweight.overlaps.slabs.slabs.__defaults__", (30,))
+    monkeypatch.setattr("commonweight.overlaps.resampling.sums.ENTRIES_IN_CACHE", 6)
+    monkeypatch.setattr("commonweight.overlaps.resampling.sums.slabs.__defaults__", (30,))
     assert numbers(overlap(stored)) == pytest.approx(expected, abs=1e-6)
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from commonweight import Footprint, NotComparableError, fisher, overlap
-from commonweight.footprint.copies import CopiesWarning
-from commonweight.overlaps.row_order import check_row_order, most_in_common
+from commonweight.footprints.copies import CopiesWarning
+from commonweight.overlaps.resampling.same_folds import check_row_order, most_in_common
 
 COUNT = 200
 X, Y = torch.randn(COUNT, 12, generator=torch.Generator().manual_seed(0)), torch.arange(COUNT) % 3

@@ -8,14 +8,14 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from footprint.masked import trained
+from footprints.masked import trained
 from reference.first_notebook import calculate_task_similarityE1, calculate_task_similarityE2
 from reference.measures import task_similarity as by_definition
 
-from commonweight.errors import IntegrityError, NotComparableError, UsageError
-from commonweight.footprint.activity import activity_footprint
-from commonweight.footprint.footprint import Footprint
-from commonweight.overlaps.similarity import TaskSimilarity, every_layer_similarity, first_layer_similarity
+from commonweight.base.errors import IntegrityError, NotComparableError, UsageError
+from commonweight.footprints.footprint import Footprint
+from commonweight.footprints.of_masks import activity_footprint
+from commonweight.overlaps.similarity.means import TaskSimilarity, every_layer_similarity, first_layer_similarity
 
 
 def activity(*layers):

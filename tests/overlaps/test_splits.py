@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from commonweight.overlaps.splits import splits_of
+from commonweight.overlaps.resampling.splits import splits_of
 
 
 @pytest.mark.parametrize("folds", range(2, 25))

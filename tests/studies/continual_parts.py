@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from commonweight.data.streams import TaskStream, open_images, task_stream
-from commonweight.nn.masks.network import SupermaskNetwork
+from commonweight.data.images import TaskStream, open_images, task_stream
 from commonweight.studies.continual.approaches import read_approach
 from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.training import learn
+from commonweight.supermasks.network import SupermaskNetwork
 
 
 def small_plan(**given: Any) -> Plan:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import datasets
 
 from commonweight.data.reviews import LABELS, reviews
+from commonweight.studies.demo.encoder import LONGEST, make_start, make_tokenizer, save
 from commonweight.studies.shortcuts.plan import Plan
-from commonweight.studies.tiny_encoder import LONGEST, make_start, make_tokenizer, save
 
 if TYPE_CHECKING:
     from pathlib import Path

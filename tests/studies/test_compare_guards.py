@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from commonweight import Footprint, IntegrityError, MeasurementError, UsageError
 from commonweight.data.reviews import reviews
-from commonweight.nn.source import LoadOptions
-from commonweight.studies import compare as study
-from commonweight.studies import preflight
-from commonweight.studies.compare import CompareOptions, compare, compare_outlook
-from commonweight.studies.measure import MeasureOptions
-from commonweight.studies.prepare import ColumnOptions
-from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
+from commonweight.models.options import LoadOptions
+from commonweight.studies.compare import compare as study
+from commonweight.studies.compare import preflight
+from commonweight.studies.compare.checks import CompareOptions
+from commonweight.studies.compare.compare import compare, compare_outlook
+from commonweight.studies.compare.measure import MeasureOptions
+from commonweight.studies.compare.prepare import ColumnOptions
+from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,16 @@ import pytest
 from studies.continual_parts import network, small_plan, stream_of
 
 from commonweight import IntegrityError, UsageError
-from commonweight.decision.room import SPARE
-from commonweight.nn.masks import files
+from commonweight.base.folders import SPARE
+from commonweight.base.text import size_words, to_markdown
 from commonweight.studies.continual import training
 from commonweight.studies.continual.approaches import read_approach
 from commonweight.studies.continual.outlook import ContinualOutlook, study_outlook
 from commonweight.studies.continual.plan import Plan, SeedFolder, seed_folders
 from commonweight.studies.continual.reading import gather
 from commonweight.studies.continual.run import run_study
-from commonweight.text import size_words, to_markdown
-from commonweight.view.outlook import continual_outlook
+from commonweight.studies.run.outlook_words import continual_outlook
+from commonweight.supermasks import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,13 +12,13 @@ import pytest
 from studies.continual_parts import small_plan
 
 from commonweight import Footprint, IntegrityError, UsageError, overlap
-from commonweight.nn.masks.network import SupermaskNetwork
-from commonweight.studies.continual.demo import DEMO, run_continual_demo
 from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan, seed_folders
 from commonweight.studies.continual.reading import gather
 from commonweight.studies.continual.run import run_study
-from commonweight.studies.hold import held
+from commonweight.studies.demo.continual import DEMO, run_continual_demo
+from commonweight.studies.run.hold import held
+from commonweight.supermasks.network import SupermaskNetwork
 
 if TYPE_CHECKING:
     from pathlib import Path

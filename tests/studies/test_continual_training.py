@@ -10,12 +10,12 @@ import torch
 from studies.continual_parts import network, small_plan, stream_of, trained
 
 from commonweight import MeasurementError, UsageError
-from commonweight.nn.masks.network import SupermaskNetwork
-from commonweight.nn.masks.rules import TopK
 from commonweight.studies.continual.approaches import read_approach
 from commonweight.studies.continual.networks import make_network, multitask_fc
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.training import accuracy, learn, train_task
+from commonweight.supermasks.network import SupermaskNetwork
+from commonweight.supermasks.rules import TopK
 
 if TYPE_CHECKING:
     from commonweight.studies.continual.training import LayerAlphas
@@ -91,8 +91,8 @@ def test_training_learns(capsys) -> None:
 
 
 def test_random_labels_cannot_be_learned() -> None:
-    from commonweight.data.streams import open_images
-    from commonweight.studies.continual.tasks import open_stream
+    from commonweight.data.images import open_images
+    from commonweight.studies.continual.networks import open_stream
 
     plan = small_plan(epochs=10, tasks=1, approaches=("classic",), random_labels=(0,))
     stream = open_stream(plan, open_images("digits"), 0)

@@ -12,14 +12,13 @@ import pytest
 from studies.continual_parts import small_plan
 
 from commonweight import Footprint, UsageError, overlap_over_seeds
-from commonweight.data.streams import open_images
-from commonweight.decision.verdict import contrast_verdict, null_verdict
+from commonweight.base.text import Grid
+from commonweight.data.images import open_images
 from commonweight.studies.continual.opening import decided, going_on
+from commonweight.studies.continual.report import pair_blocks, report
 from commonweight.studies.continual.results import FORMAT, VERSION
 from commonweight.studies.continual.run import run_study
-from commonweight.text import Grid
-from commonweight.view.continual import report
-from commonweight.view.continual_pairs import pair_blocks
+from commonweight.verdicts.verdict import contrast_verdict, null_verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from commonweight import UsageError
-from commonweight.studies.demo import DemoSize, run_demo
-from commonweight.view.demo import pairs_of_interest, report
-from commonweight.view.plain import to_plain
+from commonweight.report.terminal import to_plain
+from commonweight.studies.demo.demo import DemoSize, run_demo
+from commonweight.studies.demo.report import pairs_of_interest, report
 
 SMALL = DemoSize(training_rows=1500, held_out_rows=100, steps=300, folds=2)
 

@@ -11,13 +11,15 @@ import commonweight
 from commonweight import Footprint, IntegrityError, NotComparableError, UsageError
 from commonweight.data.reviews import reviews
 from commonweight.data.table import open_table
-from commonweight.nn.source import LoadedModel, load_model
-from commonweight.studies.compare import CompareOptions, compare
-from commonweight.studies.measure import MeasureOptions, measure
-from commonweight.studies.names import name_models, named_data
-from commonweight.studies.prepare import ColumnOptions, prepare
-from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
-from commonweight.view.footprint import summary
+from commonweight.models.load import load_model
+from commonweight.models.options import LoadedModel
+from commonweight.report.footprint import summary
+from commonweight.studies.compare.checks import CompareOptions
+from commonweight.studies.compare.compare import compare
+from commonweight.studies.compare.measure import MeasureOptions, measure
+from commonweight.studies.compare.names import name_models, named_data
+from commonweight.studies.compare.prepare import ColumnOptions, prepare
+from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_auto_batch_size_halves_when_memory_runs_out(place, monkeypatch):
             raise torch.OutOfMemoryError("too large")
         return done
 
-    monkeypatch.setattr("commonweight.studies.measure.fisher", fisher)
+    monkeypatch.setattr("commonweight.studies.compare.measure.fisher", fisher)
     loaded, table = load_model(str(place / "one")), open_table(str(place / "films.jsonl"))
     assert measure(loaded, table, MeasureOptions(folds=1), note=notes.append) is done
     assert sizes == [32, 16, 8]

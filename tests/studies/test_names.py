@@ -3,7 +3,7 @@
 import pytest
 
 from commonweight import UsageError
-from commonweight.studies.names import keep_names, name_models, named_data, split_name
+from commonweight.studies.compare.names import keep_names, name_models, named_data, split_name
 
 
 def names(*given, checkpoints=()):

@@ -9,19 +9,21 @@ from safetensors.torch import load_file
 from studies.shortcut_texts import tiny_plan
 
 from commonweight import UsageError
+from commonweight.base.folders import SPARE
+from commonweight.base.text import size_words, to_markdown
 from commonweight.data.reviews import reviews
 from commonweight.data.table import open_table
-from commonweight.decision.room import SPARE
-from commonweight.footprint.folds import fold_of
-from commonweight.nn.source import LoadedModel, load_model
-from commonweight.studies.compare import CompareOptions, compare, compare_outlook
-from commonweight.studies.measure import MeasureOptions, measure, measure_outlook
-from commonweight.studies.prepare import ColumnOptions
+from commonweight.footprints.folds import fold_of
+from commonweight.models.load import load_model
+from commonweight.models.options import LoadedModel
+from commonweight.studies.compare.checks import CompareOptions
+from commonweight.studies.compare.compare import compare, compare_outlook
+from commonweight.studies.compare.measure import MeasureOptions, measure, measure_outlook
+from commonweight.studies.compare.prepare import ColumnOptions
+from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
+from commonweight.studies.run.outlook_words import outlook
 from commonweight.studies.shortcuts.outlook import study_outlook
 from commonweight.studies.shortcuts.run import run_study
-from commonweight.studies.tiny_encoder import make_start, make_tokenizer, save
-from commonweight.text import size_words, to_markdown
-from commonweight.view.outlook import outlook
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def test_too_few_rows_for_eight_folds_are_said_or_refused(place, tmp_path):
 
 def test_a_full_disk_is_noticed_before_anything_is_measured(place, tmp_path, monkeypatch):
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr("commonweight.decision.room.shutil.disk_usage", lambda _: Usage(1, 1, 1000))
+    monkeypatch.setattr("commonweight.base.folders.shutil.disk_usage", lambda _: Usage(1, 1, 1000))
     models, data = [str(place / "one"), str(place / "two")], [str(place / "films.jsonl")]
     with pytest.raises(UsageError, match=r"of disk, and 0\.00 GB are free there; make room"):
         compare_outlook(models, data, tmp_path / "run")
@@ -111,7 +113,7 @@ def test_a_fresh_run_has_the_room_of_what_it_throws_away_and_a_refused_one_throw
     before = sorted(run.rglob("*"))
     Usage = namedtuple("Usage", "total used free")
     free = [SPARE]
-    monkeypatch.setattr("commonweight.decision.room.shutil.disk_usage", lambda _: Usage(1, 1, free[0]))
+    monkeypatch.setattr("commonweight.base.folders.shutil.disk_usage", lambda _: Usage(1, 1, free[0]))
     assert compare_outlook(models, data, run, fresh=True).thrown_away > 0
     save(make_start(3), make_tokenizer(), tmp_path / "three")
     with pytest.raises(UsageError, match="make room"):

@@ -5,11 +5,10 @@ import json
 import pytest
 
 from commonweight import IntegrityError, UsageError
-from commonweight.studies.demo import check_demo_folder
-from commonweight.studies.output import checked_output, replacing
-from commonweight.studies.run_folder import check_place, check_question, open_run
-from commonweight.studies.run_record import differences, read_record, same_identity, study_record
-from commonweight.studies.throw_away import remove_partial
+from commonweight.studies.demo.demo import check_demo_folder
+from commonweight.studies.run.folder import check_place, check_question, open_run, remove_partial
+from commonweight.studies.run.output import checked_output, replacing
+from commonweight.studies.run.record import differences, read_record, same_identity, study_record
 
 ASKED = {
     "settings": {"folds": 4, "label_rule": "data"},

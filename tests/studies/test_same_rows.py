@@ -7,8 +7,8 @@ import json
 import pytest
 
 from commonweight.data.table import open_table
-from commonweight.decision.table_verdicts import contrasts_of, same_rows
-from commonweight.studies.same_rows import grid_cells, rows_key
+from commonweight.studies.run.rows import grid_cells, rows_key
+from commonweight.verdicts.tables import contrasts_of, same_rows
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from commonweight.studies import hold
-from commonweight.studies.scratch import scratch
+from commonweight.studies.run import hold
+from commonweight.studies.run.scratch import scratch
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from commonweight.studies.scratch import scratch
+from commonweight.studies.run.scratch import scratch
 with scratch(Path(sys.argv[1]), print) as place:
     (place / "part").mkdir()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -12,13 +12,13 @@ from scipy import stats
 from torch import Generator, rand, randn, tensor
 
 from commonweight import Footprint, UsageError, overlap
-from commonweight.footprint.footprint import Spread
+from commonweight.base.estimate import Estimate
+from commonweight.base.text import number
+from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.compatible import LeftOut
-from commonweight.overlaps.estimate import Estimate
 from commonweight.studies.shortcuts.contrasts import cell_names, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.plan import Plan
-from commonweight.text import number
 
 SHORTCUTS = ("st", "op")
 

@@ -13,14 +13,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from commonweight import UsageError
 from commonweight.data.reviews import LABELS
+from commonweight.studies.demo.encoder import make_start as make_model
+from commonweight.studies.demo.encoder import make_tokenizer, save
 from commonweight.studies.shortcuts import adopt as adopting
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts.adopt import check_existing
 from commonweight.studies.shortcuts.outlook import study_outlook
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.shortcuts.start import make_start
-from commonweight.studies.tiny_encoder import make_start as make_model
-from commonweight.studies.tiny_encoder import make_tokenizer, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,18 +15,19 @@ from safetensors.torch import load_file, save_file
 from studies.shortcut_texts import SIZES, tiny_plan
 
 from commonweight import UsageError, fuse
-from commonweight.decision import pairs_verdict, simplex_path
-from commonweight.studies.scores import score
+from commonweight.fusion import simplex_path
+from commonweight.studies.shortcuts import averages as walks
 from commonweight.studies.shortcuts import run as running
-from commonweight.studies.shortcuts import walks, write
-from commonweight.studies.shortcuts.evaluating import load_classifier, scored_sets
+from commonweight.studies.shortcuts import write
+from commonweight.studies.shortcuts.averages import walk
+from commonweight.studies.shortcuts.evaluating import load_classifier, score, scored_sets
 from commonweight.studies.shortcuts.outlook import study_outlook
 from commonweight.studies.shortcuts.plan import SeedFolder
+from commonweight.studies.shortcuts.report import report
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.shortcuts.start import independent_start
-from commonweight.studies.shortcuts.walks import walk
 from commonweight.studies.shortcuts.write import run_and_write
-from commonweight.view.shortcuts import report
+from commonweight.verdicts import pairs_verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,8 @@ import pytest
 from studies.shortcut_texts import tiny_plan
 
 from commonweight import UsageError
-from commonweight.studies.hold import held
+from commonweight.studies.demo.encoder import LONGEST
+from commonweight.studies.run.hold import held
 from commonweight.studies.shortcuts import outlook as looking
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts.grid import _without_repeats
@@ -20,7 +21,6 @@ from commonweight.studies.shortcuts.plan import ORIGINAL, SeedFolder
 from commonweight.studies.shortcuts.rows import rehearse_rows
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.shortcuts.start import read_encoder, with_usual_length
-from commonweight.studies.tiny_encoder import LONGEST
 
 
 def without_test(plan):

@@ -11,10 +11,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, T5Co
 
 from commonweight import UsageError
 from commonweight.data.reviews import LABELS
+from commonweight.studies.demo.encoder import make_start as make_model
+from commonweight.studies.demo.encoder import make_tokenizer, save
 from commonweight.studies.shortcuts.adopt import check_existing
 from commonweight.studies.shortcuts.start import make_start
-from commonweight.studies.tiny_encoder import make_start as make_model
-from commonweight.studies.tiny_encoder import make_tokenizer, save
 
 if TYPE_CHECKING:
     from pathlib import Path

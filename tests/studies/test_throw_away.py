@@ -5,9 +5,8 @@ import json
 import pytest
 
 from commonweight import UsageError
-from commonweight.studies.hold import held
-from commonweight.studies.run_folder import open_run
-from commonweight.studies.throw_away import check_outside, remove_partial, throw_away
+from commonweight.studies.run.folder import check_outside, open_run, remove_partial, throw_away
+from commonweight.studies.run.hold import held
 
 
 def footprint(place):

@@ -12,21 +12,27 @@ from safetensors.torch import load_file
 
 import commonweight
 from commonweight import Footprint, UsageError
+from commonweight.base.folders import SPARE
+from commonweight.base.text import size_words, to_markdown
 from commonweight.data.table import open_table
-from commonweight.decision.room import SPARE
-from commonweight.footprint import collector
-from commonweight.footprint.folds import fold_of
-from commonweight.footprint.row_digest import row_digests
-from commonweight.nn.source import LoadedModel
+from commonweight.diagonal_fisher import collector
+from commonweight.diagonal_fisher.row_digest import row_digests
+from commonweight.footprints.folds import fold_of
+from commonweight.models.options import LoadedModel
 from commonweight.overlaps import Estimate, ceiling
-from commonweight.studies import until_ceiling
-from commonweight.studies.ceiling_curve import Convergence, Point
-from commonweight.studies.measure import MeasureOptions, measure
-from commonweight.studies.prepare import ColumnOptions
-from commonweight.studies.until_ceiling import measure_until, planned_ends, step_ends, until_outlook
-from commonweight.text import size_words, to_markdown
-from commonweight.view.convergence import convergence, planned
-from commonweight.view.footprint import summary
+from commonweight.report.footprint import summary
+from commonweight.studies.compare import until_noise_ceiling
+from commonweight.studies.compare.convergence import convergence, planned
+from commonweight.studies.compare.measure import MeasureOptions, measure
+from commonweight.studies.compare.prepare import ColumnOptions
+from commonweight.studies.compare.until_noise_ceiling import (
+    Convergence,
+    Point,
+    measure_until,
+    planned_ends,
+    step_ends,
+    until_outlook,
+)
 
 OPTIONS = MeasureOptions(columns=ColumnOptions(inputs=("u", "v", "w")))
 
@@ -302,7 +308,7 @@ def test_it_takes_the_disk_it_says_at_most_and_former_steps_go(loaded, rows, tmp
         sizes.append(tensors(tmp_path))
         delete(place, **options)
 
-    monkeypatch.setattr(until_ceiling.shutil, "rmtree", measured_then_deleted)
+    monkeypatch.setattr(until_noise_ceiling.shutil, "rmtree", measured_then_deleted)
 
     def note(sentence):
         said.append(sentence)
@@ -323,13 +329,13 @@ def test_a_disk_with_room_for_the_result_alone_is_refused(loaded, rows, tmp_path
     expected = until_outlook(loaded, table, OPTIONS, 0.9, folder=tmp_path / "f")
     Usage = namedtuple("Usage", "total used free")
     free = SPARE + expected.disk + expected.meanwhile
-    monkeypatch.setattr("commonweight.decision.room.shutil.disk_usage", lambda _: Usage(1, 1, free - 1))
+    monkeypatch.setattr("commonweight.base.folders.shutil.disk_usage", lambda _: Usage(1, 1, free - 1))
     with pytest.raises(UsageError, match=r"f needs .* of disk.*make room"):
         until_outlook(loaded, table, OPTIONS, 0.9, folder=tmp_path / "f")
     with pytest.raises(UsageError, match=r"f needs .* of disk.*make room"):
         measure_until(loaded, table, OPTIONS, 0.9, folder=tmp_path / ".f.new", final=tmp_path / "f")
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr("commonweight.decision.room.shutil.disk_usage", lambda _: Usage(1, 1, free))
+    monkeypatch.setattr("commonweight.base.folders.shutil.disk_usage", lambda _: Usage(1, 1, free))
     until_outlook(loaded, table, OPTIONS, 0.9, folder=tmp_path / "f")
 
 

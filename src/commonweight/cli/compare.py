@@ -7,14 +7,7 @@ from typing import Any
 import click
 
 from commonweight.cli import settings, streams
-from commonweight.cli.options import (
-    Command,
-    dry_run_option,
-    ending,
-    measure_options,
-    model_options,
-    row_options,
-)
+from commonweight.cli.options import Command, dry_run_option, ending, measure_options, model_options, row_options
 from commonweight.cli.tables import table_options, write
 
 
@@ -60,10 +53,11 @@ def command(
     overlap.json and overlap.md. The same command again measures only what is missing; another question in the same
     folder is refused.
     """
-    from commonweight.studies.compare import CompareOptions, compare, compare_outlook
-    from commonweight.view.outlook import outlook
-    from commonweight.view.terminal import show
-    from commonweight.view.verdicts import verdict_blocks
+    from commonweight.report.terminal import show
+    from commonweight.report.verdicts import verdict_blocks
+    from commonweight.studies.compare.checks import CompareOptions
+    from commonweight.studies.compare.compare import compare, compare_outlook
+    from commonweight.studies.run.outlook_words import outlook
 
     options = CompareOptions(
         load=settings.load_options(given),

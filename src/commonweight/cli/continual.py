@@ -174,14 +174,14 @@ def run(output: str, approaches: str, inference: str, drop_scores: bool, dry_run
     """
     from pathlib import Path
 
+    from commonweight.report.terminal import show
+    from commonweight.studies.continual.figure_files import write_figures, write_mask_figure, write_tables
     from commonweight.studies.continual.outlook import study_outlook
     from commonweight.studies.continual.plan import Plan
     from commonweight.studies.continual.reading import load_masks
+    from commonweight.studies.continual.report import report
     from commonweight.studies.continual.run import run_study
-    from commonweight.view.continual import report
-    from commonweight.view.continual_files import write_figures, write_mask_figure, write_tables
-    from commonweight.view.outlook import continual_outlook
-    from commonweight.view.terminal import show
+    from commonweight.studies.run.outlook_words import continual_outlook
 
     methods: Any = () if inference == "none" else split(inference)
     folder = Path(output)

@@ -24,13 +24,13 @@ def command(output: str | None, seed: int) -> None:
     averaged; then five rotations of digits in one network with a mask per task. Needs no network and no other file.
     With -o the run folder holds data/, models/, comparison/, shortcuts-SEED/ and continual/.
     """
-    from commonweight.studies.continual.demo import run_continual_demo
-    from commonweight.studies.demo import check_demo_folder, run_demo
-    from commonweight.studies.shortcut_demo import run_shortcut_demo
-    from commonweight.view import continual, shortcuts
-    from commonweight.view.demo import report
-    from commonweight.view.plain import to_plain
-    from commonweight.view.terminal import show
+    from commonweight.report.terminal import show, to_plain
+    from commonweight.studies.continual import report as continual
+    from commonweight.studies.demo.continual import run_continual_demo
+    from commonweight.studies.demo.demo import check_demo_folder, run_demo
+    from commonweight.studies.demo.report import report
+    from commonweight.studies.demo.shortcuts import run_shortcut_demo
+    from commonweight.studies.shortcuts import report as shortcuts
 
     with ExitStack() as stack:
         folder = Path(output or stack.enter_context(tempfile.TemporaryDirectory(prefix="commonweight-demo-")))

@@ -19,7 +19,7 @@ from commonweight.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from commonweight.text import Block
+    from commonweight.base.text import Block
 
 
 @click.command(
@@ -58,18 +58,18 @@ def command(
     MODEL is a Hugging Face id (org/name@revision), a checkpoint or PEFT adapter folder, or module:function returning a
     torch module. DATA is a TSV, CSV, JSONL or Parquet file, a save_to_disk folder, or an id (org/name:config@revision).
     """
-    from commonweight.studies.output import checked_output, replacing
+    from commonweight.studies.run.output import checked_output, replacing
 
     folder = checked_output(Path(output), overwrite=overwrite)
     from commonweight.data.table import open_table
-    from commonweight.footprint.footprint import Footprint
-    from commonweight.nn.source import load_model
-    from commonweight.studies.measure import measure, measure_outlook
-    from commonweight.studies.until_ceiling import measure_until, planned_ends, until_outlook
-    from commonweight.view.convergence import convergence, planned
-    from commonweight.view.footprint import summary
-    from commonweight.view.outlook import outlook
-    from commonweight.view.terminal import show
+    from commonweight.footprints.footprint import Footprint
+    from commonweight.models.load import load_model
+    from commonweight.report.footprint import summary
+    from commonweight.report.terminal import show
+    from commonweight.studies.compare.convergence import convergence, planned
+    from commonweight.studies.compare.measure import measure, measure_outlook
+    from commonweight.studies.compare.until_noise_ceiling import measure_until, planned_ends, until_outlook
+    from commonweight.studies.run.outlook_words import outlook
 
     options = settings.measure_options(given)
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])

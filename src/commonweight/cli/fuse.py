@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from commonweight.base.errors import UsageError
 from commonweight.cli import settings, streams
 from commonweight.cli.options import Command, Suggesting, ending
-from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,10 +88,10 @@ def command(
     model card and fusion.json, which say how it was made.
     """
     _check_given(output, dry_run=dry_run)
-    from commonweight.decision.folder import check_place, write_fusion
-    from commonweight.decision.plan import plan_checkpoints
-    from commonweight.decision.recipe import make_recipe
-    from commonweight.decision.record import describe
+    from commonweight.fusion.card import describe
+    from commonweight.fusion.methods import make_recipe
+    from commonweight.fusion.plan import plan_checkpoints
+    from commonweight.fusion.writing import check_place, write_fusion
 
     recipe = make_recipe(
         method.replace("-", "_"),
@@ -131,14 +131,14 @@ def _typed(models: tuple[str, ...], given: Mapping[str, Any]) -> str:
 
 
 def _show(record: Mapping[str, Any], form: str, folder: str | None) -> None:
-    from commonweight.decision.card import blocks
-    from commonweight.text import to_markdown
+    from commonweight.base.text import to_markdown
+    from commonweight.fusion.card import blocks
 
     if form == "json":
         click.echo(json.dumps(record, indent=1, allow_nan=False))
     elif form == "markdown":
         click.echo(to_markdown(blocks(record, folder)), nl=False)
     else:
-        from commonweight.view.terminal import show
+        from commonweight.report.terminal import show
 
         show(blocks(record, folder, digits=SHOWN_DIGITS))

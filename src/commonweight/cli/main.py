@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from commonweight import __version__
+from commonweight.base.errors import CommonweightError
+from commonweight.base.version import __version__
 from commonweight.cli import streams
 from commonweight.cli.options import ending
 from commonweight.cli.words import in_options, options_of
-from commonweight.errors import CommonweightError
 
 COMMANDS = ("fisher", "overlap", "compare", "fuse", "shortcuts", "continual", "verify", "demo")
 INTERRUPTED = 130
@@ -81,7 +81,7 @@ def group(debug: bool) -> None:  # noqa: ARG001
     A footprint says where a network keeps what it knows about some data: the diagonal Fisher, one number per weight.
     An overlap says how much two footprints coincide, overall and layer by layer.
     """
-    from commonweight.studies.hold import refuse_several
+    from commonweight.studies.run.hold import refuse_several
 
     refuse_several()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from commonweight.base.errors import UsageError
 from commonweight.cli.options import Command, ending
 from commonweight.cli.tables import table_options, write
-from commonweight.errors import UsageError
 
 TWO = 2
 
@@ -38,10 +38,10 @@ def command(
     names = folder_names(folders)
     for folder in folders:
         _check_footprint(Path(folder))
-    from commonweight.footprint.footprint import Footprint
-    from commonweight.overlaps.table import overlap
-    from commonweight.view.footprint import sources
-    from commonweight.view.verdicts import verdict_blocks
+    from commonweight.footprints.footprint import Footprint
+    from commonweight.overlaps.table.table import overlap
+    from commonweight.report.footprint import sources
+    from commonweight.report.verdicts import verdict_blocks
 
     footprints = {
         name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
@@ -52,7 +52,7 @@ def command(
 
 
 def _check_footprint(folder: Path) -> None:
-    from commonweight.footprint.files import RECORD
+    from commonweight.footprints.files import RECORD
 
     place = folder.expanduser()
     if not place.is_dir():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from commonweight.cli import streams
 
 if TYPE_CHECKING:
-    from commonweight.nn.source import LoadOptions
-    from commonweight.studies.measure import MeasureOptions
+    from commonweight.models.options import LoadOptions
+    from commonweight.studies.compare.measure import MeasureOptions
 
 
 def note(sentence: str) -> None:
@@ -29,7 +29,7 @@ def load_options(given: dict[str, Any]) -> LoadOptions:
     Returns:
         The settings.
     """
-    from commonweight.nn.source import LoadOptions
+    from commonweight.models.options import LoadOptions
 
     checkpoint = given.get("checkpoint")
     return LoadOptions(
@@ -52,8 +52,8 @@ def measure_options(given: dict[str, Any]) -> MeasureOptions:
     Returns:
         The settings.
     """
-    from commonweight.studies.measure import MeasureOptions
-    from commonweight.studies.prepare import ColumnOptions
+    from commonweight.studies.compare.measure import MeasureOptions
+    from commonweight.studies.compare.prepare import ColumnOptions
 
     columns = ColumnOptions(given["text_column"], given["label_column"], given["input_column"], given["max_length"])
     return MeasureOptions(

@@ -136,14 +136,14 @@ def _is_typed(option: str) -> bool:
 def _run(until: Any, given: dict[str, Any], *, dry_run: bool) -> None:
     from pathlib import Path
 
-    from commonweight.errors import UsageError
+    from commonweight.base.errors import UsageError
+    from commonweight.report.terminal import show
+    from commonweight.studies.run.outlook_words import outlook
     from commonweight.studies.shortcuts.outlook import study_outlook
     from commonweight.studies.shortcuts.plan import PRESETS, make_plan
+    from commonweight.studies.shortcuts.report import report
     from commonweight.studies.shortcuts.start import with_usual_length
     from commonweight.studies.shortcuts.write import run_and_write
-    from commonweight.view.outlook import outlook
-    from commonweight.view.shortcuts import report
-    from commonweight.view.terminal import show
 
     existing = [one.partition("=") for one in given["existing"]]
     for code, sign, folder in existing:

@@ -11,8 +11,8 @@ from commonweight.cli.options import By, Suggesting, together
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from commonweight.overlaps.table import OverlapTable
-    from commonweight.text import Block
+    from commonweight.base.text import Block
+    from commonweight.overlaps.table.table import OverlapTable
 
 table_options = together(
     click.option(
@@ -41,13 +41,13 @@ def write(table: OverlapTable, by: str | int, form: str, beside: Sequence[Block]
     if form == "json":
         click.echo((table.roll_up(by) if isinstance(by, int) else table).to_json())
     elif form == "csv":
-        from commonweight.view.overlap import to_csv
+        from commonweight.report.overlap import to_csv
 
         click.echo(to_csv(table, by), nl=False)
     elif form == "markdown":
         click.echo(table.to_markdown(by=by), nl=False)
     else:
-        from commonweight.overlaps.layout import blocks
-        from commonweight.view.terminal import show
+        from commonweight.overlaps.table.layout import blocks
+        from commonweight.report.terminal import show
 
         show([*blocks(table, by), *beside])

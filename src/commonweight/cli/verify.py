@@ -38,11 +38,11 @@ def command(model: str, data: str, form: str, **given: Any) -> None:
     disagrees is no failure: it would be measured one example at a time, exactly.
     """
     from commonweight.data.table import open_table
-    from commonweight.footprint.fisher import verify
-    from commonweight.nn.source import load_model
-    from commonweight.studies.prepare import ColumnOptions, prepare
-    from commonweight.view.footprint import verification
-    from commonweight.view.terminal import show
+    from commonweight.diagonal_fisher.measure import verify
+    from commonweight.models.load import load_model
+    from commonweight.report.footprint import verification
+    from commonweight.report.terminal import show
+    from commonweight.studies.compare.prepare import ColumnOptions, prepare
 
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
     columns = ColumnOptions(given["text_column"], given["label_column"], given["input_column"], given["max_length"])

@@ -6,8 +6,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from commonweight.data.suggest import among
-from commonweight.errors import UsageError
+from commonweight.base.errors import UsageError
+from commonweight.base.names import among
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

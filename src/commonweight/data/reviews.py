@@ -17,7 +17,7 @@ import math
 import random
 from typing import Literal, TypedDict
 
-from commonweight.errors import UsageError
+from commonweight.base.errors import UsageError
 
 Domain = Literal["films", "food"]
 DOMAINS: tuple[Domain, ...] = ("films", "food")

@@ -3,21 +3,21 @@
 The room is called ``overlaps`` because a package named like its function, ``commonweight.overlap``, would hide it.
 """
 
+from commonweight.base.estimate import Estimate
 from commonweight.overlaps.alignment import Alignment, alignment_of
 from commonweight.overlaps.chance import chance_corrected, chance_jaccard
 from commonweight.overlaps.compatible import Common, LeftOut, common_parameters
-from commonweight.overlaps.cosine import cosine_similarity, task_similarity
-from commonweight.overlaps.estimate import Estimate
-from commonweight.overlaps.fisher_overlap import fisher_overlap
-from commonweight.overlaps.fold_ratios import Null
-from commonweight.overlaps.gram import parameter_gram
-from commonweight.overlaps.jaccard import jaccard_index
 from commonweight.overlaps.levels import Levels
-from commonweight.overlaps.one_ceiling import Ceilings, ceiling
+from commonweight.overlaps.measures.cosine import cosine_similarity, task_similarity
+from commonweight.overlaps.measures.fisher_overlap import fisher_overlap
+from commonweight.overlaps.measures.gram import parameter_gram
+from commonweight.overlaps.measures.jaccard import jaccard_index
 from commonweight.overlaps.over_seeds import SeedOverlap, overlap_over_seeds
-from commonweight.overlaps.probed import probed_similarity
-from commonweight.overlaps.similarity import TaskSimilarity, every_layer_similarity, first_layer_similarity
-from commonweight.overlaps.table import OverlapTable, overlap
+from commonweight.overlaps.resampling.noise_ceiling import Ceilings, ceiling
+from commonweight.overlaps.resampling.ratios import Null
+from commonweight.overlaps.similarity.means import TaskSimilarity, every_layer_similarity, first_layer_similarity
+from commonweight.overlaps.similarity.probed import probed_similarity
+from commonweight.overlaps.table.table import OverlapTable, overlap
 
 __all__ = [
     "Alignment",

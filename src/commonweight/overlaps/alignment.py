@@ -5,29 +5,40 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from commonweight.errors import UsageError
-from commonweight.footprint.footprint import layer_of
+from commonweight.base.errors import UsageError
+from commonweight.base.names import Named
+from commonweight.footprints.footprint import layer_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from commonweight.footprint.footprint import Footprint
+    from commonweight.footprints.footprint import Footprint
+    from commonweight.overlaps.table.numbers import Derived
+
 
 Reading = Literal["common start", "no common start", "unclear", "not measured"]
+
+
 NEAR = 0.5
+
+
 FAR = 0.8
+
+
 SHOWN = 0.005
 """Below this two decimals would write 0.00."""
 
+
 MOST_LISTED = 6
 """Pairs of models that a sentence names; of more it says how many there are."""
+
 
 Pairs = dict[tuple[str, str], float]
 
@@ -85,7 +96,7 @@ class Alignment:
     def reading(self, a: str, b: str, parameters: Collection[str] | None = None) -> Reading:
         """Say what the distance of two models means.
 
-        Of a layer of a table ask :meth:`~commonweight.overlaps.table.OverlapTable.common_start`, which knows the
+        Of a layer of a table ask :meth:`~commonweight.overlaps.table.table.OverlapTable.common_start`, which knows the
         layers and their parameters.
 
         Args:
@@ -254,7 +265,7 @@ def alignment_of(footprints: Mapping[str, Footprint]) -> Alignment:
 
     Example:
         >>> from torch import tensor
-        >>> from commonweight.footprint.footprint import Footprint
+        >>> from commonweight.footprints.footprint import Footprint
         >>> f = {"w": tensor([1.0])}
         >>> a = Footprint("fisher", f, count=1, weight_sample={"w": tensor([3.0, 0.0])})
         >>> b = Footprint("fisher", f, count=1, weight_sample={"w": tensor([0.0, 4.0])})
@@ -286,3 +297,71 @@ def _terms(a: Footprint, b: Footprint) -> dict[str, tuple[float, float]]:
 
 def _scale(footprint: Footprint, name: str) -> float:
     return float(footprint.metadata.get("weight_sample_scale", {}).get(name, 1.0))
+
+
+MOSTLY = 0.5
+"""Layers without a common start that hold more than this share of a trace leave the layers taken together without."""
+
+
+class Strange(NamedTuple):
+    """Layers without a common start among several."""
+
+    layers: tuple[str, ...]
+    """Modules that own parameters."""
+
+    share: float
+    """The larger of the two footprints' shares of the trace, of that of all layers asked about."""
+
+
+def common_start(table: Derived, a: str, b: str, layer: str | None = None) -> Reading:
+    """Say whether two models have a common start, for ``OverlapTable.common_start``.
+
+    Args:
+        table: The table.
+        a: Name of a footprint.
+        b: Name of another.
+        layer: A layer; None for all weights.
+
+    Returns:
+        The reading.
+    """
+    whole = table.alignment.reading(a, b)  # which also refuses unknown footprints
+    members = _members(table, layer)
+    owners = {layer_of(parameter) for parameter in members}
+    if layer is not None and len(owners) == 1:
+        return table.alignment.reading(a, b, members)
+    if strange_layers(table, a, b, layer).share > MOSTLY:
+        return "no common start"
+    if layer is None:
+        return whole
+    together = float(table.alignment.within(members)[table.names.index(a), table.names.index(b)])
+    return whole if math.isnan(together) else reading_of(together)
+
+
+def strange_layers(table: Derived, a: str, b: str, layer: str | None = None) -> Strange:
+    """Find the layers in which two models have no common start.
+
+    Args:
+        table: The table.
+        a: Name of a footprint.
+        b: Name of another.
+        layer: Look in this layer, which may have been merged of several; None for all weights.
+
+    Returns:
+        The layers, and how much of the trace they hold.
+    """
+    members = _members(table, layer)
+    owned: dict[str, list[str]] = {}
+    for parameter in members:
+        owned.setdefault(layer_of(parameter), []).append(parameter)
+    layers = [each for each in owned if table.alignment.reading(a, b, owned[each]) == "no common start"]
+    shares = [0.0]
+    for place in (table.names.index(a), table.names.index(b)):
+        held = {owner: math.fsum(table.terms[each][place, place] for each in owned[owner]) for owner in owned}
+        if (whole := math.fsum(held.values())) > 0:
+            shares.append(math.fsum(held[owner] for owner in layers) / whole)
+    return Strange(tuple(layers), max(shares))
+
+
+def _members(table: Derived, layer: str | None) -> tuple[str, ...]:
+    return tuple(table.terms) if layer is None else Named("layer", table.members)[layer]

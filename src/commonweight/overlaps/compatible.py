@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from commonweight.errors import NotComparableError, UsageError
-from commonweight.footprint.footprint import Footprint
-from commonweight.overlaps.gram import shape_of
+from commonweight.base.errors import NotComparableError, UsageError
+from commonweight.footprints.footprint import Footprint
+from commonweight.overlaps.measures.gram import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def common_parameters(
 
     Example:
         >>> from torch import ones
-        >>> from commonweight.footprint.footprint import Footprint
+        >>> from commonweight.footprints.footprint import Footprint
         >>> a = Footprint("fisher", {"body.weight": ones(2, 2), "head.weight": ones(3, 2)}, count=1)
         >>> b = Footprint("fisher", {"body.weight": ones(2, 2), "head.weight": ones(5, 2)}, count=1)
         >>> found = common_parameters({"a": a, "b": b}, common_only=True)

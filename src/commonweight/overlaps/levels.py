@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commonweight.overlaps._named import Named
-from commonweight.overlaps._ratio import frozen
+from commonweight.base.names import Named
+from commonweight.overlaps.measures.ratio import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

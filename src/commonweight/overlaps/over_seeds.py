@@ -14,25 +14,29 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from commonweight import text
-from commonweight.errors import NotComparableError, UsageError
-from commonweight.overlaps import seed_layout
-from commonweight.overlaps._ratio import ROUNDING, frozen
+from commonweight.base import text
+from commonweight.base.errors import NotComparableError, UsageError
+from commonweight.base.estimate import Estimate
+from commonweight.base.text import Block, Grid
 from commonweight.overlaps.compatible import check_named
-from commonweight.overlaps.estimate import Estimate
-from commonweight.overlaps.table import overlap
+from commonweight.overlaps.measures.ratio import ROUNDING, frozen
+from commonweight.overlaps.table.cells import WHOLE
+from commonweight.overlaps.table.table import overlap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from commonweight.footprint.footprint import Footprint, Kind
-    from commonweight.overlaps.table import OverlapTable
+    from commonweight.footprints.footprint import Footprint, Kind
+    from commonweight.overlaps.table.table import OverlapTable
 
     Array = NDArray[np.float64]
 
+
 Of = Literal["within", "between", "corrected"]
+
+
 FEWEST = 3
 """Trainings: with fewer a ceiling has no interval, and nothing says whether it is above chance."""
 
@@ -145,10 +149,10 @@ class SeedOverlap:
         Returns:
             GitHub Markdown; undefined is a dash.
         """
-        return text.to_markdown(seed_layout.blocks(self))
+        return text.to_markdown(seed_blocks(self))
 
     def _repr_html_(self) -> str:
-        return text.to_html(seed_layout.blocks(self))
+        return text.to_html(seed_blocks(self))
 
     def __repr__(self) -> str:
         return f"SeedOverlap({self.kind} of {', '.join(self.names)}; {self.seeds} trainings)"
@@ -293,3 +297,41 @@ def _jackknifed(values: Array) -> Estimate:
     whole, without = float(values[0]), values[1:]
     seeds = len(without)
     return Estimate(whole, tuple(float(seeds * whole - (seeds - 1) * each) for each in without), "seeds")
+
+
+READING = (
+    "Within: both tasks of one training, mean over {seeds} trainings. Ceiling: one task in two different trainings. "
+    "Corrected: two tasks in different trainings, over the root of both ceilings; 1 if they agree as much as two "
+    "trainings of one task do{undefined}. Intervals are over seeds, that is trainings (95 %)."
+)
+
+
+MASKS = "; a dash where a ceiling is not above chance, or chance is not known. All are beyond chance"
+
+
+def seed_blocks(found: SeedOverlap) -> list[Block]:
+    """Lay out every pair of tasks, all weights together and layer by layer.
+
+    Args:
+        found: The overlaps.
+
+    Returns:
+        Two grids and how to read them.
+    """
+    what, undefined = ("masks", MASKS) if found.kind == "supermask" else ("activities", "")
+    pairs = list(combinations(found.names, 2))
+    levels = {layer or WHOLE: layer for layer in found.layers} | {"pooled": None}
+    ceilings = Grid(
+        f"Ceilings of {what}: the same task trained again",
+        ("layer", *found.names),
+        tuple(
+            (words, *(found.ceiling(name, layer).short() for name in found.names)) for words, layer in levels.items()
+        ),
+    )
+    rows = tuple(
+        (f"{a} and {b}, {words}", *(found.estimate(of, a, b, layer).short() for of in ("within", "corrected")))
+        for a, b in pairs
+        for words, layer in levels.items()
+    )
+    grid = Grid(f"Pairs of tasks over trainings: {what}", ("pair, layer", "within", "corrected"), rows)
+    return [ceilings, grid, READING.format(seeds=found.seeds, undefined=undefined)]

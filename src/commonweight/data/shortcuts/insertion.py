@@ -11,8 +11,8 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from commonweight.base.errors import UsageError
 from commonweight.data.shortcuts.markers import Markers
-from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

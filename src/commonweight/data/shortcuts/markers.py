@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from commonweight.errors import UsageError
+from commonweight.base.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

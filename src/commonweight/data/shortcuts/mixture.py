@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from math import fsum, isfinite
 from typing import TYPE_CHECKING
 
+from commonweight.base.errors import UsageError
+from commonweight.base.names import among
 from commonweight.data.shortcuts.rules import RULES
 from commonweight.data.shortcuts.shortcut import Shortcut
-from commonweight.data.suggest import among
-from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     import random

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from commonweight.base.errors import UsageError
 from commonweight.data.shortcuts.insertion import WORD, insert
 from commonweight.data.shortcuts.markers import Markers
 from commonweight.data.shortcuts.shortcut import Plan
 from commonweight.data.shortcuts.tokens import Reader, longest
-from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     import random

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -10,22 +11,30 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commonweight.data.shortcuts.bars import without_bars
+from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.records import Format, folder_record
 from commonweight.data.shortcuts.rows import Dropped
-from commonweight.errors import IntegrityError, UsageError
-from commonweight.record import Format, folder_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from commonweight.data.shortcuts.mixture import Mixture
     from commonweight.data.shortcuts.rows import Columns, Row
 
+
 FORMAT = "commonweight-shortcut-data"
+
+
 # Version 1: settings, origin, splits (rows, kinds, labels, constant), dropped.
 VERSION = 1
+
+
 RECORD = "shortcut.json"
+
+
 DATA = Format(FORMAT, (VERSION,), "shortcut data", "build the data again")
+
+
 _KEYS = {"settings", "origin", "splits", "dropped"}
 
 
@@ -203,3 +212,25 @@ def count(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     return folder_record(folder, RECORD, DATA, _KEYS)
+
+
+@contextlib.contextmanager
+def without_bars(*, shown: bool = False) -> Iterator[None]:
+    """Keep ``datasets`` from showing progress bars.
+
+    Args:
+        shown: Leave them as they are.
+
+    Yields:
+        Nothing; on leaving bars are as they were.
+    """
+    import datasets
+
+    if shown or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()

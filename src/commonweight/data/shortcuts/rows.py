@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from commonweight.base.errors import UsageError
 from commonweight.data.columns import label_column, text_columns
 from commonweight.data.table import Table
-from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

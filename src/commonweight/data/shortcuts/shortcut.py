@@ -9,8 +9,8 @@ from functools import cached_property
 from math import fsum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from commonweight.base.errors import UsageError
 from commonweight.data.shortcuts.markers import Markers
-from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     import random

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from commonweight.base.errors import UsageError
+from commonweight.base.names import among
 from commonweight.data.shortcuts.keyed import choose
 from commonweight.data.shortcuts.rows import NO_LABEL, Columns, Dropped, Row, find_columns, read_rows
-from commonweight.data.suggest import among
-from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

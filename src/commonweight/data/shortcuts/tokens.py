@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from commonweight.base.errors import UsageError
 from commonweight.data.shortcuts.markers import Markers
-from commonweight.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from commonweight.errors import UsageError
+from commonweight.base.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,26 +7,25 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from commonweight.decision.task_inference import predict
-from commonweight.footprint.activity import activity_footprint
-from commonweight.footprint.supermask import supermask_footprint
-from commonweight.overlaps.probed import probed_similarity
-from commonweight.overlaps.similarity import every_layer_similarity, first_layer_similarity
-from commonweight.overlaps.table import overlap
-from commonweight.record import without_nan
+from commonweight.base.records import without_nan
+from commonweight.footprints.of_masks import activity_footprint, supermask_footprint
+from commonweight.overlaps.similarity.means import every_layer_similarity, first_layer_similarity
+from commonweight.overlaps.similarity.probed import probed_similarity
+from commonweight.overlaps.table.table import overlap
 from commonweight.studies.continual.priors import SHUFFLES, probe_images
 from commonweight.studies.continual.results import InferenceScore
 from commonweight.studies.continual.training import accuracy, first_rows
-from commonweight.studies.run_folder import RunFolder
+from commonweight.studies.run.folder import RunFolder
+from commonweight.supermasks.inference import predict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from commonweight.data.streams import TaskStream
-    from commonweight.decision.task_inference import Method
-    from commonweight.footprint.footprint import Footprint
-    from commonweight.nn.masks.network import SupermaskNetwork
+    from commonweight.data.images import TaskStream
+    from commonweight.footprints.footprint import Footprint
     from commonweight.studies.continual.plan import ApproachFolder, Plan
+    from commonweight.supermasks.inference import Method
+    from commonweight.supermasks.network import SupermaskNetwork
 
 
 def measure(net: SupermaskNetwork, stream: TaskStream, folder: ApproachFolder, plan: Plan) -> None:

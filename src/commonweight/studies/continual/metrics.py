@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commonweight.errors import UsageError
+from commonweight.base.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from commonweight.errors import UsageError
+from commonweight.base.errors import UsageError
+from commonweight.data.images import task_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from commonweight.data.images import Images, TaskStream
     from commonweight.studies.continual.plan import Plan
+
 
 MOST_BEFORE_NORM = 2
 """Rows of the batch that a network is tried on; a batch norm in training mode needs more than one."""
@@ -70,8 +73,8 @@ def make_network(plan: Plan, images: Tensor, classes: int, seed: int) -> nn.Modu
         raise UsageError(f"outputs must be at least {classes}, one per class, got {outputs}")
     if plan.model is None:
         return multitask_fc(images[0].numel(), outputs, plan.hidden, seed)
-    from commonweight.nn.function import load_function
-    from commonweight.nn.source import FUNCTION, LoadOptions
+    from commonweight.models.function import load_function
+    from commonweight.models.options import FUNCTION, LoadOptions
 
     if not FUNCTION.fullmatch(plan.model):
         raise UsageError(f"model must be module:function, which returns a torch module; got {plan.model!r}")
@@ -85,3 +88,36 @@ def make_network(plan: Plan, images: Tensor, classes: int, seed: int) -> nn.Modu
     if len(shape) != 2 or shape[1] < classes:
         raise UsageError(f"{plan.model} must give one score per class, [rows, {classes} or more], got {shape}")
     return model.train()
+
+
+def open_stream(plan: Plan, images: Images, seed: int) -> TaskStream:
+    """Make the stream of one seed.
+
+    Args:
+        plan: Scenario, number of tasks, order, rows.
+        images: The images.
+        seed: Names all draws, unless the plan varies the training alone.
+
+    Returns:
+        The stream.
+
+    Raises:
+        UsageError: If the images do not give so many tasks, or so many rows.
+    """
+    options: dict[str, Any] = {}
+    if plan.scenario != "permuted":
+        options["order"] = plan.order
+    if plan.scenario == "rotated":
+        options["max_angle"] = plan.max_angle
+    if plan.scenario == "partitioned":
+        options["remap_labels"] = plan.remap_labels
+    return task_stream(
+        images,
+        plan.scenario,
+        plan.tasks,
+        plan.world(seed),
+        normalise=plan.normalise,
+        rows=plan.rows,
+        random_labels=plan.random_labels,
+        **options,
+    )

@@ -6,25 +6,24 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from commonweight.data.streams import open_images
-from commonweight.errors import UsageError
-from commonweight.nn.function import load_function
-from commonweight.nn.identity import digest_of
-from commonweight.nn.placement import pick_device
-from commonweight.nn.source import LoadOptions
-from commonweight.place import check_writable
-from commonweight.studies.continual.networks import make_network
+from commonweight.base.errors import UsageError
+from commonweight.base.folders import check_writable
+from commonweight.data.images import open_images
+from commonweight.models.function import load_function
+from commonweight.models.identity import digest_of
+from commonweight.models.options import LoadOptions
+from commonweight.models.placement import pick_device
+from commonweight.studies.continual.networks import make_network, open_stream
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.results import FORMAT, VERSION
-from commonweight.studies.continual.tasks import open_stream
 from commonweight.studies.continual.training import first_rows
-from commonweight.studies.run_folder import check_place
-from commonweight.studies.run_record import study_record
+from commonweight.studies.run.folder import check_place
+from commonweight.studies.run.record import study_record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from commonweight.data.streams import Images
+    from commonweight.data.images import Images
 
 
 def checked(run: Path, plan: Plan) -> tuple[Plan, Images]:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from commonweight.decision.room import check_room, free_bytes
-from commonweight.footprint.supermask import supermask_footprint
-from commonweight.nn.masks.network import SupermaskNetwork
-from commonweight.studies.continual.networks import make_network
+from commonweight.base.folders import check_room, free_bytes
+from commonweight.footprints.of_masks import supermask_footprint
+from commonweight.studies.continual.networks import make_network, open_stream
 from commonweight.studies.continual.opening import checked, going_on
 from commonweight.studies.continual.plan import CLASSIC, seed_folders
-from commonweight.studies.continual.tasks import open_stream
 from commonweight.studies.continual.training import first_rows, task_steps
+from commonweight.supermasks.network import SupermaskNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from commonweight.data.streams import Images, TaskStream
+    from commonweight.data.images import Images, TaskStream
     from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.plan import Optimiser, Plan
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from commonweight.decision.task_inference import METHODS
-from commonweight.errors import UsageError
+from commonweight.base.errors import UsageError
 from commonweight.studies.continual.approaches import Approach, read_approach
+from commonweight.supermasks.inference import METHODS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from commonweight.decision.task_inference import Method
+    from commonweight.supermasks.inference import Method
 
 Scenario = Literal["permuted", "rotated", "partitioned", "patch"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)

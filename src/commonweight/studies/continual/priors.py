@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.decision.alphas import alphas_for, transfer_alphas
-from commonweight.footprint.footprint import Footprint
-from commonweight.overlaps.probed import probed_similarity
-from commonweight.overlaps.similarity import every_layer_similarity, first_layer_similarity
+from commonweight.footprints.footprint import Footprint
+from commonweight.overlaps.similarity.means import every_layer_similarity, first_layer_similarity
+from commonweight.overlaps.similarity.probed import probed_similarity
 from commonweight.studies.continual.training import first_rows
+from commonweight.transfer.alphas import alphas_for, transfer_alphas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from commonweight.data.streams import Task, TaskStream
-    from commonweight.decision.alphas import Alphas
-    from commonweight.nn.masks.network import SupermaskNetwork
-    from commonweight.overlaps.similarity import TaskSimilarity
+    from commonweight.data.images import Task, TaskStream
+    from commonweight.overlaps.similarity.means import TaskSimilarity
     from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.plan import ApproachFolder, Plan
     from commonweight.studies.continual.training import LayerAlphas
+    from commonweight.supermasks.network import SupermaskNetwork
+    from commonweight.transfer.alphas import Alphas
 
 
 SHUFFLES = 199

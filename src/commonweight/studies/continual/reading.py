@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commonweight.decision.alphas import Alphas
-from commonweight.errors import IntegrityError, UsageError
-from commonweight.footprint.footprint import Footprint
+from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps.over_seeds import FEWEST, overlap_over_seeds
-from commonweight.overlaps.similarity import TaskSimilarity
-from commonweight.overlaps.table import OverlapTable
+from commonweight.overlaps.similarity.means import TaskSimilarity
+from commonweight.overlaps.table.table import OverlapTable
 from commonweight.studies.continual.approaches import SIMILARITIES, read_approach
 from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.results import ApproachRun, ContinualStudy, InferenceScore
 from commonweight.studies.continual.training import Curve
-from commonweight.studies.run_record import check_name
+from commonweight.studies.run.record import check_name
+from commonweight.transfer.alphas import Alphas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from commonweight.errors import UsageError
-from commonweight.overlaps.estimate import Estimate
+from commonweight.base.errors import UsageError
+from commonweight.base.estimate import Estimate
+from commonweight.base.records import without_nan
 from commonweight.overlaps.over_seeds import Of
-from commonweight.record import without_nan
 from commonweight.studies.continual import metrics
 from commonweight.studies.continual.plan import CLASSIC
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from commonweight.decision.alphas import Alphas
     from commonweight.overlaps.over_seeds import SeedOverlap
-    from commonweight.overlaps.similarity import TaskSimilarity
-    from commonweight.overlaps.table import OverlapTable
+    from commonweight.overlaps.similarity.means import TaskSimilarity
+    from commonweight.overlaps.table.table import OverlapTable
     from commonweight.studies.continual.plan import Plan
     from commonweight.studies.continual.training import Curve
+    from commonweight.transfer.alphas import Alphas
 
 FORMAT = "commonweight-continual"
 VERSION = 1

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from commonweight.errors import MeasurementError
+from commonweight.base.errors import MeasurementError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
-    from commonweight.data.streams.rows import RowSet
-    from commonweight.data.streams.task import Task
-    from commonweight.nn.masks.network import SupermaskNetwork
+    from commonweight.data.images.rows import RowSet
+    from commonweight.data.images.stream import Task
     from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.plan import Optimiser, Plan
+    from commonweight.supermasks.network import SupermaskNetwork
 
 EVALUATED = 1000
 """Rows per batch where nothing is learned; changes speed, never the result."""

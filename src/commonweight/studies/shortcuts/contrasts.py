@@ -22,16 +22,16 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from commonweight.decision.asked_of_tables import judged
-from commonweight.overlaps.estimate import Estimate
+from commonweight.base.estimate import Estimate
+from commonweight.base.text import number
 from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL
-from commonweight.text import number
+from commonweight.verdicts.needs import judged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from commonweight.decision.verdict import Verdict
-    from commonweight.overlaps.table import OverlapTable
+    from commonweight.overlaps.table.table import OverlapTable
+    from commonweight.verdicts.verdict import Verdict
 
     Pair = tuple[str, str]
 

@@ -11,25 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commonweight import __version__
-from commonweight.errors import UsageError
-from commonweight.nn.identity import digest_of, origin
-from commonweight.nn.tokenizer import tokenizer_hashes
-from commonweight.studies.hold import held
-from commonweight.studies.run_folder import RunFolder
-from commonweight.studies.run_record import study_record
-from commonweight.studies.shortcuts.averages import are_scored
-from commonweight.studies.shortcuts.grid import is_measured
-from commonweight.studies.shortcuts.measured import has_measured_rows
+from commonweight.base.errors import UsageError
+from commonweight.base.version import __version__
+from commonweight.models.identity import digest_of, origin
+from commonweight.models.tokenizer import tokenizer_hashes
+from commonweight.studies.run.folder import RunFolder
+from commonweight.studies.run.hold import held
+from commonweight.studies.run.record import study_record
+from commonweight.studies.shortcuts.averages import are_scored, has_walks
+from commonweight.studies.shortcuts.grid import has_measured_rows, is_measured
 from commonweight.studies.shortcuts.plan import START
 from commonweight.studies.shortcuts.results import FORMAT, VERSION
-from commonweight.studies.shortcuts.walks import has_walks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from commonweight.base.text import Note
     from commonweight.data.splits import Source
-    from commonweight.studies.measure import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
 CONTENT = "data_sha256"

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from commonweight.base.errors import UsageError
+from commonweight.base.text import silent
 from commonweight.data.shortcuts import Markers
 from commonweight.data.splits import open_source
-from commonweight.errors import UsageError
-from commonweight.footprint.collector import choose_parameters
-from commonweight.footprint.fold_format import Needs, needs_of
-from commonweight.footprint.folds import fold_of
-from commonweight.nn.checkpoint import quiet_transformers
-from commonweight.studies.measure import FOLD_DTYPE, silent
-from commonweight.studies.outlook import Outlook
-from commonweight.studies.prepare import length_limit
-from commonweight.studies.run_folder import FOOTPRINTS, check_place
+from commonweight.diagonal_fisher.collector import choose_parameters
+from commonweight.footprints.fold_format import Needs, needs_of
+from commonweight.footprints.folds import fold_of
+from commonweight.models.checkpoint import quiet_transformers
+from commonweight.studies.compare.measure import FOLD_DTYPE
+from commonweight.studies.compare.prepare import length_limit
+from commonweight.studies.run.folder import FOOTPRINTS, check_place
+from commonweight.studies.run.outlook import Outlook
 from commonweight.studies.shortcuts.adopt import rehearse_existing
 from commonweight.studies.shortcuts.grid import measured_models
 from commonweight.studies.shortcuts.opening import former_record, planned_changes
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from commonweight.studies.measure import Note
+    from commonweight.base.text import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
 TRAINING = 4

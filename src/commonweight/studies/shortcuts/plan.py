@@ -7,17 +7,17 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from commonweight.base.errors import UsageError
+from commonweight.base.folders import Kind
 from commonweight.data.shortcuts import RULES
-from commonweight.errors import UsageError
-from commonweight.footprint.likelihood import LABEL_RULES
-from commonweight.place import Kind
-from commonweight.studies.fold_count import FOLDS
+from commonweight.diagonal_fisher.likelihood import LABEL_RULES
+from commonweight.studies.run.rows import FOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from commonweight.footprint.likelihood import LabelRule
+    from commonweight.diagonal_fisher.likelihood import LabelRule
 
 START = "start"
 RANDOM_LABELS = "random-labels"
@@ -252,7 +252,7 @@ class SeedFolder:
             label_rule: ``data`` or ``model``.
 
         Returns:
-            A run of :func:`commonweight.studies.compare.compare`.
+            A run of :func:`commonweight.studies.compare.compare.compare`.
         """
         return self.path / f"fisher-{label_rule}"
 

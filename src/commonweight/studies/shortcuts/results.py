@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commonweight.decision.verdict import Need
-from commonweight.overlaps.estimate import Estimate
-from commonweight.overlaps.table import OverlapTable
-from commonweight.record import without_nan
+from commonweight.base.estimate import Estimate
+from commonweight.base.records import without_nan
+from commonweight.overlaps.table.table import OverlapTable
 from commonweight.studies.shortcuts.contrasts import CONTRASTS, have_folds, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.evaluating import read_written, written_text
-from commonweight.studies.shortcuts.measured import measured_rows
+from commonweight.studies.shortcuts.grid import measured_rows
+from commonweight.verdicts.verdict import Need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from commonweight.decision.verdict import Verdict
     from commonweight.studies.shortcuts.contrasts import Of
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+    from commonweight.verdicts.verdict import Verdict
 
 FORMAT = "commonweight-shortcuts"
 VERSION = 1

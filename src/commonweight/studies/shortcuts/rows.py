@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from commonweight.base.errors import UsageError
 from commonweight.data.shortcuts import (
     Markers,
     ShortcutData,
@@ -18,14 +19,13 @@ from commonweight.data.shortcuts import (
 )
 from commonweight.data.shortcuts.source import TRAIN, read_source
 from commonweight.data.table import choose_rows
-from commonweight.errors import UsageError
 from commonweight.studies.shortcuts.plan import ORIGINAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from commonweight.base.text import Note
     from commonweight.data.splits import Source
-    from commonweight.studies.measure import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
 

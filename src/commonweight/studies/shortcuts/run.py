@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal
 
-from commonweight.data.shortcuts.bars import without_bars
+from commonweight.base.text import silent
+from commonweight.data.shortcuts.record import without_bars
 from commonweight.data.splits import open_source
-from commonweight.studies.hold import held
-from commonweight.studies.measure import silent
-from commonweight.studies.prepare import length_limit
-from commonweight.studies.run_folder import check_place
+from commonweight.studies.compare.prepare import length_limit
+from commonweight.studies.run.folder import check_place
+from commonweight.studies.run.hold import held
 from commonweight.studies.shortcuts.adopt import adopt_existing
-from commonweight.studies.shortcuts.averages import score_models, write_average
+from commonweight.studies.shortcuts.averages import score_models, walk, walk_triangle, write_average
 from commonweight.studies.shortcuts.grid import measure_grid
 from commonweight.studies.shortcuts.opening import (
     RESULT,
@@ -30,13 +30,12 @@ from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.rows import build_rows, check_train_rows, random_labels, write_measured_rows
 from commonweight.studies.shortcuts.start import independent_start, make_start, read_encoder
 from commonweight.studies.shortcuts.training import fine_tune
-from commonweight.studies.shortcuts.walks import walk, walk_triangle
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from commonweight.base.text import Note
     from commonweight.data.splits import Source
-    from commonweight.studies.measure import Note
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
     from commonweight.studies.shortcuts.results import ShortcutStudy
 

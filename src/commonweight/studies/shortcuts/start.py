@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from commonweight.base.errors import UsageError
+from commonweight.base.folders import replacing
 from commonweight.data.shortcuts import Markers, add_markers
 from commonweight.data.shortcuts.keyed import keyed
-from commonweight.errors import UsageError
-from commonweight.nn.checkpoint import quiet_transformers, refuse_code
-from commonweight.nn.identity import first_line
-from commonweight.place import replacing
-from commonweight.studies.prepare import length_limit
+from commonweight.models.checkpoint import quiet_transformers, refuse_code
+from commonweight.models.identity import first_line
+from commonweight.studies.compare.prepare import length_limit
 from commonweight.studies.shortcuts.plan import CHECKPOINT, INDEPENDENT, START, Plan, seed_folders
 
 if TYPE_CHECKING:

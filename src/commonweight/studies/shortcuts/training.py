@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from commonweight.decision.room import check_room
-from commonweight.errors import MeasurementError, UsageError
-from commonweight.nn.checkpoint import quiet_transformers
-from commonweight.place import replacing
+from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.folders import check_room, replacing
+from commonweight.models.checkpoint import quiet_transformers
 from commonweight.studies.shortcuts.plan import CHECKPOINT
 
 if TYPE_CHECKING:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.studies.measure import silent
+from commonweight.base.text import silent
+from commonweight.studies.shortcuts.figure_files import write_figures, write_tables
 from commonweight.studies.shortcuts.run import run_study
-from commonweight.view.shortcut_files import write_figures, write_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from commonweight.studies.measure import Note
+    from commonweight.base.text import Note
     from commonweight.studies.shortcuts.plan import Plan
     from commonweight.studies.shortcuts.results import ShortcutStudy
     from commonweight.studies.shortcuts.run import Step

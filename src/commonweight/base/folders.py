@@ -1,0 +1,196 @@
+"""Where a result goes: checked before the heavy work, replaced only once the new one is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from commonweight.base.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+PROBE = ".commonweight-"
+
+
+LEFTOVER = re.compile(rf"{re.escape(PROBE)}.*|\..+\.[0-9a-f]{{32}}\.[a-z]+")
+"""Probes of whether a place can be written to, and names for the time being: ``.run.json.<32 digits>.partial``."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of result that is a folder."""
+
+    words: str
+    """What it is called: ``footprint``."""
+
+    record: str
+    """A file that every finished folder of this kind has, and no other."""
+
+    replace: str = "overwrite=True"
+    """What the user passes so that one that is there may go."""
+
+
+def checked_output(folder: Path, kind: Kind, *, overwrite: bool = False) -> Path:
+    """Check that a result may be written somewhere.
+
+    Args:
+        folder: Where to: free, an empty folder, or with ``overwrite`` a result of the same kind; a link stands for its
+            target.
+        kind: What the result is.
+        overwrite: Whether a result of this kind that is there may go.
+
+    Returns:
+        The folder, links followed.
+
+    Raises:
+        UsageError: If something is there that may not be replaced, or the place cannot be written to.
+    """
+    try:
+        place = folder.resolve()
+        is_there = (place / kind.record).is_file()
+        is_taken = place.exists() and not is_there and not (place.is_dir() and not any(place.iterdir()))
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise UsageError(f"{folder} cannot be looked into: {error}; choose another folder") from error
+    if is_taken:
+        raise UsageError(f"{folder} exists and is not a {kind.words}; choose another folder")
+    if is_there and not overwrite:
+        raise UsageError(
+            f"{folder} holds a {kind.words} already; choose another folder, or pass {kind.replace} to replace it"
+        )
+    check_writable(place)
+    return place
+
+
+def is_leftover(path: Path) -> bool:
+    """Tell whether a file or folder is what a killed process of ours left beside its work, and so no content.
+
+    Args:
+        path: The file or folder.
+
+    Returns:
+        Whether it is.
+    """
+    return LEFTOVER.fullmatch(path.name) is not None
+
+
+def check_writable(place: Path) -> None:
+    """Check that a folder can be made somewhere, by making one beside it and taking it away again.
+
+    Args:
+        place: The folder to be made.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    try:
+        place = place.resolve()
+        anchor = place.parent
+        while not anchor.exists():
+            anchor = anchor.parent
+        with tempfile.TemporaryDirectory(prefix=PROBE, dir=anchor) as probe:
+            inner = place.relative_to(anchor)
+            (Path(probe) / inner.with_name(f".{inner.name}.{uuid.uuid4().hex}.replaced")).mkdir(parents=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{place} cannot be written to: {error}; choose another folder") from error
+
+
+@contextlib.contextmanager
+def replacing(folder: Path, kind: Kind, *, overwrite: bool = False) -> Iterator[Path]:
+    """Write to a place beside a folder, then take the folder's place; if the work fails, what is there stays.
+
+    Args:
+        folder: The final place, as :func:`checked_output` gave it.
+        kind: What the result is.
+        overwrite: Whether a result of this kind that is there may go.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        UsageError: If the place was taken meanwhile; the new result then stays beside it, and the message says where.
+    """
+    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.new")
+    try:
+        yield beside
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    former = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.former")
+    replaces = overwrite and (folder / kind.record).is_file()
+    if replaces:
+        folder.rename(former)
+    try:
+        beside.rename(folder)  # succeeds only where nothing or an empty folder is
+    except OSError as error:
+        kept = folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}")
+        beside.rename(kept)
+        raise UsageError(
+            f"{folder} was taken while the work went on; the new {kind.words} is in {kept}. Rename it, or run again "
+            f"with {kind.replace}"
+        ) from error
+    flush(folder.parent)
+    if replaces:
+        shutil.rmtree(former)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk.
+
+    Args:
+        path: The file or folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+SPARE = 16 * 2**20
+"""Bytes beside the weights: configuration, tokenizer, records, what the file system needs."""
+
+
+def check_room(place: Path, size: int) -> None:
+    """Check that something fits on the disk.
+
+    Args:
+        place: The file or folder to be made.
+        size: Its bytes.
+
+    Raises:
+        UsageError: If there is less room than these, and 16 MiB beside them.
+    """
+    free = free_bytes(place)
+    if free < size + SPARE:
+        raise UsageError(
+            f"{place} needs {_shown(size + SPARE)} of disk, and {_shown(free)} are free there; make room, or choose a "
+            "folder on another disk"
+        )
+
+
+def free_bytes(place: Path) -> int:
+    """Tell how much is free where something is to be made.
+
+    Args:
+        place: The file or folder to be made.
+
+    Returns:
+        Free bytes of that disk.
+    """
+    anchor = place.absolute()
+    while not anchor.exists():
+        anchor = anchor.parent
+    return shutil.disk_usage(anchor).free
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

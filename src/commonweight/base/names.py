@@ -1,0 +1,179 @@
+"""The end of an error message about a name that does not exist: what there is, and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+MOST_SHOWN = 12
+
+
+def among(asked: str, names: Iterable[str]) -> str:
+    """List the names there are and guess which one was meant.
+
+    Args:
+        asked: The name that does not exist.
+        names: Those that do.
+
+    Returns:
+        A clause to put behind a semicolon.
+
+    Example:
+        >>> among("sentense", ["label", "sentence"])
+        "there are 'label', 'sentence'; did you mean 'sentence'?"
+    """
+    known = list(names)
+    listed = ", ".join(map(repr, known[:MOST_SHOWN])) or "none"
+    if len(known) > MOST_SHOWN:
+        listed += f", … ({len(known)} in all)"
+    close = difflib.get_close_matches(asked, known, n=1)
+    return f"there are {listed}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def nearby(asked: str) -> str | None:
+    """Find the file or folder that a path was probably meant to be.
+
+    Args:
+        asked: A path that does not exist, or the id of something elsewhere.
+
+    Returns:
+        The path of the entry of the same folder whose name is closest; None if there is no close one, or if ``asked``
+        names a revision and is therefore no path.
+    """
+    if "@" in asked:
+        return None
+    path = Path(asked).expanduser()
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return None
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return str(path.with_name(close[0])) if close and path.name else None
+
+
+MOST_DIFFERENCES = 4
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Join names.
+
+    Args:
+        names: The names.
+
+    Returns:
+        Them in quotes, joined by "and".
+
+    Example:
+        >>> quoted(["a", "b"])
+        "'a' and 'b'"
+    """
+    return " and ".join(map(repr, names))
+
+
+def by_value(values: Mapping[str, Any], absent: str = "not stated") -> str:
+    """Say who has which value.
+
+    Args:
+        values: Value by name of the model; None where it has none.
+        absent: What None is called.
+
+    Returns:
+        Every value once, with those that have it.
+
+    Example:
+        >>> by_value({"a": 2, "b": 3, "c": 2})
+        "2 in 'a' and 'c', 3 in 'b'"
+    """
+    groups: dict[str, list[str]] = {}
+    for name, value in values.items():
+        groups.setdefault(absent if value is None else str(value), []).append(name)
+    return ", ".join(f"{value} in {quoted(names)}" for value, names in groups.items())
+
+
+def differ(values: Mapping[str, Any]) -> bool:
+    """Tell whether values are not all equal.
+
+    Args:
+        values: Value by name.
+
+    Returns:
+        Whether two differ.
+    """
+    return any(value != next(iter(values.values())) for value in values.values())
+
+
+def first_of(differences: Sequence[str]) -> str:
+    """Count differences and show the first.
+
+    Args:
+        differences: One sentence part each, at least one.
+
+    Returns:
+        The number and at most four of them.
+
+    Example:
+        >>> first_of(["a", "b"])
+        '2 differences: a; b'
+    """
+    shown = "; ".join(differences[:MOST_DIFFERENCES])
+    if len(differences) > MOST_DIFFERENCES:
+        return f"{len(differences)} differences, the first {MOST_DIFFERENCES}: {shown}"
+    return f"{len(differences)} difference{'' if len(differences) == 1 else 's'}: {shown}"
+
+
+def some(names: Sequence[str]) -> str:
+    """List names, not too many.
+
+    Args:
+        names: The names.
+
+    Returns:
+        At most four, and how many there are in all.
+    """
+    shown = ", ".join(names[:MOST_DIFFERENCES])
+    return shown if len(names) <= MOST_DIFFERENCES else f"{shown}, … ({len(names)} in all)"
+
+
+V = TypeVar("V")
+
+
+class Named(Mapping[str, V]):
+    """A mapping that is read only.
+
+    Args:
+        what: What the names are names of, for the error.
+        values: The values by name.
+
+    Example:
+        >>> Named("layer", {"body": 1, "head": 2})["haed"]
+        Traceback (most recent call last):
+        ...
+        KeyError: "no layer 'haed' in this table; there are 'body', 'head'; did you mean 'head'?"
+    """
+
+    def __init__(self, what: str, values: Mapping[str, V]) -> None:
+        self._what = what
+        self._values = values
+
+    def __getitem__(self, name: str) -> V:
+        if name not in self._values:
+            raise KeyError(f"no {self._what} {name!r} in this table; {among(str(name), self._values)}")
+        return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)

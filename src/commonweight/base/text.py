@@ -1,0 +1,187 @@
+"""Numbers and grids as text: Markdown and HTML. Knows nothing of footprints and overlaps, and serves both."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from commonweight.base.errors import UsageError
+
+Note = Callable[[str], None]
+
+
+def silent(_: str) -> None:
+    """Take a note and tell nobody."""
+
+
+DASH = "–"
+
+
+MOST_DECIMALS = 9
+
+
+# Nearer to 1 than this is 1 up to the rounding of float64 sums.
+_ROUNDING = 1e-12
+
+
+_WORD = re.compile(r"(?!nan\b|inf\b)\b[^\W\d_]{3,}")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of finished text: one heading, one header row, body rows, and rows of totals below."""
+
+    title: str
+    header: tuple[str, ...]
+    """Column heads; the first column holds names, the others numbers or words."""
+
+    rows: tuple[tuple[str, ...], ...]
+    totals: tuple[tuple[str, ...], ...] = ()
+
+
+Block = str | Grid
+"""A paragraph or a grid."""
+
+
+def number(value: float, decimals: int = 4) -> str:
+    """Write an overlap so that rounding never turns "almost" into "exactly".
+
+    Args:
+        value: Usually in [-1, 1]; nan is undefined.
+        decimals: Digits after the point, from 1 to 9.
+
+    Returns:
+        The rounded number; a dash for nan; ``>0.9999`` or ``<0.0001`` where rounding would give 1 or 0 and the value
+        is not that (nearer to 1 than 1e-12 is 1).
+
+    Raises:
+        UsageError: If ``decimals`` is out of range.
+
+    Example:
+        >>> number(0.25), number(1.0), number(0.99999), number(0.0), number(1e-9), number(float("nan"))
+        ('0.2500', '1.0000', '>0.9999', '0.0000', '<0.0001', '–')
+    """
+    if isinstance(decimals, bool) or not isinstance(decimals, int) or not 1 <= decimals <= MOST_DECIMALS:
+        raise UsageError(f"decimals must be a whole number from 1 to {MOST_DECIMALS}, got {decimals!r}")
+    if math.isnan(value):
+        return DASH
+    size = abs(value)
+    step = 10.0**-decimals
+    rounded = f"{size:.{decimals}f}"
+    sign = "-" if value < 0 else ""
+    if size < 1 - _ROUNDING and float(rounded) == 1:
+        return f"{'<' if value < 0 else '>'}{sign}{1 - step:.{decimals}f}"
+    if size > 0 and float(rounded) == 0:
+        return f"{'>' if value < 0 else '<'}{sign}{step:.{decimals}f}"
+    return sign + rounded
+
+
+def holds_words(grid: Grid, column: int) -> bool:
+    """Tell whether a column of a grid holds words, which belong on the left, or numbers, which belong on the right.
+
+    Args:
+        grid: The grid.
+        column: Number of the column; the first one holds names.
+
+    Returns:
+        Whether it is the first, or a cell holds a word of three letters or more; ``nan`` and ``inf`` are none.
+
+    Example:
+        >>> grid = Grid("Files", ("name", "size", "state"), (("a", "45.3 kB", "done"), ("b", "1e-05", "–")))
+        >>> [holds_words(grid, column) for column in range(3)]
+        [True, False, True]
+    """
+    return column == 0 or any(_WORD.search(row[column]) for row in (*grid.rows, *grid.totals))
+
+
+def size_words(size: int) -> str:
+    """Write a number of bytes.
+
+    Args:
+        size: At least 0.
+
+    Returns:
+        Three digits and a decimal unit.
+
+    Example:
+        >>> size_words(812), size_words(45_300), size_words(2_340_000), size_words(71_460_000_000)
+        ('812 B', '45.3 kB', '2.34 MB', '71.5 GB')
+    """
+    value, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{size} B" if unit == "B" else f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
+
+
+def to_markdown(blocks: list[Block]) -> str:
+    """Write paragraphs and grids as GitHub Markdown.
+
+    Args:
+        blocks: What to write, from top to bottom.
+
+    Returns:
+        The text, ending in a line break.
+    """
+    return "\n\n".join(escape_markdown(block) if isinstance(block, str) else _grid(block) for block in blocks) + "\n"
+
+
+def to_html(blocks: list[Block]) -> str:
+    """Write paragraphs and grids as a piece of HTML, without style or script.
+
+    Args:
+        blocks: What to write, from top to bottom.
+
+    Returns:
+        One ``<div class="commonweight">``.
+    """
+    parts = [f"<p>{html.escape(block)}</p>" if isinstance(block, str) else _html_grid(block) for block in blocks]
+    return '<div class="commonweight">\n' + "\n".join(parts) + "\n</div>"
+
+
+def escape_markdown(text: str) -> str:
+    r"""Keep a name from breaking a Markdown table: escapes ``\``, ``|`` and ``<``, and joins lines.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text on one line.
+
+    Example:
+        >>> print(escape_markdown("a|b"))
+        a\|b
+    """
+    for sign in ("\\", "|", "<"):
+        text = text.replace(sign, "\\" + sign)
+    return " ".join(text.splitlines())
+
+
+def _grid(grid: Grid) -> str:
+    sides = ("---" if holds_words(grid, column) else "---:" for column in range(1, len(grid.header)))
+    lines = [_row(grid.header), "|".join(["|---", *sides]) + "|"]
+    lines += [_row(row) for row in grid.rows]
+    lines += [_row(row, mark="**") for row in grid.totals]
+    return f"**{escape_markdown(grid.title)}**\n\n" + "\n".join(lines)
+
+
+def _row(cells: tuple[str, ...], mark: str = "") -> str:
+    return "| " + " | ".join(f"{mark}{escape_markdown(cell)}{mark}" if cell else "" for cell in cells) + " |"
+
+
+def _html_grid(grid: Grid) -> str:
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in grid.header)
+    return (
+        f"<table>\n<caption>{html.escape(grid.title)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{''.join(_html_row(row) for row in grid.rows)}</tbody>\n"
+        f"<tfoot>\n{''.join(_html_row(row) for row in grid.totals)}</tfoot>\n</table>"
+    )
+
+
+def _html_row(cells: tuple[str, ...]) -> str:
+    name, *numbers = (html.escape(cell) for cell in cells)
+    return f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in numbers) + "</tr>\n"

@@ -1,0 +1,137 @@
+"""Open images by name: the embedded digits, a folder, a file, or a Hugging Face id."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.names import nearby
+from commonweight.data.images.hugging_face import folder_images, hub_images, saved_images
+from commonweight.data.images.idx import idx_files, idx_images
+from commonweight.data.images.images import Images, digits
+
+DIGITS = "digits"
+
+
+def open_images(
+    spec: str | Path,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    test_split: str | None = None,
+) -> Images:
+    """Open labelled images in two parts, training and test.
+
+    Args:
+        spec: ``digits``, the embedded ones; a folder of idx files like MNIST's; a ``.npz`` file; a folder written by
+            ``DatasetDict.save_to_disk``; a folder of image files (``train/CLASS/FILE``, ``test/CLASS/FILE``); or a
+            Hugging Face id ``org/name:config@revision``. What exists on disk comes before an id; a folder that is
+            called digits is ``./digits``.
+        image_column: Column of images of a Hugging Face data set; None takes the only one.
+        label_column: Column of labels of a Hugging Face data set; None takes ``label`` or ``labels``.
+        test_split: Test part of a Hugging Face data set; None takes ``test``.
+
+    Returns:
+        The images.
+
+    Raises:
+        UsageError: If ``spec`` is no text or path, there is no such data set, it is not as said, or a column or split
+            is named where there are none.
+        IntegrityError: If a file is damaged.
+
+    Example:
+        >>> open_images("digits").shape
+        (1, 8, 8)
+    """
+    if not isinstance(spec, str | os.PathLike):
+        raise UsageError(
+            f"expected 'digits', a folder, a .npz file or a Hugging Face id, got {type(spec).__name__}; save a "
+            "DatasetDict with save_to_disk(folder) and open the folder, or make images of arrays and tensors with "
+            "commonweight.data.images.Images.of(...)"
+        )
+    choice = {"image_column": image_column, "label_column": label_column, "test_split": test_split}
+    path = Path(spec).expanduser()
+    plain = _plain(spec, path)
+    if plain is not None:
+        if asked := [name for name, value in choice.items() if value is not None]:
+            raise UsageError(f"{spec} has no columns and no named splits; leave {', '.join(asked)} out")
+        return plain
+    if path.is_dir():
+        name = path.resolve().name
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            return saved_images(path, name, **choice)
+        _check_not_above_idx(path)
+        return folder_images(path, name, **choice)
+    text = str(spec)
+    close = nearby(text) or next(iter(difflib.get_close_matches(text, (DIGITS,), cutoff=0.75)), None)
+    if path.exists() or close is not None or text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix:
+        meant = "." if close is None else f"; did you mean {close!r}?"
+        raise UsageError(
+            f"no images in {text!r}{meant} Give 'digits', a folder, a .npz file, or a Hugging Face id such as "
+            "'org/name'"
+        )
+    return hub_images(text, text.partition("@")[0].partition(":")[0].rpartition("/")[2], **choice)
+
+
+def _plain(spec: str | Path, path: Path) -> Images | None:
+    """Open what has no columns; None if it is something else."""
+    if spec == DIGITS:
+        return digits()
+    if path.is_file() and path.suffix == ".npz":
+        return npz_images(path)
+    return idx_images(path) if path.is_dir() and idx_files(path) else None
+
+
+def _check_not_above_idx(folder: Path) -> None:
+    below = next((inner for pattern in ("*/", "*/raw/") for inner in folder.glob(pattern) if idx_files(inner)), None)
+    if below is not None:
+        raise UsageError(f"{folder} has no idx files itself; did you mean {str(below)!r}?")
+
+
+NAMES = (
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+)
+"""The two ways of naming the four arrays."""
+
+
+def npz_images(file: Path, *, name: str | None = None) -> Images:
+    """Read images from a ``.npz`` file.
+
+    Args:
+        file: Holds ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, or ``x_train``,
+            ``y_train``, ``x_test`` and ``y_test``; shapes as for :meth:`Images.of`.
+        name: A name for records; None takes the file's stem.
+
+    Returns:
+        The images.
+
+    Raises:
+        UsageError: If an array is missing, or is not as :meth:`Images.of` says.
+        IntegrityError: If the file is damaged, or an array holds Python objects.
+    """
+    arrays = _arrays(file)
+    names = next((names for names in NAMES if set(names) <= set(arrays)), None)
+    if names is None:
+        raise UsageError(
+            f"{file} has the arrays {', '.join(arrays) or 'none'}; expected {', '.join(NAMES[0])}, or "
+            f"{', '.join(NAMES[1])}"
+        )
+    train, train_labels, test, test_labels = (arrays[key] for key in names)
+    return Images.of(train, train_labels, test, test_labels, name=name or file.stem)
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    wanted = {key for names in NAMES for key in names}
+    try:
+        with file.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
+            # what is not wanted is not read: it may be of any kind
+            return {key: stored[key] if key in wanted else np.empty(0) for key in stored.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise IntegrityError(f"{file} cannot be read as a .npz file of plain arrays: {error}") from error

@@ -1,0 +1,341 @@
+"""Collects the diagonal Fisher batch by batch: ``update`` adds, ``take`` hands over the sums."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor, nn
+
+from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.diagonal_fisher.accumulator import add_square, new_total
+from commonweight.diagonal_fisher.agreement import Agreement
+from commonweight.diagonal_fisher.capture import Capture
+from commonweight.diagonal_fisher.first_call import all_generic, first_call
+from commonweight.diagonal_fisher.guard import check_measurable, untouched
+from commonweight.diagonal_fisher.likelihood import LABEL_RULES, CustomLoss, LabelRule, LossFunction
+from commonweight.diagonal_fisher.losses import choose_likelihood
+from commonweight.diagonal_fisher.problem import ALL, BESIDE_SUMS, Problem
+from commonweight.diagonal_fisher.repeatable import CENSUS
+from commonweight.diagonal_fisher.routes import Route
+from commonweight.diagonal_fisher.row_digest import row_digests
+from commonweight.diagonal_fisher.sites import CallShapes
+from commonweight.diagonal_fisher.verification import verified_routes
+from commonweight.footprints.footprint import Spread, is_under, layer_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from commonweight.diagonal_fisher.batch import Batch
+
+Patterns = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over ``count`` examples: they add over batches, folds and processes."""
+
+    count: int
+    tensors: dict[str, Tensor]
+    spread: dict[str, Spread]
+    rows: Tensor
+    """A digest of every example's content, int64 ``[count]``."""
+
+    source_rows: Tensor | None
+    """The source row of every example, int64 ``[count]``; None where some are only running numbers."""
+
+
+class FisherCollector:
+    """Adds up squared per-example gradients; use as a context manager, the model is frozen inside.
+
+    The arguments are those of :func:`commonweight.fisher`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        label_rule: LabelRule = "data",
+        loss: str | LossFunction | CustomLoss | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
+        seed: int = 0,
+        samples: int = 1,
+    ) -> None:
+        if label_rule not in LABEL_RULES:
+            raise UsageError(f"label_rule must be one of {', '.join(LABEL_RULES)}, got {label_rule!r}")
+        if samples < 1:
+            raise UsageError(f"samples must be at least 1, got {samples}")
+        self.model = check_measurable(model)
+        self.parameters = choose_parameters(self.model, include, exclude)
+        self.include = _listed(include)
+        self.exclude = _listed(exclude)
+        self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.routes: dict[str, Route] = {}
+        self.used: set[str] = set()
+        self.trainable = len(self._trainable)
+        self.problem: Problem | None = None
+        self._label_rule = label_rule
+        self._loss = loss
+        self._seed = seed
+        self._samples = samples
+        self._waiting: list[Batch] = []
+        self._largest = 0
+        self._device = next(iter(self.parameters.values())).device
+        self._capture: Capture | None = None
+        self._totals: dict[str, Tensor] = {}
+        self._count = 0
+        self._spread: dict[str, Spread] = {}
+        self._rows: list[Tensor] = []
+        self._source_rows: list[Tensor] | None = []
+
+    def __enter__(self) -> Self:
+        self._guard = untouched(self.model)
+        self._modes = ExitStack()
+        self._modes.enter_context(torch.inference_mode(False))
+        self._modes.enter_context(torch.enable_grad())
+        self._guard.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._guard.__exit__(kind, error, tb)
+        self._modes.close()
+
+    def choose_routes(self, batches: Sequence[Batch]) -> dict[str, Route]:
+        """Decide, on real rows, which route covers which parameter.
+
+        Args:
+            batches: The rows.
+
+        Returns:
+            Parameter name -> route.
+        """
+        batches = [batch.to(self._device) for batch in batches]
+        self._largest = max(batch.size for batch in batches)
+        self._capture = None
+        previous = self.problem
+        problem = Problem(
+            self.model,
+            self.parameters,
+            self._trainable,
+            choose_likelihood(self._loss, self.model, batches[0]),
+            self._label_rule,
+            self._seed,
+            self._samples,
+            alone=previous is None or previous.alone,
+            shapes=CallShapes() if previous is None else previous.shapes,
+            agreement=Agreement() if previous is None else previous.agreement,
+        )
+        problem, differentiates = first_call(problem, batches[0], new=previous is None)
+        if differentiates:
+            routes, self.problem = all_generic(problem, batches)
+        else:
+            routes, self.problem = verified_routes(problem, batches, ALL if previous is None else BESIDE_SUMS)
+        self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}
+        for batch in batches:
+            self.problem.shapes.uneven.update(batch.uneven)
+        return self.routes
+
+    def update(self, batch: Batch) -> None:
+        """Add one batch; the first ones wait until there are enough rows to choose routes on.
+
+        Args:
+            batch: The batch.
+        """
+        if self.problem is not None:
+            if self._must_look_again(batch):
+                self.choose_routes([batch])
+            self._measure(self.problem, batch)
+            return
+        self._waiting.append(batch)
+        if sum(held.size for held in self._waiting) >= CENSUS:
+            self._start()
+
+    def take(self) -> Sums:
+        """Hand over what was added since the last call, and start again from zero.
+
+        Returns:
+            The sums.
+        """
+        if self._waiting:
+            self._start()
+        rows = torch.cat(self._rows) if self._rows else torch.empty(0, dtype=torch.int64)
+        source_rows = torch.cat(self._source_rows) if self._source_rows else None
+        sums = Sums(self._count, self._totals, self._spread, rows, source_rows)
+        self._count, self._totals, self._spread, self._rows, self._source_rows = 0, {}, {}, [], []
+        self._capture = None
+        return sums
+
+    def _names(self, route: str) -> list[str]:
+        return [name for name, found in self.routes.items() if found.route == route]
+
+    def _must_look_again(self, batch: Batch) -> bool:
+        """Whether rules were compared on less than this batch can show.
+
+        One example per batch cannot show a rule that mixes examples; rows picked by a mask may have looked regular
+        while all examples were of one length; and where rows of several examples were folded into one dimension,
+        examples of other shapes may be folded in another way.
+
+        Returns:
+            Whether routes are to be chosen again.
+        """
+        if self.problem is None or batch.size == 1:
+            return False
+        shapes = self.problem.shapes
+        other_shapes = bool(shapes.folded) and batch.signature not in shapes.signatures
+        return self._largest == 1 or other_shapes or not batch.uneven <= shapes.uneven
+
+    def _start(self) -> None:
+        shared = frozenset().union(*(batch.shared for batch in self._waiting))
+        self._waiting = [replace(batch, shared=shared) for batch in self._waiting]
+        self.choose_routes(self._waiting)
+        waiting, self._waiting = self._waiting, []
+        for batch in waiting:
+            self.update(batch)
+
+    def _measure(self, problem: Problem, batch: Batch) -> None:
+        self._rows.append(row_digests(batch))
+        if not batch.numbered:
+            self._source_rows = None
+        elif self._source_rows is not None:
+            self._source_rows.append(torch.tensor(batch.source_rows))
+        batch = batch.to(self._device)
+        if not self._totals:
+            self._totals = {name: new_total(parameter) for name, parameter in self.parameters.items()}
+        traces: dict[str, Tensor] = {}
+        generic, ruled, dormant = (self._names(route) for route in ("generic", "rule", "dormant"))
+        losses: list[list[float]] | None = None
+        if ruled:
+            traces, moved, losses = self._measure_by_rule(problem, batch, ruled, dormant)
+            for name, reason in moved.items():
+                self.routes[name] = Route("generic", self.routes[name].rule, reason=reason)
+            if moved:
+                # Nobody has seen whether these have the same gradients when all others are frozen.
+                problem = self.problem = replace(problem, alone=False)
+            generic += moved
+        else:
+            generic += dormant
+        if generic:
+            traces |= self._measure_one_by_one(problem, batch, generic, losses)
+        self._count += batch.size
+        self._add_traces(traces, batch)
+
+    def _measure_by_rule(
+        self, problem: Problem, batch: Batch, ruled: list[str], dormant: list[str]
+    ) -> tuple[dict[str, Tensor], dict[str, str], list[list[float]]]:
+        """Measure by hooks; give traces, parameters that woke up or were refused (none was added), and losses."""
+        if self._capture is None:
+            sites = {name: problem.sites[name] for name in ruled if name in problem.sites}
+            self._capture = Capture(sites, self.parameters, self._totals, problem.shapes, learning=False)
+        watched = {name: self.parameters[name] for name in dormant}
+        with self._capture as capture:
+            try:
+                for parameter in watched.values():
+                    parameter.requires_grad_(True)
+                capture.begin(batch.size, batch.signature)
+                losses = []
+                for vector, last in problem.passes(batch):
+                    losses.append(vector.detach().tolist())
+                    capture.backward(vector, last=last)
+                woke = [name for name, parameter in watched.items() if parameter.grad is not None]
+            finally:
+                for parameter in watched.values():
+                    parameter.requires_grad_(False)
+                    parameter.grad = None
+        self.used |= capture.fired
+        moved = dict.fromkeys(woke, "first used by a later batch than the rows looked at") | capture.refused
+        if capture.refused:
+            self._capture = None
+        return dict(capture.traces), moved, losses
+
+    def _measure_one_by_one(
+        self, problem: Problem, batch: Batch, names: list[str], losses: list[list[float]] | None
+    ) -> dict[str, Tensor]:
+        traces = {name: torch.zeros(batch.size, dtype=torch.float64, device=self._device) for name in names}
+        for i in range(batch.size):
+            expected = None if losses is None else [of_pass[i] for of_pass in losses]
+            try:
+                for gradients in problem.single_gradients(batch.select([i]), names, expected=expected):
+                    while gradients:  # each goes at once: one set of gradients at a time
+                        name, gradient = gradients.popitem()
+                        traces[name][i] += add_square(self._totals[name], gradient)
+                        self.used.add(name)
+                        del gradient
+            except RuntimeError as error:
+                if losses is None or isinstance(error, MeasurementError):
+                    raise
+                raise MeasurementError(
+                    f"the model ran on a batch and not on example {batch.source_rows[i]} alone (a tensor shared by the "
+                    f"batch that is as long as the batch?): {error}"
+                ) from error
+        return traces
+
+    def _add_traces(self, traces: dict[str, Tensor], batch: Batch) -> None:
+        if not traces:
+            self._spread.setdefault("", Spread(0.0, 0.0))
+            return
+        names = list(traces)
+        table = torch.stack([traces[name].to(self._device) for name in names]).double()
+        if not table.isfinite().all():
+            which, row = (~table.isfinite()).nonzero()[0].tolist()
+            raise MeasurementError(
+                f"the gradient of {names[which]} is not finite for example {batch.source_rows[row]}: "
+                "check the weights and this example, or measure in float32"
+            )
+        by_layer: dict[str, Tensor] = {"": table.sum(0)}
+        for name, values in zip(names, table, strict=True):
+            layer = layer_of(name)
+            by_layer[layer] = by_layer[layer] + values if layer in by_layer else values
+        sums = torch.stack(list(by_layer.values())).cpu()
+        totals, squares = sums.sum(1).tolist(), sums.square().sum(1).tolist()
+        for layer, total, square in zip(by_layer, totals, squares, strict=True):
+            self._spread[layer] = self._spread.get(layer, Spread(0.0, 0.0)) + Spread(total, square)
+
+
+def choose_parameters(model: nn.Module, include: Patterns, exclude: Patterns) -> dict[str, nn.Parameter]:
+    """Select the parameters to measure: those that require a gradient, and match the patterns.
+
+    Args:
+        model: The model.
+        include: Module paths or shell patterns (``*.weight``); None for all.
+        exclude: The same, taken away.
+
+    Returns:
+        Name -> parameter; a tied parameter appears once, under its first name.
+
+    Raises:
+        UsageError: If a pattern matches nothing, nothing is left, or what is left is complex.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise UsageError("no parameter of the model requires a gradient: unfreeze those that are to be measured")
+    chosen = set(trainable) if include is None else _matching(trainable, include, "include")
+    if exclude is not None:
+        chosen -= _matching(trainable, exclude, "exclude")
+    if not chosen:
+        raise UsageError("include and exclude leave no parameter to measure")
+    for name in trainable:
+        if name in chosen and trainable[name].is_complex():
+            raise UsageError(f"parameter {name} is complex: freeze it or exclude it, real weights are measured only")
+    return {name: p for name, p in trainable.items() if name in chosen}
+
+
+def _listed(patterns: Patterns) -> list[str] | None:
+    return [patterns] if isinstance(patterns, str) else None if patterns is None else list(patterns)
+
+
+def _matching(parameters: dict[str, nn.Parameter], patterns: str | Sequence[str], argument: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        here = {name for name in parameters if fnmatch.fnmatchcase(name, pattern) or is_under(name, pattern)}
+        if not here:
+            names = list(parameters)
+            raise UsageError(
+                f"{argument}: {pattern!r} matches no trainable parameter; names look like {', '.join(names[:3])}"
+            )
+        found |= here
+    return found

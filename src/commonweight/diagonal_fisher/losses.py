@@ -1,0 +1,448 @@
+"""The losses that can be named, and the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import override
+
+from commonweight.base.errors import CommonweightError, MeasurementError, UsageError
+from commonweight.data.batching import IGNORED
+from commonweight.diagonal_fisher.likelihood import (
+    CustomLoss,
+    LabelRule,
+    Likelihood,
+    LossFunction,
+    Right,
+    bernoulli,
+    categorical_draw,
+    categorical_expectation,
+    check_exact,
+    invert,
+    picked,
+    uniform_like,
+    uniforms,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from commonweight.diagonal_fisher.batch import Batch
+
+
+class Classification(Likelihood):
+    """One of C classes: ``-log softmax(z)_y``; logits ``[batch, C]``, labels ``[batch]``."""
+
+    name = "classification"
+
+    def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
+        return _several(_logits(outputs, batch, self.name, 2), self.name).log_softmax(-1)
+
+    @override
+    def doubt(self, outputs: Any, batch: Batch) -> str:
+        return _doubt_of_logits(_several(_logits(outputs, batch, self.name, 2), self.name), self.name)
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        log_prob = self._log_prob(outputs, batch)
+        return -picked(log_prob, _class_labels(batch, log_prob.shape[-1]))
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        return categorical_expectation(self._log_prob(outputs, batch))
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
+
+    @override
+    def right(self, outputs: Any, batch: Batch) -> Right | None:
+        logits = _logits(outputs, batch, self.name, 2)
+        if batch.labels is None or batch.labels.is_floating_point() or batch.labels.shape != (batch.size,):
+            return None
+        return Right(logits.argmax(-1) == batch.labels, logits.shape[-1])
+
+
+class Multilabel(Likelihood):
+    """K independent yes/no labels: summed binary cross-entropy; logits and labels ``[batch, K]``, or ``[batch]``."""
+
+    name = "multilabel"
+
+    def _logits(self, outputs: Any, batch: Batch) -> Tensor:
+        logits = _logits(outputs, batch, self.name, None)
+        return logits[:, None] if logits.dim() == 1 else _logits(outputs, batch, self.name, 2)
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        logits = self._logits(outputs, batch)
+        labels = _fitting(batch, logits, self.name, "loss 'multilabel': logits").to(logits)
+        if not ((labels >= 0) & (labels <= 1)).all():
+            raise UsageError(
+                f"loss 'multilabel' expects labels from 0 to 1, got {float(labels.min()):g} to {float(labels.max()):g}"
+            )
+        return bernoulli(logits, labels)
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        # The labels are independent given x, so the cross terms vanish and Var(y_k) = p_k(1 - p_k) weights each logit.
+        logits = self._logits(outputs, batch)
+        check_exact(logits.shape[-1])
+        spread = (logits.sigmoid() * (-logits).sigmoid()).detach().sqrt()
+        for k in range(logits.shape[-1]):
+            yield spread[:, k] * logits[:, k]
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        logits = self._logits(outputs, batch)
+        return bernoulli(logits, (uniform_like(batch, logits, seed, draw) < logits.detach().sigmoid()).to(logits))
+
+    @override
+    def right(self, outputs: Any, batch: Batch) -> Right | None:
+        logits = self._logits(outputs, batch)
+        if batch.labels is None or batch.labels.numel() != batch.size or logits.shape[-1] != 1:
+            return None  # of many labels most are no, and guessing is right of them in most cases
+        return Right((logits > 0).reshape(-1) == (batch.labels > 0.5).reshape(-1), 2)
+
+
+class Regression(Likelihood):
+    """Gaussian with unit variance: ``½‖z − y‖²``; outputs and labels ``[batch, ...]``."""
+
+    name = "regression"
+
+    def _mean(self, outputs: Any, batch: Batch) -> Tensor:
+        return _logits(outputs, batch, self.name, None).reshape(batch.size, -1)
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        mean = _logits(outputs, batch, self.name, None)
+        labels = _fitting(batch, mean, self.name, "regression: outputs").to(mean)
+        return 0.5 * (mean - labels).square().reshape(batch.size, -1).sum(-1)
+
+    @override
+    def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
+        if rule == "data":
+            return self.nll(outputs, batch)
+        # The value of a drawn loss is the noise alone, whatever the mean.
+        mean = self._mean(outputs, batch)
+        return 0.5 * (mean - uniform_like(batch, mean, seed, 0).to(mean)).square().sum(-1)
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        mean = self._mean(outputs, batch)
+        check_exact(mean.shape[-1])
+        for k in range(mean.shape[-1]):
+            yield mean[:, k]
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        mean = self._mean(outputs, batch)
+        noise: Tensor = torch.special.ndtri(uniform_like(batch, mean, seed, draw).double()).to(mean)
+        return 0.5 * (mean - (mean.detach() + noise)).square().sum(-1)
+
+
+class Tokens(Likelihood):
+    """One class per token, summed over the tokens of the example whose label is not -100.
+
+    Logits ``[batch, T, C]``, labels ``[batch, T]``; with ``shift`` the logits at position t predict the label at t + 1.
+    Where the model puts ``virtual`` tokens before the text and returns their logits too, those have no label.
+    """
+
+    def __init__(self, name: str, *, shift: bool, passes_labels: bool, virtual: int = 0) -> None:
+        self.name = name
+        self.shift = shift
+        self.passes_labels = passes_labels
+        self.virtual = virtual
+
+    @override
+    def doubt(self, outputs: Any, batch: Batch) -> str:
+        return _doubt_of_logits(_several(_logits(outputs, batch, self.name, 3), self.name), self.name)
+
+    def _aligned(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = _several(_logits(outputs, batch, self.name, 3), self.name)
+        if batch.labels is None:
+            raise UsageError(
+                f"loss {self.name!r} needs labels [batch, tokens] in the batch (they also say which tokens count: "
+                "-100 is ignored); for a language model pass labels=input_ids with -100 at the padding"
+            )
+        labels = _one_target(batch, self.name)
+        if self.virtual and labels.dim() == 2 and logits.shape[1] == labels.shape[1] + self.virtual:
+            labels = F.pad(labels, (self.virtual, 0), value=IGNORED)
+        if self.shift:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        if labels.shape != logits.shape[:2]:
+            raise UsageError(
+                f"loss {self.name!r}: logits have shape {list(logits.shape)}, labels {list(labels.shape)}: "
+                "expected one label per token"
+            )
+        return logits, labels
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        logits, labels = self._aligned(outputs, batch)
+        if labels.is_floating_point():
+            raise UsageError(f"loss {self.name!r} expects integer labels, got {labels.dtype}")
+        labels, classes = labels.long(), logits.shape[-1]
+        bad = ((labels < 0) | (labels >= classes)) & (labels != -100)
+        if bad.any():
+            raise UsageError(
+                f"labels run from {int(labels[bad].min())} to {int(labels[bad].max())}, and the model has {classes} "
+                f"classes: expected 0 to {classes - 1}, or -100 for tokens that do not count"
+            )
+        loss = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        return loss.sum(-1)
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        raise UsageError(
+            f"label_rule='model' needs one backward pass per token and class with loss {self.name!r}: "
+            "use label_rule='sampled'"
+        )
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        logits, labels = self._aligned(outputs, batch)
+        drawn = torch.full_like(labels, -100, dtype=torch.long)
+        for i, row in enumerate(batch.source_rows):
+            counted = (labels[i] != -100).nonzero().squeeze(-1)
+            uniform = uniforms(len(counted), seed, row, draw).to(logits.device)
+            cumulative = logits[i, counted].detach().double().softmax(-1).cumsum(-1)
+            drawn[i, counted] = invert(cumulative, uniform)
+        loss = F.cross_entropy(logits.transpose(1, 2), drawn, ignore_index=-100, reduction="none")
+        return loss.sum(-1)
+
+
+class Custom(Likelihood):
+    """A loss of the user's own."""
+
+    name = "custom"
+    passes_labels = True
+    reads_batch = True
+
+    def __init__(self, loss: CustomLoss) -> None:
+        self.loss = loss
+
+    @override
+    def nll(self, outputs: Any, batch: Batch) -> Tensor:
+        vector: Tensor = _called(self.loss.nll, "loss", outputs, batch)
+        return vector
+
+    def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
+        if self.loss.log_prob is None:
+            raise UsageError(
+                "a loss of your own gives no label distribution for label_rule='model' or 'sampled': "
+                "pass loss=CustomLoss(nll, log_prob) with log_prob(outputs, batch) -> [batch, classes], "
+                "or use label_rule='data'"
+            )
+        log_prob = _called(self.loss.log_prob, "log_prob", outputs, batch)
+        if (
+            not isinstance(log_prob, Tensor)
+            or log_prob.dim() != 2
+            or log_prob.shape[0] != batch.size
+            or log_prob.shape[1] < 2
+        ):
+            got = list(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
+            raise UsageError(
+                f"log_prob must return [batch, classes] = [{batch.size}, classes], got {got}; of 2 classes or more"
+            )
+        if not torch.allclose(log_prob.detach().double().logsumexp(-1), log_prob.new_zeros(()).double(), atol=1e-3):
+            raise UsageError("log_prob must return normalised log-probabilities: use log_softmax")
+        return log_prob
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        return categorical_expectation(self._log_prob(outputs, batch))
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
+
+
+_OWN = "pass loss= a callable (outputs, batch) -> [batch]"
+
+
+_ONE_OUTPUT = "one output is no choice among classes; use loss='multilabel' (yes or no, Bernoulli) or loss='regression'"
+
+
+LOSSES: Mapping[str, Likelihood] = {
+    "classification": Classification(),
+    "multilabel": Multilabel(),
+    "regression": Regression(),
+    "causal_lm": Tokens("causal_lm", shift=True, passes_labels=False),
+    "token": Tokens("token", shift=False, passes_labels=False),
+    "seq2seq": Tokens("seq2seq", shift=False, passes_labels=True),
+}
+"""Every loss that can be named."""
+
+
+def _called(function: LossFunction, name: str, outputs: Any, batch: Batch) -> Any:
+    original = batch.original()
+    try:
+        return function(outputs, original)
+    except (CommonweightError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a function of the user's own may raise
+        form = f"a mapping with {', '.join(map(repr, original))}" if batch.is_mapping else "a pair (inputs, targets)"
+        raise MeasurementError(
+            f"the {name} of your own raised {type(error).__name__}: {str(error) or 'no reason given'}. It is called as "
+            f"{name}(outputs, batch), where outputs is what the model returns, here a {type(outputs).__name__}, and "
+            f"batch what the loader yields, here {form} of size {batch.size}, and returns "
+            + ("one loss per example, [batch]" if name == "loss" else "[batch, classes]")
+        ) from error
+
+
+def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Tensor:
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
+    if not isinstance(logits, Tensor):
+        raise UsageError(
+            f"loss {loss!r} needs a tensor or an output with 'logits', and the model returned "
+            f"{type(outputs).__name__}: {_OWN}"
+        )
+    if dimensions is not None and logits.dim() != dimensions:
+        layout = "[batch, classes]" if dimensions == 2 else "[batch, tokens, classes]"
+        remedy = _ONE_OUTPUT if logits.dim() == 1 else "for another layout " + _OWN
+        raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}: {remedy}")
+    if not logits.dim() or logits.shape[0] != batch.size:
+        raise MeasurementError(
+            f"the model returned outputs of shape {list(logits.shape)} for {batch.size} examples: "
+            "the outputs do not match the batch"
+        )
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _several(logits: Tensor, loss: str) -> Tensor:
+    """Refuse a choice among one class, which is certain whatever the weights."""
+    if logits.shape[-1] < 2:
+        raise UsageError(
+            f"loss {loss!r} expects 2 or more classes, got outputs of shape {list(logits.shape)}: {_ONE_OUTPUT}"
+        )
+    return logits
+
+
+def _doubt_of_logits(logits: Tensor, loss: str) -> str:
+    sums = logits.detach().sum(-1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=5e-3):
+        return (
+            f"the outputs are probabilities already (none is negative, every row sums to 1), and loss {loss!r} takes "
+            "logits, of which it makes probabilities: leave the softmax out of the model, or " + _OWN
+        )
+    return ""
+
+
+def _one_target(batch: Batch, loss: str) -> Tensor:
+    if batch.labels is None:
+        raise UsageError(
+            f"loss {loss!r} with label_rule='data' needs labels: give the batch 'labels' or targets, "
+            "or use label_rule='model' or 'sampled'"
+        )
+    if not isinstance(batch.labels, Tensor):
+        raise UsageError(
+            f"loss {loss!r} expects one tensor of labels, got a {type(batch.labels).__name__} of {len(batch.labels)}: "
+            f"for several targets {_OWN}"
+        )
+    return batch.labels
+
+
+def _class_labels(batch: Batch, classes: int) -> Tensor:
+    labels = _one_target(batch, "classification")
+    if labels.is_floating_point() or labels.shape != (batch.size,):
+        raise UsageError(
+            f"loss 'classification' expects integer labels of shape [{batch.size}], got {labels.dtype} "
+            f"{list(labels.shape)}"
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise UsageError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, and the model has {classes} classes: "
+            f"expected 0 to {classes - 1}"
+        )
+    return labels.long()
+
+
+def _fitting(batch: Batch, outputs: Tensor, loss: str, what: str) -> Tensor:
+    """Give the labels in the shape of the outputs; only ``[batch]`` and ``[batch, 1]`` stand for each other."""
+    labels = _one_target(batch, loss)
+    alike = {(batch.size,), (batch.size, 1)}
+    if labels.shape != outputs.shape and not {tuple(labels.shape), tuple(outputs.shape)} <= alike:
+        raise UsageError(
+            f"{what} have shape {list(outputs.shape)}, labels {list(labels.shape)}: expected one label per output"
+        )
+    return labels.reshape(outputs.shape)
+
+
+# Suffix of a Hugging Face class name -> loss; None: config.problem_type decides.
+_HUGGING_FACE = {
+    "ForSequenceClassification": None,
+    "ForImageClassification": None,
+    "ForAudioClassification": None,
+    "ForMultipleChoice": "classification",
+    "ForTokenClassification": "token",
+    "ForMaskedLM": "token",
+    "ForCausalLM": "causal_lm",
+    "GPT2LMHeadModel": "causal_lm",
+    "OpenAIGPTLMHeadModel": "causal_lm",
+    "ForConditionalGeneration": "seq2seq",
+    "ForSeq2SeqLM": "seq2seq",
+}
+
+
+_PROBLEM_TYPES = {
+    "single_label_classification": "classification",
+    "multi_label_classification": "multilabel",
+    "regression": "regression",
+}
+
+
+def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Module, batch: Batch) -> Likelihood:
+    """Turn the ``loss`` argument into a likelihood; infer it only where the class or the labels leave no doubt.
+
+    Args:
+        loss: A name from ``LOSSES``, a callable, a :class:`CustomLoss`, or None to infer.
+        model: The model; a Hugging Face class and its ``problem_type`` say the loss.
+        batch: The first batch; integer targets ``[batch]`` of a plain model say classification.
+
+    Returns:
+        The likelihood.
+
+    Raises:
+        UsageError: If the name is unknown or the loss cannot be inferred.
+    """
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise UsageError(f"loss must be one of {', '.join(LOSSES)}, or a callable; got {loss!r}")
+        return _beside_virtual(LOSSES[loss], model)
+    if isinstance(loss, CustomLoss):
+        return Custom(loss)
+    if loss is not None:
+        return Custom(CustomLoss(loss))
+    labels = batch.labels
+    integer_classes = isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()
+    hugging_face = [base for base in type(model).__mro__ if base.__module__.split(".")[0] in {"transformers", "peft"}]
+    if hugging_face:
+        for suffix, name in _HUGGING_FACE.items():
+            if type(model).__name__.endswith(suffix) or any(base.__name__.endswith(suffix) for base in hugging_face):
+                config = getattr(model, "config", None)
+                problem = getattr(config, "problem_type", None)
+                if name == "seq2seq" and not getattr(config, "is_encoder_decoder", False):
+                    continue
+                name = name or _PROBLEM_TYPES.get(str(problem)) or ("classification" if integer_classes else None)
+                if name is not None:
+                    return _beside_virtual(LOSSES[name], model)
+    elif integer_classes and not batch.is_mapping:
+        return LOSSES["classification"]
+    if batch.is_mapping and batch.labels is None and "label" in batch.inputs:
+        raise UsageError("the batch has 'label', and Hugging Face models are called with 'labels': rename the column")
+    raise UsageError(
+        f"the loss of {type(model).__name__} cannot be inferred: pass loss= one of {', '.join(LOSSES)}, "
+        "or a callable (outputs, batch) -> [batch] giving the per-example negative log-likelihood"
+    )
+
+
+def _beside_virtual(likelihood: Likelihood, model: nn.Module) -> Likelihood:
+    """Let a loss over tokens know of the virtual ones that prompt tuning puts before every text."""
+    virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None)
+    if virtual and isinstance(likelihood, Tokens):
+        return Tokens(likelihood.name, shift=likelihood.shift, passes_labels=likelihood.passes_labels, virtual=virtual)
+    return likelihood

@@ -1,0 +1,339 @@
+"""The diagonal Fisher of a model on data: exact per example, for most models at about the price of one pass."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import warnings
+from dataclasses import replace
+from operator import length_hint
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from commonweight.base.errors import UsageError
+from commonweight.base.version import __version__
+from commonweight.diagonal_fisher.batch import BatchReader
+from commonweight.diagonal_fisher.collector import FisherCollector, Patterns, Sums
+from commonweight.diagonal_fisher.dealing import by_fold
+from commonweight.diagonal_fisher.losses import Custom
+from commonweight.diagonal_fisher.problem import TOLERANCE, least_accurate
+from commonweight.diagonal_fisher.routes import Route, Verification
+from commonweight.diagonal_fisher.verification import ROWS
+from commonweight.footprints import files
+from commonweight.footprints.copies import CopiesWarning
+from commonweight.footprints.fold_format import check_fold_dtype, fold_record, shortened
+from commonweight.footprints.footprint import Fold, Footprint, Spread
+from commonweight.footprints.weight_sample import weight_sample
+from commonweight.footprints.writing import FolderWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from commonweight.diagonal_fisher.likelihood import CustomLoss, LabelRule, LossFunction
+
+RECORDED = frozenset({
+    "agreement",
+    "exclude",
+    "folds",
+    "generic",
+    "include",
+    "label_rule",
+    "loss",
+    "samples",
+    "seed",
+    "unused",
+    "verified",
+    "versions",
+    "weight_sample_scale",
+})
+"""Metadata that say how a footprint was measured, and cannot be set by hand."""
+
+
+def fisher(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    label_rule: LabelRule = "data",
+    loss: str | LossFunction | CustomLoss | None = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    folds: int = 1,
+    seed: int = 0,
+    samples: int = 1,
+    progress: bool = False,
+    folder: str | Path | None = None,
+    fold_dtype: torch.dtype | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Footprint:
+    r"""Measure the diagonal Fisher of a model on data.
+
+    For every weight w, the mean over examples of the squared per-example gradient of the log-likelihood,
+
+    .. math::
+        F_w = \frac1N \sum_{i=1}^N \mathbb E_y \bigl[ (\partial \log p(y \mid x_i) / \partial w)^2 \bigr],
+
+    with the labels y given by ``label_rule``. The example is the unit, always: a text is one example however many
+    tokens it has, and its tokens' log-likelihoods are summed before they are differentiated and squared. The result
+    is that of a loop with batch size 1, whatever the batch size, order or padding. Layers have rules that give it from
+    one batched pass; every rule is first compared with single-example passes on a few rows, and a parameter that
+    disagrees is measured one example at a time.
+
+    Source: Kirkpatrick et al. (2017), https://arxiv.org/abs/1612.00796; on the empirical Fisher (``label_rule="data"``)
+    and why it is another quantity, Kunstner et al. (2019), https://arxiv.org/abs/1905.12558.
+
+    Args:
+        model: Any module. Parameters that require a gradient are measured; it is run in eval mode and comes back as
+            it was.
+        batches: Mappings, called as ``model(**batch)`` with ``labels`` (and optionally ``source_row``, see ``folds``),
+            or pairs ``(inputs, targets)``. Inputs reach ``forward`` as they come; a tuple or list that it does not
+            take whole becomes its arguments. Several targets are for a ``loss`` of your own, as are keys that
+            ``forward`` does not take.
+        label_rule: ``data``: the labels given (empirical Fisher); ``model``: the exact expectation over the model's
+            own distribution, one backward pass per class; ``sampled``: draws from it, keyed by seed and source row.
+        loss: ``classification``, ``multilabel``, ``regression`` (unit variance), ``causal_lm``, ``token``, ``seq2seq``;
+            or a callable ``(outputs, batch) -> [batch]``, the per-example negative log-likelihood in nats, or a
+            :class:`CustomLoss`. None: inferred where a Hugging Face class or integer targets leave no doubt.
+        include: Module paths or shell patterns of parameters to measure; None for all.
+        exclude: The same, left out.
+        folds: Number of disjoint parts of the examples, kept apart beside the whole; the fold of an example is a hash
+            of its ``source_row`` (its running number where none is given: then every footprint to be compared needs
+            the same rows in the same order). Copies of a row need one ``source_row``, independent draws that are
+            equal one each; where none is given, equal rows are taken for copies, and a warning says where more than
+            5 % of the rows have copies in other folds.
+        seed: Seed of the draws of ``sampled``.
+        samples: Draws per example of ``sampled``.
+        progress: Show a progress bar on stderr.
+        folder: Write the footprint here as it is measured and read it back lazily; with folds only two copies of the
+            parameters are then in memory.
+        fold_dtype: Type in which folds are written to ``folder``: ``torch.bfloat16`` halves them, rounding every entry
+            by at most 0.4 % (parameters of fewer than 4096 weights, and those of float64 models, stay as they are).
+            Sums and the whole are not rounded. None writes them as measured.
+        metadata: Plain JSON values to record, such as the identity of the data; those under ``model`` are put beside
+            what is recorded of the model.
+
+    Returns:
+        A footprint of kind ``fisher``, with one float32 tensor per parameter (float64 for float64 models).
+
+    Raises:
+        UsageError: If an argument is wrong, the loader is empty, the loss cannot be inferred, or outputs and labels do
+            not fit it.
+        MeasurementError: If the model stays random, mixes examples, or gives numbers that are not finite.
+
+    Example:
+        >>> import torch, commonweight
+        >>> model = torch.nn.Linear(2, 3, bias=False)
+        >>> x, y = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([0, 2])
+        >>> footprint = commonweight.fisher(model, [(x, y)])
+        >>> one = torch.autograd.functional.jacobian(
+        ...     lambda w: torch.nn.functional.cross_entropy(x @ w.T, y, reduction="none"), model.weight)
+        >>> torch.allclose(footprint["weight"], one.square().mean(0))
+        True
+    """
+    if folds < 1:
+        raise UsageError(f"folds must be at least 1, got {folds}")
+    check_fold_dtype(fold_dtype, folder)
+    _check_metadata(metadata or {})
+    collector = FisherCollector(
+        model,
+        label_rule=label_rule,
+        loss=loss,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        samples=samples,
+    )
+    bar = tqdm(
+        batches, desc="fisher", unit="batch", total=length_hint(batches) or None, disable=not progress, file=sys.stderr
+    )
+    if folder is None:
+        with bar, collector:
+            footprint = _measure(collector, bar, folds, metadata or {}, None, None)
+    else:
+        with FolderWriter(folder) as writer, bar, collector:
+            writer.commit(_measure(collector, bar, folds, metadata or {}, writer, fold_dtype).record())
+        footprint = Footprint.load(writer.folder)
+    if footprint.copies:
+        warnings.warn(footprint.copies, CopiesWarning, stacklevel=2)
+    if footprint.metadata["loss"] == Custom.name and not footprint.spread[""].total:
+        warnings.warn(
+            "the Fisher is zero in every weight: the loss of your own has no slope at any example, as the "
+            "cross-entropy of one output has none (of a yes or no label loss='multilabel' has one)",
+            stacklevel=2,
+        )
+    return footprint
+
+
+def verify(
+    model: nn.Module,
+    batch: Any,
+    *,
+    label_rule: LabelRule = "data",
+    loss: str | LossFunction | CustomLoss | None = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    seed: int = 0,
+) -> Verification:
+    """Compare every rule with single-example passes on a few rows of a batch.
+
+    Args:
+        model: Any module.
+        batch: One batch, as for :func:`fisher`; more than one example is needed to see rules that mix examples.
+        label_rule: As for :func:`fisher`.
+        loss: As for :func:`fisher`.
+        include: As for :func:`fisher`.
+        exclude: As for :func:`fisher`.
+        seed: As for :func:`fisher`.
+
+    Returns:
+        The largest error, and which route covers which parameter.
+
+    Raises:
+        UsageError: If the batch holds a single example.
+
+    Example:
+        >>> import torch, commonweight
+        >>> report = commonweight.verify(torch.nn.Linear(2, 3), (torch.eye(2), torch.tensor([0, 2])))
+        >>> report.largest_error < 1e-3, report.routes["weight"].rule
+        (True, 'linear_weight')
+    """
+    collector = FisherCollector(model, label_rule=label_rule, loss=loss, include=include, exclude=exclude, seed=seed)
+    with collector:
+        read = BatchReader().read(batch)
+        if read.size == 1:
+            raise UsageError("expected a batch of at least 2 examples: one alone cannot show a rule that mixes them")
+        routes = collector.choose_routes([read])
+        dtype = least_accurate(collector.parameters.values())
+        return Verification(routes, min(read.size, ROWS), TOLERANCE[dtype])
+
+
+def _measure(
+    collector: FisherCollector,
+    batches: Iterable[Any],
+    folds: int,
+    metadata: Mapping[str, Any],
+    writer: FolderWriter | None,
+    fold_dtype: torch.dtype | None,
+) -> Footprint:
+    whole: Sums | None = None
+    parts: list[Fold] = []
+    rows: dict[str, Tensor] = {}
+    source_rows: dict[str, Tensor] = {}
+    for fold, stream in enumerate(by_fold(batches, folds)):
+        for batch in stream:
+            collector.update(batch)
+        sums = collector.take()
+        rows[files.fold_group(fold)] = sums.rows
+        if sums.source_rows is not None:
+            source_rows[files.fold_group(fold)] = sums.source_rows
+        if folds == 1:
+            whole = sums
+            break
+        if not sums.count:
+            raise UsageError(f"fold {fold} of {folds} holds no example: use fewer folds or more examples")
+        whole = _added(whole, sums)
+        parts.append(_kept(fold, sums, writer, fold_dtype))
+    if whole is None or not whole.count:
+        raise UsageError("there is no example to measure: the loader yielded no batch")
+    if len(source_rows) < len(rows):
+        source_rows = {}  # of some they are only running numbers
+    tensors = _mean(whole)
+    sample, scale = weight_sample(collector.parameters.items())
+    if writer is not None:
+        writer.add(files.MAIN_GROUP, tensors)
+        writer.add(files.WEIGHTS_GROUP, sample)
+        writer.add(files.ROWS_GROUP, rows)
+        if source_rows:
+            writer.add(files.SOURCE_ROWS_GROUP, source_rows)
+    return Footprint(
+        kind="fisher",
+        tensors=tensors,
+        count=whole.count,
+        metadata=_describe(collector, fold_record(folds, fold_dtype), scale, metadata),
+        spread=whole.spread,
+        folds=tuple(parts),
+        weight_sample=sample,
+        row_digests=rows,
+        source_rows=source_rows,
+    )
+
+
+def _added(whole: Sums | None, sums: Sums) -> Sums:
+    if whole is None:
+        tensors = {name: tensor.clone() for name, tensor in sums.tensors.items()}
+        return replace(sums, tensors=tensors, spread=dict(sums.spread))
+    for name, tensor in sums.tensors.items():
+        whole.tensors[name].add_(tensor)
+    spread = {
+        layer: whole.spread.get(layer, Spread(0.0, 0.0)) + sums.spread.get(layer, Spread(0.0, 0.0))
+        for layer in {**whole.spread, **sums.spread}
+    }
+    rows = torch.cat([whole.rows, sums.rows])
+    return Sums(whole.count + sums.count, whole.tensors, spread, rows, None)  # source rows are kept fold by fold
+
+
+def _kept(fold: int, sums: Sums, writer: FolderWriter | None, fold_dtype: torch.dtype | None) -> Fold:
+    """Make a fold of its sums, which are used up; what is written does not stay in memory."""
+    mean = _mean(sums)
+    if writer is None:
+        return Fold(sums.count, mean)
+    writer.add(files.fold_group(fold), shortened(mean, fold_dtype))
+    return Fold(sums.count, {})
+
+
+def _mean(sums: Sums) -> dict[str, Tensor]:
+    tensors = {}
+    for name in list(sums.tensors):
+        tensors[name] = sums.tensors.pop(name).div_(sums.count).contiguous()
+    return tensors
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    files.check_metadata(metadata)
+    taken = sorted(RECORDED & set(metadata))
+    if taken:
+        raise UsageError(f"metadata may not set {', '.join(taken)}: these are recorded as they were measured")
+    if not isinstance(metadata.get("model", {}), dict):
+        raise UsageError('metadata["model"] must be a mapping: it is put beside the recorded class and sizes')
+
+
+def _describe(
+    collector: FisherCollector, folds: Mapping[str, Any], scale: Mapping[str, float], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    problem = collector.problem
+    if problem is None:
+        raise UsageError("there is no example to measure: the loader yielded no batch")
+    routes: Mapping[str, Route] = collector.routes
+    generic = {name: route.reason for name, route in routes.items() if route.route == "generic"}
+    errors = [route.error for route in routes.values() if route.route == "rule" and route.error == route.error]
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "commonweight": __version__}
+    if "transformers" in sys.modules:
+        versions["transformers"] = sys.modules["transformers"].__version__
+    recorded: dict[str, Any] = {
+        "label_rule": problem.label_rule,
+        "loss": problem.likelihood.name,
+        "seed": problem.seed,
+        "samples": problem.samples if problem.label_rule == "sampled" else None,
+        "folds": dict(folds),
+        "verified": {"largest_error": max(errors, default=None)},
+        "include": collector.include,
+        "exclude": collector.exclude,
+        "generic": generic,
+        "agreement": problem.agreement.record(),
+        "unused": [name for name in routes if name not in collector.used],
+        "model": {
+            "class": type(collector.model).__name__,
+            "weights": sum(parameter.numel() for parameter in collector.model.parameters()),
+            "measured_weights": sum(parameter.numel() for parameter in collector.parameters.values()),
+            "measured_parameters": len(collector.parameters),
+            "trainable_parameters": collector.trainable,
+            "dtypes": sorted({str(parameter.dtype) for parameter in collector.parameters.values()}),
+        },
+        "versions": versions,
+        "weight_sample_scale": dict(scale),
+    }
+    model = {**recorded["model"], **metadata.get("model", {})}
+    return {**recorded, **metadata, "model": model}

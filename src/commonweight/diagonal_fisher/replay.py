@@ -1,0 +1,138 @@
+"""Run one module again, one example at a time: for modules without a rule, at a fraction of the whole model's cost.
+
+Kept from the batched pass are the module's arguments and the gradients of its outputs; for every example the module
+alone runs forward on that example's slice and its own parameters are differentiated. This covers class tokens, position
+tables, attention with packed projections, recurrent layers, norms written by hand, parametrised layers and adapters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
+
+from commonweight.diagonal_fisher.batch import leaves_of, map_leaves, map_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class RefusedError(Exception):
+    """A rule cannot read this call; the parameter takes another route."""
+
+
+@dataclass
+class ModuleCall:
+    """One call of a module: its arguments until the gradients of its outputs arrive."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    versions: list[int]
+
+    @classmethod
+    def of(cls, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModuleCall:
+        """Keep a call.
+
+        Args:
+            module: The module.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            The call, its tensors cut from the graph and sharing memory.
+        """
+        args, kwargs = map_tensors((args, dict(kwargs)), Tensor.detach)
+        return cls(module, args, kwargs, [tensor._version for tensor in tensors_in((args, kwargs))])
+
+    def shared(self, size: int) -> frozenset[str]:
+        """Name the arguments that cannot have one row per example, by their paths."""
+        return frozenset(
+            path
+            for path, leaf in leaves_of((self.args, self.kwargs))
+            if isinstance(leaf, Tensor) and (not leaf.dim() or leaf.shape[0] != size)
+        )
+
+    def gradients(
+        self,
+        example: int,
+        size: int,
+        shared: frozenset[str],
+        parameters: Mapping[str, Tensor],
+        output_gradients: Sequence[Tensor | None],
+    ) -> dict[str, Tensor]:
+        """Differentiate the module on one example.
+
+        Args:
+            example: Which example.
+            size: Examples in the batch; tensors with this first dimension are sliced, others are shared.
+            parameters: The module's own parameters, by attribute.
+            output_gradients: Gradient of each floating tensor among the outputs, or None.
+
+        Returns:
+            Gradient per attribute, where the outputs depend on it.
+
+        Raises:
+            RefusedError: If the call was changed in place or its outputs have no row per example.
+        """
+        if self.versions != [tensor._version for tensor in tensors_in((self.args, self.kwargs))]:
+            raise RefusedError("its input was changed in place after the call")
+
+        def pick(tensor: Tensor, path: str) -> Tensor:
+            rowwise = tensor.dim() > 0 and tensor.shape[0] == size and path not in shared
+            return tensor[example : example + 1] if rowwise else tensor
+
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        args, kwargs = map_leaves((self.args, self.kwargs), pick)
+        # The module's own computation, without the hooks of its users: gradients are those before them.
+        with torch.enable_grad(), _reparametrize_module(self.module, leaves):
+            outputs = floating(self.module.forward(*args, **kwargs))
+        if len(outputs) != len(output_gradients):
+            raise RefusedError("it returns another number of tensors for one example")
+        reached, weights = [], []
+        for output, gradient in zip(outputs, output_gradients, strict=True):
+            if gradient is None or not output.requires_grad:
+                continue
+            own = gradient[example : example + 1]
+            if gradient.shape[0] != size or own.shape != output.shape:
+                raise RefusedError(f"its output has shape {list(gradient.shape)} in a batch of {size} examples")
+            reached.append(output)
+            weights.append(own)
+        if not reached:
+            return {}
+        found = torch.autograd.grad(reached, list(leaves.values()), weights, allow_unused=True)
+        return {name: gradient for name, gradient in zip(leaves, found, strict=True) if gradient is not None}
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """List the tensors in nested mappings, tuples and lists, in order.
+
+    Args:
+        value: The nest.
+
+    Returns:
+        The tensors.
+    """
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(value, note)
+    return found
+
+
+def floating(value: Any) -> list[Tensor]:
+    """List the floating tensors among a module's outputs.
+
+    Args:
+        value: What the module returned.
+
+    Returns:
+        The tensors, in order.
+    """
+    return [tensor for tensor in tensors_in(value) if tensor.is_floating_point()]

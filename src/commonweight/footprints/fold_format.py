@@ -1,0 +1,156 @@
+"""How folds are written: as measured, or in bfloat16; and what a footprint takes on disk and in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from commonweight.base.errors import UsageError
+from commonweight.footprints.folds import FOLD_MAP
+from commonweight.footprints.weight_sample import ENTRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def accurate(dtype: torch.dtype) -> torch.dtype:
+    """Tell the type in which gradients of a parameter are multiplied and summed.
+
+    Args:
+        dtype: The parameter's type.
+
+    Returns:
+        float64 for float64, else float32.
+    """
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+SHORT_FROM = 4096
+"""Weights from which on a parameter's folds are shortened: smaller ones take no room, and rounding would show."""
+
+
+NUMBER = 4
+"""Bytes of a float32."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of the tensors of one Fisher, known from the shapes of the parameters alone."""
+
+    whole: int
+    """The Fisher on disk, and one set of sums in memory."""
+
+    fold: int
+    """One fold on disk; 0 where there are no folds."""
+
+    folds: int
+    """How many there are, at least 1."""
+
+    sample: int
+    """The sample of the weights, on disk."""
+
+    @property
+    def disk(self) -> int:
+        """Everything that is written but the record, heads of files, and 8 bytes a row (16 with source rows)."""
+        return self.whole + self.sample + (self.fold * self.folds if self.folds > 1 else 0)
+
+    @property
+    def memory(self) -> int:
+        """Sums held while it is written to a folder: those of one fold, and with folds those of the whole."""
+        return self.whole * (2 if self.folds > 1 else 1)
+
+
+def needs_of(parameters: Mapping[str, Tensor], folds: int, fold_dtype: torch.dtype | None) -> Needs:
+    """Tell what a Fisher will take, before it is measured.
+
+    Args:
+        parameters: The measured parameters, or tensors of their shapes and types without data (``device="meta"``).
+        folds: How many folds.
+        fold_dtype: As for :func:`commonweight.fisher`.
+
+    Returns:
+        The bytes.
+
+    Example:
+        >>> needs_of({"w": torch.empty(100, 100)}, 8, torch.bfloat16).disk  # 40 000 + 8 * 20 000 + 1024 * 4
+        204096
+    """
+    whole = fold = sample = 0
+    for parameter in parameters.values():
+        size, dtype = parameter.numel(), accurate(parameter.dtype)
+        whole += size * dtype.itemsize
+        fold += size * _written(size, dtype, fold_dtype).itemsize
+        sample += min(size, ENTRIES) * NUMBER if parameter.dim() > 1 else 0
+    return Needs(whole, fold if folds > 1 else 0, folds, sample)
+
+
+def check_fold_dtype(fold_dtype: torch.dtype | None, folder: str | Path | None) -> None:
+    """Check the type in which folds shall be written.
+
+    Args:
+        fold_dtype: The type, or None.
+        folder: Where to; None keeps the folds in memory.
+
+    Raises:
+        UsageError: If it is another than bfloat16, or there is no folder.
+    """
+    if fold_dtype is None:
+        return
+    if fold_dtype != torch.bfloat16:
+        raise UsageError(
+            f"fold_dtype must be None or torch.bfloat16, which has the range of float32, got {fold_dtype}: small "
+            "importances would vanish in it"
+        )
+    if folder is None:
+        raise UsageError("fold_dtype is how folds are written: give a folder too, or leave it out")
+
+
+def fold_record(folds: int, fold_dtype: torch.dtype | None) -> dict[str, Any]:
+    """Describe folds for the metadata of a footprint.
+
+    Args:
+        folds: How many.
+        fold_dtype: The type they are written in; None as measured.
+
+    Returns:
+        Plain JSON values.
+    """
+    short = {} if fold_dtype is None or folds == 1 else {"dtype": str(fold_dtype).removeprefix("torch.")}
+    return {"count": folds, "map": FOLD_MAP, **short}
+
+
+def shortened(tensors: Mapping[str, Tensor], fold_dtype: torch.dtype | None) -> Mapping[str, Tensor]:
+    """Give a fold in the type it is written in, each tensor converted when it is asked for.
+
+    Args:
+        tensors: The means over the fold's examples.
+        fold_dtype: The type; None leaves them as they are.
+
+    Returns:
+        A mapping with the same names.
+    """
+    return tensors if fold_dtype is None else _Shortened(tensors, fold_dtype)
+
+
+class _Shortened(Mapping[str, Tensor]):
+    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self._tensors, self._dtype = tensors, dtype
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        return tensor.to(_written(tensor.numel(), tensor.dtype, self._dtype))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _written(size: int, measured: torch.dtype, fold_dtype: torch.dtype | None) -> torch.dtype:
+    return fold_dtype if fold_dtype is not None and size >= SHORT_FROM and measured == torch.float32 else measured

@@ -1,0 +1,360 @@
+"""A footprint: where a network keeps one piece of knowledge, one tensor per parameter.
+
+Frozen and plain: a mapping from parameter name to tensor, the number of examples behind it, and the metadata that
+say how it came about. Where the tensors live, in memory or on disk, is the business of the mapping.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from commonweight.base.errors import IntegrityError, UsageError, check_kind
+from commonweight.base.names import among
+from commonweight.base.text import Grid, number, to_html
+from commonweight.footprints import files
+from commonweight.footprints.copies import RowCounts, beware_of_copies, row_counts
+from commonweight.footprints.packed import Packed, PackedMasks
+from commonweight.footprints.reading import FolderReader
+from commonweight.footprints.writing import FolderWriter
+
+if TYPE_CHECKING:
+    from collections.abc import ItemsView, Iterator, KeysView, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+Kind = Literal["fisher", "supermask", "activity"]
+KINDS: tuple[Kind, ...] = ("fisher", "supermask", "activity")
+_FACTS = {"label_rule": "label rule", "loss": "loss"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a layer's Fisher trace is spread over the examples: ``Σ t`` and ``Σ t²``, ``t`` an example's own trace.
+
+    Both sums add over examples; the ratio is derived.
+    """
+
+    total: float
+    """Sum over examples of their trace, at least 0, in squared nats per squared weight unit."""
+
+    squares: float
+    """Sum over examples of their squared trace, at least 0."""
+
+    def __add__(self, other: Spread) -> Spread:
+        return Spread(self.total + other.total, self.squares + other.squares)
+
+    @property
+    def effective_examples(self) -> float:
+        """``(Σ t)² / Σ t²``: from 1 (one example carries all) to the number of examples; nan for a zero Fisher."""
+        return self.total * self.total / self.squares if self.squares > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The footprint of one fold of the examples: a mean over ``count`` of them."""
+
+    count: int
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One tensor per parameter, and how it came about.
+
+    Example:
+        >>> from torch import tensor
+        >>> footprint = Footprint("fisher", {"head.weight": tensor([[1.0, 3.0]]), "head.bias": tensor([4.0])}, count=8)
+        >>> footprint.names, footprint.layers, footprint.trace(), footprint.trace("head")
+        (('head.weight', 'head.bias'), ('head',), 8.0, 8.0)
+        >>> footprint.flat()
+        tensor([1., 3., 4.])
+    """
+
+    kind: Kind
+    """``fisher`` (non-negative importances), ``supermask`` (bits) or ``activity`` (one vector per layer)."""
+
+    tensors: Mapping[str, Tensor]
+    """One tensor per parameter; for a Fisher the mean over examples, squared nats per squared weight unit."""
+
+    count: int
+    """Number of examples behind it."""
+
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Label rule, loss, model and data identity, routes, fold map, versions, seed: plain JSON values."""
+
+    spread: Mapping[str, Spread] = field(default_factory=dict)
+    """Per layer, how the trace is spread over examples; the key ``""`` is the whole network. Empty if not measured."""
+
+    folds: Sequence[Fold] = ()
+    """Disjoint parts of the examples, in the order of the fold map; empty when measured in one piece."""
+
+    weight_sample: Mapping[str, Tensor] = field(default_factory=dict)
+    """A fixed sample of each weight matrix of the measured model, from which a common start is recognised."""
+
+    row_digests: Mapping[str, Tensor] = field(default_factory=dict)
+    """Per fold (of a footprint in one piece, the only one) a 64-bit digest of the content of each row, ``[n]``, from
+    which copies and another order are recognised; empty if not measured."""
+
+    source_rows: Mapping[str, Tensor] = field(default_factory=dict)
+    """The same of the source row of each row, which then says alone what is a copy of what; empty where the batches
+    gave none."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if not isinstance(self.tensors, Mapping):
+            raise UsageError(
+                "a footprint holds tensors by parameter name, such as {'fc.weight': tensor}, got "
+                f"{type(self.tensors).__name__}; name them"
+            )
+        if strange := [name for name in self.tensors if not isinstance(name, str)]:
+            raise UsageError(
+                f"a footprint's tensors are named by text, such as 'fc.weight', got {strange[0]!r}; name it so"
+            )
+        if isinstance(self.tensors, dict):  # others make their tensors when they are asked for
+            for name, tensor in self.tensors.items():
+                check_kind(f"{name!r} of a footprint", tensor, torch.Tensor, "make it one with torch.as_tensor(...)")
+        if not self.tensors:
+            raise UsageError("a footprint needs at least one tensor, got none")
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise KeyError(f"no parameter {name!r} in this footprint; {among(str(name), self.names)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def keys(self) -> KeysView[str]:
+        """Give the parameter names, as a mapping does."""
+        return self.tensors.keys()
+
+    def items(self) -> ItemsView[str, Tensor]:
+        """Give names and tensors, as a mapping does; stored tensors are read one by one."""
+        return self.tensors.items()
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __repr__(self) -> str:
+        rule = self.metadata.get("label_rule")
+        return (
+            f"Footprint(kind={self.kind!r}, parameters={len(self)}, layers={len(self.layers)}, count={self.count}"
+            + (f", label_rule={rule!r}" if rule else "")
+            + (f", folds={len(self.folds)}" if self.folds else "")
+            + ")"
+        )
+
+    def _repr_html_(self) -> str:
+        counts = Counter(map(layer_of, self.names))
+        header: tuple[str, ...] = ("layer", "parameters")
+        rows: list[tuple[str, ...]] = [(layer, str(count)) for layer, count in counts.items()]
+        facts = ["examples not counted" if self.kind != "fisher" and not self.count else f"{self.count} examples"]
+        if not math.isnan(self.effective_examples):
+            facts.append(f"{self.effective_examples:.1f} effective")
+        if self.kind == "fisher":
+            traces = self._own_traces()
+            whole = sum(traces.values())
+            header = (*header, "trace share")
+            rows = [(*row, number(traces[row[0]] / whole if whole else math.nan)) for row in rows]
+            facts.append(f"trace {whole:.6g}")
+        facts += [f"{words} {self.metadata[key]}" for key, words in _FACTS.items() if self.metadata.get(key)]
+        if self.folds:
+            facts.append(f"{len(self.folds)} folds")
+        title = f"Footprint of kind {self.kind} (parameters: {len(self)}, layers: {len(counts)})"
+        return to_html([Grid(title, header, tuple(rows)), ", ".join(facts) + "."])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names, in the order of the model."""
+        return tuple(self.tensors)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that own the parameters, in the order of the model."""
+        return tuple(dict.fromkeys(layer_of(name) for name in self.tensors))
+
+    def trace(self, layer: str | None = None) -> float:
+        """Sum the entries, in float64: of the whole network or of one layer.
+
+        Args:
+            layer: A module path: one of ``layers`` or any module above them; None for the whole network.
+
+        Returns:
+            The sum; for a Fisher its trace, at least 0.
+
+        Raises:
+            UsageError: If no parameter lies under that path.
+        """
+        names = [name for name in self.tensors if layer is None or is_under(name, layer)]
+        if not names:
+            raise UsageError(f"no layer {layer!r} in this footprint; {among(str(layer), self.layers)}")
+        return sum(float(self.tensors[name].sum(dtype=torch.float64)) for name in names)
+
+    @property
+    def effective_examples(self) -> float:
+        """``(Σ t)² / Σ t²`` over the examples' traces ``t``, but never more than there are distinct rows (``rows``).
+
+        The bound is all that copies change here: where some rows have many, it is above what the distinct rows would
+        have. nan where it was not measured or the Fisher is zero.
+        """
+        found = self.spread[""].effective_examples if "" in self.spread else math.nan
+        return found if self.rows is None else min(found, self.rows.distinct)
+
+    @cached_property
+    def rows(self) -> RowCounts | None:
+        """How many rows are distinct, and how many have copies in other folds; None where it was not measured.
+
+        Rows with one source row are copies of each other, and no others are. Where the batches gave no source rows,
+        rows of equal content are taken for copies.
+
+        Example:
+            >>> from torch import tensor
+            >>> digests = {"fold-000": tensor([7, 8]), "fold-001": tensor([7, 9])}
+            >>> Footprint("fisher", {"w": tensor([1.0])}, 4, row_digests=digests).rows
+            RowCounts(total=4, distinct=3, copied=2)
+        """
+        known = self.source_rows or self.row_digests
+        return row_counts(list(known.values())) if known else None
+
+    @property
+    def copies(self) -> str | None:
+        """What to beware of where more than 5 % of the rows have copies in other folds; else None."""
+        return None if self.rows is None else beware_of_copies(self.rows)
+
+    def _own_traces(self) -> dict[str, float]:
+        """Sum each layer's own parameters; where the spread says it already, no tensor is read."""
+        traces = dict.fromkeys(self.layers, 0.0)
+        for name in self.names:
+            layer = layer_of(name)
+            if layer in self.spread:
+                traces[layer] = self.spread[layer].total / self.count
+            else:
+                traces[layer] += float(self.tensors[name].sum(dtype=torch.float64))
+        return traces
+
+    def flat(self) -> Tensor:
+        """Concatenate all tensors into one vector, parameter by parameter in the order of ``names``.
+
+        Returns:
+            A vector with as many entries as the footprint has weights.
+        """
+        return torch.cat([self.tensors[name].reshape(-1) for name in self.tensors])
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the footprint to a folder: ``footprint.json`` beside sharded ``*.safetensors``.
+
+        Written under a temporary name, flushed and renamed, so that the folder is there whole or not at all. Supermasks
+        are written as bits, eight to a byte.
+
+        Args:
+            folder: Where to; must not exist yet.
+            overwrite: Replace a footprint that is already there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            MeasurementError: If a supermask holds anything but 0 and 1, or another tensor nan or infinity.
+        """
+        tensors = self.tensors
+        if self.kind == "supermask" and not isinstance(tensors, Packed):
+            tensors = PackedMasks.of(tensors)
+        with FolderWriter(folder, overwrite=overwrite) as writer:
+            for index, fold in enumerate(self.folds):
+                writer.add(files.fold_group(index), fold.tensors)
+            writer.add(files.MAIN_GROUP, tensors)
+            if self.weight_sample:
+                writer.add(files.WEIGHTS_GROUP, self.weight_sample)
+            if self.row_digests:
+                writer.add(files.ROWS_GROUP, self.row_digests)
+            if self.source_rows:
+                writer.add(files.SOURCE_ROWS_GROUP, self.source_rows)
+            writer.commit(self.record())
+        return writer.folder
+
+    def record(self) -> dict[str, Any]:
+        """Describe everything but the tensors in plain JSON values, as ``footprint.json`` holds it.
+
+        Returns:
+            Kind, counts, metadata and spread.
+        """
+        return {
+            "kind": self.kind,
+            "count": self.count,
+            "fold_counts": [fold.count for fold in self.folds],
+            "metadata": dict(self.metadata),
+            "spread": {layer: [spread.total, spread.squares] for layer, spread in self.spread.items()},
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path, *, check_hashes: bool = False) -> Footprint:
+        """Open a saved footprint; tensors are read from disk when they are asked for.
+
+        Args:
+            folder: A folder written by :meth:`save`.
+            check_hashes: Recompute every shard's SHA-256 and compare.
+
+        Returns:
+            The footprint, its tensors still on disk.
+
+        Raises:
+            IntegrityError: If the folder is damaged, incomplete or of another format.
+        """
+        reader = FolderReader(folder, check_hashes=check_hashes)
+        record = reader.record
+        if record["kind"] not in KINDS or not reader.group(files.MAIN_GROUP):
+            raise IntegrityError(
+                f"{reader.folder / files.RECORD}: expected a kind of {', '.join(KINDS)} and at least one tensor, got "
+                f"{record['kind']!r} and {len(reader.group(files.MAIN_GROUP))}"
+            )
+        return cls(
+            kind=record["kind"],
+            tensors=reader.group(files.MAIN_GROUP),
+            count=record["count"],
+            metadata=record["metadata"],
+            spread={layer: Spread(*sums) for layer, sums in record["spread"].items()},
+            folds=tuple(
+                Fold(count, reader.group(files.fold_group(index))) for index, count in enumerate(record["fold_counts"])
+            ),
+            weight_sample=reader.group(files.WEIGHTS_GROUP, missing_ok=True),
+            row_digests=reader.group(files.ROWS_GROUP, missing_ok=True),
+            source_rows=reader.group(files.SOURCE_ROWS_GROUP, missing_ok=True),
+        )
+
+
+def layer_of(name: str) -> str:
+    """Name the layer that owns a parameter: the module path without the last part.
+
+    Args:
+        name: A parameter name, such as ``encoder.layer.0.output.dense.weight``.
+
+    Returns:
+        The path of the owning module; the name itself for a parameter of the root module.
+    """
+    return name.rpartition(".")[0] or name
+
+
+def is_under(name: str, path: str) -> bool:
+    """Tell whether a parameter or module lies at or under a module path.
+
+    Args:
+        name: A parameter or module name.
+        path: A module path; the empty path is the whole network.
+
+    Returns:
+        Whether ``name`` is ``path`` or below it.
+    """
+    return not path or name == path or name.startswith(path + ".")

@@ -1,0 +1,163 @@
+"""Masks kept as bits: one bit per weight, in memory and on disk, unpacked a tensor or a slice at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from commonweight.base.errors import MeasurementError
+from commonweight.supermasks.bits import Bits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BITS_PER_BYTE = 8
+
+
+@runtime_checkable
+class Packed(Protocol):
+    """A mapping of masks that can give their bits as they are kept: eight to a byte, zeros at the end of the last."""
+
+    def packed(self, name: str, start: int, stop: int) -> Tensor:
+        """Give bytes ``start`` to ``stop`` of one mask, uint8; a mask of n bits has ``ceil(n / 8)`` of them."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Tell a mask's shape without unpacking it."""
+
+
+class PackedMasks(Mapping[str, "Tensor"]):
+    """Masks in memory, each unpacked when it is asked for.
+
+    Args:
+        bits: The masks by name; bytes on the CPU are shared, not copied.
+
+    Raises:
+        MeasurementError: If an unused bit at the end of a mask is on: bits are counted by bytes, and it would count.
+
+    Example:
+        >>> from torch import tensor
+        >>> masks = PackedMasks({"fc.weight": Bits.of(tensor([[True, False, True]]))})
+        >>> masks["fc.weight"], masks.nbytes
+        (tensor([[ True, False,  True]]), 1)
+    """
+
+    def __init__(self, bits: Mapping[str, Bits]) -> None:
+        self._bits = {name: Bits(each.packed.cpu(), each.shape) for name, each in bits.items()}
+        for name, each in self._bits.items():
+            unused = -math.prod(each.shape) % BITS_PER_BYTE
+            if unused and int(each.packed[-1]) % 2**unused:
+                raise MeasurementError(
+                    f"{name} has {math.prod(each.shape)} bits, and bits behind the last one that are not 0: expected "
+                    "zeros there; pack the mask with Bits.of(mask)"
+                )
+
+    @classmethod
+    def of(cls, masks: Mapping[str, Tensor]) -> PackedMasks:
+        """Pack masks.
+
+        Args:
+            masks: Tensors of 0 and 1, or of booleans, by name.
+
+        Returns:
+            The same, packed.
+
+        Raises:
+            MeasurementError: If an entry is neither 0 nor 1.
+        """
+        for name, mask in masks.items():
+            wrong = (mask != 0) & (mask != 1)
+            if wrong.any():
+                raise MeasurementError(
+                    f"{name} holds {mask[wrong][0].item():g}: a mask holds only 0 and 1; keep the bits, not the scores"
+                )
+        return cls({name: Bits.of(mask.detach().bool()) for name, mask in masks.items()})
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._bits[name].unpack()
+
+    def packed(self, name: str, start: int, stop: int) -> Tensor:
+        """Give some bytes of one mask, without a copy.
+
+        Args:
+            name: Which mask.
+            start: First byte.
+            stop: One past the last.
+
+        Returns:
+            uint8, ``[stop - start]`` or what there is.
+        """
+        return self._bits[name].packed[start:stop]
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Unpack a slice of one mask along its first dimension.
+
+        Args:
+            name: Which mask; it must have at least one dimension.
+            start: First row.
+            stop: One past the last row.
+
+        Returns:
+            Booleans, ``[stop - start, ...]``.
+        """
+        return unpacked_rows(self, name, start, stop)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Tell a mask's shape without unpacking it.
+
+        Args:
+            name: Which mask.
+
+        Returns:
+            Its shape.
+        """
+        return tuple(self._bits[name].shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that all masks take: one bit per weight, each mask rounded up to whole bytes."""
+        return sum(bits.nbytes for bits in self._bits.values())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bits)
+
+    def __len__(self) -> int:
+        return len(self._bits)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._bits
+
+
+def byte_count(shape: tuple[int, ...]) -> int:
+    """Tell how many bytes a packed mask takes.
+
+    Args:
+        shape: Its shape.
+
+    Returns:
+        An eighth of its entries, rounded up.
+    """
+    return -(-math.prod(shape) // BITS_PER_BYTE)
+
+
+def unpacked_rows(masks: Packed, name: str, start: int, stop: int) -> Tensor:
+    """Unpack a slice of one mask along its first dimension, from the bytes that hold it alone.
+
+    Args:
+        masks: The masks.
+        name: Which of them; it must have at least one dimension.
+        start: First row.
+        stop: One past the last row; rows that are not there are left out, as slicing does.
+
+    Returns:
+        Booleans, ``[stop - start, ...]``.
+    """
+    shape = masks.shape(name)
+    start, stop, _ = slice(start, stop).indices(shape[0])
+    stop = max(start, stop)
+    row = math.prod(shape[1:])
+    first, last = start * row, stop * row
+    packed = masks.packed(name, first // BITS_PER_BYTE, -(-last // BITS_PER_BYTE))
+    skipped = first % BITS_PER_BYTE
+    bits = Bits(packed, (packed.numel() * BITS_PER_BYTE,)).unpack()
+    return bits[skipped : skipped + last - first].reshape(stop - start, *shape[1:])

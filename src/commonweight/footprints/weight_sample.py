@@ -1,0 +1,47 @@
+"""A fixed sample of every weight matrix: by it a common start is recognised, and whose Fisher a footprint is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from commonweight.footprints.folds import keyed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+ENTRIES = 1024
+"""Entries kept of each weight matrix."""
+
+
+def weight_sample(weights: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Take entries of every weight matrix, at places that only its shape decides.
+
+    Args:
+        weights: Names and tensors; vectors and numbers are passed over.
+
+    Returns:
+        At most 1024 entries of each matrix, float32 on the CPU, by name; and the size of the matrix over that of its
+        sample.
+
+    Example:
+        >>> from torch import ones
+        >>> sample, scale = weight_sample([("head.weight", ones(64, 64)), ("head.bias", ones(64))])
+        >>> sample["head.weight"].shape, scale
+        (torch.Size([1024]), {'head.weight': 4.0})
+    """
+    sample, scale = {}, {}
+    for name, weight in weights:
+        if weight.dim() < 2 or not weight.numel():
+            continue
+        flat = weight.detach().reshape(-1)
+        if flat.numel() > ENTRIES:
+            generator = torch.Generator().manual_seed(keyed(*weight.shape))
+            places = torch.randint(flat.numel(), (ENTRIES,), generator=generator)
+            flat = flat[places.to(flat.device)]
+        sample[name] = flat.float().cpu().clone()
+        scale[name] = weight.numel() / flat.numel()
+    return sample, scale

@@ -1,0 +1,108 @@
+"""A PEFT adapter folder: its base checkpoint first, the adapter on top. Only the adapter's weights are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from commonweight.base.errors import UsageError
+from commonweight.models import checkpoint
+from commonweight.models.hub import out_of_reach
+from commonweight.models.identity import ADAPTER, describe, hash_files, hash_json, origin, weight_files
+from commonweight.models.options import LoadedModel
+from commonweight.models.placement import DRAW_SEED, pick_device, seeded
+from commonweight.models.tokenizer import load_tokenizer, tokenizer_hashes
+
+if TYPE_CHECKING:
+    from commonweight.models.options import LoadOptions
+
+AUTO_CLASS = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoModelForCausalLM"}
+HEADS = ("classifier.out_proj.weight", "classifier.weight", "score.weight")
+
+
+def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
+    """Load an adapter onto its base.
+
+    Args:
+        folder: The adapter's folder.
+        spec: The folder as the user gave it.
+        options: How to read it; they hold for the base as well.
+
+    Returns:
+        The model, whose trainable parameters are those of the adapter.
+
+    Raises:
+        UsageError: If peft is not installed, the adapter is for another task than classification or language modelling,
+            or the base cannot be loaded.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise UsageError(f"{spec} is a PEFT adapter, and peft is not installed; run: pip install peft") from error
+    import transformers
+
+    files = weight_files(folder, stem=ADAPTER, allow_pickle=options.allow_pickle)
+    config = peft.PeftConfig.from_pretrained(str(folder))
+    task_type = getattr(config.task_type, "value", config.task_type)
+    if task_type not in AUTO_CLASS:
+        raise UsageError(f"{spec} is an adapter for {task_type}; the commands measure {' and '.join(AUTO_CLASS)}")
+    if config.is_prompt_learning or getattr(config, "adapters", None):
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise UsageError(
+            f"{spec} is an adapter of the type {kind}, which adds tokens or mixes adapters of other folders; expected "
+            "one that changes the weights of its base, such as LoRA"
+        )
+    base = str(config.base_model_name_or_path)
+    trust = options.trust_remote_code
+    shapes = _saved_shapes(files)
+    if not Path(base).expanduser().is_dir() and (reason := out_of_reach(base, config.revision)) is not None:
+        raise UsageError(
+            f"the base of {spec}, {base!r}, is no local folder, and as a Hugging Face id {reason}. Connect to the "
+            "network, or put the base where the adapter_config.json says it is"
+        )
+    with checkpoint.quiet_transformers():
+        base_config = checkpoint.load_config(base, config.revision, trust=trust)
+        head = next((shapes[name] for name in HEADS if name in shapes), None)
+        if head is not None:
+            base_config.num_labels = head[0]
+        auto = getattr(transformers, AUTO_CLASS[task_type])
+        model, info = checkpoint.load_weights(auto, base, base_config, config.revision, options)
+        random = sorted(set(info["missing_keys"]) - set(shapes))
+        if random and not options.allow_missing_weights:
+            raise UsageError(
+                f"neither the base {base} nor the adapter {spec} has {', '.join(random[:4])}; an overlap of random "
+                "weights means nothing. Save the head with the adapter (modules_to_save), or pass "
+                "--allow-missing-weights"
+            )
+        task = checkpoint.task_of(type(model).__name__, base_config)
+        with seeded():
+            model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
+        own = options.tokenizer or (str(folder) if has_tokenizer else None)
+        asked, revision = (own, None) if own else (base, config.revision)
+        tokenizer = load_tokenizer(asked, revision, trust=trust)
+    identity = {
+        "source": "adapter",
+        "name": spec,
+        "weights": hash_files(files),
+        "config": hash_json(folder / "adapter_config.json", without=("base_model_name_or_path", "revision")),
+        "tokenizer": tokenizer_hashes(asked, revision, tokenizer),
+        "base": {"name": base, **origin(base, config.revision), **checkpoint.code_of(model.get_base_model())},
+        "random_weights": random,
+        "random_seed": DRAW_SEED if random else None,
+    }
+    model.to(pick_device(options.device)).eval()
+    return LoadedModel(model, identity | describe(model), task, tokenizer)
+
+
+def _saved_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    # Names as the base model has them, and shapes, of what the adapter saved.
+    from safetensors import safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as reader:
+                for name in reader.keys():  # noqa: SIM118
+                    shapes[name.removeprefix("base_model.model.")] = tuple(reader.get_slice(name).get_shape())
+    return shapes

@@ -1,0 +1,170 @@
+"""A model built by a function of the user's own: ``module:function``, with weights from a ``safetensors`` file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from commonweight.base.errors import UsageError
+from commonweight.models.identity import describe, first_line, hash_files, hash_settings, hash_state
+from commonweight.models.imports import own_files
+from commonweight.models.options import LoadedModel
+from commonweight.models.placement import DRAW_SEED, pick_device, pick_dtype, place, seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from commonweight.models.options import LoadOptions
+
+MOST_NAMED = 4
+
+
+def load_function(spec: str, options: LoadOptions) -> LoadedModel:
+    """Call a function for a module and load its weights.
+
+    The module is looked for in the current folder first, as Python itself does. Weights the function draws are drawn
+    under one seed, so that calling it twice gives one model.
+
+    Args:
+        spec: ``module:function``; the function takes no arguments.
+        options: How to read it.
+
+    Returns:
+        A plain torch module, measured on ``(inputs, targets)``.
+
+    Raises:
+        UsageError: If the module or function does not exist, raises, needs arguments or does not return a torch module,
+            the checkpoint does not fit it, or an option is for other models.
+    """
+    for option, given in (
+        ("--tokenizer", options.tokenizer),
+        ("--allow-pickle", options.allow_pickle),
+        ("--trust-remote-code", options.trust_remote_code),
+        ("--allow-missing-weights", options.allow_missing_weights),
+    ):
+        if given:
+            raise UsageError(f"{option} is for Hugging Face models, and {spec} is a plain torch module; leave it out")
+    with seeded():
+        build = _find(spec)
+        model = _call(spec, build)
+    identity: dict[str, Any] = {
+        "source": "function",
+        "name": spec,
+        "function": spec.rpartition(":")[2],
+        "code": _code(spec, build, model),
+        "settings": hash_settings(model),
+    }
+    if options.checkpoint is None:
+        identity["weights"] = {"state": hash_state(model)}
+        identity["random_seed"] = DRAW_SEED
+        notes: tuple[str, ...] = (f"{spec}: no --checkpoint given, the weights are those the function returned",)
+    else:
+        path = Path(options.checkpoint).expanduser()
+        load_weights(model, path)
+        identity["checkpoint"] = options.checkpoint
+        identity["weights"] = hash_files([path])
+        notes = ()
+    place(model, pick_device(options.device), pick_dtype(options.dtype))
+    return LoadedModel(model.eval(), identity | describe(model), notes=notes)
+
+
+def _find(spec: str) -> Callable[..., Any]:
+    module_name, _, function_name = spec.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise UsageError(
+                f"{module_name} cannot be imported: it imports {error.name!r}, which is not installed"
+            ) from error
+        raise UsageError(
+            f"no Python module {error.name!r}; run the command from the folder that holds it, or install it"
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever a module of the user's own may do
+        raise UsageError(
+            f"{module_name} cannot be imported: {type(error).__name__}: {first_line(error)} (--debug shows where)"
+        ) from error
+    finally:
+        sys.path.remove(here)
+    build: Any = getattr(module, function_name, None)
+    if not callable(build):
+        close = difflib.get_close_matches(function_name, [n for n, v in vars(module).items() if callable(v)], n=1)
+        raise UsageError(
+            f"no function {function_name!r} in {module_name}" + (f"; did you mean {close[0]!r}?" if close else "")
+        )
+    return cast("Callable[..., Any]", build)
+
+
+def _call(spec: str, build: Callable[..., Any]) -> torch.nn.Module:
+    try:
+        inspect.signature(build).bind()
+    except TypeError as error:
+        raise UsageError(
+            f"{spec} needs arguments ({first_line(error)}); give a function that takes none and returns the module"
+        ) from error
+    except ValueError:  # some built-in callables have no signature
+        pass
+    try:
+        model = build()
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{spec} raised {type(error).__name__}: {first_line(error)} (--debug shows where)") from error
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"{spec} returned {type(model).__name__}, expected a torch.nn.Module")
+    return model
+
+
+def _code(spec: str, build: Callable[..., Any], model: torch.nn.Module) -> dict[str, str]:
+    files = own_files(
+        {spec.partition(":")[0], str(inspect.unwrap(build).__module__)},
+        {type(module).__module__ for module in model.modules()},
+    )
+    return {name: hash_files([file])[file.name] for name, file in files.items()}
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load a ``safetensors`` file into a module, name by name and shape by shape.
+
+    Args:
+        model: The module; it is changed in place.
+        path: The file.
+
+    Raises:
+        UsageError: If the file is absent, is not ``safetensors``, or names and shapes differ; the message names the
+            first differences.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    if not path.is_file():
+        raise UsageError(f"no checkpoint {path}; expected a .safetensors file")
+    if path.suffix != ".safetensors":
+        raise UsageError(
+            f"--checkpoint reads .safetensors only, got {path.name}; convert it with safetensors.torch.save_model"
+        )
+    try:
+        missing, unexpected = load_model(model, path, strict=False)
+    except SafetensorError as error:
+        raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
+    except RuntimeError as error:
+        sizes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        raise UsageError(f"{path.name} does not fit the module: {_some(sizes or [str(error)])}") from error
+    if missing or unexpected:
+        parts = [
+            f"{what} {_some(sorted(names))}"
+            for what, names in (("the file lacks", missing), ("the module lacks", unexpected))
+            if names
+        ]
+        raise UsageError(f"{path.name} does not fit the module: {'; '.join(parts)}. Build the module it was saved from")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown}, … ({len(names)} in all)"

@@ -1,0 +1,110 @@
+"""Where a model computes and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from commonweight.base.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+STORED = "auto"
+"""The precision the checkpoint is stored in."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Turn an option into a device.
+
+    Args:
+        name: ``auto`` (CUDA if there is one, else the processor), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    Returns:
+        The device.
+
+    Raises:
+        UsageError: If the name means nothing or this machine has no such device.
+
+    Example:
+        >>> pick_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in {"cpu", "cuda", "mps"}:
+        raise UsageError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device auto"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: this machine has no MPS device; use --device auto")
+    return device
+
+
+def pick_dtype(name: str = "float32") -> torch.dtype | None:
+    """Turn an option into a precision.
+
+    Args:
+        name: One of ``float32``, ``bfloat16``, ``float16``, ``float64``; or ``auto``, as the checkpoint is stored.
+
+    Returns:
+        The precision; None for ``auto``.
+
+    Raises:
+        UsageError: If the name is unknown.
+
+    Example:
+        >>> pick_dtype("bfloat16"), pick_dtype("auto")
+        (torch.bfloat16, None)
+    """
+    if name == STORED:
+        return None
+    if name not in DTYPES:
+        raise UsageError(f"--dtype must be {STORED} or one of {', '.join(DTYPES)}, got {name!r}")
+    return DTYPES[name]
+
+
+def place(model: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    """Move a model, and give its floating-point weights a precision.
+
+    Args:
+        model: A torch module; it is changed in place.
+        device: Where to.
+        dtype: The precision; None keeps each weight's own.
+
+    Returns:
+        The same model.
+    """
+    return model.to(device) if dtype is None else model.to(device=device, dtype=dtype)
+
+
+DRAW_SEED = 0
+
+
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """Seed torch's generator of the processor with :data:`DRAW_SEED`; on leaving its former state is back.
+
+    Yields:
+        Nothing.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(DRAW_SEED)
+        yield

@@ -1,0 +1,1 @@
+"""The measures, all derived from Gram matrices."""

@@ -1,0 +1,1 @@
+"""Noise ceilings, corrected overlaps, nulls and intervals from folds."""

@@ -1,0 +1,86 @@
+"""The split-half ceiling of a single Fisher: what sampling noise alone leaves of an overlap of 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commonweight.base.errors import UsageError
+from commonweight.base.names import Named
+from commonweight.footprints.footprint import layer_of
+from commonweight.overlaps.measures.gram import parameter_gram
+from commonweight.overlaps.resampling.ratios import FoldRatios
+from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
+from commonweight.overlaps.resampling.sums import Resampled, parameter_folds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from commonweight.base.estimate import Estimate
+    from commonweight.footprints.footprint import Footprint
+
+FEWEST = 2
+"""Folds of which halves can be made."""
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """The ceilings of one Fisher."""
+
+    pooled: Estimate
+    """Of all weights as one, with its replicates over folds."""
+
+    by_layer: Mapping[str, Estimate]
+    """Of the weights of each layer."""
+
+
+def ceiling(footprint: Footprint) -> Ceilings:
+    r"""Measure how much two halves of the examples of one Fisher overlap.
+
+    Over balanced splits of the folds into halves H and H',
+
+    .. math::
+        \frac{\sum_h \langle \sqrt{F_H}, \sqrt{F_{H'}} \rangle}
+             {\sum_h \sqrt{\mathrm{tr} F_H \, \mathrm{tr} F_{H'}}},
+
+    the same number as ``OverlapTable.ceiling``, from one footprint alone: 1 without sampling noise, and lower the fewer
+    examples there are; it is that of *half* of them.
+
+    Args:
+        footprint: A Fisher with folds, in memory or on disk; it is read a slab at a time.
+
+    Returns:
+        The ceilings, with jackknife intervals where there are 3 folds or more.
+
+    Raises:
+        UsageError: If it is no Fisher, or has fewer than 2 folds.
+
+    Example:
+        >>> import torch, commonweight
+        >>> model = torch.nn.Linear(6, 3)
+        >>> batch = (torch.randn(200, 6), torch.randint(3, (200,)))
+        >>> found = ceiling(commonweight.fisher(model, [batch], folds=8))
+        >>> 0.9 < found.pooled.value <= 1.01, found.pooled.count
+        (True, 8)
+    """
+    if footprint.kind != "fisher" or len(footprint.folds) < FEWEST:
+        raise UsageError(
+            f"a ceiling needs a Fisher with at least {FEWEST} folds, got kind {footprint.kind!r} with "
+            f"{len(footprint.folds)} folds: measure with folds, such as fisher(..., folds=8)"
+        )
+    alone = {"footprint": footprint}
+    common_folds(alone, footprint.names)
+    grams = {name: parameter_gram(alone, name) for name in footprint.names}
+    terms = {name: parameter_folds(alone, name) for name in footprint.names}
+    for name, gram in grams.items():
+        check_traces(tuple(alone), name, np.diagonal(gram), terms[name].traces.sum(axis=0))
+    layers: dict[str, tuple[str, ...]] = {}
+    for name in footprint.names:
+        layers[layer_of(name)] = (*layers.get(layer_of(name), ()), name)
+    ratios = FoldRatios(Resampled(len(footprint.folds), terms), grams, layers)
+    return Ceilings(
+        ratios.ceiling_estimate(0, footprint.names),
+        Named("layer", {layer: ratios.ceiling_estimate(0, members) for layer, members in layers.items()}),
+    )

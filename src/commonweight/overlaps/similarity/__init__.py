@@ -1,0 +1,1 @@
+"""How alike tasks are, from their batch-norm means."""

@@ -1,0 +1,1 @@
+"""The table of overlaps: its numbers, its rows, its files."""

@@ -1,0 +1,324 @@
+"""The overlap of several footprints: every pair, every layer, any depth, from one pass over the tensors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commonweight.base import text
+from commonweight.base.errors import UsageError
+from commonweight.base.names import Named
+from commonweight.footprints.footprint import layer_of
+from commonweight.overlaps.alignment import alignment_of
+from commonweight.overlaps.chance import mask_facts
+from commonweight.overlaps.compatible import LeftOut, check_named, common_parameters
+from commonweight.overlaps.measures.gram import parameter_gram, shape_of
+from commonweight.overlaps.measures.ratio import frozen
+from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
+from commonweight.overlaps.resampling.sums import Resampled, parameter_folds
+from commonweight.overlaps.table import layout, record
+from commonweight.overlaps.table import rows as frame
+from commonweight.overlaps.table.numbers import Derived
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Literal
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from commonweight.footprints.copies import RowCounts
+    from commonweight.footprints.footprint import Footprint, Kind, Spread
+    from commonweight.overlaps.alignment import Alignment
+    from commonweight.overlaps.chance import MaskFacts
+
+    Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OverlapTable(Derived):
+    """Overlaps of n footprints. Holds the additive Gram terms; every ratio is derived from them.
+
+    Undefined is nan (two empty masks, a zero Fisher, a zero vector).
+
+    Example:
+        >>> from torch import tensor
+        >>> from commonweight.footprints.footprint import Footprint
+        >>> a = Footprint("fisher", {"in.weight": tensor([1.0, 0.0]), "out.weight": tensor([98.0, 1.0])}, count=8)
+        >>> b = Footprint("fisher", {"in.weight": tensor([0.0, 1.0]), "out.weight": tensor([98.0, 1.0])}, count=8)
+        >>> table = overlap({"a": a, "b": b})
+        >>> {layer: round(values[0, 1].item(), 4) for layer, values in table.by_layer.items()}
+        {'in': 0.0, 'out': 1.0}
+        >>> round(table.pooled[0, 1].item(), 4), round(table.layer_mean[0, 1].item(), 4)
+        (0.99, 0.5)
+    """
+
+    names: tuple[str, ...]
+    """Names of the footprints, in the order of every matrix."""
+
+    kind: Kind
+    """Kind of the footprints, which decides the measure."""
+
+    terms: Mapping[str, Array]
+    """Per parameter, in model order, the Gram matrix ``[n, n]``: they add over parameters."""
+
+    left_out: tuple[LeftOut, ...]
+    """Parameters that were not compared, and why."""
+
+    alignment: Alignment
+    """Whether the models come from a common start."""
+
+    counts: Mapping[str, int]
+    """Examples behind each footprint."""
+
+    effective_examples: Mapping[str, float]
+    """Effective examples of each footprint; nan where not measured."""
+
+    label_rules: Mapping[str, str | None]
+    """Label rule of each footprint; None where it has none."""
+
+    depth: int | None = None
+    """How many parts of the module path name a layer; None for the module that owns the parameter."""
+
+    masks: MaskFacts | None = None
+    """Of supermasks, the sizes and score starts on which chance depends; None for other kinds."""
+
+    resampled: Resampled | None = None
+    """Of Fishers that all have folds, the additive sums over these; None for others."""
+
+    spread: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    """Per footprint and layer that owns parameters, how its trace is spread over examples; lacks what was not measured
+    (tables of earlier releases hold none)."""
+
+    rows: Mapping[str, RowCounts] = field(default_factory=dict)
+    """Per footprint how many of its rows are distinct, and how many have copies in other folds; lacks what was not
+    measured (tables of earlier releases hold none)."""
+
+    def __post_init__(self) -> None:
+        for gram in self.terms.values():
+            frozen(gram)
+
+    def __repr__(self) -> str:
+        return (
+            f"OverlapTable({self.measure} of {', '.join(self.names)}; "
+            f"{len(self.layers)} layers, {len(self.terms)} parameters)"
+        )
+
+    def roll_up(self, depth: int) -> OverlapTable:
+        """Merge layers along the module tree. Exact: the terms add.
+
+        Args:
+            depth: How many parts of the module path to keep, from the top; 0 is the whole network as one layer. A
+                table that is rolled up already stays at least as coarse.
+
+        Returns:
+            A new table with fewer, larger layers; ``pooled`` is the same, ``layer_mean`` is over the new layers.
+
+        Raises:
+            UsageError: If ``depth`` is not a whole number of at least 0.
+
+        Example:
+            >>> from torch import ones
+            >>> from commonweight.footprints.footprint import Footprint
+            >>> a = Footprint("fisher", {"body.0.weight": ones(2), "body.1.weight": ones(2), "head.bias": ones(1)}, 8)
+            >>> overlap({"a": a, "b": a}).roll_up(1).layers
+            ('body', 'head')
+        """
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
+            raise UsageError(f"depth must be a whole number of at least 0, got {depth!r}")
+        return replace(self, depth=depth if self.depth is None else min(depth, self.depth))
+
+    def effective_of(self, name: str, layer: str | None = None) -> float:
+        r"""Give the effective examples of one footprint in one layer: another layer's say nothing about it.
+
+        A layer that :meth:`roll_up` merged of several has a lower bound, since what is stored does not say which
+        examples the traces of two layers have in common: with :math:`T_l, S_l` the sums of the examples' traces in
+        layer l and of their squares,
+
+        .. math:: (\textstyle\sum_l T_l)^2 / (\sum_l \sqrt{S_l})^2
+
+        never above the true number (Minkowski's inequality) nor below the least of its layers. All weights, where none
+        were left out, have ``effective_examples``. A layer's number is of all its parameters that were measured. It is
+        never more than the footprint has distinct rows.
+
+        Args:
+            name: Name of a footprint.
+            layer: One of ``layers``; None for all weights that were compared.
+
+        Returns:
+            At least 1; nan where it was not measured or the layer's Fisher is zero.
+
+        Raises:
+            UsageError: If there is no such footprint.
+            KeyError: If there is no such layer.
+
+        Example:
+            >>> from torch import ones
+            >>> from commonweight.footprints.footprint import Footprint, Spread
+            >>> spread = {"": Spread(9.0, 9.0), "a": Spread(6.0, 6.0), "b": Spread(3.0, 1.5)}
+            >>> a = Footprint("fisher", {"a.w": ones(2), "b.w": ones(1)}, 9, spread=spread)
+            >>> table = overlap({"one": a, "two": a})
+            >>> table.effective_of("one"), table.effective_of("one", "a")
+            (9.0, 6.0)
+        """
+        if name not in self.names:
+            raise UsageError(f"no footprint {name!r} in this table; it has {', '.join(map(repr, self.names))}")
+        members = tuple(self.terms) if layer is None else Named("layer", self.members)[layer]
+        if len(members) == len(self.terms) and not self.left_out:
+            return self.effective_examples[name]
+        known = self.spread.get(name, {})
+        owners = tuple(dict.fromkeys(map(layer_of, members)))
+        if not all(owner in known for owner in owners):
+            return math.nan
+        most = self.rows[name].distinct if name in self.rows else math.inf
+        if len(owners) == 1:
+            return min(known[owners[0]].effective_examples, most)
+        lengths = math.fsum(math.sqrt(known[owner].squares) for owner in owners)
+        total = math.fsum(known[owner].total for owner in owners)
+        return min((total / lengths) ** 2, most) if lengths > 0 else math.nan
+
+    def pair(self, a: str, b: str) -> OverlapTable:
+        """Take the table of two of the footprints.
+
+        Args:
+            a: Name of a footprint.
+            b: Name of another.
+
+        Returns:
+            A new table with ``names == (a, b)``.
+
+        Raises:
+            UsageError: If the names are not two different footprints of this table.
+        """
+        if a == b or not {a, b} <= set(self.names):
+            raise UsageError(f"expected two of {', '.join(map(repr, self.names))}, got {a!r} and {b!r}")
+        chosen = np.ix_([self.names.index(a), self.names.index(b)], [self.names.index(a), self.names.index(b)])
+        return replace(
+            self,
+            names=(a, b),
+            terms={parameter: gram[chosen] for parameter, gram in self.terms.items()},
+            alignment=self.alignment.of((a, b)),
+            counts={name: self.counts[name] for name in (a, b)},
+            effective_examples={name: self.effective_examples[name] for name in (a, b)},
+            label_rules={name: self.label_rules[name] for name in (a, b)},
+            masks=None if self.masks is None else self.masks.of((a, b)),
+            resampled=None if self.resampled is None else self.resampled.of((self.names.index(a), self.names.index(b))),
+            spread={name: self.spread[name] for name in (a, b) if name in self.spread},
+            rows={name: self.rows[name] for name in (a, b) if name in self.rows},
+        )
+
+    def to_frame(self, by: Literal["layer", "parameter"] = "layer") -> pd.DataFrame:
+        """Give one row per layer (or parameter) and pair.
+
+        Holds no totals, so that sums and means over the rows stay right; ``roll_up(0).to_frame()`` gives the pooled
+        overlaps in the same columns.
+
+        Args:
+            by: What a row is of.
+
+        Returns:
+            Columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``, ``trace_share_b``; of
+            supermasks also ``density_a``, ``density_b``, ``chance``, ``corrected``; of Fishers with folds ends of
+            intervals, ``ceiling_a``, ``ceiling_b``, ``corrected``, ``extrapolated``, ``null``, ``null_permutes``.
+        """
+        return frame.to_frame(self, by)
+
+    def to_json(self) -> str:
+        """Write terms and ratios as JSON, for :meth:`from_json`; the sums over folds only per layer; nan is null."""
+        return record.to_json(self)
+
+    @classmethod
+    def from_json(cls, written: str) -> OverlapTable:
+        """Read back what :meth:`to_json` wrote; an IntegrityError if it is not whole and of this format version."""
+        return cls(**record.fields_from_json(written))
+
+    def to_markdown(self, by: str | int = "layer", decimals: int = 4) -> str:
+        """Write the table for people: overlaps with shares and both totals, the footprints, what to beware of.
+
+        Args:
+            by: ``layer``, ``parameter``, or a depth of the module tree, as :meth:`roll_up` takes it.
+            decimals: Digits after the point, from 1 to 9.
+
+        Returns:
+            GitHub Markdown. Undefined is a dash; ``1.0000`` and ``0.0000`` stand only for exactly that.
+
+        Raises:
+            UsageError: If ``by`` or ``decimals`` is none of these.
+        """
+        return text.to_markdown(layout.blocks(self, by, decimals))
+
+    def _repr_html_(self) -> str:
+        return text.to_html(layout.blocks(self))
+
+
+def overlap(
+    footprints: Mapping[str, Footprint],
+    *unnamed: Footprint,
+    common_only: bool = False,
+    mixed_rules: bool = False,
+    intervals: bool = True,
+) -> OverlapTable:
+    """Compute how much footprints coincide: every pair, overall and per layer, by the measure that fits their kind.
+
+    Fishers take the Fisher overlap, supermasks the Jaccard index, activities the cosine similarity. Tensors are read a
+    slice at a time; memory does not depend on the size of the model.
+
+    Args:
+        footprints: At least two footprints of one kind, by the names they shall have in the table.
+        *unnamed: None: without names, as in ``overlap(f_a, f_b)``, footprints are refused.
+        common_only: Compare only the parameters with equal name and shape; the table lists the others.
+        mixed_rules: Compare footprints of different label rules or losses.
+        intervals: Where all are Fishers with folds, read these too, for ceilings, corrected overlaps, nulls and
+            intervals; it takes several times as long.
+
+    Returns:
+        The table.
+
+    Raises:
+        UsageError: If there are fewer than two footprints, or names or values are of the wrong type.
+        NotComparableError: If they differ in kind, in their fold maps, or in what the options do not allow.
+        MeasurementError: If a footprint holds entries that its kind does not allow.
+
+    Example:
+        >>> from torch import tensor
+        >>> from commonweight.footprints.footprint import Footprint
+        >>> a = Footprint("supermask", {"fc.weight": tensor([1, 1, 0, 0])}, count=100)
+        >>> b = Footprint("supermask", {"fc.weight": tensor([1, 1, 1, 0])}, count=100)
+        >>> table = overlap({"a": a, "b": b})
+        >>> table.measure, round(table.pooled[0, 1].item(), 4)
+        ('jaccard_index', 0.6667)
+    """
+    check_named(footprints, *unnamed)
+    common = common_parameters(footprints, common_only=common_only, mixed_rules=mixed_rules)
+    first = next(iter(footprints.values()))
+    sizes = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
+    rules = {name: footprint.metadata.get("label_rule") for name, footprint in footprints.items()}
+    terms = {parameter: parameter_gram(footprints, parameter) for parameter in common.parameters}
+    folds = common_folds(footprints, common.parameters) if intervals and first.kind == "fisher" else 0
+    owners = {layer_of(parameter) for parameter in common.parameters}
+    over_folds = {}
+    for parameter in common.parameters if folds else ():
+        over_folds[parameter] = parameter_folds(footprints, parameter)
+        check_traces(
+            tuple(footprints), parameter, np.diagonal(terms[parameter]), over_folds[parameter].traces.sum(axis=0)
+        )
+    return OverlapTable(
+        names=tuple(footprints),
+        kind=first.kind,
+        terms=terms,
+        left_out=common.left_out,
+        alignment=alignment_of(footprints),
+        counts={name: footprint.count for name, footprint in footprints.items()},
+        effective_examples={name: footprint.effective_examples for name, footprint in footprints.items()},
+        label_rules={name: None if rule is None else str(rule) for name, rule in rules.items()},
+        masks=mask_facts(footprints, sizes) if first.kind == "supermask" else None,
+        resampled=Resampled(folds, over_folds) if folds else None,
+        spread={
+            name: {layer: spread for layer, spread in footprint.spread.items() if layer in owners}
+            for name, footprint in footprints.items()
+        },
+        rows={name: footprint.rows for name, footprint in footprints.items() if footprint.rows is not None},
+    )

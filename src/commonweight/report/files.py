@@ -1,0 +1,78 @@
+"""What the files of all studies have in common: Markdown tables, figures as PNG and PDF, and their colours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from commonweight.base.text import to_markdown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from commonweight.base.text import Block
+
+FORMATS = ("png", "pdf")
+TABLES = "study.md"
+
+COLORS = (
+    "#1b6ca8",
+    "#c4532b",
+    "#3a8f5c",
+    "#8b5aa8",
+    "#d9a441",
+    "#5bb5c9",
+    "#b3446c",
+    "#8f9a4b",
+    "#7a5c3e",
+    "#6f7fd0",
+)
+"""By the order of what a plan asks for."""
+
+
+def write_report(blocks: list[Block], folder: Path) -> Path:
+    """Write tables.
+
+    Args:
+        blocks: Grids and paragraphs.
+        folder: Where to; must exist.
+
+    Returns:
+        The file ``study.md``.
+    """
+    path = folder / TABLES
+    path.write_text(to_markdown(blocks), encoding="utf-8")
+    return path
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure of its own, not pyplot's: nothing global is touched, and no display is needed.
+
+    Args:
+        width: In inches.
+        height: In inches.
+
+    Returns:
+        The figure, empty; what is drawn in it is laid out to fit.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure in every format.
+
+    Args:
+        figure: The figure.
+        folder: Where to; must exist.
+        name: Of the files, without what follows the dot.
+
+    Returns:
+        The files.
+    """
+    paths = [folder / f"{name}.{form}" for form in FORMATS]
+    for path in paths:
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+    return paths

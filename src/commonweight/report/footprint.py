@@ -1,0 +1,152 @@
+"""What a measured footprint, and a verification, look like in words."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from commonweight.base.text import DASH, Block, Grid
+from commonweight.diagonal_fisher.agreement import beware_of_labels
+from commonweight.overlaps.table.layout import FEW_EXAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from commonweight.diagonal_fisher.routes import Verification
+    from commonweight.footprints.footprint import Footprint
+
+MOST_NAMED = 10
+
+
+def summary(footprint: Footprint, folder: str) -> list[Block]:
+    """Describe a footprint.
+
+    Args:
+        footprint: A Fisher.
+        folder: Where it lies.
+
+    Returns:
+        One grid of facts, and a paragraph for whatever deserves attention.
+    """
+    facts = footprint.metadata
+    generic, unused = dict(facts.get("generic") or {}), list(facts.get("unused") or [])
+    effective = footprint.effective_examples
+    verified = facts.get("verified")
+    worst = None if verified is None else verified["largest_error"]
+    rows = [
+        *_of_what(footprint),
+        ("folds", str(len(footprint.folds) or 1)),
+        ("label rule", str(facts.get("label_rule"))),
+        ("likelihood", str(facts.get("loss"))),
+        ("parameters", f"{_measured(footprint)} in {_counted(len(footprint.layers), 'layer')}"),
+        ("trace", f"{footprint.trace():.6g}"),
+        *_distinct(footprint),
+        ("effective examples", DASH if math.isnan(effective) else f"{effective:.1f}"),
+        ("measured by rule", str(len(footprint) - len(generic) - len(unused))),
+        ("measured one example at a time", str(len(generic))),
+        ("unused by the data", str(len(unused))),
+        ("largest error of a rule", DASH if worst is None else f"{worst:.1e}"),
+    ]
+    blocks: list[Block] = [Grid("Diagonal Fisher", ("", ""), tuple(rows)), f"Written to {folder}"]
+    if generic:
+        reasons = [f"{name} ({reason})" for name, reason in generic.items()]
+        blocks.append(f"Measured one example at a time, exact but slower: {_some(reasons)}.")
+    if unused:
+        blocks.append(f"Unused by the data, their Fisher is zero: {_some(unused)}.")
+    if effective < FEW_EXAMPLES:
+        blocks.append(f"{_few(footprint.count, effective)}, so an overlap with this footprint says little.")
+    return [*blocks, *(f"{sentence}." for sentence in beware_of_labels({folder: footprint}))]
+
+
+def sources(footprints: Mapping[str, Footprint]) -> list[Block]:
+    """Say which model and which data each footprint is of.
+
+    Args:
+        footprints: Footprints by name.
+
+    Returns:
+        One grid; nothing where no footprint says either.
+    """
+    rows = tuple(
+        (name, model or DASH, data or DASH)
+        for name, (model, data) in ((name, _names(footprint)) for name, footprint in footprints.items())
+    )
+    if all((model, data) == (DASH, DASH) for _, model, data in rows):
+        return []
+    return [Grid("What they are of", ("footprint", "model", "data"), rows)]
+
+
+def _names(footprint: Footprint) -> tuple[str, str]:
+    model, data = dict(footprint.metadata.get("model") or {}), dict(footprint.metadata.get("data") or {})
+    parts = (data.get("path") or data.get("id"), data.get("config"), data.get("split"))
+    return str(model.get("name") or model.get("class") or ""), ", ".join(str(part) for part in parts if part)
+
+
+def _of_what(footprint: Footprint) -> list[tuple[str, str]]:
+    model, data = _names(footprint)
+    facts = dict(footprint.metadata.get("model") or {})
+    precision = facts.get("dtype") or facts.get("dtypes") or DASH
+    in_all = dict(footprint.metadata.get("data") or {}).get("rows_in_all")
+    return [
+        *([("model", model)] if model else []),
+        *([("data", data)] if data else []),
+        ("precision", precision if isinstance(precision, str) else ", ".join(precision)),
+        ("examples", str(footprint.count) + (f" of {in_all}" if in_all else "")),
+    ]
+
+
+def _distinct(footprint: Footprint) -> list[tuple[str, str]]:
+    rows = footprint.rows
+    if rows is None or rows.distinct == rows.total:
+        return []
+    return [("distinct rows", f"{rows.distinct}; {rows.copied} rows have copies in other folds")]
+
+
+def _measured(footprint: Footprint) -> str:
+    trainable = dict(footprint.metadata.get("model") or {}).get("trainable_parameters")
+    if trainable is not None and trainable != len(footprint):
+        return f"{len(footprint)} of {_counted(trainable, 'parameter')}"
+    return _counted(len(footprint), "parameter")
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _few(count: int, effective: float) -> str:
+    if count < FEW_EXAMPLES:
+        return f"Only {_counted(count, 'example')}, {effective:.1f} effective"
+    return f"The trace is as unevenly spread as if {effective:.1f} of the {count} examples carried all of it"
+
+
+def verification(report: Verification) -> list[Block]:
+    """Describe a verification.
+
+    Args:
+        report: What ``verify`` found.
+
+    Returns:
+        One row per parameter, and the totals.
+    """
+    rows = tuple(
+        (
+            name,
+            route.route,
+            route.rule or DASH,
+            DASH if math.isnan(route.error) else f"{route.error:.1e}",
+            route.reason or DASH,
+        )
+        for name, route in report.routes.items()
+    )
+    count = {kind: len(report.of(kind)) for kind in ("rule", "generic", "dormant")}
+    return [
+        Grid("Routes", ("parameter", "route", "rule", "error", "reason"), rows),
+        f"Largest error of a rule that will be used: {report.largest_error:.1e} of the parameter's largest gradient, "
+        f"on {report.rows} rows; accepted up to {report.tolerance:.0e}. {count['rule']} parameters take a rule, "
+        f"{count['generic']} are measured one example at a time, {count['dormant']} were not used by these rows.",
+    ]
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown}, … ({len(names)} in all)"

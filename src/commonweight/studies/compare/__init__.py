@@ -1,0 +1,1 @@
+"""Every model on every data set."""

@@ -1,0 +1,194 @@
+"""Every model on every data set, and all overlaps: two models on shared data, or two tasks in one network."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.text import Note, silent, to_markdown
+from commonweight.base.version import __version__
+from commonweight.diagonal_fisher.agreement import beware_of_labels
+from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
+from commonweight.overlaps.table.table import OverlapTable, overlap
+from commonweight.report.verdicts import verdict_blocks
+from commonweight.studies.compare.checks import CompareOptions, check_comparison, finished
+from commonweight.studies.compare.measure import measure
+from commonweight.studies.compare.preflight import load
+from commonweight.studies.run.folder import RunFolder, check_question, open_run, remove_partial
+from commonweight.studies.run.hold import held
+from commonweight.studies.run.record import same_identity
+from commonweight.studies.run.rows import grid_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from commonweight.footprints.footprint import Footprint
+    from commonweight.studies.compare.checks import Checked
+    from commonweight.studies.run.outlook import Outlook
+    from commonweight.verdicts.tables import Cell
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a run found."""
+
+    folder: Path
+    table: OverlapTable
+    measured: tuple[str, ...]
+    """Names of the footprints measured now."""
+
+    skipped: tuple[str, ...]
+    """Names of those that were there already."""
+
+    cells: Mapping[str, Cell]
+    """Footprint -> its model, its data and their source rows; what verdicts need."""
+
+
+def compare(
+    models: Sequence[str],
+    data: Sequence[str],
+    run: str | Path,
+    options: CompareOptions | None = None,
+    *,
+    fresh: bool = False,
+    progress: bool = False,
+    note: Note = silent,
+) -> Comparison:
+    """Measure every model on every data set and compare all footprints.
+
+    The run folder holds ``run.json``, ``footprints/<model>/<data>/``, ``overlap.json`` and ``overlap.md``. Calling
+    again with the same arguments measures only what is missing. Everything that can be checked without measuring is
+    checked first, for every model and every data set. Small models stay in memory from then on; large ones are loaded
+    again, one at a time (:func:`~commonweight.studies.compare.preflight.inspect_models`).
+
+    Args:
+        models: As for :func:`commonweight.models.load.load_model`, each with ``NAME=`` before it if wanted.
+        data: As for :func:`commonweight.data.table.open_table`, each with ``NAME=`` before it if wanted.
+        run: The run folder, or a link to it.
+        options: How.
+        fresh: Throw away the footprints and tables of a run that is there.
+        progress: Show progress bars on stderr.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        The table of all ``model/data`` pairs.
+
+    Raises:
+        UsageError: If models or data cannot be read, fewer than two footprints are asked for, the folder holds
+            something else, cannot be written to, or may not be thrown away, or the disk has no room.
+        NotComparableError: If the models do not have the same parameters; found before anything is measured.
+        IntegrityError: If a footprint of the run is damaged or not what the run says.
+    """
+    asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
+    if not asked.folder.exists():
+        asked.outlook().check()  # what is refused here leaves no folder behind
+    with held(asked.folder) as hold:
+        if fresh and hold.busy:
+            raise UsageError(
+                f"another process is measuring into {asked.folder}; wait for it, or choose another run folder"
+            )
+        if not fresh:
+            check_question(asked.folder, asked.question, busy=hold.busy)
+            if hold.alone:
+                remove_partial(asked.folder)
+        expected = asked.outlook(fresh=fresh)
+        expected.check()
+        opened = open_run(asked.folder, asked.question, fresh=fresh)
+        hold.share()
+        opened.update(versions=_versions())
+        if expected.footprints:
+            note(expected.sentence())
+        return _measure_all(opened, asked, progress, note)
+
+
+def compare_outlook(
+    models: Sequence[str],
+    data: Sequence[str],
+    run: str | Path,
+    options: CompareOptions | None = None,
+    *,
+    fresh: bool = False,
+    note: Note = silent,
+) -> Outlook:
+    """Check a comparison without measuring or writing anything, and tell what it will take.
+
+    Args:
+        models: As for :func:`compare`, as are all others.
+        data: Its data sets.
+        run: The run folder.
+        options: How.
+        fresh: Count as if nothing were there.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        Disk and memory of the footprints that are still missing.
+
+    Raises:
+        UsageError: As :func:`compare`, and if the disk has no room.
+    """
+    asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
+    if not fresh:
+        check_question(asked.folder, asked.question)
+    found = asked.outlook(fresh=fresh)
+    found.check()
+    return found
+
+
+def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> Comparison:
+    models, waiting, tables, options = asked.models, asked.inspected.loaded, asked.tables, asked.options
+    found: dict[str, Footprint] = {}
+    measured: set[str] = set()
+    # Models in memory come first, and go when they are measured: the others are loaded one at a time.
+    for model in sorted(models, key=lambda name: models[name] not in waiting):
+        loaded = waiting.pop(models[model], None)
+        for data, table in tables.items():
+            name = f"{model}/{data}"
+            place = run.footprint_folder(name)
+            if place.exists():
+                found[name] = finished(place, run.record["models"][model], run.record["data"][data])
+                note(f"{name}: measured before")
+                continue
+            if loaded is None:
+                loaded = load(models[model], options.load)
+                if not same_identity(run.record["models"][model], loaded.identity):
+                    raise MeasurementError(
+                        f"{models[model].spec} is not what it was when it was read first: its files changed meanwhile, "
+                        "or its weights are drawn anew each time; start again from weights that stay"
+                    )
+            note(f"{name}: measuring {len(table)} examples")
+            try:
+                found[name] = measure(loaded, table, options.measure, folder=place, progress=progress, note=note)
+                measured.add(name)
+            except (UsageError, OSError):
+                if not (place / FOOTPRINT_RECORD).is_file():
+                    raise
+                found[name] = finished(place, run.record["models"][model], run.record["data"][data])
+                note(f"{name}: another process finished it meanwhile; its footprint is taken")
+        del loaded  # before the next is read
+    footprints = {name: found[name] for name in (f"{model}/{data}" for model in models for data in tables)}
+    for sentence in beware_of_labels(footprints):
+        note(sentence)
+    overlaps = overlap(footprints, common_only=options.common_only)
+    run.write("overlap.json", overlaps.to_json())
+    cells = grid_cells(models, tables)
+    run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, cells)))
+    run.update(
+        status="complete",
+        footprints={name: str(run.footprint_folder(name).relative_to(run.path)) for name in footprints},
+    )
+    return Comparison(
+        run.path,
+        overlaps,
+        measured=tuple(name for name in footprints if name in measured),
+        skipped=tuple(name for name in footprints if name not in measured),
+        cells=cells,
+    )
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "transformers", "datasets")
+    return {"python": platform.python_version(), "commonweight": __version__} | {name: version(name) for name in names}

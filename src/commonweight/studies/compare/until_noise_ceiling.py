@@ -1,0 +1,403 @@
+"""How many examples are enough? A Fisher measured on more and more rows until its split-half ceiling is high enough."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from commonweight.base.errors import UsageError
+from commonweight.base.folders import flush
+from commonweight.base.text import silent
+from commonweight.data.table import Table, row_order
+from commonweight.diagonal_fisher.collector import choose_parameters
+from commonweight.footprints.fold_format import fold_record, needs_of, shortened
+from commonweight.footprints.folds import fold_of
+from commonweight.footprints.footprint import Fold, Footprint
+from commonweight.footprints.joining import joined
+from commonweight.overlaps.resampling.noise_ceiling import ceiling
+from commonweight.overlaps.table.layout import FEW_EXAMPLES
+from commonweight.studies.compare.measure import FOLD_DTYPE, measure
+from commonweight.studies.compare.prepare import prepare
+from commonweight.studies.run.outlook import Outlook, model_bytes
+from commonweight.studies.run.rows import fold_count
+from commonweight.studies.run.scratch import scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from commonweight.base.estimate import Estimate
+    from commonweight.base.text import Note
+    from commonweight.footprints.copies import RowCounts
+    from commonweight.models.options import LoadedModel
+    from commonweight.studies.compare.measure import MeasureOptions
+
+
+FIRST = 64
+"""Rows of the first step; each step doubles what there is."""
+
+
+COPIES = 3
+"""Footprints on disk at a time: what there was, what was added, and both together."""
+
+
+KEY = "until_ceiling"
+"""Where the metadata of the footprint keep the curve."""
+
+
+def measure_until(
+    loaded: LoadedModel,
+    table: Table,
+    options: MeasureOptions,
+    target: float,
+    *,
+    folder: Path,
+    final: Path | None = None,
+    seed: int | None = None,
+    progress: bool = False,
+    note: Note = silent,
+) -> tuple[Footprint, Convergence]:
+    """Measure a Fisher on rows in a seeded order, twice as many in every step, until the ceiling reaches a target.
+
+    It stops where, in two steps in a row, the pooled ceiling is at least the target, there are at least 20 effective
+    examples, and at most 5 % of the rows have copies in other folds (:attr:`Convergence.is_reached`). No row is
+    measured twice: the Fishers of all steps are joined. The result is that of the rows that ``--examples N --data-seed
+    SEED`` chooses, with the N that was needed. That N depends on what was seen, so the ceiling there is optimistic and
+    its interval conditional (:attr:`Convergence.caution`).
+
+    Args:
+        loaded: The model.
+        table: The data, in whole or the most that may be taken.
+        options: How; it needs at least 2 folds.
+        target: The pooled split-half ceiling to be reached, above 0 and below 1.
+        folder: Where the footprint goes; must not exist yet.
+        final: The place ``folder`` will take in the end, if it is one for the time being: steps lie beside it, and
+            what a killed run to the same place left of its own is deleted.
+        seed: Names the order of the rows; None takes that by which the table was chosen, and 0 for a whole one.
+        progress: Show a progress bar on stderr for every step.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        The footprint, which keeps the curve under ``metadata["until_ceiling"]``, and the curve.
+
+    Raises:
+        UsageError: If the target is out of range, there are too few rows for folds, the model cannot read the data, the
+            rows were chosen with another seed, the folder is taken, or the disk has no room.
+    """
+    options = _checked(table, options, target, note)
+    folds = options.folds or 1
+    seed = _seed(table, seed)
+    if folder.exists():
+        raise UsageError(f"{folder} exists already: choose another folder")
+    note(until_outlook(loaded, table, options, target, folder=final or folder).sentence())
+    order = _order(table, seed)
+    in_all = table.identity.get("rows_in_all", len(table))
+    found = Convergence(target, (), len(table), in_all)
+    with scratch(final or folder, note) as steps:
+        whole: Footprint | None = None
+        start = 0
+        for end in _ends(table, order, folds):
+            more = _part(table, sorted(order[start:end]))
+            place = steps / f"part-{end}"
+            part = measure(loaded, more, options, folder=place, fold_dtype=None, progress=progress, note=note)
+            whole = part if whole is None else _together(whole, part, steps / f"whole-{end}")
+            point = Point(whole.count, whole.effective_examples, ceiling(whole).pooled, whole.rows)
+            note(f"{end} of {len(table)} examples, {point.effective:.1f} effective: ceiling {point.ceiling}")
+            found = replace(found, points=(*found.points, point))
+            start = end
+            if found.is_reached:
+                break
+        assert whole is not None  # noqa: S101 - a table has rows
+        data = whole.metadata["data"] | _identity(table, order[:start], seed)
+        facts = {"folds": fold_record(folds, FOLD_DTYPE), "data": data, KEY: found.record()}
+        short = tuple(Fold(fold.count, shortened(fold.tensors, FOLD_DTYPE)) for fold in whole.folds)
+        whole = replace(whole, folds=short, metadata={**whole.metadata, **facts})
+        whole.save(steps / "final").rename(folder)
+        flush(folder.parent)
+    return Footprint.load(folder), found
+
+
+def until_outlook(
+    loaded: LoadedModel,
+    table: Table,
+    options: MeasureOptions,
+    target: float,
+    *,
+    folder: Path,
+    note: Note = silent,
+) -> Outlook:
+    """Check what :func:`measure_until` checks, without measuring, and tell what it will take at most.
+
+    Args:
+        loaded: The model.
+        table: The data.
+        options: How.
+        target: The ceiling to be reached.
+        folder: Where the footprint will go.
+        note: Takes one sentence at a time that the user should hear.
+
+    Returns:
+        Disk and memory.
+
+    Raises:
+        UsageError: As :func:`measure_until`.
+    """
+    options = _checked(table, options, target, note)
+    folds = options.folds or 1
+    for sentence in prepare(loaded, table, options.columns, folds=folds).notes:
+        note(sentence)
+    parameters = choose_parameters(loaded.model, options.include or None, options.exclude or None)
+    found = Outlook(
+        folder,
+        {folder.name: needs_of(parameters, folds, FOLD_DTYPE)},
+        meanwhile=COPIES * needs_of(parameters, folds, None).disk,
+        model=model_bytes(loaded),
+    )
+    found.check()
+    return found
+
+
+def planned_ends(table: Table, options: MeasureOptions, seed: int | None = None) -> list[int]:
+    """Tell after how many rows each step of :func:`measure_until` ends, if none of them is enough.
+
+    Args:
+        table: The data.
+        options: How.
+        seed: Names the order of the rows.
+
+    Returns:
+        Numbers of rows, ascending; the last is all that may be taken.
+    """
+    return _ends(table, _order(table, _seed(table, seed)), fold_count([table], options.folds, silent))
+
+
+def step_ends(source_rows: Sequence[int], folds: int, first: int = FIRST) -> list[int]:
+    """Decide after how many rows each step ends: every step holds at least one row of every fold.
+
+    Args:
+        source_rows: In the order in which they are taken; all together fill every fold.
+        folds: How many folds.
+        first: Rows of the first step.
+
+    Returns:
+        Numbers of rows, ascending, each about twice the one before; the last is all rows.
+
+    Example:
+        >>> step_ends(range(300), 4)
+        [64, 128, 256, 300]
+    """
+    numbers = [fold_of(row, folds) for row in source_rows]
+    ends: list[int] = []
+    start, wanted = 0, first
+    while start < len(numbers):
+        end = min(len(numbers), wanted)
+        while end < len(numbers) and len(set(numbers[start:end])) < folds:
+            end += 1
+        if ends and len(set(numbers[start:end])) < folds:
+            ends[-1] = end  # too few are left for a step of their own
+        else:
+            ends.append(end)
+        start, wanted = end, 2 * end
+    return ends
+
+
+def _checked(table: Table, options: MeasureOptions, target: float, note: Note) -> MeasureOptions:
+    """Check the target, and decide the number of folds."""
+    if not 0 < target < 1:
+        raise UsageError(f"the ceiling to be reached must be above 0 and below 1, such as 0.95, got {target:g}")
+    folds = fold_count([table], options.folds, note)
+    if folds == 1:
+        raise UsageError(
+            f"a ceiling needs folds, and {table.name} is measured in one piece: give more rows, or --folds 2 or more"
+        )
+    return replace(options, folds=folds)
+
+
+def _seed(table: Table, asked: int | None) -> int:
+    selection = table.identity.get("selection", "all")
+    if selection == "all":
+        return asked or 0
+    own: int = selection["seed"]
+    if asked not in {None, own}:
+        raise UsageError(
+            f"the rows of {table.name} were chosen with seed {own}, so the first of them in the order of seed {asked} "
+            f"are no choice of either: leave the seed out, or open the table with seed {asked}"
+        )
+    return own
+
+
+def _chosen(table: Table) -> Sequence[int]:
+    """Numbers of the table's rows in the whole data set."""
+    selection = table.identity.get("selection", "all")
+    rows: Sequence[int] = range(len(table)) if selection == "all" else selection["rows"]
+    return rows
+
+
+def _order(table: Table, seed: int) -> list[int]:
+    """Positions in the table, in the order in which rows are chosen from the whole data set."""
+    position = {row: index for index, row in enumerate(_chosen(table))}
+    total = table.identity.get("rows_in_all", len(table))
+    return [position[row] for row in row_order(total, seed) if row in position]
+
+
+def _ends(table: Table, order: Sequence[int], folds: int) -> list[int]:
+    return step_ends([table.source_rows[position] for position in order], folds)
+
+
+def _part(table: Table, positions: list[int]) -> Table:
+    rows = [table.source_rows[position] for position in positions]
+    return Table(table.name, table.rows.select(positions), rows, table.identity)
+
+
+def _identity(table: Table, positions: list[int], seed: int) -> dict[str, Any]:
+    if len(positions) == len(table):
+        return table.identity
+    chosen = _chosen(table)
+    rows = sorted(chosen[position] for position in positions)
+    return table.identity | {"rows_used": len(rows), "selection": {"seed": seed, "rows": rows}}
+
+
+def _together(whole: Footprint, part: Footprint, place: Path) -> Footprint:
+    """Join two footprints on disk; what they took there is free again."""
+    facts = dict(part.metadata)
+    former = whole.metadata
+    facts["generic"] = {**former["generic"], **facts["generic"]}
+    facts["unused"] = [name for name in facts["unused"] if name in former["unused"]]
+    errors = [each["verified"]["largest_error"] for each in (former, part.metadata)]
+    facts["verified"] = {"largest_error": max((error for error in errors if error is not None), default=None)}
+    facts["data"] = {**facts["data"], "columns": _columns(former["data"]["columns"], facts["data"]["columns"])}
+    joined([whole, part], facts).save(place)
+    for former_place in place.parent.iterdir():
+        if former_place != place:
+            shutil.rmtree(former_place)
+    return Footprint.load(place)
+
+
+def _columns(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """The columns that were read; the rows that were cut add up."""
+    cut = {"rows_cut": former["rows_cut"] + more["rows_cut"]} if "rows_cut" in more else {}
+    return {**more, **cut}
+
+
+PASSED = (
+    "Rows were added until the ceiling was reached in two steps in a row, so the last value is one that passed: by "
+    "this selection it is too high on average, and its interval holds only given that the measurement stopped there. "
+    "It is far too high where a few loud examples carry much of the trace and these rows hold too few of them."
+)
+
+
+NEVER_PASSED = (
+    "The measurement would have stopped earlier had the ceiling been reached there in two steps in a row: by this "
+    "selection the last value is, if anything, too low on average, and its interval holds only given that."
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one step came to."""
+
+    examples: int
+    effective: float
+    """Effective examples, ``(Σ t)² / Σ t²``; nan for a zero Fisher."""
+
+    ceiling: Estimate
+    """Of all weights pooled, over folds."""
+
+    rows: RowCounts | None = None
+    """How many rows are distinct, and how many have copies in other folds; None where it was not measured."""
+
+    def is_enough(self, target: float) -> bool:
+        """Tell whether the ceiling is high enough here; to stop takes two such steps in a row.
+
+        Args:
+            target: The ceiling to be reached.
+
+        Returns:
+            Whether it is at least the target, with at least 20 effective examples; fewer decide nothing. Nor do folds
+            that hold copies of each other's rows.
+        """
+        disjoint = self.rows is None or self.rows.are_disjoint
+        return disjoint and self.ceiling.value >= target and self.effective >= FEW_EXAMPLES
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The curve of a measurement that went on until its ceiling was high enough, or the data ended."""
+
+    target: float
+    points: tuple[Point, ...]
+    available: int
+    """Rows that could be taken."""
+
+    in_all: int
+    """Rows of the data set; more than could be taken where a number of examples was the limit."""
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the target is reached in two steps in a row, with 20 effective examples and few copies in both.
+
+        One step is not enough: a loud example in the next may make the same rows agree far less. The first of the two
+        has at most two thirds of the rows of the second, so a last step of a few rows confirms nothing.
+        """
+        most = 2 * self.points[-1].examples / 3
+        before = [point.examples <= most for point in self.points].count(True)
+        return before > 0 and all(point.is_enough(self.target) for point in self.points[before - 1 :])
+
+    @property
+    def falls(self) -> tuple[tuple[Point, Point], ...]:
+        """Steps in a row of which the second has fewer effective examples than the first, though more rows."""
+        return tuple((one, two) for one, two in pairwise(self.points) if two.effective < one.effective)
+
+    @property
+    def undefined(self) -> str | None:
+        """Why the last ceiling is undefined; None where it is defined."""
+        last = self.points[-1]
+        if not math.isnan(last.ceiling.value):
+            return None
+        if math.isnan(last.effective):
+            return (
+                f"the Fisher of all {last.examples} examples is zero: no measured weight changes how probable their "
+                "labels are"
+            )
+        return f"the Fisher of all {last.examples} examples is zero but for one fold, so no two halves can be compared"
+
+    @property
+    def caution(self) -> str | None:
+        """What stopping by what was seen does to the last ceiling; None where it is undefined."""
+        return None if self.undefined else PASSED if self.is_reached else NEVER_PASSED
+
+    def record(self) -> dict[str, Any]:
+        """Describe it in plain JSON values.
+
+        Returns:
+            Target, rows that could be taken and those of the whole data set, the points, and what to beware of;
+            undefined is null.
+        """
+
+        def plain(value: float) -> float | None:
+            return value if math.isfinite(value) else None
+
+        points = [
+            {
+                "examples": point.examples,
+                "effective_examples": plain(point.effective),
+                "ceiling": plain(point.ceiling.value),
+                "low": plain(point.ceiling.low),
+                "high": plain(point.ceiling.high),
+                "rows": None if point.rows is None else point.rows._asdict(),
+            }
+            for point in self.points
+        ]
+        return {
+            "target": self.target,
+            "fewest_effective_examples": FEW_EXAMPLES,
+            "reached": self.is_reached,
+            "rows": self.available,
+            "rows_in_all": self.in_all,
+            "points": points,
+            "caution": self.caution,
+            "undefined": self.undefined,
+        }

@@ -1,0 +1,1 @@
+"""One kernel of studies: folder, record, lock, outlook."""

@@ -1,0 +1,92 @@
+"""Which processes work in a run folder: a lock on the folder itself, which leaves no file behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from commonweight.base.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers say how many processes they started."""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A run folder this process works in."""
+
+    alone: bool
+    """Whether no other process works in it; False where the system has no locks."""
+
+    busy: bool
+    """Whether another process works in it; False where the system has no locks."""
+
+    descriptor: int
+
+    def share(self) -> None:
+        """Let other processes work in the folder too; until then they wait."""
+        if self.alone:
+            import fcntl
+
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH)
+
+
+def refuse_several() -> None:
+    """Refuse to run as one of several processes: each would do all of the work, or wait for the others for ever.
+
+    Raises:
+        UsageError: If a launcher such as torchrun or mpirun started more than one.
+    """
+    for name in LAUNCHERS:
+        number = os.environ.get(name, "")
+        if number.isdecimal() and int(number) > 1:
+            raise UsageError(
+                f"{name} is {number}, so this is one of {number} processes, and only one is supported: start the "
+                f"command without torchrun, accelerate or mpirun, or unset {name}"
+            )
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[Hold]:
+    """Hold a run folder as long as this process works in it; it is made if it is not there.
+
+    Args:
+        folder: The run folder.
+
+    Yields:
+        Whether others work in it.
+
+    Raises:
+        UsageError: If the folder cannot be made, or this is one of several processes of a launcher.
+    """
+    refuse_several()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error}; choose another folder") from error
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield Hold(alone=False, busy=False, descriptor=-1)
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        alone = busy = False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            busy = True
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        except OSError:  # some network file systems have no locks
+            pass
+        yield Hold(alone, busy, descriptor)
+    finally:
+        os.close(descriptor)

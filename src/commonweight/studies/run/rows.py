@@ -1,0 +1,91 @@
+"""Which data sets were made from the same source rows, so that overlaps on them may be set against each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from commonweight.base.errors import UsageError
+from commonweight.data.table import SOURCE_ROW
+from commonweight.footprints.folds import fold_of
+from commonweight.verdicts.tables import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from commonweight.base.text import Note
+    from commonweight.data.table import Table
+
+
+def grid_cells(models: Iterable[str], tables: Mapping[str, Table]) -> dict[str, Cell]:
+    """Say what every footprint of a grid is of.
+
+    Args:
+        models: Names of the models.
+        tables: The data sets by name.
+
+    Returns:
+        ``model/data`` -> model, data and source rows.
+    """
+    rows = {name: rows_key(table) for name, table in tables.items()}
+    return {f"{model}/{data}": Cell(model, data, rows[data]) for model in models for data in tables}
+
+
+def rows_key(table: Table) -> str:
+    """Name the source rows of a data set.
+
+    Args:
+        table: The data set.
+
+    Returns:
+        Equal for the same data, wherever the file lies, and for data sets whose columns ``source_row`` hold the same
+        numbers equally often. Rows without such a column are known only by their file: whether two files were made from
+        the same rows is then not known, and they count as different.
+    """
+    numbers = list(table.source_rows)
+    if SOURCE_ROW in table.columns and table.column(SOURCE_ROW) == numbers:
+        return f"source rows {_digest(sorted(numbers))}"
+    identity = table.identity
+    if identity.get("sha256"):  # of what is in the file: the path adds nothing
+        identity = {name: value for name, value in identity.items() if name != "path"}
+    return f"data {_digest(identity)}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+FOLDS = 8
+"""The usual number, and the one whose intervals were examined (docs/reading.md)."""
+
+
+def fold_count(tables: Iterable[Table], asked: int | None, note: Note) -> int:
+    """Decide the number of folds.
+
+    Args:
+        tables: All data sets that will be compared.
+        asked: What was asked for; None for eight, or for one where eight are too many.
+        note: Hears why there are no folds.
+
+    Returns:
+        The number, at least 1.
+
+    Raises:
+        UsageError: If a number was asked for, and a fold would hold no row of a data set.
+    """
+    for table in tables:
+        fault = _fault(table, FOLDS if asked is None else asked)
+        if fault and asked is not None:
+            raise UsageError(f"{fault}; use fewer --folds or more examples")
+        if fault:
+            note(f"{fault}; so it is measured in one piece, and there will be no ceilings and no intervals")
+            return 1
+    return FOLDS if asked is None else asked
+
+
+def _fault(table: Table, folds: int) -> str | None:
+    empty = set(range(folds)) - {fold_of(row, folds) for row in table.source_rows}
+    if not empty:
+        return None
+    return f"fold {min(empty)} of {folds} holds no example of {table.name}, which has {len(table)} rows"

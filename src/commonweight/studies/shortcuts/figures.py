@@ -1,0 +1,312 @@
+"""Figures of a study of shortcuts: each takes axes and the finished study, and returns what it drew."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commonweight.base.errors import UsageError
+from commonweight.fusion.paths import RANDOM
+from commonweight.report.files import COLORS
+from commonweight.studies.shortcuts.report import triangle_accuracy, walk_accuracy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
+    from matplotlib.container import BarContainer
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
+
+    from commonweight.studies.shortcuts.results import ShortcutStudy
+
+
+CELL_COLORS = {
+    "shared": "#1b6ca8",
+    "unshared": "#c4532b",
+    "same input, first": "#d9a441",
+    "same input, second": "#8f9a4b",
+}
+
+
+ORIGINAL_COLOR = "0.25"
+"""Of the original rows in every walk."""
+
+
+WIDTHS = (3.0, 2.4, 1.4, 0.8)
+"""Of curves in one panel, the later ones on top: one that lies under another is still seen."""
+
+
+WHISKER_COLOR = "0.2"
+
+
+TOP = 1.14
+"""Where overlap axes end if whiskers are cut: above 1 is room for their numbers."""
+
+
+FEWEST_FOR_WHISKERS = 3
+"""Seeds, in the figure of layers; with two, the 95 % interval is so wide that it hides the others."""
+
+
+GUIDE_COLOR = "0.85"
+
+
+APART = 0.18
+"""Between the markers of one layer, in layers."""
+
+
+def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> dict[str, BarContainer]:
+    """Draw shared, unshared and same-input overlaps of every pair of models; whiskers are 95 % intervals over seeds.
+
+    A whisker that leaves the range of overlaps, 0 to 1, ends there in an arrow, and half its width stands beside it:
+    the t-interval of two seeds is 25 times as wide as their standard error.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+        rule: A label rule of the study.
+
+    Returns:
+        Cell -> its bars.
+    """
+    cells = study.cells(_known(study, rule))
+    pairs = list(cells)
+    bars = {}
+    width = 0.8 / len(CELL_COLORS)
+    is_cut = False
+    for number, (cell, color) in enumerate(CELL_COLORS.items()):
+        found = [cells[pair][cell] for pair in pairs]
+        places = np.arange(len(pairs)) + (number - (len(CELL_COLORS) - 1) / 2) * width
+        means, half = np.array([v.value for v in found]), np.array([v.half_width() for v in found])
+        whiskers = np.stack([np.minimum(half, means), np.minimum(half, 1 - means)])
+        bars[cell] = ax.bar(
+            places,
+            means,
+            width,
+            color=color,
+            label=cell,
+            yerr=None if np.isnan(half).all() else whiskers,  # a nan draws no whisker
+            error_kw={"elinewidth": 1, "ecolor": WHISKER_COLOR},
+        )
+        for place, mean, length in zip(places, means, half, strict=True):
+            is_cut |= _arrows(ax, float(place), float(mean), float(length))
+    ax.set_xticks(range(len(pairs)), [" and ".join(pair) for pair in pairs])
+    ax.set_ylim(0, TOP if is_cut else 1.02)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.set_ylabel(f"raw Fisher overlap, label rule {rule}{whisker_words(study)}")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize="small")
+    _open(ax)
+    return bars
+
+
+def _arrows(ax: Axes, place: float, mean: float, half: float) -> bool:
+    """End a whisker that leaves the range of overlaps in arrows, with its length above; tell whether it does."""
+    ends = [(1.0, "^")] * (mean + half > 1) + [(0.0, "v")] * (mean - half < 0)
+    for height, marker in ends:
+        ax.plot(place, height, marker, color=WHISKER_COLOR, markersize=4, clip_on=False, gid="cut whisker")
+    if ends:
+        ax.text(place, 1.03, f"±{half:.2f}", rotation=90, ha="center", va="bottom", fontsize=6, color=WHISKER_COLOR)
+    return bool(ends)
+
+
+def plot_layer_curves(
+    study: ShortcutStudy, ax: Axes, *, pair: tuple[str, str] | None = None, rule: str = "data", panel: bool = False
+) -> dict[str, Line2D]:
+    """Draw the overlaps of one pair of models layer by layer, in the order of the model.
+
+    Whiskers are 95 % intervals over seeds; with fewer than three seeds there are none. Layers are not joined: a layer
+    is next to another, but nothing lies between them.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+        pair: Two shortcuts; None takes the first two.
+        rule: A label rule of the study.
+        panel: Whether it is one of several: named by its pair alone, without a legend.
+
+    Returns:
+        Cell -> its markers.
+
+    Raises:
+        UsageError: If there is no such pair.
+    """
+    by_layer = {layer: study.cells(_known(study, rule), layer) for layer in study.layers}
+    pairs = list(next(iter(by_layer.values())))
+    pair = pair or pairs[0]
+    if pair not in pairs:
+        raise UsageError(f"no pair {pair}; there are {', '.join(map(str, pairs))}")
+    places = np.arange(len(by_layer))
+    lines = {}
+    ax.hlines(places, 0, 1, color=GUIDE_COLOR, linewidth=0.5, zorder=0)
+    for number, (cell, color) in enumerate(CELL_COLORS.items()):
+        found = [cells[pair][cell] for cells in by_layer.values()]
+        means, half = np.array([v.value for v in found]), np.array([v.half_width() for v in found])
+        beside = places + (number - (len(CELL_COLORS) - 1) / 2) * APART  # so that no marker hides another
+        (lines[cell],) = ax.plot(means, beside, "o", markersize=3.5, color=color, label=cell)
+        if len(study.scores) >= FEWEST_FOR_WHISKERS:
+            ends = np.clip(means - half, 0, 1), np.clip(means + half, 0, 1)
+            ax.hlines(beside, *ends, color=color, alpha=0.5, linewidth=1, gid="whiskers")
+    ax.set_yticks(places, [layer or "whole network" for layer in by_layer])
+    ax.set_ylim(len(by_layer) - 0.5, -0.5)
+    ax.set_xlim(0, 1.02)
+    if panel:
+        ax.set_xlabel(f"{pair[0]} and {pair[1]}")
+    else:
+        ax.set_xlabel(layers_label(study, rule, pair))
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize="small")
+    _open(ax)
+    return lines
+
+
+def plot_walk(
+    study: ShortcutStudy, ax: Axes, *, start: str, end: str, as_far_as: str | None = None
+) -> dict[str, Line2D]:
+    """Draw accuracies along a walk through weight space, means over seeds.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+        start: The model at 0.
+        end: The model at 1, or ``random`` for a random direction.
+        as_far_as: With ``random``, the model whose distance was walked; None takes the first.
+
+    Returns:
+        Set -> its line.
+
+    Raises:
+        UsageError: If there is no such walk.
+    """
+    points, accuracy = walk_accuracy(study, start, end, as_far_as)
+    colors = dict(zip(study.plan.shortcuts, COLORS, strict=False))
+    lines = {}
+    for place, (name, values) in enumerate(accuracy.items()):
+        is_original = name not in colors
+        color, style, thick = (ORIGINAL_COLOR, "--", WIDTHS[2]) if is_original else (colors[name], "-", WIDTHS[place])
+        (lines[name],) = ax.plot(
+            points, values, style, color=color, marker="o", markersize=thick + 2, linewidth=thick, label=name
+        )
+        if is_original:
+            lines[name].set_zorder(lines[name].get_zorder() + 1)  # thin and dashed: on top it hides nothing
+    way = end
+    if end == RANDOM:
+        way = f"a random direction, as far as to {as_far_as}" if as_far_as else "a random direction"
+    ax.set_xlabel(f"from {start} (0) to {way} (1)")
+    ax.set_ylabel("accuracy")
+    ax.set_ylim(0, 1.02)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=len(lines), frameon=False, fontsize="small")
+    _open(ax)
+    return lines
+
+
+def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
+    """Draw the accuracy of every model on every set, means over seeds.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+
+    Returns:
+        The heat map.
+    """
+    models, sets = list(study.scores[0]), list(study.constants[0])
+    values = np.array([[study.accuracy(model, data).value for data in sets] for model in models])
+    image = ax.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            if not math.isnan(value):
+                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k")
+    ax.set_xticks(range(len(sets)), sets, rotation=45, ha="right")
+    ax.set_yticks(range(len(models)), models)
+    ax.figure.colorbar(image, ax=ax, label="accuracy")
+    return image
+
+
+def whisker_words(study: ShortcutStudy, fewest: int = 2) -> str:
+    """Say on an axis what the whiskers are.
+
+    Args:
+        study: What was found.
+        fewest: Seeds that a figure draws whiskers of.
+
+    Returns:
+        A line of its own; with fewer seeds nothing.
+    """
+    seeds = len(study.scores)
+    return f"\n(whiskers: 95 % over {seeds} seeds)" if seeds >= fewest else ""
+
+
+def layers_label(study: ShortcutStudy, rule: str, pair: tuple[str, str] | None = None) -> str:
+    """Label the axis of overlaps layer by layer.
+
+    Args:
+        study: What was found.
+        rule: A label rule of the study.
+        pair: Two shortcuts; None where every panel names its own.
+
+    Returns:
+        The label.
+    """
+    models = f" of {pair[0]} and {pair[1]}" if pair else ""
+    said = whisker_words(study, FEWEST_FOR_WHISKERS)
+    return f"raw Fisher overlap{models}, normalised per layer, label rule {rule}{said}"
+
+
+def _known(study: ShortcutStudy, rule: str) -> str:
+    if rule not in study.tables:
+        raise UsageError(f"the study has no label rule {rule!r}; it has {', '.join(study.tables)}")
+    return rule
+
+
+def _open(ax: Axes) -> None:
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+CORNERS = np.array([[0.5, math.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])
+"""Places of the three models: the first on top, the second left, the third right."""
+
+
+DARK = 0.6
+"""Below this accuracy numbers are white."""
+
+
+def plot_triangle(study: ShortcutStudy, ax: Axes, *, data: str = "original") -> PolyCollection:
+    """Draw the accuracy of averages of the first three models, with weights all over their triangle; means over seeds.
+
+    Args:
+        study: What was found.
+        ax: Where to draw.
+        data: The set: ``original`` or one of the three shortcuts.
+
+    Returns:
+        The cells, six-cornered, in the order of the points; each holds its accuracy in percent.
+
+    Raises:
+        UsageError: If the study has fewer than three shortcuts, or there is no such set.
+    """
+    from matplotlib.collections import PolyCollection
+
+    points, accuracy = triangle_accuracy(study)
+    if data not in accuracy:
+        raise UsageError(f"the triangle has no set {data!r}; it has {', '.join(accuracy)}")
+    values = np.array(accuracy[data])
+    places = np.array(points) @ CORNERS
+    step = min(weight for point in points for weight in point if weight > 0)
+    turns = np.arange(6) * math.pi / 3 + math.pi / 6
+    cell = np.stack([np.cos(turns), np.sin(turns)], axis=1) * step / math.sqrt(3)
+    cells = PolyCollection([place + cell for place in places], cmap="viridis", edgecolors="w", linewidths=0.8)
+    cells.set_array(values)
+    cells.set_clim(0, 1)
+    ax.add_collection(cells)
+    for place, value in zip(places, values, strict=True):
+        color = "w" if value < DARK else "k"
+        ax.text(place[0], place[1], f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=color)
+    for name, (x, y), where in zip(study.triangles[0]["corners"], CORNERS, ((0, 1), (-1, -1), (1, -1)), strict=True):
+        ax.text(x + 0.06 * where[0], y + 0.13 * where[1], name, ha="center", va="center", fontsize=9)
+    ax.set_xlim(-0.16, 1.16)
+    ax.set_ylim(-0.2, 1.06)
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    ax.set_title(f"{data} rows", fontsize="medium")
+    return cells

@@ -1,0 +1,344 @@
+"""A masked weight: the parametrisation that stands between a frozen weight and the layer that uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.supermasks.bits import Bits
+from commonweight.supermasks.mixing import direction, mixed
+from commonweight.supermasks.rules import TopK
+from commonweight.supermasks.starts import first_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from commonweight.supermasks.rules import MaskRule
+    from commonweight.supermasks.selection import Selection
+
+
+@dataclass(frozen=True)
+class ScoreStart:
+    """Where a weight's scores start."""
+
+    seed: int
+    name: str
+    fan_in: float
+    shared: bool
+
+    def draw(self, task: int, like: Tensor) -> Tensor:
+        """Draw the start of a task's scores.
+
+        Args:
+            task: The task's index.
+            like: A tensor of the wanted shape, type, device and memory format.
+
+        Returns:
+            The scores.
+        """
+        drawn = first_scores(like.shape, self.fan_in, self.seed, self.name, None if self.shared else task)
+        return torch.empty_like(like, requires_grad=False).copy_(drawn)
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Prior tasks that take part in the training of one."""
+
+    alphas: Mapping[int, float]
+    """Prior task's index -> its alpha, over 0; never empty."""
+
+    beta: float
+
+
+@dataclass
+class _Held:
+    """What a masked weight knows of its tasks beside tensors."""
+
+    scored: set[int] = field(default_factory=set)
+    influences: dict[int, Influence] = field(default_factory=dict)
+
+
+class MaskedWeight(nn.Module):
+    """One weight's masks: scores of unfinished tasks, packed bits of finished ones.
+
+    Registered with ``torch.nn.utils.parametrize`` on the layer's weight. Per task i it holds the parameter
+    ``scores{i}``, and once the task is finished the buffer ``bits{i}``.
+
+    Args:
+        rule: From scores to a mask.
+        start: Where scores start.
+        selection: Which task the network is on.
+        shape: The weight's shape.
+    """
+
+    def __init__(self, rule: MaskRule, start: ScoreStart, selection: Selection, shape: torch.Size) -> None:
+        super().__init__()
+        self.rule = rule
+        self.start = start
+        self.shape = shape
+        self._selection = selection
+        self._held = _Held()
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Mask a weight.
+
+        Args:
+            weight: The frozen weight.
+
+        Returns:
+            The weight times the selected task's mask, or times the mixture of several.
+        """
+        made = self._selection.made
+        if made is None:
+            return self._masked(weight)
+        key = (self, torch.is_grad_enabled())  # what was made without a gradient must not serve where one is wanted
+        if key not in made:
+            made[key] = self._masked(weight)
+        return made[key]
+
+    def _masked(self, weight: Tensor) -> Tensor:
+        selection = self._selection
+        if selection.unmasked:
+            return weight
+        if selection.mixture is not None:
+            masks = [self.bits(task) for task in selection.mixture.tasks]
+            return _Superposed.apply(weight, selection.mixture.weights, masks)  # type: ignore[no-any-return, no-untyped-call]
+        task = selection.current()
+        if task in selection.finished:
+            return _kept(weight, self._packed(task).unpack())
+        scores = self.effective(task)
+        return _Kept.apply(weight, scores, self.rule.mask(scores.detach()))  # type: ignore[no-any-return, no-untyped-call]
+
+    def add(self, task: int, like: Tensor) -> None:
+        """Add a task.
+
+        Args:
+            task: Its index.
+            like: The weight.
+        """
+        self.hold_scores(task, self.start.draw(task, like))
+
+    def hold_scores(self, task: int, scores: Tensor) -> None:
+        """Hold scores of a task, instead of any it had.
+
+        Args:
+            task: Its index.
+            scores: Kept as they are, not copied.
+        """
+        self.register_parameter(f"scores{task}", nn.Parameter(scores, requires_grad=False))
+        self._held.scored.add(task)
+
+    def hold_bits(self, task: int, bits: Bits) -> None:
+        """Hold the final mask of a task.
+
+        Args:
+            task: Its index.
+            bits: Kept as they are, not copied.
+        """
+        self.register_buffer(f"bits{task}", bits.packed)
+
+    def drop_scores(self, task: int) -> None:
+        """Let the scores of a task go.
+
+        Args:
+            task: Its index.
+        """
+        self.register_parameter(f"scores{task}", None)
+        self._held.scored.discard(task)
+
+    def scores(self, task: int) -> nn.Parameter | None:
+        """Give a task's scores.
+
+        Args:
+            task: Its index.
+
+        Returns:
+            The parameter itself, or None if the scores were dropped.
+        """
+        return self.get_parameter(f"scores{task}") if task in self._held.scored else None
+
+    def effective(self, task: int) -> Tensor:
+        """Give what the rule sees: the scores of an unfinished task, with those of prior tasks mixed in.
+
+        Args:
+            task: Its index.
+
+        Returns:
+            The scores themselves where nothing influences them.
+        """
+        scores = self.get_parameter(f"scores{task}")
+        influence = self._held.influences.get(task)
+        return scores if influence is None else mixed(scores, self._towards(task, influence), influence.beta)
+
+    def bits(self, task: int) -> Bits:
+        """Give a task's mask.
+
+        Args:
+            task: Its index.
+
+        Returns:
+            Its bits; for a finished task the stored ones themselves.
+        """
+        if task in self._selection.finished:
+            return self._packed(task)
+        return Bits.of(self.rule.mask(self.effective(task).detach()))
+
+    def start_bits(self, task: int, like: Tensor) -> Bits:
+        """Draw the mask a task started from again.
+
+        Args:
+            task: Its index.
+            like: The weight.
+
+        Returns:
+            Its bits.
+        """
+        return Bits.of(self.rule.mask(self.start.draw(task, like)))
+
+    def influence(self, task: int) -> Influence | None:
+        """Give what influences a task.
+
+        Args:
+            task: Its index.
+
+        Returns:
+            The influence, or None.
+        """
+        return self._held.influences.get(task)
+
+    def towards(self, influence: Influence) -> Tensor:
+        """Mix prior tasks into one direction.
+
+        Args:
+            influence: The priors.
+
+        Returns:
+            What :func:`direction` says.
+
+        Raises:
+            UsageError: If the scores of a prior task were dropped and the rule ranks by magnitude.
+            MeasurementError: If the priors have no direction.
+        """
+        dropped = [prior for prior in influence.alphas if prior not in self._held.scored]
+        if dropped and isinstance(self.rule, TopK) and self.rule.by == "magnitude":
+            raise UsageError(
+                "masks ranked by magnitude need the scores of prior tasks, and some were dropped: bits have no "
+                "magnitude; finish prior tasks with keep_scores=True, or leave their alphas out"
+            )
+        return direction([(alpha, self._evidence(prior)) for prior, alpha in influence.alphas.items()])
+
+    def set_influence(self, task: int, influence: Influence | None, towards: Tensor | None = None) -> None:
+        """Let prior tasks take part in a task, or no longer.
+
+        Args:
+            task: Its index.
+            influence: The priors, or None.
+            towards: Their direction; None where their scores are yet to be loaded.
+        """
+        self.register_buffer(f"towards{task}", towards, persistent=False)
+        self._held.influences.pop(task, None)
+        if influence is not None:
+            self._held.influences[task] = influence
+
+    def move(self, task: int, towards: Tensor, beta: float) -> None:
+        """Mix a direction into the scores of a task, once.
+
+        Args:
+            task: Its index.
+            towards: What :meth:`towards` gave.
+            beta: Strength, from 0 to 1.
+        """
+        scores = self.get_parameter(f"scores{task}")
+        with torch.no_grad():
+            scores.copy_(mixed(scores, towards, beta))
+
+    def consolidate(self, task: int) -> None:
+        """Store the mixed scores as the task's own, and end the influence; the mask stays as it is.
+
+        Args:
+            task: Its index.
+        """
+        influence = self._held.influences.get(task)
+        if influence is not None:
+            self.move(task, self._towards(task, influence), influence.beta)
+            self.set_influence(task, None)
+
+    def check_scores(self, task: int) -> None:
+        """Refuse scores that say nothing.
+
+        Args:
+            task: The task's index.
+
+        Raises:
+            MeasurementError: If a score is nan or infinite.
+        """
+        if not bool(self.get_parameter(f"scores{task}").isfinite().all()):
+            raise MeasurementError(
+                f"the scores of {self.start.name} hold nan or infinity: expected finite numbers; the training "
+                "diverged, lower the learning rate"
+            )
+
+    def _packed(self, task: int) -> Bits:
+        return Bits(self.get_buffer(f"bits{task}"), tuple(self.shape))
+
+    def _towards(self, task: int, influence: Influence) -> Tensor:
+        held = self._buffers.get(f"towards{task}")
+        if held is None:  # the network was just loaded
+            held = self.towards(influence)
+            self.register_buffer(f"towards{task}", held, persistent=False)
+        return held
+
+    def _evidence(self, prior: int) -> Tensor:
+        scores = self.scores(prior)
+        return self._packed(prior).unpack().float() * 2 - 1 if scores is None else scores
+
+    def extra_repr(self) -> str:
+        """Describe the weight.
+
+        Returns:
+            Its rule, and how many tasks have scores.
+        """
+        return f"{self.rule}, tasks with scores: {len(self._held.scored)}"
+
+
+def _kept(weight: Tensor, mask: Tensor) -> Tensor:
+    return weight * mask.view(torch.uint8)  # a third of the time of a product with booleans
+
+
+class _Kept(torch.autograd.Function):
+    """``weight * mask``, whose gradient by the scores takes the mask's derivative as 1: gradient * weight."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scores: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG004
+        ctx.save_for_backward(weight)
+        return _kept(weight, mask)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return None, gradient * weight, None
+
+
+class _Superposed(torch.autograd.Function):
+    """``weight * sum_i a_i m_i``; masks stay packed, and are unpacked one at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, alphas: Tensor, masks: Sequence[Bits]) -> Tensor:
+        ctx.save_for_backward(weight, alphas)
+        ctx.masks = masks
+        share = torch.zeros(weight.shape, dtype=alphas.dtype, device=weight.device)
+        for alpha, mask in zip(alphas.detach(), masks, strict=True):
+            share += alpha * mask.unpack()
+        return weight * share.to(weight.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        weight, alphas = ctx.saved_tensors
+        each = gradient.to(alphas.dtype) * weight
+        return None, torch.stack([(each * mask.unpack()).sum() for mask in ctx.masks]).to(alphas.dtype), None

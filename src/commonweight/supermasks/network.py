@@ -1,0 +1,522 @@
+"""Supermask networks: many tasks in one frozen network."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import json
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, Self, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from commonweight.base.errors import UsageError
+from commonweight.supermasks import files, passes
+from commonweight.supermasks.bits import Bits
+from commonweight.supermasks.conversion import Options, copied
+from commonweight.supermasks.rules import Threshold, TopK, rule_of
+from commonweight.supermasks.selection import Mixture
+from commonweight.supermasks.sites import norms_behind
+from commonweight.supermasks.tasks import TaskNetwork, read_alphas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from commonweight.supermasks.layer import Influence
+    from commonweight.supermasks.norm import Statistics
+    from commonweight.supermasks.rules import MaskRule
+
+
+class MaskedNetwork(TaskNetwork, abc.ABC):
+    """A network with tasks whose masks and statistics can be read; everything that is given out is a copy."""
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """Names of the masked weights, in model order."""
+        return tuple(self._parts.masks)
+
+    @property
+    def unmasked(self) -> Mapping[str, str]:
+        """Every other parameter -> why it is not masked; tasks share it, or start from it where they train it."""
+        return dict(self._parts.unmasked)
+
+    def bits(self, task: str, name: str) -> Bits:
+        """Give a task's mask, packed.
+
+        Args:
+            task: The task's name.
+            name: A masked weight's name.
+
+        Returns:
+            A copy.
+
+        Raises:
+            UsageError: If there is no such task or weight.
+        """
+        bits = self._mask(name).bits(self._index(task))
+        return Bits(bits.packed.clone(), bits.shape)
+
+    def mask(self, task: str, name: str) -> Tensor:
+        """Give a task's mask.
+
+        Args:
+            task: The task's name.
+            name: A masked weight's name.
+
+        Returns:
+            Boolean, of the weight's shape.
+
+        Raises:
+            UsageError: If there is no such task or weight.
+        """
+        return self._mask(name).bits(self._index(task)).unpack()
+
+    def start_bits(self, task: str, name: str) -> Bits:
+        """Draw the mask of a task's score start again, from the seed.
+
+        Args:
+            task: The task's name.
+            name: A masked weight's name.
+
+        Returns:
+            The mask before any training, and before :meth:`start_from`.
+
+        Raises:
+            UsageError: If there is no such task or weight.
+        """
+        return self._mask(name).start_bits(self._index(task), self._parts.weight(name))
+
+    def scores(self, task: str, name: str) -> Tensor | None:
+        """Give a task's scores.
+
+        Args:
+            task: The task's name.
+            name: A masked weight's name.
+
+        Returns:
+            A copy, without a prior task's influence; None if they were dropped.
+
+        Raises:
+            UsageError: If there is no such task or weight.
+        """
+        scores = self._mask(name).scores(self._index(task))
+        return None if scores is None else scores.detach().clone()
+
+    def weight(self, name: str) -> Tensor:
+        """Give a frozen weight, whole.
+
+        Args:
+            name: A masked weight's name.
+
+        Returns:
+            A copy.
+
+        Raises:
+            UsageError: If there is no such masked weight.
+        """
+        self._mask(name)
+        return self._parts.weight(name).detach().clone()
+
+    def weights_digest(self) -> str:
+        """Hash the frozen parameters, masked or not: their original names, shapes, types and bytes.
+
+        Returns:
+            SHA-256, in hexadecimal; the same before and after any training.
+        """
+        return self._parts.digest()
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Names of the batch norms, in model order."""
+        return tuple(self._parts.norms)
+
+    def statistics(self, task: str) -> Mapping[str, Statistics]:
+        """Give a task's batch-norm statistics.
+
+        Args:
+            task: Its name.
+
+        Returns:
+            Copies, by the names in :attr:`norms`.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        index = self._index(task)
+        return {name: norm.statistics(index) for name, norm in self._parts.norms.items()}
+
+    def probe(self, task: str, batches: Iterable[Any]) -> Mapping[str, Statistics]:
+        """Measure what new data look like through a task's mask, normalised with the task's stored statistics.
+
+        Args:
+            task: The task's name.
+            batches: As in :meth:`reestimate`; gone through once.
+
+        Returns:
+            Mean and variance of what each batch norm receives; nothing is stored.
+
+        Raises:
+            UsageError: If there is no such task.
+            MeasurementError: If a batch norm gets fewer than two values per unit, or none that are finite.
+        """
+        with self.on(task), passes.evaluating(self):
+            return passes.watch(self, self._parts.norms, batches)
+
+    def norm_behind(self, inputs: Any) -> Mapping[str, str | None]:
+        """Find the batch norm behind each masked weight: the first to receive its output, no masked layer between.
+
+        Args:
+            inputs: One batch, as in :meth:`reestimate`; its values do not matter, and no task needs to be selected.
+
+        Returns:
+            Masked weight -> batch norm; None for the output layer and other weights that have none behind them.
+        """
+        layers = {
+            name: [self.model.get_submodule(layer) for layer in users] for name, users in self._parts.layers.items()
+        }
+        self._selection.unmasked = True
+        try:
+            with passes.evaluating(self):
+                return norms_behind(self, layers, self._parts.norms, inputs)
+        finally:
+            self._selection.unmasked = False
+
+
+_CHOICES = {
+    "weights": ("signed_constant", "keep"),
+    "scores": ("independent", "shared"),
+    "batch_norm": ("statistics", "affine"),
+}
+
+
+@final
+class SupermaskNetwork(MaskedNetwork):
+    """A network whose weights never change, with one learned mask and one set of batch-norm statistics per task.
+
+    Every trainable Linear and Conv weight is masked: ``weight * mask``, with a mask that a rule makes from the task's
+    scores. Scores are trained with the straight-through gradient (the mask's derivative by its score is taken as 1, so
+    a score's gradient is the masked weight's gradient times the weight). Nothing else is trained, unless
+    ``batch_norm="affine"``.
+
+    Sources: SupSup (Wortsman et al. 2020, https://arxiv.org/abs/2006.14769); with ``weights="keep"`` Piggyback
+    (Mallya et al. 2018, https://arxiv.org/abs/1801.06519), whose own score start and threshold differ.
+
+    Which task is on is always said: :meth:`switch` or ``with net.on(task):``. Only the selected, unfinished task has
+    parameters that require a gradient, and only its statistics can move. The random state of PyTorch is not touched.
+
+    Args:
+        model: Any module; it is copied, and stays as it is. A parameter frozen beforehand stays frozen and unmasked, a
+            weight used by several layers has one mask. Convert it with ``SyncBatchNorm.convert_sync_batchnorm`` before,
+            not after.
+        rule: From scores to masks: :class:`Threshold` or :class:`TopK`.
+        weights: ``"signed_constant"`` draws masked weights anew, of one size and random signs, sets their biases to 0
+            and batch-norm statistics to mean 0 and variance 1; ``"keep"`` keeps everything, for a pretrained model.
+        scores: Whether tasks start from independent scores, or all from the same.
+        batch_norm: ``"statistics"`` are per task, and weight and bias frozen and shared; with ``"affine"`` each task
+            trains its own of those too.
+        include: Which weights to mask, as shell patterns over names of parameters and modules; None for all.
+        exclude: Which parameters stay whole.
+        seed: Of weights and score starts, at least 0.
+        weights_seed: Of the weights alone, where several networks are to train other masks in the same frozen weights:
+            only masks of one frozen network can be compared bit by bit. None is ``seed``.
+
+    Raises:
+        UsageError: If an option is unknown, or the model has weight matrices that cannot be masked and are not excluded
+            (recurrent layers, embeddings, packed attention projections), weights that are computed from others (pruned,
+            weight-normed, parametrised), or something else that tasks would share unnoticed: the message names all of
+            them and says how to go on.
+
+    Example:
+        >>> net = SupermaskNetwork(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)))
+        >>> net.masked, net.norms
+        (('0.weight', '3.weight'), ('1',))
+        >>> net.add_task("a")
+        >>> net.switch("a")
+        >>> optimiser = torch.optim.Adam(net.trainable("a"), lr=1e-3)
+        >>> net(torch.ones(3, 4)).square().sum().backward()
+        >>> optimiser.step()
+        >>> net.finish("a", keep_scores=False)
+        >>> net.mask("a", "0.weight").shape, net.bits("a", "0.weight").nbytes
+        (torch.Size([8, 4]), 4)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: MaskRule | None = None,
+        *,
+        weights: Literal["signed_constant", "keep"] = "signed_constant",
+        scores: Literal["independent", "shared"] = "independent",
+        batch_norm: Literal["statistics", "affine"] = "statistics",
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        seed: int = 0,
+        weights_seed: int | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if rule is not None and not isinstance(rule, (Threshold, TopK)):
+            raise UsageError(f"rule must be a Threshold() or a TopK(density), or None, got {rule!r}")
+        for word, value in (("weights", weights), ("scores", scores), ("batch_norm", batch_norm)):
+            if value not in _CHOICES[word]:
+                raise UsageError(f"{word} must be one of {list(_CHOICES[word])}, got {value!r}")
+        for word, number in (("seed", seed), ("weights_seed", 0 if weights_seed is None else weights_seed)):
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
+                raise UsageError(f"{word} must be a whole number of at least 0, got {number!r}")
+        if weights_seed is not None and weights == "keep":
+            raise UsageError("weights_seed draws weights, and weights='keep' keeps those of the model; leave one out")
+        options = Options(
+            Threshold() if rule is None else rule,
+            weights,
+            scores,
+            batch_norm,
+            _patterns("include", include),
+            _patterns("exclude", exclude),
+            int(seed),
+            None if weights_seed is None else int(weights_seed),
+        )
+        super().__init__(copied(model), options)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the selected task's network.
+
+        Args:
+            *args: What the model takes.
+            **kwargs: What the model takes.
+
+        Returns:
+            What the model returns.
+
+        Raises:
+            UsageError: If no task is selected, tasks are superposed in training mode, ``parametrize.cached()`` is on,
+                or reentrant checkpointing calls it in a backward pass. A backward pass from what it returns, while
+                another task is selected, is one too.
+        """
+        if self._selection.mixture is None:
+            if not self._selection.unmasked:
+                self._selection.current()
+        elif self.training:
+            raise UsageError("a superposition uses stored statistics: expected evaluation mode; call net.eval() first")
+        if parametrize._cache_enabled:
+            raise UsageError(
+                "parametrize.cached() around the network would keep the masks of the task that was on: leave it out, "
+                "the network caches each call itself"
+            )
+        if not torch.compiler.is_compiling() and passes.is_rerun():
+            raise UsageError(
+                "reentrant checkpointing around the network runs it again in the backward pass, on whatever task is on "
+                "then: pass use_reentrant=False, or checkpoint parts of the model instead"
+            )
+        with self._selection.one_call() as made:
+            outputs = self.model(*args, **kwargs)
+        if torch.is_grad_enabled() and not all(with_gradient for _, with_gradient in made):
+            self._selection.tie(outputs)  # what ran without a gradient may be run again for one (checkpointing)
+        return outputs
+
+    # Batch norms
+
+    def reestimate(self, task: str, batches: Iterable[Any]) -> None:
+        """Measure a task's statistics anew with the mask it has now, exactly over all rows given.
+
+        Running statistics are averages of the last batches, taken while the mask still moved. Here each batch norm in
+        turn gets mean and variance of what it receives, those before it normalising with theirs already: one pass over
+        the data each, in evaluation mode. Call it before :meth:`finish`. The result does not depend on the batch size.
+
+        Args:
+            task: The task's name.
+            batches: Tensors, pairs of inputs and labels, or mappings of keyword arguments; can be gone through
+                repeatedly.
+
+        Raises:
+            UsageError: If there is no such task, it is finished, or the batches are none or a mere iterator.
+            MeasurementError: If a batch norm gets fewer than two values per unit, or none that are finite.
+        """
+        index = self._unfinished(task)
+        with self.on(task), passes.evaluating(self):
+            passes.settle(self, self._parts.norms, index, batches)
+
+    # Files
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the network to a folder.
+
+        It holds the frozen weights once, and per task one bit per weight, statistics, and scores that were kept. The
+        selected task, and the state of optimisers, are not saved.
+
+        Args:
+            folder: Where to: free, or with ``overwrite`` a network that may go.
+            overwrite: Whether a network that is there may go.
+
+        Raises:
+            UsageError: If something is there that may not be replaced.
+            OSError: If the disk refuses.
+        """
+        files.write(folder, self._parts, self.state(), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path, model: nn.Module) -> Self:
+        """Read a network back, with all its tasks, none of them selected.
+
+        Args:
+            folder: Where :meth:`save` wrote to.
+            model: A model of the same architecture, with any weights; it is copied.
+
+        Returns:
+            The network; a task gives the outputs it gave before, to the last bit.
+
+        Raises:
+            UsageError: If there is no such folder, or the model has another architecture.
+            IntegrityError: If the folder is damaged.
+        """
+        record = files.read_record(folder)
+        tensors = files.read_tensors(folder, record)
+        options = dict(record["options"])
+        options["rule"] = rule_of(options["rule"])
+        net = cls(files.unfrozen(copied(model), record), **options)
+        net.take_tasks(record)
+        files.fill(net._parts, record, tensors, folder)
+        return net
+
+    def get_extra_state(self) -> Tensor:
+        """Give what ``state_dict`` holds beside tensors of the network: options and tasks.
+
+        Returns:
+            JSON as bytes.
+        """
+        return torch.frombuffer(bytearray(json.dumps(self.state()).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the tasks of a ``state_dict``, before their tensors are loaded.
+
+        Args:
+            state: What :meth:`get_extra_state` gave.
+
+        Raises:
+            UsageError: If it is of a network with other options or other tasks.
+        """
+        record = json.loads(state.cpu().numpy().tobytes())
+        for option in ("rule", "scores", "batch_norm", "seed", "weights_seed"):
+            here, there = self.state()["options"][option], record["options"][option]
+            if here != there:
+                raise UsageError(
+                    f"{option} of this network is {here!r}, of the state {there!r}: expected the same; make the "
+                    "network with the options of the state"
+                )
+        self.take_tasks(record)
+
+    # Transfer
+
+    def influence(self, alphas: Mapping[str, Mapping[str, float]], beta: float) -> None:
+        """Let prior tasks take part in the training of the selected one.
+
+        Its masks come from ``(1 - beta) s + beta sg(rms(s)) u``, with u the alpha-weighted sum of the prior tasks'
+        scores, each over its root mean square, rescaled to 1 (``2m - 1`` in place of scores that were dropped). With
+        beta 0, and in weights without alphas, everything is as without influence, to the last bit. Replaces an
+        influence that is on.
+
+        Args:
+            alphas: Masked weight -> prior task -> alpha of at least 0; only ratios count.
+            beta: Strength, from 0 to below 1.
+
+        Raises:
+            UsageError: If no task is selected or it is finished; a name is unknown; a prior task was added later or is
+                not finished; or a number is out of range.
+        """
+        if beta == 1:
+            raise UsageError("beta 1 leaves the task nothing to train: expected below 1; start_from takes 1")
+        index, influences = self._read(alphas, beta)
+        towards = {name: self._mask(name).towards(influence) for name, influence in influences.items()}
+        self._note_moved(index, influences)
+        for name, mask in self._parts.masks.items():
+            mask.set_influence(index, influences.get(name), towards.get(name))
+
+    def consolidate(self) -> None:
+        """Make the mixture the selected task's own scores and end the influence; its masks stay the same.
+
+        Raises:
+            UsageError: If no task is selected, or it is finished.
+        """
+        index = self._unfinished(self._names[self._selection.current()])
+        for mask in self._parts.masks.values():
+            mask.consolidate(index)
+
+    def start_from(self, alphas: Mapping[str, Mapping[str, float]], beta: float) -> None:
+        """Transfer by initialisation: move the selected task's scores once, to the mixture of :meth:`influence`.
+
+        Args:
+            alphas: As in :meth:`influence`.
+            beta: Strength, from 0 to 1; at 1 the start is the prior tasks' mixture alone.
+
+        Raises:
+            UsageError: As in :meth:`influence`.
+        """
+        index, influences = self._read(alphas, beta)
+        towards = {name: self._mask(name).towards(influence) for name, influence in influences.items()}
+        self._note_moved(index, influences)
+        for name, influence in influences.items():
+            self._mask(name).move(index, towards[name], influence.beta)
+
+    @contextlib.contextmanager
+    def superposed(self, weights: Mapping[str, Tensor], *, mixture_counts: float | None = None) -> Iterator[None]:
+        """Call the network with a mixture of tasks, weights times ``sum_i a_i m_i``, until a task is selected.
+
+        Batch norms use the mixture's statistics: mean ``mu = sum_i a_i mu_i``, variance ``v = sum_i a_i (v_i + mu_i^2)
+        - mu^2``. Weights of 1 and 0 give the one task, to the last bit. With ``mixture_counts`` k they use the
+        statistics of the inputs themselves, in which the mixture counts as k values: of n values with mean x and
+        variance s, mean ``(n x + k mu) / (n + k)`` and variance ``((n - 1) s + k v) / (n - 1 + k)``. Gradients go into
+        the ``a_i`` in both cases. Evaluation mode only.
+
+        Args:
+            weights: Task -> ``a_i``, a floating-point scalar tensor.
+            mixture_counts: How many values the mixture counts as, over 0; None for the mixture alone.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            UsageError: If a task is unknown, there is none, or a number is not as said. The call of the network raises
+                MeasurementError where weights that do not sum to 1 make a variance negative.
+        """
+        for task, weight in weights.items():
+            if not isinstance(weight, Tensor) or weight.dim() or not weight.is_floating_point():
+                raise UsageError(f"the weight of {task!r} must be a floating-point scalar tensor, got {weight!r}")
+            if not math.isfinite(weight.detach()):
+                raise UsageError(f"the weight of {task!r} must be finite, got {weight.item()}")
+        if not weights:
+            raise UsageError("a superposition needs at least one task, got none")
+        if mixture_counts is not None and not 0 < mixture_counts < float("inf"):
+            raise UsageError(f"mixture_counts must be a number over 0, or None, got {mixture_counts!r}")
+        indices = tuple(self._index(task) for task in weights)
+        device = self._parts.weight(self.masked[0]).device
+        former = self._selection.mixture
+        self._selection.mixture = Mixture(indices, torch.stack(list(weights.values())).to(device), mixture_counts)
+        try:
+            yield
+        finally:
+            self._selection.mixture = former
+
+    def _note_moved(self, index: int, influences: Mapping[str, Influence]) -> None:
+        priors = {prior for influence in influences.values() for prior in influence.alphas}
+        if priors:
+            self._moved.setdefault(index, set()).update(priors)
+
+    def _read(self, alphas: Mapping[str, Mapping[str, float]], beta: float) -> tuple[int, dict[str, Influence]]:
+        index = self._unfinished(self._names[self._selection.current()])
+        finished, masked = self._selection.finished, self._parts.masks
+        return index, read_alphas(alphas, beta, task=index, tasks=self._names, finished=finished, masked=masked)
+
+
+def _patterns(word: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(patterns, str):
+        raise UsageError(f"{word} must be a list of patterns, got one text: pass [{patterns!r}]")
+    if patterns is None:
+        return None
+    given = tuple(patterns) if isinstance(patterns, Iterable) else (patterns,)
+    if strange := [each for each in given if not isinstance(each, str)]:
+        raise UsageError(f"{word} must be a list of texts, such as 'fc1' or '*.weight', got {strange[0]!r} in it")
+    return given

@@ -1,0 +1,228 @@
+"""Passes over data that look at what batch norms receive."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
+
+from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.supermasks.norm import Statistics, TaskBatchNorm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+def call(model: nn.Module, batch: Any) -> Any:
+    """Call a model on the inputs of a batch.
+
+    Args:
+        model: Any module.
+        batch: A tensor; a sequence whose first entry is the inputs (labels behind it are not used); or a mapping of
+            keyword arguments.
+
+    Returns:
+        What the model returns.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    if isinstance(batch, Tensor):
+        return model(batch)
+    if isinstance(batch, (tuple, list)) and batch:
+        return model(batch[0])
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    raise UsageError(
+        f"a batch must be a tensor, (inputs, labels), or a mapping of keyword arguments, got {type(batch).__name__}"
+    )
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, without gradients, and every module back into its own mode afterwards.
+
+    Args:
+        model: Any module.
+
+    Yields:
+        Nothing.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def is_rerun() -> bool:
+    """Tell whether reentrant checkpointing is running a part of a model again, in the backward pass.
+
+    Returns:
+        Whether it is. Checkpointing that is not reentrant keeps the gradients of the forward pass.
+    """
+    frame = inspect.currentframe() if torch._C._current_graph_task_id() != -1 else None
+    while frame is not None and frame.f_code is not CheckpointFunction.backward.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+@dataclass
+class Moments:
+    """Mean and variance per unit, exact over everything seen, however it was cut into batches."""
+
+    count: int = 0
+    batches: int = 0
+    mean: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    """Sum of squared deviations from the mean."""
+
+    def add(self, inputs: Tensor) -> None:
+        """Add what one batch norm received.
+
+        Args:
+            inputs: Shape ``[rows, units, ...]``.
+        """
+        rows = inputs.detach().transpose(0, 1).flatten(1).double()
+        n = rows.shape[1]
+        if not n:
+            return
+        mean = rows.mean(1)
+        squares = (rows - mean[:, None]).square().sum(1)
+        total = self.count + n
+        shift = mean - self.mean.to(mean.device)
+        self.squares = self.squares.to(mean.device) + squares + shift.square() * (self.count * n / total)
+        self.mean = self.mean.to(mean.device) + shift * (n / total)
+        self.count = total
+        self.batches += 1
+
+    def statistics(self, name: str) -> Statistics:
+        """Give the result.
+
+        Args:
+            name: Of the batch norm, for the message.
+
+        Returns:
+            Mean and variance in float32, the variance with n - 1 in the denominator.
+
+        Raises:
+            MeasurementError: If fewer than two values per unit were seen, or they are not finite.
+        """
+        if self.count < 2:
+            raise MeasurementError(
+                f"{name} received {self.count} values per unit: a variance needs two; give more rows, or check that "
+                "the network calls this batch norm"
+            )
+        variance = self.squares / (self.count - 1)
+        if not bool((self.mean + variance).isfinite().all()):
+            raise MeasurementError(f"{name} received nan or infinity: expected finite inputs; look at the data first")
+        return Statistics(self.mean.float(), variance.float(), self.batches)
+
+
+def watch(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterable[Any]) -> dict[str, Statistics]:
+    """Measure what every batch norm receives, in one pass.
+
+    Args:
+        model: The network, in the mode and on the task that are wanted.
+        norms: Its batch norms.
+        batches: See :func:`call`.
+
+    Returns:
+        Statistics per batch norm, in the order of ``norms``.
+
+    Raises:
+        MeasurementError: If one received too little.
+    """
+    seen = {name: Moments() for name in norms}
+    with contextlib.ExitStack() as hooks:
+        for name, norm in norms.items():
+            hooks.callback(norm.register_forward_pre_hook(_adding(seen[name])).remove)
+        for batch in batches:
+            call(model, batch)
+    return {name: moments.statistics(name) for name, moments in seen.items()}
+
+
+def settle(model: nn.Module, norms: Mapping[str, TaskBatchNorm], task: int, batches: Iterable[Any]) -> None:
+    """Give a task the exact statistics of its data, one batch norm after the other in the order they are called.
+
+    Each is measured while those before it already normalise with their new statistics, so the result does not depend on
+    how the rows are cut into batches. One pass over the data per batch norm, each only as far as that batch norm. One
+    that is called several times is measured over all its calls, while it normalises with its former statistics.
+
+    Args:
+        model: The network, in evaluation mode, on the task.
+        norms: Its batch norms.
+        task: The task's index.
+        batches: Can be gone through several times; see :func:`call`.
+
+    Raises:
+        UsageError: If the batches can be gone through once only.
+        MeasurementError: If a batch norm received too little; then no statistics have changed.
+    """
+    if not norms:
+        return
+    if iter(batches) is batches:
+        raise UsageError(
+            "the batches can be gone through once only, and statistics take one pass per batch norm: expected a list "
+            "or a DataLoader; pass list(batches)"
+        )
+    former = {name: norm.statistics(task) for name, norm in norms.items()}
+    try:
+        for name, calls in _calls(model, norms, batches).items():
+            moments = Moments()
+            with contextlib.ExitStack() as hooks:
+                hooks.callback(norms[name].register_forward_pre_hook(_adding(moments, stop=calls == 1)).remove)
+                for batch in batches:
+                    with contextlib.suppress(_ReachedError):
+                        call(model, batch)
+            norms[name].hold(task, moments.statistics(name))
+    except BaseException:
+        for name, norm in norms.items():
+            norm.hold(task, former[name])
+        raise
+
+
+class _ReachedError(Exception):
+    """The batch norm that is measured has its input: the rest of the pass is not needed."""
+
+
+def _adding(moments: Moments, *, stop: bool = False) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        moments.add(inputs[0])
+        if stop:
+            raise _ReachedError
+
+    return hook
+
+
+def _calls(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterable[Any]) -> Counter[str]:
+    """How often each batch norm is called, in the order of the first calls."""
+    calls: Counter[str] = Counter()
+    with contextlib.ExitStack() as hooks:
+        for name, norm in norms.items():
+
+            def note(_module: nn.Module, _inputs: Any, name: str = name) -> None:
+                calls[name] += 1
+
+            hooks.callback(norm.register_forward_pre_hook(note).remove)
+        for batch in batches:
+            call(model, batch)
+            break
+        else:
+            raise UsageError("there are no batches: expected at least one")
+    missing = [name for name in norms if not calls[name]]
+    if missing:
+        raise MeasurementError(
+            f"the network does not call {missing} on these inputs, so there is nothing to measure there"
+        )
+    return calls

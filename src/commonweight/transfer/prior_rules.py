@@ -1,0 +1,207 @@
+"""Rules that choose among prior tasks: from what is known of each to one alpha each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from commonweight.base.errors import UsageError
+from commonweight.verdicts.verdict import ABOVE, permutation_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+TIE = 1e-9
+"""Values that differ by no more than this are equal: the difference is rounding."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is known of the prior tasks of a task, at one layer or of the whole network; at least one of them."""
+
+    priors: tuple[str, ...]
+    """Their names, from the earliest."""
+
+    similarity: Array
+    """Of each to the task; nan where undefined."""
+
+    beats_null: NDArray[np.bool_]
+    """Whether each similarity is better than its null."""
+
+    null: Array
+    """The null of each."""
+
+    truth: Array
+    """A known similarity of each; nan where there is none."""
+
+    temperature: float
+    """Of the softmax."""
+
+    seed: tuple[int, ...]
+    """Of a random choice."""
+
+
+class Choice(NamedTuple):
+    """What a rule chose."""
+
+    alphas: Array
+    """One per prior task, at least 0; they sum to 1, or are all 0."""
+
+    reason: str
+    """Why, in words."""
+
+
+def most_similar(question: Question) -> Choice:
+    """Choose the prior task of highest similarity, if it is better than its null.
+
+    Args:
+        question: What is known.
+
+    Returns:
+        1 for it; of equals for the earliest.
+    """
+    return _not_above_null(question) or _extreme(question, question.similarity, "most similar")
+
+
+def softmax(question: Question) -> Choice:
+    """Share the alphas out by similarity, if the best prior task is better than its null.
+
+    Args:
+        question: What is known.
+
+    Returns:
+        ``exp(s / T)`` over its sum; 0 where the similarity is undefined.
+    """
+    refused = _not_above_null(question)
+    if refused:
+        return refused
+    powers = np.exp((question.similarity - np.nanmax(question.similarity)) / question.temperature)
+    powers = np.nan_to_num(powers, nan=0.0)
+    return Choice(powers / powers.sum(), f"softmax of the similarities at temperature {question.temperature:g}")
+
+
+def least_similar(question: Question) -> Choice:
+    """Choose the prior task of lowest similarity: a control, without a null.
+
+    Args:
+        question: What is known.
+
+    Returns:
+        1 for it; of equals for the earliest.
+    """
+    return _extreme(question, -question.similarity, "least similar")
+
+
+def random(question: Question) -> Choice:
+    """Choose any prior task: a control.
+
+    Args:
+        question: What is known.
+
+    Returns:
+        1 for it; the same for the same seed.
+    """
+    chosen = int(np.random.default_rng(question.seed).integers(len(question.priors)))
+    return Choice(_one(question, chosen), f"drawn at random: {question.priors[chosen]!r}")
+
+
+def previous(question: Question) -> Choice:
+    """Choose the latest prior task: a control.
+
+    Args:
+        question: What is known.
+
+    Returns:
+        1 for it.
+    """
+    return Choice(_one(question, len(question.priors) - 1), f"the task before: {question.priors[-1]!r}")
+
+
+def mean(question: Question) -> Choice:
+    """Choose all prior tasks alike: a control.
+
+    Args:
+        question: What is known.
+
+    Returns:
+        The same for each.
+    """
+    count = len(question.priors)
+    return Choice(np.full(count, 1 / count), f"all {count} prior tasks alike")
+
+
+def oracle(question: Question) -> Choice:
+    """Choose the prior task that is nearest by a known truth: a control.
+
+    Args:
+        question: What is known.
+
+    Returns:
+        1 for it; of equals for the earliest.
+    """
+    return _extreme(question, question.truth, "nearest by the known truth")
+
+
+RULES: dict[str, Callable[[Question], Choice]] = {
+    "most_similar": most_similar,
+    "softmax": softmax,
+    "least_similar": least_similar,
+    "random": random,
+    "previous": previous,
+    "mean": mean,
+    "oracle": oracle,
+}
+
+
+def rule_named(name: str) -> Callable[[Question], Choice]:
+    """Find a rule.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The rule.
+
+    Raises:
+        UsageError: If there is none of that name.
+    """
+    if name not in RULES:
+        raise UsageError(f"rule must be one of {', '.join(RULES)}, got {name!r}")
+    return RULES[name]
+
+
+def _not_above_null(question: Question) -> Choice | None:
+    if np.isnan(question.similarity).all():
+        return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
+    best = int(np.flatnonzero(question.similarity >= np.nanmax(question.similarity) - TIE)[0])
+    value, null = float(question.similarity[best]), float(question.null[best])
+    verdict = permutation_verdict(value, null, above=bool(question.beats_null[best]))
+    if verdict.answer == ABOVE:
+        return None
+    return Choice(
+        np.zeros(len(question.priors)),
+        f"the best prior task, {question.priors[best]!r}, is {verdict.answer} ({verdict.reason})",
+    )
+
+
+def _extreme(question: Question, values: Array, words: str) -> Choice:
+    if np.isnan(values).all():
+        return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
+    equal = np.flatnonzero(values >= np.nanmax(values) - TIE)  # nan is not
+    best = int(equal[0])
+    names = ", ".join(repr(question.priors[index]) for index in equal)
+    tie = f"; the earliest of {len(equal)} equals: {names}" if len(equal) > 1 else ""
+    return Choice(_one(question, best), f"{words}: {question.priors[best]!r}{tie}")
+
+
+def _one(question: Question, chosen: int) -> Array:
+    alphas = np.zeros(len(question.priors))
+    alphas[chosen] = 1.0
+    return alphas

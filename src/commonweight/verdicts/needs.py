@@ -1,0 +1,396 @@
+"""What verdicts ask of tables of overlaps: everything behind some of their numbers, in one layer or in several."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+from commonweight.base.errors import UsageError, check_kind
+from commonweight.base.estimate import LEVEL
+from commonweight.base.text import Grid, number
+from commonweight.footprints.copies import MOST_COPIED
+from commonweight.overlaps.alignment import MOST_LISTED, strange_layers
+from commonweight.overlaps.table.cells import WHOLE
+from commonweight.overlaps.table.numbers import check_names
+from commonweight.overlaps.table.table import OverlapTable
+from commonweight.verdicts.verdict import CANNOT_SAY, FEWEST_EFFECTIVE, NOT_ABOVE, STORED, Need, contrast_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from commonweight.base.estimate import Estimate
+    from commonweight.overlaps.alignment import Reading
+    from commonweight.overlaps.resampling.ratios import Quantity
+    from commonweight.verdicts.verdict import Verdict
+
+
+Pair = tuple[str, str]
+
+
+Layers = tuple[str | None, ...]
+"""Those that are asked about; None stands for all weights pooled."""
+
+
+WHOLE_NETWORK: Layers = (None,)
+
+
+LOW_CEILING = 0.8
+"""Where a ceiling is lower, corrected overlaps were seen to keep some of the noise: docs/reading.md."""
+
+
+NO_START = "no common start"
+
+
+ALIGNED: Mapping[Reading, bool | None] = {
+    "common start": True,
+    "no common start": False,
+    "unclear": None,
+    "not measured": None,
+}
+
+
+def judged(
+    difference: Estimate,
+    tables: Sequence[OverlapTable],
+    pairs: Sequence[Pair],
+    layers: Layers = WHOLE_NETWORK,
+    *,
+    of: Quantity,
+    same_rows: bool,
+    needs: Sequence[Need] = (),
+    also: Sequence[str] = (),
+    controls: Mapping[str, str | Estimate] | None = None,
+) -> Verdict:
+    """Say whether one side of a difference of overlaps of tables shares more.
+
+    Args:
+        difference: First - second.
+        tables: Behind it, at least one, with the same names.
+        pairs: Names of two footprints each.
+        layers: Those that are asked about.
+        of: Which overlap, as ``table.estimate`` takes it.
+        same_rows: Whether both sides were measured on the same source rows.
+        needs: What else it takes.
+        also: What else to read beside it.
+        controls: What to show beside it.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        UsageError: If ``same_rows`` is no bool.
+    """
+    verdict = contrast_verdict(
+        difference,
+        same_rows=same_rows,
+        aligned=aligned(tables, pairs, layers),
+        noise_taken_out=_noise_taken_out(tables[0], of),
+        effective_examples=effective(tables, pairs, layers),
+        controls=controls,
+    )
+    return told(verdict, tables, pairs, layers, [*table_needs(tables, pairs, layers), *needs], also)
+
+
+def told(
+    verdict: Verdict,
+    tables: Sequence[OverlapTable],
+    pairs: Sequence[Pair],
+    layers: Layers,
+    needs: Sequence[Need],
+    also: Sequence[str] = (),
+) -> Verdict:
+    """Add to a verdict what else it takes, and what to read beside it, in one sentence each.
+
+    Args:
+        verdict: Of an estimate of these tables.
+        tables: At least one, with the same names.
+        pairs: Names of two footprints each.
+        layers: Those that are asked about.
+        needs: What else it takes.
+        also: What else to read beside it.
+
+    Returns:
+        The verdict; where it has to do without a common start because of some layers, it names them.
+    """
+    strange = _strange(tables, pairs, layers)
+    if strange and NO_START in verdict.reason:
+        named = tuple(replace(need, found=strange) if need.name == "common start" else need for need in verdict.needs)
+        verdict = replace(verdict, needs=named, reason=verdict.reason.replace(NO_START, strange, 1))
+        strange = ""
+    beware = [_left_out(tables), strange, _low_ceiling(tables, pairs, layers)]
+    return verdict.asking(needs, [*filter(None, beware), *also])
+
+
+def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers = WHOLE_NETWORK) -> bool | None:
+    """Tell whether the models of every pair have a common start in every layer.
+
+    Args:
+        tables: At least one, with the same names.
+        pairs: Names of two footprints each.
+        layers: Those that are asked about: a freshly drawn head has none though the models have.
+
+    Returns:
+        True if all have one in every table, False if any has none, None where that is unclear or not measured.
+    """
+    readings = {ALIGNED[table.common_start(*pair, layer)] for table in tables for pair in pairs for layer in layers}
+    return False if False in readings else None if None in readings else True
+
+
+def effective(
+    tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers = WHOLE_NETWORK
+) -> list[float] | None:
+    """Collect the effective examples of every Fisher behind some overlaps.
+
+    Args:
+        tables: At least one, with the same names.
+        pairs: Names of two footprints each.
+        layers: Those that are asked about, each with a count of its own.
+
+    Returns:
+        Of each table, footprint and layer, nan where not measured; None of masks and activities.
+    """
+    if tables[0].kind != "fisher":
+        return None
+    return [table.effective_of(name, layer) for table in tables for name in _behind(pairs) for layer in layers]
+
+
+def table_needs(
+    tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers = WHOLE_NETWORK
+) -> tuple[Need, ...]:
+    """Ask what only a table knows: are a pair two footprints, have all one label rule, is there noise in common?
+
+    Args:
+        tables: At least one, with the same names.
+        pairs: Names of two footprints each.
+        layers: Those that are asked about.
+
+    Returns:
+        The needs, met or not; those about noise in common of Fishers only.
+    """
+    same = sorted({pair for table in tables for pair in pairs if table.one_and_the_same(*pair)})
+    listed = ", ".join(f"{a!r} and {b!r}" for a, b in same)
+    rules = sorted({str(table.label_rules[name] or "not stated") for table in tables for name in _behind(pairs)})
+    return (
+        Need(
+            "two footprints",
+            not same,
+            f"the two footprints are one and the same ({listed})" if same else "the two footprints differ",
+        ),
+        Need(
+            "same label rule",
+            len(rules) == 1,
+            f"label rule {rules[0]}" if len(rules) == 1 else f"label rules differ ({', '.join(rules)})",
+        ),
+        *(
+            (distinct_rows(tables, _behind(pairs)), at_most_1(tables, pairs, layers))
+            if tables[0].kind == "fisher"
+            else ()
+        ),
+    )
+
+
+def check_pairs(table: OverlapTable, *pairs: Pair) -> None:
+    """Check that a verdict is asked of pairs of two different footprints.
+
+    Args:
+        table: The table.
+        pairs: What was given.
+
+    Raises:
+        UsageError: If the table is none, or a pair is no pair of names, or names one footprint twice.
+    """
+    check_kind("table", table, OverlapTable, "compute one with overlap({'a': f_a, 'b': f_b})")
+    check_names(table.names, *pairs)
+    for pair in pairs:
+        if pair[0] == pair[1]:
+            raise UsageError(
+                f"a verdict is on two footprints of {', '.join(map(repr, table.names))}, and {pair[0]!r} against "
+                "itself says nothing about sharing: name two different ones"
+            )
+
+
+def _noise_taken_out(table: OverlapTable, of: Quantity) -> bool | None:
+    """Corrected overlaps of Fishers, extrapolated or less their null; of masks and activities it is not asked."""
+    return of in {"corrected", "extrapolated", "above_null"} if table.kind == "fisher" else None
+
+
+def _left_out(tables: Sequence[OverlapTable]) -> str:
+    most = max(len(table.left_out) for table in tables)
+    return f"of the common parameters only, {most} left out" if most else ""
+
+
+def _strange(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers) -> str:
+    """Name layers without a common start of models that have one, among those that are asked about together."""
+    if {table.alignment.reading(*pair) for table in tables for pair in pairs} != {"common start"}:
+        return ""
+    every = [strange_layers(table, *pair, layer) for table in tables for pair in pairs for layer in layers]
+    names = tuple(dict.fromkeys(name for found in every for name in found.layers))
+    if not names:
+        return ""
+    listed = [repr(name) if name else WHOLE for name in names[:MOST_LISTED]]
+    rest = [f"{len(names) - MOST_LISTED} more"] if len(names) > MOST_LISTED else []
+    *head, last = [*listed, *rest]
+    which, hold = (f"layers {', '.join(head)} and {last}", "hold") if head else (f"layer {last}", "holds")
+    share = max(found.share for found in every)
+    return f"{NO_START} in {which}" + (f", which {hold} up to {share:.0%} of a trace" if share < 1 else "")
+
+
+def _low_ceiling(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers) -> str:
+    ceilings = [
+        (table.ceiling.pooled if layer is None else table.ceiling.by_layer[layer])[table.names.index(name)]
+        for table in tables
+        if table.resampled is not None
+        for layer in layers
+        for name in _behind(pairs)
+    ]
+    least = min((float(each) for each in ceilings if not math.isnan(each)), default=1.0)
+    return f"a ceiling of {number(least, 2)} leaves some noise in" if least < LOW_CEILING else ""
+
+
+def _behind(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for pair in pairs for name in pair))
+
+
+class Requirement(NamedTuple):
+    """Something a verdict takes."""
+
+    name: str
+    demand: str
+    """When it is met."""
+
+    contrast: str
+    """What a contrast says without it; empty where it is not asked."""
+
+    null: str
+    """What a single overlap says without it; empty where it is not asked."""
+
+
+NEEDS: tuple[Requirement, ...] = (
+    Requirement(
+        "shortcut learned",
+        "both models are at least halfway from a constant answer to all right on their own shortcut (asked of the "
+        "study of shortcuts)",
+        CANNOT_SAY,
+        "",
+    ),
+    Requirement("two footprints", "the two of a pair hold different numbers (asked of tables)", CANNOT_SAY, CANNOT_SAY),
+    Requirement(
+        "same label rule", "every Fisher behind it has the same label rule (asked of tables)", CANNOT_SAY, CANNOT_SAY
+    ),
+    Requirement(
+        "distinct rows",
+        f"at most {100 * MOST_COPIED:.0f} % of the rows behind it have copies in other folds, counted (asked of tables "
+        "of Fishers; of a single overlap without a count the answer stands, and the reason says so)",
+        CANNOT_SAY,
+        CANNOT_SAY,
+    ),
+    Requirement(
+        "at most 1",
+        "no corrected overlap behind it has an interval wholly above 1, which noise in common does (of several wider, "
+        "by Bonferroni's rule; asked of tables of Fishers with folds)",
+        CANNOT_SAY,
+        CANNOT_SAY,
+    ),
+    Requirement(
+        "two networks",
+        "the weights of the two differ: one network shares all of its own, in every layer (asked of two layers)",
+        CANNOT_SAY,
+        "",
+    ),
+    Requirement(
+        "beyond the null too",
+        "the interval of the difference of corrected - null excludes 0 on the side of the difference of corrected "
+        "overlaps, since layers have nulls of their own (asked of two layers)",
+        CANNOT_SAY,
+        "",
+    ),
+    Requirement("same rows", "both sides were measured on the same source rows", CANNOT_SAY, ""),
+    Requirement("common start", "the models of each overlap have a common start, measured", CANNOT_SAY, ""),
+    Requirement(
+        "noise taken out",
+        "both overlaps of Fishers are corrected or extrapolated: noise lowers raw ones, and not both alike (masks and "
+        "activities: not asked)",
+        CANNOT_SAY,
+        "",
+    ),
+    Requirement(
+        "effective examples",
+        f"at least {FEWEST_EFFECTIVE} in every Fisher behind it; of a layer, of that layer (masks and activities: not "
+        "asked)",
+        CANNOT_SAY,
+        CANNOT_SAY,
+    ),
+    Requirement(
+        "interval",
+        "at least 3 folds, or 2 seeds, with a finite value in each, and not all equal unless all are 0",
+        CANNOT_SAY,
+        CANNOT_SAY,
+    ),
+    Requirement(
+        "excludes 0", f"the {100 * LEVEL:.0f} % interval; of corrected - null it lies above 0", CANNOT_SAY, NOT_ABOVE
+    ),
+)
+"""What each verdict takes, in the order in which it is asked. Controls are shown beside, and decide nothing."""
+
+
+def needs_grid() -> Grid:
+    """Lay out what each verdict takes.
+
+    Returns:
+        A row per requirement, and what is said where it is not met.
+    """
+    rows = tuple((need.name, need.demand, need.contrast or "not asked", need.null or "not asked") for need in NEEDS)
+    return Grid("What a verdict takes", ("need", "met when", "contrast without it", "single overlap without it"), rows)
+
+
+NOT_COUNTED = "copies among the rows were not counted"
+
+
+REMEDY = "give copies one source_row, or equal rows that are independent draws one each"
+
+
+def distinct_rows(tables: Sequence[OverlapTable], names: Sequence[str]) -> Need:
+    """Ask for folds without copies of each other's rows: with them ceilings are too high and intervals too narrow.
+
+    Args:
+        tables: Of Fishers, at least one, with the same names.
+        names: The footprints that are asked about.
+
+    Returns:
+        Met where at most 5 % of the rows have copies in other folds; not where that was not counted.
+    """
+    if not all(name in table.rows for table in tables for name in names):
+        return Need("distinct rows", met=False, found=NOT_COUNTED)
+    name, rows = max(
+        ((name, table.rows[name]) for table in tables for name in names), key=lambda found: found[1].copied_share
+    )
+    if rows.are_disjoint:
+        return Need("distinct rows", met=True, found=f"at most {rows.copied_share:.1%} of rows with copies")
+    return Need("distinct rows", met=False, found=f"in {name!r} {rows}: {REMEDY}")
+
+
+def at_most_1(
+    tables: Sequence[OverlapTable], pairs: Sequence[tuple[str, str]], layers: Sequence[str | None] = (None,)
+) -> Need:
+    """Ask for corrected overlaps that can be: none truly exceeds 1, and noise in common drives them there.
+
+    Args:
+        tables: Of Fishers, at least one, with the same names.
+        pairs: Names of two footprints each.
+        layers: Those that are asked about; None stands for all weights pooled.
+
+    Returns:
+        Met where no interval of a corrected overlap lies wholly above 1, and where there are no folds. Of several
+        overlaps the intervals are wider, by Bonferroni's rule: more seeds shall not make more of them lie there.
+    """
+    level = 1 - (1 - LEVEL) / (len(tables) * len(pairs) * len(layers))
+    folded = tables if all(table.resampled is not None for table in tables) else ()
+    for table, (a, b), layer in product(folded, pairs, layers):
+        corrected = table.estimate("corrected", a, b, layer)
+        if corrected.value - corrected.half_width(level) > 1 + STORED:
+            where = f"of {a!r} and {b!r}" + (f" in layer {layer!r}" if layer else "")
+            words = f"the corrected overlap {where} lies above 1, {corrected}: noise in common?"
+            return Need("at most 1", met=False, found=words)
+    return Need("at most 1", met=True, found="no corrected overlap above 1")
