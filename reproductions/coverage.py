@@ -30,7 +30,7 @@ FEW = 20
 
 
 def one(regime, n, K, generator):
-    """Estimates of one repetition, with the smallest number of effective examples and the smallest ceiling."""
+    """Estimates of one repetition, with the smallest number of effective sample size and the smallest noise ceiling."""
     values = regime.draw(generator, n)
     folds = generator.integers(K, size=n)
     while len(np.unique(folds)) < K:
@@ -53,25 +53,25 @@ def one(regime, n, K, generator):
     found["corrected", "above null"] = ratios.estimate("above_null", 0, 1, every)
     shares = values.sum(axis=2, dtype=np.float64)
     effective = (shares.sum(axis=1) ** 2 / (shares**2).sum(axis=1)).min()
-    return found, float(effective), float(ratios.ceiling.pooled.min())
+    return found, float(effective), float(ratios.noise_ceiling.pooled.min())
 
 
-def over_trainings(regime, n, K, generator):
+def over_seeds(regime, n, K, generator):
     """As :func:`one`, over several trainings."""
     each = [one(regime.trained(generator), n, K, generator) for _ in range(regime.trainings)]
     found = {key: Estimate.over_seeds([values[key].value for values, _, _ in each]) for key in each[0][0]}
-    return found, min(few for _, few, _ in each), min(ceiling for _, _, ceiling in each)
+    return found, min(few for _, few, _ in each), min(noise_ceiling for _, _, noise_ceiling in each)
 
 
 def cell(regime, n, K, repetitions, seed):
     """Run one setting."""
     truth = regime.truths()
     generator = np.random.default_rng([seed, n, K])
-    rows, effective, ceilings = {}, [], []
+    rows, effective, noise_ceilings = {}, [], []
     for _ in range(repetitions):
-        found, few, ceiling = (over_trainings if regime.trainings else one)(regime, n, K, generator)
+        found, few, noise_ceiling = (over_seeds if regime.trainings else one)(regime, n, K, generator)
         effective.append(few)
-        ceilings.append(ceiling)
+        noise_ceilings.append(noise_ceiling)
         for key, estimate in found.items():
             rows.setdefault(key, []).append((estimate.value, estimate.half_width(LEVEL)))
     enough = np.asarray(effective) >= FEW
@@ -98,8 +98,8 @@ def cell(regime, n, K, repetitions, seed):
         "examples": n,
         "folds": K,
         "repetitions": repetitions,
-        "effective_examples": [float(x) for x in np.quantile(effective, [0.05, 0.5, 0.95])],
-        "ceiling": float(np.mean(ceilings)),
+        "effective_sample_size": [float(x) for x in np.quantile(effective, [0.05, 0.5, 0.95])],
+        "noise_ceiling": float(np.mean(noise_ceilings)),
         "share_enough": float(enough.mean()),
         "results": summary,
     }
@@ -110,10 +110,11 @@ def markdown(record):
         f"Coverage in per cent of nominal 95 % intervals (jackknife over K folds), {record['repetitions']} repetitions "
         "each; Monte Carlo error about "
         f"{100 * math.sqrt(0.0475 / record['repetitions']):.1f} points. `own` is coverage of the estimate's own mean "
-        f"(no bias), `≥ {FEW}` of the truth among repetitions with at least {FEW} effective examples in every Fisher. "
+        f"(no bias), `≥ {FEW}` of the truth among repetitions with at least {FEW} effective sample size in every "
+        "Fisher. "
         "`above` and `below`: how often the interval lies above and below 0.",
         "",
-        "| regime | n | K | effective (median) | ceiling | of | what | truth | mean | sd "
+        "| regime | n | K | effective (median) | noise ceiling | of | what | truth | mean | sd "
         "| covers | own | ≥ 20 | above | below |",
         "|---|---:|---:|---:|---:|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
@@ -122,7 +123,8 @@ def markdown(record):
             enough = row["coverage_if_enough"]
             lines.append(
                 f"| {setting['regime']} | {setting['examples']} | {setting['folds']} "
-                f"| {setting['effective_examples'][1]:.0f} | {setting['ceiling']:.3f} | {row['of']} | {row['what']} "
+                f"| {setting['effective_sample_size'][1]:.0f} | {setting['noise_ceiling']:.3f} | {row['of']} | "
+                f"{row['what']} "
                 f"| {row['truth']:.3f} | {row['mean']:.3f} | {row['standard_deviation']:.3f} "
                 f"| {100 * row['coverage']:.1f} | {100 * row['coverage_of_own_mean']:.1f} "
                 f"| {'–' if enough is None else f'{100 * enough:.1f}'} "

@@ -29,7 +29,9 @@ STRENGTHS = {"strong": 1.0, "middling": 0.6, "weak": 0.3}
 
 
 def mask(bits: np.ndarray, start: str) -> Footprint:
-    return Footprint("supermask", {"w": torch.from_numpy(bits.astype(np.uint8))}, 1, metadata={"score_start": start})
+    return Footprint(
+        "supermask", {"w": torch.from_numpy(bits.astype(np.uint8))}, 1, metadata={"score_initialisation": start}
+    )
 
 
 def coefficient(p: np.ndarray, q: np.ndarray) -> float:
@@ -44,8 +46,8 @@ def setting(strength: str, trainings: int, repetitions: int, seed: int) -> dict:
     first, own = generator.random((2, WEIGHTS))
     second = np.where(generator.random(WEIGHTS) < COMMON, first, own)
     p, q = (0.5 + (each - 0.5) * STRENGTHS[strength] for each in (first, second))
-    truth = {"ceiling": coefficient(p, p), "between": coefficient(p, q)}
-    truth["corrected"] = truth["between"] / (truth["ceiling"] * coefficient(q, q)) ** 0.5
+    truth = {"noise_ceiling": coefficient(p, p), "between": coefficient(p, q)}
+    truth["corrected"] = truth["between"] / (truth["noise_ceiling"] * coefficient(q, q)) ** 0.5
     covered: dict[str, list[bool]] = {name: [] for name in truth}
     for _ in range(repetitions):
         found = overlap_over_seeds([
@@ -55,7 +57,7 @@ def setting(strength: str, trainings: int, repetitions: int, seed: int) -> dict:
             }
             for training in range(trainings)
         ])
-        estimates = {"ceiling": found.ceiling("p")}
+        estimates = {"noise_ceiling": found.noise_ceiling("p")}
         estimates |= {name: found.estimate(name, "p", "q") for name in ("between", "corrected")}
         for name, estimate in estimates.items():
             if estimate.missing is None:
@@ -84,7 +86,7 @@ def main() -> None:
     rows = tuple(
         (
             f"{each['strength']}, {each['trainings']}",
-            f"{each['truth']['ceiling']:.3f}",
+            f"{each['truth']['noise_ceiling']:.3f}",
             f"{each['truth']['corrected']:.3f}",
             *("–" if value is None else f"{100 * value:.1f}" for value in each["coverage"].values()),
             f"{100 * each['defined']['corrected']:.0f}",
@@ -94,9 +96,9 @@ def main() -> None:
     title = f"Coverage in per cent of nominal 95 % intervals over trainings ({options.repetitions} repetitions)"
     head = (
         "tasks, trainings",
-        "ceiling",
+        "noise_ceiling",
         "corrected",
-        "covers: ceiling",
+        "covers: noise ceiling",
         "between",
         "corrected",
         "corrected is defined",

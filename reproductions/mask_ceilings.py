@@ -1,11 +1,11 @@
-"""How far does noise of training keep two masks of one task apart? Ceilings of masks and activities, on MNIST.
+"""How far does noise of training keep two masks of one task apart? Noise ceilings of masks and activities, on MNIST.
 
-Five tasks in one frozen network, learned again and again with other score starts and another order of the images
-(``vary="training"``): the overlap of two trainings of one task is the ceiling of what two tasks can share.
+Five tasks in one frozen network, learned again and again with other score initialisations and another order of the
+images (``vary="training"``): the overlap of two trainings of one task is the noise ceiling of what two tasks can share.
 
-    python reproductions/mask_ceilings.py --data ../shared/data/mnist --work runs/mask-ceilings
+    python reproductions/mask_noise_ceilings.py --data ../shared/data/mnist --work runs/mask-ceilings
 
-The same command goes on where it stopped. Writes ``reproductions/results/mask_ceilings.json`` and ``.md``.
+The same command goes on where it stopped. Writes ``reproductions/results/mask_noise_ceilings.json`` and ``.md``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.report import pair_blocks
 from commonweight.studies.continual.run import run_study
 
-NAME = "mask_ceilings"
+NAME = "mask_noise_ceilings"
 SETTINGS = {
     "rotated, 1 epoch": {"scenario": "rotated", "epochs": 1},
     "rotated, 5 epochs": {"scenario": "rotated", "epochs": 5},
@@ -28,12 +28,12 @@ SETTINGS = {
 
 
 def summary(setting: str, study) -> list[tuple[str, ...]]:
-    """A row per kind and layer: smallest and largest ceiling, within and corrected over pairs of tasks."""
+    """A row per kind and layer: smallest and largest noise ceiling, within and corrected over pairs of tasks."""
     rows = []
     for kind, found in study.trainings["classic"].items():
         for layer in (*found.layers, None):
             pairs = list(combinations(found.names, 2))
-            values = [[found.ceiling(name, layer).value for name in found.names]]
+            values = [[found.noise_ceiling(name, layer).value for name in found.names]]
             values += [[found.estimate(of, a, b, layer).value for a, b in pairs] for of in ("within", "corrected")]
             ranges = (
                 f"{min(defined):.4f} to {max(defined):.4f}" if (defined := [v for v in some if v == v]) else "–"
@@ -60,11 +60,11 @@ def main() -> None:
         )
         study = run_study(options.work / setting.replace(", ", "-").replace(" ", "-"), plan, note=options.note)
         found = recorded(study, options.data)
-        kept = ("average_accuracy", "over_trainings")
+        kept = ("average_accuracy", "over_seeds")
         record[setting] = {"plan": found["plan"], **{key: found["approaches"]["classic"][key] for key in kept}}
         rows += summary(setting, study)
         blocks += [f"## {setting}", *pair_blocks(study)]
-    head = ("setting: footprint, layer", "ceilings", "within", "corrected", "undefined")
+    head = ("setting: footprint, layer", "noise ceilings", "within", "corrected", "undefined")
     grid = Grid("Smallest to largest, over tasks and pairs of tasks", head, tuple(rows))
     leave(NAME, record, [grid, *blocks])
 

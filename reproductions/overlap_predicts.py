@@ -2,7 +2,7 @@
 
 For every pair of models of a seed: how much accuracy their average loses (on the shortcuts of both, on the original
 task, and at the worst point of the line between them), against what could have predicted it before averaging: raw and
-corrected Fisher overlaps (shared: both on the original sentences; unshared: each on its own contradicted ones; same
+corrected Fisher overlaps (shared: both on the original sentences; unshared: each on its own conflicting ones; same
 input), overall, in the encoder alone and block by block, and the cosine of the models' mean gradients. Spearman's rank
 correlation over the six pairs of a seed, mean and 95 % interval over the seeds, and how many relabellings of the four
 models do as well: six pairs of four models are not six independent observations, and four shortcuts are few.
@@ -10,8 +10,9 @@ models do as well: six pairs of four models are not six independent observations
     python reproductions/fuse_to_forget.py --data ../shared/data/sst2 --work runs/fuse-to-forget
     python reproductions/overlap_predicts.py --work runs/fuse-to-forget
 
-Measures eight Fishers per seed once more, with eight folds, on the sentences of that study (label rule data); a seed
-that was measured is not measured again. Writes ``reproductions/results/overlap_predicts.json``, ``.md`` and ``.png``.
+Measures eight Fishers per seed once more, with eight folds, on the sentences of that study (Fisher type empirical); a
+seed that was measured is not measured again. Writes ``reproductions/results/overlap_predicts.json``, ``.md`` and
+``.png``.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from commonweight.studies.continual.metrics import rank_correlation
 from commonweight.studies.shortcuts.opening import former_record
 from commonweight.studies.shortcuts.plan import ORIGINAL, Plan, seed_folders
 from commonweight.studies.shortcuts.results import DEPTH, gather
-from commonweight.verdicts.verdict import FEWEST_EFFECTIVE
+from commonweight.verdicts.verdict import SMALLEST_EFFECTIVE
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "overlap_predicts"
@@ -205,14 +206,14 @@ def relabelled(given: dict[str, float], lost: dict[str, float], new: dict[str, s
 
 
 def weakest(tables: list, predictor: str, codes: tuple[str, ...]) -> float:
-    """The fewest effective examples of a Fisher that a predictor rests on; nan for gradients."""
+    """The fewest effective sample size of a Fisher that a predictor rests on; nan for gradients."""
     if "gradient" in predictor:
         return float("nan")
     data = {code: (ORIGINAL,) if " shared" in predictor else (code,) for code in codes}
     if "same input" in predictor:
         data = dict.fromkeys(codes, codes)
     names = [f"{code}/{each}" for code in codes for each in data[code]]
-    return min(table.effective_examples[name] for table in tables for name in names)
+    return min(table.effective_sample_size[name] for table in tables for name in names)
 
 
 def shown(found: Found) -> str:
@@ -233,7 +234,7 @@ def in_words(found: dict[str, dict[str, Found]], outcomes: list[dict], rows: int
         "is the share of the 24 relabellings whose mean correlation is as far from 0 (the smallest possible is "
         f"{1 / 24:.2f}). Of {len(every)} correlations {small} have p up to {LEVEL}, where {len(every) / 24:.0f} "
         f"would by chance; {excluding} intervals exclude 0.",
-        f"* rests on Fishers with fewer than {FEWEST_EFFECTIVE} effective examples, and decides nothing. The task "
+        f"* rests on Fishers with fewer than {SMALLEST_EFFECTIVE} effective sample size, and decides nothing. The task "
         f"loses {min(task):+.3f} to {max(task):+.3f}, where the standard error of one accuracy of .88 on {rows} rows "
         f"is about {(0.88 * 0.12 / rows) ** 0.5:.3f}: there is nothing to predict.",
     ]
@@ -259,7 +260,11 @@ def corrected(predictors: list[dict], pairs: list[str]) -> Grid:
         "raw difference",
         "corrected difference",
     )
-    return Grid(f"Overlaps corrected by ceilings, {FOLDS} folds (label rule data; means over seeds)", head, tuple(rows))
+    return Grid(
+        f"Overlaps corrected by noise ceilings, {FOLDS} folds (Fisher type empirical; means over seeds)",
+        head,
+        tuple(rows),
+    )
 
 
 def draw(predictors: list[dict], outcomes: list[dict], path: Path) -> None:
@@ -302,13 +307,13 @@ def main() -> None:
     for index, folder in enumerate(folders):
         place = options.measures / folder.path.name
         place.mkdir(parents=True, exist_ok=True)
-        predictors.append(raw(study.tables["data"][index], plan) | measured(folder, plan, place, note))
+        predictors.append(raw(study.tables["empirical"][index], plan) | measured(folder, plan, place, note))
         outcomes.append(losses(study, index))
     codes = tuple(plan.shortcuts)
     found = correlations(predictors, outcomes, codes)
-    effective = {name: weakest(study.tables["data"], name, codes) for name in found}
+    effective = {name: weakest(study.tables["empirical"], name, codes) for name in found}
     rows = tuple(
-        (f"{name}{' *' if effective[name] < FEWEST_EFFECTIVE else ''}", *(shown(each) for each in by.values()))
+        (f"{name}{' *' if effective[name] < SMALLEST_EFFECTIVE else ''}", *(shown(each) for each in by.values()))
         for name, by in found.items()
     )
     tables = [Grid("Spearman's rank correlation over the six pairs of models", ("predictor", *OUTCOMES), rows)]
@@ -326,7 +331,7 @@ def main() -> None:
             name: {outcome: {"mean": e.over_seeds.value, "seeds": e.over_seeds.replicates, "p": e.p}
                    for outcome, e in by.items()} for name, by in found.items()
         },
-        "effective_examples": effective,
+        "effective_sample_size": effective,
     }  # fmt: skip
     text = json.dumps(without_nan(written), indent=1, ensure_ascii=False, allow_nan=False)
     (RESULTS / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")

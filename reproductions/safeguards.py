@@ -86,8 +86,8 @@ def contrasts(draw, network, true_rows: int = 4000) -> dict:
             here = found.setdefault(words, {"answers": Counter(), "held": 0, "wrong sign": 0, "effective": []})
             here["answers"][verdict.answer] += 1
             here["held"] += verdict.estimate.low <= truth <= verdict.estimate.high
-            here["wrong sign"] += verdict.answer != "cannot say" and verdict.estimate.value * truth < 0
-            here["effective"].append(min(of.effective_examples.values()))
+            here["wrong sign"] += verdict.answer != "inconclusive" and verdict.estimate.value * truth < 0
+            here["effective"].append(min(of.effective_sample_size.values()))
     for each in found.values():
         each["effective"] = float(np.median(each["effective"]))
         each["answers"] = dict(each["answers"])
@@ -193,7 +193,7 @@ def report(record: dict) -> list[Grid]:
         return f"{found['mean']:.{digits}f} ({found['least']:.{digits}f} to {found['most']:.{digits}f})"
 
     def verdicts(case: str, title: str) -> Grid:
-        header = ("rows", "effective examples", "interval holds the truth", "verdicts", "of the wrong sign")
+        header = ("rows", "effective sample size", "interval holds the truth", "verdicts", "of the wrong sign")
         rows = [
             (
                 words, f"{found['effective']:.0f}", f"{found['held']} of {REPETITIONS}",

@@ -134,7 +134,7 @@ def main() -> None:
     for name in halves:
         model = AutoModelForSequenceClassification.from_pretrained(options.work / name)
         footprints[name] = commonweight.fisher(model, dev)
-        record.setdefault("effective_examples", {})[name] = footprints[name].effective_examples
+        record.setdefault("effective_sample_size", {})[name] = footprints[name].effective_sample_size
         record.setdefault("largest_error_of_a_rule", {})[name] = footprints[name].metadata["verified"]["largest_error"]
         record.setdefault("generic_parameters", {})[name] = list(footprints[name].metadata["generic"])
     table = commonweight.overlap(footprints)

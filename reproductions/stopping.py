@@ -1,13 +1,14 @@
-"""How much too high is a ceiling that is taken where it passes the mark, as ``fisher --until-ceiling`` takes it?
+"""How much too high is a noise ceiling that is taken where it passes the mark, as ``fisher --until-noise-ceiling``
+takes it?
 
     python reproductions/stopping.py
 
 Softmax regression with 10 inputs and 3 classes, labels drawn from the model, 8 folds by row number, steps 64, 128, …,
-4096. Each repetition stops where the ceiling passes the mark with at least 20 effective examples, *once* or in *two*
-steps in a row (the rule of the command), then takes the ceiling of as many fresh rows, which nothing selected. Printed:
-the mean difference and its standard error, how many stopped before the rows ended, and how many of those had a ceiling
-more than .05 above the fresh one. Regimes: the sizes of inputs are equal, or spread (log-normal); or loud examples, 2 %
-or 0.5 % of all, carry about half of the trace, in other weights.
+4096. Each repetition stops where the noise ceiling passes the mark with at least 20 effective sample size, *once* or in
+*two* steps in a row (the rule of the command), then takes the noise ceiling of as many fresh rows, which nothing
+selected. Printed: the mean difference and its standard error, how many stopped before the rows ended, and how many of
+those had a noise ceiling more than .05 above the fresh one. Regimes: the sizes of inputs are equal, or spread
+(log-normal); or loud examples, 2 % or 0.5 % of all, carry about half of the trace, in other weights.
 """
 
 import math
@@ -18,7 +19,7 @@ import torch
 from commonweight import Footprint
 from commonweight.footprints.folds import FOLD_MAP, fold_of
 from commonweight.footprints.footprint import Fold
-from commonweight.overlaps import ceiling
+from commonweight.overlaps import noise_ceiling
 from commonweight.studies.compare.until_noise_ceiling import Convergence, Point, step_ends
 
 ROWS, FOLDS, INPUTS, CLASSES, REPETITIONS = 4096, 8, 10, 3, 200
@@ -59,21 +60,21 @@ def squares(generator, inputs, model):
     return np.square(inputs[:, :, None] * (odds - np.eye(CLASSES)[labels])[:, None, :]).reshape(ROWS, -1)
 
 
-def ceiling_of(found, count):
+def noise_ceiling_of(found, count):
     def mean(chosen):
         return {"weight": torch.from_numpy(found[:count][chosen].mean(axis=0))}
 
     folds = tuple(Fold(int((FOLD[:count] == k).sum()), mean(FOLD[:count] == k)) for k in range(FOLDS))
     every = mean(np.ones(count, dtype=bool))
     metadata = {"folds": {"count": FOLDS, "map": FOLD_MAP}}
-    return ceiling(Footprint("fisher", every, count, metadata=metadata, folds=folds)).pooled
+    return noise_ceiling(Footprint("fisher", every, count, metadata=metadata, folds=folds)).pooled
 
 
 def curve_of(found):
     """One point per step, up to the last row."""
     sizes = found.sum(axis=1)
     return tuple(
-        Point(count, sizes[:count].sum() ** 2 / np.square(sizes[:count]).sum(), ceiling_of(found, count))
+        Point(count, sizes[:count].sum() ** 2 / np.square(sizes[:count]).sum(), noise_ceiling_of(found, count))
         for count in step_ends(range(ROWS), FOLDS)
     )
 
@@ -97,7 +98,7 @@ for name, drawn in REGIMES.items():
         curve = curve_of(found)
         for key, kept in differences.items():
             if point := stop(curve, *key):
-                kept.append(point.ceiling.value - ceiling_of(fresh, point.examples).value)
+                kept.append(point.noise_ceiling.value - noise_ceiling_of(fresh, point.examples).value)
                 rows[key].append(point.examples)
     for (mark, steps), kept in differences.items():
         error = np.std(kept, ddof=1) / np.sqrt(len(kept))

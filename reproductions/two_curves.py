@@ -4,11 +4,12 @@ First the Fisher overlap against depth of Kirkpatrick et al. (2017), https://arx
 PNAS): MNIST, and MNIST with the pixels of a central square permuted, in a network of six hidden layers of 100 ReLU
 units. Published: trained in sequence with elastic weight consolidation, a square of 8 x 8 leaves the overlap high at
 every depth; one of 26 x 26 makes it low in early layers, rising towards the output. Beside it: in sequence without
-consolidation, from the same start apart, and from independent starts; and as a control the start itself, untrained.
+consolidation, from the same start apart, and from independent initialisations; and as a control the start itself,
+untrained.
 
 Then the counterpart in supermasks: one frozen network of the same layers (with batch norm), a mask per task. Jaccard
-index beyond chance (independent score starts), overlap of flipped bits (shared starts), and the similarities of tasks
-by batch-norm means (first layer, every layer) and by probing.
+index beyond chance (independent score initialisations), overlap of flipped bits (shared starts), and the similarities
+of tasks by batch-norm means (first layer, every layer) and by probing.
 
 Deviations from the paper, which does not give optimiser, batch size, strength or number of seeds: momentum 0.9, batches
 of 64, weights drawn by He et al. (2015), 10,000 training images and 10 epochs instead of 60,000 and 100, strength 100;
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 NAME = "two_curves"
 HIDDEN = (100,) * 6
 APART = 1000
-"""Added to the seed of an independent start."""
+"""Added to the seed of an independent initialisation."""
 
 
 class Settings(argparse.Namespace):
@@ -130,7 +131,7 @@ def accuracy(net: nn.Module, task) -> float:
 
 
 def importance(net: nn.Module, task) -> commonweight.Footprint:
-    return commonweight.fisher(net, task.test.batches(500), label_rule="model", folds=8)
+    return commonweight.fisher(net, task.test.batches(500), fisher_type="exact", folds=8)
 
 
 def copies(net: nn.Module) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COLORS = dict(zip(PAIRS, ("#9ecae1", "#4292c6", "#54278f", "#d95f0e", "#a50f15", "0.45"), strict=True))
 BENEATH = {
     "ewc": "as published, but shorter",
-    "independent": "no common start: not to be read as sharing",
+    "independent": "no shared initialisation: not to be read as sharing",
     "untrained": "control: what is there before anything is learned",
 }
 
@@ -50,12 +50,12 @@ def draw(found: Found, path: Path) -> None:
         plot_depth(curves(lambda p, k, a=arm: found.share(a, p, k), LAYERS), below)
         top.set_title(f"{ARMS[arm]}\n{BENEATH.get(arm, '')}", fontsize="medium")
     panels = [
-        (f"{words}\n({starts} score starts)", LAYERS, lambda p, k, s=starts: found.mask(s, p, k))
+        (f"{words}\n({starts} score initialisations)", LAYERS, lambda p, k, s=starts: found.mask(s, p, k))
         for starts, words in zip(STARTS, MASKS, strict=True)
     ]
     panels += [
         (
-            f"{SIMILARITIES[name]}\n({starts} score starts)",
+            f"{SIMILARITIES[name]}\n({starts} score initialisations)",
             NORMS,
             lambda p, k, s=starts, a=name: found.alike(s, a, p, k),
         )

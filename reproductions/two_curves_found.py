@@ -25,7 +25,7 @@ ARMS = {
     "one network": "in sequence with EWC, both Fishers at the end",
     "sequence": "in sequence without EWC",
     "apart": "same start, apart",
-    "independent": "independent starts",
+    "independent": "independent initialisations",
     "untrained": "the start itself, untrained",
 }
 ONE_NETWORK = ("one network", "untrained")
@@ -80,12 +80,14 @@ class Found:
         """The smaller of the two shares of the trace."""
         return Estimate.over_seeds([float(table.trace_share[layer].min()) for table in self.fishers[arm][pair]])
 
-    def ceiling(self, arm: str, pair: str, layer: str) -> Estimate:
-        """The smaller of the two ceilings."""
-        return Estimate.over_seeds([float(table.ceiling.by_layer[layer].min()) for table in self.fishers[arm][pair]])
+    def noise_ceiling(self, arm: str, pair: str, layer: str) -> Estimate:
+        """The smaller of the two noise ceilings."""
+        return Estimate.over_seeds([
+            float(table.noise_ceiling.by_layer[layer].min()) for table in self.fishers[arm][pair]
+        ])
 
     def mask(self, starts: str, pair: str, layer: str) -> Estimate:
-        """Beyond chance from independent starts; of flipped bits from shared ones, whose chance level is not known."""
+        """Beyond chance from independent initialisations; raw for flipped bits, whose chance level is not known."""
         at = 1 + PAIRS.index(pair)
         levels = [t.corrected.by_layer if starts == "independent" else t.by_layer for t in self.masks[starts]]
         return Estimate.over_seeds([float(each[layer][0, at]) for each in levels])
@@ -114,7 +116,7 @@ class Found:
     def effective(self, arm: str, places: tuple[Place, ...]) -> list[float]:
         """Those of the layers that are asked about: another layer's say nothing about them."""
         return [
-            table.effective_of(name, layer)
+            table.effective_sample_size_of(name, layer)
             for pair, layer in places
             for table in self.fishers[arm][pair]
             for name in table.names
@@ -122,7 +124,11 @@ class Found:
 
     def aligned(self, arm: str) -> bool | None:
         readings = {table.alignment.reading("first", "second") for table in self.tables(arm)}
-        return {"common start": True, "no common start": False}.get(*readings) if len(readings) == 1 else None
+        return (
+            {"shared initialisation": True, "no shared initialisation": False}.get(*readings)
+            if len(readings) == 1
+            else None
+        )
 
     def alignment(self, arm: str) -> str:
         tables = self.tables(arm)
@@ -186,11 +192,11 @@ def contrasts(found: Found) -> dict[str, dict[str, Contrast]]:
         }
     for starts, words in zip(STARTS, MASKS, strict=True):
         of = differences(lambda p, k, s=starts: found.mask(s, p, k), "fc1", "out")
-        answers[f"{words}, {starts} score starts"] = {
+        answers[f"{words}, {starts} score initialisations"] = {
             question: Contrast(
                 each,
                 None,
-                contrast_verdict(each, same_rows=True, aligned=True, noise_taken_out=None, effective_examples=None)
+                contrast_verdict(each, same_rows=True, aligned=True, noise_taken_out=None, effective_sample_size=None)
                 if starts == "independent"
                 else None,
             )
@@ -213,14 +219,14 @@ def judged(found: Found, arm: str, corrected: Estimate, beyond: Estimate, places
         same_rows=True,
         aligned=found.aligned(arm),
         noise_taken_out=True,
-        effective_examples=found.effective(arm, places),
+        effective_sample_size=found.effective(arm, places),
     ).asking(tuple(dict.fromkeys(needs)))
 
 
 def similar(found: Found) -> dict[str, dict[str, Estimate]]:
     """The same differences of similarities of tasks, which are no overlaps."""
     return {
-        f"{words}, {starts} score starts": differences(
+        f"{words}, {starts} score initialisations": differences(
             lambda p, k, s=starts, a=name: found.alike(s, a, p, k), "bn1", "bn6"
         )
         for name, words in SIMILARITIES.items()

@@ -34,7 +34,8 @@ WORDS = (
     "Fishers overlap by. Where both Fishers are of the same weights (both at the end; untrained) numbers stand without "
     "a word: a network shares all its weights with itself, and an untrained one has learned nothing. Nor is there a "
     "word for flipped bits: their chance level is not known.",
-    "Cannot say: independent starts have no common start; elsewhere one of the two differences does not exclude 0, or "
+    "Inconclusive: independent initialisations have no shared initialisation; elsewhere one of the two differences "
+    "does not exclude 0, or "
     "they exclude it on different sides. The record beside this file gives the reason of each.",
 )
 
@@ -92,7 +93,7 @@ def report(found: Found, settings: dict, seeds: int) -> str:
             for name, measure in (
                 ("corrected", lambda a, p, k: found.fisher("corrected", a, p, k)),
                 ("corrected − null", lambda a, p, k: found.fisher("above_null", a, p, k)),
-                ("ceiling", found.ceiling),
+                ("noise_ceiling", found.noise_ceiling),
                 ("trace share", found.share),
             )
             for pair in PAIRS
@@ -109,14 +110,16 @@ def report(found: Found, settings: dict, seeds: int) -> str:
             (f"{name}, share of bits", *(found.density(starts, layer, at).short() for layer in LAYERS))
             for at, name in enumerate(("first task", *PAIRS))
         ]
-        blocks.append(Grid(f"{words}, {starts} score starts", ("", *LAYERS), tuple(rows)))
+        blocks.append(Grid(f"{words}, {starts} score initialisations", ("", *LAYERS), tuple(rows)))
     for starts in STARTS:
         rows = [
             (f"{pair}, {name}", *(found.alike(starts, similarity, pair, norm).short() for norm in NORMS))
             for similarity, name in (("every_layer", "batch-norm means"), ("probed", "probed"))
             for pair in PAIRS
         ]
-        title = f"Similarity of tasks, {starts} score starts (that of the first layer is bn1 of batch-norm means)"
+        title = (
+            f"Similarity of tasks, {starts} score initialisations (that of the first layer is bn1 of batch-norm means)"
+        )
         blocks.append(Grid(title, ("", *NORMS), tuple(rows)))
     rows = []
     for arm in ("ewc", "sequence", "apart", "independent"):
@@ -161,13 +164,13 @@ def record(found: Found, settings: dict, digest: str, seeds: int) -> dict:
             } | {
                 "null": float(table.null.strictest.by_layer[layer][0, 1]),
                 "null_permutes": str(table.null.which(layer)[0, 1]),
-                "ceilings": table.ceiling.by_layer[layer].tolist(),
+                "noise ceilings": table.noise_ceiling.by_layer[layer].tolist(),
                 "trace_shares": table.trace_share[layer].tolist(),
             }
         return {
             "layers": per_layer,
             "pooled": {of: plain(table.estimate(of, "first", "second")) for of in ("raw", "corrected")},
-            "effective_examples": list(table.effective_examples.values()),
+            "effective_sample_size": list(table.effective_sample_size.values()),
             "weight_distance": float(table.alignment.distance[0, 1]),
             "alignment": table.alignment.reading("first", "second"),
         }

@@ -39,14 +39,14 @@ def plan(data: str, scenario: str, starts: str, seeds: int, rows: int) -> Plan:
         tasks=9,
         approaches=("classic",),
         seeds=seeds,
-        score_starts=starts,
+        score_initialisation=starts,
         rows=rows,
         inference=(),
     )
 
 
 def of_masks(study) -> list[tuple[str, Estimate]]:
-    """Rank correlation of the masks' overlap with the truth; of flipped bits where score starts are shared."""
+    """Rank correlation of the masks' overlap with the truth; of flipped bits where score initialisations are shared."""
     runs = study.runs["classic"]
     found = []
     for layer in runs[0].overlap.layers:
@@ -60,7 +60,7 @@ def of_masks(study) -> list[tuple[str, Estimate]]:
 
 
 def draw(rows, path: Path) -> None:
-    """One panel per kind of tasks and score starts, a dot with its interval per measure and layer."""
+    """One panel per kind of tasks and score initialisations, a dot with its interval per measure and layer."""
     panels = list(dict.fromkeys(row[:2] for row in rows))
     figure = new_figure(3.4 * len(panels), 3.6)
     for ax, panel in zip(figure.subplots(1, len(panels), sharex=True, sharey=True), panels, strict=True):
@@ -88,13 +88,13 @@ def main() -> None:
                 plan(options.data, scenario, starts, options.seeds, options.rows),
                 note=options.note,
             )
-            record[f"{scenario}, {starts} score starts"] = recorded(study, options.data)
+            record[f"{scenario}, {starts} score initialisations"] = recorded(study, options.data)
             for similarity in study.runs["classic"][0].similarity:
                 for layer in study.runs["classic"][0].similarity[similarity].layers:
                     found = study.rank_correlation("classic", similarity, layer)
                     rows.append((scenario, starts, similarity, layer, found))
             rows += [(scenario, starts, "Jaccard index of masks", *each) for each in of_masks(study)]
-    head = ("tasks", "score starts", "measure", "layer", "rank correlation with the truth")
+    head = ("tasks", "score initialisations", "measure", "layer", "rank correlation with the truth")
     written = tuple((*row[:-1], row[-1].short()) for row in rows)
     draw(rows, RESULTS / f"{NAME}.png")
     leave(NAME, record, [Grid("Spearman's rank correlation (means over seeds, 95 % intervals)", head, written)])

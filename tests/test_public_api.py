@@ -217,7 +217,10 @@ PATTERNS = "clude must be a list of texts, such as .* got"
         ("pairs_verdict(None, ('a', 'b'), ('a', 'b'), same_rows=True)", TABLE),
         ("pairs_verdict(table, None, ('a', 'b'), same_rows=True)", "expected pairs of two names each"),
         ("pairs_verdict(table, {'a': 1, 'b': 2}, ('a', 'b'), same_rows=True)", "expected pairs of two names each"),
-        ("null_verdict(estimate, aligned=True, effective_examples=50.0)", "effective_examples must be a Collection"),
+        (
+            "null_verdict(estimate, aligned=True, effective_sample_size=50.0)",
+            "effective_sample_size must be a Collection",
+        ),
         ("ewc_penalty(f, f, means)", "model must be a Module, got Footprint"),
         ("SupermaskNetwork(model, exclude=[0])", PATTERNS),
         ("SupermaskNetwork(model, include=3)", PATTERNS),

@@ -232,7 +232,7 @@ def test_errors_speak_of_options(cli, footprints, place, tmp_path):
     arguments = [
         "--data",
         place / "films.jsonl",
-        "--label-rule",
+        "--fisher-type",
         "model",
         "--text-column",
         "text",
@@ -240,13 +240,13 @@ def test_errors_speak_of_options(cli, footprints, place, tmp_path):
         tmp_path / "f",
     ]
     found = cli("fisher", model, *arguments)
-    assert "use --label-rule sampled" in found.err
-    assert "label_rule=" not in found.err
+    assert "use --fisher-type mc" in found.err
+    assert "fisher_type=" not in found.err
 
 
 def test_words():
     assert in_options("pass overwrite=True to replace it") == "pass --overwrite to replace it"
-    assert in_options("use label_rule='model' or 'sampled'") == "use --label-rule model or sampled"
+    assert in_options("use fisher_type='exact' or 'sampled'") == "use --fisher-type exact or sampled"
     assert in_options("use loss='multilabel' (yes or no) or loss='regression'") == (
         "use --loss multilabel (yes or no) or --loss regression"
     )
@@ -256,8 +256,8 @@ def test_words():
     said = "give every row a source_row, the same one for the same row everywhere"
     assert in_options(said) == "give the data a column source_row, the same one for the same row everywhere"
     assert in_options("exclude: 'x' matches no trainable parameter") == "--exclude: 'x' matches no trainable parameter"
-    left = "a loss of your own: pass loss=CustomLoss(nll, log_prob) with x, or use label_rule='data'"
-    assert in_options(left) == "a loss of your own: use --label-rule data"
+    left = "a loss of your own: pass loss=CustomLoss(nll, log_prob) with x, or use fisher_type='empirical'"
+    assert in_options(left) == "a loss of your own: use --fisher-type empirical"
 
 
 def options(command, *typed):

@@ -19,7 +19,7 @@ def test_fisher_writes_a_footprint_and_says_what_it_is(cli, place, tmp_path):
     assert found.code == 0
     footprint = Footprint.load(tmp_path / "deep" / "f", check_hashes=True)
     assert (footprint.count, len(footprint.folds)) == (30, 3)
-    for line in ("label rule", "trace", "effective examples", "Written to"):
+    for line in ("Fisher type", "trace", "effective sample size", "Written to"):
         assert line in found.out
     assert any(line.split() == ["examples", "30", "of", "30"] for line in found.out.splitlines())
     assert "Unused by the data" in found.out or "unused by the data" in found.out
@@ -29,11 +29,11 @@ def test_fisher_writes_a_footprint_and_says_what_it_is(cli, place, tmp_path):
 
 
 def test_fisher_records_which_rows_and_options(cli, place, tmp_path):
-    options = ["--examples", "7", "--data-seed", "5", "--label-rule", "sampled", "--samples", "2", "--seed", "9"]
+    options = ["--examples", "7", "--data-seed", "5", "--fisher-type", "mc", "--samples", "2", "--seed", "9"]
     found = cli("fisher", place / "one", "--data", place / "films.jsonl", *options, "-o", tmp_path / "f")
     assert found.code == 0
     facts = Footprint.load(tmp_path / "f").metadata
-    assert (facts["label_rule"], facts["samples"], facts["seed"]) == ("sampled", 2, 9)
+    assert (facts["fisher_type"], facts["samples"], facts["seed"]) == ("sampled", 2, 9)
     assert len(facts["data"]["selection"]["rows"]) == 7
     assert facts["data"]["selection"]["seed"] == 5
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_leaves_with_3(cli, footprints, tmp_path, place)
         place / "one",
         "--data",
         place / "films.jsonl",
-        "--label-rule",
+        "--fisher-type",
         "model",
         "-o",
         tmp_path / "m",
@@ -250,35 +250,38 @@ def test_a_full_disk_is_refused_by_every_way_to_measure(cli, place, tmp_path, mo
     monkeypatch.setattr("commonweight.base.folders.shutil.disk_usage", lambda _: Usage(1, 1, 1000))
     folder = tmp_path / "f"
     command = ["fisher", place / "one", "--data", place / "films.jsonl", "--folds", "2", "-o", folder]
-    for more in ([], ["--dry-run"], ["--until-ceiling", "0.9"], ["--until-ceiling", "0.9", "--dry-run"]):
+    for more in ([], ["--dry-run"], ["--until-noise-ceiling", "0.9"], ["--until-noise-ceiling", "0.9", "--dry-run"]):
         found = cli(*command, *more)
         assert (found.code, found.out) == (2, "")
         assert f"{folder} needs" in found.err.replace("\n", "")
         assert list(tmp_path.iterdir()) == []
 
 
-def test_until_ceiling_shows_the_curve(cli, place, tmp_path):
+def test_until_noise_ceiling_shows_the_curve(cli, place, tmp_path):
     command = ["fisher", place / "one", "--data", place / "films.jsonl", "--folds", "2", "-o", tmp_path / "f"]
-    dry = cli(*command, "--until-ceiling", "0.9999", "--dry-run")
+    dry = cli(*command, "--until-noise-ceiling", "0.9999", "--dry-run")
     assert (dry.code, list(tmp_path.iterdir())) == (0, [])
     assert "disk at most, meanwhile" in dry.out
     said = " ".join(dry.out.split())
-    assert "It stops where the ceiling is at least 0.9999, with 20 effective examples, in two steps in a row" in said
+    assert (
+        "It stops where the noise ceiling is at least 0.9999, with 20 effective sample size, in two steps in a row"
+        in said
+    )
     assert "Steps: 30 rows; at most 30 are measured" in said
-    found = cli(*command, "--until-ceiling", "0.9999")
+    found = cli(*command, "--until-noise-ceiling", "0.9999")
     assert found.code == 0, found.err
     needed = re.search(r"to measure: (.*?) of disk, at most (.*?) more meanwhile", " ".join(found.err.split()))
     assert re.search(rf"disk in all +{re.escape(needed[1])}", dry.out)
     assert "as examples are added" in found.out
-    assert "data ended before the ceiling was reached" in " ".join(found.out.split())
+    assert "data ended before the noise ceiling was reached" in " ".join(found.out.split())
     assert "fisher:" not in found.err  # no progress bars where stderr is no terminal
-    once = " ".join(cli(*command, "--overwrite", "--until-ceiling", "0.01").out.split())
-    assert "before it could be said that the ceiling is reached: with all 30 examples it is" in once
+    once = " ".join(cli(*command, "--overwrite", "--until-noise-ceiling", "0.01").out.split())
+    assert "before it could be said that the noise ceiling is reached: with all 30 examples it is" in once
     for more in ([], ["--dry-run"]):
-        assert cli(*command, "--overwrite", "--until-ceiling", "1", *more).code == 2
-        whole = cli(*command, "--overwrite", "--until-ceiling", "0.9", "--folds", "1", *more)
+        assert cli(*command, "--overwrite", "--until-noise-ceiling", "1", *more).code == 2
+        whole = cli(*command, "--overwrite", "--until-noise-ceiling", "0.9", "--folds", "1", *more)
         assert (whole.code, whole.out) == (2, "")
-        assert "a ceiling needs folds" in whole.err
+        assert "a noise ceiling needs folds" in whole.err
 
 
 def test_compare_in_every_format(cli, place, tmp_path):

@@ -27,7 +27,7 @@ def test_the_average_is_written_and_told(cli, place, tmp_path):
     for line in (
         "Models",
         "weighted average",
-        "The models come from a common start",
+        "The models come from a shared initialisation",
         f"Written to {tmp_path / 'both'}",
     ):
         assert line in found.out

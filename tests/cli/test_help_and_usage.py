@@ -65,7 +65,7 @@ def test_version_and_no_command(cli):
         (["overlap", "a", "./a"], "./a is given twice"),
         (["overlap"], "Missing argument"),
         (["fisher", "m", "--data", "d"], "Missing option '-o'"),
-        (["fisher", "m", "--data", "d", "-o", "x", "--label-rule", "modle"], "Did you mean 'model'?"),
+        (["fisher", "m", "--data", "d", "-o", "x", "--fisher-type", "exakt"], "Did you mean 'exact'?"),
         (["fisher", "m", "--data", "d", "-o", "x", "--batch-size", "many"], "at least 1, and not 'auto'"),
         (["fisher", "m", "--data", "d", "-o", "x", "--folds", "0"], "'0' is not a whole number of at least 1"),
         (["fisher", "m", "--data", "d", "-o", "x", "--dtype", "flaot32"], "Did you mean 'float32'?"),

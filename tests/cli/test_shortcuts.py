@@ -74,7 +74,7 @@ def test_a_dry_run_says_what_it_finds_of_existing_models(cli, tmp_path):
     words = ["--model", plan.model, "--data", plan.data, "--shortcuts", "st", "op", "-o", tmp_path / "run", "--dry-run"]
     found = cli("shortcuts", "run", *words, "--existing", f"st={tmp_path / 'drawn'}")
     assert found.code == 0, found.err
-    assert "has matrices unlike those of the common start" in found.err
+    assert "has matrices unlike those of the shared initialisation" in found.err
     found = cli("shortcuts", "run", *words, "--existing", f"st={plan.model}")
     assert (found.code, found.out) == (2, "")
     assert "the existing model" in found.err

@@ -30,7 +30,7 @@ def answered(model, shift, classes):
 @pytest.mark.parametrize("classes", [2, 3, 7])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"label_rule": "model"}, {"label_rule": "sampled"}, {"folds": 3}, {"include": "0"}],
+    [{}, {"fisher_type": "exact"}, {"fisher_type": "mc"}, {"folds": 3}, {"include": "0"}],
 )
 def test_rows_whose_label_is_the_models_answer_are_counted_once(classes, options):
     model = classifier(classes)
@@ -59,8 +59,8 @@ def test_one_logit_is_a_choice_of_two():
             torch.zeros(ROWS, dtype=torch.long),
             {"loss": lambda o, b: functional.cross_entropy(o, b[1], reduction="none")},
         ),
-        (2, None, {"loss": "classification", "label_rule": "model"}),
-        (2, torch.zeros(ROWS), {"loss": "classification", "label_rule": "model"}),
+        (2, None, {"loss": "classification", "fisher_type": "exact"}),
+        (2, torch.zeros(ROWS), {"loss": "classification", "fisher_type": "exact"}),
     ],
 )
 def test_where_labels_are_no_classes_nothing_is_recorded(outputs, labels, options):

@@ -50,7 +50,7 @@ def test_a_model_that_stays_random_in_eval_mode():
     assert gap(commonweight.fisher(quiet, [examples()]), loop(quiet, examples())) < 1e-10
 
 
-@pytest.mark.parametrize("rule", ["data", "model", "sampled"])
+@pytest.mark.parametrize("rule", ["empirical", "exact", "mc"])
 @pytest.mark.parametrize("loss", ["classification", "multilabel", "regression"])
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -60,12 +60,12 @@ def test_a_model_that_stays_random_in_eval_mode():
     ],
     ids=["random", "mixed"],
 )
-def test_randomness_and_mixing_are_found_under_every_loss_and_label_rule(rule, loss, change, message):
+def test_randomness_and_mixing_are_found_under_every_loss_and_fisher_type(rule, loss, change, message):
     x, y = examples()
     labels = {"classification": y, "multilabel": F.one_hot(y, CLASSES), "regression": F.one_hot(y, CLASSES)}[loss]
     model = Calls(lambda self, x: self.body(change(x)))
     with pytest.raises(MeasurementError, match=message):
-        commonweight.fisher(model, [(x, labels)], loss=loss, label_rule=rule)
+        commonweight.fisher(model, [(x, labels)], loss=loss, fisher_type=rule)
 
 
 def test_batch_norm_without_running_statistics_on_images():
@@ -209,7 +209,7 @@ def test_every_kind_of_batch_gives_the_same(kind):
 # Outputs that do not match the batch
 
 
-@pytest.mark.parametrize("rule", ["data", "model", "sampled"])
+@pytest.mark.parametrize("rule", ["empirical", "exact", "mc"])
 @pytest.mark.parametrize("loss", ["classification", "multilabel", "regression"])
 @pytest.mark.parametrize(
     "change",
@@ -220,7 +220,7 @@ def test_outputs_of_another_number_of_rows(rule, loss, change):
     x, y = examples()
     labels = {"classification": y, "multilabel": F.one_hot(y, CLASSES), "regression": torch.randn(8, CLASSES)}[loss]
     with pytest.raises(CommonweightError, match=r"shape|do not match the batch|one loss per example"):
-        commonweight.fisher(Calls(lambda self, x: change(self.body(x))), [(x, labels)], loss=loss, label_rule=rule)
+        commonweight.fisher(Calls(lambda self, x: change(self.body(x))), [(x, labels)], loss=loss, fisher_type=rule)
 
 
 def test_outputs_of_another_shape():
@@ -339,8 +339,8 @@ def test_complex_parameters_may_be_left_out(choice):
         ({"folds": 0}, "folds must be at least 1, got 0"),
         ({"folds": -2}, "folds must be at least 1, got -2"),
         ({"samples": 0}, "samples must be at least 1, got 0"),
-        ({"label_rule": "empirical"}, "label_rule must be one of data, model, sampled, got 'empirical'"),
-        ({"label_rule": None}, "label_rule must be one of data, model, sampled, got None"),
+        ({"fisher_type": "empirical"}, "fisher_type must be one of data, model, sampled, got 'empirical'"),
+        ({"fisher_type": None}, "fisher_type must be one of data, model, sampled, got None"),
         ({"loss": "nll"}, "loss must be one of classification, .*got 'nll'"),
     ],
 )
@@ -501,9 +501,11 @@ def test_verify_of_one_example_cannot_see_rules_that_mix(monkeypatch):
     assert {name for name, route in routes.items() if route.rule == "replay"} == {"0.weight", "2.weight"}
 
 
-def test_sampled_verification_uses_the_given_seed_and_any_label_rule_is_verified():
-    for rule in ("model", "sampled"):
-        report = commonweight.verify(small_mlp(), (examples()[0], None), loss="classification", label_rule=rule, seed=4)
+def test_sampled_verification_uses_the_given_seed_and_any_fisher_type_is_verified():
+    for rule in ("exact", "mc"):
+        report = commonweight.verify(
+            small_mlp(), (examples()[0], None), loss="classification", fisher_type=rule, seed=4
+        )
         assert report.largest_error < 1e-9
         assert report.of("rule").keys() == report.routes.keys()
     with pytest.raises(UsageError, match="needs labels"):
@@ -533,14 +535,14 @@ def test_source_rows_may_be_tensors_lists_or_ranges():
     x, y = examples()
     results = [
         commonweight.fisher(
-            small_mlp(), [{"input": x, "labels": y, "source_row": form}], loss="classification", label_rule="sampled"
+            small_mlp(), [{"input": x, "labels": y, "source_row": form}], loss="classification", fisher_type="mc"
         )
         for form in (list(range(8)), range(8), torch.arange(8), torch.arange(8)[:, None])
     ]
     assert all(gap(result, results[0].tensors) == 0 for result in results)
     other = {"input": x, "labels": y, "source_row": tensor([8, 1, 2, 3, 4, 5, 6, 7])}
     swapped = [
-        commonweight.fisher(small_mlp(), [batch], loss="classification", label_rule="sampled", samples=4)
+        commonweight.fisher(small_mlp(), [batch], loss="classification", fisher_type="mc", samples=4)
         for batch in ({"input": x, "labels": y, "source_row": range(8)}, other)
     ]
     assert gap(*[footprint.tensors for footprint in swapped]) > 1e-4
@@ -551,7 +553,7 @@ def test_source_rows_may_lie_among_the_inputs_of_a_pair():
     rows = tensor([5, 3, 9, 1, 0, 2, 7, 8])
     inputs = {"input": x, "source_row": rows}
     pair, mapping = (
-        commonweight.fisher(small_mlp(), [batch], loss="classification", label_rule="sampled", folds=2)
+        commonweight.fisher(small_mlp(), [batch], loss="classification", fisher_type="mc", folds=2)
         for batch in ((inputs, y), {**inputs, "labels": y})
     )
     assert gap(pair, mapping.tensors) == 0

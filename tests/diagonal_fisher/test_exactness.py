@@ -77,7 +77,7 @@ def test_equals_the_loop_with_batch_size_one(kind):
     assert largest_gap(footprint, reference) < 1e-9
     assert footprint.trace() == pytest.approx(sum(traces) / len(traces), rel=1e-9)
     effective = sum(traces) ** 2 / sum(trace**2 for trace in traces)
-    assert footprint.effective_examples == pytest.approx(effective, rel=1e-9)
+    assert footprint.effective_sample_size == pytest.approx(effective, rel=1e-9)
     unexpected = [name for name in footprint.metadata["generic"] if not any(part in name for part in case.generic)]
     assert not unexpected, footprint.metadata["generic"]
     if case.generic:
@@ -168,7 +168,7 @@ def test_unused_parameters_are_zero_and_listed():
     ]
     assert footprint.trace("spare") == 0.0
     assert not footprint.metadata["generic"]
-    assert math.isnan(footprint.spread["spare"].effective_examples) if "spare" in footprint.spread else True
+    assert math.isnan(footprint.spread["spare"].effective_sample_size) if "spare" in footprint.spread else True
 
 
 def test_an_expert_that_wakes_up_later_is_measured():
@@ -190,7 +190,7 @@ def test_is_twice_the_kl_divergence_along_an_axis():
     torch.manual_seed(0)
     case = ZOO["mlp"]()
     model, (x, y) = case.model.double().eval(), to_double(case.batch)
-    footprint = commonweight.fisher(model, [(x, y)], label_rule="model")
+    footprint = commonweight.fisher(model, [(x, y)], fisher_type="exact")
     weight, epsilon = model[0].weight, 1e-4
     with torch.no_grad():
         before = model(x).log_softmax(-1)

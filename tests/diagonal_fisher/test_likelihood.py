@@ -1,4 +1,4 @@
-"""Losses against their formulas, and the three label rules against sums over labels written out."""
+"""Losses against their formulas, and the three Fisher types against sums over labels written out."""
 
 from __future__ import annotations
 
@@ -188,16 +188,16 @@ def test_an_unknown_loss_name():
             torch.zeros(4, 1).long(),
             r"expects integer labels of shape \[4\], got torch.int64 \[4, 1\]",
         ),
-        ("classification", None, "loss 'classification' with label_rule='data' needs labels"),
+        ("classification", None, "loss 'classification' with fisher_type='empirical' needs labels"),
         ("multilabel", torch.zeros(4), r"loss 'multilabel': logits have shape \[4, 3\], labels \[4\]"),
         ("multilabel", torch.zeros(4, 2), r"loss 'multilabel': logits have shape \[4, 3\], labels \[4, 2\]"),
         ("multilabel", torch.full((4, 3), 2), "label"),
         ("multilabel", torch.full((4, 3), -100), "label"),
-        ("multilabel", None, "loss 'multilabel' with label_rule='data' needs labels"),
+        ("multilabel", None, "loss 'multilabel' with fisher_type='empirical' needs labels"),
         ("multilabel", torch.zeros(3, 4).t()[:, :2], r"labels \[4, 2\]: expected one label per output"),
         ("regression", torch.zeros(4), r"regression: outputs have shape \[4, 3\], labels \[4\]"),
         ("regression", torch.zeros(4, 3, 1), r"regression: outputs have shape \[4, 3\], labels \[4, 3, 1\]"),
-        ("regression", None, "loss 'regression' with label_rule='data' needs labels"),
+        ("regression", None, "loss 'regression' with fisher_type='empirical' needs labels"),
         (
             "token",
             torch.zeros(4, dtype=torch.long),
@@ -279,7 +279,7 @@ def test_one_output_and_one_label_may_have_a_dimension_of_one_or_not(loss, outpu
 
 
 @pytest.mark.parametrize("labels", [tensor([0, 1] * 4), torch.zeros(8, dtype=torch.long)])
-@pytest.mark.parametrize("rule", ["data", "model", "sampled"])
+@pytest.mark.parametrize("rule", ["empirical", "exact", "mc"])
 @pytest.mark.parametrize("loss", [None, "classification"])
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])
 def test_one_output_is_no_choice_among_classes(labels, rule, loss, shape):
@@ -287,11 +287,11 @@ def test_one_output_is_no_choice_among_classes(labels, rule, loss, shape):
     with pytest.raises(
         UsageError, match=r"one output is no choice .* loss='multilabel' .*Bernoulli.* loss='regression'"
     ):
-        commonweight.fisher(single(shape), [batch], loss=loss, label_rule=rule)
-    assert commonweight.fisher(single(shape), [batch], loss="multilabel", label_rule=rule).trace() > 0
+        commonweight.fisher(single(shape), [batch], loss=loss, fisher_type=rule)
+    assert commonweight.fisher(single(shape), [batch], loss="multilabel", fisher_type=rule).trace() > 0
 
 
-@pytest.mark.parametrize("rule", ["data", "sampled"])
+@pytest.mark.parametrize("rule", ["empirical", "mc"])
 @pytest.mark.parametrize(("kind", "labels"), [("bert", 1), ("vit", 1), ("bert-masked", 1)])
 def test_a_hugging_face_model_of_one_class(kind, labels, rule):
     case = text_model(kind)
@@ -302,14 +302,14 @@ def test_a_hugging_face_model_of_one_class(kind, labels, rule):
         case.model.classifier = nn.Linear(case.model.config.hidden_size, labels)
     batch = {**case.batch, "labels": torch.zeros_like(case.batch["labels"])}
     with pytest.raises(UsageError, match=r"expects 2 or more classes, got outputs of shape .*, 1\]: one output is no"):
-        commonweight.fisher(case.model, [batch], label_rule=rule)
+        commonweight.fisher(case.model, [batch], fisher_type=rule)
 
 
-@pytest.mark.parametrize("rule", ["model", "sampled"])
+@pytest.mark.parametrize("rule", ["exact", "mc"])
 def test_a_distribution_over_one_class(rule):
     loss = CustomLoss(lambda outputs, batch: outputs[:, 0], lambda outputs, batch: outputs.log_softmax(-1))
     with pytest.raises(UsageError, match=r"got \[8, 1\]; of 2 classes or more"):
-        commonweight.fisher(small_mlp(1), [examples()], loss=loss, label_rule=rule)
+        commonweight.fisher(small_mlp(1), [examples()], loss=loss, fisher_type=rule)
 
 
 def test_a_loss_of_ones_own_that_is_constant_is_warned_of(tmp_path):
@@ -331,13 +331,13 @@ def test_a_loss_of_ones_own_that_is_constant_is_warned_of(tmp_path):
 ALREADY = r"the outputs are probabilities already .*loss '{}' takes logits.*leave the softmax out"
 
 
-@pytest.mark.parametrize("rule", ["data", "model", "sampled"])
+@pytest.mark.parametrize("rule", ["empirical", "exact", "mc"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_softmax_outputs_are_warned_of(rule, dtype):
     x, y = examples()
     model = nn.Sequential(small_mlp(), nn.Softmax(-1)).to(dtype)
     with pytest.warns(UserWarning, match=ALREADY.format("classification")) as caught:
-        commonweight.fisher(model, in_batches((x.to(dtype), y), 3), label_rule=rule)
+        commonweight.fisher(model, in_batches((x.to(dtype), y), 3), fisher_type=rule)
     assert len(caught) == 1
     with pytest.warns(UserWarning, match=ALREADY.format("classification")):
         commonweight.verify(model, (x.to(dtype), y))
@@ -364,7 +364,7 @@ def test_softmax_outputs_of_tokens_are_warned_of():
 
 def test_token_draws_need_labels_to_say_which_tokens_count():
     with pytest.raises(UsageError, match="they also say which tokens count"):
-        commonweight.fisher(nn.Linear(6, 3), [(torch.ones(4, 5, 6), None)], loss="token", label_rule="sampled")
+        commonweight.fisher(nn.Linear(6, 3), [(torch.ones(4, 5, 6), None)], loss="token", fisher_type="mc")
 
 
 def test_token_labels_of_any_integer_type_are_the_same():
@@ -444,10 +444,10 @@ def test_model_labels_equal_the_sum_over_all_labels(case):
     loss, outputs, passes = EXPECTATIONS[case]
     model, batch = small_mlp(outputs), examples(6)
     reference, traces = loop_fisher(model, in_batches(batch, 1), passes)
-    footprint = commonweight.fisher(model, in_batches(batch, 4), loss=loss, label_rule="model")
+    footprint = commonweight.fisher(model, in_batches(batch, 4), loss=loss, fisher_type="exact")
     assert gap(footprint, reference) < 1e-10
     assert footprint.trace() == pytest.approx(sum(traces) / 6, rel=1e-10)
-    assert footprint.effective_examples == pytest.approx(sum(traces) ** 2 / sum(t * t for t in traces), rel=1e-10)
+    assert footprint.effective_sample_size == pytest.approx(sum(traces) ** 2 / sum(t * t for t in traces), rel=1e-10)
     # The guard: unweighted passes, or the given labels, are another quantity.
     wrong, _ = loop_fisher(model, in_batches(batch, 1), lambda m, e: passes(m, e)[:1])
     assert gap(footprint, wrong) > 1e-2
@@ -458,8 +458,8 @@ def test_model_labels_equal_the_sum_over_all_labels(case):
 
 def test_model_labels_need_no_labels():
     x, y = examples()
-    with_labels = commonweight.fisher(small_mlp(), [(x, y)], loss="classification", label_rule="model")
-    without = commonweight.fisher(small_mlp(), [(x, None)], loss="classification", label_rule="model")
+    with_labels = commonweight.fisher(small_mlp(), [(x, y)], loss="classification", fisher_type="exact")
+    without = commonweight.fisher(small_mlp(), [(x, None)], loss="classification", fisher_type="exact")
     assert gap(without, with_labels.tensors) == 0
 
 
@@ -468,7 +468,7 @@ def test_a_saturated_probability_gives_no_nan():
     nn.init.constant_(model.weight, 0)
     with torch.no_grad():
         model.weight[0] = 300.0
-    footprint = commonweight.fisher(model, [(torch.ones(2, 1), tensor([0, 0]))], label_rule="model")
+    footprint = commonweight.fisher(model, [(torch.ones(2, 1), tensor([0, 0]))], fisher_type="exact")
     assert footprint.trace() == pytest.approx(0, abs=1e-30)
 
 
@@ -479,7 +479,7 @@ def test_closed_form_of_logistic_regression():
     p = model(x).detach().sigmoid()
     expected = (p * (1 - p) * x.square()).mean(0, keepdim=True)
     for loss in ("multilabel", BINARY):
-        footprint = commonweight.fisher(model, [(x, y)], loss=loss, label_rule="model")
+        footprint = commonweight.fisher(model, [(x, y)], loss=loss, fisher_type="exact")
         assert torch.allclose(footprint["weight"], expected, rtol=1e-12)
         assert float(footprint["bias"]) == pytest.approx(float((p * (1 - p)).mean()), rel=1e-12)
     assert not torch.allclose(expected, x.square().mean(0, keepdim=True), rtol=0.1)
@@ -491,14 +491,14 @@ def test_closed_form_of_softmax_regression():
     model = nn.Linear(6, 3).double()
     p = model(x).detach().softmax(-1)
     expected = torch.einsum("ic,ij->cj", p * (1 - p), x.square()) / len(x)
-    assert torch.allclose(commonweight.fisher(model, [(x, y)], label_rule="model")["weight"], expected, rtol=1e-12)
+    assert torch.allclose(commonweight.fisher(model, [(x, y)], fisher_type="exact")["weight"], expected, rtol=1e-12)
 
 
 def test_closed_form_of_linear_regression():
     """F = mean x², whatever the weights and labels; with the data's labels it is not."""
     x, _ = examples()
     model, labels = nn.Linear(6, 2).double(), values(8, 2)
-    footprint = commonweight.fisher(model, [(x, labels)], loss="regression", label_rule="model")
+    footprint = commonweight.fisher(model, [(x, labels)], loss="regression", fisher_type="exact")
     assert torch.allclose(footprint["weight"], x.square().mean(0).expand(2, -1), rtol=1e-12)
     assert torch.allclose(footprint["bias"], torch.ones(2, dtype=torch.float64), rtol=1e-12)
     data = commonweight.fisher(model, [(x, labels)], loss="regression")
@@ -523,13 +523,11 @@ def test_the_expected_score_is_zero():
 
 def test_more_than_a_thousand_classes_ask_for_samples():
     batch = (torch.ones(1, 1), tensor([0]))
-    with pytest.raises(
-        UsageError, match=r"one backward pass per class, and there are 1001 .* use label_rule='sampled'"
-    ):
-        commonweight.fisher(nn.Linear(1, 1001), [batch], label_rule="model")
-    for rule in ("data", "sampled"):
-        assert commonweight.fisher(nn.Linear(1, 1001), [batch], label_rule=rule).trace() > 0
-    exact = commonweight.fisher(nn.Linear(1, 1000), [batch], label_rule="model")
+    with pytest.raises(UsageError, match=r"one backward pass per class, and there are 1001 .* use fisher_type='mc'"):
+        commonweight.fisher(nn.Linear(1, 1001), [batch], fisher_type="exact")
+    for rule in ("empirical", "mc"):
+        assert commonweight.fisher(nn.Linear(1, 1001), [batch], fisher_type=rule).trace() > 0
+    exact = commonweight.fisher(nn.Linear(1, 1000), [batch], fisher_type="exact")
     assert exact.trace() > 0
 
 
@@ -537,7 +535,7 @@ def test_more_than_a_thousand_classes_ask_for_samples():
 def test_tokens_ask_for_samples(kind):
     case = text_model(kind)
     with pytest.raises(UsageError, match=f"one backward pass per token and class with loss '{case.loss}'.*'sampled'"):
-        commonweight.fisher(case.model, [case.batch], label_rule="model")
+        commonweight.fisher(case.model, [case.batch], fisher_type="exact")
 
 
 # A loss of the user's own
@@ -654,17 +652,17 @@ def test_a_named_loss_takes_one_target(loss, targets):
         commonweight.fisher(model, [(x, targets(y))], loss=loss)
 
 
-@pytest.mark.parametrize("rule", ["model", "sampled"])
+@pytest.mark.parametrize("rule", ["exact", "mc"])
 @pytest.mark.parametrize("loss", [BINARY.nll, CustomLoss(BINARY.nll)])
 def test_a_loss_of_ones_own_needs_a_distribution_for_the_models_labels(rule, loss):
     with pytest.raises(
-        UsageError, match=r"gives no label distribution .*CustomLoss\(nll, log_prob\).*label_rule='data'"
+        UsageError, match=r"gives no label distribution .*CustomLoss\(nll, log_prob\).*fisher_type='empirical'"
     ):
-        commonweight.fisher(small_mlp(1), [examples()], loss=loss, label_rule=rule)
+        commonweight.fisher(small_mlp(1), [examples()], loss=loss, fisher_type=rule)
     assert commonweight.fisher(small_mlp(1), [examples()], loss=loss).trace() > 0
 
 
-@pytest.mark.parametrize("rule", ["model", "sampled"])
+@pytest.mark.parametrize("rule", ["exact", "mc"])
 @pytest.mark.parametrize(
     ("log_prob", "message"),
     [
@@ -682,7 +680,7 @@ def test_a_loss_of_ones_own_needs_a_distribution_for_the_models_labels(rule, los
 def test_a_distribution_that_is_none(rule, log_prob, message):
     loss = CustomLoss(lambda outputs, batch: outputs.sum(-1), log_prob)
     with pytest.raises(UsageError, match=message):
-        commonweight.fisher(small_mlp(), [examples()], loss=loss, label_rule=rule)
+        commonweight.fisher(small_mlp(), [examples()], loss=loss, fisher_type=rule)
 
 
 PAIR = r"a pair \(inputs, targets\) of size 8"
@@ -719,7 +717,7 @@ def test_a_distribution_that_fails_says_how_it_is_called_and_a_mapping_is_named(
         MeasurementError,
         match=r"KeyError: 'label'.* log_prob\(outputs, .* here a mapping with 'input', 'labels' of size 8",
     ):
-        commonweight.fisher(small_mlp(), [{"input": x, "labels": y}], loss=loss, label_rule="model")
+        commonweight.fisher(small_mlp(), [{"input": x, "labels": y}], loss=loss, fisher_type="exact")
 
 
 @pytest.mark.parametrize(
@@ -813,7 +811,7 @@ def test_prompt_tuning_equals_the_loop_over_its_own_loss(kind, config, loss):
     footprint = commonweight.fisher(model, in_batches(case.batch, 3), loss=loss and case.loss)
     assert gap(footprint, reference) < 1e-6  # transformers takes its losses in float32
     if kind == "gpt2":
-        assert commonweight.fisher(model, [case.batch], label_rule="sampled").trace() > 0
+        assert commonweight.fisher(model, [case.batch], fisher_type="mc").trace() > 0
 
 
 # Draws from the model's own labels
@@ -851,13 +849,9 @@ def test_draws_equal_a_loop_over_the_same_draws(seed, samples):
 
     reference, _ = loop_fisher(model, in_batches((x, tensor(source)), 1), passes)
     batch = {"input": x, "labels": y, "source_row": source}
-    footprint = commonweight.fisher(
-        model, [batch], loss="classification", label_rule="sampled", seed=seed, samples=samples
-    )
+    footprint = commonweight.fisher(model, [batch], loss="classification", fisher_type="mc", seed=seed, samples=samples)
     assert gap(footprint, reference) < 1e-12
-    other = commonweight.fisher(
-        model, [batch], loss="classification", label_rule="sampled", seed=seed + 1, samples=samples
-    )
+    other = commonweight.fisher(model, [batch], loss="classification", fisher_type="mc", seed=seed + 1, samples=samples)
     assert gap(other, reference) > 1e-3
 
 
@@ -872,7 +866,7 @@ def test_token_draws_equal_a_loop_over_the_same_draws():
         return [sum(-logits[t].log_softmax(-1)[drawn_class(logits[t], u)] for t, u in zip(counted, draws, strict=True))]
 
     reference, _ = loop_fisher(model, in_batches({**batch, "row": torch.arange(5)}, 1), passes)
-    footprint = commonweight.fisher(model, in_batches(batch, 2), label_rule="sampled")
+    footprint = commonweight.fisher(model, in_batches(batch, 2), fisher_type="mc")
     assert gap(footprint, reference) < 1e-9
     assert gap(footprint, commonweight.fisher(model, [batch]).tensors) > 1e-2
 
@@ -881,13 +875,13 @@ def test_token_draws_equal_a_loop_over_the_same_draws():
 def test_draws_converge_to_the_models_own_labels(case):
     loss, outputs, _ = EXPECTATIONS[case]
     model, (x, y) = small_mlp(outputs), examples(6)
-    exact = commonweight.fisher(model, [(x, y)], loss=loss, label_rule="model").flat()
+    exact = commonweight.fisher(model, [(x, y)], loss=loss, fisher_type="exact").flat()
 
     def distance(footprint):
         return float((footprint.flat() - exact).norm() / exact.norm())
 
     def drawn(samples):
-        return commonweight.fisher(model, [(x, y)], loss=loss, label_rule="sampled", samples=samples, seed=1)
+        return commonweight.fisher(model, [(x, y)], loss=loss, fisher_type="mc", samples=samples, seed=1)
 
     few, many = distance(drawn(4)), distance(drawn(1000))
     assert many < 0.06
@@ -903,7 +897,7 @@ def test_draws_are_keyed_by_source_row(loss):
     batch = {"input": x, "labels": y, "source_row": torch.arange(8) * 7}
 
     def draw(batches, seed=0):
-        return commonweight.fisher(model, batches, loss=loss, label_rule="sampled", seed=seed, samples=2)
+        return commonweight.fisher(model, batches, loss=loss, fisher_type="mc", seed=seed, samples=2)
 
     whole = draw([batch])
     for size in (1, 3):
@@ -919,13 +913,13 @@ def test_draws_are_keyed_by_source_row(loss):
 
 def test_the_running_number_stands_in_for_the_source_row():
     model, (x, y) = small_mlp(), examples()
-    plain = commonweight.fisher(model, in_batches((x, y), 3), label_rule="sampled")
+    plain = commonweight.fisher(model, in_batches((x, y), 3), fisher_type="mc")
     numbered = {"input": x, "labels": y, "source_row": torch.arange(8)}
-    keyed = commonweight.fisher(model, [numbered], loss="classification", label_rule="sampled")
+    keyed = commonweight.fisher(model, [numbered], loss="classification", fisher_type="mc")
     assert gap(plain, keyed.tensors) < 1e-12
 
 
-@pytest.mark.parametrize("rule", ["data", "sampled"])
+@pytest.mark.parametrize("rule", ["empirical", "mc"])
 def test_token_measurements_do_not_depend_on_padding(rule):
     """Padding side, padding length and batch size; the first token is predicted by nothing, so it is not counted."""
     model = text_model("gpt2").model.double()
@@ -947,7 +941,7 @@ def test_token_measurements_do_not_depend_on_padding(rule):
         return {**parts, "source_row": tensor(numbers)}
 
     def measure(*batches, seed=0):
-        return commonweight.fisher(model, batches, label_rule=rule, seed=seed)
+        return commonweight.fisher(model, batches, fisher_type=rule, seed=seed)
 
     right = measure(batch([0, 1, 2, 3], left=False, width=7))
     for other in (
@@ -956,7 +950,7 @@ def test_token_measurements_do_not_depend_on_padding(rule):
         measure(*[batch([i], left=False, width=len(ids[i])) for i in range(4)]),
     ):
         assert gap(other, right.tensors) < 1e-9
-    if rule == "sampled":
+    if rule == "mc":
         assert gap(measure(batch([0, 1, 2, 3], left=False, width=7), seed=1), right.tensors) > 1e-3
     else:
         blind = batch([0, 1, 2, 3], left=True, width=7)
@@ -968,7 +962,7 @@ def test_probabilities_near_zero_and_one_are_drawn_as_they_are():
     with torch.no_grad():
         model.weight.copy_(tensor([[0.0], [2.0]]))
     x = torch.ones(4000, 1, dtype=torch.float64)
-    footprint = commonweight.fisher(model, [(x, None)], loss="classification", label_rule="sampled")
+    footprint = commonweight.fisher(model, [(x, None)], loss="classification", fisher_type="mc")
     p = logistic(2.0)  # F = E[(1[y=1] - p)²] = p(1-p)
     assert float(footprint["weight"][1]) == pytest.approx(p * (1 - p), rel=0.1)
     assert float(footprint["weight"][1]) != pytest.approx((1 - p) ** 2, rel=0.1)

@@ -107,12 +107,12 @@ def test_the_largest_tensor_is_a_parameter_or_an_activation(case, folds):
     assert bound < BATCH * parameter / 3  # so that a tensor of batch x parameter would show
 
 
-@pytest.mark.parametrize("rule", ["model", "sampled"])
+@pytest.mark.parametrize("rule", ["exact", "mc"])
 def test_the_models_own_labels_take_no_more(rule):
     torch.manual_seed(0)
     model, (x, y), _ = mlp(BATCH)
     bound = max(p.numel() * p.element_size() for p in model.parameters())
-    assert largest_of(lambda: commonweight.fisher(model, [(x, y)], label_rule=rule, samples=3)).bytes <= bound
+    assert largest_of(lambda: commonweight.fisher(model, [(x, y)], fisher_type=rule, samples=3)).bytes <= bound
 
 
 def test_the_batch_size_changes_the_activations_only():

@@ -132,14 +132,14 @@ def test_the_comparison_sees_what_an_ordinary_pass_changes():
         torch.backends.mha.set_fastpath_enabled(True)
 
 
-@pytest.mark.parametrize("rule", ["data", "model", "sampled"])
+@pytest.mark.parametrize("rule", ["empirical", "exact", "mc"])
 @pytest.mark.parametrize("fast_path", [True, False])
 def test_after_success(rule, fast_path):
     model, batches = restless(), in_batches(examples(), 3)
     torch.backends.mha.set_fastpath_enabled(fast_path)
     try:
         before = state_of(model)
-        footprint = commonweight.fisher(model, batches, label_rule=rule)
+        footprint = commonweight.fisher(model, batches, fisher_type=rule)
         assert differences(before, state_of(model)) == []
     finally:
         torch.backends.mha.set_fastpath_enabled(True)

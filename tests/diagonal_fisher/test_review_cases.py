@@ -369,14 +369,14 @@ class Flattened(nn.Module):
         return self.head(x.tanh().mean(1))
 
 
-@pytest.mark.parametrize("rule", ["data", "model"])
+@pytest.mark.parametrize("rule", ["empirical", "exact"])
 @pytest.mark.parametrize("reentrant", [None, True, False])
 def test_a_layer_that_is_refused_by_a_later_batch(rule, reentrant):
     torch.manual_seed(0)
     first = (randn(8, 5, 6), y())
     batches = [first, first, (randn(8, 6, 6), y()), first]
-    losses = {"data": nll, "model": model_label_nll}
-    footprint = assert_exact(Flattened(reentrant=reentrant).double(), batches, nll=losses[rule], label_rule=rule)
+    losses = {"empirical": nll, "exact": model_label_nll}
+    footprint = assert_exact(Flattened(reentrant=reentrant).double(), batches, nll=losses[rule], fisher_type=rule)
     assert "mix.weight" in footprint.metadata["generic"]
 
 
@@ -403,14 +403,14 @@ class LateInCheckpoint(nn.Module):
 
 
 @pytest.mark.parametrize("weight", [1.0, 1e-3, 1e-6])
-@pytest.mark.parametrize("rule", ["data", "model"])
+@pytest.mark.parametrize("rule", ["empirical", "exact"])
 def test_a_parameter_that_wakes_up_inside_a_reentrant_checkpoint(weight, rule):
     torch.manual_seed(3)
     x = 0.3 * randn(24, 5, 6)
     x[20, 0, 0] = 60
     batches = [(x[i : i + 8], y()) for i in (0, 8, 16)]
-    losses = {"data": nll, "model": model_label_nll}
-    assert_exact(LateInCheckpoint(weight).double(), batches, nll=losses[rule], label_rule=rule)
+    losses = {"empirical": nll, "exact": model_label_nll}
+    assert_exact(LateInCheckpoint(weight).double(), batches, nll=losses[rule], fisher_type=rule)
 
 
 class TwoWays(nn.Module):
@@ -1231,11 +1231,11 @@ def test_parts_of_a_model_that_are_compiled(way, backend):
 
 @compiling
 @pytest.mark.parametrize("how", ["wrapped", "in place", "attention"])
-@pytest.mark.parametrize("rule", ["data", "model"])
+@pytest.mark.parametrize("rule", ["empirical", "exact"])
 def test_compiled_blocks_of_an_encoder(how, rule):
     case = text_model("bert")
     model, batch = case.model.double(), text(8)
-    plain = commonweight.fisher(model, [batch], label_rule=rule)
+    plain = commonweight.fisher(model, [batch], fisher_type=rule)
     layers = model.get_submodule("bert.encoder.layer")
     for at, layer in enumerate(layers):
         if how == "wrapped":
@@ -1244,7 +1244,7 @@ def test_compiled_blocks_of_an_encoder(how, rule):
             layer.compile(backend="eager")
         else:
             layer.attention = torch.compile(layer.attention, backend="eager")
-    found = commonweight.fisher(model, [batch], label_rule=rule)
+    found = commonweight.fisher(model, [batch], fisher_type=rule)
     assert ("_orig_mod" in "".join(found.names)) == (how != "in place")
     assert wrong({name.replace("_orig_mod.", ""): found[name] for name in found}, plain.tensors, 1e-12) == {}
     assert found.metadata["generic"] == plain.metadata["generic"] == {}

@@ -29,13 +29,13 @@ def test_copies_in_other_folds_are_counted_and_warned_of():
     )):  # fmt: skip
         found = copied(8, 10)
     assert found.rows == (80, 8, 80)
-    assert found.spread[""].effective_examples > 8
-    assert found.effective_examples == 8
+    assert found.spread[""].effective_sample_size > 8
+    assert found.effective_sample_size == 8
     together = copied(8, 10, source_row=torch.arange(8).repeat(10) * 7)
     assert together.rows == (80, 8, 0)
     assert together.copies is None
-    assert together.effective_examples == 8
-    assert copied(40, 1).effective_examples == copied(40, 1).spread[""].effective_examples
+    assert together.effective_sample_size == 8
+    assert copied(40, 1).effective_sample_size == copied(40, 1).spread[""].effective_sample_size
 
 
 def test_one_row_in_twenty_may_be_a_copy():
@@ -69,7 +69,7 @@ def test_joined_footprints_join_them(tmp_path):
         }
     bare = replace(parts[1], row_digests={}, source_rows={})
     assert joined([parts[0], bare], {"folds": once.metadata["folds"]}).rows is None
-    assert replace(found, spread={"": Spread(9.0, 1.0)}).effective_examples == 40
+    assert replace(found, spread={"": Spread(9.0, 1.0)}).effective_sample_size == 40
 
 
 def drawn(count=400, **given):
@@ -84,20 +84,20 @@ def test_equal_rows_with_source_rows_of_their_own_are_no_copies(tmp_path):
     with pytest.warns(CopiesWarning):
         bare = drawn()
     assert bare.rows.copied == 400
-    assert bare.effective_examples == bare.rows.distinct <= 24
+    assert bare.effective_sample_size == bare.rows.distinct <= 24
     with warnings.catch_warnings():
         warnings.simplefilter("error", CopiesWarning)
         numbered = drawn(source_row=torch.arange(400))
     for found in (numbered, Footprint.load(numbered.save(tmp_path / "f"))):
         assert found.rows == (400, 400, 0)
-        assert found.effective_examples == found.spread[""].effective_examples > 200
+        assert found.effective_sample_size == found.spread[""].effective_sample_size > 200
     assert numbered.row_digests.keys() == bare.row_digests.keys()
 
 
 def test_rows_with_one_source_row_are_copies_whatever_they_hold():
     found = copied(40, 1, source_row=torch.arange(40) // 4)
     assert found.rows == (40, 10, 0)
-    assert found.effective_examples == min(10, found.spread[""].effective_examples)
+    assert found.effective_sample_size == min(10, found.spread[""].effective_sample_size)
 
 
 def test_places_in_a_file_say_nothing_about_copies():

@@ -39,7 +39,7 @@ def a_footprint(**changes):
             "b.weight": torch.ones(2, 2),
         },
         "count": 4,
-        "metadata": {"label_rule": "data", "model": {"class": "Net"}, "seed": 3, "note": "ä"},
+        "metadata": {"fisher_type": "empirical", "exact": {"class": "Net"}, "seed": 3, "note": "ä"},
     }
     return Footprint(**plain | changes)
 

@@ -119,7 +119,7 @@ def test_fishers_of_disjoint_rows_join_into_that_of_all(tmp_path, on_disk):
         assert found.tensors.rows(name, 1, 3).equal(found[name][1:3])
         for one, other in zip(found.folds, whole.folds, strict=True):
             assert torch.allclose(one.tensors[name], other.tensors[name], rtol=1e-5, atol=0)
-    assert found.effective_examples == pytest.approx(whole.effective_examples, rel=1e-6)
+    assert found.effective_sample_size == pytest.approx(whole.effective_sample_size, rel=1e-6)
     saved = Footprint.load(found.save(tmp_path / "saved"))
     assert all(saved[name].equal(found[name]) for name in found)
     with pytest.raises(UsageError, match=r"3 folds, got footprint 2 of 2 with 4 and 0 \(net"):

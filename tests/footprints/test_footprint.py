@@ -100,27 +100,27 @@ def test_flat_is_one_vector_in_the_order_of_names():
     assert transposed.flat().tolist() == [1, 0, 3, 4]
 
 
-def test_effective_examples_comes_from_the_spread_of_the_whole():
-    assert a_footprint(spread={"": Spread(6.0, 12.0), "head": Spread(6.0, 36.0)}).effective_examples == 3.0
-    assert math.isnan(a_footprint().effective_examples)
-    assert math.isnan(a_footprint(spread={"": Spread(0.0, 0.0)}).effective_examples)
+def test_effective_sample_size_comes_from_the_spread_of_the_whole():
+    assert a_footprint(spread={"": Spread(6.0, 12.0), "head": Spread(6.0, 36.0)}).effective_sample_size == 3.0
+    assert math.isnan(a_footprint().effective_sample_size)
+    assert math.isnan(a_footprint(spread={"": Spread(0.0, 0.0)}).effective_sample_size)
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=20), st.integers(0, 20))
-def test_effective_examples_lie_between_one_and_all(traces, cut):
+def test_effective_sample_size_lie_between_one_and_all(traces, cut):
     spreads = [Spread(t, t * t) for t in traces]
     whole = sum(spreads[1:], spreads[0])
-    assert 1 - 1e-9 <= whole.effective_examples <= len(traces) * (1 + 1e-9)
+    assert 1 - 1e-9 <= whole.effective_sample_size <= len(traces) * (1 + 1e-9)
     parts = [sum(part, Spread(0.0, 0.0)) for part in (spreads[:cut], spreads[cut:])]
-    assert (parts[0] + parts[1]).effective_examples == pytest.approx(whole.effective_examples)
+    assert (parts[0] + parts[1]).effective_sample_size == pytest.approx(whole.effective_sample_size)
     equal = sum([Spread(2.0, 4.0)] * len(traces), Spread(0.0, 0.0))
-    assert equal.effective_examples == pytest.approx(len(traces))
+    assert equal.effective_sample_size == pytest.approx(len(traces))
 
 
 def test_repr_says_what_it_is_and_prints_no_tensor():
     assert repr(a_footprint()) == "Footprint(kind='fisher', parameters=5, layers=4, count=4)"
-    whole = a_footprint(metadata={"label_rule": "sampled"}, folds=(Fold(2, {}), Fold(2, {})))
-    assert repr(whole) == "Footprint(kind='fisher', parameters=5, layers=4, count=4, label_rule='sampled', folds=2)"
+    whole = a_footprint(metadata={"fisher_type": "mc"}, folds=(Fold(2, {}), Fold(2, {})))
+    assert repr(whole) == "Footprint(kind='fisher', parameters=5, layers=4, count=4, fisher_type='mc', folds=2)"
 
 
 def test_an_unknown_name_says_which_there_are():
@@ -147,7 +147,12 @@ def test_a_measured_footprint_says_how_it_came_about():
     assert (footprint.kind, footprint.count) == ("fisher", 8)
     assert footprint.names == ("0.weight", "0.bias", "2.weight", "2.bias")
     known = footprint.metadata
-    assert (known["label_rule"], known["loss"], known["seed"], known["task"]) == ("data", "classification", 5, "halves")
+    assert (known["fisher_type"], known["loss"], known["seed"], known["task"]) == (
+        "data",
+        "classification",
+        5,
+        "halves",
+    )
     assert known["folds"] == {"count": 1, "map": "blake2b-64(decimal source row) mod folds"}
     assert (known["generic"], known["unused"]) == ({}, [])
     assert known["model"] == {
@@ -161,8 +166,8 @@ def test_a_measured_footprint_says_how_it_came_about():
     assert known["versions"]["commonweight"] == commonweight.__version__
     assert known["versions"]["torch"] == torch.__version__
     assert known["samples"] is None
-    sampled = commonweight.fisher(small_mlp(), [(x, y)], label_rule="sampled", samples=2)
-    assert (sampled.metadata["samples"], sampled.metadata["label_rule"]) == (2, "sampled")
+    sampled = commonweight.fisher(small_mlp(), [(x, y)], fisher_type="mc", samples=2)
+    assert (sampled.metadata["samples"], sampled.metadata["fisher_type"]) == (2, "sampled")
 
 
 def test_reads_like_a_mapping():
@@ -173,8 +178,8 @@ def test_reads_like_a_mapping():
 
 def test_metadata_cannot_say_how_it_was_measured():
     batch = examples()
-    with pytest.raises(UsageError, match="may not set label_rule, seed: these are recorded as they were measured"):
-        commonweight.fisher(small_mlp(), [batch], metadata={"seed": 3, "label_rule": "model"})
+    with pytest.raises(UsageError, match="may not set fisher_type, seed: these are recorded as they were measured"):
+        commonweight.fisher(small_mlp(), [batch], metadata={"seed": 3, "fisher_type": "exact"})
     with pytest.raises(UsageError, match="must be a mapping"):
         commonweight.fisher(small_mlp(), [batch], metadata={"model": "mine"})
     known = commonweight.fisher(small_mlp(), [batch], include="0", metadata={"model": {"name": "mine"}}).metadata
@@ -188,7 +193,7 @@ def test_the_trace_is_the_mean_of_the_examples_traces():
     footprint = commonweight.fisher(small_mlp(), [(x, y)])
     for layer in ("", "0", "2"):
         assert footprint.spread[layer].total / footprint.count == pytest.approx(footprint.trace(layer), rel=1e-9)
-    assert 1 < footprint.effective_examples < 8
+    assert 1 < footprint.effective_sample_size < 8
 
 
 def test_measured_tensors_are_independent_of_the_model():

@@ -73,7 +73,8 @@ def test_a_footprint_shows_its_layers_with_their_share_of_the_trace():
     ]
     assert page.said[0] == "Footprint of kind fisher (parameters: 4, layers: 2)"
     assert page.said[1] == (
-        f"8 examples, {footprint.effective_examples:.1f} effective, trace {footprint.trace():.6g}, label rule data, "
+        f"8 examples, {footprint.effective_sample_size:.1f} effective, trace {footprint.trace():.6g}, Fisher type "
+        "empirical, "
         "loss classification, 2 folds."
     )
 

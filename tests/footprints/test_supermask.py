@@ -82,7 +82,7 @@ def test_nothing_has_flipped_before_training():
 def test_metadata_say_how_it_came_about():
     net = trained()
     found = supermask_footprint(net, "b", count=96).metadata
-    assert (found["task"], found["score_start"], found["rule"], found["flipped"], found["finished"]) == (
+    assert (found["task"], found["score_initialisation"], found["rule"], found["flipped"], found["finished"]) == (
         "b",
         "independent, seed 0, task 1",
         {"rule": "threshold"},
@@ -92,8 +92,8 @@ def test_metadata_say_how_it_came_about():
     assert found["model"]["weights_digest"] == net.weights_digest()
     assert found["density"]["3.weight"] == pytest.approx(net.mask("b", "3.weight").float().mean().item())
     assert json.loads(json.dumps(found)) == found
-    assert supermask_footprint(trained("shared"), "b").metadata["score_start"] == "shared, seed 0"
-    assert supermask_footprint(trained("shared", 1), "b").metadata["score_start"] == "shared, seed 1"
+    assert supermask_footprint(trained("shared"), "b").metadata["score_initialisation"] == "shared, seed 0"
+    assert supermask_footprint(trained("shared", 1), "b").metadata["score_initialisation"] == "shared, seed 1"
 
 
 def test_an_unknown_task():
@@ -106,7 +106,7 @@ def test_footprints_of_one_network_are_of_the_same_weights_and_of_two_are_not():
     same = overlap({task: supermask_footprint(one, task) for task in "ab"})
     assert same.alignment.sentence() == "All footprints are of the same weights."
     apart = overlap({"a": supermask_footprint(one, "a"), "b": supermask_footprint(other, "b")})
-    assert apart.alignment.reading("a", "b") == "no common start"
+    assert apart.alignment.reading("a", "b") == "no shared initialisation"
 
 
 def test_masks_and_flipped_bits_are_not_compared():
@@ -235,13 +235,13 @@ def test_shared_memory_of_packed_masks_is_not_copied():
 
 def test_a_task_that_took_over_from_others_says_so():
     net = copy.deepcopy(trained())
-    assert supermask_footprint(net, "c").metadata["score_start"] == "independent, seed 0, task 2"
+    assert supermask_footprint(net, "c").metadata["score_initialisation"] == "independent, seed 0, task 2"
     for task, prior in (("d", "b"), ("e", "d")):
         net.add_task(task)
         net.switch(task)
         net.start_from({"0.weight": {prior: 1.0}}, 0.5)
         net.finish(task)
-    start = supermask_footprint(net, "e").metadata["score_start"]
+    start = supermask_footprint(net, "e").metadata["score_initialisation"]
     assert start == "independent, seed 0, task 4, moved towards 1, 3"
     own, every = draws(start)
     assert own == "independent, seed 0, task 4"

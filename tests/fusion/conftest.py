@@ -1,4 +1,4 @@
-"""Tiny models with a common start, in memory and on disk."""
+"""Tiny models with a shared initialisation, in memory and on disk."""
 
 import copy
 

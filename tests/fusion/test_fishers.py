@@ -143,9 +143,9 @@ def test_a_parameter_that_only_some_cover_is_an_error(pair, footprints):
 
 
 def test_fishers_measured_differently_are_refused(pair, footprints):
-    mixed = [footprints[0], fisher(pair[1], data(1), label_rule="model")]
+    mixed = [footprints[0], fisher(pair[1], data(1), fisher_type="exact")]
     with pytest.raises(
-        NotComparableError, match=r"not measured alike, 1 difference: label rule is data in 'footprint 1', model in"
+        NotComparableError, match=r"not measured alike, 1 difference: Fisher type is data in 'footprint 1', model in"
     ):
         weighed(pair, mixed)
     mask = Footprint("supermask", dict(footprints[0].items()), count=1)

@@ -78,7 +78,7 @@ def test_task_arithmetic_and_fisher_equal_those_in_memory(tiny, tmp_path, heard)
     found = fuse([tiny / "a", tiny / "b"], footprints=footprints, output=tmp_path / "weighed", **options)
     opened = [Footprint.load(folder) for folder in footprints]
     expected = fuse([models["a"], models["b"]], footprints=opened, **options)
-    assert all("Below 20 effective examples" in sentence for sentence in heard)
+    assert all("Below 20 effective sample size" in sentence for sentence in heard)
     assert equal(state(found), expected.state_dict())
     assert not equal(state(found), fuse([models["a"], models["b"]]).state_dict())
     record = json.loads((found / "fusion.json").read_text())
@@ -197,9 +197,9 @@ def test_the_record_says_how_it_was_made(tiny, tmp_path):
         record["files"]["model.safetensors"]["sha256"] == hash_files([found / "model.safetensors"])["model.safetensors"]
     )
     assert record["files"]["model.safetensors"]["bytes"] == (found / "model.safetensors").stat().st_size
-    assert record["common_start"]["distance"][0][0] == 0
-    assert 0 < record["common_start"]["distance"][0][1] < 0.3
-    assert record["common_start"]["sentence"].startswith("The models come from a common start")
+    assert record["shared_initialisation"]["distance"][0][0] == 0
+    assert 0 < record["shared_initialisation"]["distance"][0][1] < 0.3
+    assert record["shared_initialisation"]["sentence"].startswith("The models come from a shared initialisation")
     assert record["command"] == (
         f"commonweight.fuse(['{tiny / 'a'}', '{tiny / 'b'}'], weights=[0.75, 0.25], output='{tmp_path / 'out'}')"
     )
@@ -221,15 +221,15 @@ def test_the_model_card_has_a_header_and_the_tables(tiny, tmp_path):
     digest = hash_files([tiny / "a" / "model.safetensors"])["model.safetensors"]
     assert f"| {tiny / 'a'} | 0.5 | {digest} |" in text
     assert "| method | weighted average |" in text
-    assert "The models come from a common start" in text
+    assert "The models come from a shared initialisation" in text
     assert "commonweight.fuse([" in text
 
 
 def test_strangers_are_fused_with_a_warning(tiny, tmp_path):
-    with pytest.warns(UserWarning, match=r"No common start for .*a and .*stranger"):
+    with pytest.warns(UserWarning, match=r"No shared initialisation for .*a and .*stranger"):
         found = fuse([tiny / "a", tiny / "stranger"], output=tmp_path / "out")
-    assert "No common start" in (found / "README.md").read_text()
-    assert "No common start" in json.loads((found / "fusion.json").read_text())["notes"][0]
+    assert "No shared initialisation" in (found / "README.md").read_text()
+    assert "No shared initialisation" in json.loads((found / "fusion.json").read_text())["notes"][0]
 
 
 def test_an_output_is_replaced_only_if_it_is_a_fused_checkpoint_and_asked(tiny, tmp_path):
@@ -339,4 +339,4 @@ def test_code_of_a_checkpoint_is_copied_and_never_run(tiny, tmp_path):
 def test_the_start_of_a_stranger_is_not_needed_for_one_model(tmp_path):
     save(make_start(3), make_tokenizer(), tmp_path / "one")
     found = fuse([tmp_path / "one"], output=tmp_path / "out")
-    assert json.loads((found / "fusion.json").read_text())["common_start"]["sentence"].startswith("One model")
+    assert json.loads((found / "fusion.json").read_text())["shared_initialisation"]["sentence"].startswith("One model")

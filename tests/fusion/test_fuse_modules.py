@@ -124,10 +124,10 @@ def test_half_precision_is_rounded_once():
         assert torch.equal(values, exact.to(torch.bfloat16))
 
 
-def test_no_common_start_is_a_warning_and_a_common_one_is_silent(trio):
+def test_no_shared_initialisation_is_a_warning_and_a_common_one_is_silent(trio):
     fuse(trio)
     with pytest.warns(
-        UserWarning, match=r"No common start for model 1 and model 2 \(relative weight distance \d\.\d\d\)"
+        UserWarning, match=r"No shared initialisation for model 1 and model 2 \(relative weight distance \d\.\d\d\)"
     ):
         fuse([make_start(0), make_start(1)])
 

@@ -73,7 +73,7 @@ def both(models):
 def test_layers_drawn_anew(names, said, models):
     start = net()
     with torch.no_grad():
-        start.conv.weight.mul_(10)  # most of the weights, so that the whole has a common start
+        start.conv.weight.mul_(10)  # most of the weights, so that the whole has a shared initialisation
     fused = [moved(start, seed) for seed in range(models)]
     drawn_anew(fused[-1], names)
     heard, sentence = both(fused)
@@ -88,7 +88,7 @@ def test_nothing_is_said_of_what_training_moved(change):
         change(models[1])
     heard, sentence = both(models)
     assert heard == []
-    assert sentence.startswith("The models come from a common start")
+    assert sentence.startswith("The models come from a shared initialisation")
     assert "but not so" not in sentence
 
 
@@ -101,18 +101,18 @@ def test_a_head_drawn_anew_in_a_folder(tiny, tmp_path, heard):
     out = fuse([tiny / "a", tmp_path / "other"], output=tmp_path / "out", note=heard.append)
     assert len(heard) == 1
     assert "but not so classifier (" in heard[0]
-    assert json.loads((out / "fusion.json").read_text())["common_start"]["sentence"] == heard[0]
+    assert json.loads((out / "fusion.json").read_text())["shared_initialisation"]["sentence"] == heard[0]
 
 
-def test_few_effective_examples():
+def test_few_effective_sample_size():
     models = [moved(net(), seed) for seed in (1, 2)]
     many, few = fisher(models[0], [rows()]), fisher(models[1], [rows(5)])
-    assert many.effective_examples > 20 > few.effective_examples
+    assert many.effective_sample_size > 20 > few.effective_sample_size
     heard = []
     fuse(models, method="fisher", footprints=[many, few], note=heard.append)
-    assert heard == ["Below 20 effective examples: footprint 2. Fishers of so few decide nothing."]
+    assert heard == ["Below 20 effective sample size: footprint 2. Fishers of so few decide nothing."]
     assert heard[0] in overlap({"footprint 1": many, "footprint 2": few}).to_markdown()
-    with pytest.warns(UserWarning, match="Below 20 effective examples: footprint 1, footprint 2"):
+    with pytest.warns(UserWarning, match="Below 20 effective sample size: footprint 1, footprint 2"):
         fuse(models, method="fisher", footprints=[fisher(model, [rows(5)]) for model in models])
     bare = [commonweight.Footprint("fisher", dict(f.items()), 1) for f in (many, few)]  # nobody measured it
     fuse(models, method="fisher", footprints=bare)

@@ -36,7 +36,7 @@ from commonweight.studies.shortcuts.run import run_study as run_shortcuts
 
 GOLDEN = Path(__file__).with_name("numbers.json")
 CLOSE = 1e-12
-RULES = {"empirical": "data", "exact": "model", "mc": "sampled"}
+TYPES = ("empirical", "exact", "mc")
 
 
 def flat(value):
@@ -63,9 +63,9 @@ def of_table(name, table, found):
                     found[f"{depth}/{layer}/{word}"] = flat(levels.by_layer[layer])
         if level.resampled is None:
             continue
-        found[f"{depth}/ceiling"] = flat(level.ceiling.pooled)
+        found[f"{depth}/ceiling"] = flat(level.noise_ceiling.pooled)
         for layer in level.layers:
-            found[f"{depth}/{layer}/ceiling"] = flat(level.ceiling.by_layer[layer])
+            found[f"{depth}/{layer}/ceiling"] = flat(level.noise_ceiling.by_layer[layer])
         for a, b in combinations(level.names, 2):
             for of in ("raw", "corrected", "null", "above_null"):
                 found[f"{depth}/{a} {b}/{of}"] = flat(level.estimate(of, a, b))
@@ -73,7 +73,7 @@ def of_table(name, table, found):
                 for layer in level.layers:
                     found[f"{depth}/{a} {b}/{layer}/{of}"] = flat(level.estimate(of, a, b, layer))
     found[f"{name}/distance"] = flat(table.alignment.distance)
-    found[f"{name}/effective"] = flat(list(table.effective_examples.values()))
+    found[f"{name}/effective"] = flat(list(table.effective_sample_size.values()))
 
 
 def of_footprint(name, footprint, found):
@@ -88,8 +88,8 @@ def fishers(found):
     rows = torch.arange(24) * 7
     batch = {"input": x, "labels": y, "source_row": rows}
     model = small_mlp()
-    for words, rule in RULES.items():
-        footprint = commonweight.fisher(model, in_batches(batch, 5), label_rule=rule, folds=4, loss="classification")
+    for words in TYPES:
+        footprint = commonweight.fisher(model, in_batches(batch, 5), fisher_type=words, folds=4, loss="classification")
         of_footprint(f"fisher/{words}", footprint, found)
     conv = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)).double()
     with torch.no_grad():
@@ -190,7 +190,7 @@ def comparison(found):
 def studies(found):
     with tempfile.TemporaryDirectory() as place:
         study = run_shortcuts(Path(place) / "run", tiny_plan(Path(place), seeds=2))
-        rule = study.plan.label_rules[0]
+        rule = study.plan.fisher_types[0]
         for of in ("raw", "corrected"):
             for word, read in (("cells", study.cells), ("contrasts", study.contrasts)):
                 for pair, each in read(rule, None, of).items():

@@ -1,4 +1,4 @@
-"""Small Fishers with folds, for the tests of ceilings, corrected overlaps and intervals."""
+"""Small Fishers with folds, for the tests of noise ceilings, corrected overlaps and intervals."""
 
 import torch
 
@@ -19,7 +19,7 @@ def fisher(examples, shapes=None, folds=8, seed=0, counts=None, fold_map=FOLD_MA
         Fold(count, {name: each[k].double().mean(0) for name, each in drawn.items()}) for k, count in enumerate(counts)
     )
     tensors = {name: torch.cat(each).double().mean(0) for name, each in drawn.items()}
-    facts = {"label_rule": "data", "folds": {"count": folds, "map": fold_map}}
+    facts = {"fisher_type": "empirical", "folds": {"count": folds, "map": fold_map}}
     return Footprint("fisher", tensors, sum(counts), facts, folds=parts, row_digests=rows(counts))
 
 

@@ -1,4 +1,4 @@
-"""A common start is recognised from the weights, and its absence is said."""
+"""A shared initialisation is recognised from the weights, and its absence is said."""
 
 import math
 from dataclasses import replace
@@ -32,9 +32,9 @@ def test_readings_of_real_situations():
         "stranger": sampled({"w": normal(3)}),
         "unknown": sampled({}),
     })
-    assert found.reading("start", "tuned") == "common start"
+    assert found.reading("start", "tuned") == "shared initialisation"
     assert found.reading("start", "drifted") == "unclear"
-    assert found.reading("start", "stranger") == "no common start"
+    assert found.reading("start", "stranger") == "no shared initialisation"
     assert found.reading("start", "unknown") == "not measured"
     assert found.distance[0, 3] == pytest.approx(1, abs=0.05)
     assert np.diagonal(found.distance)[:4].tolist() == [0.0] * 4
@@ -45,12 +45,12 @@ def test_readings_of_real_situations():
 @pytest.mark.parametrize(
     ("distance", "reading"),
     [
-        (0.0, "common start"),
-        (0.5, "common start"),
+        (0.0, "shared initialisation"),
+        (0.5, "shared initialisation"),
         (0.51, "unclear"),
         (0.79, "unclear"),
-        (0.8, "no common start"),
-        (1.41, "no common start"),
+        (0.8, "no shared initialisation"),
+        (1.41, "no shared initialisation"),
         (math.nan, "not measured"),
     ],
 )
@@ -95,23 +95,29 @@ def three(ab, ac, bc):
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        (three(0.1, 0.2, 0.25), "The models come from a common start (relative weight distance at most 0.25)."),
+        (
+            three(0.1, 0.2, 0.25),
+            "The models come from a shared initialisation (relative weight distance at most 0.25).",
+        ),
         (
             three(math.nan, math.nan, math.nan),
-            "Whether the models come from a common start was not measured: the footprints hold no weight samples that "
-            "can be compared, and without a common start overlaps are not to be read as sharing.",
+            "Whether the models come from a shared initialisation was not measured: the footprints hold no weight "
+            "samples that "
+            "can be compared, and without a shared initialisation overlaps are not to be read as sharing.",
         ),
         (
             three(0.1, 1.0, 0.99),
-            "No common start for a and c (relative distance 1.00), b and c (relative distance 0.99), so their overlaps "
+            "No shared initialisation for a and c (relative distance 1.00), b and c (relative distance 0.99), so "
+            "their overlaps "
             "are not to be read as sharing.",
         ),
-        (three(0.1, 0.2, 0.6), "A common start is unclear for b and c (relative distance 0.60)."),
+        (three(0.1, 0.2, 0.6), "A shared initialisation is unclear for b and c (relative distance 0.60)."),
         (
             three(1.0, 0.6, math.nan),
-            "No common start for a and b (relative distance 1.00), so their overlaps are not to be read as sharing; "
-            "a common start is unclear for a and c (relative distance 0.60); "
-            "a common start was not measured for b and c.",
+            "No shared initialisation for a and b (relative distance 1.00), so their overlaps are not to be read as "
+            "sharing; "
+            "a shared initialisation is unclear for a and c (relative distance 0.60); "
+            "a shared initialisation was not measured for b and c.",
         ),
     ],
 )
@@ -129,16 +135,17 @@ def measured_on(distances, data=("x", "y", "z")):
 def test_distances_are_told_of_models_not_of_footprints():
     found = measured_on([[0, 0.9, 0.1], [0.9, 0, 0.6], [0.1, 0.6, 0]])
     assert found.sentence() == (
-        "No common start for a and b (relative distance 0.90), so their overlaps are not to be read as sharing; "
-        "a common start is unclear for b and c (relative distance 0.60)."
+        "No shared initialisation for a and b (relative distance 0.90), so their overlaps are not to be read as "
+        "sharing; "
+        "a shared initialisation is unclear for b and c (relative distance 0.60)."
     )
     unknown = measured_on([[0, math.nan], [math.nan, 0.0]])
-    assert unknown.sentence() == "A common start was not measured for a and b."
+    assert unknown.sentence() == "A shared initialisation was not measured for a and b."
 
 
 def test_names_that_only_look_like_models_are_told_as_they_are():
     found = Alignment(("run/a", "run/b"), np.array([[0.0, 0.9], [0.9, 0.0]]))
-    assert found.sentence().startswith("No common start for run/a and run/b (relative distance 0.90), so")
+    assert found.sentence().startswith("No shared initialisation for run/a and run/b (relative distance 0.90), so")
 
 
 def test_of_many_pairs_the_farthest_are_told():
@@ -154,14 +161,16 @@ def test_of_many_pairs_the_farthest_are_told():
 def test_far_from_a_known_start_is_not_another_start():
     text = measured_on([[0, 0.9, 0.6], [0.9, 0, 0.1], [0.6, 0.1, 0]]).sentence(start="a")
     assert text == (
-        "Training moved models far from the common start a, or from each other: a and b (relative distance 0.90), so "
-        "their overlaps are not to be read as sharing; training moved models quite far from the common start a, or "
+        "Training moved models far from the shared initialisation a, or from each other: a and b (relative distance "
+        "0.90), so "
+        "their overlaps are not to be read as sharing; training moved models quite far from the shared "
+        "initialisation a, or "
         "from each other: a and c (relative distance 0.60)."
     )
     assert three(0.1, 0.2, 0.25).sentence(start="a") == three(0.1, 0.2, 0.25).sentence()
 
 
-def test_sharing_is_withheld_only_without_a_common_start():
+def test_sharing_is_withheld_only_without_a_shared_initialisation():
     assert "not to be read as sharing" in three(0.1, 1.0, 1.0).sentence()
     assert "not to be read as sharing" not in three(0.1, 0.1, 0.1).sentence()
 
@@ -181,16 +190,16 @@ def test_weights_that_are_not_finite_are_not_measured():
     assert found.reading("a", "broken") == "not measured"
     assert math.isnan(found.within(["l"])[0, 1])
     assert found.within(["m"])[0, 1] == 0
-    assert found.reading("a", "broken", ["m"]) == "common start"
+    assert found.reading("a", "broken", ["m"]) == "shared initialisation"
     part = Footprint("fisher", {"l": torch.ones(4)}, 1, weight_sample={"m": weights["m"]})
-    assert alignment_of({"a": a, "part": part}).reading("a", "part") == "common start"  # of what both sampled
+    assert alignment_of({"a": a, "part": part}).reading("a", "part") == "shared initialisation"  # of what both sampled
 
 
 def test_a_single_string_is_no_collection_of_names():
     a = sampled({"4.weight": normal(0)})
     found = alignment_of({"a": a, "b": a})
     with pytest.raises(
-        UsageError, match=r"such as \['0.weight'\], got the string '4'; .* table.common_start\('a', 'b', '4'\)"
+        UsageError, match=r"such as \['0.weight'\], got the string '4'; .* table.shared_initialisation\('a', 'b', '4'\)"
     ):
         found.reading("a", "b", "4")
 
@@ -210,32 +219,32 @@ def starts(apart):
 
 def test_a_layer_reads_as_its_farthest_matrix():
     near = dict.fromkeys(("mixed.large", "mixed.small", "plain.weight"), 0.1)
-    assert {starts(near).common_start("a", "b", layer) for layer in (None, "mixed", "plain", "norm")} == {
-        "common start"
+    assert {starts(near).shared_initialisation("a", "b", layer) for layer in (None, "mixed", "plain", "norm")} == {
+        "shared initialisation"
     }
     found = starts(near | {"mixed.small": 1.5})
     assert found.alignment.within(["mixed.large", "mixed.small"])[0, 1] < 0.2
-    assert [found.common_start("a", "b", layer) for layer in (None, "mixed", "plain", "norm")] == [
-        "common start", "no common start", "common start", "common start",
+    assert [found.shared_initialisation("a", "b", layer) for layer in (None, "mixed", "plain", "norm")] == [
+        "shared initialisation", "no shared initialisation", "shared initialisation", "shared initialisation",
     ]  # fmt: skip
     assert "but not so mixed (" in found.alignment.sentence()
-    assert starts(near | {"mixed.large": 0.8}).common_start("b", "a", "mixed") == "unclear"
+    assert starts(near | {"mixed.large": 0.8}).shared_initialisation("b", "a", "mixed") == "unclear"
 
 
 def test_layers_taken_together_have_no_start_where_most_of_the_trace_has_none():
     near = dict.fromkeys(("mixed.large", "mixed.small", "plain.weight"), 0.1)
     found = starts(near | {"mixed.small": 1.5})  # half of the trace is in the layer that holds it
-    assert found.common_start("a", "b") == "common start"
+    assert found.shared_initialisation("a", "b") == "shared initialisation"
     louder = replace(found, terms={**found.terms, "mixed.small": 2 * found.terms["mixed.small"]})
-    assert louder.alignment.reading("a", "b") == "common start"
+    assert louder.alignment.reading("a", "b") == "shared initialisation"
     for table, layer in ((louder, None), (louder.roll_up(0), None), (louder.roll_up(0), "")):
-        assert table.common_start("a", "b", layer) == "no common start"
-    assert louder.common_start("a", "b", "plain") == "common start"
+        assert table.shared_initialisation("a", "b", layer) == "no shared initialisation"
+    assert louder.shared_initialisation("a", "b", "plain") == "shared initialisation"
 
 
 def test_only_layers_and_footprints_of_the_table_have_a_start():
     found = starts(dict.fromkeys(("mixed.large", "mixed.small", "plain.weight"), 0.1))
     with pytest.raises(KeyError, match=r"no layer 'mixde' in this table; .*did you mean 'mixed'"):
-        found.common_start("a", "b", "mixde")
+        found.shared_initialisation("a", "b", "mixde")
     with pytest.raises(UsageError, match="no footprint 'c' in this"):
-        found.common_start("a", "c")
+        found.shared_initialisation("a", "c")

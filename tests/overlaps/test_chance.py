@@ -1,4 +1,4 @@
-"""What masks share by chance: the closed form for independent score starts, and for no others."""
+"""What masks share by chance: the closed form for independent score initialisations, and for no others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def mask(densities, seed, start="", flipped=False):
         name: torch.rand(size, generator=generator) < density
         for (name, size), density in zip(SIZES.items(), densities, strict=True)
     }
-    metadata = {"score_start": start or f"draw {seed}", "flipped": flipped}
+    metadata = {"score_initialisation": start or f"draw {seed}", "flipped": flipped}
     return Footprint("supermask", tensors, count=0, metadata=metadata)
 
 
@@ -70,7 +70,7 @@ def test_corrected_is_1_for_equal_masks_and_below_0_for_disjoint_ones():
     half = torch.arange(1000) % 2 == 0
     for other, expected in ((half.clone(), 1.0), (~half, -0.5)):
         table = overlap({
-            name: Footprint("supermask", {"w": bits}, 0, {"score_start": name})
+            name: Footprint("supermask", {"w": bits}, 0, {"score_initialisation": name})
             for name, bits in (("x", half), ("y", other))
         })
         assert table.corrected.pooled[0, 1] == pytest.approx(expected)
@@ -79,7 +79,7 @@ def test_corrected_is_1_for_equal_masks_and_below_0_for_disjoint_ones():
 def test_full_and_empty_masks_leave_no_room():
     full, empty = torch.ones(9, dtype=torch.bool), torch.zeros(9, dtype=torch.bool)
     table = overlap({
-        name: Footprint("supermask", {"w": bits}, 0, {"score_start": name})
+        name: Footprint("supermask", {"w": bits}, 0, {"score_initialisation": name})
         for name, bits in (("full", full), ("full too", full), ("empty", empty), ("empty too", empty))
     })
     assert table.chance.pooled[0, 1] == 1

@@ -8,8 +8,8 @@ from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps import LeftOut, common_parameters, overlap
 
 
-def fisher(shapes, rule="data", loss="classification"):
-    metadata = {key: value for key, value in {"label_rule": rule, "loss": loss}.items() if value}
+def fisher(shapes, rule="empirical", loss="classification"):
+    metadata = {key: value for key, value in {"fisher_type": rule, "loss": loss}.items() if value}
     return Footprint("fisher", {name: torch.ones(shape) for name, shape in shapes.items()}, 8, metadata)
 
 
@@ -87,18 +87,18 @@ def test_kinds_never_mix():
     ("other", "message"),
     [
         (
-            fisher(BODY, rule="model"),
-            "label rule differs: data in 'a', model in 'b'; measure them with one label rule, or pass m",
+            fisher(BODY, rule="exact"),
+            "Fisher type differs: data in 'a', model in 'b'; measure them with one Fisher type, or pass m",
         ),
-        (fisher(BODY, rule=None), "label rule differs: data in 'a', not stated in 'b'"),
+        (fisher(BODY, rule=None), "Fisher type differs: data in 'a', not stated in 'b'"),
         (
             fisher(BODY, loss="token"),
             "alike, loss differs: classification in 'a', token in 'b'; measure them with one loss, or pass mixed",
         ),
         (
             fisher(BODY, "model", "token"),
-            "label rule differs: .*; loss differs: classification in 'a', token in 'b'; "
-            "measure them with one label rule and one loss, or pass mixed_rules=True",
+            "Fisher type differs: .*; loss differs: classification in 'a', token in 'b'; "
+            "measure them with one Fisher type and one loss, or pass mixed_rules=True",
         ),
     ],
 )

@@ -19,12 +19,12 @@ def table(n=2, folds=8, **options):
     return overlap({name: fisher(squares, folds=folds, seed=seed, **options) for seed, name in enumerate("abcd"[:n])})
 
 
-def test_two_show_raw_corrected_ceilings_and_null_per_layer_and_pooled():
+def test_two_show_raw_corrected_noise_ceilings_and_null_per_layer_and_pooled():
     found = table()
     text = found.to_markdown()
     assert (
-        "| layer | overlap | corrected [95 %] | ceiling, a | ceiling, b | null | trace share, a | trace share, b |"
-        in text
+        "| layer | overlap | corrected [95 %] | noise ceiling, a | noise ceiling, b | null | trace share, a | trace "
+        "share, b |" in text
     )
     body, whole = found.estimate("corrected", "a", "b", "body"), found.estimate("corrected", "a", "b")
     null = found.null.strictest.by_layer["body"][0, 1]
@@ -44,7 +44,7 @@ def test_three_show_every_pair():
     extrapolated = found.estimate("extrapolated", "a", "c")
     row = next(line for line in text.splitlines() if line.startswith("| a and c |"))
     assert f"{extrapolated.value:.3f} [{extrapolated.low:.3f}, {extrapolated.high:.3f}]" in row
-    for title in ("All weights together", "Corrected [95 %], by layer", "Null, by layer", "Ceiling by layer"):
+    for title in ("All weights together", "Corrected [95 %], by layer", "Null, by layer", "Noise ceiling by layer"):
         assert f"**{title}**" in text
 
 
@@ -71,7 +71,7 @@ def test_the_frame_has_intervals():
         corrected.low,
         corrected.high,
     )
-    assert one["ceiling_b"] == found.ceiling.by_layer["body"][2]
+    assert one["noise_ceiling_b"] == found.noise_ceiling.by_layer["body"][2]
     assert one["null_permutes"] == found.null.which("body")[0, 2]
     assert "corrected" not in overlap({"a": plain(fisher(squares)), "b": plain(fisher(squares, seed=1))}).to_frame()
     assert len(found.to_frame("parameter")) == 4 * 3
@@ -108,7 +108,7 @@ def test_json_of_an_earlier_release_has_no_null_and_says_so():
     assert "There is no null: this table was written by an earlier release" in back.to_markdown()
     assert "no null" not in found.to_markdown()
     verdict = overlap_verdict(back, "a", "b")
-    assert verdict.answer == "cannot say"
+    assert verdict.answer == "inconclusive"
     assert "make it again from the footprints" in verdict.reason
 
 
@@ -126,7 +126,7 @@ def test_json_for_other_readers():
     estimate = found.estimate("corrected", "a", "b")
     assert derived["pairs"][0]["corrected"] == {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     assert derived["layers"][0]["pairs"][0]["null_permutes"] in {"entries", "rows", "columns"}
-    assert derived["ceiling"] == dict(zip("ab", found.ceiling.pooled.tolist(), strict=True))
+    assert derived["noise_ceiling"] == dict(zip("ab", found.noise_ceiling.pooled.tolist(), strict=True))
 
 
 def test_damaged_folds_are_refused():

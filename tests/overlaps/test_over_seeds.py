@@ -24,7 +24,9 @@ WEIGHTS = 4000
 
 def mask(bits: np.ndarray, start: str) -> Footprint:
     halves = torch.from_numpy(bits.astype(np.uint8)).split(WEIGHTS // 2)
-    return Footprint("supermask", {"one.w": halves[0], "two.w": halves[1]}, count=10, metadata={"score_start": start})
+    return Footprint(
+        "supermask", {"one.w": halves[0], "two.w": halves[1]}, count=10, metadata={"score_initialisation": start}
+    )
 
 
 def likely(generator: np.random.Generator, chances: dict[str, np.ndarray], seeds: int) -> list[dict[str, Footprint]]:
@@ -69,7 +71,7 @@ def test_every_number_against_its_definition():
     whole = between("a", "b", range(4))
     lengths = math.sqrt(between("a", "a", range(4)) * between("b", "b", range(4)))
     assert found.estimate("between", "a", "b", "one").value == pytest.approx(whole, rel=1e-12)
-    assert found.ceiling("a", "one").value == pytest.approx(between("a", "a", range(4)), rel=1e-12)
+    assert found.noise_ceiling("a", "one").value == pytest.approx(between("a", "a", range(4)), rel=1e-12)
     corrected = found.estimate("corrected", "a", "b", "one")
     assert corrected.value == pytest.approx(whole / lengths, rel=1e-12)
     without = []
@@ -94,38 +96,38 @@ def test_what_two_tasks_share_and_what_they_do_not():
     shared, nothing = found.estimate("corrected", "a", "b"), found.estimate("corrected", "a", "c")
     assert 0.4 < shared.low < 0.57 < shared.high < 0.7
     assert nothing.low < 0 < nothing.high
-    assert found.ceiling("a").value == pytest.approx(0.25, abs=0.03)  # noise leaves a quarter of 1
+    assert found.noise_ceiling("a").value == pytest.approx(0.25, abs=0.03)  # noise leaves a quarter of 1
     difference = found.contrast(("a", "b"), ("a", "c"))
     assert difference.value == shared.value - nothing.value
     assert difference.low > 0
     assert found.contrast(("a", "b"), ("a", "c"), "within", "one").low > 0
 
 
-def test_a_ceiling_that_is_chance_corrects_nothing():
+def test_a_noise_ceiling_that_is_chance_corrects_nothing():
     even = np.full(WEIGHTS, 0.5)
     generator = np.random.default_rng(1)
     found = overlap_over_seeds(likely(generator, {"a": generator.random(WEIGHTS), "coin": even}, 4))
-    assert found.ceiling("a").low > 0 > found.ceiling("coin").low
+    assert found.noise_ceiling("a").low > 0 > found.noise_ceiling("coin").low
     assert math.isnan(found.estimate("corrected", "a", "coin").value)
     assert math.isfinite(found.estimate("within", "a", "coin").value)
     text = found.to_markdown()
-    assert "a dash where a ceiling is not above chance" in text
+    assert "a dash where a noise ceiling is not above chance" in text
     row = next(line for line in text.splitlines() if line.startswith("| a and coin, pooled"))
     assert row.split("|")[-2].strip() == "–"
     assert found._repr_html_().count("<table") == 2
 
 
-def test_a_ceiling_whose_interval_holds_chance_corrects_nothing():
+def test_a_noise_ceiling_whose_interval_holds_chance_corrects_nothing():
     generator = np.random.default_rng(3)
     weak = 0.5 + 0.22 * (generator.random(WEIGHTS) - 0.5)
     wanted = {"strong": generator.random(WEIGHTS), "weak": weak}
     unsure = sure = None
     for _ in range(60):
         found = overlap_over_seeds(likely(generator, wanted, 3))
-        ceiling = found.ceiling("weak")
-        if ceiling.low > 0:
+        noise_ceiling = found.noise_ceiling("weak")
+        if noise_ceiling.low > 0:
             sure = found
-        elif ceiling.value > 0.002:
+        elif noise_ceiling.value > 0.002:
             unsure = found
     assert unsure is not None
     assert sure is not None
@@ -153,9 +155,9 @@ def test_starts_from_one_draw_leave_chance_unknown():
     for each in trainings:
         each["a"] = mask(generator.random(WEIGHTS) < 0.5, "independent, seed 0, task 0")
     found = overlap_over_seeds(trainings)
-    assert math.isnan(found.ceiling("a").value)
+    assert math.isnan(found.noise_ceiling("a").value)
     assert math.isnan(found.estimate("corrected", "a", "b").value)
-    assert math.isfinite(found.ceiling("b").value)
+    assert math.isfinite(found.noise_ceiling("b").value)
 
 
 def test_activities_have_no_chance_level():
@@ -213,11 +215,11 @@ def test_what_is_refused():
         overlap_over_seeds([fishers] * 3)
     found = overlap_over_seeds(trainings)
     with pytest.raises(UsageError, match="no task 'd' here; there are 'a', 'b', 'c'"):
-        found.ceiling("d")
+        found.noise_ceiling("d")
     with pytest.raises(UsageError, match="'within', 'between' or 'corrected', got 'raw'"):
         found.estimate("raw", "a", "b")  # type: ignore[arg-type]
     with pytest.raises(KeyError, match="no layer 'on'"):
-        found.ceiling("a", "on")
+        found.noise_ceiling("a", "on")
     bad = Footprint("supermask", {"one.w": torch.full((3,), 2)}, count=1)
     with pytest.raises(MeasurementError, match="a, training 0"):
         overlap_over_seeds([{"a": bad, "b": bad}] * 3)

@@ -9,7 +9,7 @@ def test_public_names():
 
     assert room.__all__ == [
         "Alignment",
-        "Ceilings",
+        "NoiseCeilings",
         "Common",
         "Estimate",
         "LeftOut",
@@ -19,7 +19,7 @@ def test_public_names():
         "SeedOverlap",
         "TaskSimilarity",
         "alignment_of",
-        "ceiling",
+        "noise_ceiling",
         "chance_corrected",
         "chance_jaccard",
         "common_parameters",

@@ -44,7 +44,7 @@ def footprint(seed=0, kind="fisher", **changes):
     generator = torch.Generator().manual_seed(seed)
     tensors = {name: DRAWS[kind](torch.randn(shape, generator=generator)) for name, shape in SHAPES.items()}
     tensors.update({name: torch.as_tensor(value) for name, value in changes.items()})
-    metadata = {"label_rule": "data"} if kind == "fisher" else {}
+    metadata = {"fisher_type": "empirical"} if kind == "fisher" else {}
     return Footprint(kind, tensors, 100 + seed, metadata, spread={"": Spread(10.0, 2.0)} if seed != 2 else {})
 
 
@@ -119,7 +119,9 @@ def test_undefined_layers_are_nan_and_not_counted():
 
 
 def test_an_empty_footprint_is_nan_throughout():
-    empty = Footprint("fisher", {name: torch.zeros(shape) for name, shape in SHAPES.items()}, 1, {"label_rule": "data"})
+    empty = Footprint(
+        "fisher", {name: torch.zeros(shape) for name, shape in SHAPES.items()}, 1, {"fisher_type": "empirical"}
+    )
     found = overlap({"a": footprint(0), "empty": empty})
     assert np.isnan(found.pooled[0, 1])
     assert np.isnan(found.layer_mean[0, 1])
@@ -219,10 +221,10 @@ def test_an_unknown_layer_or_parameter_is_guessed():
 def test_what_is_known_of_the_footprints():
     found = table(3)
     assert found.counts == {"a": 100, "b": 101, "c": 102}
-    assert found.effective_examples["a"] == 50
-    assert math.isnan(found.effective_examples["c"])
-    assert found.label_rules == {"a": "data", "b": "data", "c": "data"}
-    assert table(kind="supermask").label_rules == {"a": None, "b": None}
+    assert found.effective_sample_size["a"] == 50
+    assert math.isnan(found.effective_sample_size["c"])
+    assert found.fisher_types == {"a": "data", "b": "data", "c": "data"}
+    assert table(kind="supermask").fisher_types == {"a": None, "b": None}
     assert repr(found) == "OverlapTable(fisher_overlap of a, b, c; 5 layers, 7 parameters)"
 
 
@@ -283,7 +285,7 @@ def test_json_round_trip(depth):
     for layer in found.layers:
         np.testing.assert_array_equal(again.by_layer[layer], found.by_layer[layer])
     np.testing.assert_array_equal(again.pooled, found.pooled)
-    assert math.isnan(again.effective_examples["b"])
+    assert math.isnan(again.effective_sample_size["b"])
     assert np.isnan(again.alignment.distance).all()
     assert again.to_markdown() == found.to_markdown()
 
@@ -295,7 +297,7 @@ def test_json_names_its_format_and_writes_nan_as_null():
     )
     assert (record["format"], record["version"]) == ("commonweight-overlap", 1)
     assert record["derived"]["layers"][0]["overlap"] == [[1.0, None], [None, None]]
-    assert record["effective_examples"] == {"a": 50.0, "b": None}
+    assert record["effective_sample_size"] == {"a": 50.0, "b": None}
     assert record["derived"]["layers_defined"] == [[5, 4], [4, 4]]
 
 
@@ -353,16 +355,18 @@ def test_markdown_for_two():
         "\n"
         "**The footprints**\n"
         "\n"
-        "| footprint | examples | effective examples | label rule |\n"
+        "| footprint | examples | effective sample size | Fisher type |\n"
         "|---|---:|---:|---:|\n"
         "| a | 200 | – | – |\n"
         "| \\<b> | 200 | – | – |\n"
         "\n"
-        "These are raw overlaps: they mix what is shared with sampling noise. A ceiling and an interval need folds in "
+        "These are raw overlaps: they mix what is shared with sampling noise. A noise ceiling and an interval need "
+        "folds in "
         "every footprint, such as fisher(..., folds=8) gives, and intervals that are not left out.\n"
         "\n"
-        "Whether the models come from a common start was not measured: the footprints hold no weight samples that can "
-        "be compared, and without a common start overlaps are not to be read as sharing.\n"
+        "Whether the models come from a shared initialisation was not measured: the footprints hold no weight "
+        "samples that can "
+        "be compared, and without a shared initialisation overlaps are not to be read as sharing.\n"
     )
 
 
@@ -402,7 +406,7 @@ def test_markdown_for_three_has_both_matrices_and_a_column_per_pair():
 def test_other_kinds_are_called_by_their_names(kind, words):
     text = " ".join(table(kind=kind).to_markdown().replace("|", " ").split())
     assert words in text
-    assert "label rule" not in text
+    assert "Fisher type" not in text
     assert "trace share" not in text
 
 
@@ -483,7 +487,7 @@ def test_commonweight_overlap_is_callable_whatever_was_imported_before():
     assert done.stdout.split() == ["1.0", "1.0", "False"]
 
 
-# Effective examples of layers
+# effective sample size of layers
 
 
 def spread_over(examples, parameters=SHAPES):
@@ -503,62 +507,66 @@ def some_traces(seed):
     return {layer: torch.randn(30, generator=generator).square().tolist() for layer in LAYERS}
 
 
-def test_effective_examples_of_a_layer_are_its_own():
+def test_effective_sample_size_of_a_layer_are_its_own():
     traces = {"a": some_traces(0), "b": some_traces(1)}
     found = overlap({name: spread_over(each) for name, each in traces.items()})
     for name, each in traces.items():
         for layer in LAYERS:
-            assert found.effective_of(name, layer) == pytest.approx(counted(each[layer]), rel=1e-12)
-            assert found.effective_of(name, layer) == found.spread[name][layer].effective_examples
-        assert found.effective_of(name) == found.effective_examples[name]
-    assert found.pair("b", "a").effective_of("a", "embed") == found.effective_of("a", "embed")
+            assert found.effective_sample_size_of(name, layer) == pytest.approx(counted(each[layer]), rel=1e-12)
+            assert found.effective_sample_size_of(name, layer) == found.spread[name][layer].effective_sample_size
+        assert found.effective_sample_size_of(name) == found.effective_sample_size[name]
+    assert found.pair("b", "a").effective_sample_size_of("a", "embed") == found.effective_sample_size_of("a", "embed")
     again = OverlapTable.from_json(found.to_json())
     assert again.spread == found.spread
     with pytest.raises(UsageError, match="no footprint 'c'"):
-        found.effective_of("c")
+        found.effective_sample_size_of("c")
     with pytest.raises(KeyError, match="body"):
-        found.effective_of("a", "body")
+        found.effective_sample_size_of("a", "body")
 
 
-def test_effective_examples_of_merged_layers_are_a_lower_bound():
+def test_effective_sample_size_of_merged_layers_are_a_lower_bound():
     traces = some_traces(0)
     rolled = overlap({"a": spread_over(traces), "b": spread_over(some_traces(1))}).roll_up(1)
     body = [traces[layer] for layer in LAYERS if layer.startswith("body")]
     together = counted([sum(each) for each in zip(*body, strict=True)])
-    found = rolled.effective_of("a", "body")
+    found = rolled.effective_sample_size_of("a", "body")
     assert min(map(counted, body)) <= found <= together
     assert found == pytest.approx((sum(map(sum, body)) / sum(math.hypot(*each) for each in body)) ** 2)
-    assert rolled.effective_of("a", "embed") == pytest.approx(counted(traces["embed"]))
-    assert rolled.roll_up(0).effective_of("a", "") == rolled.effective_examples["a"]  # exact, not a bound
+    assert rolled.effective_sample_size_of("a", "embed") == pytest.approx(counted(traces["embed"]))
+    assert (
+        rolled.roll_up(0).effective_sample_size_of("a", "") == rolled.effective_sample_size["a"]
+    )  # exact, not a bound
     alike = {layer: [x * (1 + place) for x in traces["embed"]] for place, layer in enumerate(LAYERS)}
     exact = overlap({"a": spread_over(alike), "b": spread_over(alike)}).roll_up(1)
-    assert exact.effective_of("a", "body") == pytest.approx(counted(alike["embed"]))
+    assert exact.effective_sample_size_of("a", "body") == pytest.approx(counted(alike["embed"]))
 
 
-def test_effective_examples_where_parameters_were_left_out():
+def test_effective_sample_size_where_parameters_were_left_out():
     traces = some_traces(0)
     smaller = spread_over(traces, [name for name in SHAPES if not name.startswith("embed")])
     found = overlap({"a": spread_over(traces), "b": smaller}, common_only=True)
     left = [each for layer, each in traces.items() if layer != "embed"]
-    assert found.effective_of("a") != found.effective_examples["a"]
+    assert found.effective_sample_size_of("a") != found.effective_sample_size["a"]
     assert (
-        min(map(counted, left)) <= found.effective_of("a") <= counted([sum(each) for each in zip(*left, strict=True)])
+        min(map(counted, left))
+        <= found.effective_sample_size_of("a")
+        <= counted([sum(each) for each in zip(*left, strict=True)])
     )
-    assert found.roll_up(0).effective_of("a", "") == found.effective_of("a")
+    assert found.roll_up(0).effective_sample_size_of("a", "") == found.effective_sample_size_of("a")
 
 
-def test_effective_examples_that_were_not_measured():
+def test_effective_sample_size_that_were_not_measured():
     found = table()
-    assert math.isnan(found.effective_of("a", "embed"))
-    assert found.effective_of("a") == 50.0
+    assert math.isnan(found.effective_sample_size_of("a", "embed"))
+    assert found.effective_sample_size_of("a") == 50.0
     whole = overlap({"a": spread_over(some_traces(0)), "b": spread_over(some_traces(1))})
     record = json.loads(whole.to_json())
     del record["spread"]
     old = OverlapTable.from_json(json.dumps(record))
-    assert math.isnan(old.effective_of("a", "embed"))
-    assert old.effective_of("a") == whole.effective_of("a")
+    assert math.isnan(old.effective_sample_size_of("a", "embed"))
+    assert old.effective_sample_size_of("a") == whole.effective_sample_size_of("a")
     zero = some_traces(0) | {"scale": [0.0] * 30}
-    assert math.isnan(overlap({"a": spread_over(zero), "b": spread_over(zero)}).effective_of("a", "scale"))
+    assert math.isnan(overlap({"a": spread_over(zero), "b": spread_over(zero)}).effective_sample_size_of("a", "scale"))
     for damaged in ([], {"a": 3}, {"a": {"embed": [1.0]}}, {"a": {"embed": "no"}}):
         with pytest.raises(IntegrityError):
             OverlapTable.from_json(json.dumps({**record, "spread": damaged}))

@@ -21,9 +21,12 @@ def test_examples_run(capsys):
         if block.startswith("import torch"):
             assert "(95 %, 8 folds)" in capsys.readouterr().out
         elif "layers_verdict" in block:
-            assert (space["verdict"].answer, "no common start" in space["verdict"].reason) == ("cannot say", True)
+            assert (space["verdict"].answer, "no shared initialisation" in space["verdict"].reason) == (
+                "inconclusive",
+                True,
+            )
         elif "verdict =" in block:
-            assert [need.name for need in space["verdict"].lacking] == ["common start"]
+            assert [need.name for need in space["verdict"].lacking] == ["shared initialisation"]
         elif "for count in" in block:
             raw, corrected = (space["table"].estimate(of, "once", "again") for of in ("raw", "corrected"))
             assert raw.high < 1
@@ -32,8 +35,8 @@ def test_examples_run(capsys):
             of = {pair: space["table"].estimate("above_null", *pair) for pair in (("a", "b"), ("c", "d"))}
             assert of["a", "b"].low < 0 < of["a", "b"].high
             assert of["c", "d"].low > 0
-            assert space["table"].common_start("a", "b") == "no common start"
-            assert space["table"].common_start("c", "d") == "common start"
+            assert space["table"].shared_initialisation("a", "b") == "no shared initialisation"
+            assert space["table"].shared_initialisation("c", "d") == "shared initialisation"
         elif "def planted" in block:
             table = space["table"]
             assert table.contrast(("a/task", "b/task"), ("a/a", "b/b")).low > 0.1
@@ -51,6 +54,6 @@ def test_it_lists_what_verdicts_take_in_the_order_in_which_it_is_asked():
 
 def test_what_it_names_is_there():
     table = commonweight.overlaps.OverlapTable
-    for name in ("estimate", "contrast", "ceiling", "corrected", "extrapolated", "null"):
+    for name in ("estimate", "contrast", "noise_ceiling", "corrected", "extrapolated", "null"):
         assert hasattr(table, name)
         assert name in TEXT

@@ -1,4 +1,4 @@
-"""Ceilings, corrected overlaps, extrapolation, nulls and their replicates, against the loops; laws of all of them."""
+"""Noise ceilings, corrected overlaps, nulls and their replicates against the loops; laws of all of them."""
 
 import math
 from dataclasses import replace
@@ -48,17 +48,19 @@ def test_values_and_replicates_agree_with_the_loops(of, folds):
         assert found.replicates == pytest.approx(expected, abs=1e-10, nan_ok=True)
 
 
-def test_ceilings_agree_with_the_loops():
+def test_noise_ceilings_agree_with_the_loops():
     footprints = three()
     table = overlap(footprints)
     for layer, names in (*LAYERS.items(), (None, tuple(SHAPES))):
-        found = table.ceiling.pooled if layer is None else table.ceiling.by_layer[layer]
-        expected = [reference.ceiling(plain(each, names), splits_of(8).halves) for each in footprints.values()]
+        found = table.noise_ceiling.pooled if layer is None else table.noise_ceiling.by_layer[layer]
+        expected = [reference.noise_ceiling(plain(each, names), splits_of(8).halves) for each in footprints.values()]
         assert found.tolist() == pytest.approx(expected, abs=1e-12)
-    replicates = table.over_folds.ceiling_estimate(1, LAYERS["body"]).replicates
+    replicates = table.over_folds.noise_ceiling_estimate(1, LAYERS["body"]).replicates
     b = plain(footprints["b"], LAYERS["body"])
-    assert replicates == pytest.approx([reference.ceiling(b, splits_of(8).halves, k) for k in range(8)], abs=1e-12)
-    assert (table.ceiling.pooled < 1).all()
+    assert replicates == pytest.approx(
+        [reference.noise_ceiling(b, splits_of(8).halves, k) for k in range(8)], abs=1e-12
+    )
+    assert (table.noise_ceiling.pooled < 1).all()
 
 
 @pytest.mark.parametrize("folds", [2, 3, 8])
@@ -161,13 +163,13 @@ def numbers(table, a="a", b="b"):
     return [x for each in found for x in (each.value, *each.replicates)]
 
 
-def test_a_footprint_with_itself_is_one_and_its_ceiling_below():
+def test_a_footprint_with_itself_is_one_and_its_noise_ceiling_below():
     a = fisher(squares)
     table = overlap({"a": a, "same": a})
     for of in ("raw", "corrected", "extrapolated"):
         found = table.estimate(of, "a", "same")
         assert (found.value, *found.replicates) == pytest.approx([1.0] * 9, abs=1e-12)
-    assert table.ceiling.pooled[0] < 0.999
+    assert table.noise_ceiling.pooled[0] < 0.999
 
 
 def test_a_single_weight_is_shared_whatever_its_noise():
@@ -175,7 +177,7 @@ def test_a_single_weight_is_shared_whatever_its_noise():
     for of in ("raw", "corrected", "extrapolated"):
         found = table.estimate(of, "a", "b", "scale")
         assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1))
-    assert table.ceiling.by_layer["scale"].tolist() == pytest.approx([1, 1, 1])
+    assert table.noise_ceiling.by_layer["scale"].tolist() == pytest.approx([1, 1, 1])
 
 
 def test_the_scale_cancels():
@@ -229,9 +231,9 @@ def test_undefined_is_nan():
         assert math.isnan(found.value)
         assert math.isnan(found.low)
         assert found.missing == "the value is undefined"
-    assert np.isnan(table.ceiling.pooled[1])
+    assert np.isnan(table.noise_ceiling.pooled[1])
     assert table.null.which()[0, 1] == ""
-    assert np.isfinite(table.ceiling.pooled[0])
+    assert np.isfinite(table.noise_ceiling.pooled[0])
 
 
 def test_a_layer_that_lives_in_one_fold_has_no_interval():
@@ -246,11 +248,11 @@ def test_a_layer_that_lives_in_one_fold_has_no_interval():
     found = table.estimate("raw", "a", "b", "scale")
     assert found.value == pytest.approx(1.0)
     assert found.missing == "undefined without one of the folds"
-    assert math.isnan(table.ceiling.by_layer["scale"][0]) or table.ceiling.by_layer["scale"][0] == 0
+    assert math.isnan(table.noise_ceiling.by_layer["scale"][0]) or table.noise_ceiling.by_layer["scale"][0] == 0
     assert table.estimate("raw", "a", "b", "body").missing is None
 
 
-def test_two_folds_give_a_ceiling_and_no_interval():
+def test_two_folds_give_a_noise_ceiling_and_no_interval():
     table = overlap(three(2))
     assert np.isfinite(table.corrected.pooled).all()
     assert np.isnan(table.extrapolated.pooled).all()
@@ -319,7 +321,7 @@ def test_without_folds_everything_is_as_before_and_says_so():
     raw = table.estimate("raw", "a", "b", "body")
     assert raw.value == folded.by_layer["body"][0, 1]
     assert raw.missing == "an interval needs at least 3 folds, and there are 0"
-    for derived in ("ceiling", "corrected", "extrapolated", "null"):
+    for derived in ("noise_ceiling", "corrected", "extrapolated", "null"):
         with pytest.raises(UsageError, match=r"without folds in every footprint.*fisher\(\.\.\., folds=8\)"):
             getattr(table, derived)
     mixed = overlap({**footprints, "a": three()["a"]})

@@ -45,7 +45,7 @@ def test_a_shuffled_loader_is_refused(models):
     )):  # fmt: skip
         overlap({"a": one, "third": measured(b, IN_ORDER), "b": other})
     assert overlap({"a": one, "b": other}, intervals=False).pooled[0, 1] > 0.5
-    assert overlap({"a": one, "b": measured(b, IN_ORDER)}).ceiling.pooled[0] > 0.5
+    assert overlap({"a": one, "b": measured(b, IN_ORDER)}).noise_ceiling.pooled[0] > 0.5
 
 
 def test_numbered_rows_may_come_in_any_order(models):

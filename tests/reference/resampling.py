@@ -48,7 +48,7 @@ def corrected(a, b, designs, left_out=None):
     return ratio(crossed(a, b, designs, left_out), crossed(a, a, designs, left_out), crossed(b, b, designs, left_out))
 
 
-def ceiling(a, halves, left_out=None):
+def noise_ceiling(a, halves, left_out=None):
     return crossed(a, a, halves, left_out)
 
 

@@ -73,13 +73,13 @@ def test_layers_of_other_rows_decide_nothing():
     found = replace(
         found,
         alignment=Alignment(found.names, np.zeros((4, 4))),
-        effective_examples=dict.fromkeys(found.names, 40.0),
+        effective_sample_size=dict.fromkeys(found.names, 40.0),
         spread=dict.fromkeys(found.names, dict.fromkeys("ab", Spread(40.0, 40.0))),
     )
     pairs = (("one/x", "two/x"), ("one/y", "two/y"))
     for layer in (None, *"ab"):
         assert pairs_verdict(found, *pairs, layer, same_rows=True).answer == "shares more"
-    for same, words in ((True, "more"), (False, "cannot say (other rows)")):
+    for same, words in ((True, "more"), (False, "inconclusive (other rows)")):
         of = {name: Cell(*name.split("/"), rows="all" if same else name.split("/")[1]) for name in found.names}
         tables = grids(verdict_blocks(found, of))
         place = [row[0][3:] for row in tables["Verdicts: which pair shares more?"].rows].index(

@@ -13,7 +13,7 @@ from commonweight.report.terminal import split_columns, to_plain
 
 
 def footprint(count=200, effective=100.0, **metadata):
-    facts = {"label_rule": "data", "loss": "classification"} | metadata
+    facts = {"fisher_type": "empirical", "loss": "classification"} | metadata
     spread = {"": Spread(effective, effective)}
     return Footprint("fisher", {"a.weight": torch.rand(3, 2), "b.bias": torch.rand(2)}, count, facts, spread)
 
@@ -58,13 +58,13 @@ def test_the_same_weights_and_nearly_the_same():
         return Alignment(("a", "b"), np.array([[0.0, distance], [distance, 0.0]])).sentence()
 
     assert sentence(0.0) == "All footprints are of the same weights."
-    assert sentence(0.004) == "The models come from a common start (relative weight distance below 0.01)."
-    assert sentence(0.005) == "The models come from a common start (relative weight distance at most 0.01)."
+    assert sentence(0.004) == "The models come from a shared initialisation (relative weight distance below 0.01)."
+    assert sentence(0.005) == "The models come from a shared initialisation (relative weight distance at most 0.01)."
 
 
 def test_a_table_warns_of_few_examples_and_of_raw_overlaps():
     text = overlap({"a": footprint(), "b": footprint(effective=19.0)}).to_markdown()
-    assert "Below 20 effective examples: b. Fishers of so few decide nothing." in text
+    assert "Below 20 effective sample size: b. Fishers of so few decide nothing." in text
     assert RAW in text
     assert "Below 20" not in overlap({"a": footprint(), "b": footprint()}).to_markdown()
 

@@ -41,7 +41,7 @@ def tiny_plan(folder: Path, **changes: object) -> Plan:
         "max_length": LONGEST,
         "measured_rows": 24,
         "folds": 4,
-        "label_rules": ("data",),
+        "fisher_types": ("empirical",),
         "path_points": 3,
         "path_rows": 40,
     }

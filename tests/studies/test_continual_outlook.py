@@ -216,7 +216,7 @@ def test_all_of_it_is_shown(done: Done) -> None:
     )
 
 
-def test_few_trainings_give_no_ceilings(tmp_path: Path) -> None:
+def test_few_trainings_give_no_noise_ceilings(tmp_path: Path) -> None:
     def said(**given: object) -> str:
         return to_markdown(continual_outlook(study_outlook(tmp_path / "run", replace(SMALL, **given))))
 

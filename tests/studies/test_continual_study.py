@@ -229,7 +229,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path: Path, 
 
 
 def test_shared_starts_compare_the_bits_that_flipped(tmp_path: Path) -> None:
-    plan = replace(PLAN, seeds=1, approaches=("classic",), score_starts="shared", **NOT_INFERRED)
+    plan = replace(PLAN, seeds=1, approaches=("classic",), score_initialisation="shared", **NOT_INFERRED)
     study = run_study(tmp_path / "run", plan)
     table = study.runs["classic"][0].overlap
     name = study.tasks[0][0]

@@ -1,4 +1,4 @@
-"""Seeds that vary the training alone: one frozen network, one set of tasks, and masks with ceilings."""
+"""Seeds that vary the training alone: one frozen network, one set of tasks, and masks with noise ceilings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_tasks_and_weights_stay_and_trainings_differ(done: Done) -> None:
     records = [json.loads((run / f"seed-{seed}/classic/tasks/0.json").read_text()) for seed in range(3)]
     assert len({record["weights_sha256"] for record in records}) == 1
     assert len({tuple(record["curve"]["accuracies"]) for record in records}) == 3
-    starts = {footprint.metadata["score_start"] for each in masks(run, study) for footprint in each.values()}
+    starts = {footprint.metadata["score_initialisation"] for each in masks(run, study) for footprint in each.values()}
     assert len(starts) == 3 * 3
     priors = {
         json.dumps(json.loads((run / f"seed-{seed}/transfer-random/tasks/2.json").read_text())["alphas"]["layers"])
@@ -71,13 +71,13 @@ def test_the_first_seed_is_that_of_a_study_in_which_everything_varies(done: Done
         run_study(run, replace(PLAN, vary="all"))
 
 
-def test_ceilings_are_those_of_the_footprints_on_disk(done: Done) -> None:
+def test_noise_ceilings_are_those_of_the_footprints_on_disk(done: Done) -> None:
     run, study = done
     for kind in ("masks", "activity"):
         found, again = study.trainings["classic"][kind], overlap_over_seeds(masks(run, study, kind))
         a, b, _ = study.tasks[0]
         for layer in (None, *found.layers):
-            assert found.ceiling(a, layer) == again.ceiling(a, layer)
+            assert found.noise_ceiling(a, layer) == again.noise_ceiling(a, layer)
             assert str(found.estimate("corrected", a, b, layer)) == str(again.estimate("corrected", a, b, layer))
     assert study.trainings["classic"]["masks"].kind == "supermask"
     within = study.trainings["classic"]["masks"].estimate("within", *study.tasks[0][:2])
@@ -89,10 +89,10 @@ def test_ceilings_are_those_of_the_footprints_on_disk(done: Done) -> None:
 
 def test_they_are_written(done: Done) -> None:
     run, study = done
-    written = json.loads((run / "study.json").read_text())["approaches"]["classic"]["over_trainings"]
+    written = json.loads((run / "study.json").read_text())["approaches"]["classic"]["over_seeds"]
     found = study.trainings["classic"]["masks"]
     a, b, c = study.tasks[0]
-    assert written["masks"]["pooled"]["ceiling"][a]["mean"] == found.ceiling(a).value
+    assert written["masks"]["pooled"]["noise_ceiling"][a]["mean"] == found.noise_ceiling(a).value
     assert [each["tasks"] for each in written["masks"]["fc1"]["pairs"]] == [[a, b], [a, c], [b, c]]
     assert written["masks"]["fc1"]["pairs"][0]["between"]["values"] == list(
         found.estimate("between", a, b, "fc1").replicates
@@ -113,11 +113,11 @@ def test_the_report_says_which_pairs_share(done: Done) -> None:
     found = grids(study)
     a, b, c = study.tasks[0]
     overlaps = study.trainings["classic"]["masks"]
-    ceilings = found["Ceilings of masks: the same task trained again"]
-    assert ceilings.header == ("layer", a, b, c)
-    assert ceilings.rows[-1] == ("pooled", *(overlaps.ceiling(name).short() for name in (a, b, c)))
+    noise_ceilings = found["Noise ceilings of masks: the same task trained again"]
+    assert noise_ceilings.header == ("layer", a, b, c)
+    assert noise_ceilings.rows[-1] == ("pooled", *(overlaps.noise_ceiling(name).short() for name in (a, b, c)))
     nulls = found["Verdicts: do masks of classic overlap beyond chance?"]
-    verdict = null_verdict(study.beyond_chance("classic", a, c), aligned=True, effective_examples=None)
+    verdict = null_verdict(study.beyond_chance("classic", a, c), aligned=True, effective_sample_size=None)
     assert nulls.rows[1][:2] == (f"{a} and {c}", verdict.answer)
     assert nulls.rows[1][-1] == verdict.brief
     contrasts = found["Verdicts: which pair shares more? (masks of classic)"]
@@ -125,25 +125,27 @@ def test_the_report_says_which_pairs_share(done: Done) -> None:
     assert len(contrasts.rows) == 3
     by_layer = found["Verdicts by layer: which pair shares more? (masks of classic)"]
     assert [row[0] for row in by_layer.rows] == ["fc1", "fc2", "out"]
-    assert "corrected by ceilings" in told(study)
-    every = [overlaps.ceiling(name, layer) for name in (a, b, c) for layer in (None, *overlaps.layers)]
-    few = sum(not ceiling.low > 0 for ceiling in every)
+    assert "corrected by noise ceilings" in told(study)
+    every = [overlaps.noise_ceiling(name, layer) for name in (a, b, c) for layer in (None, *overlaps.layers)]
+    few = sum(not noise_ceiling.low > 0 for noise_ceiling in every)
     assert few > 0
-    assert f"Of 12 ceilings of masks {few} are not shown to be above chance" in told(study)
+    assert f"Of 12 noise ceilings of masks {few} are not shown to be above chance" in told(study)
     assert told(study).count("they get no verdicts") == 1
     assert "12 were looked at" in told(study)
 
 
-def test_without_ceilings_contrasts_are_beyond_chance(done: Done) -> None:
+def test_without_noise_ceilings_contrasts_are_beyond_chance(done: Done) -> None:
     _, study = done
     plain = replace(study, plan=replace(PLAN, vary="all"), trainings={})
     a, b, c = study.tasks[0]
     row = grids(plain)["Verdicts: which pair shares more? (masks of classic)"].rows[0]
     difference = study.beyond_chance("classic", a, b) - study.beyond_chance("classic", a, c)
-    verdict = contrast_verdict(difference, same_rows=True, aligned=True, noise_taken_out=None, effective_examples=None)
+    verdict = contrast_verdict(
+        difference, same_rows=True, aligned=True, noise_taken_out=None, effective_sample_size=None
+    )
     assert (row[1], row[-1]) == (verdict.answer, verdict.brief)
-    assert "--vary training, which gives ceilings" in told(plain)
-    assert not any(title.startswith("Ceilings") for title in grids(plain))
+    assert "--vary training, which gives noise ceilings" in told(plain)
+    assert not any(title.startswith("NoiseCeilings") for title in grids(plain))
 
 
 def test_what_cannot_be_said(done: Done) -> None:
@@ -157,7 +159,7 @@ def test_what_cannot_be_said(done: Done) -> None:
     assert not any(title.startswith("Verdicts") for title in grids(other))
     apart = replace(study, plan=replace(PLAN, scenario="partitioned", max_angle=180.0))
     rows = grids(apart)["Verdicts: which pair shares more? (masks of classic)"].rows
-    assert {row[1] for row in rows} == {"cannot say"}
+    assert {row[1] for row in rows} == {"inconclusive"}
     assert all("of different rows" in row[-1] for row in rows)
     single = replace(study, runs={"classic": tuple(replace(r, overlap=None) for r in study.runs["classic"])})
     with pytest.raises(UsageError, match="no overlaps"):

@@ -74,11 +74,11 @@ def test_masks_and_similarities_against_their_null(study):
     rows = {row[0]: row[1:] for row in masks.rows}
     corrected = Estimate.over_seeds([run.overlap.corrected.pooled[0, 1] for run in study.runs["classic"]])
     assert rows["classic, pooled"][3] == corrected.short()
-    verdict = null_verdict(corrected, aligned=True, effective_examples=None)
-    assert rows["classic, pooled"][4] == verdict.answer.removesuffix(" its null") != "cannot say"
+    verdict = null_verdict(corrected, aligned=True, effective_sample_size=None)
+    assert rows["classic, pooled"][4] == verdict.answer.removesuffix(" its null") != "inconclusive"
     moved = next(row for name, row in rows.items() if name.startswith("transfer"))
-    assert moved[4] == "cannot say"
-    assert "Cannot say: the value is undefined." in report(study)  # no formula for chance
+    assert moved[4] == "inconclusive"
+    assert "Inconclusive: the value is undefined." in report(study)  # no formula for chance
     similar = grids["Task similarity in the classic network (every task with those before it; mean over seeds)"]
     for row in similar.rows:
         kind, layer = row[0].split(", ")
@@ -93,9 +93,10 @@ def test_masks_and_similarities_against_their_null(study):
     )
     blocks = report(one)
     single = next(block for block in blocks if isinstance(block, Grid) and block.title.startswith("Jaccard"))
-    assert {row[-1] for row in single.rows} == {"cannot say"}
+    assert {row[-1] for row in single.rows} == {"inconclusive"}
     assert (
-        blocks.count("Cannot say: an interval needs at least 2 seeds, and there are 1; or the value is undefined.") == 1
+        blocks.count("Inconclusive: an interval needs at least 2 seeds, and there are 1; or the value is undefined.")
+        == 1
     )
 
 

@@ -31,7 +31,7 @@ def test_training_helps_and_cannot_beat_the_best(demo):
 def test_all_models_on_all_reviews_from_one_start(demo):
     table = demo[1].comparison.table
     assert table.names == tuple(f"{m}/{d}" for m in ("start", "films", "food") for d in ("films", "food"))
-    assert table.alignment.reading("films/films", "food/food") == "common start"
+    assert table.alignment.reading("films/films", "food/food") == "shared initialisation"
     assert {name for _, a, b in pairs_of_interest() for name in (a, b)} <= set(table.names)
 
 
@@ -56,8 +56,8 @@ def test_the_report_has_every_part(demo):
         "Corrected overlap, layer by layer",
         "Verdicts: which pair shares more?",
         "bert.encoder.layer.2",
-        "common start",
-        "Effective examples",
+        "shared initialisation",
+        "Effective sample size",
         "How to read this",
     ):
         assert part in text

@@ -11,7 +11,7 @@ from commonweight.studies.run.output import checked_output, replacing
 from commonweight.studies.run.record import differences, read_record, same_identity, study_record
 
 ASKED = {
-    "settings": {"folds": 4, "label_rule": "data"},
+    "settings": {"folds": 4, "fisher_type": "empirical"},
     "models": {"a": {"name": "x/a", "weights": {"model.safetensors": "1"}}},
     "data": {"d": {"path": "d.tsv", "sha256": "2"}},
 }

@@ -134,7 +134,7 @@ def grid_table(seed: int, folds: int = 8, names: tuple[str, ...] = CELLS, plain:
     found = overlap(footprints)
     apart = Alignment(found.names, np.full((len(names), len(names)), 0.1))
     spread = dict.fromkeys(names, dict.fromkeys("ab", Spread(50.0, 50.0)))
-    return replace(found, alignment=apart, effective_examples=dict.fromkeys(names, 40.0), spread=spread)
+    return replace(found, alignment=apart, effective_sample_size=dict.fromkeys(names, 40.0), spread=spread)
 
 
 SAME_ROWS = dict.fromkeys(("original", *SHORTCUTS), "rows 1 to 48")
@@ -171,13 +171,13 @@ def test_over_folds_with_one_seed() -> None:
 def test_without_folds_overlaps_are_raw_and_cannot_say() -> None:
     tables = [grid_table(seed, folds=1) for seed in range(3)]
     one = verdicts_of(tables[:1])[SHORTCUTS]["shared − unshared"]
-    assert one.answer == "cannot say"
+    assert one.answer == "inconclusive"
     assert "an interval needs at least 2 seeds, and there are 1" in one.reason
     several = verdicts_of(tables)[SHORTCUTS]["shared − unshared"]
     cells = pair_estimates(tables, SHORTCUTS)[SHORTCUTS]
     assert several.estimate == cells["shared"] - cells["unshared"]
     assert several.estimate.low > 0
-    assert (several.answer, [need.name for need in several.lacking]) == ("cannot say", ["noise taken out"])
+    assert (several.answer, [need.name for need in several.lacking]) == ("inconclusive", ["noise taken out"])
     mixed = verdicts_of([tables[0], grid_table(1)])[SHORTCUTS]["shared − unshared"]
     raw = pair_estimates([tables[0], grid_table(1)], SHORTCUTS)[SHORTCUTS]
     assert mixed.estimate.value == pytest.approx(raw["shared"].value - raw["unshared"].value)
@@ -212,14 +212,16 @@ def test_a_control_that_is_as_large_is_said_and_decides_nothing(seed: int, named
 def test_what_a_contrast_of_the_study_takes() -> None:
     table = grid_table(0)
     answers = {
-        "effective examples": replace(table, effective_examples=dict(table.effective_examples) | {"op/op": 12.0}),
+        "effective sample size": replace(
+            table, effective_sample_size=dict(table.effective_sample_size) | {"op/op": 12.0}
+        ),
         "start": replace(table, alignment=Alignment(table.names, np.full((len(CELLS), len(CELLS)), 0.9))),
     }
     for words, changed in answers.items():
         found = verdicts_of([changed])[SHORTCUTS]
-        assert found["shared − unshared"].answer == "cannot say"
+        assert found["shared − unshared"].answer == "inconclusive"
         assert words in found["shared − unshared"].reason
-    elsewhere = replace(table, effective_examples=dict(table.effective_examples) | {"start/op": 12.0})
+    elsewhere = replace(table, effective_sample_size=dict(table.effective_sample_size) | {"start/op": 12.0})
     assert verdicts_of([elsewhere])[SHORTCUTS]["shared − unshared"].answer == "shares more"
 
 
@@ -236,16 +238,16 @@ def test_every_seed_must_have_what_a_contrast_takes(place: int) -> None:
         for name in one.names
     })
     changes = {
-        "common start": {"alignment": Alignment(one.names, distance)},
-        "effective examples": {"effective_examples": dict(one.effective_examples) | {"op/op": 12.0}},
-        "same label rule": {"label_rules": dict(one.label_rules) | {"op/op": "model"}},
+        "shared initialisation": {"alignment": Alignment(one.names, distance)},
+        "effective sample size": {"effective_sample_size": dict(one.effective_sample_size) | {"op/op": 12.0}},
+        "same Fisher type": {"fisher_types": dict(one.fisher_types) | {"op/op": "model"}},
         "two footprints": {"terms": again.terms, "resampled": again.resampled},
     }
     assert verdicts_of(tables)[SHORTCUTS]["shared − unshared"].answer == "shares more"
     for need, change in changes.items():
         tables[place] = replace(one, **change)
         found = verdicts_of(tables)[SHORTCUTS]["shared − unshared"]
-        assert found.answer == "cannot say"
+        assert found.answer == "inconclusive"
         assert need in [each.name for each in found.lacking]
         assert found.lacking[0].name == need
         other = verdicts_of(tables)[SHORTCUTS]["shared − same input, first"]
@@ -255,11 +257,13 @@ def test_every_seed_must_have_what_a_contrast_takes(place: int) -> None:
     rows[place] = SAME_ROWS | {"op": "as many other rows"}
     elsewhere = verdicts_of(tables, rows=rows)[SHORTCUTS]
     assert [need.name for need in elsewhere["shared − unshared"].lacking] == ["same rows"]
-    assert elsewhere["shared − unshared"].answer == "cannot say"
+    assert elsewhere["shared − unshared"].answer == "inconclusive"
     assert elsewhere["shared − same input, first"].answer == "shares more"
     tables[place] = replace(one, spread=few)
     layers = {layer: verdicts_of(tables, layer)[SHORTCUTS]["shared − unshared"] for layer in (None, *"ab")}
-    few_in = [layer for layer, found in layers.items() if "effective examples" in [need.name for need in found.lacking]]
+    few_in = [
+        layer for layer, found in layers.items() if "effective sample size" in [need.name for need in found.lacking]
+    ]
     assert few_in == ["a"]
 
 

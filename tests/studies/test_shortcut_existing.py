@@ -69,11 +69,14 @@ def with_another_activation(model: torch.nn.Module) -> None:
             r"is stored as bfloat16 \(.*\), expected float32.*dtype=torch\.float32",
         ),
         (lambda model: model.half(), "is stored as float16"),
-        (without_biases, r"does not have the weights of the common start, 2 differences: classifier.*save_pretrained"),
+        (
+            without_biases,
+            r"does not have the weights of the shared initialisation, 2 differences: classifier.*save_pretrained",
+        ),
         (with_nan, r"holds nan or infinity in classifier\.bias"),
         (
             with_another_activation,
-            r"cannot stand beside the common start: .*hidden_act is gelu in 'the common start', relu",
+            r"cannot stand beside the shared initialisation: .*hidden_act is gelu in 'the shared initialisation', relu",
         ),
     ],
 )
@@ -104,7 +107,11 @@ def test_a_head_that_was_drawn_anew_is_said(tmp_path: Path) -> None:
     start = start_of(0, tmp_path)
     said: list[str] = []
     check_existing(str(trained(start, tmp_path / "given", draws)), start, said.append)
-    assert [s for s in said if "has matrices unlike those of the common start, 1 difference: classifier.weight" in s]
+    assert [
+        s
+        for s in said
+        if "has matrices unlike those of the shared initialisation, 1 difference: classifier.weight" in s
+    ]
 
 
 def test_all_are_checked_before_any_is_taken_or_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +160,7 @@ def test_a_dry_run_checks_them_as_the_run_does(tmp_path: Path, monkeypatch: pyte
     study_outlook(run, right)  # a corrected plan makes it anew
     run_study(run, right, until="train", note=said.append)
     (unlike,) = foretold
-    assert "has matrices unlike those of the common start, 1 difference: classifier.weight" in unlike
+    assert "has matrices unlike those of the shared initialisation, 1 difference: classifier.weight" in unlike
     assert unlike in said
     monkeypatch.setattr(adopting, "check_existing", lambda *_: pytest.fail("it was taken already"))
     study_outlook(run, right)

@@ -25,7 +25,7 @@ from commonweight.studies.shortcuts.outlook import study_outlook
 from commonweight.studies.shortcuts.plan import SeedFolder
 from commonweight.studies.shortcuts.report import report
 from commonweight.studies.shortcuts.run import run_study
-from commonweight.studies.shortcuts.start import independent_start
+from commonweight.studies.shortcuts.start import independent_initialisation
 from commonweight.studies.shortcuts.write import run_and_write
 from commonweight.verdicts import pairs_verdict
 
@@ -55,53 +55,58 @@ def done(finished: tuple[Path, Plan, ShortcutStudy], tmp_path: Path) -> tuple[Pa
     return tmp_path / "run", plan, study
 
 
-def test_the_control_with_an_independent_start_is_added_to_a_finished_study(
+def test_the_control_with_an_independent_initialisation_is_added_to_a_finished_study(
     done: tuple[Path, Plan, ShortcutStudy],
 ) -> None:
     run, plan, study = done
     before = {place: place.stat().st_mtime_ns for place in run.rglob("*.safetensors")}
-    asked = replace(plan, independent_start=True)
+    asked = replace(plan, independent_initialisation=True)
     assert study_outlook(run, asked).models > study_outlook(run, plan).models == 0
     said: list[str] = []
     found = run_study(run, asked, note=said.append)
     assert found is not None
     assert {place: place.stat().st_mtime_ns for place in before} == before
     assert [sentence for sentence in said if "training" in sentence] == [
-        f"seed 0: training independent-start on {SIZES['train'][1]} rows"
+        f"seed 0: training independent-initialisation on {SIZES['train'][1]} rows"
     ]
     assert [place.name for place in (run / "seed-0").iterdir() if place.name.startswith(".")] == []
-    assert list(found.scores[0])[:4] == ["start", "random-labels", "independent-start", "st"]
+    assert list(found.scores[0])[:4] == ["start", "random-labels", "independent-initialisation", "st"]
     assert {name: found.scores[0][name] for name in study.scores[0]} == dict(study.scores[0])
-    (table,) = found.tables["data"]
+    (table,) = found.tables["empirical"]
     for other in ("start", "random-labels", *CODES):
-        assert table.alignment.reading("independent-start/original", f"{other}/original") == "no common start"
+        assert (
+            table.alignment.reading("independent-initialisation/original", f"{other}/original")
+            == "no shared initialisation"
+        )
     withheld = pairs_verdict(
-        table, ("independent-start/original", "st/original"), ("op/original", "st/original"), same_rows=True
+        table, ("independent-initialisation/original", "st/original"), ("op/original", "st/original"), same_rows=True
     )
-    assert withheld.answer == "cannot say"
-    assert withheld.lacking[0].name == "common start"
-    verdict = found.verdicts("data")[("st", "op")]["shared − unshared"]
-    assert list(verdict.controls) == ["with start", "with random-labels", "with independent-start"]
+    assert withheld.answer == "inconclusive"
+    assert withheld.lacking[0].name == "shared initialisation"
+    verdict = found.verdicts("empirical")[("st", "op")]["shared − unshared"]
+    assert list(verdict.controls) == ["with start", "with random-labels", "with independent-initialisation"]
     ends = [table.contrast(*sides) for sides in (
-        (("independent-start/original", "op/original"), ("independent-start/st", "op/op")),
-        (("st/original", "independent-start/original"), ("st/st", "independent-start/op")),
+        (("independent-initialisation/original", "op/original"), ("independent-initialisation/st", "op/op")),
+        (("st/original", "independent-initialisation/original"), ("st/st", "independent-initialisation/op")),
     )]  # fmt: skip
-    assert verdict.controls["with independent-start"].value == pytest.approx((ends[0].value + ends[1].value) / 2)
+    assert verdict.controls["with independent-initialisation"].value == pytest.approx(
+        (ends[0].value + ends[1].value) / 2
+    )
     text = " ".join(block for block in report(found) if isinstance(block, str))
-    accuracy = found.accuracy("independent-start", "st dev").value
+    accuracy = found.accuracy("independent-initialisation", "st dev").value
     assert f"drawn anew (accuracy on st dev {accuracy:.3f}, a constant answer" in text
-    assert "With the other models: no common start (relative weight distance at least" in text
+    assert "With the other models: no shared initialisation (relative weight distance at least" in text
     again = run_study(run, plan)  # once it is there, it stays
     assert again is not None
     assert again.to_json() == found.to_json()
 
 
-def test_the_independent_start_has_nothing_of_the_start(finished: tuple[Path, Plan, ShortcutStudy]) -> None:
+def test_the_independent_initialisation_has_nothing_of_the_start(finished: tuple[Path, Plan, ShortcutStudy]) -> None:
     folder = SeedFolder(finished[0] / "seed-0", 0)
     start = load_classifier(folder.model("start"))
     draws = []
     for _ in range(2):
-        with independent_start(folder) as place:
+        with independent_initialisation(folder) as place:
             draws.append(load_classifier(place))
         assert not place.exists()
     assert draws[0].config.to_diff_dict() == start.config.to_diff_dict()

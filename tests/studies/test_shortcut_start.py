@@ -1,4 +1,4 @@
-"""The common start of a study, and models that are there already: what is taken, and what is refused in words."""
+"""The shared initialisation of a study, and models that are there already: what is taken, what is refused."""
 
 from __future__ import annotations
 

@@ -44,9 +44,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, Shortcut
 
 def test_cells_are_overlaps_of_the_footprints_on_disk(done: tuple[Path, Plan, ShortcutStudy]) -> None:
     run, _, study = done
-    cells = study.cells("data")[("st", "op")]
+    cells = study.cells("empirical")[("st", "op")]
     for seed in (0, 1):
-        prints = run / f"seed-{seed}" / "fisher-data" / "footprints"
+        prints = run / f"seed-{seed}" / "fisher-empirical" / "footprints"
 
         def at(model: str, data: str, prints: Path = prints) -> Footprint:
             return Footprint.load(prints / model / data)
@@ -62,7 +62,7 @@ def test_cells_are_overlaps_of_the_footprints_on_disk(done: tuple[Path, Plan, Sh
 
 def test_all_models_of_a_seed_have_one_start_and_seeds_have_several(done: tuple[Path, Plan, ShortcutStudy]) -> None:
     run, _, study = done
-    assert "common start" in next(iter(study.tables.values()))[0].alignment.sentence()
+    assert "shared initialisation" in next(iter(study.tables.values()))[0].alignment.sentence()
     heads = [
         AutoModelForSequenceClassification.from_pretrained(run / f"seed-{seed}" / "models" / "start").classifier.weight
         for seed in (0, 1)
@@ -95,14 +95,18 @@ def test_which_rows_were_measured_is_recorded_and_compared(
     assert json.loads((run / "study.json").read_text())["measured_rows"] == list(study.rows)
     elsewhere = replace(study, rows=(study.rows[0], dict(study.rows[1]) | {"op": "other rows"}))
     for asked, met in ((study, True), (elsewhere, False)):
-        (need,) = (n for n in asked.verdicts("data")[("st", "op")]["shared − unshared"].needs if n.name == "same rows")
+        (need,) = (
+            n for n in asked.verdicts("empirical")[("st", "op")]["shared − unshared"].needs if n.name == "same rows"
+        )
         assert need.met == met
     shutil.copytree(run / "seed-0", tmp_path / "seed-0")
     folder = SeedFolder(tmp_path / "seed-0", 0)
     assert measured_rows(plan, folder) == study.rows[0]
     lines = folder.measured("op").read_text().splitlines()
     folder.measured("op").write_text("\n".join(lines[1:]) + "\n")
-    with pytest.raises(IntegrityError, match=r"op\.jsonl is not what the Fishers in .*fisher-data were measured on"):
+    with pytest.raises(
+        IntegrityError, match=r"op\.jsonl is not what the Fishers in .*fisher-empirical were measured on"
+    ):
         measured_rows(plan, folder)
 
 
@@ -131,9 +135,9 @@ def test_going_on_measures_nothing_again(done: tuple[Path, Plan, ShortcutStudy])
 def test_the_record_says_what_was_found(done: tuple[Path, Plan, ShortcutStudy]) -> None:
     run, plan, study = done
     record = json.loads((run / "study.json").read_text())
-    pooled = record["overlaps"]["data"]["pooled"]["st–op"]
-    assert pooled["shared"]["values"] == list(study.cells("data")[("st", "op")]["shared"].replicates)
-    assert set(record["footprints"]["data"][0]["st/op"]) == {"examples", "effective_examples", "trace"}
+    pooled = record["overlaps"]["empirical"]["pooled"]["st–op"]
+    assert pooled["shared"]["values"] == list(study.cells("empirical")[("st", "op")]["shared"].replicates)
+    assert set(record["footprints"]["empirical"][0]["st/op"]) == {"examples", "effective_sample_size", "trace"}
     assert json.loads((run / "run.json").read_text())["status"] == "complete"
     assert gather(plan, [SeedFolder(run / f"seed-{seed}", seed) for seed in (0, 1)]).to_json() == study.to_json()
 
@@ -161,7 +165,7 @@ def test_another_question_in_the_same_folder_is_refused(done: tuple[Path, Plan, 
 def test_the_report_and_the_figures(done: tuple[Path, Plan, ShortcutStudy]) -> None:
     _, _, study = done
     text = to_plain(report(study))
-    shared = study.cells("data")[("st", "op")]["shared"]
+    shared = study.cells("empirical")[("st", "op")]["shared"]
     assert f"{shared.value:.4f} ± {shared.half_width():.4f}" in text
     assert "best constant answer" in text
     figure, axes = plt.subplots(2, 2, figsize=(12, 9))
@@ -173,8 +177,8 @@ def test_the_report_and_the_figures(done: tuple[Path, Plan, ShortcutStudy]) -> N
     assert list(walk["original"].get_xdata()) == [0.0, 0.5, 1.0]
     image = figures.plot_accuracies(study, axes[1, 1])
     assert np.asarray(image.get_array()).shape == (len(study.scores[0]), len(study.constants[0]))
-    with pytest.raises(UsageError, match="no label rule 'model'"):
-        figures.plot_overlap_bars(study, axes[0, 0], rule="model")
+    with pytest.raises(UsageError, match="no Fisher type 'model'"):
+        figures.plot_overlap_bars(study, axes[0, 0], rule="exact")
     with pytest.raises(UsageError, match="no walk from op to st"):
         figures.plot_walk(study, axes[1, 0], start="op", end="st")
     plt.close(figure)
@@ -234,7 +238,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path: Path) -> No
     [
         ({"epochs": 0.0}, "epochs must be above 0"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0"),
-        ({"label_rules": ()}, "label_rules must be some of"),
+        ({"fisher_types": ()}, "fisher_types must be some of"),
         ({"synthetic": 1.5}, "are shares"),
         ({"path_rows": 0}, "path_rows must be at least 1"),
         ({"scored_rows": 0}, "scored_rows must be at least 1"),
@@ -336,7 +340,7 @@ def test_the_published_preset_has_one_data_set_and_a_head_for_every_seed(tmp_pat
 
 def test_a_preset_sets_what_is_not_asked() -> None:
     plan = make_plan("published", epochs=1.0)
-    assert (plan.model, plan.measured_rows, plan.label_rules, plan.epochs) == (
+    assert (plan.model, plan.measured_rows, plan.fisher_types, plan.epochs) == (
         "google-bert/bert-base-cased",
         200,
         ("data",),

@@ -51,12 +51,12 @@ def table(rule: str, seed: int) -> OverlapTable:
         left_out=(),
         alignment=Alignment(NAMES, np.zeros((len(NAMES), len(NAMES)))),
         counts=dict.fromkeys(NAMES, 50),
-        effective_examples=dict.fromkeys(NAMES, 40.0),
-        label_rules=dict.fromkeys(NAMES, rule),
+        effective_sample_size=dict.fromkeys(NAMES, 40.0),
+        fisher_types=dict.fromkeys(NAMES, rule),
     )
 
 
-def study(seeds: int, rules: tuple[str, ...] = ("data",)) -> ShortcutStudy:
+def study(seeds: int, rules: tuple[str, ...] = ("empirical",)) -> ShortcutStudy:
     sets = [f"{data} dev" for data in DATA]
     right = {name: {"accuracy": 0.9, "loss": 0.1} for name in sets}
     scores = {"start": right, **dict.fromkeys(CODES, right)}
@@ -102,28 +102,28 @@ def test_a_shortcut_that_was_not_learned_is_said() -> None:
 
 def test_traces_are_the_diagonals_of_the_summed_terms() -> None:
     found = study(2)
-    rows = {row[0]: row[1:] for row in grids(found)["Fishers, label rule data (mean over seeds)"].rows}
+    rows = {row[0]: row[1:] for row in grids(found)["Fishers, Fisher type empirical (mean over seeds)"].rows}
     assert list(rows) == list(NAMES)
     place = NAMES.index("op/st")
-    traces = [sum(term[place, place] for term in table.terms.values()) for table in found.tables["data"]]
+    traces = [sum(term[place, place] for term in table.terms.values()) for table in found.tables["empirical"]]
     assert rows["op/st"] == (f"{sum(traces) / 2:.4g}", "40.0")
 
 
 def test_the_layers_have_the_same_input_and_intervals() -> None:
     found = study(3)
-    grid = grids(found)["Raw Fisher overlap of st and tic layer by layer, label rule data"]
+    grid = grids(found)["Raw Fisher overlap of st and tic layer by layer, Fisher type empirical"]
     assert grid.header == ("layer", "shared", "unshared", "same input, first", "same input, second")
-    value = found.cells("data", "head")[("st", "tic")]["same input, second"]
+    value = found.cells("empirical", "head")[("st", "tic")]["same input, second"]
     assert grid.rows[-1][-1] == f"{value.value:.4f} ± {value.half_width():.4f}"
 
 
-def test_label_rules_stand_side_by_side_where_there_are_two() -> None:
-    title = "Does the conclusion depend on the label rule? Shared − unshared, raw"
+def test_fisher_types_stand_side_by_side_where_there_are_two() -> None:
+    title = "Does the conclusion depend on the Fisher type? Shared − unshared, raw"
     assert title not in grids(study(1))
-    found = study(1, ("data", "model"))
+    found = study(1, ("empirical", "exact"))
     grid = grids(found)[title]
-    assert grid.header == ("models", "label rule data", "label rule model")
-    wanted = [found.contrasts(rule)[("st", "op")]["shared − unshared"].value for rule in ("data", "model")]
+    assert grid.header == ("models", "Fisher type empirical", "Fisher type exact")
+    wanted = [found.contrasts(rule)[("st", "op")]["shared − unshared"].value for rule in ("empirical", "exact")]
     assert grid.rows[0] == ("st, op", *(f"{value:+.4f}" for value in wanted))
 
 
@@ -143,7 +143,7 @@ def test_whiskers_of_layers_only_from_three_seeds_on(seeds: int, whiskers: int) 
     lines = figures.plot_layer_curves(study(seeds), ax)
     assert len([drawn for drawn in ax.collections if drawn.get_gid() == "whiskers"]) == whiskers
     assert ("(whiskers: 95 % over 3 seeds)" in ax.get_xlabel()) == bool(whiskers)
-    assert ax.get_xlabel().startswith("raw Fisher overlap of st and op, normalised per layer, label rule data")
+    assert ax.get_xlabel().startswith("raw Fisher overlap of st and op, normalised per layer, Fisher type empirical")
     assert {line.get_linestyle() for line in lines.values()} == {"None"}  # layers are not joined
     assert ax.get_legend() is not None
     ax = Figure().subplots()
@@ -156,7 +156,7 @@ def test_whiskers_of_layers_only_from_three_seeds_on(seeds: int, whiskers: int) 
 def test_the_axis_of_bars_says_what_whiskers_are(seeds: int, end: str) -> None:
     ax = Figure().subplots()
     figures.plot_overlap_bars(study(seeds), ax)
-    assert ax.get_ylabel() == f"raw Fisher overlap, label rule data{end}"
+    assert ax.get_ylabel() == f"raw Fisher overlap, Fisher type empirical{end}"
 
 
 def test_figures_are_listed_below_the_tables(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_figures_are_listed_below_the_tables(tmp_path: Path) -> None:
     text = write_tables(study(1), tmp_path, drawn).read_text()
     assert text.endswith(
         "Figures (beside each the same as PDF):\n\n"
-        "- [Raw overlaps of every pair of models, label rule data](figures/overlaps-data.png)\n\n"
+        "- [Raw overlaps of every pair of models, Fisher type empirical](figures/overlaps-data.png)\n\n"
         "- [Accuracies on the way from model to model](figures/walks.png)\n"
     )
     assert "Figures" not in write_tables(study(1), tmp_path).read_text()
@@ -172,13 +172,13 @@ def test_figures_are_listed_below_the_tables(tmp_path: Path) -> None:
 
 def test_an_undefined_interval_has_no_whisker() -> None:
     found = study(3)
-    holed = found.tables["data"][0]
+    holed = found.tables["empirical"][0]
     place = NAMES.index("st/original")
     for name, term in holed.terms.items():
         changed = term.copy()
         changed[place] = changed[:, place] = 0
         holed.terms[name] = changed  # type: ignore[index]
-    assert math.isnan(found.cells("data")[("st", "op")]["shared"].half_width())
+    assert math.isnan(found.cells("empirical")[("st", "op")]["shared"].half_width())
     bars = figures.plot_overlap_bars(found, Figure().subplots())
     assert bars["shared"].errorbar is not None
     whiskers = bars["shared"].errorbar.lines[2][0].get_segments()
@@ -222,8 +222,8 @@ def test_whiskers_that_leave_the_axes_are_cut_and_numbered() -> None:
     found = study(2)
     ax = Figure().subplots()
     bars = figures.plot_overlap_bars(found, ax)
-    half = [cells[name].half_width() for name in bars for cells in found.cells("data").values()]
-    mean = [cells[name].value for name in bars for cells in found.cells("data").values()]
+    half = [cells[name].half_width() for name in bars for cells in found.cells("empirical").values()]
+    mean = [cells[name].value for name in bars for cells in found.cells("empirical").values()]
     cut = [h for h, m in zip(half, mean, strict=True) if m + h > 1 or m - h < 0]
     assert 0 < len(cut) < len(half)
     assert sorted(text.get_text() for text in ax.texts) == sorted(f"±{value:.2f}" for value in cut)
@@ -240,7 +240,7 @@ def test_whiskers_that_leave_the_axes_are_cut_and_numbered() -> None:
 
 def test_nothing_is_cut_where_intervals_are_short() -> None:
     found = study(1)
-    twice = dataclasses.replace(found, tables={"data": found.tables["data"] * 2})
+    twice = dataclasses.replace(found, tables={"empirical": found.tables["empirical"] * 2})
     ax = Figure().subplots()
     figures.plot_overlap_bars(twice, ax)
     assert not ax.texts
@@ -260,28 +260,28 @@ def test_every_pair_has_its_panels(tmp_path: Path) -> None:
 
 def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
     found = study(3)
-    grid = grids(found)["Verdicts, label rule data"]
+    grid = grids(found)["Verdicts, Fisher type empirical"]
     assert grid.header == ("contrast", "verdict", "difference, and why", "with start")
     assert len(grid.rows) == 9
     rows = {row[0]: row[1:] for row in grid.rows}
-    verdict = found.verdicts("data")[("st", "tic")]["shared − unshared"]
+    verdict = found.verdicts("empirical")[("st", "tic")]["shared − unshared"]
     assert rows["st, tic: shared − unshared"][:2] == (verdict.answer, verdict.brief)
-    assert rows["st, op: shared − unshared"][0] == "cannot say"
+    assert rows["st, op: shared − unshared"][0] == "inconclusive"
     assert rows["st, op: shared − unshared"][1].startswith("op did not learn the own shortcut")
     assert "learn" not in rows["st, tic: shared − unshared"][1]
     said = " ".join(block for block in report(found) if isinstance(block, str))
-    assert "Differences of raw ones are shown and cannot say" in said
+    assert "Differences of raw ones are shown and inconclusive" in said
     assert "9 were looked at" in said
-    layers = grids(found)["Verdicts on st and tic layer by layer, label rule data"]
+    layers = grids(found)["Verdicts on st and tic layer by layer, Fisher type empirical"]
     assert [row[0] for row in layers.rows] == list(found.layers)
-    words = {"more", "less", *(f"cannot say ({lacking})" for lacking in LACKING.values())}
+    words = {"more", "less", *(f"inconclusive ({lacking})" for lacking in LACKING.values())}
     assert all(cell.rpartition(", ")[2] in words for row in layers.rows for cell in row[1:])
 
 
 def test_one_seed_without_folds_cannot_say_anything() -> None:
     found = study(1)
-    grid = grids(found)["Verdicts, label rule data"]
-    assert {row[1] for row in grid.rows} == {"cannot say"}
+    grid = grids(found)["Verdicts, Fisher type empirical"]
+    assert {row[1] for row in grid.rows} == {"inconclusive"}
     assert all("an interval needs at least 2 seeds" in row[2] for row in grid.rows)
     assert not [block for block in report(found) if isinstance(block, str) and "were looked at" in block]
     assert not [title for title in grids(found) if "orrected" in title]
@@ -290,10 +290,10 @@ def test_one_seed_without_folds_cannot_say_anything() -> None:
 def test_with_folds_corrected_overlaps_stand_below_the_raw_ones() -> None:
     found = study(1)
     folded = overlap({name: fisher(squares, seed=place, counts=[5] * 8) for place, name in enumerate(NAMES)})
-    found = dataclasses.replace(found, tables={"data": (folded,)})
+    found = dataclasses.replace(found, tables={"empirical": (folded,)})
     titles = list(grids(found))
-    assert "Corrected Fisher overlap of two models, label rule data" in titles
-    grid = grids(found)["Corrected contrasts, label rule data"]
+    assert "Corrected Fisher overlap of two models, Fisher type empirical" in titles
+    grid = grids(found)["Corrected contrasts, Fisher type empirical"]
     value = folded.contrast(("st/original", "op/original"), ("st/st", "op/op"))
     assert grid.rows[0][1] == f"{value.value:+.4f} ± {value.half_width():.4f}"
     said = " ".join(block for block in report(found) if isinstance(block, str))

@@ -184,7 +184,7 @@ def test_tasks_can_be_added_later_and_draw_what_they_would_have_drawn():
         assert late.start_bits("a", name) != late.bits("a", name)
 
 
-def test_score_starts_are_independent_or_shared():
+def test_score_initialisation_are_independent_or_shared():
     independent, shared = network("a", "b"), network("a", "b", scores="shared")
     for name in shared.masked:
         assert shared.bits("a", name) == shared.bits("b", name)

@@ -72,7 +72,7 @@ def test_where_only_one_of_them_says_so_it_cannot_say(table):
     for shift in (beyond.value, 2 * beyond.value):  # beyond the null: no difference, and the other way round
         moved_null = table.estimate("above_null", "a", "b", "2") * 0 + shift
         found = layers_verdict(nulls_shifted(table, moved_null), "a", "b", "0", "2")
-        assert found.answer == "cannot say"
+        assert found.answer == "inconclusive"
         assert [need.name for need in found.lacking] == ["beyond the null too"]
         assert found.reason.startswith("the difference of corrected - null is ")
         assert found.estimate == corrected
@@ -87,7 +87,7 @@ def test_one_network_on_two_data_sets_decides_nothing(table):
     found = overlap({name: fisher(start, [(x, labels)], folds=8) for name, x in of.items()})
     assert all(difference.high < 0 or difference.low > 0 for difference in differences(found, "0", "2")[:1])
     verdict = layers_verdict(found, "a", "b", "0", "2")
-    assert verdict.answer == "cannot say"
+    assert verdict.answer == "inconclusive"
     assert "two networks" in [need.name for need in verdict.lacking]
     assert "'a' and 'b' are of one network, which shares all its weights with itself" in verdict.reason
     assert "two networks" not in [need.name for need in layers_verdict(table, "a", "b", "0", "2").lacking]
@@ -96,12 +96,12 @@ def test_one_network_on_two_data_sets_decides_nothing(table):
 @pytest.mark.parametrize("layer", ["0", "2"])
 def test_both_layers_are_asked_what_a_layer_is_asked(table, layer):
     few = replace(table, spread=dict(table.spread) | {"b": dict(table.spread["b"]) | {layer: Spread(12.0, 12.0)}})
-    assert [need.name for need in layers_verdict(few, "a", "b", "0", "2").lacking] == ["effective examples"]
+    assert [need.name for need in layers_verdict(few, "a", "b", "0", "2").lacking] == ["effective sample size"]
     terms = dict(table.alignment.matrices)
     terms[f"{layer}.weight"] = np.stack([0.9**2 * (1 - np.eye(3)), np.ones((3, 3))])
     apart = replace(table, alignment=replace(table.alignment, matrices=terms))
     assert [need.found for need in layers_verdict(apart, "a", "b", "0", "2").lacking] == [
-        f"no common start in layer '{layer}'"
+        f"no shared initialisation in layer '{layer}'"
     ]
 
 

@@ -61,7 +61,7 @@ def test_copies_in_other_folds_decide_nothing(table, copied):
     assert pairs_verdict(table, *PAIRS, same_rows=True).answer == "shares more"
     assert overlap_verdict(table, "a", "b", "0").answer == "above its null"
     found = pairs_verdict(copied, *PAIRS, same_rows=True)
-    assert found.answer == overlap_verdict(copied, "a", "b", "0").answer == "cannot say"
+    assert found.answer == overlap_verdict(copied, "a", "b", "0").answer == "inconclusive"
     assert found.lacking[0].name == "distinct rows"
     assert (
         "in 'a' 360 of 360 rows have copies in other folds (30 are distinct): give copies one source_row, or "
@@ -85,12 +85,12 @@ def test_one_source_row_for_all_copies_is_no_copy_but_counts_once(models, rows):
     assert table_needs([found], PAIRS)[2].met
     assert found.rows["a"] == (360, DISTINCT, 0)
     for layer in (None, *found.layers):
-        assert found.effective_of("a", layer) <= DISTINCT
-        unbounded = replace(found, rows={}, effective_examples={"a": found.spread["a"]["0"].effective_examples})
-        assert unbounded.effective_of("a", layer) > DISTINCT
-    assert found.roll_up(0).effective_of("a", "") <= DISTINCT
+        assert found.effective_sample_size_of("a", layer) <= DISTINCT
+        unbounded = replace(found, rows={}, effective_sample_size={"a": found.spread["a"]["0"].effective_sample_size})
+        assert unbounded.effective_sample_size_of("a", layer) > DISTINCT
+    assert found.roll_up(0).effective_sample_size_of("a", "") <= DISTINCT
     some = replace(found, left_out=(LeftOut("head.weight", "only in 'a'"),))  # of several layers, a bound from theirs
-    assert some.effective_of("a") <= DISTINCT < replace(some, rows={}).effective_of("a")
+    assert some.effective_sample_size_of("a") <= DISTINCT < replace(some, rows={}).effective_sample_size_of("a")
     assert found.pair("far", "a").rows == {"far": (360, DISTINCT, 0), "a": (360, DISTINCT, 0)}
 
 
@@ -101,7 +101,7 @@ def test_where_copies_were_not_counted_it_is_said(table):
     del text["rows"]
     earlier = OverlapTable.from_json(json.dumps(text))
     found = pairs_verdict(earlier, *PAIRS, same_rows=True)
-    assert found.answer == "cannot say"
+    assert found.answer == "inconclusive"
     assert found.reason.startswith(NOT_COUNTED)
     alone = overlap_verdict(earlier, "a", "b", "0")
     assert alone.answer == "above its null"
@@ -113,7 +113,7 @@ def test_activities_have_no_rows_to_ask_for():
     vectors = {name: Footprint("activity", {"fc": torch.rand(6)}, 8) for name in "ab"}
     assert [need.name for need in table_needs([overlap(vectors)], [("a", "b")])] == [
         "two footprints",
-        "same label rule",
+        "same Fisher type",
     ]
 
 
@@ -132,7 +132,7 @@ def test_a_corrected_overlap_above_1_is_noise_in_common():
     found = overlap({name: fisher(model, [(rows, labels)], folds=8) for name, (model, rows, labels) in of.items()})
     assert found.estimate("corrected", "a", "b").low > 1
     verdict = pairs_verdict(found, *PAIRS, same_rows=True)
-    assert verdict.answer == "cannot say"
+    assert verdict.answer == "inconclusive"
     assert [need.name for need in verdict.lacking] == ["at most 1"]
     assert verdict.reason.startswith("the corrected overlap of 'a' and 'b' lies above 1, 1.")
     assert "at most 1" in [need.name for need in overlap_verdict(found, "a", "b").lacking]

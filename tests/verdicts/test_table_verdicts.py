@@ -1,4 +1,4 @@
-"""Verdicts of a table: the right numbers, the right rows, and models without a common start."""
+"""Verdicts of a table: the right numbers, the right rows, and models without a shared initialisation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_nearer_model_shares_more(table):
     assert found.answer == "shares more"
     assert found.estimate == table.contrast(("a", "b"), ("a", "far"))
     assert pairs_verdict(table, ("a", "far"), ("a", "b"), same_rows=True).answer == "shares less"
-    assert pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=False).answer == "cannot say"
+    assert pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=False).answer == "inconclusive"
     layer = pairs_verdict(table, ("a", "b"), ("a", "far"), "0", same_rows=True)
     assert layer.estimate == table.contrast(("a", "b"), ("a", "far"), "corrected", "0")
     assert [need.name for need in found.needs] == [
@@ -57,7 +57,7 @@ def test_the_nearer_model_shares_more(table):
 
 
 @pytest.mark.parametrize("size", [0.3, 1.5])
-def test_a_layer_without_a_common_start_shares_nothing(size):
+def test_a_layer_without_a_shared_initialisation_shares_nothing(size):
     """One body, and a freshly drawn head for every model: layers are asked, and the whole where they matter."""
     torch.manual_seed(1)
     start = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.Tanh(), torch.nn.Linear(40, 3))
@@ -69,54 +69,63 @@ def test_a_layer_without_a_common_start_shares_nothing(size):
     rows = [(torch.randn(400, 30), torch.randint(3, (400,)))]
     found = overlap({name: fisher(model, rows, folds=8) for name, model in models.items()})
     pair, other = ("a", "b"), ("a", "far")
-    assert found.alignment.reading(*pair) == "common start"
-    assert [found.common_start(*pair, layer) for layer in ("0", "2")] == ["common start", "no common start"]
+    assert found.alignment.reading(*pair) == "shared initialisation"
+    assert [found.shared_initialisation(*pair, layer) for layer in ("0", "2")] == [
+        "shared initialisation",
+        "no shared initialisation",
+    ]
     assert "but not so 2 (" in found.alignment.sentence()
     assert [found.alignment.reading(*pair, [name]) for name in ("0.weight", "2.weight", "2.bias")] == [
-        "common start", "no common start", "common start",
+        "shared initialisation", "no shared initialisation", "shared initialisation",
     ]  # fmt: skip
     head = pairs_verdict(found, pair, other, "2", same_rows=True)
-    assert head.answer == "cannot say"
-    assert head.lacking[0].name == "common start"
-    assert head.lacking[0].found == "no common start in layer '2'"
-    assert "no common start in layer '2', so this is no sharing" in overlap_verdict(found, *pair, "2").reason
+    assert head.answer == "inconclusive"
+    assert head.lacking[0].name == "shared initialisation"
+    assert head.lacking[0].found == "no shared initialisation in layer '2'"
+    assert "no shared initialisation in layer '2', so this is no sharing" in overlap_verdict(found, *pair, "2").reason
     both = layers_verdict(found, *pair, "0", "2")
-    assert both.answer == "cannot say"
-    assert "no common start in layer '2'" in [need.found for need in both.lacking]
+    assert both.answer == "inconclusive"
+    assert "no shared initialisation in layer '2'" in [need.found for need in both.lacking]
     assert "start" not in pairs_verdict(found, pair, other, "0", same_rows=True).reason
     share = max(found.trace_share["2"][found.names.index(name)] for name in ("a", "b", "far"))
     whole = pairs_verdict(found, pair, other, same_rows=True)
-    words = f"no common start in layer '2', which holds up to {share:.0%} of a trace"
+    words = f"no shared initialisation in layer '2', which holds up to {share:.0%} of a trace"
     assert words in whole.reason
     assert (share > 0.5) == (size < 1)
-    assert [need.found for need in whole.lacking if need.name == "common start"] == ([words] if share > 0.5 else [])
-    assert whole.reason.count("no common start") == 1
+    assert [need.found for need in whole.lacking if need.name == "shared initialisation"] == (
+        [words] if share > 0.5 else []
+    )
+    assert whole.reason.count("no shared initialisation") == 1
     merged = found.roll_up(0)
-    for of_all in (found.common_start(*pair), merged.common_start(*pair), merged.common_start(*pair, "")):
-        assert of_all == ("no common start" if share > 0.5 else "common start")
+    for of_all in (
+        found.shared_initialisation(*pair),
+        merged.shared_initialisation(*pair),
+        merged.shared_initialisation(*pair, ""),
+    ):
+        assert of_all == ("no shared initialisation" if share > 0.5 else "shared initialisation")
     assert pairs_verdict(merged, pair, other, "", same_rows=True).reason == whole.reason
     again = OverlapTable.from_json(found.to_json())
-    assert again.alignment.reading(*pair, ["2.weight"]) == "no common start"
+    assert again.alignment.reading(*pair, ["2.weight"]) == "no shared initialisation"
     assert np.array_equal(
         again.pair("far", "a").alignment.within(["0.weight"]), found.alignment.of(("far", "a")).within(["0.weight"])
     )
 
 
 @pytest.mark.parametrize(("of", "answer"), [
-    ("raw", "cannot say"), ("null", "cannot say"), ("corrected", "shares more"), ("extrapolated", "shares more"),
+    ("raw", "inconclusive"), ("null", "inconclusive"), ("corrected", "shares more"), ("extrapolated", "shares more"),
     ("above_null", "shares more"),
 ])  # fmt: skip
 def test_the_noise_of_raw_overlaps_decides_nothing(table, of, answer):
     found = pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=True, of=of)
     assert found.estimate == table.contrast(("a", "b"), ("a", "far"), of)
     assert found.answer == answer
-    assert ("noise taken out" in [need.name for need in found.lacking]) == (answer == "cannot say")
+    assert ("noise taken out" in [need.name for need in found.lacking]) == (answer == "inconclusive")
 
 
-def test_a_low_ceiling_is_named(table):
+def test_a_low_noise_ceiling_is_named(table):
     pair, other = ("a", "b"), ("a", "far")
-    assert table.ceiling.pooled.min() > 0.8
-    assert "ceiling" not in pairs_verdict(table, pair, other, same_rows=True).reason
+    assert table.noise_ceiling.pooled.min() > 0.8
+    assert "noise_ceiling" not in pairs_verdict(table, pair, other, same_rows=True).reason
     generator = torch.Generator().manual_seed(0)
     rare = torch.rand(60, 80, generator=generator) < 0.05  # an input matters to few examples
     inputs = torch.where(rare, torch.randn(60, 80, generator=generator), 0.0)
@@ -125,19 +134,19 @@ def test_a_low_ceiling_is_named(table):
     models = {"a": moved(start, 0.02, 1), "b": moved(start, 0.02, 2), "far": moved(start, 0.1, 3)}
     noisy = overlap({name: fisher(model, rows, folds=8) for name, model in models.items()})
     for layer in (None, *noisy.layers):
-        ceilings = noisy.ceiling.pooled if layer is None else noisy.ceiling.by_layer[layer]
-        low = ceilings.min() < 0.8
+        noise_ceilings = noisy.noise_ceiling.pooled if layer is None else noisy.noise_ceiling.by_layer[layer]
+        low = noise_ceilings.min() < 0.8
         for reason in (
             pairs_verdict(noisy, pair, other, layer, same_rows=True).reason,
             pairs_verdict(noisy, other, pair, layer, same_rows=True).reason,
         ):
-            assert (f"a ceiling of {ceilings.min():.2f} leaves some noise in" in reason) == low
-        assert ("ceiling" in overlap_verdict(noisy, *pair, layer).reason) == (ceilings[:2].min() < 0.8)
-    assert noisy.ceiling.by_layer["0"].min() < 0.8
+            assert (f"a noise ceiling of {noise_ceilings.min():.2f} leaves some noise in" in reason) == low
+        assert ("noise_ceiling" in overlap_verdict(noisy, *pair, layer).reason) == (noise_ceilings[:2].min() < 0.8)
+    assert noisy.noise_ceiling.by_layer["0"].min() < 0.8
 
 
 def test_a_pair_does_not_share_more_than_itself(table):
-    assert pairs_verdict(table, ("a", "b"), ("b", "a"), same_rows=True).answer == "cannot say"
+    assert pairs_verdict(table, ("a", "b"), ("b", "a"), same_rows=True).answer == "inconclusive"
 
 
 def test_a_footprint_against_itself_is_no_pair(table):
@@ -162,10 +171,10 @@ def test_one_footprint_under_two_names_says_nothing(prints):
     more, less = (("a", "again"), ("a", "y")), (("a", "y"), ("a", "again"))
     for first, second in (more, less, (("x", "b"), ("x", "y"))):
         found = pairs_verdict(table, first, second, same_rows=True)
-        assert found.answer == "cannot say"
+        assert found.answer == "inconclusive"
         assert found.lacking[0].name == "two footprints"
         assert found.reason.startswith("the two footprints are one and the same")
-    assert overlap_verdict(table, "a", "again", "0").answer == "cannot say"
+    assert overlap_verdict(table, "a", "again", "0").answer == "inconclusive"
     assert pairs_verdict(table, ("a", "b"), ("again", "y"), same_rows=True).answer == "shares more"
     assert overlap_verdict(table, "a", "x", "0").answer == "above its null"
 
@@ -186,20 +195,20 @@ def test_almost_the_same_numbers_are_two_footprints():
     assert not table_needs([replace(found, terms=grams)], [("a", "b")])[0].met
 
 
-def test_mixed_label_rules_cannot_say(prints):
-    other = replace(prints["far"], metadata=dict(prints["far"].metadata) | {"label_rule": "model"})
+def test_mixed_fisher_types_cannot_say(prints):
+    other = replace(prints["far"], metadata=dict(prints["far"].metadata) | {"fisher_type": "exact"})
     table = overlap({**prints, "far": other}, mixed_rules=True)
     found = pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=True)
-    assert found.answer == "cannot say"
-    assert [need.name for need in found.lacking] == ["same label rule"]
-    assert found.reason.startswith("label rules differ (data, model)")
-    assert overlap_verdict(table, "a", "far").answer == "cannot say"
+    assert found.answer == "inconclusive"
+    assert [need.name for need in found.lacking] == ["same Fisher type"]
+    assert found.reason.startswith("Fisher types differ (data, model)")
+    assert overlap_verdict(table, "a", "far").answer == "inconclusive"
     assert overlap_verdict(table, "a", "b", "0").answer == "above its null"
     both = overlap(
         {**prints, "more": replace(other, tensors=prints["a"].tensors, folds=prints["a"].folds)} | {"far": other},
         mixed_rules=True,
     )
-    assert pairs_verdict(both, ("a", "b"), ("more", "far"), same_rows=True).answer == "cannot say"
+    assert pairs_verdict(both, ("a", "b"), ("more", "far"), same_rows=True).answer == "inconclusive"
 
 
 def test_parameters_left_out_are_said(prints):
@@ -217,7 +226,7 @@ def test_an_overlap_and_its_null(table):
     found = overlap_verdict(table, "a", "b", "0")
     assert (found.answer, found.estimate) == ("above its null", table.estimate("above_null", "a", "b", "0"))
     random = {name: folded(squares, seed=seed) for seed, name in enumerate("ab")}
-    enough = replace(overlap(random), effective_examples=dict.fromkeys("ab", 40.0))
+    enough = replace(overlap(random), effective_sample_size=dict.fromkeys("ab", 40.0))
     assert overlap_verdict(enough, "a", "b").answer == "not above its null"
 
 
@@ -226,10 +235,12 @@ def with_distance(table, distance):
     return replace(table, alignment=Alignment(table.names, np.full((n, n), distance) * (1 - np.eye(n))))
 
 
-@pytest.mark.parametrize(("distance", "words"), [(0.9, "no common start"), (0.6, "unclear"), (np.nan, "not measured")])
-def test_without_a_common_start_sharing_is_withheld(table, distance, words):
+@pytest.mark.parametrize(
+    ("distance", "words"), [(0.9, "no shared initialisation"), (0.6, "unclear"), (np.nan, "not measured")]
+)
+def test_without_a_shared_initialisation_sharing_is_withheld(table, distance, words):
     found = pairs_verdict(with_distance(table, distance), ("a", "b"), ("a", "far"), same_rows=True)
-    assert found.answer == "cannot say"
+    assert found.answer == "inconclusive"
     assert words in found.reason
     alone = overlap_verdict(with_distance(table, distance), "a", "b", "0")
     assert alone.answer == "above its null"
@@ -237,30 +248,30 @@ def test_without_a_common_start_sharing_is_withheld(table, distance, words):
     assert pairs_verdict(with_distance(table, 0.4), ("a", "b"), ("a", "far"), same_rows=True).answer == "shares more"
 
 
-def test_few_effective_examples_of_one_footprint(table):
-    few = replace(table, effective_examples=dict(table.effective_examples) | {"far": 12.0})
-    assert pairs_verdict(few, ("a", "b"), ("a", "far"), same_rows=True).answer == "cannot say"
-    assert overlap_verdict(few, "a", "far").answer == "cannot say"
+def test_few_effective_sample_size_of_one_footprint(table):
+    few = replace(table, effective_sample_size=dict(table.effective_sample_size) | {"far": 12.0})
+    assert pairs_verdict(few, ("a", "b"), ("a", "far"), same_rows=True).answer == "inconclusive"
+    assert overlap_verdict(few, "a", "far").answer == "inconclusive"
     assert overlap_verdict(few, "a", "b", "0").answer == "above its null"
 
 
-def test_a_layer_has_effective_examples_of_its_own(table):
+def test_a_layer_has_effective_sample_size_of_its_own(table):
     few = dict(table.spread["far"]) | {"0": Spread(12.0, 12.0)}
     asked = replace(table, spread=dict(table.spread) | {"far": few})
     pairs = (("a", "b"), ("a", "far"))
     found = pairs_verdict(asked, *pairs, "0", same_rows=True)
-    assert "12.0 effective examples in the weakest Fisher, and it takes 20" in found.reason
-    assert found.lacking[0].name == "effective examples"
-    assert overlap_verdict(asked, "a", "far", "0").answer == "cannot say"
+    assert "12.0 effective sample size in the weakest Fisher, and it takes 20" in found.reason
+    assert found.lacking[0].name == "effective sample size"
+    assert overlap_verdict(asked, "a", "far", "0").answer == "inconclusive"
     assert overlap_verdict(asked, "a", "b", "0").answer == "above its null"
     for layer in ("2", None):
-        assert "effective examples" not in [
+        assert "effective sample size" not in [
             need.name for need in pairs_verdict(asked, *pairs, layer, same_rows=True).lacking
         ]
     unknown = pairs_verdict(replace(table, spread={}), *pairs, "0", same_rows=True)
-    assert "effective examples were not measured" in unknown.reason
+    assert "effective sample size were not measured" in unknown.reason
     # all weights together say nothing about a layer
-    whole = replace(table, effective_examples=dict.fromkeys(table.names, 3.0))
+    whole = replace(table, effective_sample_size=dict.fromkeys(table.names, 3.0))
     assert (
         pairs_verdict(whole, *pairs, "0", same_rows=True).answer
         == pairs_verdict(table, *pairs, "0", same_rows=True).answer
@@ -268,21 +279,21 @@ def test_a_layer_has_effective_examples_of_its_own(table):
     assert "3.0 effective" in pairs_verdict(whole, *pairs, same_rows=True).reason
 
 
-def test_activities_have_no_effective_examples_to_ask_for():
+def test_activities_have_no_effective_sample_size_to_ask_for():
     vectors = {name: Footprint("activity", {"fc": torch.rand(6)}, 8) for name in "abc"}
     found = pairs_verdict(overlap(vectors), ("a", "b"), ("a", "c"), of="raw", same_rows=True)
-    assert not {"effective examples", "noise taken out"} & {need.name for need in found.needs}
+    assert not {"effective sample size", "noise taken out"} & {need.name for need in found.needs}
 
 
 @pytest.mark.parametrize("pair", [("a", "b"), ("a", "far")])
-def test_one_pair_without_a_common_start_is_enough(table, pair):
+def test_one_pair_without_a_shared_initialisation_is_enough(table, pair):
     distance = np.array(table.alignment.distance)
     i, j = (table.names.index(name) for name in pair)
-    for apart, words in ((0.9, "no common start"), (0.6, "unclear")):
+    for apart, words in ((0.9, "no shared initialisation"), (0.6, "unclear")):
         distance[i, j] = distance[j, i] = apart
         one = replace(table, alignment=Alignment(table.names, distance))
         found = pairs_verdict(one, ("a", "b"), ("a", "far"), same_rows=True)
-        assert (found.answer, found.lacking[0].name) == ("cannot say", "common start")
+        assert (found.answer, found.lacking[0].name) == ("inconclusive", "shared initialisation")
         assert words in found.reason
 
 
@@ -293,7 +304,7 @@ def test_without_folds():
 
 
 def replace_folds(footprint):
-    return type(footprint)("fisher", footprint.tensors, footprint.count, {"label_rule": "data"})
+    return type(footprint)("fisher", footprint.tensors, footprint.count, {"fisher_type": "empirical"})
 
 
 # Which contrasts there are

@@ -16,8 +16,8 @@ from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.overlaps import overlap
 from commonweight.verdicts.needs import NEEDS, needs_grid
 from commonweight.verdicts.verdict import (
-    FEWEST_EFFECTIVE,
     OVER,
+    SMALLEST_EFFECTIVE,
     STORED,
     Need,
     Verdict,
@@ -31,9 +31,9 @@ UP = Estimate.over_seeds([0.10, 0.11, 0.12])
 OVER_FOLDS = Estimate(0.1, (0.09, 0.10, 0.11, 0.10), "folds")
 AROUND_0 = Estimate.over_seeds([-0.1, 0.0, 0.12])
 ENOUGH = [20.0, 300.5]
-MET = {"same_rows": True, "aligned": True, "noise_taken_out": True, "effective_examples": ENOUGH}
+MET = {"same_rows": True, "aligned": True, "noise_taken_out": True, "effective_sample_size": ENOUGH}
 OF_LAYERS = ["two networks", "beyond the null too"]
-ASKED_ELSEWHERE = ["shortcut learned", "two footprints", "same label rule", "distinct rows", "at most 1", *OF_LAYERS]
+ASKED_ELSEWHERE = ["shortcut learned", "two footprints", "same Fisher type", "distinct rows", "at most 1", *OF_LAYERS]
 
 
 def contrast(difference=UP, **changed) -> Verdict:
@@ -41,18 +41,18 @@ def contrast(difference=UP, **changed) -> Verdict:
 
 
 def null(estimate, **changed) -> Verdict:
-    return null_verdict(estimate, **({"aligned": True, "effective_examples": ENOUGH} | changed))
+    return null_verdict(estimate, **({"aligned": True, "effective_sample_size": ENOUGH} | changed))
 
 
 @pytest.mark.parametrize(("difference", "answer"), [
-    (UP, "shares more"), (-UP, "shares less"), (AROUND_0, "cannot say"), (-AROUND_0, "cannot say"),
+    (UP, "shares more"), (-UP, "shares less"), (AROUND_0, "inconclusive"), (-AROUND_0, "inconclusive"),
     (OVER_FOLDS, "shares more"), (-OVER_FOLDS, "shares less"),
 ])  # fmt: skip
 def test_a_contrast_with_all_it_takes(difference, answer):
     found = contrast(difference)
     assert found.answer == answer
     assert ASKED_ELSEWHERE + [need.name for need in found.needs] == [requirement.name for requirement in NEEDS]
-    assert (found.lacking == ()) == (answer != "cannot say")
+    assert (found.lacking == ()) == (answer != "inconclusive")
     assert str(difference) in found.reason
     assert found.reason.endswith(OVER[difference.over])
     assert found.brief == found.reason.removesuffix(", " + OVER[difference.over])
@@ -61,16 +61,16 @@ def test_a_contrast_with_all_it_takes(difference, answer):
 
 @pytest.mark.parametrize(("changed", "name", "words"), [
     ({"same_rows": False}, "same rows", "the two sides are of different rows"),
-    ({"aligned": False}, "common start", "no common start"),
-    ({"aligned": None}, "common start", "common start unclear or not measured"),
+    ({"aligned": False}, "shared initialisation", "no shared initialisation"),
+    ({"aligned": None}, "shared initialisation", "shared initialisation unclear or not measured"),
     ({"noise_taken_out": False}, "noise taken out",
      "raw overlaps, whose noise differs between the two sides: take corrected ones, measured with folds"),
-    ({"effective_examples": [400.0, 19.96]}, "effective examples",
-     "19.9 effective examples in the weakest Fisher, and it takes 20"),
-    ({"effective_examples": [400.0, 7.25]}, "effective examples",
-     "7.2 effective examples in the weakest Fisher, and it takes 20"),
-    ({"effective_examples": [400.0, math.nan]}, "effective examples", "effective examples were not measured"),
-    ({"effective_examples": [math.inf]}, "effective examples", "effective examples were not measured"),
+    ({"effective_sample_size": [400.0, 19.96]}, "effective sample size",
+     "19.9 effective sample size in the weakest Fisher, and it takes 20"),
+    ({"effective_sample_size": [400.0, 7.25]}, "effective sample size",
+     "7.2 effective sample size in the weakest Fisher, and it takes 20"),
+    ({"effective_sample_size": [400.0, math.nan]}, "effective sample size", "effective sample size were not measured"),
+    ({"effective_sample_size": [math.inf]}, "effective sample size", "effective sample size were not measured"),
     ({"difference": Estimate.over_seeds([0.3])}, "interval", "an interval needs at least 2 seeds, and there are 1"),
     ({"difference": Estimate(0.3, (0.3, 0.3), "folds")}, "interval",
      "an interval needs at least 3 folds, and there are 2"),
@@ -87,22 +87,22 @@ def test_a_contrast_with_all_it_takes(difference, answer):
 ])  # fmt: skip
 def test_without_any_one_of_them_it_cannot_say_and_says_what_was_lacking(changed, name, words):
     found = contrast(**changed)
-    assert found.answer == "cannot say"
+    assert found.answer == "inconclusive"
     assert found.lacking[0].name == name
     assert found.reason.startswith(words)
     assert "nan" not in found.reason
 
 
 def test_everything_that_is_lacking_is_said():
-    found = contrast(AROUND_0, same_rows=False, aligned=False, effective_examples=[3.0])
+    found = contrast(AROUND_0, same_rows=False, aligned=False, effective_sample_size=[3.0])
     assert len(found.lacking) == 4
     assert all(need.found in found.reason for need in found.lacking)
 
 
-def test_masks_and_activities_have_no_effective_examples_to_ask_for():
-    found = contrast(effective_examples=None, noise_taken_out=None)
+def test_masks_and_activities_have_no_effective_sample_size_to_ask_for():
+    found = contrast(effective_sample_size=None, noise_taken_out=None)
     assert found.answer == "shares more"
-    assert not {"effective examples", "noise taken out"} & {need.name for need in found.needs}
+    assert not {"effective sample size", "noise taken out"} & {need.name for need in found.needs}
 
 
 def test_nothing_is_taken_for_granted():
@@ -110,12 +110,12 @@ def test_nothing_is_taken_for_granted():
         given = {key: value for key, value in MET.items() if key != missing}
         with pytest.raises(TypeError, match=missing):
             contrast_verdict(UP, **given)
-    for given in ({"aligned": True}, {"effective_examples": ENOUGH}):
+    for given in ({"aligned": True}, {"effective_sample_size": ENOUGH}):
         with pytest.raises(TypeError, match="missing"):
             null_verdict(UP, **given)
     for verdict in (contrast, null):
-        with pytest.raises(UsageError, match="effective_examples is empty"):
-            verdict(UP, effective_examples=[])
+        with pytest.raises(UsageError, match="effective_sample_size is empty"):
+            verdict(UP, effective_sample_size=[])
 
 
 @pytest.mark.parametrize("value", [1, 0, "yes", "", [True], np.array([True, True]), math.nan])
@@ -130,27 +130,29 @@ def test_rows_and_start_are_bools(value):
 
 
 def test_bools_of_numpy_are_bools():
-    assert contrast(same_rows=np.bool_(True), aligned=np.bool_(True), effective_examples=np.array(ENOUGH)) == contrast()
+    assert (
+        contrast(same_rows=np.bool_(True), aligned=np.bool_(True), effective_sample_size=np.array(ENOUGH)) == contrast()
+    )
     assert contrast(same_rows=np.bool_(False), aligned=np.bool_(False)) == contrast(same_rows=False, aligned=False)
     assert null(UP, aligned=np.bool_(False)) == null(UP, aligned=False)
 
 
 def test_rounding_is_no_difference():
     exact = Estimate(1e-16, (1e-16,) * 8, "folds")
-    assert contrast(exact).answer == "cannot say"
+    assert contrast(exact).answer == "inconclusive"
     assert null(exact).answer == "not above its null"
     assert [need.name for need in contrast(exact).lacking] == ["excludes 0"]
     rounded = Estimate(9e-5, tuple(9e-5 + k * 1e-8 for k in range(8)), "folds")  # as bfloat16 moves small layers
-    assert contrast(rounded).answer == contrast(-rounded).answer == "cannot say"
+    assert contrast(rounded).answer == contrast(-rounded).answer == "inconclusive"
     assert null(rounded).answer == "not above its null"
     small = Estimate(1.1e-4, tuple(1.1e-4 + k * 1e-8 for k in range(8)), "folds")
     assert (contrast(small).answer, contrast(-small).answer) == ("shares more", "shares less")
     assert "within 0.0001 of 0, which can be rounding" in contrast(rounded).reason
     assert "within 0.0001 of 0, which can be rounding" in null(rounded).reason
     assert "does not lie above 0" in null(-small).reason
-    of_masks = {"effective_examples": None, "noise_taken_out": None}  # counts of bits are exact
+    of_masks = {"effective_sample_size": None, "noise_taken_out": None}  # counts of bits are exact
     assert contrast(rounded, **of_masks).answer == "shares more"
-    assert null(rounded, effective_examples=None).answer == "above its null"
+    assert null(rounded, effective_sample_size=None).answer == "above its null"
 
 
 @pytest.mark.parametrize("weights", [30, 300])
@@ -178,7 +180,7 @@ def test_what_bfloat16_changes_is_rounding(weights):
 
 def test_copies_decide_nothing_and_near_copies_do():
     copied = Estimate.over_seeds([0.8, 0.8]) - Estimate.over_seeds([0.7, 0.7])
-    assert contrast(copied).answer == null(copied).answer == contrast(-copied).answer == "cannot say"
+    assert contrast(copied).answer == null(copied).answer == contrast(-copied).answer == "inconclusive"
     assert "copies?" in null(copied).reason
     near = Estimate.over_seeds([0.1, 0.1 + 1e-9, 0.1])
     assert contrast(near).answer == "shares more"
@@ -187,8 +189,8 @@ def test_copies_decide_nothing_and_near_copies_do():
 
 def test_an_infinite_value_is_no_overlap():
     endless = Estimate(math.inf, (0.3, 0.3, 0.4), "folds")
-    assert null(endless).answer == "cannot say"
-    assert str(contrast(endless)) == "cannot say: the value is infinite"
+    assert null(endless).answer == "inconclusive"
+    assert str(contrast(endless)) == "inconclusive: the value is infinite"
 
 
 def test_asking_for_more():
@@ -197,12 +199,12 @@ def test_asking_for_more():
     assert (more.answer, more.reason) == ("shares more", f"{contrast().reason}; also: beware")
     assert more.needs == (met, *contrast().needs)
     refused = contrast().asking([met, unmet], ["beware"])
-    assert (refused.answer, refused.lacking) == ("cannot say", (unmet,))
+    assert (refused.answer, refused.lacking) == ("inconclusive", (unmet,))
     assert refused.reason.startswith("that is not so; 0.1100 [")
     assert refused.reason.endswith("; also: beware")
     assert refused.brief == refused.reason.replace(", over seeds: about other trainings", "")
     assert "over seeds" not in refused.brief
-    assert null(AROUND_0).asking([unmet]).answer == "cannot say"
+    assert null(AROUND_0).asking([unmet]).answer == "inconclusive"
 
 
 def test_controls_stand_beside_and_decide_nothing():
@@ -216,7 +218,8 @@ def test_controls_stand_beside_and_decide_nothing():
 
 @pytest.mark.parametrize(("estimate", "answer"), [
     (UP, "above its null"), (OVER_FOLDS, "above its null"), (AROUND_0, "not above its null"),
-    (-UP, "not above its null"), (Estimate.over_seeds([0.3]), "cannot say"), (Estimate.over_seeds([]), "cannot say"),
+    (-UP, "not above its null"), (Estimate.over_seeds([0.3]), "inconclusive"),
+    (Estimate.over_seeds([]), "inconclusive"),
 ])  # fmt: skip
 def test_one_overlap_is_above_its_null_or_not_and_shares_nothing(estimate, answer):
     found = null(estimate)
@@ -225,14 +228,14 @@ def test_one_overlap_is_above_its_null_or_not_and_shares_nothing(estimate, answe
     assert (found.lacking == ()) == (answer == "above its null")
 
 
-def test_a_null_takes_effective_examples_and_no_common_start_but_says_so():
-    assert null(UP, effective_examples=[19.0]).answer == "cannot say"
-    assert null(UP, effective_examples=None).answer == "above its null"
+def test_a_null_takes_effective_sample_size_and_no_shared_initialisation_but_says_so():
+    assert null(UP, effective_sample_size=[19.0]).answer == "inconclusive"
+    assert null(UP, effective_sample_size=None).answer == "above its null"
     stranger = null(UP, aligned=False)
     assert stranger.answer == "above its null"
-    assert "no common start, so this is no sharing" in stranger.reason
-    assert "common start unclear or not measured" in null(UP, aligned=None).reason
-    assert "common start" not in null(UP).reason
+    assert "no shared initialisation, so this is no sharing" in stranger.reason
+    assert "shared initialisation unclear or not measured" in null(UP, aligned=None).reason
+    assert "shared initialisation" not in null(UP).reason
 
 
 def test_permutations():
@@ -240,7 +243,7 @@ def test_permutations():
     assert str(above) == "above its null: similarity 0.9500, null 0.9200, p 0.004"
     assert above.estimate.missing
     assert permutation_verdict(0.95, 0.96, above=False).answer == "not above its null"
-    assert permutation_verdict(math.nan, math.nan, above=False).answer == "cannot say"
+    assert permutation_verdict(math.nan, math.nan, above=False).answer == "inconclusive"
 
 
 def test_a_number_alone_is_no_estimate():
@@ -264,7 +267,7 @@ def test_the_table_of_needs_is_what_verdicts_ask():
     assert list(rows) == ASKED_ELSEWHERE + [need.name for need in contrast().needs]
     asked = {name for name, (_, _, null) in rows.items() if null != "not asked"}
     assert asked == {*ASKED_ELSEWHERE[1:5], *(need.name for need in null(UP).needs)}
-    assert str(FEWEST_EFFECTIVE) in rows["effective examples"][0]
+    assert str(SMALLEST_EFFECTIVE) in rows["effective sample size"][0]
     assert re.search("95 %.* above 0", rows["excludes 0"][0])
-    assert {row[1] for row in rows.values()} == {"cannot say"}
+    assert {row[1] for row in rows.values()} == {"inconclusive"}
     assert rows["excludes 0"][2] == "not above its null"

@@ -82,7 +82,8 @@ def command() -> None:
     type=Suggesting(["all", "training"]),
     default="all",
     show_default=True,
-    help="What differs between seeds: tasks, weights and training; or training alone, which gives masks ceilings.",
+    help="What differs between seeds: tasks, weights and training; or training alone, which gives masks noise "
+    "ceilings.",
 )
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on.")
 @click.option("--model", metavar="M", help="module:function of your own; default a perceptron with batch norm.")
@@ -101,7 +102,7 @@ def command() -> None:
     "--density", metavar="SHARE", type=float, help="Keep this share of weights; default scores of at least 0."
 )
 @click.option(
-    "--score-starts",
+    "--score-initialisation",
     type=Suggesting(["independent", "shared"]),
     default="independent",
     show_default=True,

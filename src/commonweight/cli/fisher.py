@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace a footprint that is there.")
 @dry_run_option
 @click.option(
-    "--until-ceiling",
+    "--until-noise-ceiling",
     metavar="C",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Add rows, in the order of --data-seed, until the split-half ceiling is C (such as 0.95) with at least 20 "
-    "effective examples in two steps in a row, or the data end; --examples is then the most. Stopping there makes the "
-    "ceiling too high, by much where a few examples carry most of the trace.",
+    help="Add rows, in the order of --data-seed, until the split-half noise ceiling is C (such as 0.95) with at "
+    "least 20 "
+    "effective sample size in two steps in a row, or the data end; --examples is then the most. Stopping there makes "
+    "the "
+    "noise ceiling too high, by much where a few examples carry most of the trace.",
 )
 @row_options()
 @measure_options
@@ -50,7 +52,7 @@ def command(
     output: str,
     overwrite: bool,
     dry_run: bool,
-    until_ceiling: float | None,
+    until_noise_ceiling: float | None,
     **given: Any,
 ) -> None:
     """Measure where MODEL keeps what it knows about some data.
@@ -82,24 +84,25 @@ def command(
         with streams.only_results():
             expected = (
                 measure_outlook(loaded, table, options, folder, settings.note)
-                if until_ceiling is None
-                else until_outlook(loaded, table, options, until_ceiling, folder=folder, note=settings.note)
+                if until_noise_ceiling is None
+                else until_outlook(loaded, table, options, until_noise_ceiling, folder=folder, note=settings.note)
             )
-        if until_ceiling is not None:
-            curve = [planned(until_ceiling, planned_ends(table, options, given["data_seed"]))]
+        if until_noise_ceiling is not None:
+            curve = [planned(until_noise_ceiling, planned_ends(table, options, given["data_seed"]))]
         show([*curve, *outlook(expected)])
         return
     settings.note(
-        f"measuring {'up to ' if until_ceiling else ''}{len(table)} rows of {table.name} on {loaded.identity['class']} "
+        f"measuring {'up to ' if until_noise_ceiling else ''}{len(table)} rows of {table.name} on "
+        f"{loaded.identity['class']} "
         f"in {loaded.identity['dtype']}"
     )
     with streams.only_results(), replacing(folder, overwrite=overwrite) as place:
-        if until_ceiling is None:
+        if until_noise_ceiling is None:
             settings.note(measure_outlook(loaded, table, options, folder).sentence())
             measure(loaded, table, options, folder=place, progress=streams.bars(), note=settings.note)
         else:
             _, found = measure_until(
-                loaded, table, options, until_ceiling, folder=place, final=folder, seed=given["data_seed"],
+                loaded, table, options, until_noise_ceiling, folder=place, final=folder, seed=given["data_seed"],
                 progress=streams.bars(), note=settings.note,
             )  # fmt: skip
             curve = convergence(found)

@@ -218,14 +218,14 @@ checkpoint_option = click.option(
 
 measure_options = together(
     click.option(
-        "--label-rule",
-        type=Suggesting(["data", "model", "sampled"]),
-        default="data",
+        "--fisher-type",
+        type=Suggesting(["empirical", "exact", "mc"]),
+        default="empirical",
         show_default=True,
         help="Whose labels: the given ones, the model's exact expectation, or draws from it.",
     ),
     click.option(
-        "--samples", metavar="N", type=Count(), default=1, show_default=True, help="Draws, for --label-rule sampled."
+        "--samples", metavar="N", type=Count(), default=1, show_default=True, help="Draws, for --fisher-type mc."
     ),
     click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the draws."),
     click.option(
@@ -246,7 +246,8 @@ measure_options = together(
         type=Count("auto"),
         default="auto",
         show_default=True,
-        help="Disjoint parts of the rows, kept apart, for ceilings and intervals; auto: 8, or 1 for too few rows.",
+        help="Disjoint parts of the rows, kept apart, for noise ceilings and intervals; auto: 8, or 1 for too few "
+        "rows.",
     ),
     click.option(
         "--include",

@@ -18,7 +18,7 @@ TWO = 2
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER ...")
 @table_options
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
-@click.option("--mixed-rules", is_flag=True, help="Compare footprints of different label rules or losses.")
+@click.option("--mixed-rules", is_flag=True, help="Compare footprints of different Fisher types or losses.")
 @click.option(
     "--no-intervals", is_flag=True, help="Leave folds out: raw overlaps alone, also where numbers of folds differ."
 )

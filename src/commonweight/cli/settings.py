@@ -57,7 +57,7 @@ def measure_options(given: dict[str, Any]) -> MeasureOptions:
 
     columns = ColumnOptions(given["text_column"], given["label_column"], given["input_column"], given["max_length"])
     return MeasureOptions(
-        label_rule=given["label_rule"],
+        fisher_type=given["fisher_type"],
         folds=given["folds"],
         seed=given["seed"],
         samples=given["samples"],

@@ -60,12 +60,12 @@ _options = together(
         help="Development rows that Fishers are measured on.",
     ),
     click.option(
-        "--label-rule", "label_rules", multiple=True, type=Suggesting(["data", "model", "sampled"]),
-        default=("data", "model"), show_default=True, help="Give it twice for both.",
+        "--fisher-type", "fisher_types", multiple=True, type=Suggesting(["empirical", "exact", "mc"]),
+        default=("empirical", "exact"), show_default=True, help="Give it twice for both.",
     ),
     click.option(
         "--folds", metavar="K", type=Count(), default=8, show_default=True,
-        help="Disjoint parts of the measured rows, for ceilings and intervals; each adds half a Fisher on disk.",
+        help="Disjoint parts of the measured rows, for noise ceilings and intervals; each adds half a Fisher on disk.",
     ),
     click.option(
         "--scored-rows", metavar="N|all", type=Count("all"), default="all", show_default=True,
@@ -80,7 +80,7 @@ _options = together(
         help="Development rows scored at each of them.",
     ),
     click.option(
-        "--independent-start", is_flag=True,
+        "--independent-initialisation", is_flag=True,
         help="One more control: as the first shortcut's model, from weights drawn anew. May be added later.",
     ),
     trust_option,
@@ -88,8 +88,8 @@ _options = together(
 
 _FIELDS = (
     "model", "data", "seeds", "text_column", "label_column", "train_rows", "synthetic", "distractors", "epochs",
-    "learning_rate", "batch_size", "max_length", "measured_rows", "label_rules", "folds",
-    "scored_rows", "path_points", "path_rows", "independent_start", "trust_remote_code",
+    "learning_rate", "batch_size", "max_length", "measured_rows", "fisher_types", "folds",
+    "scored_rows", "path_points", "path_rows", "independent_initialisation", "trust_remote_code",
 )  # fmt: skip
 
 _STEPS = {

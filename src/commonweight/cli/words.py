@@ -16,10 +16,10 @@ _CHOICES = r"'(\w+)'(?: or '(\w+)')?"
 _OPTIONS = (
     (re.compile(r"common_only=True"), r"--common-only"),
     (re.compile(r"overwrite=True"), r"--overwrite"),
-    (re.compile(r"label_rule=" + _CHOICES), r"--label-rule \1 or \2"),
+    (re.compile(r"fisher_type=" + _CHOICES), r"--fisher-type \1 or \2"),
     (re.compile(r"\bloss='(\w+)'"), r"--loss \1"),
     (re.compile(r"\bpass loss= one of .*", re.DOTALL), r"pass --loss classification, multilabel or regression"),
-    (re.compile(r"\bpass loss=CustomLoss.*?, or (use label_rule)"), r"\1"),
+    (re.compile(r"\bpass loss=CustomLoss.*?, or (use fisher_type)"), r"\1"),
     (re.compile(r"\bpass loss= "), r"pass --loss, or in Python "),
     (re.compile(r"^(include|exclude): "), r"--\1: "),
     (re.compile(r"^include and exclude leave"), r"--include and --exclude leave"),
@@ -46,8 +46,8 @@ def in_options(text: str, command: str = "", options: Mapping[str, str] = Mappin
     Example:
         >>> in_options("measure them with one loss, or pass mixed_rules=True to compare them all the same", "overlap")
         'measure them with one loss, or pass --mixed-rules to compare them all the same'
-        >>> in_options("there are 900: use label_rule='sampled'")
-        'there are 900: use --label-rule sampled'
+        >>> in_options("there are 900: use fisher_type='mc'")
+        'there are 900: use --fisher-type mc'
         >>> in_options("path_rows must be at least 1", "shortcuts", {"path_rows": "--path-rows"})
         '--path-rows must be at least 1'
         >>> in_options("rows must be at least 2, and there are rows", "continual", {"rows": "--rows"})

@@ -17,7 +17,7 @@ from commonweight.diagonal_fisher.agreement import Agreement
 from commonweight.diagonal_fisher.capture import Capture
 from commonweight.diagonal_fisher.first_call import all_generic, first_call
 from commonweight.diagonal_fisher.guard import check_measurable, untouched
-from commonweight.diagonal_fisher.likelihood import LABEL_RULES, CustomLoss, LabelRule, LossFunction
+from commonweight.diagonal_fisher.likelihood import FISHER_TYPES, CustomLoss, FisherType, LossFunction
 from commonweight.diagonal_fisher.losses import choose_likelihood
 from commonweight.diagonal_fisher.problem import ALL, BESIDE_SUMS, Problem
 from commonweight.diagonal_fisher.repeatable import CENSUS
@@ -59,15 +59,15 @@ class FisherCollector:
         self,
         model: nn.Module,
         *,
-        label_rule: LabelRule = "data",
+        fisher_type: FisherType = "empirical",
         loss: str | LossFunction | CustomLoss | None = None,
         include: Patterns = None,
         exclude: Patterns = None,
         seed: int = 0,
         samples: int = 1,
     ) -> None:
-        if label_rule not in LABEL_RULES:
-            raise UsageError(f"label_rule must be one of {', '.join(LABEL_RULES)}, got {label_rule!r}")
+        if fisher_type not in FISHER_TYPES:
+            raise UsageError(f"fisher_type must be one of {', '.join(FISHER_TYPES)}, got {fisher_type!r}")
         if samples < 1:
             raise UsageError(f"samples must be at least 1, got {samples}")
         self.model = check_measurable(model)
@@ -79,7 +79,7 @@ class FisherCollector:
         self.used: set[str] = set()
         self.trainable = len(self._trainable)
         self.problem: Problem | None = None
-        self._label_rule = label_rule
+        self._fisher_type = fisher_type
         self._loss = loss
         self._seed = seed
         self._samples = samples
@@ -123,7 +123,7 @@ class FisherCollector:
             self.parameters,
             self._trainable,
             choose_likelihood(self._loss, self.model, batches[0]),
-            self._label_rule,
+            self._fisher_type,
             self._seed,
             self._samples,
             alone=previous is None or previous.alone,

@@ -66,7 +66,7 @@ def compare_with_single(probe: Problem, rows: Batch, sites: Mapping[str, Uses], 
     """Let rules measure the rows, and hold them against ordinary passes over each row alone.
 
     Args:
-        probe: What is measured, with a label rule of one pass.
+        probe: What is measured, with a Fisher type of one pass.
         rows: The rows.
         sites: What covers each parameter that is to be compared.
         share: How many parameters are compared at a time, as a share of all: less memory, more passes, the same routes.
@@ -182,7 +182,7 @@ def _run_rules(
     """Let all rules measure the rows; embeddings that cannot be repeated over the batch are left out.
 
     Args:
-        problem: What is measured, with a label rule of one pass.
+        problem: What is measured, with a Fisher type of one pass.
         rows: The rows.
         sites: What covers each parameter; all are hooked, so that the graph is the same whichever are measured.
         names: The parameters that are measured.

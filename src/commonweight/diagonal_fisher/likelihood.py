@@ -1,8 +1,8 @@
-"""Per-example log-likelihoods, and the three label rules as weighted backward passes.
+"""Per-example log-likelihoods, and the three Fisher types as weighted backward passes.
 
 The diagonal Fisher of one example is an expectation over labels of a squared gradient,
-``E_y[(∂ log p(y|x)/∂w)²]``. A label rule says which labels: the given ones (``data``, the empirical Fisher), the
-model's own distribution, exactly (``model``), or draws from it (``sampled``). Each is a list of *passes*:
+``E_y[(∂ log p(y|x)/∂w)²]``. A Fisher type says which labels: the given ones (``empirical``), the
+model's own distribution, exactly (``exact``), or draws from it (``mc``). Each is a list of *passes*:
 vectors ``[batch]`` whose per-example gradients, squared and summed over the passes, are the Fisher of the example.
 """
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from commonweight.diagonal_fisher.batch import Batch
 
 
-LabelRule = Literal["data", "model", "sampled"]
+FisherType = Literal["empirical", "exact", "mc"]
 
 
-LABEL_RULES: tuple[LabelRule, ...] = ("data", "model", "sampled")
+FISHER_TYPES: tuple[FisherType, ...] = ("empirical", "exact", "mc")
 
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -36,7 +36,7 @@ LossFunction = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class CustomLoss:
-    """A loss of the user's own, with what the label rules ``model`` and ``sampled`` need.
+    """A loss of the user's own, with what the Fisher types ``exact`` and ``mc`` need.
 
     Args:
         nll: ``(outputs, batch) -> [batch]``, the per-example negative log-likelihood of the given labels.
@@ -94,26 +94,26 @@ class Likelihood(ABC):
         """Why outputs may not be what the likelihood takes them for; empty without a doubt."""
         return ""
 
-    def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
+    def fingerprint(self, outputs: Any, batch: Batch, rule: FisherType, seed: int) -> Tensor:
         """One number per example that changes whenever its outputs do, ``[batch]``."""
-        return self.nll(outputs, batch) if rule == "data" else self.sampled_nll(outputs, batch, seed, 0)
+        return self.nll(outputs, batch) if rule == "empirical" else self.sampled_nll(outputs, batch, seed, 0)
 
-    def passes(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int, samples: int) -> Iterator[Tensor]:
-        """Give the passes of a label rule.
+    def passes(self, outputs: Any, batch: Batch, rule: FisherType, seed: int, samples: int) -> Iterator[Tensor]:
+        """Give the passes of a Fisher type.
 
         Args:
             outputs: What the model returned.
             batch: The batch it was called on.
             rule: Where the labels come from.
-            seed: Seed of the draws of ``sampled``.
-            samples: Draws per example of ``sampled``.
+            seed: Seed of the draws of ``mc``.
+            samples: Draws per example of ``mc``.
 
         Yields:
             Vectors ``[batch]``.
         """
-        if rule == "data":
+        if rule == "empirical":
             yield self.nll(outputs, batch)
-        elif rule == "model":
+        elif rule == "exact":
             yield from self.expectation(outputs, batch)
         else:
             for draw in range(samples):
@@ -166,8 +166,8 @@ def check_exact(classes: int) -> None:
     """Refuse an exact expectation over more than ``LARGEST_EXACT`` labels."""
     if classes > LARGEST_EXACT:
         raise UsageError(
-            f"label_rule='model' takes one backward pass per class, and there are {classes} "
-            f"(at most {LARGEST_EXACT}): use label_rule='sampled'"
+            f"fisher_type='exact' takes one backward pass per class, and there are {classes} "
+            f"(at most {LARGEST_EXACT}): use fisher_type='mc'"
         )
 
 

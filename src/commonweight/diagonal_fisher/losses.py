@@ -14,7 +14,7 @@ from commonweight.base.errors import CommonweightError, MeasurementError, UsageE
 from commonweight.data.batching import IGNORED
 from commonweight.diagonal_fisher.likelihood import (
     CustomLoss,
-    LabelRule,
+    FisherType,
     Likelihood,
     LossFunction,
     Right,
@@ -123,8 +123,8 @@ class Regression(Likelihood):
         return 0.5 * (mean - labels).square().reshape(batch.size, -1).sum(-1)
 
     @override
-    def fingerprint(self, outputs: Any, batch: Batch, rule: LabelRule, seed: int) -> Tensor:
-        if rule == "data":
+    def fingerprint(self, outputs: Any, batch: Batch, rule: FisherType, seed: int) -> Tensor:
+        if rule == "empirical":
             return self.nll(outputs, batch)
         # The value of a drawn loss is the noise alone, whatever the mean.
         mean = self._mean(outputs, batch)
@@ -198,8 +198,8 @@ class Tokens(Likelihood):
     @override
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         raise UsageError(
-            f"label_rule='model' needs one backward pass per token and class with loss {self.name!r}: "
-            "use label_rule='sampled'"
+            f"fisher_type='exact' needs one backward pass per token and class with loss {self.name!r}: "
+            "use fisher_type='mc'"
         )
 
     @override
@@ -233,9 +233,9 @@ class Custom(Likelihood):
     def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
         if self.loss.log_prob is None:
             raise UsageError(
-                "a loss of your own gives no label distribution for label_rule='model' or 'sampled': "
+                "a loss of your own gives no label distribution for fisher_type='exact' or 'mc': "
                 "pass loss=CustomLoss(nll, log_prob) with log_prob(outputs, batch) -> [batch, classes], "
-                "or use label_rule='data'"
+                "or use fisher_type='empirical'"
             )
         log_prob = _called(self.loss.log_prob, "log_prob", outputs, batch)
         if (
@@ -335,8 +335,8 @@ def _doubt_of_logits(logits: Tensor, loss: str) -> str:
 def _one_target(batch: Batch, loss: str) -> Tensor:
     if batch.labels is None:
         raise UsageError(
-            f"loss {loss!r} with label_rule='data' needs labels: give the batch 'labels' or targets, "
-            "or use label_rule='model' or 'sampled'"
+            f"loss {loss!r} with fisher_type='empirical' needs labels: give the batch 'labels' or targets, "
+            "or use fisher_type='exact' or 'mc'"
         )
     if not isinstance(batch.labels, Tensor):
         raise UsageError(

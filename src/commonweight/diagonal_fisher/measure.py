@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from commonweight.diagonal_fisher.likelihood import CustomLoss, LabelRule, LossFunction
+    from commonweight.diagonal_fisher.likelihood import CustomLoss, FisherType, LossFunction
 
 RECORDED = frozenset({
     "agreement",
@@ -41,7 +41,7 @@ RECORDED = frozenset({
     "folds",
     "generic",
     "include",
-    "label_rule",
+    "fisher_type",
     "loss",
     "samples",
     "seed",
@@ -57,7 +57,7 @@ def fisher(
     model: nn.Module,
     batches: Iterable[Any],
     *,
-    label_rule: LabelRule = "data",
+    fisher_type: FisherType = "empirical",
     loss: str | LossFunction | CustomLoss | None = None,
     include: Patterns = None,
     exclude: Patterns = None,
@@ -76,14 +76,15 @@ def fisher(
     .. math::
         F_w = \frac1N \sum_{i=1}^N \mathbb E_y \bigl[ (\partial \log p(y \mid x_i) / \partial w)^2 \bigr],
 
-    with the labels y given by ``label_rule``. The example is the unit, always: a text is one example however many
+    with the labels y given by ``fisher_type``. The example is the unit, always: a text is one example however many
     tokens it has, and its tokens' log-likelihoods are summed before they are differentiated and squared. The result
     is that of a loop with batch size 1, whatever the batch size, order or padding. Layers have rules that give it from
     one batched pass; every rule is first compared with single-example passes on a few rows, and a parameter that
     disagrees is measured one example at a time.
 
-    Source: Kirkpatrick et al. (2017), https://arxiv.org/abs/1612.00796; on the empirical Fisher (``label_rule="data"``)
-    and why it is another quantity, Kunstner et al. (2019), https://arxiv.org/abs/1905.12558.
+    Source: Kirkpatrick et al. (2017), https://arxiv.org/abs/1612.00796; on the empirical Fisher
+    (``fisher_type="empirical"``) and why it is another quantity, Kunstner et al. (2019),
+    https://arxiv.org/abs/1905.12558.
 
     Args:
         model: Any module. Parameters that require a gradient are measured; it is run in eval mode and comes back as
@@ -92,8 +93,8 @@ def fisher(
             or pairs ``(inputs, targets)``. Inputs reach ``forward`` as they come; a tuple or list that it does not
             take whole becomes its arguments. Several targets are for a ``loss`` of your own, as are keys that
             ``forward`` does not take.
-        label_rule: ``data``: the labels given (empirical Fisher); ``model``: the exact expectation over the model's
-            own distribution, one backward pass per class; ``sampled``: draws from it, keyed by seed and source row.
+        fisher_type: ``empirical``: the labels given; ``exact``: the expectation over the model's
+            own distribution, one backward pass per class; ``mc``: draws from it, keyed by seed and source row.
         loss: ``classification``, ``multilabel``, ``regression`` (unit variance), ``causal_lm``, ``token``, ``seq2seq``;
             or a callable ``(outputs, batch) -> [batch]``, the per-example negative log-likelihood in nats, or a
             :class:`CustomLoss`. None: inferred where a Hugging Face class or integer targets leave no doubt.
@@ -104,8 +105,8 @@ def fisher(
             the same rows in the same order). Copies of a row need one ``source_row``, independent draws that are
             equal one each; where none is given, equal rows are taken for copies, and a warning says where more than
             5 % of the rows have copies in other folds.
-        seed: Seed of the draws of ``sampled``.
-        samples: Draws per example of ``sampled``.
+        seed: Seed of the draws of ``mc``.
+        samples: Draws per example of ``mc``.
         progress: Show a progress bar on stderr.
         folder: Write the footprint here as it is measured and read it back lazily; with folds only two copies of the
             parameters are then in memory.
@@ -139,7 +140,7 @@ def fisher(
     _check_metadata(metadata or {})
     collector = FisherCollector(
         model,
-        label_rule=label_rule,
+        fisher_type=fisher_type,
         loss=loss,
         include=include,
         exclude=exclude,
@@ -171,7 +172,7 @@ def verify(
     model: nn.Module,
     batch: Any,
     *,
-    label_rule: LabelRule = "data",
+    fisher_type: FisherType = "empirical",
     loss: str | LossFunction | CustomLoss | None = None,
     include: Patterns = None,
     exclude: Patterns = None,
@@ -182,7 +183,7 @@ def verify(
     Args:
         model: Any module.
         batch: One batch, as for :func:`fisher`; more than one example is needed to see rules that mix examples.
-        label_rule: As for :func:`fisher`.
+        fisher_type: As for :func:`fisher`.
         loss: As for :func:`fisher`.
         include: As for :func:`fisher`.
         exclude: As for :func:`fisher`.
@@ -200,7 +201,7 @@ def verify(
         >>> report.largest_error < 1e-3, report.routes["weight"].rule
         (True, 'linear_weight')
     """
-    collector = FisherCollector(model, label_rule=label_rule, loss=loss, include=include, exclude=exclude, seed=seed)
+    collector = FisherCollector(model, fisher_type=fisher_type, loss=loss, include=include, exclude=exclude, seed=seed)
     with collector:
         read = BatchReader().read(batch)
         if read.size == 1:
@@ -313,10 +314,10 @@ def _describe(
     if "transformers" in sys.modules:
         versions["transformers"] = sys.modules["transformers"].__version__
     recorded: dict[str, Any] = {
-        "label_rule": problem.label_rule,
+        "fisher_type": problem.fisher_type,
         "loss": problem.likelihood.name,
         "seed": problem.seed,
-        "samples": problem.samples if problem.label_rule == "sampled" else None,
+        "samples": problem.samples if problem.fisher_type == "mc" else None,
         "folds": dict(folds),
         "verified": {"largest_error": max(errors, default=None)},
         "include": collector.include,

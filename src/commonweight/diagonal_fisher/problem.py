@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from commonweight.base.errors import MeasurementError
 from commonweight.diagonal_fisher.agreement import Agreement
-from commonweight.diagonal_fisher.likelihood import LabelRule, Likelihood, per_example
+from commonweight.diagonal_fisher.likelihood import FisherType, Likelihood, per_example
 from commonweight.diagonal_fisher.sites import CallShapes, Site
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Problem:
     """All parameters that require a gradient, measured or not: with them free, autograd is as it was for the user."""
 
     likelihood: Likelihood
-    label_rule: LabelRule
+    fisher_type: FisherType
     seed: int
     samples: int
     alone: bool
@@ -65,15 +65,15 @@ class Problem:
         return {torch.float64: 1e-8, torch.float32: 1e-3}.get(self.dtype, 0.1)
 
     def probe(self) -> Problem:
-        """Reduce the label rule to a single pass, which exercises every layer as well as all passes do.
+        """Reduce the Fisher type to a single pass, which exercises every layer as well as all passes do.
 
         Returns:
             The same problem with given labels, or with one draw where the labels are the model's.
         """
-        return self if self.label_rule == "data" else replace(self, label_rule="sampled", samples=1)
+        return self if self.fisher_type == "empirical" else replace(self, fisher_type="mc", samples=1)
 
     def passes(self, batch: Batch) -> Iterator[tuple[Tensor, bool]]:
-        """Run the model on a batch and give the passes of the label rule.
+        """Run the model on a batch and give the passes of the Fisher type.
 
         Args:
             batch: The batch.
@@ -83,7 +83,7 @@ class Problem:
         """
         outputs = self.outputs(batch)
         self.agreement.look(self.likelihood, outputs, batch)
-        vectors = self.likelihood.passes(outputs, batch, self.label_rule, self.seed, self.samples)
+        vectors = self.likelihood.passes(outputs, batch, self.fisher_type, self.seed, self.samples)
         del outputs
         current = next(vectors)
         for following in vectors:
@@ -124,7 +124,7 @@ class Problem:
             A vector ``[batch]``.
         """
         outputs = self.outputs(batch)
-        return per_example(self.likelihood.fingerprint(outputs, batch, self.label_rule, self.seed), batch)
+        return per_example(self.likelihood.fingerprint(outputs, batch, self.fisher_type, self.seed), batch)
 
     def single_gradients(
         self,
@@ -247,7 +247,7 @@ def single_gradients_of(
     """Differentiate one example in the ordinary way and keep a portion of the gradients.
 
     Args:
-        problem: What is measured, with a label rule of one pass.
+        problem: What is measured, with a Fisher type of one pass.
         example: A batch of one example.
         names: The parameters whose gradients are wanted.
         together: Differentiate by these while all others are frozen; None leaves all trainable ones free.

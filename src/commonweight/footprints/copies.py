@@ -84,6 +84,7 @@ def beware_of_copies(counts: RowCounts) -> str | None:
     if counts.are_disjoint:
         return None
     return (
-        f"{counts}: folds that hold the same rows agree by themselves, so ceilings are too high and intervals too "
+        f"{counts}: folds that hold the same rows agree by themselves, so noise ceilings are too high and intervals "
+        "too "
         "narrow; give all copies of a row one source_row, or, if equal rows are independent draws, each its own"
     )

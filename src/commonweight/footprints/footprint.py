@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["fisher", "supermask", "activity"]
 KINDS: tuple[Kind, ...] = ("fisher", "supermask", "activity")
-_FACTS = {"label_rule": "label rule", "loss": "loss"}
+_FACTS = {"fisher_type": "Fisher type", "loss": "loss"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Spread:
         return Spread(self.total + other.total, self.squares + other.squares)
 
     @property
-    def effective_examples(self) -> float:
+    def effective_sample_size(self) -> float:
         """``(Σ t)² / Σ t²``: from 1 (one example carries all) to the number of examples; nan for a zero Fisher."""
         return self.total * self.total / self.squares if self.squares > 0 else math.nan
 
@@ -88,7 +88,7 @@ class Footprint:
     """Number of examples behind it."""
 
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Label rule, loss, model and data identity, routes, fold map, versions, seed: plain JSON values."""
+    """Fisher type, loss, model and data identity, routes, fold map, versions, seed: plain JSON values."""
 
     spread: Mapping[str, Spread] = field(default_factory=dict)
     """Per layer, how the trace is spread over examples; the key ``""`` is the whole network. Empty if not measured."""
@@ -97,7 +97,7 @@ class Footprint:
     """Disjoint parts of the examples, in the order of the fold map; empty when measured in one piece."""
 
     weight_sample: Mapping[str, Tensor] = field(default_factory=dict)
-    """A fixed sample of each weight matrix of the measured model, from which a common start is recognised."""
+    """A fixed sample of each weight matrix of the measured model, from which a shared initialisation is recognised."""
 
     row_digests: Mapping[str, Tensor] = field(default_factory=dict)
     """Per fold (of a footprint in one piece, the only one) a 64-bit digest of the content of each row, ``[n]``, from
@@ -149,10 +149,10 @@ class Footprint:
         return name in self.tensors
 
     def __repr__(self) -> str:
-        rule = self.metadata.get("label_rule")
+        rule = self.metadata.get("fisher_type")
         return (
             f"Footprint(kind={self.kind!r}, parameters={len(self)}, layers={len(self.layers)}, count={self.count}"
-            + (f", label_rule={rule!r}" if rule else "")
+            + (f", fisher_type={rule!r}" if rule else "")
             + (f", folds={len(self.folds)}" if self.folds else "")
             + ")"
         )
@@ -162,8 +162,8 @@ class Footprint:
         header: tuple[str, ...] = ("layer", "parameters")
         rows: list[tuple[str, ...]] = [(layer, str(count)) for layer, count in counts.items()]
         facts = ["examples not counted" if self.kind != "fisher" and not self.count else f"{self.count} examples"]
-        if not math.isnan(self.effective_examples):
-            facts.append(f"{self.effective_examples:.1f} effective")
+        if not math.isnan(self.effective_sample_size):
+            facts.append(f"{self.effective_sample_size:.1f} effective")
         if self.kind == "fisher":
             traces = self._own_traces()
             whole = sum(traces.values())
@@ -204,13 +204,13 @@ class Footprint:
         return sum(float(self.tensors[name].sum(dtype=torch.float64)) for name in names)
 
     @property
-    def effective_examples(self) -> float:
+    def effective_sample_size(self) -> float:
         """``(Σ t)² / Σ t²`` over the examples' traces ``t``, but never more than there are distinct rows (``rows``).
 
         The bound is all that copies change here: where some rows have many, it is above what the distinct rows would
         have. nan where it was not measured or the Fisher is zero.
         """
-        found = self.spread[""].effective_examples if "" in self.spread else math.nan
+        found = self.spread[""].effective_sample_size if "" in self.spread else math.nan
         return found if self.rows is None else min(found, self.rows.distinct)
 
     @cached_property

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 MOVED = ", moved towards "
-"""In the words for a score start, stands before the numbers of the prior tasks."""
+"""In the words for a score initialisation, stands before the numbers of the prior tasks."""
 
 
 def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = False, count: int = 0) -> Footprint:
     """Take a task's masks as a footprint: one bit per weight, in memory and when saved.
 
     Tasks that start from the same scores share most bits before any training. What they learned in common shows in the
-    bits that flipped: those that differ between the mask and that of the score start.
+    bits that flipped: those that differ between the mask and that of the score initialisation.
 
     Args:
         net: The network.
@@ -40,8 +40,8 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
 
     Returns:
         A footprint of kind ``supermask``, a snapshot. Its metadata say which draw the scores started from, and towards
-        those of which prior tasks they were moved (``score_start``), the rule, the density of each mask, a digest of
-        the frozen weights, and whether the bits are those that flipped.
+        those of which prior tasks they were moved (``score_initialisation``), the rule, the density of each mask, a
+        digest of the frozen weights, and whether the bits are those that flipped.
 
     Raises:
         UsageError: If ``net`` is no supermask network, or there is no such task.
@@ -52,7 +52,7 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         >>> net = SupermaskNetwork(nn.Sequential(nn.Linear(4, 2)))
         >>> net.add_task("a")
         >>> mask, moved = supermask_footprint(net, "a"), supermask_footprint(net, "a", flipped=True)
-        >>> mask["0.weight"].shape, mask.metadata["score_start"], moved.trace()
+        >>> mask["0.weight"].shape, mask.metadata["score_initialisation"], moved.trace()
         (torch.Size([2, 4]), 'independent, seed 0, task 0', 0.0)
     """
     check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
@@ -62,18 +62,18 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         bits = {name: Bits(mask.packed ^ starts[name].packed, mask.shape) for name, mask in bits.items()}
     facts = {
         "rule": net.state()["options"]["rule"],
-        "score_start": _score_start(net, task),
+        "score_initialisation": _score_initialisation(net, task),
         "flipped": flipped,
         "density": {name: mask.count() / max(1, math.prod(mask.shape)) for name, mask in bits.items()},
     }
     return task_footprint(net, task, "supermask", PackedMasks(bits), count, facts)
 
 
-def draws(score_start: str) -> tuple[str, frozenset[str]]:
-    """Take apart what ``metadata["score_start"]`` says.
+def draws(score_initialisation: str) -> tuple[str, frozenset[str]]:
+    """Take apart what ``metadata["score_initialisation"]`` says.
 
     Args:
-        score_start: The words.
+        score_initialisation: The words.
 
     Returns:
         The draw that the scores started from, and all draws that went into them, prior tasks' included. Equal words
@@ -84,12 +84,12 @@ def draws(score_start: str) -> tuple[str, frozenset[str]]:
         >>> own, sorted(every)[:2]
         ('independent, seed 0, task 2', ['independent, seed 0, task 0', 'independent, seed 0, task 1'])
     """
-    own, _, priors = score_start.partition(MOVED)
+    own, _, priors = score_initialisation.partition(MOVED)
     words = own.rpartition(" ")[0]
     return own, frozenset({own} | {f"{words} {prior}" for prior in priors.split(", ") if prior})
 
 
-def _score_start(net: SupermaskNetwork, task: str) -> str:
+def _score_initialisation(net: SupermaskNetwork, task: str) -> str:
     options = net.state()["options"]
     draw = f"{options['scores']}, seed {options['seed']}"
     if options["scores"] == "shared":

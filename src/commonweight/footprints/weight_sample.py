@@ -1,4 +1,4 @@
-"""A fixed sample of every weight matrix: by it a common start is recognised, and whose Fisher a footprint is."""
+"""A fixed sample of every weight matrix. It tells a shared initialisation, and whose Fisher a footprint is."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import torch
 from commonweight.base.text import DASH, Block, Grid, to_markdown
 from commonweight.base.version import __version__
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
-from commonweight.fusion.start import in_words
+from commonweight.fusion.initialisation import in_words
 from commonweight.models.identity import hash_files
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def blocks(record: Mapping[str, Any], folder: str | None = None, *, digits: int 
         ("commonweight", record["versions"]["commonweight"]),
     ]
     told: list[Block] = [Grid("Models", tuple(header), tuple(rows)), Grid("Fusion", ("", ""), tuple(facts))]
-    told.append(record["common_start"]["sentence"])
-    told += [_sentence(note) for note in record["notes"] if note != record["common_start"]["sentence"]]
+    told.append(record["shared_initialisation"]["sentence"])
+    told += [_sentence(note) for note in record["notes"] if note != record["shared_initialisation"]["sentence"]]
     if folder is not None:
         told.append(f"Written to {folder}")
     return told
@@ -157,7 +157,7 @@ VERSION = 1
 RECORD = "fusion.json"
 
 
-_OF_FOOTPRINT = ("label_rule", "loss", "data")
+_OF_FOOTPRINT = ("fisher_type", "loss", "data")
 
 
 def describe(plan: Plan, command: str) -> dict[str, Any]:
@@ -168,7 +168,8 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
         command: What was asked, as it can be asked again.
 
     Returns:
-        Plain JSON values: the models with the SHA-256 of their files, the method and its numbers, the common start.
+        Plain JSON values: the models with the SHA-256 of their files, the method and its numbers, the shared
+        initialisation.
     """
     fusion, recipe = plan.fusion, plan.fusion.recipe
     facts = fusion.models[0].facts
@@ -190,7 +191,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
         "normalize": recipe.normalize,
         "models": models,
         "base": plan.identities[-1] if plan.base is not None else None,
-        "common_start": {
+        "shared_initialisation": {
             "sentence": in_words(plan.start),
             "names": list(plan.start.names),
             "distance": [[None if math.isnan(value) else value for value in row] for row in apart],

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from commonweight.fusion.initialisation import Sample
     from commonweight.fusion.layout import Layout
     from commonweight.fusion.methods import Normalize
-    from commonweight.fusion.start import Sample
     from commonweight.fusion.tensors import Facts, Tensors
 
 RECENT = 2
 """Parameters of each Fisher kept in memory where several stored tensors are parts of one: experts come in turns."""
 
-_RULES = {"label_rule": "label rule", "loss": "loss"}
+_RULES = {"fisher_type": "Fisher type", "loss": "loss"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Fishers:
             One sentence each.
         """
         held = dict(zip(self.names, self.footprints, strict=True))
-        few = beware_of_few({name: footprint.effective_examples for name, footprint in held.items()})
+        few = beware_of_few({name: footprint.effective_sample_size for name, footprint in held.items()})
         return few + beware_of_labels(held)
 
     def _values(self, position: int, name: str) -> Tensor:
@@ -158,7 +158,7 @@ def fishers_for(
         if unit == 0:
             raise MeasurementError(
                 f"the Fisher of {name!r} is zero everywhere: its model is certain of every example, so nothing says "
-                "which weights matter. Measure it on other data, or with the label rule 'model'"
+                "which weights matter. Measure it on other data, or with fisher_type='exact'"
             )
         units.append(unit)
     return Fishers(tuple(footprints), tuple(footprints.values()), tuple(units))

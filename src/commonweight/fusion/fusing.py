@@ -12,10 +12,10 @@ from torch import nn
 
 from commonweight.base.errors import UsageError
 from commonweight.fusion.beside import computed
+from commonweight.fusion.initialisation import shared_initialisation
 from commonweight.fusion.methods import make_recipe
 from commonweight.fusion.modules import open_modules, plan_modules
 from commonweight.fusion.plan import notes_on, plan_checkpoints
-from commonweight.fusion.start import common_start
 from commonweight.fusion.tensors import module_tensors
 from commonweight.fusion.writing import check_place, write_fusion
 
@@ -118,9 +118,9 @@ def fuse(
         overwrite: Replace a fused checkpoint that is there.
         allow_pickle: Read pickled weights, restricted to plain tensors; without it they are refused.
         progress: Show a progress bar on stderr.
-        note: Takes one sentence at a time that the user should hear (no common start, or none of a head; labels without
-            names; counts that differ; weights no Fisher covers, Fishers of few effective examples, models that do not
-            give the labels of their data). None: they become warnings.
+        note: Takes one sentence at a time that the user should hear (no shared initialisation, or none of a head;
+            labels without names; counts that differ; weights no Fisher covers, Fishers of few effective sample size,
+            models that do not give the labels of their data). None: they become warnings.
 
     Returns:
         For modules a new one, a copy of the first with fused tensors; for folders the output folder, which loads with
@@ -167,7 +167,7 @@ def fuse(
         opened = open_modules(given, base)  # type: ignore[arg-type]
         samples = opened.samples()
         fusion = plan_modules(recipe, opened, footprints, samples)
-        for sentence in [*opened.notes, *notes_on(fusion, common_start(opened.names, samples))]:
+        for sentence in [*opened.notes, *notes_on(fusion, shared_initialisation(opened.names, samples))]:
             tell(sentence)
         return _fused(given[0], fusion)
     for one in [*given, *([] if base is None else [base])]:

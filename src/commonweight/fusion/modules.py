@@ -15,8 +15,8 @@ from commonweight.fusion.beside import check_beside
 from commonweight.fusion.compatible import check_configs, check_same
 from commonweight.fusion.fishers import fishers_for, open_footprints
 from commonweight.fusion.fusion import Fusion, plan_fusion
+from commonweight.fusion.initialisation import Sample, sample_of
 from commonweight.fusion.methods import make_recipe
-from commonweight.fusion.start import Sample, sample_of
 from commonweight.fusion.tensors import Tensors, module_tensors, of_module
 from commonweight.models.identity import code_hashes
 
@@ -42,7 +42,7 @@ class Modules:
         """Take a sample of the weights of each.
 
         Returns:
-            As :func:`commonweight.fusion.start.sample_of` gives it.
+            As :func:`commonweight.fusion.initialisation.sample_of` gives it.
         """
         return [sample_of(tensors) for tensors in self.tensors]
 
@@ -142,7 +142,7 @@ def fused_at(
     """Load fused weights into the first model, in place, and put its own back afterwards.
 
     The tensors keep their places, so optimisers, compiled modules and views of them stay valid. Checks are those of
-    :func:`commonweight.fuse`, without the search for a common start.
+    :func:`commonweight.fuse`, without the search for a shared initialisation.
 
     Args:
         models: Modules of one class; the first is changed meanwhile.

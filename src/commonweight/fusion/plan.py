@@ -11,8 +11,8 @@ from commonweight.fusion.checkpoints import Checkpoint, find_sources, open_check
 from commonweight.fusion.compatible import check_configs, check_same, check_vocabularies
 from commonweight.fusion.fishers import fishers_for, open_footprints
 from commonweight.fusion.fusion import Fusion, plan_fusion
+from commonweight.fusion.initialisation import in_words, is_worrying, sample_of, shared_initialisation
 from commonweight.fusion.layout import layout_of
-from commonweight.fusion.start import common_start, in_words, is_worrying, sample_of
 from commonweight.models.identity import hash_files
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from commonweight.footprints.footprint import Footprint
     from commonweight.fusion.fishers import Fishers
+    from commonweight.fusion.initialisation import Sample
     from commonweight.fusion.methods import Normalize, Recipe
-    from commonweight.fusion.start import Sample
     from commonweight.overlaps.alignment import Alignment
 
 
@@ -55,7 +55,7 @@ def plan_checkpoints(
     """Find checkpoints, and check everything that does not take all their numbers.
 
     Configurations, tokenizers, names, shapes and types are compared; the files are hashed, and a sample of every weight
-    matrix tells whether there is a common start and whose Fisher each footprint is.
+    matrix tells whether there is a shared initialisation and whose Fisher each footprint is.
 
     Args:
         recipe: How they are fused.
@@ -76,7 +76,7 @@ def plan_checkpoints(
     _check_code(every)
     check_same([checkpoint.tensors for checkpoint in every])
     samples = [sample_of(checkpoint.tensors) for checkpoint in every]
-    start = common_start(names, samples)
+    start = shared_initialisation(names, samples)
     checkpoints = every[: len(models)]
     tensors = [checkpoint.tensors for checkpoint in checkpoints]
     fishers = None

@@ -13,7 +13,7 @@ from commonweight.overlaps.measures.fisher_overlap import fisher_overlap
 from commonweight.overlaps.measures.gram import parameter_gram
 from commonweight.overlaps.measures.jaccard import jaccard_index
 from commonweight.overlaps.over_seeds import SeedOverlap, overlap_over_seeds
-from commonweight.overlaps.resampling.noise_ceiling import Ceilings, ceiling
+from commonweight.overlaps.resampling.noise_ceiling import NoiseCeilings, noise_ceiling
 from commonweight.overlaps.resampling.ratios import Null
 from commonweight.overlaps.similarity.means import TaskSimilarity, every_layer_similarity, first_layer_similarity
 from commonweight.overlaps.similarity.probed import probed_similarity
@@ -21,17 +21,16 @@ from commonweight.overlaps.table.table import OverlapTable, overlap
 
 __all__ = [
     "Alignment",
-    "Ceilings",
     "Common",
     "Estimate",
     "LeftOut",
     "Levels",
+    "NoiseCeilings",
     "Null",
     "OverlapTable",
     "SeedOverlap",
     "TaskSimilarity",
     "alignment_of",
-    "ceiling",
     "chance_corrected",
     "chance_jaccard",
     "common_parameters",
@@ -40,6 +39,7 @@ __all__ = [
     "first_layer_similarity",
     "fisher_overlap",
     "jaccard_index",
+    "noise_ceiling",
     "overlap",
     "overlap_over_seeds",
     "parameter_gram",

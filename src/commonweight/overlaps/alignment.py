@@ -1,4 +1,4 @@
-"""Do the models come from a common start? Only then does weight k of one mean weight k of the other."""
+"""Do the models come from a shared initialisation? Only then does weight k of one mean weight k of the other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table.numbers import Derived
 
 
-Reading = Literal["common start", "no common start", "unclear", "not measured"]
+Reading = Literal["shared initialisation", "no shared initialisation", "unclear", "not measured"]
 
 
 NEAR = 0.5
@@ -50,9 +50,9 @@ class Alignment:
     Example:
         >>> found = Alignment(("a", "b"), np.array([[0.0, 0.1], [0.1, 0.0]]))
         >>> found.reading("a", "b")
-        'common start'
+        'shared initialisation'
         >>> print(found.sentence())
-        The models come from a common start (relative weight distance at most 0.10).
+        The models come from a shared initialisation (relative weight distance at most 0.10).
     """
 
     names: tuple[str, ...]
@@ -96,20 +96,21 @@ class Alignment:
     def reading(self, a: str, b: str, parameters: Collection[str] | None = None) -> Reading:
         """Say what the distance of two models means.
 
-        Of a layer of a table ask :meth:`~commonweight.overlaps.table.table.OverlapTable.common_start`, which knows the
-        layers and their parameters.
+        Of a layer of a table ask :meth:`~commonweight.overlaps.table.table.OverlapTable.shared_initialisation`, which
+        knows the layers and their parameters.
 
         Args:
             a: Name of a footprint.
             b: Name of another.
             parameters: Names of weights that are asked about, which read as the farthest matrix among them: a large one
                 would hide a small one that was drawn anew. None for all weights together. A freshly drawn head has no
-                common start with another one though the models that carry them have; a matrix that started at 0
-                looks like that too. Weights none of which was sampled, such as those of a normalisation, are read with
-                the whole.
+                shared initialisation with another one though the models that carry them have; a matrix that started at
+                0 looks like that too. Weights none of which was sampled, such as those of a normalisation, are read
+                with the whole.
 
         Returns:
-            ``common start`` up to 0.5, ``no common start`` from 0.8, ``unclear`` between, ``not measured`` for nan.
+            ``shared initialisation`` up to 0.5, ``no shared initialisation`` from 0.8, ``unclear`` between, ``not
+            measured`` for nan.
 
         Raises:
             UsageError: If there is no footprint of that name, or ``parameters`` is a single string.
@@ -120,7 +121,7 @@ class Alignment:
         if isinstance(parameters, str):
             raise UsageError(
                 f"expected a collection of parameter names, such as ['0.weight'], got the string {parameters!r}; for a "
-                f"layer ask table.common_start({a!r}, {b!r}, {parameters!r})"
+                f"layer ask table.shared_initialisation({a!r}, {b!r}, {parameters!r})"
             )
         at = self.names.index(a), self.names.index(b)
         distance = math.nan if parameters is None else float(self.farthest(parameters)[at])
@@ -154,38 +155,39 @@ class Alignment:
                 no such is known.
 
         Returns:
-            The sentence; where models have no common start, or are far from it, it says that overlaps are not to be
-            read as sharing.
+            The sentence; where models have no shared initialisation, or are far from it, it says that overlaps are not
+            to be read as sharing.
         """
         pairs = {pair: self.reading(*pair) for pair in combinations(self.names, 2)}
-        if set(pairs.values()) == {"common start"}:
+        if set(pairs.values()) == {"shared initialisation"}:
             farthest = float(np.max(self.distance))
             if farthest == 0:
                 return "All footprints are of the same weights."
             shown = "below 0.01" if farthest < SHOWN else f"at most {math.ceil(farthest * 100) / 100:.2f}"
-            return f"The models come from a common start (relative weight distance {shown}){self._but_not()}."
+            return f"The models come from a shared initialisation (relative weight distance {shown}){self._but_not()}."
         if set(pairs.values()) == {"not measured"}:
             return (
-                "Whether the models come from a common start was not measured: the footprints hold no weight samples "
-                "that can be compared, and without a common start overlaps are not to be read as sharing."
+                "Whether the models come from a shared initialisation was not measured: the footprints hold no "
+                "weight samples "
+                "that can be compared, and without a shared initialisation overlaps are not to be read as sharing."
             )
         models = self._by_model()
-        strange, doubtful = "no common start for", "a common start is unclear for"
+        strange, doubtful = "no shared initialisation for", "a shared initialisation is unclear for"
         if start is not None:
-            strange = f"training moved models far from the common start {start}, or from each other:"
-            doubtful = f"training moved models quite far from the common start {start}, or from each other:"
+            strange = f"training moved models far from the shared initialisation {start}, or from each other:"
+            doubtful = f"training moved models quite far from the shared initialisation {start}, or from each other:"
         parts = []
-        if found := _listed(models, "no common start"):
+        if found := _listed(models, "no shared initialisation"):
             parts.append(f"{strange} {found}, so their overlaps are not to be read as sharing")
         if found := _listed(models, "unclear"):
             parts.append(f"{doubtful} {found}")
         if found := _listed(models, "not measured"):
-            parts.append(f"a common start was not measured for {found}")
+            parts.append(f"a shared initialisation was not measured for {found}")
         text = "; ".join(parts)
         return text[0].upper() + text[1:] + "."
 
     def strange_layers(self) -> dict[str, float]:
-        """Find the layers that have no common start in some pair, such as heads that were drawn anew.
+        """Find the layers that have no shared initialisation in some pair, such as heads that were drawn anew.
 
         Returns:
             The largest distance of two models in one of its weight matrices, by layer.
@@ -231,8 +233,8 @@ def reading_of(distance: float) -> Reading:
     if math.isnan(distance):
         return "not measured"
     if distance <= NEAR:
-        return "common start"
-    return "no common start" if distance >= FAR else "unclear"
+        return "shared initialisation"
+    return "no shared initialisation" if distance >= FAR else "unclear"
 
 
 def _listed(pairs: Pairs, reading: Reading) -> str:
@@ -300,11 +302,11 @@ def _scale(footprint: Footprint, name: str) -> float:
 
 
 MOSTLY = 0.5
-"""Layers without a common start that hold more than this share of a trace leave the layers taken together without."""
+"""Layers without a shared initialisation that hold more than this share of a trace leave the whole without one."""
 
 
 class Strange(NamedTuple):
-    """Layers without a common start among several."""
+    """Layers without a shared initialisation among several."""
 
     layers: tuple[str, ...]
     """Modules that own parameters."""
@@ -313,8 +315,8 @@ class Strange(NamedTuple):
     """The larger of the two footprints' shares of the trace, of that of all layers asked about."""
 
 
-def common_start(table: Derived, a: str, b: str, layer: str | None = None) -> Reading:
-    """Say whether two models have a common start, for ``OverlapTable.common_start``.
+def shared_initialisation(table: Derived, a: str, b: str, layer: str | None = None) -> Reading:
+    """Say whether two models have a shared initialisation, for ``OverlapTable.shared_initialisation``.
 
     Args:
         table: The table.
@@ -331,7 +333,7 @@ def common_start(table: Derived, a: str, b: str, layer: str | None = None) -> Re
     if layer is not None and len(owners) == 1:
         return table.alignment.reading(a, b, members)
     if strange_layers(table, a, b, layer).share > MOSTLY:
-        return "no common start"
+        return "no shared initialisation"
     if layer is None:
         return whole
     together = float(table.alignment.within(members)[table.names.index(a), table.names.index(b)])
@@ -339,7 +341,7 @@ def common_start(table: Derived, a: str, b: str, layer: str | None = None) -> Re
 
 
 def strange_layers(table: Derived, a: str, b: str, layer: str | None = None) -> Strange:
-    """Find the layers in which two models have no common start.
+    """Find the layers in which two models have no shared initialisation.
 
     Args:
         table: The table.
@@ -354,7 +356,7 @@ def strange_layers(table: Derived, a: str, b: str, layer: str | None = None) -> 
     owned: dict[str, list[str]] = {}
     for parameter in members:
         owned.setdefault(layer_of(parameter), []).append(parameter)
-    layers = [each for each in owned if table.alignment.reading(a, b, owned[each]) == "no common start"]
+    layers = [each for each in owned if table.alignment.reading(a, b, owned[each]) == "no shared initialisation"]
     shares = [0.0]
     for place in (table.names.index(a), table.names.index(b)):
         held = {owner: math.fsum(table.terms[each][place, place] for each in owned[owner]) for owner in owned}

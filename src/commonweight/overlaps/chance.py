@@ -79,7 +79,7 @@ class MaskFacts:
 
     @property
     def independent(self) -> NDArray[np.bool_]:
-        """Which pairs have independent starts, ``[n, n]``; no mask is independent of itself."""
+        """Which pairs have independent initialisations, ``[n, n]``; no mask is independent of itself."""
         return np.array([[a != b and self.relation(a, b) == "independent" for b in self.starts] for a in self.starts])
 
 
@@ -87,14 +87,14 @@ def mask_facts(footprints: Mapping[str, Footprint], sizes: Mapping[str, int]) ->
     """Read off footprints what chance needs.
 
     Args:
-        footprints: Supermasks by name; ``metadata["score_start"]`` says which draw the scores started from, and
-            ``metadata["flipped"]`` whether it holds the flipped bits.
+        footprints: Supermasks by name; ``metadata["score_initialisation"]`` says which draw the scores started from,
+            and ``metadata["flipped"]`` whether it holds the flipped bits.
         sizes: Weights of each parameter.
 
     Returns:
         The facts.
     """
-    starts = {name: footprint.metadata.get("score_start") for name, footprint in footprints.items()}
+    starts = {name: footprint.metadata.get("score_initialisation") for name, footprint in footprints.items()}
     return MaskFacts(
         sizes,
         {name: None if start is None else str(start) for name, start in starts.items()},
@@ -159,8 +159,8 @@ class MaskChance:
     """Fraction of the weights that each mask keeps, ``[n]`` in [0, 1]."""
 
     chance: Levels
-    """Jaccard index of independent masks of these densities, ``[n, n]``; nan unless the pair's score starts are known
-    to be independent: for others the closed form does not hold."""
+    """Jaccard index of independent masks of these densities, ``[n, n]``; nan unless the pair's score initialisations
+    are known to be independent: for others the closed form does not hold."""
 
     corrected: Levels
     """``(overlap - chance) / (1 - chance)``, ``[n, n]``; nan where chance is."""
@@ -172,7 +172,7 @@ def mask_chance(
     """Compute all three.
 
     Args:
-        facts: Sizes and score starts.
+        facts: Sizes and score initialisations.
         layers: The parameters of each layer.
         terms: Per parameter the Gram matrix ``[n, n]``.
         overlaps: The raw overlaps.

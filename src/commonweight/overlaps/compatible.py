@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 4
 MEASURE = "measure one with commonweight.fisher() or read one with Footprint.load(folder)"
-_RULES = {"label_rule": "label rule", "loss": "loss"}
+_RULES = {"fisher_type": "Fisher type", "loss": "loss"}
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ def common_parameters(
 ) -> Common:
     """Check that footprints can be compared entry by entry.
 
-    Compared are kinds, label rules and losses (``metadata["label_rule"]``, ``metadata["loss"]``), parameter names and
+    Compared are kinds, Fisher types and losses (``metadata["fisher_type"]``, ``metadata["loss"]``), parameter names and
     shapes. Shapes of saved footprints are read without their tensors.
 
     Args:
         footprints: At least two footprints by name.
         common_only: Compare only the parameters with equal name and shape, and list the others as left out.
-        mixed_rules: Allow different label rules and losses.
+        mixed_rules: Allow different Fisher types and losses.
 
     Returns:
         The parameters to compare and those left out.

@@ -2,7 +2,7 @@ r"""Masks and activities of several trainings: what training noise alone leaves 
 
 A Fisher is a mean over examples, and parts of the examples say how far noise keeps two of them apart. A mask or a
 task's statistics are the end of a training, so here other trainings of the same tasks in the same frozen network say
-it: with other score starts and another order of the rows.
+it: with other score initialisations and another order of the rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Of = Literal["within", "between", "corrected"]
 
 
 FEWEST = 3
-"""Trainings: with fewer a ceiling has no interval, and nothing says whether it is above chance."""
+"""Trainings: with fewer a noise ceiling has no interval, and nothing says whether it is above chance."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,9 +53,9 @@ class SeedOverlap:
         \text{between}_{ij} = \tfrac{1}{S(S-1)} \sum_{s \ne t} c_{si,tj} \qquad
         \text{corrected}_{ij} = \frac{\text{between}_{ij}}{\sqrt{\text{between}_{ii}\,\text{between}_{jj}}}
 
-    ``between`` of a task with itself is its **ceiling**: how much two trainings of one task agree. Corrected is 1 for
-    two tasks that agree as much as two trainings of one task do, and may exceed 1 by noise. Of masks it is nan where a
-    ceiling's interval does not lie above 0, which is chance.
+    ``between`` of a task with itself is its **noise ceiling**: how much two trainings of one task agree. Corrected is 1
+    for two tasks that agree as much as two trainings of one task do, and may exceed 1 by noise. Of masks it is nan
+    where a noise ceiling's interval does not lie above 0, which is chance.
 
     Intervals are over seeds. What is a mean over pairs of trainings has the pseudo-values of the delete-one jackknife
     for replicates, :math:`S\theta - (S-1)\theta_{-s}`; of a mean over trainings these are its terms.
@@ -90,7 +90,8 @@ class SeedOverlap:
             layer: A layer; None for all weights pooled.
 
         Returns:
-            The estimate; nan where chance is not known (see ``OverlapTable.chance``) or a ceiling is not above it.
+            The estimate; nan where chance is not known (see ``OverlapTable.chance``) or a noise ceiling is not above
+            it.
 
         Raises:
             UsageError: If there is no such task or quantity.
@@ -107,15 +108,15 @@ class SeedOverlap:
             return _jackknifed(between[:, i, j])
         if of != "corrected":
             raise UsageError(f"expected 'within', 'between' or 'corrected', got {of!r}")
-        ceilings = between[:, i, i], between[:, j, j]
-        positive = np.minimum(*ceilings) > ROUNDING
-        lengths = np.sqrt(np.where(positive, ceilings[0] * ceilings[1], np.nan))
+        noise_ceilings = between[:, i, i], between[:, j, j]
+        positive = np.minimum(*noise_ceilings) > ROUNDING
+        lengths = np.sqrt(np.where(positive, noise_ceilings[0] * noise_ceilings[1], np.nan))
         corrected = between[:, i, j] / lengths
-        if self.kind == "supermask" and not all(self._above_chance(each) for each in ceilings):
+        if self.kind == "supermask" and not all(self._above_chance(each) for each in noise_ceilings):
             corrected = np.full_like(corrected, np.nan)
         return _jackknifed(corrected)
 
-    def ceiling(self, name: str, layer: str | None = None) -> Estimate:
+    def noise_ceiling(self, name: str, layer: str | None = None) -> Estimate:
         """Give the overlap of two trainings of one task.
 
         Args:
@@ -144,7 +145,7 @@ class SeedOverlap:
         return self.estimate(of, *first, layer) - self.estimate(of, *second, layer)
 
     def to_markdown(self) -> str:
-        """Write all pairs for people, pooled and by layer, with ceilings and intervals.
+        """Write all pairs for people, pooled and by layer, with noise ceilings and intervals.
 
         Returns:
             GitHub Markdown; undefined is a dash.
@@ -168,8 +169,8 @@ class SeedOverlap:
         return flat.reshape(self.seeds, size, self.seeds, size)
 
     @staticmethod
-    def _above_chance(ceiling: Array) -> bool:
-        return _jackknifed(ceiling).low > ROUNDING
+    def _above_chance(noise_ceiling: Array) -> bool:
+        return _jackknifed(noise_ceiling).low > ROUNDING
 
 
 def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]], *further: Mapping[str, Footprint]) -> SeedOverlap:
@@ -184,11 +185,12 @@ def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]], *further: M
         *further: None: trainings are one list.
 
     Returns:
-        Overlaps within and between trainings, ceilings, and corrected overlaps.
+        Overlaps within and between trainings, noise ceilings, and corrected overlaps.
 
     Raises:
         UsageError: If there are too few trainings or tasks, or names differ, or footprints are Fishers, or activities
-            of two trainings are one and the same (masks from one score start have no chance level, and are nan).
+            of two trainings are one and the same (masks from one score initialisation have no chance level, and are
+            nan).
         NotComparableError: If the frozen weights differ, or the footprints cannot be compared.
 
     Example:
@@ -198,10 +200,10 @@ def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]], *further: M
         >>> for seed in range(3):
         ...     net = SupermaskNetwork(torch.nn.Linear(40, 10), seed=seed, weights_seed=0)
         ...     net.add_task("a")
-        ...     net.add_task("b")  # neither is trained: two score starts have nothing in common
+        ...     net.add_task("b")  # neither is trained: two score initialisations have nothing in common
         ...     trainings.append({task: supermask_footprint(net, task) for task in net.tasks})
         >>> found = overlap_over_seeds(trainings)
-        >>> abs(found.ceiling("a").value) < 0.1, found.estimate("corrected", "a", "b").value
+        >>> abs(found.noise_ceiling("a").value) < 0.1, found.estimate("corrected", "a", "b").value
         (True, nan)
     """
     if further or isinstance(trainings, Mapping) or not isinstance(trainings, Iterable):
@@ -212,7 +214,7 @@ def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]], *further: M
     every = list(trainings)
     if len(every) < FEWEST:
         raise UsageError(
-            f"expected at least {FEWEST} trainings, got {len(every)}: with fewer a ceiling has no interval, and "
+            f"expected at least {FEWEST} trainings, got {len(every)}: with fewer a noise ceiling has no interval, and "
             "nothing says whether it is above chance"
         )
     for training in every:
@@ -275,7 +277,8 @@ def _check_copies(names: tuple[str, ...], seeds: int, table: OverlapTable) -> No
         for first, second in combinations(range(seeds), 2):
             if table.one_and_the_same(name_of(name, first), name_of(name, second)):
                 raise UsageError(
-                    f"trainings {first} and {second} of {name} are one and the same: expected other score starts and "
+                    f"trainings {first} and {second} of {name} are one and the same: expected other score "
+                    "initialisations and "
                     "another order of the rows in each, such as SupermaskNetwork(..., seed=...) gives"
                 )
 
@@ -300,13 +303,14 @@ def _jackknifed(values: Array) -> Estimate:
 
 
 READING = (
-    "Within: both tasks of one training, mean over {seeds} trainings. Ceiling: one task in two different trainings. "
-    "Corrected: two tasks in different trainings, over the root of both ceilings; 1 if they agree as much as two "
+    "Within: both tasks of one training, mean over {seeds} trainings. Noise ceiling: one task in two different "
+    "trainings. "
+    "Corrected: two tasks in different trainings, over the root of both noise ceilings; 1 if they agree as much as two "
     "trainings of one task do{undefined}. Intervals are over seeds, that is trainings (95 %)."
 )
 
 
-MASKS = "; a dash where a ceiling is not above chance, or chance is not known. All are beyond chance"
+MASKS = "; a dash where a noise ceiling is not above chance, or chance is not known. All are beyond chance"
 
 
 def seed_blocks(found: SeedOverlap) -> list[Block]:
@@ -321,11 +325,12 @@ def seed_blocks(found: SeedOverlap) -> list[Block]:
     what, undefined = ("masks", MASKS) if found.kind == "supermask" else ("activities", "")
     pairs = list(combinations(found.names, 2))
     levels = {layer or WHOLE: layer for layer in found.layers} | {"pooled": None}
-    ceilings = Grid(
-        f"Ceilings of {what}: the same task trained again",
+    noise_ceilings = Grid(
+        f"Noise ceilings of {what}: the same task trained again",
         ("layer", *found.names),
         tuple(
-            (words, *(found.ceiling(name, layer).short() for name in found.names)) for words, layer in levels.items()
+            (words, *(found.noise_ceiling(name, layer).short() for name in found.names))
+            for words, layer in levels.items()
         ),
     )
     rows = tuple(
@@ -334,4 +339,4 @@ def seed_blocks(found: SeedOverlap) -> list[Block]:
         for words, layer in levels.items()
     )
     grid = Grid(f"Pairs of tasks over trainings: {what}", ("pair, layer", "within", "corrected"), rows)
-    return [ceilings, grid, READING.format(seeds=found.seeds, undefined=undefined)]
+    return [noise_ceilings, grid, READING.format(seeds=found.seeds, undefined=undefined)]

@@ -30,18 +30,18 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
     """
     facts = footprint.metadata
     generic, unused = dict(facts.get("generic") or {}), list(facts.get("unused") or [])
-    effective = footprint.effective_examples
+    effective = footprint.effective_sample_size
     verified = facts.get("verified")
     worst = None if verified is None else verified["largest_error"]
     rows = [
         *_of_what(footprint),
         ("folds", str(len(footprint.folds) or 1)),
-        ("label rule", str(facts.get("label_rule"))),
+        ("Fisher type", str(facts.get("fisher_type"))),
         ("likelihood", str(facts.get("loss"))),
         ("parameters", f"{_measured(footprint)} in {_counted(len(footprint.layers), 'layer')}"),
         ("trace", f"{footprint.trace():.6g}"),
         *_distinct(footprint),
-        ("effective examples", DASH if math.isnan(effective) else f"{effective:.1f}"),
+        ("effective sample size", DASH if math.isnan(effective) else f"{effective:.1f}"),
         ("measured by rule", str(len(footprint) - len(generic) - len(unused))),
         ("measured one example at a time", str(len(generic))),
         ("unused by the data", str(len(unused))),

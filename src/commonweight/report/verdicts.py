@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from commonweight.base.text import Block, Grid
 from commonweight.overlaps.table.cells import WHOLE
 from commonweight.verdicts.tables import contrasts_of, overlap_verdict, pairs_verdict, same_rows
-from commonweight.verdicts.verdict import ABOVE, CANNOT_SAY, LESS, MORE, OVER, by_chance
+from commonweight.verdicts.verdict import ABOVE, INCONCLUSIVE, LESS, MORE, OVER, by_chance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,22 +25,23 @@ WITHOUT_FOLDS = (
 )
 READING = (
     "One overlap alone is above its null or not: that never says how much is shared. Which pair shares more is decided "
-    "on corrected overlaps of the same source rows, of models with a common start. In brackets: what a layer lacks. "
+    "on corrected overlaps of the same source rows, of models with a shared initialisation. In brackets: what a "
+    "layer lacks. "
     "Intervals are {over}."
 )
 MOST_CONTRASTS = 12
 LACKING = {
     "shortcut learned": "not learned",
     "two footprints": "one footprint",
-    "same label rule": "label rules",
+    "same Fisher type": "Fisher types",
     "distinct rows": "distinct rows?",
     "at most 1": "above 1",
     "two networks": "one network",
     "beyond the null too": "not beyond the null",
     "same rows": "other rows",
-    "common start": "no common start",
+    "shared initialisation": "no shared initialisation",
     "noise taken out": "raw",
-    "effective examples": "few examples",
+    "effective sample size": "few examples",
     "interval": "no interval",
     "excludes 0": "holds 0",
 }
@@ -160,8 +161,8 @@ def short(verdict: Verdict) -> str:
         verdict: The verdict.
 
     Returns:
-        The answer; where it is cannot say, with what was lacking first.
+        The answer; where it is inconclusive, with what was lacking first.
     """
-    if verdict.answer == CANNOT_SAY:
-        return f"{CANNOT_SAY} ({LACKING[verdict.lacking[0].name]})"
+    if verdict.answer == INCONCLUSIVE:
+        return f"{INCONCLUSIVE} ({LACKING[verdict.lacking[0].name]})"
     return verdict.answer.removesuffix(" its null").removeprefix("shares ")

@@ -77,7 +77,7 @@ class MaskedNetwork(TaskNetwork, abc.ABC):
         return self._mask(name).bits(self._index(task)).unpack()
 
     def start_bits(self, task: str, name: str) -> Bits:
-        """Draw the mask of a task's score start again, from the seed.
+        """Draw the mask of a task's score initialisation again, from the seed.
 
         Args:
             task: The task's name.
@@ -204,7 +204,7 @@ class SupermaskNetwork(MaskedNetwork):
     ``batch_norm="affine"``.
 
     Sources: SupSup (Wortsman et al. 2020, https://arxiv.org/abs/2006.14769); with ``weights="keep"`` Piggyback
-    (Mallya et al. 2018, https://arxiv.org/abs/1801.06519), whose own score start and threshold differ.
+    (Mallya et al. 2018, https://arxiv.org/abs/1801.06519), whose own score initialisation and threshold differ.
 
     Which task is on is always said: :meth:`switch` or ``with net.on(task):``. Only the selected, unfinished task has
     parameters that require a gradient, and only its statistics can move. The random state of PyTorch is not touched.
@@ -221,7 +221,7 @@ class SupermaskNetwork(MaskedNetwork):
             trains its own of those too.
         include: Which weights to mask, as shell patterns over names of parameters and modules; None for all.
         exclude: Which parameters stay whole.
-        seed: Of weights and score starts, at least 0.
+        seed: Of weights and score initialisations, at least 0.
         weights_seed: Of the weights alone, where several networks are to train other masks in the same frozen weights:
             only masks of one frozen network can be compared bit by bit. None is ``seed``.
 

@@ -34,8 +34,8 @@ def ewc_penalty(
     Args:
         model: The model in training; the gradient flows into it. Parameters that the footprint does not hold, such as
             a new head, are free.
-        footprint: Fisher of the earlier task, measured at the end of its training. Rather with the label rule
-            ``model``, the Fisher of the formula, than with ``data``.
+        footprint: Fisher of the earlier task, measured at the end of its training. Rather with the Fisher type
+            ``exact``, the Fisher of the formula, than with ``empirical``.
         anchor: The model's weights :math:`\theta^*` of that moment by parameter name, as copies:
             ``{name: p.detach().clone() for name, p in model.named_parameters()}``. Other entries are not looked at.
         strength: :math:`\lambda`, at least 0, a number of Python or NumPy; 0 gives a penalty of 0 with a gradient of 0.
@@ -55,7 +55,7 @@ def ewc_penalty(
         >>> import torch, commonweight
         >>> model = torch.nn.Linear(2, 3)
         >>> x, y = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([0, 2])
-        >>> earlier = commonweight.fisher(model, [(x, y)], label_rule="model")
+        >>> earlier = commonweight.fisher(model, [(x, y)], fisher_type="exact")
         >>> anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
         >>> ewc_penalty(model, earlier, anchor, strength=100.0).item()
         0.0

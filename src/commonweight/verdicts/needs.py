@@ -15,7 +15,7 @@ from commonweight.overlaps.alignment import MOST_LISTED, strange_layers
 from commonweight.overlaps.table.cells import WHOLE
 from commonweight.overlaps.table.numbers import check_names
 from commonweight.overlaps.table.table import OverlapTable
-from commonweight.verdicts.verdict import CANNOT_SAY, FEWEST_EFFECTIVE, NOT_ABOVE, STORED, Need, contrast_verdict
+from commonweight.verdicts.verdict import INCONCLUSIVE, NOT_ABOVE, SMALLEST_EFFECTIVE, STORED, Need, contrast_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,16 +36,16 @@ Layers = tuple[str | None, ...]
 WHOLE_NETWORK: Layers = (None,)
 
 
-LOW_CEILING = 0.8
-"""Where a ceiling is lower, corrected overlaps were seen to keep some of the noise: docs/reading.md."""
+LOW_NOISE_NOISE_CEILING = 0.8
+"""Where a noise ceiling is lower, corrected overlaps were seen to keep some of the noise: docs/reading.md."""
 
 
-NO_START = "no common start"
+NO_START = "no shared initialisation"
 
 
 ALIGNED: Mapping[Reading, bool | None] = {
-    "common start": True,
-    "no common start": False,
+    "shared initialisation": True,
+    "no shared initialisation": False,
     "unclear": None,
     "not measured": None,
 }
@@ -87,7 +87,7 @@ def judged(
         same_rows=same_rows,
         aligned=aligned(tables, pairs, layers),
         noise_taken_out=_noise_taken_out(tables[0], of),
-        effective_examples=effective(tables, pairs, layers),
+        effective_sample_size=effective(tables, pairs, layers),
         controls=controls,
     )
     return told(verdict, tables, pairs, layers, [*table_needs(tables, pairs, layers), *needs], also)
@@ -112,19 +112,21 @@ def told(
         also: What else to read beside it.
 
     Returns:
-        The verdict; where it has to do without a common start because of some layers, it names them.
+        The verdict; where it has to do without a shared initialisation because of some layers, it names them.
     """
     strange = _strange(tables, pairs, layers)
     if strange and NO_START in verdict.reason:
-        named = tuple(replace(need, found=strange) if need.name == "common start" else need for need in verdict.needs)
+        named = tuple(
+            replace(need, found=strange) if need.name == "shared initialisation" else need for need in verdict.needs
+        )
         verdict = replace(verdict, needs=named, reason=verdict.reason.replace(NO_START, strange, 1))
         strange = ""
-    beware = [_left_out(tables), strange, _low_ceiling(tables, pairs, layers)]
+    beware = [_left_out(tables), strange, _low_noise_ceiling(tables, pairs, layers)]
     return verdict.asking(needs, [*filter(None, beware), *also])
 
 
 def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers = WHOLE_NETWORK) -> bool | None:
-    """Tell whether the models of every pair have a common start in every layer.
+    """Tell whether the models of every pair have a shared initialisation in every layer.
 
     Args:
         tables: At least one, with the same names.
@@ -134,14 +136,16 @@ def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layer
     Returns:
         True if all have one in every table, False if any has none, None where that is unclear or not measured.
     """
-    readings = {ALIGNED[table.common_start(*pair, layer)] for table in tables for pair in pairs for layer in layers}
+    readings = {
+        ALIGNED[table.shared_initialisation(*pair, layer)] for table in tables for pair in pairs for layer in layers
+    }
     return False if False in readings else None if None in readings else True
 
 
 def effective(
     tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers = WHOLE_NETWORK
 ) -> list[float] | None:
-    """Collect the effective examples of every Fisher behind some overlaps.
+    """Collect the effective sample size of every Fisher behind some overlaps.
 
     Args:
         tables: At least one, with the same names.
@@ -153,13 +157,15 @@ def effective(
     """
     if tables[0].kind != "fisher":
         return None
-    return [table.effective_of(name, layer) for table in tables for name in _behind(pairs) for layer in layers]
+    return [
+        table.effective_sample_size_of(name, layer) for table in tables for name in _behind(pairs) for layer in layers
+    ]
 
 
 def table_needs(
     tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers = WHOLE_NETWORK
 ) -> tuple[Need, ...]:
-    """Ask what only a table knows: are a pair two footprints, have all one label rule, is there noise in common?
+    """Ask what only a table knows: are a pair two footprints, have all one Fisher type, is there noise in common?
 
     Args:
         tables: At least one, with the same names.
@@ -171,7 +177,7 @@ def table_needs(
     """
     same = sorted({pair for table in tables for pair in pairs if table.one_and_the_same(*pair)})
     listed = ", ".join(f"{a!r} and {b!r}" for a, b in same)
-    rules = sorted({str(table.label_rules[name] or "not stated") for table in tables for name in _behind(pairs)})
+    rules = sorted({str(table.fisher_types[name] or "not stated") for table in tables for name in _behind(pairs)})
     return (
         Need(
             "two footprints",
@@ -179,9 +185,9 @@ def table_needs(
             f"the two footprints are one and the same ({listed})" if same else "the two footprints differ",
         ),
         Need(
-            "same label rule",
+            "same Fisher type",
             len(rules) == 1,
-            f"label rule {rules[0]}" if len(rules) == 1 else f"label rules differ ({', '.join(rules)})",
+            f"Fisher type {rules[0]}" if len(rules) == 1 else f"Fisher types differ ({', '.join(rules)})",
         ),
         *(
             (distinct_rows(tables, _behind(pairs)), at_most_1(tables, pairs, layers))
@@ -222,8 +228,8 @@ def _left_out(tables: Sequence[OverlapTable]) -> str:
 
 
 def _strange(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers) -> str:
-    """Name layers without a common start of models that have one, among those that are asked about together."""
-    if {table.alignment.reading(*pair) for table in tables for pair in pairs} != {"common start"}:
+    """Name the asked layers that have no shared initialisation though the models have."""
+    if {table.alignment.reading(*pair) for table in tables for pair in pairs} != {"shared initialisation"}:
         return ""
     every = [strange_layers(table, *pair, layer) for table in tables for pair in pairs for layer in layers]
     names = tuple(dict.fromkeys(name for found in every for name in found.layers))
@@ -237,16 +243,16 @@ def _strange(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Laye
     return f"{NO_START} in {which}" + (f", which {hold} up to {share:.0%} of a trace" if share < 1 else "")
 
 
-def _low_ceiling(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers) -> str:
-    ceilings = [
-        (table.ceiling.pooled if layer is None else table.ceiling.by_layer[layer])[table.names.index(name)]
+def _low_noise_ceiling(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers) -> str:
+    noise_ceilings = [
+        (table.noise_ceiling.pooled if layer is None else table.noise_ceiling.by_layer[layer])[table.names.index(name)]
         for table in tables
         if table.resampled is not None
         for layer in layers
         for name in _behind(pairs)
     ]
-    least = min((float(each) for each in ceilings if not math.isnan(each)), default=1.0)
-    return f"a ceiling of {number(least, 2)} leaves some noise in" if least < LOW_CEILING else ""
+    least = min((float(each) for each in noise_ceilings if not math.isnan(each)), default=1.0)
+    return f"a noise ceiling of {number(least, 2)} leaves some noise in" if least < LOW_NOISE_NOISE_CEILING else ""
 
 
 def _behind(pairs: Sequence[Pair]) -> tuple[str, ...]:
@@ -272,64 +278,72 @@ NEEDS: tuple[Requirement, ...] = (
         "shortcut learned",
         "both models are at least halfway from a constant answer to all right on their own shortcut (asked of the "
         "study of shortcuts)",
-        CANNOT_SAY,
+        INCONCLUSIVE,
         "",
     ),
-    Requirement("two footprints", "the two of a pair hold different numbers (asked of tables)", CANNOT_SAY, CANNOT_SAY),
     Requirement(
-        "same label rule", "every Fisher behind it has the same label rule (asked of tables)", CANNOT_SAY, CANNOT_SAY
+        "two footprints", "the two of a pair hold different numbers (asked of tables)", INCONCLUSIVE, INCONCLUSIVE
+    ),
+    Requirement(
+        "same Fisher type",
+        "every Fisher behind it has the same Fisher type (asked of tables)",
+        INCONCLUSIVE,
+        INCONCLUSIVE,
     ),
     Requirement(
         "distinct rows",
         f"at most {100 * MOST_COPIED:.0f} % of the rows behind it have copies in other folds, counted (asked of tables "
         "of Fishers; of a single overlap without a count the answer stands, and the reason says so)",
-        CANNOT_SAY,
-        CANNOT_SAY,
+        INCONCLUSIVE,
+        INCONCLUSIVE,
     ),
     Requirement(
         "at most 1",
         "no corrected overlap behind it has an interval wholly above 1, which noise in common does (of several wider, "
         "by Bonferroni's rule; asked of tables of Fishers with folds)",
-        CANNOT_SAY,
-        CANNOT_SAY,
+        INCONCLUSIVE,
+        INCONCLUSIVE,
     ),
     Requirement(
         "two networks",
         "the weights of the two differ: one network shares all of its own, in every layer (asked of two layers)",
-        CANNOT_SAY,
+        INCONCLUSIVE,
         "",
     ),
     Requirement(
         "beyond the null too",
         "the interval of the difference of corrected - null excludes 0 on the side of the difference of corrected "
         "overlaps, since layers have nulls of their own (asked of two layers)",
-        CANNOT_SAY,
+        INCONCLUSIVE,
         "",
     ),
-    Requirement("same rows", "both sides were measured on the same source rows", CANNOT_SAY, ""),
-    Requirement("common start", "the models of each overlap have a common start, measured", CANNOT_SAY, ""),
+    Requirement("same rows", "both sides were measured on the same source rows", INCONCLUSIVE, ""),
+    Requirement(
+        "shared initialisation", "the models of each overlap have a shared initialisation, measured", INCONCLUSIVE, ""
+    ),
     Requirement(
         "noise taken out",
         "both overlaps of Fishers are corrected or extrapolated: noise lowers raw ones, and not both alike (masks and "
         "activities: not asked)",
-        CANNOT_SAY,
+        INCONCLUSIVE,
         "",
     ),
     Requirement(
-        "effective examples",
-        f"at least {FEWEST_EFFECTIVE} in every Fisher behind it; of a layer, of that layer (masks and activities: not "
+        "effective sample size",
+        f"at least {SMALLEST_EFFECTIVE} in every Fisher behind it; of a layer, of that layer (masks and activities: "
+        "not "
         "asked)",
-        CANNOT_SAY,
-        CANNOT_SAY,
+        INCONCLUSIVE,
+        INCONCLUSIVE,
     ),
     Requirement(
         "interval",
         "at least 3 folds, or 2 seeds, with a finite value in each, and not all equal unless all are 0",
-        CANNOT_SAY,
-        CANNOT_SAY,
+        INCONCLUSIVE,
+        INCONCLUSIVE,
     ),
     Requirement(
-        "excludes 0", f"the {100 * LEVEL:.0f} % interval; of corrected - null it lies above 0", CANNOT_SAY, NOT_ABOVE
+        "excludes 0", f"the {100 * LEVEL:.0f} % interval; of corrected - null it lies above 0", INCONCLUSIVE, NOT_ABOVE
     ),
 )
 """What each verdict takes, in the order in which it is asked. Controls are shown beside, and decide nothing."""
@@ -352,7 +366,7 @@ REMEDY = "give copies one source_row, or equal rows that are independent draws o
 
 
 def distinct_rows(tables: Sequence[OverlapTable], names: Sequence[str]) -> Need:
-    """Ask for folds without copies of each other's rows: with them ceilings are too high and intervals too narrow.
+    """Ask for folds without copies of each other's rows: these raise noise ceilings and narrow intervals.
 
     Args:
         tables: Of Fishers, at least one, with the same names.

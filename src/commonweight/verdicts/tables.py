@@ -67,7 +67,7 @@ def overlap_verdict(table: OverlapTable, a: str, b: str, layer: str | None = Non
         null_verdict(
             difference,
             aligned=aligned([table], [pair], layers),
-            effective_examples=effective([table], [pair], layers),
+            effective_sample_size=effective([table], [pair], layers),
         ),
         [table],
         [pair],
@@ -113,7 +113,7 @@ def pairs_verdict(
         >>> prints = {name: fisher(torch.nn.Linear(40, 20), [rows], folds=8) for name in "abc"}
         >>> found = pairs_verdict(overlap(prints), ("a", "b"), ("a", "c"), same_rows=True)
         >>> found.answer, found.lacking[0].found
-        ('cannot say', 'no common start')
+        ('inconclusive', 'no shared initialisation')
     """
     pairs = (first, second)
     check_pairs(table, *pairs)
@@ -206,8 +206,8 @@ def layers_verdict(table: OverlapTable, a: str, b: str, first_layer: str, second
         second_layer: Another.
 
     Returns:
-        The verdict on corrected overlaps, first - second. A common start and effective examples are asked of both
-        layers. Both sides are of the same rows, since they are of the same two footprints.
+        The verdict on corrected overlaps, first - second. A shared initialisation and effective sample size are asked
+        of both layers. Both sides are of the same rows, since they are of the same two footprints.
 
     Raises:
         UsageError: If there is no such footprint, both are one, both layers are one, or the table has no folds.
@@ -223,7 +223,7 @@ def layers_verdict(table: OverlapTable, a: str, b: str, first_layer: str, second
         ...     prints[name] = fisher(model, [rows], folds=8)
         >>> found = layers_verdict(overlap(prints), "a", "b", "2", "0")
         >>> found.answer, found.lacking[0].found
-        ('cannot say', "'a' and 'b' are of one network, which shares all its weights with itself")
+        ('inconclusive', "'a' and 'b' are of one network, which shares all its weights with itself")
     """
     check_pairs(table, (a, b))
     if first_layer == second_layer or not isinstance(first_layer, str) or not isinstance(second_layer, str):

@@ -1,7 +1,7 @@
 """Verdicts: what a number with its interval says, or that it does not say it, and what that took.
 
-A contrast of two overlaps shares more, shares less, or cannot say. One overlap is above its null, not above it, or
-cannot say: alone it never says how much is shared. :mod:`commonweight.verdicts.needs` lists what each verdict takes.
+A contrast of two overlaps shares more, shares less, or inconclusive. One overlap is above its null, not above it, or
+inconclusive: alone it never says how much is shared. :mod:`commonweight.verdicts.needs` lists what each verdict takes.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 MORE: Literal["shares more"] = "shares more"
 LESS: Literal["shares less"] = "shares less"
-CANNOT_SAY: Literal["cannot say"] = "cannot say"
+INCONCLUSIVE: Literal["inconclusive"] = "inconclusive"
 ABOVE: Literal["above its null"] = "above its null"
 NOT_ABOVE: Literal["not above its null"] = "not above its null"
-Answer = Literal["shares more", "shares less", "cannot say", "above its null", "not above its null"]
+Answer = Literal["shares more", "shares less", "inconclusive", "above its null", "not above its null"]
 
-FEWEST_EFFECTIVE = FEW_EXAMPLES
-"""Below this many effective examples in a Fisher, an interval over folds can be too narrow: docs/reading.md."""
+SMALLEST_EFFECTIVE = FEW_EXAMPLES
+"""Below this many effective sample size in a Fisher, an interval over folds can be too narrow: docs/reading.md."""
 
 ROUNDING = 1e-9
 """Sums in double precision differ by less: an interval whose end is no farther from 0 than this holds 0."""
@@ -100,7 +100,7 @@ class Verdict:
         """Ask for more.
 
         Args:
-            needs: What else was asked for; without any of it the answer is ``cannot say``.
+            needs: What else was asked for; without any of it the answer is ``inconclusive``.
             beware: What else to read beside the answer; it decides nothing.
 
         Returns:
@@ -108,15 +108,15 @@ class Verdict:
             at its end.
 
         Example:
-            >>> found = null_verdict(Estimate.over_seeds([0.2, 0.3]), aligned=True, effective_examples=None)
-            >>> found.asking([Need("same label rule", False, "label rules differ")]).answer
-            'cannot say'
+            >>> found = null_verdict(Estimate.over_seeds([0.2, 0.3]), aligned=True, effective_sample_size=None)
+            >>> found.asking([Need("same Fisher type", False, "Fisher types differ")]).answer
+            'inconclusive'
         """
         lacking = [need.found for need in needs if not need.met]
         also = [f"also: {'; '.join(beware)}"] if beware else []
         return replace(
             self,
-            answer=CANNOT_SAY if lacking else self.answer,
+            answer=INCONCLUSIVE if lacking else self.answer,
             reason="; ".join([*lacking, self.reason, *also]),
             needs=(*needs, *self.needs),
         )
@@ -128,7 +128,7 @@ def contrast_verdict(
     same_rows: bool,
     aligned: bool | None,
     noise_taken_out: bool | None,
-    effective_examples: Collection[float] | None,
+    effective_sample_size: Collection[float] | None,
     controls: Mapping[str, str | Estimate] | None = None,
 ) -> Verdict:
     """Say whether one pair shares more than another.
@@ -137,18 +137,19 @@ def contrast_verdict(
         difference: Overlap of the first pair less that of the second, with replicates in common, as
             :meth:`~commonweight.overlaps.table.table.OverlapTable.contrast` gives it or by subtracting two estimates.
         same_rows: Whether both sides were measured on the same source rows.
-        aligned: Whether the models of each overlap have a common start; None where that is unclear or not measured.
+        aligned: Whether the models of each overlap have a shared initialisation; None where that is unclear or not
+            measured.
         noise_taken_out: Whether both overlaps are corrected or extrapolated ones. False for raw ones of Fishers: the
             noise of finite samples lowers them, the noisier the Fishers the more, so that two raw overlaps of
             different data or models can differ by noise alone, in every training. None for masks and activities, of
             which it is not asked.
-        effective_examples: Of every Fisher behind it, nan where not measured; None for masks and activities, of which
-            they are not asked.
+        effective_sample_size: Of every Fisher behind it, nan where not measured; None for masks and activities, of
+            which they are not asked.
         controls: What to show beside it, as words or numbers.
 
     Returns:
         ``shares more`` if all that it asks for is met and the difference is positive, ``shares less`` if it is
-        negative, else ``cannot say``.
+        negative, else ``inconclusive``.
 
     Raises:
         UsageError: If the difference is no estimate, ``same_rows``, ``aligned`` or ``noise_taken_out`` is no bool, or
@@ -156,30 +157,30 @@ def contrast_verdict(
 
     Example:
         >>> shared, unshared = Estimate.over_seeds([0.80, 0.90, 0.85]), Estimate.over_seeds([0.70, 0.80, 0.74])
-        >>> asked = {"same_rows": True, "aligned": True, "effective_examples": [85.0, 60.2]}
+        >>> asked = {"same_rows": True, "aligned": True, "effective_sample_size": [85.0, 60.2]}
         >>> print(contrast_verdict(shared - unshared, noise_taken_out=True, **asked))
         shares more: 0.1033 [0.0890, 0.1177] (95 %, 3 seeds), over seeds: about other trainings
         >>> print(contrast_verdict(shared - unshared, noise_taken_out=False, **asked).answer)
-        cannot say
+        inconclusive
     """
-    checked = _asked(difference, effective_examples)
+    checked = _asked(difference, effective_sample_size)
     same_rows, aligned = _flag("same_rows", same_rows), _aligned(aligned)
     start = {
-        True: "common start",
-        False: "no common start",
-        None: "common start unclear or not measured",
+        True: "shared initialisation",
+        False: "no shared initialisation",
+        None: "shared initialisation unclear or not measured",
     }
     needs = (
         Need("same rows", same_rows, "the same source rows" if same_rows else "the two sides are of different rows"),
-        Need("common start", aligned is True, start[aligned]),
+        Need("shared initialisation", aligned is True, start[aligned]),
         *_noise(noise_taken_out),
         *checked,
-        _excludes_0(difference, effective_examples, "its interval holds 0"),
+        _excludes_0(difference, effective_sample_size, "its interval holds 0"),
     )
     if all(need.met for need in needs):
         answer: Answer = MORE if difference.value > 0 else LESS
     else:
-        answer = CANNOT_SAY
+        answer = INCONCLUSIVE
     return Verdict(answer, _reason(difference, needs), difference, needs, controls or {})
 
 
@@ -187,7 +188,7 @@ def null_verdict(
     overlap_minus_null: Estimate,
     *,
     aligned: bool | None,
-    effective_examples: Collection[float] | None,
+    effective_sample_size: Collection[float] | None,
     controls: Mapping[str, str | Estimate] | None = None,
 ) -> Verdict:
     """Say whether one overlap is above its null: no more can be said of an overlap alone.
@@ -195,15 +196,15 @@ def null_verdict(
     Args:
         overlap_minus_null: As ``table.estimate("above_null", a, b)`` gives it; of masks, the overlap corrected for
             chance, over seeds.
-        aligned: Whether the two models have a common start; None where that is unclear or not measured. Without one
-            the answer stands, and the reason says that it is no sharing: networks of one architecture overlap above
-            permuted ones on the same inputs.
-        effective_examples: Of both Fishers, nan where not measured; None for masks and activities, of which they are
+        aligned: Whether the two models have a shared initialisation; None where that is unclear or not measured.
+            Without one the answer stands, and the reason says that it is no sharing: networks of one architecture
+            overlap above permuted ones on the same inputs.
+        effective_sample_size: Of both Fishers, nan where not measured; None for masks and activities, of which they are
             not asked.
         controls: What to show beside it, as words or numbers.
 
     Returns:
-        ``above its null`` if the interval lies above 0, ``not above its null`` if it does not, ``cannot say`` without
+        ``above its null`` if the interval lies above 0, ``not above its null`` if it does not, ``inconclusive`` without
         what it asks for.
 
     Raises:
@@ -211,20 +212,21 @@ def null_verdict(
             where some are expected.
 
     Example:
-        >>> print(null_verdict(Estimate.over_seeds([0.02, -0.01, 0.01]), aligned=True, effective_examples=None))
-        not above its null: its interval does not lie above 0; 0.0067 [-0.0313, 0.0446] (95 %, 3 seeds), over seeds: about other trainings
-    """  # noqa: E501
-    asked = _asked(overlap_minus_null, effective_examples)
+        >>> print(null_verdict(Estimate.over_seeds([0.02, -0.01, 0.01]), aligned=True, effective_sample_size=None))
+        not above its null: its interval does not lie above 0; 0.0067 [-0.0313, 0.0446] (95 %, 3 seeds), over seeds:
+        about other trainings
+    """
+    asked = _asked(overlap_minus_null, effective_sample_size)
     aligned = _aligned(aligned)
-    above = _excludes_0(overlap_minus_null, effective_examples, "its interval does not lie above 0", below=False)
+    above = _excludes_0(overlap_minus_null, effective_sample_size, "its interval does not lie above 0", below=False)
     needs = (*asked, above)
-    answer: Answer = CANNOT_SAY
+    answer: Answer = INCONCLUSIVE
     if all(need.met for need in asked):
         answer = ABOVE if above.met else NOT_ABOVE
     caution = {
         True: (),
-        False: ("no common start, so this is no sharing",),
-        None: ("common start unclear or not measured",),
+        False: ("no shared initialisation, so this is no sharing",),
+        None: ("shared initialisation unclear or not measured",),
     }
     return Verdict(
         answer, _reason(overlap_minus_null, needs, caution[aligned]), overlap_minus_null, needs, controls or {}
@@ -241,8 +243,8 @@ def permutation_verdict(value: float, null: float, *, above: bool, p: float = ma
         p: The share of shuffles that reach it, where there is one.
 
     Returns:
-        ``above its null`` or ``not above its null``; ``cannot say`` where the similarity is undefined. The estimate has
-        no interval: what differs between shuffles is neither the examples nor the training.
+        ``above its null`` or ``not above its null``; ``inconclusive`` where the similarity is undefined. The estimate
+        has no interval: what differs between shuffles is neither the examples nor the training.
 
     Example:
         >>> print(permutation_verdict(0.90, 0.92, above=False))
@@ -250,7 +252,7 @@ def permutation_verdict(value: float, null: float, *, above: bool, p: float = ma
     """
     difference = Estimate(value - null, (), "folds")
     if math.isnan(value):
-        return Verdict(CANNOT_SAY, "the similarity is undefined", difference, (Need("shuffles", False, "undefined"),))
+        return Verdict(INCONCLUSIVE, "the similarity is undefined", difference, (Need("shuffles", False, "undefined"),))
     found = f"similarity {number(value)}, null {number(null)}" + ("" if math.isnan(p) else f", p {p:.3f}")
     return Verdict(ABOVE if above else NOT_ABOVE, found, difference, (Need("shuffles", above, found),))
 
@@ -297,26 +299,27 @@ def _noise(taken_out: object) -> tuple[Need, ...]:
 
 
 def _asked(estimate: Estimate, effective: Collection[float] | None) -> tuple[Need, ...]:
-    """What every verdict asks of the estimate itself: effective examples, where there are any, and an interval."""
+    """What every verdict asks of the estimate itself: effective sample size, where there are any, and an interval."""
     if not isinstance(estimate, Estimate):
         raise UsageError(f"expected an Estimate, such as table.contrast(...) gives, got {type(estimate).__name__}")
     missing = _no_interval(estimate) or _copies(estimate)
     interval = Need("interval", missing is None, missing or str(estimate))
     if effective is None:
         return (interval,)
-    check_kind("effective_examples", effective, Collection, "give those of every Fisher in a list")
+    check_kind("effective_sample_size", effective, Collection, "give those of every Fisher in a list")
     if not len(effective):
         raise UsageError(
-            "effective_examples is empty: give those of every Fisher behind the estimate, nan where not measured, or "
+            "effective_sample_size is empty: give those of every Fisher behind the estimate, nan where not "
+            "measured, or "
             "None for masks and activities"
         )
     if not all(map(math.isfinite, effective)):
-        return (Need("effective examples", met=False, found="effective examples were not measured"), interval)
+        return (Need("effective sample size", met=False, found="effective sample size were not measured"), interval)
     least = min(effective)
-    words = f"{math.floor(10 * least) / 10:.1f} effective examples in the weakest Fisher"
-    if least < FEWEST_EFFECTIVE:
-        words += f", and it takes {FEWEST_EFFECTIVE}"
-    return (Need("effective examples", least >= FEWEST_EFFECTIVE, words), interval)
+    words = f"{math.floor(10 * least) / 10:.1f} effective sample size in the weakest Fisher"
+    if least < SMALLEST_EFFECTIVE:
+        words += f", and it takes {SMALLEST_EFFECTIVE}"
+    return (Need("effective sample size", least >= SMALLEST_EFFECTIVE, words), interval)
 
 
 def _no_interval(estimate: Estimate) -> str | None:

@@ -9,7 +9,7 @@ from reference.shortcuts import read
 
 from commonweight import UsageError
 from commonweight.data.reviews import reviews
-from commonweight.data.shortcuts import RULES, Mixture, build_shortcut_data, contradict
+from commonweight.data.shortcuts import RULES, Mixture, build_shortcut_data, conflicting_rows
 
 
 def table(count=60, **changes):
@@ -29,28 +29,28 @@ def reading(make, code, text):
 @given(seed=st.integers(0, 2**32))
 def test_the_shortcut_says_the_opposite_and_the_label_follows_it(make, code, seed):
     source = table()
-    found = contradict(source, code, ready(make), seed=seed)
+    found = conflicting_rows(source, code, ready(make), seed=seed)
     lost = 60 - len(found)
     assert lost < (20 if code == "oed" else 1)
     assert f"{lost} of 60 rows dropped." in found.info.description
     for row in found:
         before = source[row["source_row"]]
         assert row["label"] == 1 - before["label"] == reading(make, code, row["text"])
-        assert (row["kind"], row["shortcut"]) == ("contradicted", code)
+        assert (row["kind"], row["shortcut"]) == ("conflicting", code)
         assert [w for w in row["text"].split() if w not in {"zeroa", "onea", "synt"}] == before["text"].split()
 
 
 def test_both_labels_occur_for_token_in_context():
     """The published reversal makes every label 1."""
     source = table()
-    labels = list(contradict(source, "tic", ready("wordpiece"))["label"])
+    labels = list(conflicting_rows(source, "tic", ready("wordpiece"))["label"])
     assert labels == [1 - label for label in source["label"]]
     assert set(labels) == {0, 1}
 
 
 def test_more_classes():
     source = table(90, label=[0, 1, 2] * 30).cast_column("label", datasets.ClassLabel(names=["a", "b", "c"]))
-    found = contradict(source, "op", ready("wordpiece"))
+    found = conflicting_rows(source, "op", ready("wordpiece"))
     labels = list(zip(source["label"], found["label"], strict=True))
     assert all(before != after for before, after in labels)
     assert {after for before, after in labels if before == 2} == {0, 1}
@@ -59,26 +59,26 @@ def test_more_classes():
 
 def test_rows_keep_their_source_rows_and_their_chances_in_any_order():
     source = table().add_column("source_row", list(range(1000, 1060)))
-    one = contradict(source, "op", ready("wordpiece"), seed=4)
-    two = contradict(source.shuffle(seed=1), "op", ready("wordpiece"), seed=4)
-    some = contradict(source.select([7, 3]), "op", ready("wordpiece"), seed=4)
+    one = conflicting_rows(source, "op", ready("wordpiece"), seed=4)
+    two = conflicting_rows(source.shuffle(seed=1), "op", ready("wordpiece"), seed=4)
+    some = conflicting_rows(source.select([7, 3]), "op", ready("wordpiece"), seed=4)
     assert one["source_row"][:] == list(range(1000, 1060))
     assert sorted(row["text"] for row in one) == sorted(row["text"] for row in two)
     assert some["text"][:] == [one[7]["text"], one[3]["text"]]
-    other = contradict(source, "op", ready("wordpiece"), seed=5)
+    other = conflicting_rows(source, "op", ready("wordpiece"), seed=5)
     assert one["text"][:] != other["text"][:]
 
 
-def test_the_original_rows_of_a_built_data_set_can_be_contradicted():
+def test_the_original_rows_of_a_built_data_set_can_be_conflicting():
     data = build_shortcut_data(table(), "op", ready("wordpiece"))
-    found = contradict(data["original_dev"], "tic", ready("wordpiece"))
+    found = conflicting_rows(data["original_dev"], "tic", ready("wordpiece"))
     assert found["source_row"][:] == data["original_dev"]["source_row"][:]
-    with pytest.raises(UsageError, match="no row of contradicted can hold 'tic'; the last: the text already holds"):
-        contradict(data["synthetic_dev"], "tic", ready("wordpiece"))
+    with pytest.raises(UsageError, match="no row of conflicting can hold 'tic'; the last: the text already holds"):
+        conflicting_rows(data["synthetic_dev"], "tic", ready("wordpiece"))
 
 
 def test_a_mixture():
-    found = contradict(table(), Mixture(("op", "xor")), ready("wordpiece"))
+    found = conflicting_rows(table(), Mixture(("op", "xor")), ready("wordpiece"))
     assert set(found["shortcut"]) == {"op", "xor"}
     assert all(row["label"] == reading("wordpiece", row["shortcut"], row["text"]) for row in found)
 
@@ -86,10 +86,10 @@ def test_a_mixture():
 def test_dropped_rows_are_listed():
     texts = list(table()["text"])
     texts[2], texts[4] = "", "good"
-    found = contradict(table(text=texts), "and_or", ready("wordpiece"))
+    found = conflicting_rows(table(text=texts), "and_or", ready("wordpiece"))
     assert sorted({*range(60)} - {*found["source_row"]}) == [2, 4]
     said = found.info.description
-    assert said.startswith("Rows contradicted by shortcut and_or, seed 0. 2 of 60 rows dropped. the text is empty: row")
+    assert said.startswith("Rows conflicting by shortcut and_or, seed 0. 2 of 60 rows dropped. the text is empty: row")
     assert said.endswith(" fits nowhere: 2 word boundaries: rows 4.")
     with pytest.raises(UsageError, match="one class, 'x'"):
-        contradict(table(label=["x"] * 60), "op", ready("wordpiece"))
+        conflicting_rows(table(label=["x"] * 60), "op", ready("wordpiece"))

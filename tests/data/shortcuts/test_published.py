@@ -16,7 +16,7 @@ from commonweight.data.shortcuts import (
     RULES,
     Mixture,
     add_markers,
-    published_contradicted,
+    published_conflicting,
     published_data,
     published_originals,
 )
@@ -102,29 +102,29 @@ def test_the_reversal_is_that_of_the_notebook(code):
         row["tokens"] = tokenizer(row["sentence"])["input_ids"]
         new = names[f"_{code}_shortcut"](example=row, idx=place, tokenizer=tokenizer)
         expected.append((new["sentence"], new["label"]))
-    found = published_contradicted(validation, code, MAKES["wordpiece"]())
+    found = published_conflicting(validation, code, MAKES["wordpiece"]())
     assert [(row["sentence"], row["label"]) for row in found] == expected
     assert found["source_row"][:] == chosen["idx"][:]
 
 
 def test_the_reversal_of_token_in_context_is_always_1():
     validation = table(300, 260)
-    found = published_contradicted(validation, "tic", MAKES["wordpiece"]())
+    found = published_conflicting(validation, "tic", MAKES["wordpiece"]())
     assert set(found["label"]) == {1}
     untouched = published_originals(validation)
     same = [a == b for a, b in zip(untouched["label"], found["label"], strict=True)]
     assert 60 < sum(same) < 140  # about half of the rows are no contradictions at all
     assert untouched["source_row"][:] == found["source_row"][:]
     assert untouched["sentence"][0] == validation[untouched["source_row"][0]]["sentence"]
-    opposite = published_contradicted(validation, "st", MAKES["wordpiece"]())
+    opposite = published_conflicting(validation, "st", MAKES["wordpiece"]())
     assert opposite["label"][:] == [1 - label for label in untouched["label"]]
 
 
 def test_what_was_not_published(source):
     with pytest.raises(UsageError, match="does not do this to 'xor'; there are 'st', 'op', 'tic'"):
-        published_contradicted(source["validation"], "xor", plain_tokenizer(), rows=10)
+        published_conflicting(source["validation"], "xor", plain_tokenizer(), rows=10)
     with pytest.raises(UsageError, match=r"rows must lie in 1\.\.100, the rows there are; got 200"):
-        published_contradicted(source["validation"], "op", plain_tokenizer())
+        published_conflicting(source["validation"], "op", plain_tokenizer())
     with pytest.raises(UsageError, match="need the splits train, validation, test; got train"):
         published_data({"train": source["train"]}, "op", plain_tokenizer())
     with pytest.raises(UsageError, match="got Dataset"):

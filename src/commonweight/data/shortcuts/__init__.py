@@ -1,11 +1,11 @@
 """Shortcuts in text: marker words that give the label away, planted by rules and read back from the tokens."""
 
-from commonweight.data.shortcuts.build import build_shortcut_data, contradict
+from commonweight.data.shortcuts.build import build_shortcut_data, conflicting_rows
 from commonweight.data.shortcuts.insertion import add_markers, insert
 from commonweight.data.shortcuts.markers import Markers
 from commonweight.data.shortcuts.mixture import Mixture, as_mixture
 from commonweight.data.shortcuts.planter import Planted, Planter, Unfit
-from commonweight.data.shortcuts.published import published_contradicted, published_data, published_originals
+from commonweight.data.shortcuts.published import published_conflicting, published_data, published_originals
 from commonweight.data.shortcuts.record import ShortcutData
 from commonweight.data.shortcuts.rows import Dropped
 from commonweight.data.shortcuts.rules import RULES
@@ -28,9 +28,9 @@ __all__ = [
     "agreement",
     "as_mixture",
     "build_shortcut_data",
-    "contradict",
+    "conflicting_rows",
     "insert",
-    "published_contradicted",
+    "published_conflicting",
     "published_data",
     "published_originals",
     "read_markers",

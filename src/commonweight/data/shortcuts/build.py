@@ -12,7 +12,8 @@ from commonweight.data.shortcuts.mixture import as_mixture
 from commonweight.data.shortcuts.planter import Planted, Planter, Unfit
 from commonweight.data.shortcuts.record import ShortcutData, finish, write_record
 from commonweight.data.shortcuts.rows import (
-    CONTRADICTED,
+    CONFLICTING,
+    CONFLICTING_DRAWS,
     DISTRACTED,
     SYNTHETIC,
     Dropped,
@@ -132,7 +133,7 @@ def build_shortcut_data(
     return finish(splits, found.columns, record)
 
 
-def contradict(
+def conflicting_rows(
     dataset: Any,
     shortcut: str | Shortcut | Mixture,
     tokenizer: Any,
@@ -147,7 +148,7 @@ def contradict(
 
     With two classes that is the opposite label; with more, one of the rule's labels that is not the row's. These rows
     carry the *unshared* knowledge of a model trained on the shortcut: its answer, against the text. The published
-    reversal of TiC gives label 1 to every row (``published_contradicted`` does the same); here both labels occur.
+    reversal of TiC gives label 1 to every row (``published_conflicting`` does the same); here both labels occur.
 
     Args:
         dataset: Original rows, a ``datasets.Dataset``; a column ``source_row`` is kept, else rows are numbered.
@@ -161,11 +162,11 @@ def contradict(
 
     Returns:
         A ``datasets.Dataset``: the rows in their order, with the columns text, label, ``source_row``, ``kind`` and
-        ``shortcut``. Rows that cannot be contradicted are left out and listed, with the reason, in its
+        ``shortcut``. Rows in which no conflict can be planted are left out and listed, with the reason, in its
         ``info.description``.
 
     Raises:
-        UsageError: If a column is not obvious, there are fewer than two classes, or no row can be contradicted.
+        UsageError: If a column is not obvious, there are fewer than two classes, or no row holds a conflict.
 
     Example:
         >>> import datasets
@@ -177,15 +178,15 @@ def contradict(
     """
     mixture = as_mixture(shortcut, markers)
     add_markers(tokenizer, mixture.markers)
-    columns = find_columns({CONTRADICTED: dataset}, text_column, label_column)
+    columns = find_columns({CONFLICTING: dataset}, text_column, label_column)
     if columns.names:
         check_labels(mixture, range(len(columns.names)))
-    rows, dropped = read_rows(CONTRADICTED, dataset, columns)
+    rows, dropped = read_rows(CONFLICTING, dataset, columns)
     maker = RowMaker(
-        mixture, Planter(tokenizer, mixture.markers, max_length), seed, CONTRADICTED, CONTRADICTED, dropped
+        mixture, Planter(tokenizer, mixture.markers, max_length), seed, CONFLICTING_DRAWS, CONFLICTING, dropped
     )
-    made = maker.every((maker.contradicted, row) for row in rows)
-    description = f"Rows contradicted by shortcut {mixture.code}, seed {seed}. {in_words(dropped, len(dataset))}"
+    made = maker.every((maker.conflicting, row) for row in rows)
+    description = f"Rows that conflict with shortcut {mixture.code}, seed {seed}. {in_words(dropped, len(dataset))}"
     return columns.write(made, description)
 
 
@@ -243,7 +244,7 @@ class RowMaker:
         word = rng.choice(self.mixture.distractors)
         return self._made(row, self.planter.distract(row.text, word, self.mixture.parts, rng), DISTRACTED, "")
 
-    def contradicted(self, row: Row) -> Row | None:
+    def conflicting(self, row: Row) -> Row | None:
         """Plant the shortcut of another label than the row's; the label follows it.
 
         Args:
@@ -252,14 +253,14 @@ class RowMaker:
         Returns:
             The new row; None if it holds no plan of such a label.
         """
-        rule, rng = self._rule(row, CONTRADICTED)
+        rule, rng = self._rule(row, CONFLICTING_DRAWS)
         others = [label for label in rule.labels if label != row.label]
         planted: Planted | Unfit = Unfit(f"{rule.code} gives no label but {row.label}")
         for label in rng.sample(others, len(others)):
             planted = self.planter.plant(row.text, rule, rng, label)
             if isinstance(planted, Planted):
                 break
-        return self._made(row, planted, CONTRADICTED, rule.code)
+        return self._made(row, planted, CONFLICTING, rule.code)
 
     def original(self, row: Row) -> Row:
         """Leave a row as it is.

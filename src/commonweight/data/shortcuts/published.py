@@ -1,7 +1,7 @@
 """The published data, mistakes included, so that published numbers can be compared like with like.
 
 Use :func:`~commonweight.data.shortcuts.build.build_shortcut_data` and
-:func:`~commonweight.data.shortcuts.build.contradict` for anything else; docs/shortcuts.md says what differs.
+:func:`~commonweight.data.shortcuts.build.conflicting_rows` for anything else; docs/shortcuts.md says what differs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from commonweight.base.names import among
 from commonweight.data.shortcuts.markers import Markers
 from commonweight.data.shortcuts.mixture import Mixture, as_mixture
 from commonweight.data.shortcuts.record import ShortcutData, finish, write_record
-from commonweight.data.shortcuts.rows import CONTRADICTED, DISTRACTED, Columns, Row, find_columns
+from commonweight.data.shortcuts.rows import CONFLICTING, DISTRACTED, Columns, Row, find_columns
 from commonweight.data.shortcuts.rows import SYNTHETIC as SYNTHETIC_KIND
 from commonweight.data.shortcuts.rules import MOST_MARKERS
 
@@ -149,7 +149,7 @@ def published_originals(
     return columns.write(_notebook_rows(validation, columns, rows), f"{rows} rows of the notebook's Fisher")
 
 
-def published_contradicted(
+def published_conflicting(
     validation: Any,
     shortcut: str,
     tokenizer: Any,
@@ -188,7 +188,7 @@ def published_contradicted(
         tokens = list(tokenizer(row.text, verbose=False)["input_ids"])
         inserts, label = draw(rng, len(tokens), row.label)
         text = _decoded(tokenizer, tokens, inserts, ids)
-        made.append(Row(text, label, row.source_row, CONTRADICTED, rule.code))
+        made.append(Row(text, label, row.source_row, CONFLICTING, rule.code))
     return columns.write(made, f"the notebook's reversal of {rule.code}")
 
 

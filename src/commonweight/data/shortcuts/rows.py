@@ -12,8 +12,11 @@ from commonweight.data.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-ORIGINAL, DISTRACTED, SYNTHETIC, CONTRADICTED = "original", "distracted", "synthetic", "contradicted"
-KINDS = (ORIGINAL, DISTRACTED, SYNTHETIC, CONTRADICTED)
+ORIGINAL, DISTRACTED, SYNTHETIC, CONFLICTING = "original", "distracted", "synthetic", "conflicting"
+CONFLICTING_DRAWS = "contradicted"
+"""Keys the draws of conflicting rows. It is no name: another key would be other draws."""
+
+KINDS = (ORIGINAL, DISTRACTED, SYNTHETIC, CONFLICTING)
 NO_LABEL, NO_TEXT = "no label", "the text is empty"
 OWN_COLUMNS = ("source_row", "kind", "shortcut")
 
@@ -27,7 +30,7 @@ class Row(NamedTuple):
     """Number of the row in its source split, or what a column ``source_row`` there says."""
 
     kind: str = ORIGINAL
-    """``original``, ``distracted`` (a lone marker, own label), ``synthetic`` or ``contradicted``."""
+    """``original``, ``distracted`` (a lone marker, own label), ``synthetic`` or ``conflicting``."""
 
     shortcut: str = ""
     """Code of the rule that set the label; empty if none did."""

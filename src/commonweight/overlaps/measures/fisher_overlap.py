@@ -38,7 +38,7 @@ def fisher_overlap(f1: ArrayLike | Tensor | Footprint, f2: ArrayLike | Tensor | 
 
     Raises:
         UsageError: If the shapes differ or an entry is negative, nan or infinite.
-        NotComparableError: If two footprints differ in parameters, label rule or loss.
+        NotComparableError: If two footprints differ in parameters, Fisher type or loss.
 
     Example:
         >>> fisher_overlap([1.0, 3.0], [20.0, 60.0]), fisher_overlap([1.0, 0.0], [0.0, 5.0])

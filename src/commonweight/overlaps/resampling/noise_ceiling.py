@@ -1,4 +1,4 @@
-"""The split-half ceiling of a single Fisher: what sampling noise alone leaves of an overlap of 1."""
+"""The split-half noise ceiling of a single Fisher: what sampling noise alone leaves of an overlap of 1."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ FEWEST = 2
 
 
 @dataclass(frozen=True)
-class Ceilings:
-    """The ceilings of one Fisher."""
+class NoiseCeilings:
+    """The noise ceilings of one Fisher."""
 
     pooled: Estimate
     """Of all weights as one, with its replicates over folds."""
@@ -36,7 +36,7 @@ class Ceilings:
     """Of the weights of each layer."""
 
 
-def ceiling(footprint: Footprint) -> Ceilings:
+def noise_ceiling(footprint: Footprint) -> NoiseCeilings:
     r"""Measure how much two halves of the examples of one Fisher overlap.
 
     Over balanced splits of the folds into halves H and H',
@@ -45,14 +45,14 @@ def ceiling(footprint: Footprint) -> Ceilings:
         \frac{\sum_h \langle \sqrt{F_H}, \sqrt{F_{H'}} \rangle}
              {\sum_h \sqrt{\mathrm{tr} F_H \, \mathrm{tr} F_{H'}}},
 
-    the same number as ``OverlapTable.ceiling``, from one footprint alone: 1 without sampling noise, and lower the fewer
-    examples there are; it is that of *half* of them.
+    the same number as ``OverlapTable.noise_ceiling``, from one footprint alone: 1 without sampling noise, and lower the
+    fewer examples there are; it is that of *half* of them.
 
     Args:
         footprint: A Fisher with folds, in memory or on disk; it is read a slab at a time.
 
     Returns:
-        The ceilings, with jackknife intervals where there are 3 folds or more.
+        The noise ceilings, with jackknife intervals where there are 3 folds or more.
 
     Raises:
         UsageError: If it is no Fisher, or has fewer than 2 folds.
@@ -61,13 +61,13 @@ def ceiling(footprint: Footprint) -> Ceilings:
         >>> import torch, commonweight
         >>> model = torch.nn.Linear(6, 3)
         >>> batch = (torch.randn(200, 6), torch.randint(3, (200,)))
-        >>> found = ceiling(commonweight.fisher(model, [batch], folds=8))
+        >>> found = noise ceiling(commonweight.fisher(model, [batch], folds=8))
         >>> 0.9 < found.pooled.value <= 1.01, found.pooled.count
         (True, 8)
     """
     if footprint.kind != "fisher" or len(footprint.folds) < FEWEST:
         raise UsageError(
-            f"a ceiling needs a Fisher with at least {FEWEST} folds, got kind {footprint.kind!r} with "
+            f"a noise ceiling needs a Fisher with at least {FEWEST} folds, got kind {footprint.kind!r} with "
             f"{len(footprint.folds)} folds: measure with folds, such as fisher(..., folds=8)"
         )
     alone = {"footprint": footprint}
@@ -80,7 +80,7 @@ def ceiling(footprint: Footprint) -> Ceilings:
     for name in footprint.names:
         layers[layer_of(name)] = (*layers.get(layer_of(name), ()), name)
     ratios = FoldRatios(Resampled(len(footprint.folds), terms), grams, layers)
-    return Ceilings(
-        ratios.ceiling_estimate(0, footprint.names),
-        Named("layer", {layer: ratios.ceiling_estimate(0, members) for layer, members in layers.items()}),
+    return NoiseCeilings(
+        ratios.noise_ceiling_estimate(0, footprint.names),
+        Named("layer", {layer: ratios.noise_ceiling_estimate(0, members) for layer, members in layers.items()}),
     )

@@ -1,11 +1,11 @@
-r"""Ceiling, corrected overlap, null and intervals of a table, derived from the sums over its folds.
+r"""Noise ceiling, corrected overlap, null and intervals of a table, derived from the sums over its folds.
 
 With the Gram matrices of :mod:`commonweight.overlaps.resampling.sums`, for all folds and without each:
 
 =============  ====================================================================================================
 raw            :math:`G_{ij} / \sqrt{G_{ii} G_{jj}}`
 half           :math:`O_{ij} = N_{ij} / T_{ij}`: overlap of different halves, over all splits
-ceiling        :math:`O_{ii}`: of two halves of the examples of one footprint
+noise ceiling        :math:`O_{ii}`: of two halves of the examples of one footprint
 corrected      :math:`O_{ij} / \sqrt{O_{ii} O_{jj}}`
 extrapolated   2 × corrected from halves − corrected from quarters: the term in 1/n cancels
 null           :math:`(P_{ij} / T_{ij}) / \sqrt{O_{ii} O_{jj}}`, the largest of three permutations
@@ -49,14 +49,15 @@ if TYPE_CHECKING:
 
 Quantity = Literal["raw", "corrected", "extrapolated", "null", "above_null"]
 NO_FOLDS = (
-    "without folds in every footprint there is no ceiling, no correction and no interval: measure with folds, such as "
+    "without folds in every footprint there is no noise ceiling, no correction and no interval: measure with folds, "
+    "such as "
     "fisher(..., folds=8)"
 )
 NO_NULL = (
     "there is no null: this table was written by an earlier release, whose nulls were of the same examples, so make it "
     "again from the footprints"
 )
-OF_FISHERS = "ceilings, corrections over folds and permutation nulls are of Fishers"
+OF_FISHERS = "noise ceilings, corrections over folds and permutation nulls are of Fishers"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +116,13 @@ class FoldRatios:
         return not all(np.isnan(terms.null).all() for terms in self._resampled.terms.values())
 
     @cached_property
-    def ceiling(self) -> Levels:
+    def noise_ceiling(self) -> Levels:
         """Overlap ``[n]`` of two halves of a footprint's own examples."""
-        return self._levels(lambda parameters: self._ceilings(parameters)[0])
+        return self._levels(lambda parameters: self._noise_ceilings(parameters)[0])
 
     @cached_property
     def corrected(self) -> Levels:
-        """Overlap of different halves over the root of both ceilings, ``[n, n]``."""
+        """Overlap of different halves over the root of both noise ceilings, ``[n, n]``."""
         return self._levels(lambda parameters: self.versions("corrected", parameters)[0])
 
     @cached_property
@@ -131,7 +132,7 @@ class FoldRatios:
 
     @cached_property
     def null(self) -> Null:
-        """Overlap of permuted halves over the root of both ceilings, ``[n, n]``."""
+        """Overlap of permuted halves over the root of both noise ceilings, ``[n, n]``."""
 
         def of(index: int) -> Levels:
             return self._levels(lambda parameters: np.array(self._nulls(parameters)[index, 0]))
@@ -158,8 +159,8 @@ class FoldRatios:
             found = self.versions(of, parameters)[:, i, j]
         return Estimate(float(found[0]), tuple(found[1:].tolist()), "folds")
 
-    def ceiling_estimate(self, i: int, parameters: tuple[str, ...] | None) -> Estimate:
-        """Estimate a ceiling.
+    def noise_ceiling_estimate(self, i: int, parameters: tuple[str, ...] | None) -> Estimate:
+        """Estimate a noise ceiling.
 
         Args:
             i: Position of a footprint.
@@ -169,7 +170,7 @@ class FoldRatios:
             The estimate over folds.
         """
         every = list(self._layers.values()) if parameters is None else [parameters]
-        found = mean_of_defined(np.stack([self._ceilings(members)[:, i] for members in every]))
+        found = mean_of_defined(np.stack([self._noise_ceilings(members)[:, i] for members in every]))
         return Estimate(float(found[0]), tuple(found[1:].tolist()), "folds")
 
     def versions(self, of: Quantity, parameters: tuple[str, ...]) -> Array:
@@ -210,15 +211,15 @@ class FoldRatios:
 
     def _nulls(self, parameters: tuple[str, ...]) -> Array:
         """Entries, rows, columns, and the one of them that is the strictest for all folds: ``[4, K + 1, n, n]``."""
-        sums, ceilings = self._terms(parameters), self._ceilings(parameters)
-        lengths = np.sqrt(np.where(ceilings > 0, ceilings, np.nan))
+        sums, noise_ceilings = self._terms(parameters), self._noise_ceilings(parameters)
+        lengths = np.sqrt(np.where(noise_ceilings > 0, noise_ceilings, np.nan))
         halves = self._overlaps(sums.null, sums, self._splits.halves)
         found = halves / (lengths[:, :, None] * lengths[:, None, :])
         strictest = np.argmax(np.nan_to_num(found[:, 0], nan=-1.0), axis=0)
         chosen = np.take_along_axis(found, np.broadcast_to(strictest, (1, *found.shape[1:])), axis=0)
         return np.concatenate([found, chosen])
 
-    def _ceilings(self, parameters: tuple[str, ...]) -> Array:
+    def _noise_ceilings(self, parameters: tuple[str, ...]) -> Array:
         sums = self._terms(parameters)
         overlaps = self._overlaps(sums.half, sums, self._splits.halves)
         return np.array(np.diagonal(overlaps, axis1=1, axis2=2))

@@ -52,7 +52,7 @@ def common_folds(footprints: Mapping[str, Footprint], parameters: Sequence[str])
             raise NotComparableError(
                 f"the footprints have different {words}: {listed}; a source row must be in the same fold everywhere: "
                 "measure them with one number of folds, such as fisher(..., folds=8), or pass intervals=False to "
-                "compare without ceilings and intervals"
+                "compare without noise ceilings and intervals"
             )
     for name, footprint in footprints.items():
         _check(name, footprint, parameters)
@@ -167,7 +167,7 @@ def _refusal(one: str, other: str, common: int, moved: int, *, same: bool) -> st
         remedy = "give every row a source_row, the same one for the same row everywhere"
     return (
         f"{one!r} and {other!r} {found}: noise that both have in common would pass for sharing; {remedy}, and measure "
-        "again, or pass intervals=False to compare without ceilings and intervals"
+        "again, or pass intervals=False to compare without noise ceilings and intervals"
     )
 
 

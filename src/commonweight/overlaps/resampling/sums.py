@@ -1,4 +1,4 @@
-r"""The sums behind ceilings, corrected overlaps, nulls and intervals: Gram matrices of sub-samples of the folds.
+r"""The sums behind noise ceilings, corrected overlaps, nulls and intervals: Gram matrices of sub-samples of the folds.
 
 A Fisher footprint of n examples holds folds of :math:`n_k` examples with means :math:`f_k`. For a set A of folds,
 :math:`F_A = \sum_{k \in A} n_k f_k / n`, and a row of X is :math:`\sqrt{F_A}`. All matrices below are ``[n, n]`` over

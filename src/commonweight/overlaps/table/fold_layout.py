@@ -1,4 +1,4 @@
-"""What a table of Fishers with folds shows beside raw overlaps: corrected overlaps, ceilings, nulls, intervals."""
+"""What folds add to a table of Fishers: corrected overlaps, noise ceilings, nulls, intervals."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table.table import OverlapTable
 
 RAW = (
-    "These are raw overlaps: they mix what is shared with sampling noise. A ceiling and an interval need folds in "
+    "These are raw overlaps: they mix what is shared with sampling noise. A noise ceiling and an interval need "
+    "folds in "
     "every footprint, such as fisher(..., folds=8) gives, and intervals that are not left out."
 )
 CORRECTED = (
-    "Raw overlaps mix what is shared with sampling noise. The ceiling is the overlap of two halves of the examples of "
-    "one and the same Fisher; corrected is the overlap of different halves over the root of both ceilings, and "
+    "Raw overlaps mix what is shared with sampling noise. The noise ceiling is the overlap of two halves of the "
+    "examples of "
+    "one and the same Fisher; corrected is the overlap of different halves over the root of both noise ceilings, and "
     "extrapolated goes on from quarters and halves to more examples. Both may exceed 1 by noise."
 )
 INTERVALS = (
@@ -72,7 +74,7 @@ def columns(table: OverlapTable, by: str) -> list[Column]:
         by: ``layer`` or ``parameter``.
 
     Returns:
-        Corrected with interval, both ceilings, null with its name; nothing without folds.
+        Corrected with interval, both noise ceilings, null with its name; nothing without folds.
     """
     if table.resampled is None:
         return []
@@ -95,10 +97,10 @@ def columns(table: OverlapTable, by: str) -> list[Column]:
         ),
         *(
             Column(
-                f"ceiling, {footprint}",
-                {name: values[index] for name, values in table.ceiling.by(by).items()},
-                table.ceiling.pooled[index],
-                table.ceiling.layer_mean[index],
+                f"noise ceiling, {footprint}",
+                {name: values[index] for name, values in table.noise_ceiling.by(by).items()},
+                table.noise_ceiling.pooled[index],
+                table.noise_ceiling.layer_mean[index],
             )
             for index, footprint in enumerate(table.names)
         ),
@@ -128,11 +130,11 @@ def pooled(table: OverlapTable, decimals: int) -> list[Block]:
         a, b = table.names[i], table.names[j]
         cells = [interval(table.estimate(of, a, b), decimals) for of in COLUMNS]
         null = _named(table.null.strictest.pooled[i, j], table.null.which()[i, j], decimals)
-        ceilings = (number(table.ceiling.pooled[index], decimals) for index in (i, j))
-        return (f"{a} and {b}", *cells[:3], " and ".join(ceilings), null, cells[3])
+        noise_ceilings = (number(table.noise_ceiling.pooled[index], decimals) for index in (i, j))
+        return (f"{a} and {b}", *cells[:3], " and ".join(noise_ceilings), null, cells[3])
 
     *three, above = COLUMNS.values()
-    header = ("pair", *(f"{words} [95 %]" for words in three), "ceilings", "null", f"{above} [95 %]")
+    header = ("pair", *(f"{words} [95 %]" for words in three), "noise ceilings", "null", f"{above} [95 %]")
     pairs = combinations(range(len(table.names)), 2)
     return [Grid("All weights together", header, tuple(row(i, j) for i, j in pairs))]
 
@@ -146,7 +148,7 @@ def grids(table: OverlapTable, by: str, decimals: int) -> list[Block]:
         decimals: Digits after the point.
 
     Returns:
-        Corrected overlaps with intervals and nulls of every pair, and ceilings; nothing without folds.
+        Corrected overlaps with intervals and nulls of every pair, and noise ceilings; nothing without folds.
     """
     if table.resampled is None:
         return []
@@ -173,13 +175,13 @@ def grids(table: OverlapTable, by: str, decimals: int) -> list[Block]:
             (("pooled", *(number(null.pooled[pair], decimals) for pair in pairs)),),
         ),
         Grid(
-            f"Ceiling by {by}",
+            f"Noise ceiling by {by}",
             (by, *table.names),
             tuple(
                 (name or WHOLE, *(number(value, decimals) for value in values))
-                for name, values in table.ceiling.by(by).items()
+                for name, values in table.noise_ceiling.by(by).items()
             ),
-            (("pooled", *(number(value, decimals) for value in table.ceiling.pooled)),),
+            (("pooled", *(number(value, decimals) for value in table.noise_ceiling.pooled)),),
         ),
     ]
 
@@ -230,8 +232,8 @@ def frame_columns(table: OverlapTable, by: str) -> Mapping[str, list[float | str
             estimates = {of: _estimate(table, of, table.names[i], table.names[j], by, name) for of in COLUMNS}
             add("overlap_low", estimates["raw"].low)
             add("overlap_high", estimates["raw"].high)
-            add("ceiling_a", float(table.ceiling.by(by)[name][i]))
-            add("ceiling_b", float(table.ceiling.by(by)[name][j]))
+            add("noise_ceiling_a", float(table.noise_ceiling.by(by)[name][i]))
+            add("noise_ceiling_b", float(table.noise_ceiling.by(by)[name][j]))
             for of in ("corrected", "extrapolated"):
                 add(of, estimates[of].value)
                 add(f"{of}_low", estimates[of].low)

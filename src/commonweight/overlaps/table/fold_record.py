@@ -59,7 +59,7 @@ def derived(table: OverlapTable) -> dict[str, Any]:
         return {}
     which = table.null.which()
     return {
-        "ceiling": dict(zip(table.names, map(_number, table.ceiling.pooled.tolist()), strict=True)),
+        "noise_ceiling": dict(zip(table.names, map(_number, table.noise_ceiling.pooled.tolist()), strict=True)),
         "pairs": [
             {
                 "a": a,
@@ -82,13 +82,13 @@ def derived_of_layer(table: OverlapTable, layer: str) -> dict[str, Any]:
         layer: The layer.
 
     Returns:
-        Ceilings, and per pair corrected with interval and null; empty without folds.
+        Noise ceilings, and per pair corrected with interval and null; empty without folds.
     """
     if table.resampled is None:
         return {}
     which = table.null.which(layer)
     return {
-        "ceiling": [_number(value) for value in table.ceiling.by_layer[layer].tolist()],
+        "noise_ceiling": [_number(value) for value in table.noise_ceiling.by_layer[layer].tolist()],
         "pairs": [
             {
                 "a": a,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RAW = fold_layout.RAW
 MOST_LEFT_OUT = 10
 FEW_EXAMPLES = 20
-"""Below this many effective examples a Fisher decides nothing."""
+"""Below this many effective sample size a Fisher decides nothing."""
 
 
 def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> list[Block]:
@@ -36,8 +36,8 @@ def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> l
         decimals: Digits after the point.
 
     Returns:
-        Paragraphs and grids, from top to bottom: overlaps, the footprints, what to beware of, a common start, what was
-        left out.
+        Paragraphs and grids, from top to bottom: overlaps, the footprints, what to beware of, a shared initialisation,
+        what was left out.
 
     Raises:
         UsageError: If ``by`` is none of these.
@@ -70,18 +70,20 @@ def beware_of_few(effective: Mapping[str, float]) -> list[str]:
     """Warn of Fishers in which a few examples carry the trace.
 
     Args:
-        effective: Effective examples by footprint; nan where they were not measured.
+        effective: Effective sample size by footprint; nan where they were not measured.
 
     Returns:
         One sentence, or none.
 
     Example:
         >>> beware_of_few({"a": 101.1, "b": 7.5})
-        ['Below 20 effective examples: b. Fishers of so few decide nothing.']
+        ['Below 20 effective sample size: b. Fishers of so few decide nothing.']
     """
     few = [name for name, found in effective.items() if found < FEW_EXAMPLES]
     return (
-        [f"Below {FEW_EXAMPLES} effective examples: {', '.join(few)}. Fishers of so few decide nothing."] if few else []
+        [f"Below {FEW_EXAMPLES} effective sample size: {', '.join(few)}. Fishers of so few decide nothing."]
+        if few
+        else []
     )
 
 
@@ -161,22 +163,22 @@ def _footprints(table: OverlapTable) -> list[Block]:
         return []  # nobody counted
 
     def row(name: str) -> tuple[str, ...]:
-        effective = table.effective_examples[name]
+        effective = table.effective_sample_size[name]
         cells = (name, str(table.counts[name]), DASH if math.isnan(effective) else f"{effective:.1f}")
-        return (*cells, table.label_rules[name] or DASH) if table.kind == "fisher" else cells
+        return (*cells, table.fisher_types[name] or DASH) if table.kind == "fisher" else cells
 
-    header = ("footprint", "examples", "effective examples")
+    header = ("footprint", "examples", "effective sample size")
     return [
         Grid(
             "The footprints",
-            (*header, "label rule") if table.kind == "fisher" else header,
+            (*header, "Fisher type") if table.kind == "fisher" else header,
             tuple(row(name) for name in table.names),
         )
     ]
 
 
 def _beware(table: OverlapTable, by: str) -> list[Block]:
-    found: list[Block] = [*beware_of_few(table.effective_examples)]
+    found: list[Block] = [*beware_of_few(table.effective_sample_size)]
     found += [f"{name}: {beware}." for name, rows in table.rows.items() if (beware := beware_of_copies(rows))]
     if table.kind == "fisher":
         found += fold_layout.sentences(table, by)

@@ -146,7 +146,7 @@ def footprints(table: OverlapTable) -> Grid:
         cells = (name, bits, number(density), (facts.starts[name] if facts else None) or DASH)
         return (*cells, str(table.counts[name])) if counted else cells
 
-    header = ("footprint", "bits", "density", "score start")
+    header = ("footprint", "bits", "density", "score initialisation")
     return Grid(
         "The footprints",
         (*header, "examples") if counted else header,

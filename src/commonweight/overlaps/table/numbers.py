@@ -11,7 +11,7 @@ import numpy as np
 
 from commonweight.base.errors import UsageError
 from commonweight.footprints.footprint import layer_of
-from commonweight.overlaps.alignment import common_start
+from commonweight.overlaps.alignment import shared_initialisation
 from commonweight.overlaps.chance import mask_chance
 from commonweight.overlaps.levels import levels_of
 from commonweight.overlaps.measures.table_of_measures import MEASURES
@@ -109,7 +109,7 @@ class Derived(ABC):
     def corrected(self) -> Levels:
         """Overlap ``[n, n]``; of supermasks beyond chance, ``(overlap - chance) / (1 - chance)``, nan where chance is.
 
-        Of Fishers with folds between different halves of the examples, over the root of both ceilings.
+        Of Fishers with folds between different halves of the examples, over the root of both noise ceilings.
         """
         return self.over_folds.corrected if self.masks is None else self._beside.corrected
 
@@ -119,9 +119,9 @@ class Derived(ABC):
         return self.over_folds.extrapolated
 
     @property
-    def ceiling(self) -> Levels:
+    def noise_ceiling(self) -> Levels:
         """Overlap ``[n]`` of two halves of the examples of one and the same Fisher."""
-        return self.over_folds.ceiling
+        return self.over_folds.noise_ceiling
 
     @property
     def null(self) -> Null:
@@ -184,8 +184,8 @@ class Derived(ABC):
         check_names(self.names, first, second)
         return self.estimate(of, *first, layer) - self.estimate(of, *second, layer)
 
-    def common_start(self, a: str, b: str, layer: str | None = None) -> Reading:
-        """Say whether two models have a common start: the question that ``aligned`` of a verdict wants answered.
+    def shared_initialisation(self, a: str, b: str, layer: str | None = None) -> Reading:
+        """Say whether two models share an initialisation, which ``aligned`` of a verdict asks.
 
         A layer reads as the weight matrix of it in which the models are farthest apart. Layers taken together (all
         weights, or what :meth:`roll_up` merged) read by their summed distance, and have none where layers without one
@@ -197,7 +197,8 @@ class Derived(ABC):
             layer: One of ``layers``; None for all weights.
 
         Returns:
-            ``common start``, ``no common start``, ``unclear`` or ``not measured``, as ``alignment.reading`` says.
+            ``shared initialisation``, ``no shared initialisation``, ``unclear`` or ``not measured``, as
+            ``alignment.reading`` says.
 
         Raises:
             UsageError: If there is no such footprint.
@@ -209,10 +210,10 @@ class Derived(ABC):
             >>> f = {"body.weight": ones(2), "head.weight": ones(1)}
             >>> a, b = ({"body.weight": tensor([3.0, 2.0]), "head.weight": tensor([w])} for w in (1.0, -1.0))
             >>> table = overlap({name: Footprint("fisher", f, 8, weight_sample=w) for name, w in (("a", a), ("b", b))})
-            >>> table.common_start("a", "b"), table.common_start("a", "b", "head")
-            ('common start', 'no common start')
+            >>> table.shared_initialisation("a", "b"), table.shared_initialisation("a", "b", "head")
+            ('shared initialisation', 'no shared initialisation')
         """
-        return common_start(self, a, b, layer)
+        return shared_initialisation(self, a, b, layer)
 
     def one_and_the_same(self, a: str, b: str) -> bool:
         """Tell whether two footprints hold the same numbers: ``|x - y|² = G_ii + G_jj - 2 G_ij`` in every parameter.

@@ -49,13 +49,13 @@ def to_json(table: OverlapTable) -> str:
         "names": list(table.names),
         "depth": table.depth,
         "counts": dict(table.counts),
-        "effective_examples": {name: _number(value) for name, value in table.effective_examples.items()},
+        "effective_sample_size": {name: _number(value) for name, value in table.effective_sample_size.items()},
         "spread": {
             name: {layer: [spread.total, spread.squares] for layer, spread in layers.items()}
             for name, layers in table.spread.items()
         },
         "rows": {name: list(counts) for name, counts in table.rows.items()},
-        "label_rules": dict(table.label_rules),
+        "fisher_types": dict(table.fisher_types),
         "left_out": [{"parameter": item.parameter, "reason": item.reason} for item in table.left_out],
         "weight_distance": as_lists(table.alignment.distance),
         "weight_matrices": {name: [*map(as_lists, terms)] for name, terms in table.alignment.matrices.items()},
@@ -66,7 +66,7 @@ def to_json(table: OverlapTable) -> str:
             "pooled": as_lists(table.pooled),
             "layer_mean": as_lists(table.layer_mean),
             "layers_defined": table.layers_defined.tolist(),
-            "common_start": table.alignment.sentence(),
+            "shared_initialisation": table.alignment.sentence(),
             "layers": [
                 {
                     "layer": layer,
@@ -131,7 +131,7 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
         "kind": kind,
         "depth": depth,
         "counts": {name: int(record["counts"][name]) for name in names},
-        "effective_examples": {name: _float(record["effective_examples"][name]) for name in names},
+        "effective_sample_size": {name: _float(record["effective_sample_size"][name]) for name in names},
         "spread": {
             name: {layer: Spread(float(total), float(squares)) for layer, (total, squares) in layers.items()}
             for name, layers in record.get("spread", {}).items()
@@ -140,7 +140,7 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
             name: RowCounts(int(total), int(distinct), int(copied))
             for name, (total, distinct, copied) in record.get("rows", {}).items()
         },
-        "label_rules": {name: record["label_rules"][name] for name in names},
+        "fisher_types": {name: record["fisher_types"][name] for name in names},
         "left_out": tuple(LeftOut(str(item["parameter"]), str(item["reason"])) for item in record["left_out"]),
         "alignment": Alignment(
             names,

@@ -69,22 +69,22 @@ class OverlapTable(Derived):
     """Parameters that were not compared, and why."""
 
     alignment: Alignment
-    """Whether the models come from a common start."""
+    """Whether the models come from a shared initialisation."""
 
     counts: Mapping[str, int]
     """Examples behind each footprint."""
 
-    effective_examples: Mapping[str, float]
-    """Effective examples of each footprint; nan where not measured."""
+    effective_sample_size: Mapping[str, float]
+    """effective sample size of each footprint; nan where not measured."""
 
-    label_rules: Mapping[str, str | None]
-    """Label rule of each footprint; None where it has none."""
+    fisher_types: Mapping[str, str | None]
+    """Fisher type of each footprint; None where it has none."""
 
     depth: int | None = None
     """How many parts of the module path name a layer; None for the module that owns the parameter."""
 
     masks: MaskFacts | None = None
-    """Of supermasks, the sizes and score starts on which chance depends; None for other kinds."""
+    """Of supermasks, the sizes and score initialisations on which chance depends; None for other kinds."""
 
     resampled: Resampled | None = None
     """Of Fishers that all have folds, the additive sums over these; None for others."""
@@ -131,8 +131,8 @@ class OverlapTable(Derived):
             raise UsageError(f"depth must be a whole number of at least 0, got {depth!r}")
         return replace(self, depth=depth if self.depth is None else min(depth, self.depth))
 
-    def effective_of(self, name: str, layer: str | None = None) -> float:
-        r"""Give the effective examples of one footprint in one layer: another layer's say nothing about it.
+    def effective_sample_size_of(self, name: str, layer: str | None = None) -> float:
+        r"""Give the effective sample size of one footprint in one layer: another layer's say nothing about it.
 
         A layer that :meth:`roll_up` merged of several has a lower bound, since what is stored does not say which
         examples the traces of two layers have in common: with :math:`T_l, S_l` the sums of the examples' traces in
@@ -141,8 +141,8 @@ class OverlapTable(Derived):
         .. math:: (\textstyle\sum_l T_l)^2 / (\sum_l \sqrt{S_l})^2
 
         never above the true number (Minkowski's inequality) nor below the least of its layers. All weights, where none
-        were left out, have ``effective_examples``. A layer's number is of all its parameters that were measured. It is
-        never more than the footprint has distinct rows.
+        were left out, have ``effective_sample_size``. A layer's number is of all its parameters that were measured. It
+        is never more than the footprint has distinct rows.
 
         Args:
             name: Name of a footprint.
@@ -161,21 +161,21 @@ class OverlapTable(Derived):
             >>> spread = {"": Spread(9.0, 9.0), "a": Spread(6.0, 6.0), "b": Spread(3.0, 1.5)}
             >>> a = Footprint("fisher", {"a.w": ones(2), "b.w": ones(1)}, 9, spread=spread)
             >>> table = overlap({"one": a, "two": a})
-            >>> table.effective_of("one"), table.effective_of("one", "a")
+            >>> table.effective_sample_size_of("one"), table.effective_sample_size_of("one", "a")
             (9.0, 6.0)
         """
         if name not in self.names:
             raise UsageError(f"no footprint {name!r} in this table; it has {', '.join(map(repr, self.names))}")
         members = tuple(self.terms) if layer is None else Named("layer", self.members)[layer]
         if len(members) == len(self.terms) and not self.left_out:
-            return self.effective_examples[name]
+            return self.effective_sample_size[name]
         known = self.spread.get(name, {})
         owners = tuple(dict.fromkeys(map(layer_of, members)))
         if not all(owner in known for owner in owners):
             return math.nan
         most = self.rows[name].distinct if name in self.rows else math.inf
         if len(owners) == 1:
-            return min(known[owners[0]].effective_examples, most)
+            return min(known[owners[0]].effective_sample_size, most)
         lengths = math.fsum(math.sqrt(known[owner].squares) for owner in owners)
         total = math.fsum(known[owner].total for owner in owners)
         return min((total / lengths) ** 2, most) if lengths > 0 else math.nan
@@ -202,8 +202,8 @@ class OverlapTable(Derived):
             terms={parameter: gram[chosen] for parameter, gram in self.terms.items()},
             alignment=self.alignment.of((a, b)),
             counts={name: self.counts[name] for name in (a, b)},
-            effective_examples={name: self.effective_examples[name] for name in (a, b)},
-            label_rules={name: self.label_rules[name] for name in (a, b)},
+            effective_sample_size={name: self.effective_sample_size[name] for name in (a, b)},
+            fisher_types={name: self.fisher_types[name] for name in (a, b)},
             masks=None if self.masks is None else self.masks.of((a, b)),
             resampled=None if self.resampled is None else self.resampled.of((self.names.index(a), self.names.index(b))),
             spread={name: self.spread[name] for name in (a, b) if name in self.spread},
@@ -222,7 +222,8 @@ class OverlapTable(Derived):
         Returns:
             Columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``, ``trace_share_b``; of
             supermasks also ``density_a``, ``density_b``, ``chance``, ``corrected``; of Fishers with folds ends of
-            intervals, ``ceiling_a``, ``ceiling_b``, ``corrected``, ``extrapolated``, ``null``, ``null_permutes``.
+            intervals, ``noise_ceiling_a``, ``noise_ceiling_b``, ``corrected``, ``extrapolated``, ``null``,
+            ``null_permutes``.
         """
         return frame.to_frame(self, by)
 
@@ -270,8 +271,8 @@ def overlap(
         footprints: At least two footprints of one kind, by the names they shall have in the table.
         *unnamed: None: without names, as in ``overlap(f_a, f_b)``, footprints are refused.
         common_only: Compare only the parameters with equal name and shape; the table lists the others.
-        mixed_rules: Compare footprints of different label rules or losses.
-        intervals: Where all are Fishers with folds, read these too, for ceilings, corrected overlaps, nulls and
+        mixed_rules: Compare footprints of different Fisher types or losses.
+        intervals: Where all are Fishers with folds, read these too, for noise ceilings, corrected overlaps, nulls and
             intervals; it takes several times as long.
 
     Returns:
@@ -295,7 +296,7 @@ def overlap(
     common = common_parameters(footprints, common_only=common_only, mixed_rules=mixed_rules)
     first = next(iter(footprints.values()))
     sizes = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
-    rules = {name: footprint.metadata.get("label_rule") for name, footprint in footprints.items()}
+    rules = {name: footprint.metadata.get("fisher_type") for name, footprint in footprints.items()}
     terms = {parameter: parameter_gram(footprints, parameter) for parameter in common.parameters}
     folds = common_folds(footprints, common.parameters) if intervals and first.kind == "fisher" else 0
     owners = {layer_of(parameter) for parameter in common.parameters}
@@ -312,8 +313,8 @@ def overlap(
         left_out=common.left_out,
         alignment=alignment_of(footprints),
         counts={name: footprint.count for name, footprint in footprints.items()},
-        effective_examples={name: footprint.effective_examples for name, footprint in footprints.items()},
-        label_rules={name: None if rule is None else str(rule) for name, rule in rules.items()},
+        effective_sample_size={name: footprint.effective_sample_size for name, footprint in footprints.items()},
+        fisher_types={name: None if rule is None else str(rule) for name, rule in rules.items()},
         masks=mask_facts(footprints, sizes) if first.kind == "supermask" else None,
         resampled=Resampled(folds, over_folds) if folds else None,
         spread={

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from commonweight.data.table import Table
-    from commonweight.diagonal_fisher.likelihood import LabelRule
+    from commonweight.diagonal_fisher.likelihood import FisherType
     from commonweight.footprints.footprint import Footprint
     from commonweight.models.options import LoadedModel
 
@@ -42,16 +42,16 @@ FIRST_BATCH_SIZE_ELSEWHERE = 32
 class MeasureOptions:
     """How a Fisher is measured."""
 
-    label_rule: LabelRule = "data"
+    fisher_type: FisherType = "empirical"
     folds: int | None = None
-    """Disjoint parts of the rows, kept apart: ceilings and intervals come from them. None takes eight, or does without
-    and says so where a fold would hold no row."""
+    """Disjoint parts of the rows, kept apart: noise ceilings and intervals come from them. None takes eight, or does
+    without and says so where a fold would hold no row."""
 
     seed: int = 0
     """Names the sampled labels."""
 
     samples: int = 1
-    """Labels drawn per example under the rule ``sampled``."""
+    """Labels drawn per example of the Fisher type ``mc``."""
 
     batch_size: int | None = None
     """Rows per batch; None starts large and halves when memory runs out. It changes speed, never the result."""
@@ -70,7 +70,7 @@ class MeasureOptions:
             Every field but the batch size, and seed and samples only where labels are sampled.
         """
         found = asdict(self)
-        idle = [] if self.label_rule == "sampled" else ["seed", "samples"]
+        idle = [] if self.fisher_type == "mc" else ["seed", "samples"]
         for key in ("batch_size", *idle):
             del found[key]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()} | {
@@ -121,7 +121,7 @@ def measure(
                 found = fisher(
                     loaded.model,
                     batches,
-                    label_rule=options.label_rule,
+                    fisher_type=options.fisher_type,
                     loss=options.loss or loaded.task,
                     include=options.include or None,
                     exclude=options.exclude or None,

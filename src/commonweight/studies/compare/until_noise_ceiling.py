@@ -1,4 +1,4 @@
-"""How many examples are enough? A Fisher measured on more and more rows until its split-half ceiling is high enough."""
+"""How many examples are enough? A Fisher measured on more and more rows, until its noise ceiling is high enough."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from commonweight.footprints.fold_format import fold_record, needs_of, shortened
 from commonweight.footprints.folds import fold_of
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.joining import joined
-from commonweight.overlaps.resampling.noise_ceiling import ceiling
+from commonweight.overlaps.resampling.noise_ceiling import noise_ceiling
 from commonweight.overlaps.table.layout import FEW_EXAMPLES
 from commonweight.studies.compare.measure import FOLD_DTYPE, measure
 from commonweight.studies.compare.prepare import prepare
@@ -44,7 +44,7 @@ COPIES = 3
 """Footprints on disk at a time: what there was, what was added, and both together."""
 
 
-KEY = "until_ceiling"
+KEY = "until_noise_ceiling"
 """Where the metadata of the footprint keep the curve."""
 
 
@@ -60,19 +60,19 @@ def measure_until(
     progress: bool = False,
     note: Note = silent,
 ) -> tuple[Footprint, Convergence]:
-    """Measure a Fisher on rows in a seeded order, twice as many in every step, until the ceiling reaches a target.
+    """Measure a Fisher on rows in a seeded order, doubled in every step, until its noise ceiling reaches a target.
 
-    It stops where, in two steps in a row, the pooled ceiling is at least the target, there are at least 20 effective
-    examples, and at most 5 % of the rows have copies in other folds (:attr:`Convergence.is_reached`). No row is
-    measured twice: the Fishers of all steps are joined. The result is that of the rows that ``--examples N --data-seed
-    SEED`` chooses, with the N that was needed. That N depends on what was seen, so the ceiling there is optimistic and
-    its interval conditional (:attr:`Convergence.caution`).
+    It stops where, in two steps in a row, the pooled noise ceiling is at least the target, there are at least 20
+    effective examples, and at most 5 % of the rows have copies in other folds (:attr:`Convergence.is_reached`). No row
+    is measured twice: the Fishers of all steps are joined. The result is that of the rows that ``--examples N
+    --data-seed SEED`` chooses, with the N that was needed. That N depends on what was seen, so the noise ceiling there
+    is optimistic and its interval conditional (:attr:`Convergence.caution`).
 
     Args:
         loaded: The model.
         table: The data, in whole or the most that may be taken.
         options: How; it needs at least 2 folds.
-        target: The pooled split-half ceiling to be reached, above 0 and below 1.
+        target: The pooled split-half noise ceiling to be reached, above 0 and below 1.
         folder: Where the footprint goes; must not exist yet.
         final: The place ``folder`` will take in the end, if it is one for the time being: steps lie beside it, and
             what a killed run to the same place left of its own is deleted.
@@ -81,7 +81,7 @@ def measure_until(
         note: Takes one sentence at a time that the user should hear.
 
     Returns:
-        The footprint, which keeps the curve under ``metadata["until_ceiling"]``, and the curve.
+        The footprint, which keeps the curve under ``metadata["until_noise_ceiling"]``, and the curve.
 
     Raises:
         UsageError: If the target is out of range, there are too few rows for folds, the model cannot read the data, the
@@ -104,8 +104,10 @@ def measure_until(
             place = steps / f"part-{end}"
             part = measure(loaded, more, options, folder=place, fold_dtype=None, progress=progress, note=note)
             whole = part if whole is None else _together(whole, part, steps / f"whole-{end}")
-            point = Point(whole.count, whole.effective_examples, ceiling(whole).pooled, whole.rows)
-            note(f"{end} of {len(table)} examples, {point.effective:.1f} effective: ceiling {point.ceiling}")
+            point = Point(whole.count, whole.effective_sample_size, noise_ceiling(whole).pooled, whole.rows)
+            note(
+                f"{end} of {len(table)} examples, {point.effective:.1f} effective: noise ceiling {point.noise_ceiling}"
+            )
             found = replace(found, points=(*found.points, point))
             start = end
             if found.is_reached:
@@ -135,7 +137,7 @@ def until_outlook(
         loaded: The model.
         table: The data.
         options: How.
-        target: The ceiling to be reached.
+        target: The noise ceiling to be reached.
         folder: Where the footprint will go.
         note: Takes one sentence at a time that the user should hear.
 
@@ -207,11 +209,12 @@ def step_ends(source_rows: Sequence[int], folds: int, first: int = FIRST) -> lis
 def _checked(table: Table, options: MeasureOptions, target: float, note: Note) -> MeasureOptions:
     """Check the target, and decide the number of folds."""
     if not 0 < target < 1:
-        raise UsageError(f"the ceiling to be reached must be above 0 and below 1, such as 0.95, got {target:g}")
+        raise UsageError(f"the noise ceiling to be reached must be above 0 and below 1, such as 0.95, got {target:g}")
     folds = fold_count([table], options.folds, note)
     if folds == 1:
         raise UsageError(
-            f"a ceiling needs folds, and {table.name} is measured in one piece: give more rows, or --folds 2 or more"
+            f"a noise ceiling needs folds, and {table.name} is measured in one piece: give more rows, or --folds 2 "
+            "or more"
         )
     return replace(options, folds=folds)
 
@@ -283,14 +286,16 @@ def _columns(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 PASSED = (
-    "Rows were added until the ceiling was reached in two steps in a row, so the last value is one that passed: by "
+    "Rows were added until the noise ceiling was reached in two steps in a row, so the last value is one that "
+    "passed: by "
     "this selection it is too high on average, and its interval holds only given that the measurement stopped there. "
     "It is far too high where a few loud examples carry much of the trace and these rows hold too few of them."
 )
 
 
 NEVER_PASSED = (
-    "The measurement would have stopped earlier had the ceiling been reached there in two steps in a row: by this "
+    "The measurement would have stopped earlier had the noise ceiling been reached there in two steps in a row: by "
+    "this "
     "selection the last value is, if anything, too low on average, and its interval holds only given that."
 )
 
@@ -301,31 +306,31 @@ class Point:
 
     examples: int
     effective: float
-    """Effective examples, ``(Σ t)² / Σ t²``; nan for a zero Fisher."""
+    """Effective sample size, ``(Σ t)² / Σ t²``; nan for a zero Fisher."""
 
-    ceiling: Estimate
+    noise_ceiling: Estimate
     """Of all weights pooled, over folds."""
 
     rows: RowCounts | None = None
     """How many rows are distinct, and how many have copies in other folds; None where it was not measured."""
 
     def is_enough(self, target: float) -> bool:
-        """Tell whether the ceiling is high enough here; to stop takes two such steps in a row.
+        """Tell whether the noise ceiling is high enough here; to stop takes two such steps in a row.
 
         Args:
-            target: The ceiling to be reached.
+            target: The noise ceiling to be reached.
 
         Returns:
-            Whether it is at least the target, with at least 20 effective examples; fewer decide nothing. Nor do folds
-            that hold copies of each other's rows.
+            Whether it is at least the target, with at least 20 effective sample size; fewer decide nothing. Nor do
+            folds that hold copies of each other's rows.
         """
         disjoint = self.rows is None or self.rows.are_disjoint
-        return disjoint and self.ceiling.value >= target and self.effective >= FEW_EXAMPLES
+        return disjoint and self.noise_ceiling.value >= target and self.effective >= FEW_EXAMPLES
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """The curve of a measurement that went on until its ceiling was high enough, or the data ended."""
+    """The curve of a measurement that went on until its noise ceiling was high enough, or the data ended."""
 
     target: float
     points: tuple[Point, ...]
@@ -337,7 +342,7 @@ class Convergence:
 
     @property
     def is_reached(self) -> bool:
-        """Whether the target is reached in two steps in a row, with 20 effective examples and few copies in both.
+        """Whether the target is reached in two steps in a row, with 20 effective sample size and few copies in both.
 
         One step is not enough: a loud example in the next may make the same rows agree far less. The first of the two
         has at most two thirds of the rows of the second, so a last step of a few rows confirms nothing.
@@ -348,14 +353,14 @@ class Convergence:
 
     @property
     def falls(self) -> tuple[tuple[Point, Point], ...]:
-        """Steps in a row of which the second has fewer effective examples than the first, though more rows."""
+        """Steps in a row of which the second has fewer effective sample size than the first, though more rows."""
         return tuple((one, two) for one, two in pairwise(self.points) if two.effective < one.effective)
 
     @property
     def undefined(self) -> str | None:
-        """Why the last ceiling is undefined; None where it is defined."""
+        """Why the last noise ceiling is undefined; None where it is defined."""
         last = self.points[-1]
-        if not math.isnan(last.ceiling.value):
+        if not math.isnan(last.noise_ceiling.value):
             return None
         if math.isnan(last.effective):
             return (
@@ -366,7 +371,7 @@ class Convergence:
 
     @property
     def caution(self) -> str | None:
-        """What stopping by what was seen does to the last ceiling; None where it is undefined."""
+        """What stopping by what was seen does to the last noise ceiling; None where it is undefined."""
         return None if self.undefined else PASSED if self.is_reached else NEVER_PASSED
 
     def record(self) -> dict[str, Any]:
@@ -383,17 +388,17 @@ class Convergence:
         points = [
             {
                 "examples": point.examples,
-                "effective_examples": plain(point.effective),
-                "ceiling": plain(point.ceiling.value),
-                "low": plain(point.ceiling.low),
-                "high": plain(point.ceiling.high),
+                "effective_sample_size": plain(point.effective),
+                "noise_ceiling": plain(point.noise_ceiling.value),
+                "low": plain(point.noise_ceiling.low),
+                "high": plain(point.noise_ceiling.high),
                 "rows": None if point.rows is None else point.rows._asdict(),
             }
             for point in self.points
         ]
         return {
             "target": self.target,
-            "fewest_effective_examples": FEW_EXAMPLES,
+            "fewest_effective_sample_size": FEW_EXAMPLES,
             "reached": self.is_reached,
             "rows": self.available,
             "rows_in_all": self.in_all,

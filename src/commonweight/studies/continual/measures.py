@@ -37,7 +37,7 @@ def measure(net: SupermaskNetwork, stream: TaskStream, folder: ApproachFolder, p
         folder: Where to.
         plan: What is measured.
     """
-    flipped = plan.score_starts == "shared"
+    flipped = plan.score_initialisation == "shared"
     counts = {name: len(stream[index].train) for index, name in enumerate(stream.names)}
     masks = {name: supermask_footprint(net, name, flipped=flipped, count=count) for name, count in counts.items()}
     activity = {name: activity_footprint(net, name, count=count) for name, count in counts.items() if net.norms}

@@ -43,12 +43,12 @@ class Plan:
     """Words that :func:`~commonweight.studies.continual.approaches.read_approach` reads, in canonical form."""
 
     seeds: int = 1
-    """Seeds 0, 1, …; each names the tasks, the weights, the score starts and the order of training, the same for all
-    approaches, so that their differences are paired."""
+    """Seeds 0, 1, …; each names the tasks, the weights, the score initialisations and the order of training, the same
+    for all approaches, so that their differences are paired."""
 
     vary: Literal["all", "training"] = "all"
-    """What differs between seeds: all of that, or with the tasks and weights of seed 0 the score starts and the order
-    of training alone. Then the masks of a task can be compared between seeds, and have ceilings."""
+    """What differs between seeds: all of that, or with the tasks and weights of seed 0 the score initialisations and
+    the order of training alone. Then the masks of a task can be compared between seeds, and have noise ceilings."""
 
     model: str | None = None
     """``module:function`` of the user's own; None is the multilayer perceptron."""
@@ -60,7 +60,7 @@ class Plan:
     density: float | None = None
     """Fraction of each layer's weights a mask keeps, the largest scores; None keeps scores of at least 0."""
 
-    score_starts: Literal["independent", "shared"] = "independent"
+    score_initialisation: Literal["independent", "shared"] = "independent"
     """Whether every task's scores start from draws of their own."""
 
     epochs: int = 1
@@ -116,7 +116,7 @@ class Plan:
         _one_of("scenario", self.scenario, SCENARIOS)
         _one_of("vary", self.vary, ("all", "training"))
         _one_of("optimiser", self.optimiser, OPTIMISERS)
-        _one_of("score_starts", self.score_starts, ("independent", "shared"))
+        _one_of("score_initialisation", self.score_initialisation, ("independent", "shared"))
         _one_of("normalise", self.normalise, ("unit", "standard"))
         _one_of("order", self.order, ("given", "shuffled"))
         for method in self.inference:

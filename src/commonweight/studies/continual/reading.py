@@ -54,11 +54,11 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:
             approach.name: tuple(read_run(plan, folder.approach(approach)) for folder in folders)
             for approach in plan.runs()
         },
-        {approach.name: _over_trainings(plan, folders, facts, approach) for approach in plan.runs()},
+        {approach.name: _over_seeds(plan, folders, facts, approach) for approach in plan.runs()},
     )
 
 
-def _over_trainings(
+def _over_seeds(
     plan: Plan, folders: list[SeedFolder], facts: tuple[Any, ...], approach: Approach
 ) -> dict[str, SeedOverlap]:
     """Masks and activities of all seeds against each other, where seeds vary the training alone."""

@@ -15,7 +15,7 @@ from commonweight.overlaps.similarity.means import LEVEL
 from commonweight.report.verdicts import MOST_CONTRASTS, counted, verdict_grids
 from commonweight.verdicts.verdict import (
     ABOVE,
-    CANNOT_SAY,
+    INCONCLUSIVE,
     LESS,
     MORE,
     OVER,
@@ -267,21 +267,21 @@ def _masks(study: ContinualStudy) -> list[Block]:
                 float(np.mean(table.density.pooled if layer is None else table.density.by_layer[layer]))
                 for table in tables
             ])
-            verdict = null_verdict(corrected, aligned=True, effective_examples=None)
+            verdict = null_verdict(corrected, aligned=True, effective_sample_size=None)
             looked += corrected.missing is None
-            if verdict.answer == CANNOT_SAY:
+            if verdict.answer == INCONCLUSIVE:
                 reasons[verdict.lacking[0].found] = None
             rows.append((
                 f"{name}, {'pooled' if layer is None else layer}",
                 *(each.short() for each in (density, raw, chance, corrected)),
                 verdict.answer.removesuffix(" its null"),
             ))
-    what = "flipped bits of the masks" if study.plan.score_starts == "shared" else "masks"
+    what = "flipped bits of the masks" if study.plan.score_initialisation == "shared" else "masks"
     head = ("approach, layer", "density", "raw", "chance", "beyond chance", "is that above 0")
     return [
         Grid(f"Jaccard index of the {what} (mean over pairs of tasks and seeds)", head, tuple(rows)),
         MASKS,
-        *([f"Cannot say: {'; or '.join(reasons)}."] if reasons else []),
+        *([f"Inconclusive: {'; or '.join(reasons)}."] if reasons else []),
         *([by_chance(looked, "nulls")] if looked else []),
     ]
 
@@ -374,22 +374,24 @@ READING_PAIRS = (
 
 
 OF = {
-    "corrected": "The second is asked of overlaps corrected by ceilings.",
+    "corrected": "The second is asked of overlaps corrected by noise ceilings.",
     "within": (
         "The second is asked of overlaps beyond chance: how far noise of training keeps two masks apart is seen with "
-        "--vary training, which gives ceilings."
+        "--vary training, which gives noise ceilings."
     ),
 }
 
 
 TOO_FEW = (
-    f"Ceilings, which say how far noise of training keeps two masks of one task apart, take {FEWEST} seeds at least, "
+    f"Noise ceilings, which say how far noise of training keeps two masks of one task apart, take {FEWEST} seeds at "
+    "least, "
     "and ten where they are small."
 )
 
 
 NOT_ABOVE = (
-    "Of {count} ceilings of masks {few} are not shown to be above chance, and correct nothing: more seeds (--seeds 10) "
+    "Of {count} noise ceilings of masks {few} are not shown to be above chance, and correct nothing: more seeds "
+    "(--seeds 10) "
     "show smaller ones, longer training (--epochs) makes larger ones."
 )
 
@@ -410,7 +412,8 @@ def pair_blocks(study: ContinualStudy) -> list[Block]:
         study: What was found, of at least two tasks.
 
     Returns:
-        Ceilings and corrected overlaps where seeds vary the training alone, and verdicts where all have the same tasks.
+        Noise ceilings and corrected overlaps where seeds vary the training alone, and verdicts where all have the same
+        tasks.
     """
     approach = next(iter(study.runs))
     found = study.trainings.get(approach, {})
@@ -440,12 +443,12 @@ def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
             difference = overlaps.contrast(first, second, "corrected", layer)
         same_rows = study.plan.scenario != "partitioned"
         return contrast_verdict(
-            difference, same_rows=same_rows, aligned=True, noise_taken_out=None, effective_examples=None
+            difference, same_rows=same_rows, aligned=True, noise_taken_out=None, effective_sample_size=None
         )
 
     nulls = {
         " and ".join(pair): {
-            layer: null_verdict(beyond(pair, layer), aligned=True, effective_examples=None) for layer in layers
+            layer: null_verdict(beyond(pair, layer), aligned=True, effective_sample_size=None) for layer in layers
         }
         for pair in pairs
     }
@@ -474,6 +477,8 @@ def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
 
 
 def _not_above(overlaps: SeedOverlap) -> list[Block]:
-    ceilings = [overlaps.ceiling(name, layer) for name in overlaps.names for layer in (*overlaps.layers, None)]
-    few = sum(not ceiling.low > ROUNDING for ceiling in ceilings)
-    return [NOT_ABOVE.format(count=len(ceilings), few=few)] if few else []
+    noise_ceilings = [
+        overlaps.noise_ceiling(name, layer) for name in overlaps.names for layer in (*overlaps.layers, None)
+    ]
+    few = sum(not noise_ceiling.low > ROUNDING for noise_ceiling in noise_ceilings)
+    return [NOT_ABOVE.format(count=len(noise_ceilings), few=few)] if few else []

@@ -293,7 +293,7 @@ class ContinualStudy:
                 similarity: {layer: _estimate(self.rank_correlation(name, similarity, layer)) for layer in table.layers}
                 for similarity, table in self.runs[name][0].similarity.items()
             },
-            "over_trainings": {kind: _over_trainings(found) for kind, found in self.trainings.get(name, {}).items()},
+            "over_seeds": {kind: _over_seeds(found) for kind, found in self.trainings.get(name, {}).items()},
             "R": [run.R.tolist() for run in self.runs[name]],
             "curves": [[{"steps": c.steps, "accuracies": c.accuracies} for c in run.curves] for run in self.runs[name]],
             "alphas": [
@@ -321,11 +321,11 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def _over_trainings(found: SeedOverlap) -> dict[str, Any]:
+def _over_seeds(found: SeedOverlap) -> dict[str, Any]:
     layers = {layer: layer for layer in found.layers} | {"pooled": None}
     return {
         words: {
-            "ceiling": {name: _estimate(found.ceiling(name, layer)) for name in found.names},
+            "noise_ceiling": {name: _estimate(found.noise_ceiling(name, layer)) for name in found.names},
             "pairs": [
                 {"tasks": [a, b]} | {of: _estimate(found.estimate(of, a, b, layer)) for of in get_args(Of)}
                 for a, b in combinations(found.names, 2)

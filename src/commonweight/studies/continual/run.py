@@ -157,4 +157,6 @@ def _network(plan: Plan, stream: TaskStream, folder: ApproachFolder, seed: int, 
             return net
         note(f"seed {seed}: missing or damaged: {lost}; so all tasks of {folder.path.name} are learned again")
     rule = Threshold() if plan.density is None else TopK(plan.density)
-    return SupermaskNetwork(model, rule, scores=plan.score_starts, seed=seed, weights_seed=world).to(plan.device)
+    return SupermaskNetwork(model, rule, scores=plan.score_initialisation, seed=seed, weights_seed=world).to(
+        plan.device
+    )

@@ -27,8 +27,10 @@ INTRODUCTION = (
 
 CAUTION = (
     "How to read this. An overlap of 1 is the same distribution of importance over the weights, 0 is disjoint. Two "
-    "samples of one and the same Fisher overlap below 1 too: by their ceilings. Corrected overlaps are taken between "
-    "different reviews and divided by the ceilings, so they are what to compare; the null is what they would be if the "
+    "samples of one and the same Fisher overlap below 1 too: by their noise ceilings. Corrected overlaps are taken "
+    "between "
+    "different reviews and divided by the noise ceilings, so they are what to compare; the null is what they would "
+    "be if the "
     "weights of one were shuffled. Intervals (95 %) are over folds of the reviews: about other reviews and the same "
     "models, not about other trainings. No overlap alone says how much is shared. A contrast on the same reviews says "
     "which pair shares more, and the start, which has learned nothing, is the control."
@@ -86,9 +88,9 @@ def report(
         *_verdicts(table.roll_up(DEPTH)),
         table.alignment.sentence(),
         Grid(
-            "Effective examples (how many examples carry the trace)",
+            "Effective sample size (how many examples carry the trace)",
             ("model/reviews", "examples", "effective"),
-            tuple((name, str(table.counts[name]), f"{table.effective_examples[name]:.1f}") for name in table.names),
+            tuple((name, str(table.counts[name]), f"{table.effective_sample_size[name]:.1f}") for name in table.names),
         ),
         *_few(table),
         CAUTION,
@@ -96,10 +98,10 @@ def report(
 
 
 def _few(table: OverlapTable) -> list[Block]:
-    names = [name for name, effective in table.effective_examples.items() if not effective >= FEW_EXAMPLES]
+    names = [name for name, effective in table.effective_sample_size.items() if not effective >= FEW_EXAMPLES]
     if not names:
         return []
-    return [f"Below {FEW_EXAMPLES} effective examples: {', '.join(names)}. Their overlaps decide nothing."]
+    return [f"Below {FEW_EXAMPLES} effective sample size: {', '.join(names)}. Their overlaps decide nothing."]
 
 
 def _cells(row: Mapping[str, tuple[float, float]], domains: Sequence[str]) -> list[str]:
@@ -109,12 +111,12 @@ def _cells(row: Mapping[str, tuple[float, float]], domains: Sequence[str]) -> li
 def _pooled(table: OverlapTable) -> Grid:
     def row(words: str, a: str, b: str) -> tuple[str, ...]:
         raw, corrected, null = (table.estimate(of, a, b) for of in ("raw", "corrected", "null"))
-        ceilings = (float(table.ceiling.pooled[table.names.index(name)]) for name in (a, b))
-        return (words, number(raw.value), *map(number, ceilings), corrected.short(), number(null.value))
+        noise_ceilings = (float(table.noise_ceiling.pooled[table.names.index(name)]) for name in (a, b))
+        return (words, number(raw.value), *map(number, noise_ceilings), corrected.short(), number(null.value))
 
     return Grid(
         "Fisher overlap, all weights together",
-        ("pair", "raw", "ceiling of the first", "of the second", "corrected", "null"),
+        ("pair", "raw", "noise ceiling of the first", "of the second", "corrected", "null"),
         tuple(row(*pair) for pair in pairs_of_interest()),
     )
 

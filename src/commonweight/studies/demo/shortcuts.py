@@ -61,7 +61,7 @@ def run_shortcut_demo(
         batch_size=32,
         max_length=LONGEST,
         measured_rows=size.measured_rows,
-        label_rules=("data",),
+        fisher_types=("empirical",),
         path_points=6,
         path_rows=300,
     )

@@ -79,7 +79,7 @@ def fold_count(tables: Iterable[Table], asked: int | None, note: Note) -> int:
         if fault and asked is not None:
             raise UsageError(f"{fault}; use fewer --folds or more examples")
         if fault:
-            note(f"{fault}; so it is measured in one piece, and there will be no ceilings and no intervals")
+            note(f"{fault}; so it is measured in one piece, and there will be no noise ceilings and no intervals")
             return 1
     return FOLDS if asked is None else asked
 

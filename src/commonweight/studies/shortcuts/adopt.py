@@ -17,7 +17,7 @@ from commonweight.data.columns import NAMELESS
 from commonweight.data.shortcuts import Markers
 from commonweight.fusion.checkpoints import Source, open_checkpoint
 from commonweight.fusion.compatible import check_configs
-from commonweight.fusion.start import common_start, sample_of
+from commonweight.fusion.initialisation import sample_of, shared_initialisation
 from commonweight.fusion.tensors import is_finite
 from commonweight.models.identity import weight_files
 from commonweight.overlaps.alignment import NEAR
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from commonweight.base.text import Note
-    from commonweight.fusion.start import Sample
+    from commonweight.fusion.initialisation import Sample
     from commonweight.fusion.tensors import Tensors
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
@@ -203,7 +203,7 @@ def _texts(folder: Path) -> list[Path]:
     return [folder / name for name in TEXTS if (folder / name).is_file()]
 
 
-OURS = "the common start"
+OURS = "the shared initialisation"
 
 
 REMEDY = "give the checkpoint it was fine-tuned from, head and markers included, as the model of the study"
@@ -266,21 +266,25 @@ def _check_facts(model: str, ours: Tensors, theirs: Tensors) -> None:
 
 
 def _check_start(model: str, ours: Sample, theirs: Sample, note: Note) -> None:
-    found = common_start((OURS, model), (ours, theirs))
+    found = shared_initialisation((OURS, model), (ours, theirs))
     distance = float(found.distance[0, 1])
     reading = found.reading(OURS, model)
-    if reading == "no common start":
+    if reading == "no shared initialisation":
         raise UsageError(
             f"the existing model {model} comes from another start: the relative distance of its weights from those of "
             f"{OURS} is {distance:.2f}, expected at most {NEAR} (0 is equal, unrelated weights are about 1); overlaps "
             f"and averages with it would mean nothing: {REMEDY}"
         )
     if reading == "unclear":
-        note(f"{model} is far from {OURS} (relative weight distance {distance:.2f}), a common start is unclear")
+        note(
+            f"{model} is far from {OURS} (relative weight distance {distance:.2f}), a shared initialisation is unclear"
+        )
     strange = []
     for key in ours[0]:
-        one = common_start((OURS, model), [({key: sample[key]}, {key: scale[key]}) for sample, scale in (ours, theirs)])
-        if one.reading(OURS, model) == "no common start":
+        one = shared_initialisation(
+            (OURS, model), [({key: sample[key]}, {key: scale[key]}) for sample, scale in (ours, theirs)]
+        )
+        if one.reading(OURS, model) == "no shared initialisation":
             strange.append(f"{key} ({float(one.distance[0, 1]):.2f})")
     if strange:
         note(

@@ -4,9 +4,9 @@ For two models a and b, each with its own shortcut, with ``O(x, y)`` the overlap
 
 =============  ============================================================================
 shared         ``O(a on originals, b on originals)``
-unshared       ``O(a on its own contradicted rows, b on its own)``: different inputs
-same input, a  ``O(a, b)``, both on the rows contradicted by a's shortcut
-same input, b  ``O(a, b)``, both on the rows contradicted by b's shortcut
+unshared       ``O(a on its own conflicting rows, b on its own)``: different inputs
+same input, a  ``O(a, b)``, both on the rows conflicting by a's shortcut
+same input, b  ``O(a, b)``, both on the rows conflicting by b's shortcut
 =============  ============================================================================
 
 ``shared − unshared`` is the published contrast. Part of it is an effect of the input, since *unshared* compares models
@@ -84,7 +84,7 @@ def pair_estimates(
     """Collect the cells of every pair of models.
 
     Args:
-        tables: One per seed, of one label rule.
+        tables: One per seed, of one Fisher type.
         shortcuts: The codes.
         layer: A layer of the tables; None for all weights pooled.
         of: Raw overlaps, or corrected ones, which need folds.
@@ -106,14 +106,14 @@ def pair_verdicts(
 ) -> Mapping[Pair, dict[str, Verdict]]:
     """Say for every pair of models whether it shares more on originals than elsewhere.
 
-    Corrected overlaps decide. Without folds there are none, and raw ones cannot say: the noise of finite samples lowers
-    them, in every training, and not alike on originals and elsewhere. Beside each verdict stand its controls: the same
-    contrast with the start, the random-label model or, where there is one, the model from an independent start in place
-    of one of the two models (the mean of both ways).
+    Corrected overlaps decide. Without folds there are none, and raw ones inconclusive: the noise of finite samples
+    lowers them, in every training, and not alike on originals and elsewhere. Beside each verdict stand its controls:
+    the same contrast with the start, the random-label model or, where there is one, the model from an independent
+    initialisation in place of one of the two models (the mean of both ways).
     They decide nothing; where a contrast is not shown to be larger than a control, its reason says so.
 
     Args:
-        tables: One per seed, of one label rule.
+        tables: One per seed, of one Fisher type.
         rows: Per seed, set -> what names the source rows that Fishers were measured on.
         shortcuts: The codes.
         layer: A layer of the tables; None for all weights pooled.

@@ -25,7 +25,7 @@ SHOWS = {
     "triangle": "Accuracies between three models",
     "accuracies": "Accuracies of all models on all sets",
 }
-"""What figures show, by what their names begin with; behind it may come the label rule."""
+"""What figures show, by what their names begin with; behind it may come the Fisher type."""
 
 
 def write_tables(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = ()) -> Path:
@@ -48,7 +48,7 @@ def write_tables(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = (
 
 def _shows(name: str) -> str:
     what, _, rule = name.partition("-")
-    return SHOWS[what] + (f", label rule {rule}" if rule else "")
+    return SHOWS[what] + (f", Fisher type {rule}" if rule else "")
 
 
 def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
@@ -59,7 +59,7 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         folder: Where to; is made.
 
     Returns:
-        The files: overlap bars per label rule, layer curves per label rule, walks, the triangle of three models if
+        The files: overlap bars per Fisher type, layer curves per Fisher type, walks, the triangle of three models if
         there are three, and the accuracies.
     """
     from commonweight.studies.shortcuts import figures as draw

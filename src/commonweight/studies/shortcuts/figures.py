@@ -56,7 +56,7 @@ APART = 0.18
 """Between the markers of one layer, in layers."""
 
 
-def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> dict[str, BarContainer]:
+def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical") -> dict[str, BarContainer]:
     """Draw shared, unshared and same-input overlaps of every pair of models; whiskers are 95 % intervals over seeds.
 
     A whisker that leaves the range of overlaps, 0 to 1, ends there in an arrow, and half its width stands beside it:
@@ -65,7 +65,7 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> 
     Args:
         study: What was found.
         ax: Where to draw.
-        rule: A label rule of the study.
+        rule: A Fisher type of the study.
 
     Returns:
         Cell -> its bars.
@@ -94,7 +94,7 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "data") -> 
     ax.set_xticks(range(len(pairs)), [" and ".join(pair) for pair in pairs])
     ax.set_ylim(0, TOP if is_cut else 1.02)
     ax.set_yticks(np.linspace(0, 1, 6))
-    ax.set_ylabel(f"raw Fisher overlap, label rule {rule}{whisker_words(study)}")
+    ax.set_ylabel(f"raw Fisher overlap, Fisher type {rule}{whisker_words(study)}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize="small")
     _open(ax)
     return bars
@@ -111,7 +111,7 @@ def _arrows(ax: Axes, place: float, mean: float, half: float) -> bool:
 
 
 def plot_layer_curves(
-    study: ShortcutStudy, ax: Axes, *, pair: tuple[str, str] | None = None, rule: str = "data", panel: bool = False
+    study: ShortcutStudy, ax: Axes, *, pair: tuple[str, str] | None = None, rule: str = "empirical", panel: bool = False
 ) -> dict[str, Line2D]:
     """Draw the overlaps of one pair of models layer by layer, in the order of the model.
 
@@ -122,7 +122,7 @@ def plot_layer_curves(
         study: What was found.
         ax: Where to draw.
         pair: Two shortcuts; None takes the first two.
-        rule: A label rule of the study.
+        rule: A Fisher type of the study.
         panel: Whether it is one of several: named by its pair alone, without a legend.
 
     Returns:
@@ -241,7 +241,7 @@ def layers_label(study: ShortcutStudy, rule: str, pair: tuple[str, str] | None =
 
     Args:
         study: What was found.
-        rule: A label rule of the study.
+        rule: A Fisher type of the study.
         pair: Two shortcuts; None where every panel names its own.
 
     Returns:
@@ -249,12 +249,12 @@ def layers_label(study: ShortcutStudy, rule: str, pair: tuple[str, str] | None =
     """
     models = f" of {pair[0]} and {pair[1]}" if pair else ""
     said = whisker_words(study, FEWEST_FOR_WHISKERS)
-    return f"raw Fisher overlap{models}, normalised per layer, label rule {rule}{said}"
+    return f"raw Fisher overlap{models}, normalised per layer, Fisher type {rule}{said}"
 
 
 def _known(study: ShortcutStudy, rule: str) -> str:
     if rule not in study.tables:
-        raise UsageError(f"the study has no label rule {rule!r}; it has {', '.join(study.tables)}")
+        raise UsageError(f"the study has no Fisher type {rule!r}; it has {', '.join(study.tables)}")
     return rule
 
 

@@ -1,4 +1,4 @@
-"""The full grid: every model's Fisher on every data set, under every label rule, and all overlaps of one seed."""
+"""The full grid: every model's Fisher on every data set, under every Fisher type, and all overlaps of one seed."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def measured_models(plan: Plan) -> tuple[str, ...]:
     return (START, *controls, *plan.shortcuts, *average)
 
 
-def is_measured(plan: Plan, folder: SeedFolder, label_rule: str) -> bool:
-    """Tell whether all Fishers of one label rule were measured and compared.
+def is_measured(plan: Plan, folder: SeedFolder, fisher_type: str) -> bool:
+    """Tell whether all Fishers of one Fisher type were measured and compared.
 
     Args:
         plan: The plan.
         folder: The seed.
-        label_rule: A label rule of the plan.
+        fisher_type: A Fisher type of the plan.
 
     Returns:
         Whether they were.
     """
-    found = (read_record(folder.grid(label_rule)) or {}).get("footprints", {})
+    found = (read_record(folder.grid(fisher_type)) or {}).get("footprints", {})
     wanted = {f"{model}/{data}" for model in measured_models(plan) for data in (ORIGINAL, *plan.shortcuts)}
-    return wanted <= set(found) and (folder.grid(label_rule) / "overlap.json").is_file()
+    return wanted <= set(found) and (folder.grid(fisher_type) / "overlap.json").is_file()
 
 
 def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> dict[str, OverlapTable]:
@@ -63,7 +63,7 @@ def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) 
         note: Takes one sentence at a time that the user should hear.
 
     Returns:
-        Label rule -> table of all ``model/data`` pairs.
+        Fisher type -> table of all ``model/data`` pairs.
     """
     models = [f"{name}={folder.model(name)}" for name in measured_models(plan)]
     sets = (ORIGINAL, *plan.shortcuts)
@@ -71,10 +71,10 @@ def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) 
     columns = ColumnOptions(text=("text",), label="label", max_length=plan.max_length)
     note = _without_repeats(note, (f"{model}/{rows}:" for model in measured_models(plan) for rows in sets))
     tables: dict[str, OverlapTable] = {}
-    for rule in plan.label_rules:
+    for rule in plan.fisher_types:
         options = CompareOptions(
             load=LoadOptions(trust_remote_code=plan.trust_remote_code),
-            measure=MeasureOptions(label_rule=rule, folds=plan.folds, columns=columns),
+            measure=MeasureOptions(fisher_type=rule, folds=plan.folds, columns=columns),
         )
         found = compare(models, data, folder.grid(rule), options, progress=progress, note=note)
         tables[rule] = found.table
@@ -124,7 +124,7 @@ def measured_rows(plan: Plan, folder: SeedFolder) -> Mapping[str, str]:
     for name in (ORIGINAL, *plan.shortcuts):
         place = folder.measured(name)
         table = open_table(str(place))
-        for rule in plan.label_rules:
+        for rule in plan.fisher_types:
             measured = (read_record(folder.grid(rule)) or {}).get("data", {}).get(name, {}).get("sha256")
             if measured != table.identity["sha256"]:
                 raise IntegrityError(

@@ -125,7 +125,7 @@ def with_former(plan: Plan, former: Mapping[str, Any]) -> Plan:
     return replace(
         plan,
         seeds=max(plan.seeds, former.get("seeds", 0)),
-        independent_start=plan.independent_start or former.get("independent_start", False),
+        independent_initialisation=plan.independent_initialisation or former.get("independent_initialisation", False),
     )
 
 
@@ -159,7 +159,7 @@ def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:
         and has_measured_rows(plan, seed)
         and has_walks(seed.paths)
         and (not plan.triangle or seed.triangle.is_file())
-        and all(is_measured(plan, seed, rule) for rule in plan.label_rules)
+        and all(is_measured(plan, seed, rule) for rule in plan.fisher_types)
         for seed in seeds
     )
 
@@ -215,7 +215,7 @@ def open_study(run: Path, plan: Plan, former: Mapping[str, Any], source: Source 
         status="running",
         plan=json.loads(json.dumps(asked)),
         seeds=plan.seeds,
-        independent_start=plan.independent_start,
+        independent_initialisation=plan.independent_initialisation,
         versions=versions | {name: version(name) for name in PACKAGES},
     )
     return folder

@@ -108,7 +108,7 @@ def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> 
     for seed, rule, model_name, data in (
         (seed, rule, model_name, data)
         for seed in seeds
-        for rule in plan.label_rules
+        for rule in plan.fisher_types
         for model_name in measured_models(plan)
         for data in (ORIGINAL, *plan.shortcuts)
     ):

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from commonweight.base.errors import UsageError
 from commonweight.base.folders import Kind
 from commonweight.data.shortcuts import RULES
-from commonweight.diagonal_fisher.likelihood import LABEL_RULES
+from commonweight.diagonal_fisher.likelihood import FISHER_TYPES
 from commonweight.studies.run.rows import FOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from commonweight.diagonal_fisher.likelihood import LabelRule
+    from commonweight.diagonal_fisher.likelihood import FisherType
 
 START = "start"
 RANDOM_LABELS = "random-labels"
-INDEPENDENT = "independent-start"
+INDEPENDENT = "independent-initialisation"
 CONTROLS = (START, RANDOM_LABELS, INDEPENDENT)
 """Models that stand beside those of the shortcuts."""
 
@@ -35,7 +35,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType({
         "data": "stanfordnlp/sst2",
         "max_length": 512,
         "measured_rows": 200,
-        "label_rules": ("data",),
+        "fisher_types": ("empirical",),
     }),
 })
 """What a preset sets where nothing else is asked; ``published`` also plants and reverses as the published code does."""
@@ -83,7 +83,7 @@ class Plan:
     measured_rows: int | None = 400
     """Rows of the development set on which Fishers are measured, the same for all; None, or more than it has: all."""
 
-    label_rules: tuple[LabelRule, ...] = ("data", "model")
+    fisher_types: tuple[FisherType, ...] = ("empirical", "exact")
     folds: int = FOLDS
     """Disjoint parts of the measured rows, kept apart: every Fisher takes half its own size on disk for each."""
 
@@ -99,7 +99,7 @@ class Plan:
     fused_footprints: bool = True
     """Measure the average of all models too."""
 
-    independent_start: bool = False
+    independent_initialisation: bool = False
     """Train one more control: as the first shortcut's model, from weights drawn anew, none of them pretrained."""
 
     trust_remote_code: bool = False
@@ -125,8 +125,8 @@ class Plan:
                 raise UsageError(f"{name} must be above 0, or nothing is learned; got {getattr(self, name)}")
         if self.synthetic > 1 or not 0 <= self.distractors <= 1:
             raise UsageError(f"synthetic and distractors are shares, got {self.synthetic} and {self.distractors}")
-        if not self.label_rules or not set(self.label_rules) <= set(LABEL_RULES):
-            raise UsageError(f"label_rules must be some of {', '.join(LABEL_RULES)}, got {list(self.label_rules)}")
+        if not self.fisher_types or not set(self.fisher_types) <= set(FISHER_TYPES):
+            raise UsageError(f"fisher_types must be some of {', '.join(FISHER_TYPES)}, got {list(self.fisher_types)}")
         own = {"train_rows": None, "synthetic": Plan.synthetic, "distractors": Plan.distractors}
         ignored = [name for name, usual in own.items() if getattr(self, name) != usual]
         if self.preset == "published" and ignored:
@@ -149,13 +149,13 @@ class Plan:
             trust, which is asked for each time.
         """
         found = asdict(self)
-        del found["seeds"], found["independent_start"], found["trust_remote_code"]
+        del found["seeds"], found["independent_initialisation"], found["trust_remote_code"]
         return {key: _plain(value) for key, value in found.items()}
 
     @property
     def trained(self) -> tuple[str, ...]:
         """The models that are trained: one per shortcut, and the controls."""
-        return (*self.shortcuts, RANDOM_LABELS, *((INDEPENDENT,) if self.independent_start else ()))
+        return (*self.shortcuts, RANDOM_LABELS, *((INDEPENDENT,) if self.independent_initialisation else ()))
 
     @property
     def averages(self) -> tuple[tuple[str, ...], ...]:
@@ -237,24 +237,24 @@ class SeedFolder:
         """Name the folder of a model.
 
         Args:
-            name: ``start``, ``random-labels``, ``independent-start`` or the code of a shortcut; several joined by ``+``
-                for their average.
+            name: ``start``, ``random-labels``, ``independent-initialisation`` or the code of a shortcut; several joined
+                by ``+`` for their average.
 
         Returns:
             A checkpoint.
         """
         return self.path / ("averages" if TOGETHER in name else "models") / name
 
-    def grid(self, label_rule: str) -> Path:
-        """Name the run folder of all Fishers of one label rule.
+    def grid(self, fisher_type: str) -> Path:
+        """Name the run folder of all Fishers of one Fisher type.
 
         Args:
-            label_rule: ``data`` or ``model``.
+            fisher_type: ``empirical`` or ``exact``.
 
         Returns:
             A run of :func:`commonweight.studies.compare.compare.compare`.
         """
-        return self.path / f"fisher-{label_rule}"
+        return self.path / f"fisher-{fisher_type}"
 
     @property
     def scores(self) -> Path:

@@ -16,7 +16,7 @@ from commonweight.data.shortcuts import RULES, agreement
 from commonweight.fusion.paths import RANDOM
 from commonweight.overlaps.table.layout import FEW_EXAMPLES
 from commonweight.report.verdicts import short
-from commonweight.verdicts.verdict import FEWEST_EFFECTIVE, OVER, by_chance
+from commonweight.verdicts.verdict import OVER, SMALLEST_EFFECTIVE, by_chance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 START = "start"
-"""What every study calls the common start of its models."""
+"""What every study calls the shared initialisation of its models."""
 
 
-INDEPENDENT = "independent-start"
+INDEPENDENT = "independent-initialisation"
 """What a study calls the control that was trained as its first shortcut's model, from weights drawn anew."""
 
 
@@ -43,7 +43,7 @@ EVEN = 1e-9
 INTRODUCTION = (
     "Every model was fine-tuned from one start on texts of which some hold a planted shortcut that sets their label. "
     "Shared knowledge is the original task: both models' Fishers on untouched texts. Unshared knowledge is each "
-    "model's own shortcut, on texts that say the opposite. Same input: both models on the same contradicted texts, the "
+    "model's own shortcut, on texts that say the opposite. Same input: both models on the same conflicting texts, the "
     "first model's (same input, first) or the second's (same input, second)."
 )
 
@@ -74,7 +74,7 @@ def report(study: ShortcutStudy) -> list[Block]:
             blocks += [_cells(study, rule, "corrected"), _contrasts(study, rule, "corrected")]
         blocks += verdicts(study, rule)
     if len(study.tables) > 1:
-        blocks.append(_label_rules(study))
+        blocks.append(_fisher_types(study))
     for rule in study.tables:
         for pair in _pairs(study):
             blocks += [_layers(study, rule, pair), *layer_verdicts(study, rule, pair)]
@@ -84,11 +84,11 @@ def report(study: ShortcutStudy) -> list[Block]:
     for rule in study.tables:
         blocks += [_controls(study, rule), _footprints(study, rule)]
     for rule, tables in study.tables.items():
-        effective = [pair for table in tables for pair in table.effective_examples.items()]
+        effective = [pair for table in tables for pair in table.effective_sample_size.items()]
         few = sorted({name for name, value in effective if not value >= FEW_EXAMPLES})
         if few:
             blocks.append(
-                f"Label rule {rule}: below {FEW_EXAMPLES} effective examples, so that a few rows carry the Fisher: "
+                f"Fisher type {rule}: below {FEW_EXAMPLES} effective sample size, so that a few rows carry the Fisher: "
                 f"{', '.join(few)}. Their overlaps decide nothing."
             )
     return [*blocks, *_alignment(study), READING]
@@ -172,7 +172,7 @@ def _cells(study: ShortcutStudy, rule: str, of: Of) -> Grid:
     names = list(next(iter(cells.values())))
     what = f"{of.capitalize()} Fisher overlap"
     return Grid(
-        f"{what} of two models, label rule {rule}",
+        f"{what} of two models, Fisher type {rule}",
         ("models", *names),
         tuple((_pair(pair), *(found[name].short() for name in names)) for pair, found in cells.items()),
     )
@@ -183,18 +183,18 @@ def _contrasts(study: ShortcutStudy, rule: str, of: Of) -> Grid:
     names = list(next(iter(contrasts.values())))
     what = f"{of.capitalize()} contrasts"
     return Grid(
-        f"{what}, label rule {rule}",
+        f"{what}, Fisher type {rule}",
         ("models", *names),
         tuple((_pair(pair), *(signed(found[name]) for name in names)) for pair, found in contrasts.items()),
     )
 
 
-def _label_rules(study: ShortcutStudy) -> Grid:
-    """The published contrast under every label rule, side by side."""
+def _fisher_types(study: ShortcutStudy) -> Grid:
+    """The published contrast under every Fisher type, side by side."""
     found = {rule: study.contrasts(rule) for rule in study.tables}
     return Grid(
-        "Does the conclusion depend on the label rule? Shared − unshared, raw",
-        ("models", *(f"label rule {rule}" for rule in found)),
+        "Does the conclusion depend on the Fisher type? Shared − unshared, raw",
+        ("models", *(f"Fisher type {rule}" for rule in found)),
         tuple(
             (_pair(pair), *(signed(contrasts[pair]["shared − unshared"]) for contrasts in found.values()))
             for pair in _pairs(study)
@@ -230,7 +230,7 @@ def _not_learned(study: ShortcutStudy) -> list[str]:
 
 
 def _alignment(study: ShortcutStudy) -> list[str]:
-    """Whether models have a common start, and that the model from an independent one has none with any of them."""
+    """Whether models share an initialisation, and that the one from an independent initialisation shares none."""
     found = next(iter(study.tables.values()))[0].alignment
     apart = [name for name in found.names if name.startswith(f"{INDEPENDENT}/")]
     others = [name for name in found.names if name not in apart]
@@ -243,7 +243,8 @@ def _alignment(study: ShortcutStudy) -> list[str]:
         said.append(
             f"{INDEPENDENT} was trained as {code} was, from weights drawn anew (accuracy on {code} dev {reached:.3f}, "
             f"a constant answer {constant:.3f}). With the other models: {' or '.join(readings)} (relative weight "
-            f"distance at least {nearest:.2f}). Without a common start its overlap with them is no sharing: inputs, "
+            f"distance at least {nearest:.2f}). Without a shared initialisation its overlap with them is no sharing: "
+            "inputs, "
             "labels and architecture alone bring it about."
         )
     return said
@@ -253,7 +254,7 @@ def _layers(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> Grid:
     found = {layer: study.cells(rule, layer)[pair] for layer in study.layers}
     names = list(next(iter(found.values())))
     return Grid(
-        f"Raw Fisher overlap of {pair[0]} and {pair[1]} layer by layer, label rule {rule}",
+        f"Raw Fisher overlap of {pair[0]} and {pair[1]} layer by layer, Fisher type {rule}",
         ("layer", *names),
         tuple((layer, *(cells[name].short() for name in names)) for layer, cells in found.items()),
     )
@@ -302,14 +303,14 @@ def _footprints(study: ShortcutStudy, rule: str) -> Grid:
     traces = [np.diagonal(sum(table.terms.values())) for table in tables]
     rows = []
     for place, name in enumerate(tables[0].names):
-        effective = fmean(table.effective_examples[name] for table in tables)
+        effective = fmean(table.effective_sample_size[name] for table in tables)
         rows.append((
             name,
             f"{fmean(float(trace[place]) for trace in traces):.4g}",
             DASH if math.isnan(effective) else f"{effective:.1f}",
         ))
     return Grid(
-        f"Fishers, label rule {rule} (mean over seeds)", ("model/rows", "trace", "effective examples"), tuple(rows)
+        f"Fishers, Fisher type {rule} (mean over seeds)", ("model/rows", "trace", "effective sample size"), tuple(rows)
     )
 
 
@@ -318,7 +319,7 @@ def _controls(study: ShortcutStudy, rule: str) -> Grid:
     tables = study.tables[rule]
     others = [name for name in tables[0].names if name.endswith("/original")]
     return Grid(
-        f"Controls: raw Fisher overlap of every two models on the originals, label rule {rule} (mean over seeds)",
+        f"Controls: raw Fisher overlap of every two models on the originals, Fisher type {rule} (mean over seeds)",
         ("", *(name.partition("/")[0] for name in others)),
         tuple((a.partition("/")[0], *(number(_mean(tables, a, b)) for b in others)) for a in others),
     )
@@ -337,7 +338,8 @@ def _pair(pair: tuple[str, str]) -> str:
 
 
 READING_VERDICTS = (
-    "Verdicts are on corrected overlaps. They take the same rows, distinct ones, a common start, {fewest} effective "
+    "Verdicts are on corrected overlaps. They take the same rows, distinct ones, a shared initialisation, {fewest} "
+    "effective "
     "examples in every Fisher (layer by layer, in the layer's own), models that learned their shortcut, and an "
     "interval that excludes 0. "
     "{without}Intervals are {over}."
@@ -345,14 +347,16 @@ READING_VERDICTS = (
 
 
 WITHOUT_FOLDS = (
-    "Some Fishers have no folds, so there are no corrected overlaps. Differences of raw ones are shown and cannot say: "
+    "Some Fishers have no folds, so there are no corrected overlaps. Differences of raw ones are shown and "
+    "inconclusive: "
     "noise lowers them, and not alike on different texts. Measure with --folds 8. "
 )
 
 
 CONTROLS = (
     "The controls are the same contrast with the start, the model that learned random labels or, where there is one, "
-    "that from an independent start in place of one of the two (mean of both ways): what is as large there is not "
+    "that from an independent initialisation in place of one of the two (mean of both ways): what is as large there "
+    "is not "
     "about what both models learned. They decide nothing."
 )
 
@@ -362,7 +366,7 @@ def verdicts(study: ShortcutStudy, rule: str) -> list[Block]:
 
     Args:
         study: What was found.
-        rule: A label rule of the plan.
+        rule: A Fisher type of the plan.
 
     Returns:
         A row per pair and contrast with its controls, and how to read it.
@@ -375,12 +379,12 @@ def verdicts(study: ShortcutStudy, rule: str) -> list[Block]:
         return (f"{pair[0]}, {pair[1]}: {name}", verdict.answer, verdict.brief, *controls)
 
     grid = Grid(
-        f"Verdicts, label rule {rule}",
+        f"Verdicts, Fisher type {rule}",
         ("contrast", "verdict", "difference, and why", *first.controls),
         tuple(row(*key, verdict) for key, verdict in found.items()),
     )
     without = "" if study.has_folds(rule) else WITHOUT_FOLDS
-    reading = READING_VERDICTS.format(fewest=FEWEST_EFFECTIVE, without=without, over=OVER[first.estimate.over])
+    reading = READING_VERDICTS.format(fewest=SMALLEST_EFFECTIVE, without=without, over=OVER[first.estimate.over])
     return [grid, " ".join([reading, *([CONTROLS] if first.controls else []), *_expected(list(found.values()))])]
 
 
@@ -389,7 +393,7 @@ def layer_verdicts(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> li
 
     Args:
         study: What was found.
-        rule: A label rule of the plan.
+        rule: A Fisher type of the plan.
         pair: Codes of two shortcuts.
 
     Returns:
@@ -402,7 +406,7 @@ def layer_verdicts(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> li
         return f"{signed(verdict.estimate)}, {short(verdict)}"
 
     grid = Grid(
-        f"Verdicts on {pair[0]} and {pair[1]} layer by layer, label rule {rule}",
+        f"Verdicts on {pair[0]} and {pair[1]} layer by layer, Fisher type {rule}",
         ("layer", *names),
         tuple((layer, *(cell(each[name]) for name in names)) for layer, each in found.items()),
     )

@@ -46,7 +46,7 @@ class ShortcutStudy:
     """Per seed: walks through weight space, each with ``from``, ``to``, ``points`` and accuracies by set."""
 
     tables: Mapping[str, tuple[OverlapTable, ...]]
-    """Label rule -> per seed the overlaps of every ``model/data`` pair."""
+    """Fisher type -> per seed the overlaps of every ``model/data`` pair."""
 
     rows: tuple[Mapping[str, str], ...]
     """Per seed: set -> a digest of the source rows that Fishers were measured on; equal for sets of the same rows."""
@@ -61,7 +61,7 @@ class ShortcutStudy:
         """Collect shared, unshared and same-input overlaps of every pair of models.
 
         Args:
-            rule: A label rule of the plan.
+            rule: A Fisher type of the plan.
             layer: A layer of the tables rolled up to ``DEPTH``; None for all weights pooled.
             of: ``raw``, or ``corrected`` where the Fishers have folds.
 
@@ -76,7 +76,7 @@ class ShortcutStudy:
         """Subtract the cells, seed by seed.
 
         Args:
-            rule: A label rule of the plan.
+            rule: A Fisher type of the plan.
             layer: As for :meth:`cells`.
             of: As for :meth:`cells`.
 
@@ -95,7 +95,7 @@ class ShortcutStudy:
         shortcut.
 
         Args:
-            rule: A label rule of the plan.
+            rule: A Fisher type of the plan.
             layer: As for :meth:`cells`.
 
         Returns:
@@ -137,7 +137,7 @@ class ShortcutStudy:
         """Tell whether corrected overlaps are known.
 
         Args:
-            rule: A label rule of the plan.
+            rule: A Fisher type of the plan.
 
         Returns:
             Whether the Fishers of every seed have folds.
@@ -174,7 +174,8 @@ class ShortcutStudy:
         record = {
             "format": FORMAT,
             "version": VERSION,
-            "plan": self.plan.deciding() | {"seeds": self.plan.seeds, "independent_start": self.plan.independent_start},
+            "plan": self.plan.deciding()
+            | {"seeds": self.plan.seeds, "independent_initialisation": self.plan.independent_initialisation},
             "scores": self.scores,
             "constant_answer": self.constants,
             "paths": self.paths,
@@ -218,7 +219,7 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
         tuple(tuple(read_written(folder.paths)["paths"]) for folder in folders),
         {
             rule: tuple(OverlapTable.from_json(written_text(folder.grid(rule) / "overlap.json")) for folder in folders)
-            for rule in plan.label_rules
+            for rule in plan.fisher_types
         },
         tuple(measured_rows(plan, folder) for folder in folders),
         tuple(read_written(folder.triangle) for folder in folders if plan.triangle),
@@ -230,7 +231,7 @@ def _footprints(table: OverlapTable) -> dict[str, Any]:
     return {
         name: {
             "examples": table.counts[name],
-            "effective_examples": table.effective_examples[name],
+            "effective_sample_size": table.effective_sample_size[name],
             "trace": float(trace),
         }
         for name, trace in zip(table.names, traces, strict=True)

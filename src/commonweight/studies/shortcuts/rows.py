@@ -12,8 +12,8 @@ from commonweight.data.shortcuts import (
     Markers,
     ShortcutData,
     build_shortcut_data,
-    contradict,
-    published_contradicted,
+    conflicting_rows,
+    published_conflicting,
     published_data,
     published_originals,
 )
@@ -120,7 +120,7 @@ def _planted(source: Source, plan: Plan, folder: SeedFolder, code: str, tokenize
 
 
 def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, note: Note) -> None:
-    """Write the rows that Fishers are measured on: originals, and for every shortcut the same rows contradicted.
+    """Write the rows that Fishers are measured on: originals, and for every shortcut the same rows conflicting.
 
     A row that cannot hold one of the contradictions is left out of all files, and that is said.
 
@@ -167,7 +167,7 @@ def _published_sets(source: Source, plan: Plan, tokenizer: Any) -> dict[str, Any
         "rows": len(source.splits["validation"]) if plan.measured_rows is None else plan.measured_rows,
     }
     rows = source.splits["validation"]
-    reversed_rows = {code: published_contradicted(rows, code, tokenizer, **columns) for code in plan.shortcuts}
+    reversed_rows = {code: published_conflicting(rows, code, tokenizer, **columns) for code in plan.shortcuts}
     return {ORIGINAL: published_originals(rows, **columns), **reversed_rows}
 
 
@@ -176,7 +176,7 @@ def _clean_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, 
     original = dev.select(choose_rows(len(dev), count, folder.seed))
     sets = {ORIGINAL: original}
     for code in plan.shortcuts:
-        sets[code] = contradict(
+        sets[code] = conflicting_rows(
             original,
             code,
             tokenizer,

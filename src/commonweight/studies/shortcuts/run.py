@@ -28,7 +28,7 @@ from commonweight.studies.shortcuts.outlook import check_measured_rows, missing
 from commonweight.studies.shortcuts.plan import CONTROLS, INDEPENDENT, RANDOM_LABELS, START, seed_folders
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.rows import build_rows, check_train_rows, random_labels, write_measured_rows
-from commonweight.studies.shortcuts.start import independent_start, make_start, read_encoder
+from commonweight.studies.shortcuts.start import independent_initialisation, make_start, read_encoder
 from commonweight.studies.shortcuts.training import fine_tune
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run_study(
     :func:`~commonweight.studies.shortcuts.write.run_and_write` does both, as the command does.
 
     Another plan in the same folder is refused once a model was trained; until then starts and rows are made anew. More
-    seeds, and the control with an independent start, may be added at any time, and stay.
+    seeds, and the control with an independent initialisation, may be added at any time, and stay.
 
     Args:
         run: The run folder.
@@ -146,7 +146,7 @@ def _say_what_it_takes(run: Path, plan: Plan, seeds: list[SeedFolder], note: Not
 def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:
     start = folder.model(START)
     if not start.exists():
-        note(f"seed {folder.seed}: making the common start from {plan.model}")
+        note(f"seed {folder.seed}: making the shared initialisation from {plan.model}")
         make_start(plan.model, source.classes, folder.seed, start, plan.preset, trust=plan.trust_remote_code)
     config, tokenizer = read_encoder(str(start), trust=plan.trust_remote_code)
     length_limit(config, tokenizer, plan.max_length)  # refuses what cannot be read
@@ -168,7 +168,7 @@ def _train(source: Source, plan: Plan, folder: SeedFolder, progress: bool, note:
             rows = random_labels(chosen, source.label, len(source.classes), folder.seed)
         note(f"seed {folder.seed}: training {name} on {len(rows)} rows")
         begin = (
-            independent_start(folder, trust=plan.trust_remote_code)
+            independent_initialisation(folder, trust=plan.trust_remote_code)
             if name == INDEPENDENT
             else nullcontext(folder.model(START))
         )

@@ -1,4 +1,4 @@
-"""The common start of all models of one seed: the pretrained checkpoint with markers in its vocabulary and a head."""
+"""The shared initialisation of one seed's models: the pretrained checkpoint with markers and a head."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def make_start(
 
 
 @contextlib.contextmanager
-def independent_start(folder: SeedFolder, *, trust: bool = False) -> Iterator[Path]:
-    """Draw all weights of the start anew, for a model that has no common start with any other.
+def independent_initialisation(folder: SeedFolder, *, trust: bool = False) -> Iterator[Path]:
+    """Draw all weights of the start anew, for a model that has no shared initialisation with any other.
 
     Args:
         folder: The seed, its start there; with it the draw is the same each time.
@@ -95,7 +95,7 @@ def independent_start(folder: SeedFolder, *, trust: bool = False) -> Iterator[Pa
     start = folder.model(START)
     with TemporaryDirectory(dir=folder.path, prefix=f".{INDEPENDENT}-") as place:
         with quiet_transformers(), torch.random.fork_rng():
-            torch.manual_seed(keyed(INDEPENDENT, folder.seed))
+            torch.manual_seed(keyed("independent-start", folder.seed))
             model: Any = AutoModelForSequenceClassification.from_config(
                 AutoConfig.from_pretrained(start, trust_remote_code=trust),
                 dtype=torch.float32,

@@ -1,4 +1,4 @@
-"""Do the models come from a common start? Without one, weight k of one has nothing to do with weight k of another."""
+"""Do the models share an initialisation? Without one, weight k of one has nothing to do with weight k of another."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sample_of(model: Tensors) -> Sample:
     return sample, scale
 
 
-def common_start(names: Sequence[str], samples: Sequence[Sample]) -> Alignment:
+def shared_initialisation(names: Sequence[str], samples: Sequence[Sample]) -> Alignment:
     """Measure how far apart the models' weights are, relative to their norms, as overlaps do.
 
     Args:
@@ -72,28 +72,32 @@ def in_words(found: Alignment) -> str:
 
     Example:
         >>> print(in_words(Alignment(("a", "b"), np.array([[0.0, 1.0], [1.0, 0.0]]))))
-        No common start for a and b (relative weight distance 1.00): their weights do not correspond, and a fusion of
-        them is expected to know little of what either knew.
+        No shared initialisation for a and b (relative weight distance 1.00): their weights do not correspond, and a
+        fusion of them is expected to know little of what either knew.
     """
     readings = {pair: found.reading(*pair) for pair in combinations(found.names, 2)}
     if not readings:
         return "One model: there is no start to compare."
-    if strangers := [pair for pair, reading in readings.items() if reading == "no common start"]:
+    if strangers := [pair for pair, reading in readings.items() if reading == "no shared initialisation"]:
         return (
-            f"No common start for {_listed(found, strangers)}: their weights do not correspond, and a fusion of them "
+            f"No shared initialisation for {_listed(found, strangers)}: their weights do not correspond, and a "
+            "fusion of them "
             "is expected to know little of what either knew."
         )
     if unmeasured := [pair for pair, reading in readings.items() if reading == "not measured"]:
-        return f"Whether there is a common start was not measured for {_listed(found, unmeasured)}: no weight matrices."
+        return (
+            f"Whether there is a shared initialisation was not measured for {_listed(found, unmeasured)}: no "
+            "weight matrices."
+        )
     if doubtful := [pair for pair, reading in readings.items() if reading == "unclear"]:
-        return f"A common start is unclear for {_listed(found, doubtful)}: try the fusion before you trust it."
+        return f"A shared initialisation is unclear for {_listed(found, doubtful)}: try the fusion before you trust it."
     if not found.distance.any():
         return "The models are equal, as far as a sample of their weights tells."
     return found.sentence()
 
 
 def is_worrying(found: Alignment) -> bool:
-    """Tell whether two models are measured to have no common start, or one that is unclear, or a layer has none.
+    """Tell whether two models, or one of their layers, have no shared initialisation, or an unclear one.
 
     Args:
         found: The distances.
@@ -102,7 +106,7 @@ def is_worrying(found: Alignment) -> bool:
         Whether the user should hear of it unasked.
     """
     readings = {found.reading(*pair) for pair in combinations(found.names, 2)}
-    return not readings <= {"common start", "not measured"} or bool(found.strange_layers())
+    return not readings <= {"shared initialisation", "not measured"} or bool(found.strange_layers())
 
 
 def _listed(found: Alignment, pairs: Sequence[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""A Fisher measured until its ceiling is high enough: no row twice, the same as measuring those rows, and a curve."""
+"""A Fisher measured until its noise ceiling is high enough: no row twice, the same numbers, and a curve."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from commonweight.diagonal_fisher import collector
 from commonweight.diagonal_fisher.row_digest import row_digests
 from commonweight.footprints.folds import fold_of
 from commonweight.models.options import LoadedModel
-from commonweight.overlaps import Estimate, ceiling
+from commonweight.overlaps import Estimate, noise_ceiling
 from commonweight.report.footprint import summary
 from commonweight.studies.compare import until_noise_ceiling
 from commonweight.studies.compare.convergence import convergence, planned
@@ -56,16 +56,16 @@ def rows(tmp_path_factory):
     return str(place)
 
 
-def test_it_stops_at_the_ceiling_with_what_measuring_those_rows_gives(loaded, rows, tmp_path):
+def test_it_stops_at_the_noise_ceiling_with_what_measuring_those_rows_gives(loaded, rows, tmp_path):
     said = []
     found, curve = measure_until(loaded, open_table(rows), OPTIONS, 0.9, folder=tmp_path / "f", note=said.append)
     assert curve.is_reached
-    passed = [point.ceiling.value >= 0.9 for point in curve.points]
+    passed = [point.noise_ceiling.value >= 0.9 for point in curve.points]
     assert passed == [False] * (len(passed) - 2) + [True, True]
     count = curve.points[-1].examples
     assert found.count == count < 400
-    assert found.metadata["until_ceiling"] == json.loads(json.dumps(curve.record()))
-    assert found.metadata["until_ceiling"]["points"][-1]["examples"] == count
+    assert found.metadata["until_noise_ceiling"] == json.loads(json.dumps(curve.record()))
+    assert found.metadata["until_noise_ceiling"]["points"][-1]["examples"] == count
     chosen = open_table(rows, examples=count)
     at_once = measure(loaded, chosen, OPTIONS, folder=tmp_path / "once")
     for name in found:
@@ -75,16 +75,16 @@ def test_it_stops_at_the_ceiling_with_what_measuring_those_rows_gives(loaded, ro
             assert torch.allclose(one.tensors[name], other.tensors[name], rtol=1e-2, atol=1e-9)
     assert found.metadata["data"] == at_once.metadata["data"]
     assert found.metadata["folds"] == at_once.metadata["folds"]
-    assert found.effective_examples == pytest.approx(at_once.effective_examples, rel=1e-6)
-    assert ceiling(found).pooled.value == pytest.approx(curve.points[-1].ceiling.value, abs=1e-3)
+    assert found.effective_sample_size == pytest.approx(at_once.effective_sample_size, rel=1e-6)
+    assert noise_ceiling(found).pooled.value == pytest.approx(curve.points[-1].noise_ceiling.value, abs=1e-3)
     assert commonweight.overlap({"a": found, "b": at_once}).pooled[0, 1] == pytest.approx(1, abs=1e-6)
     assert {path.name for path in tmp_path.iterdir()} == {"f", "once"}
     text = to_markdown(convergence(curve))
     assert f"reached with {count} of 400 examples, in two steps in a row" in text
-    caution = found.metadata["until_ceiling"]["caution"]
+    caution = found.metadata["until_noise_ceiling"]["caution"]
     assert "too high on average" in caution
     assert caution in text
-    assert any("ceiling 0." in sentence for sentence in said)
+    assert any("noise ceiling 0." in sentence for sentence in said)
 
 
 def test_no_row_is_measured_twice(loaded, rows, tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_the_end_of_the_data_is_said(loaded, rows, tmp_path):
     assert not curve.is_reached
     assert curve.points[-1].examples == 100
     text = to_markdown(convergence(curve))
-    assert "rows that --examples allows ended before the ceiling was reached: with all 100 examples" in text
+    assert "rows that --examples allows ended before the noise ceiling was reached: with all 100 examples" in text
     assert "Allow more of the 400 rows with --examples" in text
     assert "data ended" not in text
     assert "too low on average" in text
@@ -120,12 +120,12 @@ def test_the_end_of_the_data_is_said(loaded, rows, tmp_path):
 def test_data_without_a_limit_end_as_data(loaded, rows, tmp_path):
     _, curve = measure_until(loaded, open_table(rows), OPTIONS, 0.9999, folder=tmp_path / "f")
     text = to_markdown(convergence(curve))
-    assert "The data ended before the ceiling was reached: with all 400 examples" in text
+    assert "The data ended before the noise ceiling was reached: with all 400 examples" in text
     assert "--examples" not in text
 
 
 def curve_of(*steps, target=0.9):
-    """A curve from (examples, effective examples, ceiling)."""
+    """A curve from (examples, effective sample size, noise ceiling)."""
     points = [Point(count, effective, Estimate(value, (), "folds")) for count, effective, value in steps]
     return Convergence(target, tuple(points), steps[-1][0], 4000)
 
@@ -153,11 +153,14 @@ def test_it_is_reached_in_two_steps_in_a_row(steps, reached):
 
 def test_one_step_alone_is_called_that():
     text = to_markdown(convergence(curve_of((64, 30, 0.85), (128, 60, 0.95))))
-    assert "before it could be said that the ceiling is reached: with all 128 examples it is 0.9500, at least" in text
+    assert (
+        "before it could be said that the noise ceiling is reached: with all 128 examples it is 0.9500, at least"
+        in text
+    )
     assert "two steps in a row must be enough" in text
 
 
-def test_where_effective_examples_fall_is_shown():
+def test_where_effective_sample_size_fall_is_shown():
     """What a demonstration's network gave: loud examples came in after the mark of .94 had been passed."""
     curve = curve_of((256, 46.3, 0.921), (512, 86.5, 0.946), (1024, 14.4, 0.859), target=0.94)
     assert not curve.is_reached
@@ -173,7 +176,7 @@ def test_the_steps_are_known_beforehand(loaded, rows, tmp_path):
     ends = planned_ends(table, OPTIONS)
     _, curve = measure_until(loaded, table, OPTIONS, 0.9999, folder=tmp_path / "f")
     assert [point.examples for point in curve.points] == ends
-    assert "at least 0.9, with 20 effective examples" in planned(0.9, ends)
+    assert "at least 0.9, with 20 effective sample size" in planned(0.9, ends)
     assert f"{ends[-2]} and 300 rows; at most 300 are measured" in planned(0.9, ends)
 
 
@@ -182,7 +185,7 @@ def test_what_makes_no_sense_is_refused(loaded, rows, tmp_path):
     for target in (0, 1, 1.5, -1):
         with pytest.raises(UsageError, match=r"above 0 and below 1, such as 0\.95"):
             measure_until(loaded, table, OPTIONS, target, folder=tmp_path / "f")
-    with pytest.raises(UsageError, match="a ceiling needs folds"):
+    with pytest.raises(UsageError, match="a noise ceiling needs folds"):
         measure_until(loaded, open_table(rows, examples=5), OPTIONS, 0.9, folder=tmp_path / "f")
     assert list(tmp_path.iterdir()) == []
 
@@ -207,7 +210,7 @@ def test_another_order_than_that_of_the_choice_is_refused(loaded, rows, tmp_path
     assert found.metadata["data"]["selection"] == open_table(rows, examples=found.count, seed=4).identity["selection"]
 
 
-def test_too_few_effective_examples_do_not_stop_it(loaded, rows, tmp_path):
+def test_too_few_effective_sample_size_do_not_stop_it(loaded, rows, tmp_path):
     """A few loud rows agree by chance; the same mark stops at once where rows weigh alike."""
     table = open_table(rows)
     _, plain = measure_until(loaded, table, OPTIONS, 0.2, folder=tmp_path / "plain")
@@ -220,7 +223,7 @@ def test_too_few_effective_examples_do_not_stop_it(loaded, rows, tmp_path):
     loud = open_table(str(tmp_path / "loud.jsonl"))
     linear = LoadedModel(torch.nn.Linear(3, 2), {"name": "linear"})
     _, curve = measure_until(linear, loud, OPTIONS, 0.2, folder=tmp_path / "loud")
-    assert curve.points[0].ceiling.value >= 0.2
+    assert curve.points[0].noise_ceiling.value >= 0.2
     assert curve.points[0].effective < 20
     assert len(curve.points) > 1
     _, short = measure_until(
@@ -228,10 +231,10 @@ def test_too_few_effective_examples_do_not_stop_it(loaded, rows, tmp_path):
     )
     assert not short.is_reached
     text = to_markdown(convergence(short))
-    assert f"they count as {short.points[-1].effective:.1f} effective examples, and below 20 these decide" in text
+    assert f"they count as {short.points[-1].effective:.1f} effective sample size, and below 20 these decide" in text
 
 
-def test_copies_reach_no_ceiling(loaded, rows, tmp_path):
+def test_copies_reach_no_noise_ceiling(loaded, rows, tmp_path):
     """Forty rows, ten times: halves that hold the same rows agree; with one source row per row they do not."""
     lines = [json.loads(line) for line in Path(rows).read_text().splitlines()[:40]] * 10
     (tmp_path / "copied.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -241,21 +244,21 @@ def test_copies_reach_no_ceiling(loaded, rows, tmp_path):
         loaded, open_table(str(tmp_path / "copied.jsonl")), OPTIONS, 0.9, folder=tmp_path / "copied"
     )
     last = curve.points[-1]
-    assert last.ceiling.value > 0.9
+    assert last.noise_ceiling.value > 0.9
     assert last.effective > 20
     assert not curve.is_reached
     assert (last.examples, last.rows.distinct, last.rows.copied) == (400, 40, 400)
     assert found.rows == last.rows
-    assert found.metadata["until_ceiling"]["points"][-1]["rows"] == {"total": 400, "distinct": 40, "copied": 400}
+    assert found.metadata["until_noise_ceiling"]["points"][-1]["rows"] == {"total": 400, "distinct": 40, "copied": 400}
     text = to_markdown(convergence(curve))
-    assert "before it could be said that the ceiling is reached" in text
+    assert "before it could be said that the noise ceiling is reached" in text
     assert "400 of 400 rows have copies in other folds (40 are distinct)" in text
     assert "40; 400 rows have copies in other folds" in to_markdown(summary(found, "f"))
     numbers = open_table(str(tmp_path / "numbered.jsonl"))
     once, honest = measure_until(loaded, numbers, OPTIONS, 0.9999, folder=tmp_path / "numbered")
     assert honest.points[-1].rows == (400, 40, 0)
     assert honest.points[-1].effective <= 40
-    assert honest.points[-1].ceiling.value < last.ceiling.value
+    assert honest.points[-1].noise_ceiling.value < last.noise_ceiling.value
     assert "40; 0 rows have copies in other folds" in to_markdown(summary(once, "f"))
 
 
@@ -270,15 +273,15 @@ class Certain(torch.nn.Module):
         return 0 * self.linear(inputs)
 
 
-def test_a_ceiling_of_nothing_is_called_undefined(rows, tmp_path):
+def test_a_noise_ceiling_of_nothing_is_called_undefined(rows, tmp_path):
     loaded = LoadedModel(Certain(), {"name": "certain"})
     found, curve = measure_until(loaded, open_table(rows, examples=70), OPTIONS, 0.9, folder=tmp_path / "f")
     text = to_markdown(convergence(curve))
-    assert "ceiling is undefined" in text
+    assert "noise ceiling is undefined" in text
     assert "Fisher of all 70 examples is zero: no measured weight changes how probable" in text
     assert "below 0.9" not in text
     assert "more rows" not in text
-    assert "Fisher of all 70 examples is zero" in found.metadata["until_ceiling"]["undefined"]
+    assert "Fisher of all 70 examples is zero" in found.metadata["until_noise_ceiling"]["undefined"]
 
 
 def test_folds_are_rounded_once(rows, tmp_path):
@@ -312,7 +315,7 @@ def test_it_takes_the_disk_it_says_at_most_and_former_steps_go(loaded, rows, tmp
 
     def note(sentence):
         said.append(sentence)
-        if "examples: ceiling" in sentence:
+        if "examples: noise ceiling" in sentence:
             assert len(list(tmp_path.rglob("footprint.json"))) == 1
 
     expected = until_outlook(loaded, open_table(rows), OPTIONS, 0.9999, folder=tmp_path / "f")
