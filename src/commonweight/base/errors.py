@@ -43,16 +43,6 @@ class IntegrityError(CommonweightError, OSError):
 
 
 def check_kind(word: str, value: object, kind: type, remedy: str) -> None:
-    """Refuse an argument that is another kind of thing altogether.
-
-    Args:
-        word: What the argument is called.
-        value: What was given.
-        kind: What it must be.
-        remedy: How to come by one.
-
-    Raises:
-        UsageError: If it is none.
-    """
+    """Refuse an argument that is another kind of thing altogether."""
     if not isinstance(value, kind):
         raise UsageError(f"{word} must be a {kind.__name__}, got {type(value).__name__}; {remedy}")

@@ -187,14 +187,7 @@ class Estimate:
 
 
 def signed(value: Estimate) -> str:
-    """Write a difference with its interval.
-
-    Args:
-        value: The estimate.
-
-    Returns:
-        ``+0.0100 ± 0.0020``; without an interval the mean alone, undefined a dash.
-    """
+    """Write a difference with its interval."""
     if math.isnan(value.value):
         return DASH
     half = "" if math.isnan(value.half_width()) else f" ± {value.half_width():.4f}"

@@ -40,20 +40,7 @@ class Kind:
 
 
 def checked_output(folder: Path, kind: Kind, *, overwrite: bool = False) -> Path:
-    """Check that a result may be written somewhere.
-
-    Args:
-        folder: Where to: free, an empty folder, or with ``overwrite`` a result of the same kind; a link stands for its
-            target.
-        kind: What the result is.
-        overwrite: Whether a result of this kind that is there may go.
-
-    Returns:
-        The folder, links followed.
-
-    Raises:
-        UsageError: If something is there that may not be replaced, or the place cannot be written to.
-    """
+    """Check that a result may be written somewhere."""
     try:
         place = folder.resolve()
         is_there = (place / kind.record).is_file()
@@ -71,26 +58,12 @@ def checked_output(folder: Path, kind: Kind, *, overwrite: bool = False) -> Path
 
 
 def is_leftover(path: Path) -> bool:
-    """Tell whether a file or folder is what a killed process of ours left beside its work, and so no content.
-
-    Args:
-        path: The file or folder.
-
-    Returns:
-        Whether it is.
-    """
+    """Tell whether a file or folder is what a killed process of ours left beside its work, and so no content."""
     return LEFTOVER.fullmatch(path.name) is not None
 
 
 def check_writable(place: Path) -> None:
-    """Check that a folder can be made somewhere, by making one beside it and taking it away again.
-
-    Args:
-        place: The folder to be made.
-
-    Raises:
-        UsageError: If it cannot.
-    """
+    """Check that a folder can be made somewhere, by making one beside it and taking it away again."""
     try:
         place = place.resolve()
         anchor = place.parent
@@ -105,19 +78,7 @@ def check_writable(place: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(folder: Path, kind: Kind, *, overwrite: bool = False) -> Iterator[Path]:
-    """Write to a place beside a folder, then take the folder's place; if the work fails, what is there stays.
-
-    Args:
-        folder: The final place, as :func:`checked_output` gave it.
-        kind: What the result is.
-        overwrite: Whether a result of this kind that is there may go.
-
-    Yields:
-        Where to write.
-
-    Raises:
-        UsageError: If the place was taken meanwhile; the new result then stays beside it, and the message says where.
-    """
+    """Write to a place beside a folder, then take the folder's place; if the work fails, what is there stays."""
     beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.new")
     try:
         yield beside
@@ -143,11 +104,7 @@ def replacing(folder: Path, kind: Kind, *, overwrite: bool = False) -> Iterator[
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk.
-
-    Args:
-        path: The file or folder.
-    """
+    """Wait until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -160,15 +117,7 @@ SPARE = 16 * 2**20
 
 
 def check_room(place: Path, size: int) -> None:
-    """Check that something fits on the disk.
-
-    Args:
-        place: The file or folder to be made.
-        size: Its bytes.
-
-    Raises:
-        UsageError: If there is less room than these, and 16 MiB beside them.
-    """
+    """Check that something fits on the disk."""
     free = free_bytes(place)
     if free < size + SPARE:
         raise UsageError(
@@ -178,14 +127,7 @@ def check_room(place: Path, size: int) -> None:
 
 
 def free_bytes(place: Path) -> int:
-    """Tell how much is free where something is to be made.
-
-    Args:
-        place: The file or folder to be made.
-
-    Returns:
-        Free bytes of that disk.
-    """
+    """Tell how much is free where something is to be made."""
     anchor = place.absolute()
     while not anchor.exists():
         anchor = anchor.parent

@@ -37,15 +37,7 @@ def among(asked: str, names: Iterable[str]) -> str:
 
 
 def nearby(asked: str) -> str | None:
-    """Find the file or folder that a path was probably meant to be.
-
-    Args:
-        asked: A path that does not exist, or the id of something elsewhere.
-
-    Returns:
-        The path of the entry of the same folder whose name is closest; None if there is no close one, or if ``asked``
-        names a revision and is therefore no path.
-    """
+    """Find the file or folder that a path was probably meant to be."""
     if "@" in asked:
         return None
     path = Path(asked).expanduser()
@@ -97,14 +89,7 @@ def by_value(values: Mapping[str, Any], absent: str = "not stated") -> str:
 
 
 def differ(values: Mapping[str, Any]) -> bool:
-    """Tell whether values are not all equal.
-
-    Args:
-        values: Value by name.
-
-    Returns:
-        Whether two differ.
-    """
+    """Tell whether values are not all equal."""
     return any(value != next(iter(values.values())) for value in values.values())
 
 
@@ -128,14 +113,7 @@ def first_of(differences: Sequence[str]) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """List names, not too many.
-
-    Args:
-        names: The names.
-
-    Returns:
-        At most four, and how many there are in all.
-    """
+    """List names, not too many."""
     shown = ", ".join(names[:MOST_DIFFERENCES])
     return shown if len(names) <= MOST_DIFFERENCES else f"{shown}, … ({len(names)} in all)"
 

@@ -32,21 +32,7 @@ class Format:
 
 
 def folder_record(folder: Path, file: str, form: Format, keys: Iterable[str]) -> dict[str, Any]:
-    """Read the record that a folder is known by.
-
-    Args:
-        folder: The folder.
-        file: The name of its record.
-        form: What the record must say of itself.
-        keys: What it must have beside.
-
-    Returns:
-        Everything in it.
-
-    Raises:
-        UsageError: If the folder is not there.
-        IntegrityError: If it has no record, or one that is damaged or of another format or version.
-    """
+    """Read the record that a folder is known by."""
     path = folder / file
     if not folder.is_dir():
         raise UsageError(f"expected the folder of {form.words}, and {folder} is not a folder")
@@ -60,20 +46,7 @@ def folder_record(folder: Path, file: str, form: Format, keys: Iterable[str]) ->
 
 
 def record_of(written: str | bytes, name: str, form: Format, keys: Iterable[str]) -> dict[str, Any]:
-    """Read a record from its text.
-
-    Args:
-        written: The text, or its bytes in UTF-8.
-        name: What a sentence of refusal calls it.
-        form: What the record must say of itself.
-        keys: What it must have beside.
-
-    Returns:
-        Everything in it.
-
-    Raises:
-        IntegrityError: If it is not JSON, damaged, or of another format or version.
-    """
+    """Read a record from its text."""
     try:
         record = json.loads(written)
     except (ValueError, RecursionError) as error:
@@ -92,14 +65,7 @@ def record_of(written: str | bytes, name: str, form: Format, keys: Iterable[str]
 
 
 def without_nan(value: Any) -> Any:
-    """Turn undefined numbers into null.
-
-    Args:
-        value: Plain JSON values, with floats that may be nan.
-
-    Returns:
-        The same without nan.
-    """
+    """Turn undefined numbers into null."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

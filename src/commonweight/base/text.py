@@ -119,26 +119,12 @@ def size_words(size: int) -> str:
 
 
 def to_markdown(blocks: list[Block]) -> str:
-    """Write paragraphs and grids as GitHub Markdown.
-
-    Args:
-        blocks: What to write, from top to bottom.
-
-    Returns:
-        The text, ending in a line break.
-    """
+    """Write paragraphs and grids as GitHub Markdown."""
     return "\n\n".join(escape_markdown(block) if isinstance(block, str) else _grid(block) for block in blocks) + "\n"
 
 
 def to_html(blocks: list[Block]) -> str:
-    """Write paragraphs and grids as a piece of HTML, without style or script.
-
-    Args:
-        blocks: What to write, from top to bottom.
-
-    Returns:
-        One ``<div class="commonweight">``.
-    """
+    """Write paragraphs and grids as a piece of HTML, without style or script."""
     parts = [f"<p>{html.escape(block)}</p>" if isinstance(block, str) else _html_grid(block) for block in blocks]
     return '<div class="commonweight">\n' + "\n".join(parts) + "\n</div>"
 

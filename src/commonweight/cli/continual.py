@@ -24,16 +24,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         self.least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Read them.
-
-        Args:
-            value: What was typed.
-            param: The option.
-            ctx: The command's context.
-
-        Returns:
-            The numbers.
-        """
+        """Read them."""
         if isinstance(value, tuple):
             return value
         return tuple(int(Count(least=self.least).convert(word, param, ctx) or 0) for word in split(value))

@@ -18,15 +18,7 @@ class ListCommand(Command):
         self.lists = lists
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Join the words after such an option into one value, with commas.
-
-        Args:
-            ctx: The command's context.
-            args: What was typed.
-
-        Returns:
-            What click leaves over.
-        """
+        """Join the words after such an option into one value, with commas."""
         joined: list[str] = []
         words = 0  # of the list that is being read; 0 outside of lists
         for word in args:

@@ -24,26 +24,11 @@ class Commands(click.Group):
     """One module per command, imported when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """List the commands, in the order of the work.
-
-        Args:
-            ctx: The group's context.
-
-        Returns:
-            Their names.
-        """
+        """List the commands, in the order of the work."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import a command.
-
-        Args:
-            ctx: The group's context.
-            cmd_name: Its name.
-
-        Returns:
-            The command; None if there is none of that name.
-        """
+        """Import a command."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"commonweight.cli.{cmd_name}").command
@@ -52,15 +37,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or guess which one was meant.
-
-        Args:
-            ctx: The group's context.
-            args: What was typed.
-
-        Returns:
-            Name, command and its arguments.
-        """
+        """Find the command, or guess which one was meant."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             guess = f" Did you mean {close[0]!r}?" if close else ""
@@ -87,14 +64,7 @@ def group(debug: bool) -> None:  # noqa: ARG001
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line.
-
-    Args:
-        arguments: Without the program's name.
-
-    Returns:
-        The exit code; messages are on stderr.
-    """
+    """Run a command line."""
     debug = "--debug" in arguments[:1]
     command = next((word for word in arguments if word in COMMANDS), "")
     try:

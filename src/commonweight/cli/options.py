@@ -15,14 +15,7 @@ _EXIT_CODES = """Exit codes: 0 done · 1 the computation failed · 2 bad usage �
 
 
 def ending(example: str) -> str:
-    """Make the end of a command's help.
-
-    Args:
-        example: A command line.
-
-    Returns:
-        The example and the exit codes, in lines that click keeps as they are.
-    """
+    """Make the end of a command's help."""
     return f"\b\nExample:\n  {example}\n\n\b\n{_EXIT_CODES}"
 
 
@@ -30,16 +23,7 @@ class Suggesting(click.Choice):  # type: ignore[type-arg,unused-ignore]
     """A choice that guesses what a mistyped value was meant to be."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Accept a listed value.
-
-        Args:
-            value: What was typed.
-            param: The option.
-            ctx: The command's context.
-
-        Returns:
-            The value.
-        """
+        """Accept a listed value."""
         if value not in self.choices:
             words = [str(choice) for choice in self.choices]
             close = difflib.get_close_matches(str(value), words, n=1)
@@ -55,12 +39,7 @@ class Command(click.Command):
     """A command whose help shows the options that can run code of others in a section of their own."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options into the help.
-
-        Args:
-            ctx: The command's context.
-            formatter: Takes the text.
-        """
+        """Write the options into the help."""
         ordinary: list[tuple[str, str]] = []
         dangerous: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
@@ -81,28 +60,11 @@ class Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         self.name = f"N|{word}" if word else "N"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002
-        """Name the value in the help.
-
-        Args:
-            param: The option.
-            ctx: The command's context.
-
-        Returns:
-            ``N`` or ``N|word``.
-        """
+        """Name the value in the help."""
         return self.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Read the number; the word is None.
-
-        Args:
-            value: What was typed.
-            param: The option.
-            ctx: The command's context.
-
-        Returns:
-            The number, or None for the word.
-        """
+        """Read the number; the word is None."""
         if value is None or (self.word is not None and value == self.word):
             return None
         try:
@@ -125,16 +87,7 @@ class By(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "layer|parameter|DEPTH"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
-        """Read it.
-
-        Args:
-            value: What was typed.
-            param: The option.
-            ctx: The command's context.
-
-        Returns:
-            The word, or the depth as a number.
-        """
+        """Read it."""
         if isinstance(value, str) and value.isascii() and value.isdecimal():
             return int(value)
         return str(Suggesting(["layer", "parameter"]).convert(value, param, ctx))
@@ -143,14 +96,7 @@ class By(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def together(
     *options: Callable[[Callable[..., Any]], Callable[..., Any]],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Join options into one decorator.
-
-    Args:
-        *options: Click options, in the order of the help.
-
-    Returns:
-        The decorator.
-    """
+    """Join options into one decorator."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -163,14 +109,7 @@ def together(
 def row_options(
     examples: str = "Measure N rows, chosen by --data-seed; default all.",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make the options that say which rows and columns of the data are read.
-
-    Args:
-        examples: What --examples means to the command.
-
-    Returns:
-        The decorator.
-    """
+    """Make the options that say which rows and columns of the data are read."""
     return together(
         click.option("--split", metavar="S", help="Which split, where the data have several."),
         click.option("--text-column", metavar="C", multiple=True, help="Column of texts; twice for pairs."),

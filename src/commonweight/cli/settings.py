@@ -12,23 +12,12 @@ if TYPE_CHECKING:
 
 
 def note(sentence: str) -> None:
-    """Tell the user something beside the result.
-
-    Args:
-        sentence: Goes to stderr.
-    """
+    """Tell the user something beside the result."""
     streams.tell(sentence)
 
 
 def load_options(given: dict[str, Any]) -> LoadOptions:
-    """Collect how models are read.
-
-    Args:
-        given: The command's options.
-
-    Returns:
-        The settings.
-    """
+    """Collect how models are read."""
     from commonweight.models.options import LoadOptions
 
     checkpoint = given.get("checkpoint")
@@ -44,14 +33,7 @@ def load_options(given: dict[str, Any]) -> LoadOptions:
 
 
 def measure_options(given: dict[str, Any]) -> MeasureOptions:
-    """Collect how Fishers are measured.
-
-    Args:
-        given: The command's options.
-
-    Returns:
-        The settings.
-    """
+    """Collect how Fishers are measured."""
     from commonweight.studies.compare.measure import MeasureOptions
     from commonweight.studies.compare.prepare import ColumnOptions
 

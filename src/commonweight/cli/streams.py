@@ -19,11 +19,7 @@ PLAIN = {"–": "-", "—": "-", "─": "-", "…": "...", "·": "|", "×": "x",
 
 
 def prepare() -> bool:
-    """Make the streams of this process fit to carry a result, and let SIGTERM end it as Ctrl-C does.
-
-    Returns:
-        Whether there is a stdout to write to.
-    """
+    """Make the streams of this process fit to carry a result, and let SIGTERM end it as Ctrl-C does."""
     codecs.register_error("commonweight", _plain)
     signal.signal(signal.SIGTERM, _terminate)
     if sys.stderr is None:  # type: ignore[unreachable,unused-ignore]
@@ -35,14 +31,7 @@ def prepare() -> bool:
 
 
 def finish(code: int) -> int:
-    """Bring the result to its reader before the process ends.
-
-    Args:
-        code: The exit code so far.
-
-    Returns:
-        The exit code: 1 if all went well but the result could not be written. A reader that has gone is no error.
-    """
+    """Bring the result to its reader before the process ends."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -65,21 +54,13 @@ def abandon() -> None:
 
 
 def tell(sentence: str) -> None:
-    """Write a line to stderr, if anybody listens.
-
-    Args:
-        sentence: What to say.
-    """
+    """Write a line to stderr, if anybody listens."""
     with contextlib.suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def bars() -> bool:
-    """Tell whether to show progress bars.
-
-    Returns:
-        Whether stderr is a terminal: in a file or a log they are noise.
-    """
+    """Tell whether to show progress bars."""
     return sys.stderr.isatty()
 
 

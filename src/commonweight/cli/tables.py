@@ -30,14 +30,7 @@ table_options = together(
 
 
 def write(table: OverlapTable, by: str | int, form: str, beside: Sequence[Block] = ()) -> None:
-    """Write a table to stdout.
-
-    Args:
-        table: The table.
-        by: ``layer``, ``parameter``, or a depth of the module tree.
-        form: ``table``, ``json``, ``csv`` or ``markdown``.
-        beside: What the form ``table`` says below the overlaps.
-    """
+    """Write a table to stdout."""
     if form == "json":
         click.echo((table.roll_up(by) if isinstance(by, int) else table).to_json())
     elif form == "csv":

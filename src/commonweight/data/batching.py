@@ -68,14 +68,7 @@ class TokenBatches:
             yield self._collate(self.rows[start:stop])
 
     def with_batch_size(self, batch_size: int) -> TokenBatches:
-        """Cut the same rows into batches of another size.
-
-        Args:
-            batch_size: Rows per batch, at least 1.
-
-        Returns:
-            New batches.
-        """
+        """Cut the same rows into batches of another size."""
         return replace(self, batch_size=batch_size)
 
     def _spans(self) -> list[tuple[int, int]]:
@@ -144,14 +137,7 @@ class TensorBatches:
             yield SourcedPair(self.inputs[chosen].to(self.device), self.targets[chosen].to(self.device), rows[chosen])
 
     def with_batch_size(self, batch_size: int) -> TensorBatches:
-        """Cut the same rows into batches of another size.
-
-        Args:
-            batch_size: Rows per batch, at least 1.
-
-        Returns:
-            New batches.
-        """
+        """Cut the same rows into batches of another size."""
         return replace(self, batch_size=batch_size)
 
     def _source_rows(self) -> list[int]:
@@ -179,24 +165,7 @@ def encode(
     max_length: int | None = None,
     vocabulary: int | None = None,
 ) -> tuple[list[Encoded], int]:
-    """Tokenise rows of text.
-
-    Args:
-        tokenizer: A Hugging Face tokenizer.
-        rows: Per row one string, or two for a pair.
-        source_rows: Per row its number in the data set.
-        labels: Per row its label; None for a language model, which then needs two tokens at least.
-        accepts: Names of the arguments the model's ``forward`` takes; other outputs of the tokenizer are dropped.
-        max_length: Cut longer rows to this many tokens; None cuts nothing.
-        vocabulary: How many tokens the model knows; None does not check.
-
-    Returns:
-        The encoded rows, none longer than ``max_length``, and how many of them were cut.
-
-    Raises:
-        UsageError: If a row has too few tokens to be measured, cutting leaves nothing of it, most tokens are unknown to
-            the tokenizer, or the model has no place for a token.
-    """
+    """Tokenise rows of text."""
     columns = [list(column) for column in zip(*rows, strict=True)]
     if max_length is not None:
         _check_room(tokenizer, max_length, is_pair=len(columns) > 1)
@@ -263,19 +232,7 @@ def _check_known(tokenizer: Any, rows: Sequence[Sequence[int]]) -> None:
 
 
 def stack_inputs(columns: dict[str, list[Any]], source_rows: Sequence[int]) -> Tensor:
-    """Make one float tensor of numeric columns, or of one column of nested lists or arrays.
-
-    Args:
-        columns: Values by column name: several columns of numbers become features side by side; one column may hold
-            numbers, nested lists or arrays.
-        source_rows: Per row its number in the data set, for error messages.
-
-    Returns:
-        Float32, ``[rows, columns]`` or ``[rows, *shape of one value]``.
-
-    Raises:
-        UsageError: If the values of a column differ in shape, or several columns are not plain numbers.
-    """
+    """Make one float tensor of numeric columns, or of one column of nested lists or arrays."""
     stacked: list[Tensor] = []
     for name, values in columns.items():
         tensors = [torch.as_tensor(value, dtype=torch.float32) for value in values]

@@ -21,18 +21,7 @@ NAMELESS = re.compile(r"LABEL_\d+")
 
 
 def label_column(table: Table, asked: str | None = None) -> str:
-    """Find the column of labels.
-
-    Args:
-        table: The data.
-        asked: Its name, if the user gave one.
-
-    Returns:
-        The name; without ``asked`` it is ``label`` or ``labels``.
-
-    Raises:
-        UsageError: If there is none.
-    """
+    """Find the column of labels."""
     if asked is not None:
         return _existing(table, asked, "--label-column")
     found = [name for name in LABEL_NAMES if name in table.columns]
@@ -45,19 +34,7 @@ def label_column(table: Table, asked: str | None = None) -> str:
 
 
 def text_columns(table: Table, asked: Sequence[str] = (), *, label: str | None = None) -> tuple[str, ...]:
-    """Find the column of texts, or the two columns of a pair.
-
-    Args:
-        table: The data.
-        asked: Names, if the user gave them: one, or two for pairs.
-        label: The column of labels, which is not a text.
-
-    Returns:
-        One or two names; without ``asked`` the only column of strings, or the one called ``text``.
-
-    Raises:
-        UsageError: If a name does not exist, more than two are given, or the choice is not obvious.
-    """
+    """Find the column of texts, or the two columns of a pair."""
     if len(asked) > 2:
         raise UsageError(f"--text-column may be given once, or twice for pairs; got {len(asked)}: {', '.join(asked)}")
     if asked:
@@ -78,18 +55,7 @@ def text_columns(table: Table, asked: Sequence[str] = (), *, label: str | None =
 
 
 def texts(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """Read the texts.
-
-    Args:
-        table: The data.
-        columns: One name, or two for pairs.
-
-    Returns:
-        Per row one or two strings.
-
-    Raises:
-        UsageError: If a value is missing or not a string; the message names the row.
-    """
+    """Read the texts."""
     for name in columns:
         for row, value in zip(table.source_rows, table.column(name), strict=True):
             if not isinstance(value, str):
@@ -103,25 +69,10 @@ def texts(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
 def class_labels(
     table: Table, column: str, *, classes: int | None = None, label2id: Mapping[str, int] | None = None
 ) -> list[int]:
-    """Read class labels in the model's numbering.
-
-    Whole numbers are taken as they are. Names, and numbers whose data set names them (``ClassLabel``), go through the
-    model's ``label2id``: two data sets may number the same classes differently. Numbers with names are taken as they
-    are only where the model's own names say nothing (``LABEL_0``).
-
-    Args:
-        table: The data.
-        column: The column of labels.
-        classes: How many classes the model has; None checks only that no label is negative.
-        label2id: The model's class names and their numbers.
-
-    Returns:
-        One number per row, from 0 to ``classes - 1``.
-
-    Raises:
-        UsageError: If a label is missing, is no whole number, has an unknown name, or is out of range; the message
-            names the row. If the data set names classes that the model does not know.
-    """
+    """Read class labels in the model's numbering."""
+    # Whole numbers are taken as they are. Names, and numbers whose data set names them (``ClassLabel``), go through the
+    # model's ``label2id``: two data sets may number the same classes differently. Numbers with names are taken as they
+    # are only where the model's own names say nothing (``LABEL_0``).
     values = table.column(column)
     known = {name.casefold(): number for name, number in (label2id or {}).items()}
     names = getattr(table.rows.features[column], "names", None)
@@ -167,18 +118,7 @@ def _check_nameless(table: Table, column: str, names: Sequence[str], label2id: M
 
 
 def numbers(table: Table, column: str) -> list[Any]:
-    """Read a column of numbers, of nested lists of numbers, or of images.
-
-    Args:
-        table: The data.
-        column: Its name.
-
-    Returns:
-        One value per row; an image becomes an array ``[1 or 3, height, width]`` from 0 to 1.
-
-    Raises:
-        UsageError: If a value is missing, not a number, or not finite; the message names the row.
-    """
+    """Read a column of numbers, of nested lists of numbers, or of images."""
     import datasets
 
     values = table.column(column)

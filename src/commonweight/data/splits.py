@@ -39,23 +39,7 @@ class Source:
 
 
 def open_source(data: str, *, text_column: str | None = None, label_column: str | None = None) -> Source:
-    """Open a data set with splits.
-
-    Args:
-        data: A folder with files ``train`` and perhaps ``dev`` (or ``validation``) and ``test`` (TSV, CSV, JSONL,
-            Parquet), a ``save_to_disk`` folder of a ``DatasetDict``, or a Hugging Face id ``org/name:config@revision``.
-        text_column: Column of texts; None takes the obvious one.
-        label_column: Column of labels; None takes the obvious one.
-
-    Returns:
-        The splits; labels that are names become class numbers, in alphabetic order. The classes are those of the train
-        and development rows; a label that is missing, negative, or not among them becomes None
-        (a ``ClassLabel`` column of these classes stays as it is).
-
-    Raises:
-        UsageError: If there is no such data set, no training split, two files of one split, labels are neither numbers
-            from 0 nor names, or there are fewer than two classes.
-    """
+    """Open a data set with splits."""
     found = _open(data)
     splits = {
         name: rows

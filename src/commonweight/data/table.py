@@ -60,39 +60,14 @@ class Table:
         return tuple(self.rows.column_names)
 
     def column(self, name: str) -> list[Any]:
-        """Read one column.
-
-        Args:
-            name: Its name.
-
-        Returns:
-            One value per row.
-
-        Raises:
-            UsageError: If there is no such column.
-        """
+        """Read one column."""
         if name not in self.columns:
             raise UsageError(f"no column {name!r} in {self.name}; {among(name, self.columns)}")
         return list(self.rows[name])
 
 
 def open_table(data: str, *, split: str | None = None, examples: int | None = None, seed: int = 0) -> Table:
-    """Open a data set and choose its rows.
-
-    Args:
-        data: A TSV, CSV, JSONL or Parquet file, a ``save_to_disk`` folder, or a Hugging Face id ``org/name``, with
-            ``:config`` and ``@revision`` if wanted.
-        split: Which split, where the data set has several.
-        examples: Take this many rows, chosen by the seed; None takes all. A larger choice contains every smaller one.
-        seed: Names the choice.
-
-    Returns:
-        The rows with their source rows and identity.
-
-    Raises:
-        UsageError: If the data cannot be found or read, the split is missing or unknown, there are no rows, or fewer
-            rows than asked for.
-    """
+    """Open a data set and choose its rows."""
     path = Path(data).expanduser()
     if path.is_file():
         rows, identity = _from_file(path, split)
@@ -295,18 +270,7 @@ LARGEST_BLOCK = 1 << 30
 
 
 def read_file(path: Path) -> Any:
-    """Read a file into a ``datasets.Dataset`` held in memory.
-
-    Args:
-        path: The file; its suffix tells the format.
-
-    Returns:
-        The rows, in the order of the file.
-
-    Raises:
-        UsageError: If the suffix is unknown, or the file cannot be read, is not UTF-8, does not parse, or has two
-            columns of one name.
-    """
+    """Read a file into a ``datasets.Dataset`` held in memory."""
     import datasets
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
     from datasets.table import InMemoryTable

@@ -28,14 +28,7 @@ class Workspace:
         self._buffer = torch.empty(0)
 
     def like(self, block: Tensor) -> Tensor:
-        """Give scratch of the shape, layout, type and device of a block of an accumulator.
-
-        Args:
-            block: A matrix whose smaller stride is 1.
-
-        Returns:
-            Uninitialised memory; the next call hands out the same.
-        """
+        """Give scratch of the shape, layout, type and device of a block of an accumulator."""
         if (
             self._buffer.numel() < block.numel()
             or self._buffer.dtype != block.dtype
@@ -48,16 +41,8 @@ class Workspace:
 
 
 def new_total(parameter: Tensor) -> Tensor:
-    """Make an accumulator for a parameter: zeros in float32, or float64 for a float64 parameter.
-
-    A wide matrix is laid out column by column: the per-example product is much faster into the longer side.
-
-    Args:
-        parameter: The parameter.
-
-    Returns:
-        Zeros of its shape.
-    """
+    """Make an accumulator for a parameter: zeros in float32, or float64 for a float64 parameter."""
+    # A wide matrix is laid out column by column: the per-example product is much faster into the longer side.
     dtype = accurate(parameter.dtype)
     if parameter.dim() == 2 and parameter.shape[1] > parameter.shape[0]:
         return torch.zeros(parameter.shape[::-1], dtype=dtype, device=parameter.device).t()
@@ -65,14 +50,7 @@ def new_total(parameter: Tensor) -> Tensor:
 
 
 def in_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut tensors of one shape into the same blocks of rows.
-
-    Args:
-        *tensors: The tensors.
-
-    Yields:
-        One block of each, a view; four such blocks are not larger than a tensor, unless it is small anyway.
-    """
+    """Cut tensors of one shape into the same blocks of rows."""
     views = [tensor if tensor.dim() else tensor.reshape(1) for tensor in tensors]
     rows, entries = len(views[0]), views[0].numel()
     most = max(SMALL, min(BLOCK, entries // 4))
@@ -82,15 +60,7 @@ def in_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def add_square(total: Tensor, gradient: Tensor) -> Tensor:
-    """Add the square of one gradient to an accumulator, without a copy of either.
-
-    Args:
-        total: The accumulator.
-        gradient: The gradient, of its shape and any floating type.
-
-    Returns:
-        The sum of the squares, a scalar in float64.
-    """
+    """Add the square of one gradient to an accumulator, without a copy of either."""
     trace = torch.zeros((), dtype=torch.float64, device=total.device)
     for block, part in in_blocks(total, gradient):
         own = part.to(total.dtype)
@@ -100,49 +70,22 @@ def add_square(total: Tensor, gradient: Tensor) -> Tensor:
 
 
 def subtract_square(total: Tensor, gradient: Tensor) -> None:
-    """Take the square of one gradient from an accumulator, without a copy of either.
-
-    Args:
-        total: The accumulator.
-        gradient: The gradient, of its shape and any floating type.
-    """
+    """Take the square of one gradient from an accumulator, without a copy of either."""
     for block, part in in_blocks(total, gradient):
         own = part.to(total.dtype)
         block.addcmul_(own, own, value=-1)
 
 
 def largest_magnitude(tensor: Tensor) -> float:
-    """Find the largest magnitude, without a copy of the tensor.
-
-    Args:
-        tensor: A tensor with at least one entry.
-
-    Returns:
-        The largest; nan if any entry is.
-    """
+    """Find the largest magnitude, without a copy of the tensor."""
     return float(torch.stack([block.abs().max() for (block,) in in_blocks(tensor)]).max())
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
-    """Find the largest magnitude of a difference, without a copy of either tensor.
-
-    Args:
-        a: A tensor with at least one entry.
-        b: A tensor of its shape.
-
-    Returns:
-        The largest; nan if any entry is.
-    """
+    """Find the largest magnitude of a difference, without a copy of either tensor."""
     return float(torch.stack([(one - other).abs_().max() for one, other in in_blocks(a, b)]).max())
 
 
 def is_transposed(matrix: Tensor) -> bool:
-    """Tell whether a matrix is laid out column by column.
-
-    Args:
-        matrix: A matrix.
-
-    Returns:
-        Whether its rows are the faster dimension.
-    """
+    """Tell whether a matrix is laid out column by column."""
     return matrix.dim() == 2 and matrix.stride(0) < matrix.stride(1)

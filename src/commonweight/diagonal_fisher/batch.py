@@ -75,29 +75,12 @@ class Batch:
         return len(self.source_rows)
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
-        """List the leaves of inputs and labels; paths of labels begin with ``labels``.
-
-        Yields:
-            Path and leaf.
-        """
+        """List the leaves of inputs and labels; paths of labels begin with ``labels``."""
         yield from leaves_of(self.inputs)
         yield from leaves_of(self.labels, LABELS)
 
     def call(self, model: nn.Module, *, with_labels: bool = False, withhold: bool = False, spread: bool = False) -> Any:
-        """Run the model on the inputs.
-
-        Args:
-            model: The model.
-            with_labels: Hand it the labels too (only a mapping batch has a place for them).
-            withhold: Keep back the keys that ``forward`` does not take, which are for the loss alone.
-            spread: Hand over the parts of a tuple or list as positional arguments.
-
-        Returns:
-            Whatever the model returns.
-
-        Raises:
-            UsageError: If the batch has a key that nothing takes.
-        """
+        """Run the model on the inputs."""
         if not isinstance(self.inputs, Mapping):
             return model(*self.inputs) if spread else model(self.inputs)
         known = arguments_of(model)
@@ -112,24 +95,13 @@ class Batch:
         return model(**taken, **({LABELS: self.labels} if wanted else {}))
 
     def original(self) -> Any:
-        """Give the batch back in the form it came in, for a loss of the user's own.
-
-        Returns:
-            A mapping with ``labels``, or a pair ``(inputs, targets)``.
-        """
+        """Give the batch back in the form it came in, for a loss of the user's own."""
         if self.is_mapping:
             return {**self.inputs, **({} if self.labels is None else {LABELS: self.labels})}
         return self.inputs, self.labels
 
     def select(self, rows: Sequence[int]) -> Batch:
-        """Take some of the examples, their padding kept.
-
-        Args:
-            rows: Positions in this batch.
-
-        Returns:
-            A smaller batch. Tensors without a row per example, such as broadcast position ids, stay whole.
-        """
+        """Take some of the examples, their padding kept."""
         positions = torch.tensor(list(rows), dtype=torch.long)
 
         def pick(tensor: Tensor, path: str) -> Tensor:
@@ -145,26 +117,11 @@ class Batch:
         )
 
     def is_rowwise(self, path: str, tensor: Tensor) -> bool:
-        """Tell whether an input tensor has one row per example.
-
-        Args:
-            path: Where it is among the inputs.
-            tensor: The tensor.
-
-        Returns:
-            Whether its first dimension is the batch.
-        """
+        """Tell whether an input tensor has one row per example."""
         return tensor.dim() > 0 and tensor.shape[0] == self.size and path not in self.shared
 
     def to(self, device: torch.device) -> Batch:
-        """Move the tensors to a device, cut from any graph.
-
-        Args:
-            device: Where to.
-
-        Returns:
-            The batch there.
-        """
+        """Move the tensors to a device, cut from any graph."""
         return replace(
             self,
             inputs=map_tensors(self.inputs, lambda tensor: _plain(tensor).to(device)),
@@ -180,18 +137,7 @@ class BatchReader:
         self._shared: set[str] = set()
 
     def read(self, raw: Any) -> Batch:
-        """Read one batch.
-
-        Args:
-            raw: A mapping with tensors, or a pair ``(inputs, targets)``.
-
-        Returns:
-            The batch.
-
-        Raises:
-            UsageError: If it is neither, is empty, its parts have different lengths, or one cannot be taken apart by
-                example.
-        """
+        """Read one batch."""
         if isinstance(raw, Mapping):
             parts = dict(raw)
             rows = parts.pop(SOURCE_ROW, None)
@@ -232,14 +178,7 @@ class BatchReader:
 
 
 def arguments_of(model: nn.Module) -> tuple[str, ...] | None:
-    """Name what ``forward`` takes as keywords.
-
-    Args:
-        model: A model.
-
-    Returns:
-        The names, or None where it takes any, or does not say (a traced model).
-    """
+    """Name what ``forward`` takes as keywords."""
     try:
         parameters = inspect.signature(model.forward).parameters.values()
     except ValueError:
@@ -319,16 +258,7 @@ def _size(inputs: Any, labels: Any) -> int:
 
 
 def map_leaves(value: Any, change: Callable[[Tensor, str], Tensor], path: str = "") -> Any:
-    """Apply a function to every tensor in nested mappings, tuples and lists.
-
-    Args:
-        value: The nest.
-        change: What to do with a tensor, given its path.
-        path: Where the nest is.
-
-    Returns:
-        The same nest with the new tensors; other values unchanged.
-    """
+    """Apply a function to every tensor in nested mappings, tuples and lists."""
     if isinstance(value, Tensor):
         return change(value, path)
     if isinstance(value, Mapping):
@@ -343,28 +273,12 @@ def _rebuilt(like: Any, items: list[Any]) -> Any:
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Apply a function to every tensor in nested mappings, tuples and lists.
-
-    Args:
-        value: The nest.
-        change: What to do with a tensor.
-
-    Returns:
-        The same nest with the new tensors; other values unchanged.
-    """
+    """Apply a function to every tensor in nested mappings, tuples and lists."""
     return map_leaves(value, lambda tensor, _: change(tensor))
 
 
 def leaves_of(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """List the leaves of nested mappings, tuples and lists, tensors and others.
-
-    Args:
-        value: The nest.
-        path: Where the nest is.
-
-    Yields:
-        Path and leaf.
-    """
+    """List the leaves of nested mappings, tuples and lists, tensors and others."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from leaves_of(item, f"{path}/{key}")

@@ -53,16 +53,7 @@ class Capture:
         *,
         learning: bool,
     ) -> None:
-        """Prepare hooks.
-
-        Args:
-            sites: What covers each parameter.
-            parameters: The parameters by name.
-            totals: Accumulator per parameter name; a parameter without one is watched and not measured.
-            shapes: How layers were seen to be called.
-            learning: Trust every way of calling and note it in ``shapes``, because the result is about to be compared;
-                and take a failing rule as a refusal.
-        """
+        """Prepare hooks."""
         self._sites: dict[nn.Module, list[Site]] = defaultdict(list)
         for uses in sites.values():
             for module, site in uses:
@@ -119,12 +110,7 @@ class Capture:
         self._graph_handles.clear()
 
     def begin(self, size: int, signature: Signature) -> None:
-        """Start a batch: the model is about to be called.
-
-        Args:
-            size: Number of examples.
-            signature: Shapes of one example's tensors.
-        """
+        """Start a batch: the model is about to be called."""
         self._size, self._signature = size, signature
         self._let_go_of_graph()
         self._uses.clear()
@@ -134,12 +120,7 @@ class Capture:
             self._shapes.signatures.add(signature)
 
     def backward(self, vector: Tensor, *, last: bool) -> None:
-        """Run one backward pass and add its squares.
-
-        Args:
-            vector: One number per example, ``[batch]``; its per-example gradients are squared.
-            last: Whether the graph may be freed.
-        """
+        """Run one backward pass and add its squares."""
         if not vector.requires_grad:
             return
         self._pending.clear()

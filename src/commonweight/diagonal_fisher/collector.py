@@ -106,14 +106,7 @@ class FisherCollector:
         self._modes.close()
 
     def choose_routes(self, batches: Sequence[Batch]) -> dict[str, Route]:
-        """Decide, on real rows, which route covers which parameter.
-
-        Args:
-            batches: The rows.
-
-        Returns:
-            Parameter name -> route.
-        """
+        """Decide, on real rows, which route covers which parameter."""
         batches = [batch.to(self._device) for batch in batches]
         self._largest = max(batch.size for batch in batches)
         self._capture = None
@@ -141,11 +134,7 @@ class FisherCollector:
         return self.routes
 
     def update(self, batch: Batch) -> None:
-        """Add one batch; the first ones wait until there are enough rows to choose routes on.
-
-        Args:
-            batch: The batch.
-        """
+        """Add one batch; the first ones wait until there are enough rows to choose routes on."""
         if self.problem is not None:
             if self._must_look_again(batch):
                 self.choose_routes([batch])
@@ -156,11 +145,7 @@ class FisherCollector:
             self._start()
 
     def take(self) -> Sums:
-        """Hand over what was added since the last call, and start again from zero.
-
-        Returns:
-            The sums.
-        """
+        """Hand over what was added since the last call, and start again from zero."""
         if self._waiting:
             self._start()
         rows = torch.cat(self._rows) if self._rows else torch.empty(0, dtype=torch.int64)
@@ -174,15 +159,10 @@ class FisherCollector:
         return [name for name, found in self.routes.items() if found.route == route]
 
     def _must_look_again(self, batch: Batch) -> bool:
-        """Whether rules were compared on less than this batch can show.
-
-        One example per batch cannot show a rule that mixes examples; rows picked by a mask may have looked regular
-        while all examples were of one length; and where rows of several examples were folded into one dimension,
-        examples of other shapes may be folded in another way.
-
-        Returns:
-            Whether routes are to be chosen again.
-        """
+        """Whether rules were compared on less than this batch can show."""
+        # One example per batch cannot show a rule that mixes examples; rows picked by a mask may have looked regular
+        # while all examples were of one length; and where rows of several examples were folded into one dimension,
+        # examples of other shapes may be folded in another way.
         if self.problem is None or batch.size == 1:
             return False
         shapes = self.problem.shapes
@@ -297,19 +277,7 @@ class FisherCollector:
 
 
 def choose_parameters(model: nn.Module, include: Patterns, exclude: Patterns) -> dict[str, nn.Parameter]:
-    """Select the parameters to measure: those that require a gradient, and match the patterns.
-
-    Args:
-        model: The model.
-        include: Module paths or shell patterns (``*.weight``); None for all.
-        exclude: The same, taken away.
-
-    Returns:
-        Name -> parameter; a tied parameter appears once, under its first name.
-
-    Raises:
-        UsageError: If a pattern matches nothing, nothing is left, or what is left is complex.
-    """
+    """Select the parameters to measure: those that require a gradient, and match the patterns."""
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise UsageError("no parameter of the model requires a gradient: unfreeze those that are to be measured")

@@ -63,17 +63,7 @@ class _Finding:
 
 
 def compare_with_single(probe: Problem, rows: Batch, sites: Mapping[str, Uses], share: float = ALL) -> dict[str, Route]:
-    """Let rules measure the rows, and hold them against ordinary passes over each row alone.
-
-    Args:
-        probe: What is measured, with a Fisher type of one pass.
-        rows: The rows.
-        sites: What covers each parameter that is to be compared.
-        share: How many parameters are compared at a time, as a share of all: less memory, more passes, the same routes.
-
-    Returns:
-        Parameter -> route, for the parameters that have sites.
-    """
+    """Let rules measure the rows, and hold them against ordinary passes over each row alone."""
     findings: dict[str, _Finding] = {}
     for names in portions(probe, sites, share):
         findings |= _find(probe, rows, sites, names)
@@ -110,15 +100,10 @@ def compare_with_single(probe: Problem, rows: Batch, sites: Mapping[str, Uses], 
 
 
 def _find(probe: Problem, rows: Batch, sites: Mapping[str, Uses], names: Sequence[str]) -> dict[str, _Finding]:
-    """Compare a portion of the parameters.
-
-    With F the rules' sum over the rows, the squares of all single gradients but the last are taken away, and what is
-    left is compared with the magnitude of the last: no second set of totals is needed, and a row that was mixed with
-    another, or missed, shows.
-
-    Returns:
-        What was found, per parameter of the portion.
-    """
+    """Compare a portion of the parameters."""
+    # With F the rules' sum over the rows, the squares of all single gradients but the last are taken away, and what is
+    # left is compared with the magnitude of the last: no second set of totals is needed, and a row that was mixed with
+    # another, or missed, shows.
     totals, fired, refused = _run_rules(probe, rows, sites, names)
     peak = {name: math.sqrt(largest_magnitude(total)) for name, total in totals.items()}
     used: set[str] = set()
@@ -179,20 +164,7 @@ def _rounding(probe: Problem, rows: Batch, names: Sequence[str]) -> dict[str, fl
 def _run_rules(
     problem: Problem, rows: Batch, sites: Mapping[str, Uses], names: Collection[str]
 ) -> tuple[dict[str, Tensor], set[str], dict[str, str]]:
-    """Let all rules measure the rows; embeddings that cannot be repeated over the batch are left out.
-
-    Args:
-        problem: What is measured, with a Fisher type of one pass.
-        rows: The rows.
-        sites: What covers each parameter; all are hooked, so that the graph is the same whichever are measured.
-        names: The parameters that are measured.
-
-    Returns:
-        The sums of squares, the parameters to which something was added, and why others were refused.
-
-    Raises:
-        Exception: What the model raises when nothing was repeated.
-    """
+    """Let all rules measure the rows; embeddings that cannot be repeated over the batch are left out."""
     ((plain, _),) = problem.passes(rows)
     left_out: set[str] = set()
     while True:
@@ -229,12 +201,5 @@ def _check_unchanged(vector: Tensor, plain: Tensor) -> None:
 
 
 def rule_names(uses: Uses) -> str:
-    """Name the rules of a parameter.
-
-    Args:
-        uses: What covers it.
-
-    Returns:
-        Names joined by plus signs.
-    """
+    """Name the rules of a parameter."""
     return " + ".join(dict.fromkeys(rule_name(site.rule) for _, site in uses))

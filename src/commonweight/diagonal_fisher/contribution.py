@@ -37,15 +37,7 @@ class Contribution(ABC):
 
     @abstractmethod
     def square_into(self, total: Tensor, workspace: Workspace) -> Tensor:
-        """Add the sum of squared gradients to an accumulator.
-
-        Args:
-            total: The accumulator, of the parameter's shape.
-            workspace: Scratch memory.
-
-        Returns:
-            The traces ``[B]``: each example's own sum of squares.
-        """
+        """Add the sum of squared gradients to an accumulator."""
 
     @classmethod
     @abstractmethod
@@ -54,17 +46,7 @@ class Contribution(ABC):
 
 
 def combine(parts: Sequence[Contribution]) -> Contribution:
-    """Sum contributions to one parameter, example by example.
-
-    Args:
-        parts: At least one contribution, all for the same parameter and batch.
-
-    Returns:
-        One contribution.
-
-    Raises:
-        RefusedError: If there is no way to add these kinds (the parameter then takes the generic route).
-    """
+    """Sum contributions to one parameter, example by example."""
     if len(parts) == 1:
         return parts[0]
     products = [part for part in parts if isinstance(part, Product)]
@@ -147,15 +129,7 @@ class Product(Contribution):
         return traces
 
     def rows_of(self, example: int, rows: Tensor) -> Tensor:
-        """Compute some rows of one example's gradient.
-
-        Args:
-            example: Which example.
-            rows: Row numbers, ``[R]``.
-
-        Returns:
-            ``[R, N]``.
-        """
+        """Compute some rows of one example's gradient."""
         return self.left[example].index_select(1, rows).t() @ self.right[example]
 
     def _spans(self) -> list[tuple[int, int]]:
@@ -208,18 +182,7 @@ class Sparse(Contribution):
 
     @classmethod
     def from_uses(cls, size: int, examples: Tensor, rows: Tensor, values: Tensor, row_count: int) -> Sparse:
-        """Sum repeated uses of a row by the same example.
-
-        Args:
-            size: Number of examples.
-            examples: Example of each use, ``[U]``.
-            rows: Row of each use, ``[U]``.
-            values: Gradient of each use, ``[U, N]``.
-            row_count: Rows of the parameter.
-
-        Returns:
-            The contribution.
-        """
+        """Sum repeated uses of a row by the same example."""
         keys, inverse = torch.unique(examples * row_count + rows, return_inverse=True)
         summed = values.new_zeros(len(keys), values.shape[1]).index_add_(0, inverse, values)
         return cls(size, keys // row_count, keys % row_count, summed)

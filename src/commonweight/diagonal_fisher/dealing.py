@@ -16,19 +16,7 @@ from commonweight.footprints.folds import FoldSorted, fold_of
 
 
 def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
-    """Give one stream of batches per fold; batches that mix folds are held in memory and dealt out.
-
-    Args:
-        batches: What the user handed over, perhaps inside a progress bar.
-        folds: How many folds.
-
-    Yields:
-        For each fold in turn, its batches.
-
-    Raises:
-        UsageError: If a single batch or a data set was handed over instead of several batches, or they are sorted for
-            other folds.
-    """
+    """Give one stream of batches per fold; batches that mix folds are held in memory and dealt out."""
     handed = getattr(batches, "iterable", batches)
     if isinstance(handed, Mapping):
         raise UsageError("expected an iterable of batches, got a single mapping: wrap it in a list")
@@ -90,11 +78,7 @@ def _promised(batches: Iterator[Batch], folds: int) -> Iterator[Iterator[Batch]]
 
 
 def _joined(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
-    """Join small batches of equal shapes up to a batch size, so that folds cost no speed.
-
-    Yields:
-        Batches of at most ``size`` examples.
-    """
+    """Join small batches of equal shapes up to a batch size, so that folds cost no speed."""
     held: list[Batch] = []
     for batch in batches:
         full = sum(part.size for part in held) + batch.size > size

@@ -23,24 +23,9 @@ if TYPE_CHECKING:
 
 
 def first_call(problem: Problem, batch: Batch, *, new: bool) -> tuple[Problem, bool]:
-    """Find out how the model can be called.
-
-    Inputs reach ``forward`` as the loader gave them; a tuple or list that it cannot take whole becomes its positional
-    arguments.
-
-    Args:
-        problem: What is measured.
-        batch: Real rows; at most ``CENSUS`` of them are run.
-        new: Whether no batch was looked at before; then a doubt about the outputs is said.
-
-    Returns:
-        The problem, with the way to call the model; and whether the model runs only while its parameters require a
-        gradient, because it differentiates by them in its forward pass.
-
-    Raises:
-        UsageError: If the model cannot be called on the inputs.
-        Exception: What the model raises while it runs.
-    """
+    """Find out how the model can be called."""
+    # Inputs reach ``forward`` as the loader gave them; a tuple or list that it cannot take whole becomes its positional
+    # arguments.
     sequence = isinstance(batch.inputs, (tuple, list))
     positions = spread_positions(batch.size, CENSUS)
     errors: list[Exception] = []
@@ -71,15 +56,7 @@ def first_call(problem: Problem, batch: Batch, *, new: bool) -> tuple[Problem, b
 
 
 def all_generic(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[str, Route], Problem]:
-    """Measure every parameter one example at a time, all of them free, after the checks that need no rule.
-
-    Args:
-        problem: What is measured.
-        batches: Real rows.
-
-    Returns:
-        Parameter name -> route; and the problem, with ``alone`` off.
-    """
+    """Measure every parameter one example at a time, all of them free, after the checks that need no rule."""
     with problem.differentiating((), alone=False):
         check_first(problem.probe(), batches)
     route = Route("generic", reason="the model differentiates by its parameters inside its own forward pass")

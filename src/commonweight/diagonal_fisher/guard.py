@@ -101,14 +101,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Find the model inside a compiled or data-parallel wrapper.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        The module that holds the parameters under their own names.
-    """
+    """Find the model inside a compiled or data-parallel wrapper."""
     while True:
         if type(model).__name__ == "OptimizedModule":
             inner = model._orig_mod
@@ -122,17 +115,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def check_measurable(model: object) -> nn.Module:
-    """Refuse models that cannot be measured, with the reason.
-
-    Args:
-        model: What the user handed over.
-
-    Returns:
-        The model itself, unwrapped.
-
-    Raises:
-        UsageError: If it is no module, or its weights are not here.
-    """
+    """Refuse models that cannot be measured, with the reason."""
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a torch.nn.Module as model, got {type(model).__name__}")
     model = unwrap(model)

@@ -99,18 +99,7 @@ class Likelihood(ABC):
         return self.nll(outputs, batch) if rule == "empirical" else self.sampled_nll(outputs, batch, seed, 0)
 
     def passes(self, outputs: Any, batch: Batch, rule: FisherType, seed: int, samples: int) -> Iterator[Tensor]:
-        """Give the passes of a Fisher type.
-
-        Args:
-            outputs: What the model returned.
-            batch: The batch it was called on.
-            rule: Where the labels come from.
-            seed: Seed of the draws of ``mc``.
-            samples: Draws per example of ``mc``.
-
-        Yields:
-            Vectors ``[batch]``.
-        """
+        """Give the passes of a Fisher type."""
         if rule == "empirical":
             yield self.nll(outputs, batch)
         elif rule == "exact":
@@ -121,18 +110,7 @@ class Likelihood(ABC):
 
 
 def per_example(vector: Tensor, batch: Batch) -> Tensor:
-    """Check that a loss is one finite number per example.
-
-    Args:
-        vector: What the loss returned.
-        batch: The batch it was computed on.
-
-    Returns:
-        The same vector.
-
-    Raises:
-        MeasurementError: If the shape is not ``[batch]`` or a value is not finite.
-    """
+    """Check that a loss is one finite number per example."""
     if not isinstance(vector, Tensor) or vector.shape != (batch.size,):
         got = list(vector.shape) if isinstance(vector, Tensor) else type(vector).__name__
         raise MeasurementError(

@@ -396,19 +396,7 @@ _PROBLEM_TYPES = {
 
 
 def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Module, batch: Batch) -> Likelihood:
-    """Turn the ``loss`` argument into a likelihood; infer it only where the class or the labels leave no doubt.
-
-    Args:
-        loss: A name from ``LOSSES``, a callable, a :class:`CustomLoss`, or None to infer.
-        model: The model; a Hugging Face class and its ``problem_type`` say the loss.
-        batch: The first batch; integer targets ``[batch]`` of a plain model say classification.
-
-    Returns:
-        The likelihood.
-
-    Raises:
-        UsageError: If the name is unknown or the loss cannot be inferred.
-    """
+    """Turn the ``loss`` argument into a likelihood; infer it only where the class or the labels leave no doubt."""
     if isinstance(loss, str):
         if loss not in LOSSES:
             raise UsageError(f"loss must be one of {', '.join(LOSSES)}, or a callable; got {loss!r}")

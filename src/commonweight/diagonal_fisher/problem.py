@@ -65,22 +65,11 @@ class Problem:
         return {torch.float64: 1e-8, torch.float32: 1e-3}.get(self.dtype, 0.1)
 
     def probe(self) -> Problem:
-        """Reduce the Fisher type to a single pass, which exercises every layer as well as all passes do.
-
-        Returns:
-            The same problem with given labels, or with one draw where the labels are the model's.
-        """
+        """Reduce the Fisher type to a single pass, which exercises every layer as well as all passes do."""
         return self if self.fisher_type == "empirical" else replace(self, fisher_type="mc", samples=1)
 
     def passes(self, batch: Batch) -> Iterator[tuple[Tensor, bool]]:
-        """Run the model on a batch and give the passes of the Fisher type.
-
-        Args:
-            batch: The batch.
-
-        Yields:
-            A vector ``[batch]``, and whether it is the last.
-        """
+        """Run the model on a batch and give the passes of the Fisher type."""
         outputs = self.outputs(batch)
         self.agreement.look(self.likelihood, outputs, batch)
         vectors = self.likelihood.passes(outputs, batch, self.fisher_type, self.seed, self.samples)
@@ -92,14 +81,7 @@ class Problem:
         yield per_example(current, batch), True
 
     def outputs(self, batch: Batch) -> Any:
-        """Run the model on a batch.
-
-        Args:
-            batch: The batch.
-
-        Returns:
-            What the model returns.
-        """
+        """Run the model on a batch."""
         with warnings.catch_warnings():
             # Reentrant checkpointing says so when it is about to lose a gradient. The comparison of routes sees what is
             # lost, and it is measured in another way.
@@ -115,14 +97,7 @@ class Problem:
         return outputs
 
     def fingerprint(self, batch: Batch) -> Tensor:
-        """Run the model and give one number per example that changes whenever its outputs do.
-
-        Args:
-            batch: A batch.
-
-        Returns:
-            A vector ``[batch]``.
-        """
+        """Run the model and give one number per example that changes whenever its outputs do."""
         outputs = self.outputs(batch)
         return per_example(self.likelihood.fingerprint(outputs, batch, self.fisher_type, self.seed), batch)
 
@@ -134,20 +109,7 @@ class Problem:
         alone: bool | None = None,
         expected: Sequence[float] | None = None,
     ) -> Iterator[dict[str, Tensor]]:
-        """Differentiate one example in the ordinary way: the definition that everything is compared with.
-
-        Args:
-            example: A batch of one example.
-            names: Parameters to differentiate by.
-            alone: Whether the other parameters stay frozen; None for what was found to be right.
-            expected: The losses of this example in its batch, one per pass.
-
-        Yields:
-            For every pass, the gradients of the parameters that were used.
-
-        Raises:
-            MeasurementError: If the example's loss alone is not its loss in the batch.
-        """
+        """Differentiate one example in the ordinary way: the definition that everything is compared with."""
         alone = self.alone if alone is None else alone
         chosen = {name: self.parameters[name] for name in names}
         with self.differentiating(names, alone=alone) as free:
@@ -174,15 +136,7 @@ class Problem:
 
     @contextmanager
     def differentiating(self, names: Sequence[str], *, alone: bool | None = None) -> Iterator[list[nn.Parameter]]:
-        """Let autograd differentiate by parameters.
-
-        Args:
-            names: The parameters that are wanted.
-            alone: Whether the other parameters stay frozen; None for what was found to be right.
-
-        Yields:
-            Those that get a gradient inside: the wanted ones, or all where others cannot stay frozen.
-        """
+        """Let autograd differentiate by parameters."""
         alone = self.alone if alone is None else alone
         free = [self.parameters[name] for name in names] if alone else list(self.trainable)
         try:
@@ -196,14 +150,7 @@ class Problem:
 
 
 def least_accurate(parameters: Iterable[Tensor]) -> torch.dtype:
-    """Find the floating type that limits how exactly a model can be compared with itself.
-
-    Args:
-        parameters: The parameters.
-
-    Returns:
-        The type with the largest tolerance.
-    """
+    """Find the floating type that limits how exactly a model can be compared with itself."""
     dtypes = {parameter.dtype for parameter in parameters}
     return max((d for d in dtypes if d in TOLERANCE), key=TOLERANCE.__getitem__, default=torch.float32)
 
@@ -217,16 +164,7 @@ BESIDE_SUMS = 0.4
 
 
 def portions(problem: Problem, names: Collection[str], share: float) -> list[list[str]]:
-    """Split parameters into few portions.
-
-    Args:
-        problem: What is measured.
-        names: Some of its parameters.
-        share: The most of all its parameters that one portion may hold; a larger parameter is a portion alone.
-
-    Returns:
-        Every name in one portion; all of them in a single one where ``share`` allows it.
-    """
+    """Split parameters into few portions."""
     size = {name: parameter.numel() for name, parameter in problem.parameters.items()}
     room = share * sum(size.values())
     found: list[list[str]] = []
@@ -244,17 +182,7 @@ def portions(problem: Problem, names: Collection[str], share: float) -> list[lis
 def single_gradients_of(
     problem: Problem, example: Batch, names: Collection[str], *, together: Collection[str] | None = None
 ) -> dict[str, Tensor]:
-    """Differentiate one example in the ordinary way and keep a portion of the gradients.
-
-    Args:
-        problem: What is measured, with a Fisher type of one pass.
-        example: A batch of one example.
-        names: The parameters whose gradients are wanted.
-        together: Differentiate by these while all others are frozen; None leaves all trainable ones free.
-
-    Returns:
-        The gradients of the wanted parameters that were used.
-    """
+    """Differentiate one example in the ordinary way and keep a portion of the gradients."""
     free = names if together is None else together
     with only_gradients_of(problem, names):
         (found,) = problem.single_gradients(example, list(free), alone=together is not None)
@@ -263,15 +191,7 @@ def single_gradients_of(
 
 @contextmanager
 def only_gradients_of(problem: Problem, names: Collection[str]) -> Iterator[None]:
-    """Let go of the gradients of all other parameters as soon as autograd has made them.
-
-    Args:
-        problem: What is measured.
-        names: The parameters whose gradients are kept.
-
-    Yields:
-        Nothing; the hooks of the user are back afterwards.
-    """
+    """Let go of the gradients of all other parameters as soon as autograd has made them."""
     kept = {id(problem.parameters[name]) for name in names}
     others = [(p, p._post_accumulate_grad_hooks) for p in problem.trainable if id(p) not in kept]
     ours = {0: _let_go}

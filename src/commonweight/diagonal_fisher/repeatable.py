@@ -22,15 +22,7 @@ CENSUS = 16
 
 
 def check_first(problem: Problem, batches: Iterable[Batch]) -> set[nn.Module]:
-    """Check batches with ``check_repeatable`` until ``CENSUS`` rows were looked at.
-
-    Args:
-        problem: What is measured.
-        batches: Real rows.
-
-    Returns:
-        Modules that get a number of rows that depends on the example.
-    """
+    """Check batches with ``check_repeatable`` until ``CENSUS`` rows were looked at."""
     uneven: set[nn.Module] = set()
     looked_at = 0
     for batch in batches:
@@ -41,19 +33,7 @@ def check_first(problem: Problem, batches: Iterable[Batch]) -> set[nn.Module]:
 
 
 def check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
-    """Two passes must agree, and an example must not feel its neighbours.
-
-    Args:
-        problem: What is measured.
-        batch: Real rows; at most ``CENSUS`` of them are run.
-
-    Returns:
-        Modules that get a number of rows that depends on the example (routed tokens): no rule can know which example
-        a row belongs to.
-
-    Raises:
-        MeasurementError: If either does not hold.
-    """
+    """Two passes must agree, and an example must not feel its neighbours."""
     slack = problem.slack
     modules = list(problem.model.modules())
     rows = batch.select(spread_positions(batch.size, CENSUS))
@@ -141,15 +121,7 @@ def _input_shapes(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, list
 
 
 def spread_positions(size: int, most: int) -> list[int]:
-    """Choose positions of a batch, first and last among them.
-
-    Args:
-        size: Examples in the batch.
-        most: How many at most.
-
-    Returns:
-        Ascending positions.
-    """
+    """Choose positions of a batch, first and last among them."""
     if size <= most:
         return list(range(size))
     return sorted({round(k * (size - 1) / (most - 1)) for k in range(most)})

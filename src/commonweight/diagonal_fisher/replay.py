@@ -35,16 +35,7 @@ class ModuleCall:
 
     @classmethod
     def of(cls, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModuleCall:
-        """Keep a call.
-
-        Args:
-            module: The module.
-            args: Its positional arguments.
-            kwargs: Its keyword arguments.
-
-        Returns:
-            The call, its tensors cut from the graph and sharing memory.
-        """
+        """Keep a call."""
         args, kwargs = map_tensors((args, dict(kwargs)), Tensor.detach)
         return cls(module, args, kwargs, [tensor._version for tensor in tensors_in((args, kwargs))])
 
@@ -64,20 +55,7 @@ class ModuleCall:
         parameters: Mapping[str, Tensor],
         output_gradients: Sequence[Tensor | None],
     ) -> dict[str, Tensor]:
-        """Differentiate the module on one example.
-
-        Args:
-            example: Which example.
-            size: Examples in the batch; tensors with this first dimension are sliced, others are shared.
-            parameters: The module's own parameters, by attribute.
-            output_gradients: Gradient of each floating tensor among the outputs, or None.
-
-        Returns:
-            Gradient per attribute, where the outputs depend on it.
-
-        Raises:
-            RefusedError: If the call was changed in place or its outputs have no row per example.
-        """
+        """Differentiate the module on one example."""
         if self.versions != [tensor._version for tensor in tensors_in((self.args, self.kwargs))]:
             raise RefusedError("its input was changed in place after the call")
 
@@ -108,14 +86,7 @@ class ModuleCall:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """List the tensors in nested mappings, tuples and lists, in order.
-
-    Args:
-        value: The nest.
-
-    Returns:
-        The tensors.
-    """
+    """List the tensors in nested mappings, tuples and lists, in order."""
     found: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -127,12 +98,5 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def floating(value: Any) -> list[Tensor]:
-    """List the floating tensors among a module's outputs.
-
-    Args:
-        value: What the module returned.
-
-    Returns:
-        The tensors, in order.
-    """
+    """List the floating tensors among a module's outputs."""
     return [tensor for tensor in tensors_in(value) if tensor.is_floating_point()]

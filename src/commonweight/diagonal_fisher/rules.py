@@ -26,19 +26,7 @@ Rule = Callable[[nn.Module, str, Tensor, Tensor, int], Contribution]
 
 
 def by_example(tensor: Tensor, size: int, event: int = 1) -> Tensor:
-    """Lay a tensor out as ``[B, T, *event]``.
-
-    Args:
-        tensor: ``[B, ..., *event]``, or ``[k·B, ..., *event]`` with the rows of each example together.
-        size: B.
-        event: Number of trailing dimensions that belong to one position.
-
-    Returns:
-        The same numbers, in float32 (float64 for float64).
-
-    Raises:
-        RefusedError: If the first dimension is no multiple of B.
-    """
+    """Lay a tensor out as ``[B, T, *event]``."""
     if tensor.dim() <= event or tensor.shape[0] % size:
         raise RefusedError(f"its input has first dimension {tensor.shape[0]} in a batch of {size} examples")
     return tensor.reshape(size, -1, *tensor.shape[tensor.dim() - event :]).to(accurate(tensor.dtype))
@@ -201,14 +189,7 @@ _HUGGING_FACE_CONV1D: Mapping[str, Rule] = {"weight": _transposed_linear_weight,
 
 
 def rules_for(module: nn.Module) -> Mapping[str, Rule]:
-    """Look up the rules of a module's parameters.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        Attribute name -> rule; empty where none applies.
-    """
+    """Look up the rules of a module's parameters."""
     if "forward" in module.__dict__ or type(module) is NonDynamicallyQuantizableLinear:
         return {}  # patched; or the projection that attention keeps and never calls
     for base in type(module).__mro__:
@@ -225,14 +206,7 @@ def rules_for(module: nn.Module) -> Mapping[str, Rule]:
 
 
 def rule_name(rule: Rule | None) -> str:
-    """Name a rule for reports.
-
-    Args:
-        rule: The rule; None for a replay.
-
-    Returns:
-        A name such as ``linear_weight``.
-    """
+    """Name a rule for reports."""
     return "replay" if rule is None else rule.__name__.lstrip("_")
 
 

@@ -49,15 +49,7 @@ class CallShapes:
 
 
 def owners_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Find the modules that own each parameter.
-
-    Args:
-        model: The model.
-        names: Parameters, by their names in ``model.named_parameters()``.
-
-    Returns:
-        Name -> (module, attribute), more than one where weights are tied.
-    """
+    """Find the modules that own each parameter."""
     wanted = set(names)
     name_of = {id(parameter): name for name, parameter in model.named_parameters() if name in wanted}
     owners: dict[str, list[tuple[nn.Module, str]]] = {name: [] for name in name_of.values()}
@@ -95,17 +87,7 @@ def find_sites(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[n
 def replay_sites(
     model: nn.Module, name: str, owners: Sequence[tuple[nn.Module, str]], *, above: int = 0
 ) -> list[tuple[nn.Module, Site]]:
-    """Cover a parameter by replaying the module that owns it, or one above.
-
-    Args:
-        model: The model.
-        name: The parameter.
-        owners: The modules that own it.
-        above: How many levels above the owner the replayed module is.
-
-    Returns:
-        One site; none where several modules own it or only the whole model is that far above.
-    """
+    """Cover a parameter by replaying the module that owns it, or one above."""
     if len(owners) != 1:
         return []
     parts = name.split(".")

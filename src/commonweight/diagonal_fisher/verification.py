@@ -28,20 +28,9 @@ UNEVEN = "the number of its rows depends on the example"
 
 
 def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = ALL) -> tuple[dict[str, Route], Problem]:
-    """Choose routes by comparing every rule with single-example passes on a few rows.
-
-    A parameter whose rule fails is compared again with a replay of the module that owns it, and then of the modules
-    above (attention keeps a projection that it never calls; a parametrisation lies below the layer that uses it).
-
-    Args:
-        problem: What is measured.
-        batches: Real rows; those of the largest batch are compared.
-        share: How many parameters are compared at a time, as a share of all.
-
-    Returns:
-        Parameter name -> route; and the problem with its sites, and with ``alone`` off if the generic route cannot
-        freeze the other parameters.
-    """
+    """Choose routes by comparing every rule with single-example passes on a few rows."""
+    # A parameter whose rule fails is compared again with a replay of the module that owns it, and then of the modules
+    # above (attention keeps a projection that it never calls; a parametrisation lies below the layer that uses it).
     probe = problem.probe()
     rows = _rows_of_largest(batches)
     covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
@@ -83,13 +72,8 @@ def _may_try_again(route: Route) -> bool:
 
 
 def _same_alone(probe: Problem, rows: Batch, routes: Mapping[str, Route], share: float) -> bool:
-    """Whether the generic parameters have the same gradients when all others are frozen.
-
-    Reentrant checkpointing loses the graph where nothing before it needs a gradient.
-
-    Returns:
-        Whether they do.
-    """
+    """Whether the generic parameters have the same gradients when all others are frozen."""
+    # Reentrant checkpointing loses the graph where nothing before it needs a gradient.
     generic = [name for name, route in routes.items() if route.route == "generic"]
     for names in portions(probe, generic, share):
         expected = single_gradients_of(probe, _last_of(rows), names)

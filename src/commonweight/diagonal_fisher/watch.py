@@ -47,12 +47,7 @@ class Watch:
     """Watches parameters while entered; parameters of a class of their own (quantised, sharded) are left alone."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], report: Report) -> None:
-        """Prepare.
-
-        Args:
-            parameters: By name.
-            report: Called with a parameter's name and the name of a function that made a floating tensor of it.
-        """
+        """Prepare."""
         self._parameters = {name: p for name, p in parameters.items() if type(p) is nn.Parameter}
         self._report = report
 
@@ -102,15 +97,7 @@ def _root(tensor: Tensor, anchor: Tensor) -> Tensor:
 
 
 def watchable(tensor: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
-    """Make one tensor fit for a hook.
-
-    Args:
-        tensor: What a layer returned.
-        anchor: Any tensor that requires a gradient.
-
-    Returns:
-        The tensor to pass on, and the one to hang a hook on.
-    """
+    """Make one tensor fit for a hook."""
     if not tensor.requires_grad:
         tensor = _root(tensor, anchor)
     if not tensor._is_view():
@@ -124,15 +111,7 @@ def watchable(tensor: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def watchable_nest(output: Any, anchor: Tensor) -> tuple[Any, list[Tensor]]:
-    """Make the floating tensors in a nest fit for one hook on all of them.
-
-    Args:
-        output: What a module returned.
-        anchor: Any tensor that requires a gradient.
-
-    Returns:
-        The nest to pass on, and the tensors to hang a hook on; none if the nest cannot be built again.
-    """
+    """Make the floating tensors in a nest fit for one hook on all of them."""
     watched: list[Tensor] = []
 
     def watch(tensor: Tensor) -> Tensor:

@@ -73,14 +73,7 @@ def row_counts(folds: Sequence[Tensor]) -> RowCounts:
 
 
 def beware_of_copies(counts: RowCounts) -> str | None:
-    """Say what copies in other folds do; nothing where there are few.
-
-    Args:
-        counts: Of one footprint.
-
-    Returns:
-        One sentence, or None.
-    """
+    """Say what copies in other folds do; nothing where there are few."""
     if counts.are_disjoint:
         return None
     return (

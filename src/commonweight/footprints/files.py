@@ -38,41 +38,17 @@ _KEYS = {"kind", "count", "fold_counts", "metadata", "spread", "groups", "shards
 
 
 def fold_group(index: int) -> str:
-    """Name the group of tensors that holds one fold.
-
-    Args:
-        index: Which fold, from 0.
-
-    Returns:
-        The name.
-    """
+    """Name the group of tensors that holds one fold."""
     return f"fold-{index:03d}"
 
 
 def check_metadata(metadata: Any) -> None:
-    """Refuse what JSON cannot say.
-
-    Args:
-        metadata: Supposed to be plain JSON values.
-
-    Raises:
-        UsageError: If they are not.
-    """
+    """Refuse what JSON cannot say."""
     as_json(metadata)
 
 
 def as_json(values: Any) -> str:
-    """Write values as the text of a record.
-
-    Args:
-        values: Plain JSON values.
-
-    Returns:
-        Their text.
-
-    Raises:
-        UsageError: If JSON cannot say them.
-    """
+    """Write values as the text of a record."""
     try:
         return json.dumps(values, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -80,18 +56,7 @@ def as_json(values: Any) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read a footprint folder's record and check its layout.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        Everything in ``footprint.json``.
-
-    Raises:
-        UsageError: If the folder is not there.
-        IntegrityError: If it has no record, or one that is damaged or of another format or version.
-    """
+    """Read a footprint folder's record and check its layout."""
     path = folder / RECORD
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # said below
         if path.stat().st_size > RECORD_BYTES:
@@ -105,14 +70,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """Hash a file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its SHA-256, in hexadecimal.
-    """
+    """Hash a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 
 
 def accurate(dtype: torch.dtype) -> torch.dtype:
-    """Tell the type in which gradients of a parameter are multiplied and summed.
-
-    Args:
-        dtype: The parameter's type.
-
-    Returns:
-        float64 for float64, else float32.
-    """
+    """Tell the type in which gradients of a parameter are multiplied and summed."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -90,15 +83,7 @@ def needs_of(parameters: Mapping[str, Tensor], folds: int, fold_dtype: torch.dty
 
 
 def check_fold_dtype(fold_dtype: torch.dtype | None, folder: str | Path | None) -> None:
-    """Check the type in which folds shall be written.
-
-    Args:
-        fold_dtype: The type, or None.
-        folder: Where to; None keeps the folds in memory.
-
-    Raises:
-        UsageError: If it is another than bfloat16, or there is no folder.
-    """
+    """Check the type in which folds shall be written."""
     if fold_dtype is None:
         return
     if fold_dtype != torch.bfloat16:
@@ -111,29 +96,13 @@ def check_fold_dtype(fold_dtype: torch.dtype | None, folder: str | Path | None) 
 
 
 def fold_record(folds: int, fold_dtype: torch.dtype | None) -> dict[str, Any]:
-    """Describe folds for the metadata of a footprint.
-
-    Args:
-        folds: How many.
-        fold_dtype: The type they are written in; None as measured.
-
-    Returns:
-        Plain JSON values.
-    """
+    """Describe folds for the metadata of a footprint."""
     short = {} if fold_dtype is None or folds == 1 else {"dtype": str(fold_dtype).removeprefix("torch.")}
     return {"count": folds, "map": FOLD_MAP, **short}
 
 
 def shortened(tensors: Mapping[str, Tensor], fold_dtype: torch.dtype | None) -> Mapping[str, Tensor]:
-    """Give a fold in the type it is written in, each tensor converted when it is asked for.
-
-    Args:
-        tensors: The means over the fold's examples.
-        fold_dtype: The type; None leaves them as they are.
-
-    Returns:
-        A mapping with the same names.
-    """
+    """Give a fold in the type it is written in, each tensor converted when it is asked for."""
     return tensors if fold_dtype is None else _Shortened(tensors, fold_dtype)
 
 

@@ -17,14 +17,7 @@ FOLD_MAP = "blake2b-64(decimal source row) mod folds"
 
 
 def keyed(*parts: int) -> int:
-    """Hash integers to 63 bits, the same on every machine and in every process.
-
-    Args:
-        *parts: The integers.
-
-    Returns:
-        A number from 0 to ``2**63 - 1``.
-    """
+    """Hash integers to 63 bits, the same on every machine and in every process."""
     text = ":".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 

@@ -336,25 +336,10 @@ class Footprint:
 
 
 def layer_of(name: str) -> str:
-    """Name the layer that owns a parameter: the module path without the last part.
-
-    Args:
-        name: A parameter name, such as ``encoder.layer.0.output.dense.weight``.
-
-    Returns:
-        The path of the owning module; the name itself for a parameter of the root module.
-    """
+    """Name the layer that owns a parameter: the module path without the last part."""
     return name.rpartition(".")[0] or name
 
 
 def is_under(name: str, path: str) -> bool:
-    """Tell whether a parameter or module lies at or under a module path.
-
-    Args:
-        name: A parameter or module name.
-        path: A module path; the empty path is the whole network.
-
-    Returns:
-        Whether ``name`` is ``path`` or below it.
-    """
+    """Tell whether a parameter or module lies at or under a module path."""
     return not path or name == path or name.startswith(path + ".")

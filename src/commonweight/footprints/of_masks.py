@@ -151,19 +151,7 @@ def activity_footprint(net: SupermaskNetwork, task: str, *, count: int = 0) -> F
 def task_footprint(
     net: SupermaskNetwork, task: str, kind: Kind, tensors: Mapping[str, Tensor], count: int, facts: Mapping[str, Any]
 ) -> Footprint:
-    """Make a footprint of a task, with a sample of the frozen weights by which one network is told from another.
-
-    Args:
-        net: The network.
-        task: The task's name.
-        kind: Kind of the footprint.
-        tensors: What it holds.
-        count: Training examples behind it; 0 where nobody counted.
-        facts: Metadata of its kind.
-
-    Returns:
-        The footprint.
-    """
+    """Make a footprint of a task, with a sample of the frozen weights by which one network is told from another."""
     sample, scale = weight_sample(_frozen_weights(net))
     state = next(each for each in net.state()["tasks"] if each["name"] == task)
     metadata = {

@@ -54,17 +54,7 @@ class PackedMasks(Mapping[str, "Tensor"]):
 
     @classmethod
     def of(cls, masks: Mapping[str, Tensor]) -> PackedMasks:
-        """Pack masks.
-
-        Args:
-            masks: Tensors of 0 and 1, or of booleans, by name.
-
-        Returns:
-            The same, packed.
-
-        Raises:
-            MeasurementError: If an entry is neither 0 nor 1.
-        """
+        """Pack masks."""
         for name, mask in masks.items():
             wrong = (mask != 0) & (mask != 1)
             if wrong.any():
@@ -77,40 +67,15 @@ class PackedMasks(Mapping[str, "Tensor"]):
         return self._bits[name].unpack()
 
     def packed(self, name: str, start: int, stop: int) -> Tensor:
-        """Give some bytes of one mask, without a copy.
-
-        Args:
-            name: Which mask.
-            start: First byte.
-            stop: One past the last.
-
-        Returns:
-            uint8, ``[stop - start]`` or what there is.
-        """
+        """Give some bytes of one mask, without a copy."""
         return self._bits[name].packed[start:stop]
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Unpack a slice of one mask along its first dimension.
-
-        Args:
-            name: Which mask; it must have at least one dimension.
-            start: First row.
-            stop: One past the last row.
-
-        Returns:
-            Booleans, ``[stop - start, ...]``.
-        """
+        """Unpack a slice of one mask along its first dimension."""
         return unpacked_rows(self, name, start, stop)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Tell a mask's shape without unpacking it.
-
-        Args:
-            name: Which mask.
-
-        Returns:
-            Its shape.
-        """
+        """Tell a mask's shape without unpacking it."""
         return tuple(self._bits[name].shape)
 
     @property
@@ -129,29 +94,12 @@ class PackedMasks(Mapping[str, "Tensor"]):
 
 
 def byte_count(shape: tuple[int, ...]) -> int:
-    """Tell how many bytes a packed mask takes.
-
-    Args:
-        shape: Its shape.
-
-    Returns:
-        An eighth of its entries, rounded up.
-    """
+    """Tell how many bytes a packed mask takes."""
     return -(-math.prod(shape) // BITS_PER_BYTE)
 
 
 def unpacked_rows(masks: Packed, name: str, start: int, stop: int) -> Tensor:
-    """Unpack a slice of one mask along its first dimension, from the bytes that hold it alone.
-
-    Args:
-        masks: The masks.
-        name: Which of them; it must have at least one dimension.
-        start: First row.
-        stop: One past the last row; rows that are not there are left out, as slicing does.
-
-    Returns:
-        Booleans, ``[stop - start, ...]``.
-    """
+    """Unpack a slice of one mask along its first dimension, from the bytes that hold it alone."""
     shape = masks.shape(name)
     start, stop, _ = slice(start, stop).indices(shape[0])
     stop = max(start, stop)

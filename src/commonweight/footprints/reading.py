@@ -59,18 +59,7 @@ class FolderReader:
             raise IntegrityError(f"{self.folder} was replaced while it was opened; load it again")
 
     def group(self, name: str, *, missing_ok: bool = False) -> Mapping[str, Tensor]:
-        """Open one group of tensors.
-
-        Args:
-            name: Name of the group.
-            missing_ok: Give an empty mapping when the folder has no such group.
-
-        Returns:
-            A lazy mapping from parameter name to tensor; of masks, one that also gives their bits packed.
-
-        Raises:
-            IntegrityError: If the group is not there.
-        """
+        """Open one group of tensors."""
         members = self.record["groups"].get(name)
         if members is None:
             if missing_ok:
@@ -100,29 +89,13 @@ class StoredTensors(Mapping[str, "Tensor"]):
         return tensor
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Read a slice of one tensor along its first dimension.
-
-        Args:
-            name: Parameter name; the tensor must have at least one dimension.
-            start: First row.
-            stop: One past the last row.
-
-        Returns:
-            The slice, ``[stop - start, ...]``.
-        """
+        """Read a slice of one tensor along its first dimension."""
         with self._open(name) as shard:
             part: Tensor = shard.get_slice(name)[start:stop]
         return part
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Tell a tensor's shape without reading it.
-
-        Args:
-            name: Parameter name.
-
-        Returns:
-            Its shape.
-        """
+        """Tell a tensor's shape without reading it."""
         with self._open(name) as shard:
             return tuple(shard.get_slice(name).get_shape())
 
@@ -177,19 +150,7 @@ class StoredMasks(Mapping[str, "Tensor"]):
         return Bits(self.packed(name, 0, byte_count(shape)), shape).unpack()
 
     def packed(self, name: str, start: int, stop: int) -> Tensor:
-        """Read some bytes of one mask.
-
-        Args:
-            name: Parameter name.
-            start: First byte.
-            stop: One past the last.
-
-        Returns:
-            uint8, ``[stop - start]`` or what there is.
-
-        Raises:
-            IntegrityError: If the file does not hold as many bytes as the recorded shape needs, or bits beyond it.
-        """
+        """Read some bytes of one mask."""
         shape = self._shapes[name]
         expected = byte_count(shape)
         found = self._stored.shape(name)
@@ -206,27 +167,11 @@ class StoredMasks(Mapping[str, "Tensor"]):
         return part
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Read a slice of one mask along its first dimension.
-
-        Args:
-            name: Parameter name; the mask must have at least one dimension.
-            start: First row.
-            stop: One past the last row.
-
-        Returns:
-            Booleans, ``[stop - start, ...]``.
-        """
+        """Read a slice of one mask along its first dimension."""
         return unpacked_rows(self, name, start, stop)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Tell a mask's shape without reading it.
-
-        Args:
-            name: Parameter name.
-
-        Returns:
-            Its shape.
-        """
+        """Tell a mask's shape without reading it."""
         return self._shapes[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -60,20 +60,9 @@ class FolderWriter:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def add(self, group: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write one group of tensors, in shards of an eighth of the group, from 32 MiB to 2 GiB.
-
-        Contiguous tensors on the CPU are written from where they are (releases of safetensors before 0.8 copy the
-        shard); of others a shard holds copies while it is written. A larger tensor is a shard of its own.
-
-        Args:
-            group: Name of the group.
-            tensors: The tensors by name; floating ones must be finite. Of :class:`Packed` masks the bits are written,
-                and the record keeps their shapes.
-
-        Raises:
-            MeasurementError: If a tensor holds nan or infinity.
-            OSError: If a shard cannot be written, or one written earlier could not be flushed.
-        """
+        """Write one group of tensors, in shards of an eighth of the group, from 32 MiB to 2 GiB."""
+        # Contiguous tensors on the CPU are written from where they are (releases of safetensors before 0.8 copy the
+        # shard); of others a shard holds copies while it is written. A larger tensor is a shard of its own.
         for earlier in self._shards.values():
             if earlier.done():
                 earlier.result()
@@ -99,17 +88,7 @@ class FolderWriter:
             self._write(group, shard, members)
 
     def commit(self, record: Mapping[str, Any]) -> None:
-        """Write ``footprint.json`` and give the folder its name.
-
-        Args:
-            record: Everything but the tensors, plain JSON values.
-
-        Raises:
-            UsageError: If the record holds something JSON cannot say, or the folder has appeared meanwhile: the
-                footprint is then kept beside it, under a name that the message tells.
-            OSError: If a shard could not be flushed, or the folder cannot be renamed; an earlier footprint is then put
-                back.
-        """
+        """Write ``footprint.json`` and give the folder its name."""
         whole = {
             "format": FORMAT,
             "version": PACKED_VERSION if self._packed else VERSION,

@@ -74,14 +74,7 @@ def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
 
 
 def computed(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
-    """List the attributes that a hook computes from weights before each call: pruned and old normalised weights.
-
-    Args:
-        model: The module.
-
-    Yields:
-        The module that holds it, its name, and the hook.
-    """
+    """List the attributes that a hook computes from weights before each call: pruned and old normalised weights."""
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():
             name = getattr(hook, "_tensor_name", getattr(hook, "name", None))

@@ -39,16 +39,7 @@ _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def blocks(record: Mapping[str, Any], folder: str | None = None, *, digits: int | None = None) -> list[Block]:
-    """Say what was fused, or what would be.
-
-    Args:
-        record: As :func:`commonweight.fusion.card.describe` gives it.
-        folder: Where the fused checkpoint is; None if nothing was written.
-        digits: How many digits of a hash are shown; None for all.
-
-    Returns:
-        One grid of models, one of facts, and a paragraph for whatever deserves attention.
-    """
+    """Say what was fused, or what would be."""
     rows = [
         (model["name"], f"{model['weight']:g}", content_hash(model)[:digits], *_footprint(record, model))
         for model in record["models"]
@@ -76,15 +67,7 @@ def blocks(record: Mapping[str, Any], folder: str | None = None, *, digits: int 
 
 
 def model_card(record: Mapping[str, Any], title: str) -> str:
-    """Write the model card: a YAML header the Hub understands, and how the checkpoint was made.
-
-    Args:
-        record: As :func:`blocks` takes it.
-        title: What the fused model is called.
-
-    Returns:
-        The text of ``README.md``.
-    """
+    """Write the model card: a YAML header the Hub understands, and how the checkpoint was made."""
     sources = [*record["models"], *([record["base"]] if record["base"] is not None else [])]
     bases = list(dict.fromkeys(_model_id(source["name"]) for source in sources))
     head = ["---", "base_model:", *(f"- {json.dumps(name)}" for name in bases)]
@@ -161,16 +144,7 @@ _OF_FOOTPRINT = ("fisher_type", "loss", "data")
 
 
 def describe(plan: Plan, command: str) -> dict[str, Any]:
-    """Describe a fusion before it is computed.
-
-    Args:
-        plan: The fusion.
-        command: What was asked, as it can be asked again.
-
-    Returns:
-        Plain JSON values: the models with the SHA-256 of their files, the method and its numbers, the shared
-        initialisation.
-    """
+    """Describe a fusion before it is computed."""
     fusion, recipe = plan.fusion, plan.fusion.recipe
     facts = fusion.models[0].facts
     models = []
@@ -208,14 +182,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
 
 
 def dead_share(plan: Plan) -> dict[str, int] | None:
-    """Count the weights whose Fisher was at the floor in every model, after all tensors were computed.
-
-    Args:
-        plan: The fusion.
-
-    Returns:
-        ``dead`` and ``entries``, of the tensors a Fisher covers; None without Fishers.
-    """
+    """Count the weights whose Fisher was at the floor in every model, after all tensors were computed."""
     if plan.fusion.fishers is None:
         return None
     facts, dead = plan.fusion.models[0].facts, plan.fusion.dead

@@ -58,19 +58,7 @@ class Checkpoint:
 
 
 def open_checkpoint(source: Source, *, allow_pickle: bool = False) -> Checkpoint:
-    """Look at a checkpoint: headers only.
-
-    Args:
-        source: Where it is.
-        allow_pickle: Read pickled weights, restricted to plain tensors, where there are no ``safetensors``.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        UsageError: If it is no checkpoint, has no weights or only pickled ones, or some that cannot be averaged.
-        IntegrityError: If a file is damaged, or index and files disagree.
-    """
+    """Look at a checkpoint: headers only."""
     config = _config(source.folder)
     files = weight_files(source.folder, allow_pickle=allow_pickle)
     if files[0].suffix != ".safetensors":
@@ -157,19 +145,7 @@ PATTERN = "pytorch_model*.bin"
 
 
 def open_pickled(folder: Path, name: str) -> tuple[Tensors, dict[str, str]]:
-    """Map the pickled weights of a checkpoint; the user has allowed it.
-
-    Args:
-        folder: The checkpoint.
-        name: What errors call it.
-
-    Returns:
-        Its tensors, tied ones under their first name, and the file of each.
-
-    Raises:
-        UsageError: If there are no pickled weights, or they hold more than tensors.
-        IntegrityError: If a name is there twice.
-    """
+    """Map the pickled weights of a checkpoint; the user has allowed it."""
     files = sorted(folder.glob(PATTERN))
     if not files:
         raise UsageError(f"{folder} has no weights; expected model.safetensors, its index, or {PATTERN}")
@@ -212,11 +188,7 @@ class Source:
     revision: str | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Say which checkpoint this is: where it came from, and the SHA-256 of its files.
-
-        Returns:
-            Plain JSON values, equal exactly if the checkpoints are.
-        """
+        """Say which checkpoint this is: where it came from, and the SHA-256 of its files."""
         where = self.id or str(self.folder)
         return {
             "name": self.name,
@@ -226,18 +198,7 @@ class Source:
 
 
 def find_sources(specs: Sequence[str | Path], *, allow_pickle: bool = False) -> list[Source]:
-    """Find checkpoints; ids are fetched into the Hugging Face cache, all others must be folders.
-
-    Args:
-        specs: Folders, or ids ``org/name@revision``.
-        allow_pickle: Fetch pickled weights too.
-
-    Returns:
-        One each, in order.
-
-    Raises:
-        UsageError: If one is not there, no checkpoint, or given twice.
-    """
+    """Find checkpoints; ids are fetched into the Hugging Face cache, all others must be folders."""
     places: dict[Path, str] = {}
     sources = []
     for spec in map(str, specs):

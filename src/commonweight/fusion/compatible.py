@@ -64,17 +64,7 @@ def check_same(models: Sequence[Tensors]) -> None:
 
 
 def check_whole_numbers(models: Sequence[Tensors]) -> list[str]:
-    """Check that tensors of whole numbers and bits are equal; a single number (a count of batches) may differ.
-
-    Args:
-        models: As :func:`check_same` passed them.
-
-    Returns:
-        Names of the single numbers that differ; a fusion keeps those of the first model.
-
-    Raises:
-        NotComparableError: If a longer one differs: it is a table or a mask, and an average of it means nothing.
-    """
+    """Check that tensors of whole numbers and bits are equal; a single number (a count of batches) may differ."""
     counters = []
     for key, facts in models[0].facts.items():
         if facts.is_floating:
@@ -95,17 +85,9 @@ def check_whole_numbers(models: Sequence[Tensors]) -> list[str]:
 
 
 def check_masks(models: Sequence[Tensors]) -> None:
-    """Check that floating masks are equal: an average of two would be none.
-
-    A mask is a buffer, or a tensor called ``..._mask``, in which all models have no more than the same two values: 0
-    and 1, or any two that every model has both of.
-
-    Args:
-        models: As :func:`check_same` passed them.
-
-    Raises:
-        NotComparableError: If some differ; they are named.
-    """
+    """Check that floating masks are equal: an average of two would be none."""
+    # A mask is a buffer, or a tensor called ``..._mask``, in which all models have no more than the same two values: 0
+    # and 1, or any two that every model has both of.
     wrong = []
     for key, facts in models[0].facts.items():
         if not facts.is_floating or not (facts.is_buffer or key.endswith("_mask")):
@@ -278,14 +260,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def matters(key: str) -> bool:
-    """Tell whether a setting changes what is computed, as far as its name tells.
-
-    Args:
-        key: Its name, or the path to it.
-
-    Returns:
-        False for names that start with an underscore, dropout rates and :data:`HARMLESS` ones.
-    """
+    """Tell whether a setting changes what is computed, as far as its name tells."""
     last = key.rpartition(".")[2]
     return not (last.startswith("_") or last in HARMLESS or "drop" in last)
 
@@ -295,18 +270,7 @@ BINARY = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
 def check_vocabularies(folders: Mapping[str, Path]) -> list[str]:
-    """Check that the tokenizers of several checkpoints number the same tokens in the same way.
-
-    Args:
-        folders: Checkpoint folders by name of the model.
-
-    Returns:
-        Sentences worth hearing: models whose vocabulary could not be compared to the others'.
-
-    Raises:
-        NotComparableError: If two vocabularies differ; the first tokens are named.
-        IntegrityError: If a tokenizer's file cannot be read.
-    """
+    """Check that the tokenizers of several checkpoints number the same tokens in the same way."""
     found = {name: vocabulary(folder) for name, folder in folders.items()}
     known = {name: tokens for name, tokens in found.items() if tokens is not None}
     if known:
@@ -335,17 +299,7 @@ def check_vocabularies(folders: Mapping[str, Path]) -> list[str]:
 
 
 def vocabulary(folder: Path) -> dict[str, int] | None:
-    """Read the vocabulary of a tokenizer, added tokens included, without any library of tokenizers.
-
-    Args:
-        folder: A checkpoint folder.
-
-    Returns:
-        Token to number; None if no file says so in plain text.
-
-    Raises:
-        IntegrityError: If a file is damaged.
-    """
+    """Read the vocabulary of a tokenizer, added tokens included, without any library of tokenizers."""
     try:
         if (folder / "tokenizer.json").is_file():
             whole = _json(folder / "tokenizer.json")

@@ -53,15 +53,7 @@ class Fishers:
         return any(piece.parameter in self.footprints[0] for piece in self.layout.of_stored.get(str(key), ()))
 
     def of(self, key: str, facts: Facts) -> Iterator[Tensor]:
-        """Read what belongs to one tensor of the models from every Fisher.
-
-        Args:
-            key: Name of the tensor.
-            facts: Its shape, and where it is used.
-
-        Yields:
-            One per model, float64, in units of its scale; 0 where a Fisher covers only part of a stored tensor.
-        """
+        """Read what belongs to one tensor of the models from every Fisher."""
         for position, unit in enumerate(self.units):
             if self.layout is None:
                 found = self._values(position, key)
@@ -75,11 +67,7 @@ class Fishers:
             yield found.to(facts.device).div(unit)
 
     def beware(self) -> list[str]:
-        """Say what is wrong with a Fisher that can be used all the same.
-
-        Returns:
-            One sentence each.
-        """
+        """Say what is wrong with a Fisher that can be used all the same."""
         held = dict(zip(self.names, self.footprints, strict=True))
         few = beware_of_few({name: footprint.effective_sample_size for name, footprint in held.items()})
         return few + beware_of_labels(held)
@@ -95,17 +83,7 @@ class Fishers:
 
 
 def open_footprints(given: Sequence[Footprint | str | Path]) -> dict[str, Footprint]:
-    """Open footprints.
-
-    Args:
-        given: Footprints, or folders that ``commonweight fisher`` wrote.
-
-    Returns:
-        Footprints by what errors call them.
-
-    Raises:
-        UsageError: If one is neither.
-    """
+    """Open footprints."""
     if isinstance(given, str | Path | Footprint):
         raise UsageError("expected a list of footprints, one per model, got a single one; put it into a list")
     found = {}
@@ -123,27 +101,11 @@ def open_footprints(given: Sequence[Footprint | str | Path]) -> dict[str, Footpr
 def fishers_for(
     models: Sequence[Tensors], samples: Sequence[Sample], footprints: dict[str, Footprint], normalize: Normalize
 ) -> Fishers:
-    r"""Check that footprints fit the models, and find their units.
-
-    The unit of a Fisher is ``norm``: its root mean square, as in the code of Matena & Raffel (2022), which divides by
-    the Euclidean norm (a common factor of all cancels); ``trace``: its mean; ``none``: 1. With either of the first two
-    a floor means the same for large and small networks.
-
-    Args:
-        models: The models.
-        samples: A sample of the weights of each.
-        footprints: One per model, in their order.
-        normalize: ``norm``, ``trace`` or ``none``.
-
-    Returns:
-        The Fishers.
-
-    Raises:
-        UsageError: If there is not one footprint per model.
-        NotComparableError: If they are not Fishers measured alike, do not cover the same parameters of these models, or
-            were measured on other weights.
-        MeasurementError: If a Fisher is zero everywhere.
-    """
+    r"""Check that footprints fit the models, and find their units."""
+    # The unit of a Fisher is ``norm``: its root mean square, as in the code of Matena & Raffel (2022), which divides by
+    # the Euclidean norm (a common factor of all cancels); ``trace``: its mean; ``none``: 1. With either of the first
+    # two
+    # a floor means the same for large and small networks.
     if len(footprints) != len(models):
         raise UsageError(
             f"expected one footprint per model, got {len(footprints)} for {len(models)}; give them in the order of "

@@ -53,18 +53,7 @@ class Fusion:
         return tuple(key for key, fact in facts.items() if fact.is_floating and key not in self.fishers)
 
     def tensor(self, key: str) -> Tensor:
-        """Compute one tensor of the fused model; at most two tensors of the models are in memory at a time.
-
-        Args:
-            key: Its name.
-
-        Returns:
-            The tensor, in the models' type, on the first model's device; it may be the first model's own.
-
-        Raises:
-            MeasurementError: If a model's tensor or the fused one holds nan or infinity, or a variance comes out
-                negative.
-        """
+        """Compute one tensor of the fused model; at most two tensors of the models are in memory at a time."""
         facts = self.models[0].facts[key]
         if not facts.is_floating or (facts.is_buffer and self._is_equal_everywhere(key)):
             return self.models[0].read(key)
@@ -107,17 +96,7 @@ class Fusion:
 def plan_fusion(
     recipe: Recipe, models: Sequence[Tensors], base: Tensors | None = None, fishers: Fishers | None = None
 ) -> Fusion:
-    """Check that models can be fused, weight by weight.
-
-    Args:
-        recipe: How.
-        models: The models.
-        base: For task arithmetic, what they were fine-tuned from.
-        fishers: For the Fisher-weighted average, theirs.
-
-    Returns:
-        The fusion; nothing is computed yet.
-    """
+    """Check that models can be fused, weight by weight."""
     every = [*models, *([base] if base else [])]
     check_same(every)
     check_masks(every)

@@ -23,14 +23,7 @@ Sample = tuple[dict[str, "Tensor"], dict[str, float]]
 
 
 def sample_of(model: Tensors) -> Sample:
-    """Take a fixed sample of every weight matrix, reading one at a time.
-
-    Args:
-        model: The model.
-
-    Returns:
-        As :func:`commonweight.footprints.weight_sample.weight_sample`.
-    """
+    """Take a fixed sample of every weight matrix, reading one at a time."""
     sample: dict[str, Tensor] = {}
     scale: dict[str, float] = {}
     for key, facts in model.facts.items():
@@ -42,15 +35,7 @@ def sample_of(model: Tensors) -> Sample:
 
 
 def shared_initialisation(names: Sequence[str], samples: Sequence[Sample]) -> Alignment:
-    """Measure how far apart the models' weights are, relative to their norms, as overlaps do.
-
-    Args:
-        names: What the models are called, each differently.
-        samples: Of each model, as :func:`sample_of` gives it.
-
-    Returns:
-        The distances, pair by pair: 0 for equal weights, about 1 for unrelated ones; nan without weight matrices.
-    """
+    """Measure how far apart the models' weights are, relative to their norms, as overlaps do."""
     held = {
         name: Footprint("fisher", sample, 0, {"weight_sample_scale": scale}, weight_sample=sample)
         for name, (sample, scale) in zip(names, samples, strict=True)
@@ -97,14 +82,7 @@ def in_words(found: Alignment) -> str:
 
 
 def is_worrying(found: Alignment) -> bool:
-    """Tell whether two models, or one of their layers, have no shared initialisation, or an unclear one.
-
-    Args:
-        found: The distances.
-
-    Returns:
-        Whether the user should hear of it unasked.
-    """
+    """Tell whether two models, or one of their layers, have no shared initialisation, or an unclear one."""
     readings = {found.reading(*pair) for pair in combinations(found.names, 2)}
     return not readings <= {"shared initialisation", "not measured"} or bool(found.strange_layers())
 

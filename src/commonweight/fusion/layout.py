@@ -42,14 +42,7 @@ class Layout:
     """Of the parameters."""
 
     def as_parameters(self, model: Tensors) -> Tensors:
-        """Look at a checkpoint as its class does.
-
-        Args:
-            model: Its tensors as they are stored.
-
-        Returns:
-            Its parameters, each put together when it is read.
-        """
+        """Look at a checkpoint as its class does."""
         facts = {
             name: replace(model.facts[pieces[0].stored], shape=self.shapes[name])
             for name, pieces in self.of_parameter.items()
@@ -65,16 +58,8 @@ class Layout:
 
 
 def layout_of(checkpoint: Checkpoint) -> Layout | None:
-    """Find out how the class of a checkpoint reads its tensors: it loads running numbers in their place.
-
-    Meanwhile that takes the memory of the model in float64. No code of the checkpoint's own is run.
-
-    Args:
-        checkpoint: The checkpoint.
-
-    Returns:
-        The layout; None where the class cannot be had, reads every tensor as it is stored, or does not keep numbers.
-    """
+    """Find out how the class of a checkpoint reads its tensors: it loads running numbers in their place."""
+    # Meanwhile that takes the memory of the model in float64. No code of the checkpoint's own is run.
     keys = [key for key, fact in checkpoint.tensors.facts.items() if fact.is_floating]
     shapes = [checkpoint.tensors.facts[key].shape for key in keys]
     starts = torch.tensor([0, *map(math.prod, shapes)]).cumsum(0)

@@ -192,14 +192,7 @@ def checked_weights(
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether something is a finite real number; True and False are none.
-
-    Args:
-        value: Anything.
-
-    Returns:
-        Whether it is.
-    """
+    """Tell whether something is a finite real number; True and False are none."""
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 

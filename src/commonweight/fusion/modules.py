@@ -39,28 +39,12 @@ class Modules:
     notes: tuple[str, ...]
 
     def samples(self) -> list[Sample]:
-        """Take a sample of the weights of each.
-
-        Returns:
-            As :func:`commonweight.fusion.initialisation.sample_of` gives it.
-        """
+        """Take a sample of the weights of each."""
         return [sample_of(tensors) for tensors in self.tensors]
 
 
 def open_modules(models: Sequence[nn.Module], base: nn.Module | None = None) -> Modules:
-    """Check that modules are of one kind: class, configuration, names, shapes, types, and what no weight holds.
-
-    Args:
-        models: The modules.
-        base: For task arithmetic.
-
-    Returns:
-        Their tensors.
-
-    Raises:
-        UsageError: If one is no module, or given twice.
-        NotComparableError: If they differ in class, head, or anything else that is named, such as packed weights.
-    """
+    """Check that modules are of one kind: class, configuration, names, shapes, types, and what no weight holds."""
     named: dict[str, nn.Module] = {f"model {number}": model for number, model in enumerate(models, 1)}
     if base is not None:
         named["the base"] = base
@@ -91,17 +75,7 @@ def plan_modules(
     footprints: Sequence[Footprint | str | Path] | None = None,
     samples: Sequence[Sample] | None = None,
 ) -> Fusion:
-    """Plan the fusion of modules.
-
-    Args:
-        recipe: How; it has one weight per model, and the base, if any, is the last of those opened.
-        opened: The modules.
-        footprints: For the Fisher-weighted average.
-        samples: Of the modules' weights, if they were taken already.
-
-    Returns:
-        The fusion.
-    """
+    """Plan the fusion of modules."""
     models = opened.tensors[: len(recipe.weights)]
     base = opened.tensors[-1] if len(opened.tensors) > len(models) else None
     fishers = None

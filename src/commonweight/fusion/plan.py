@@ -52,21 +52,10 @@ def plan_checkpoints(
     footprints: Sequence[Footprint | str | Path] | None = None,
     allow_pickle: bool = False,
 ) -> Plan:
-    """Find checkpoints, and check everything that does not take all their numbers.
-
-    Configurations, tokenizers, names, shapes and types are compared; the files are hashed, and a sample of every weight
-    matrix tells whether there is a shared initialisation and whose Fisher each footprint is.
-
-    Args:
-        recipe: How they are fused.
-        models: Folders or ids.
-        base: For task arithmetic.
-        footprints: For the Fisher-weighted average.
-        allow_pickle: Read pickled weights.
-
-    Returns:
-        The plan.
-    """
+    """Find checkpoints, and check everything that does not take all their numbers."""
+    # Configurations, tokenizers, names, shapes and types are compared; the files are hashed, and a sample of every
+    # weight
+    # matrix tells whether there is a shared initialisation and whose Fisher each footprint is.
     sources = find_sources([*models, *([base] if base is not None else [])], allow_pickle=allow_pickle)
     every = [open_checkpoint(source, allow_pickle=allow_pickle) for source in sources]
     names = [checkpoint.source.name for checkpoint in every]
@@ -115,15 +104,7 @@ def _fishers(
 
 
 def notes_on(fusion: Fusion, start: Alignment) -> list[str]:
-    """Collect what the user should hear of a fusion unasked.
-
-    Args:
-        fusion: The fusion.
-        start: How far apart the models are.
-
-    Returns:
-        One sentence each.
-    """
+    """Collect what the user should hear of a fusion unasked."""
     notes = [in_words(start)] if is_worrying(start) else []
     if fusion.fishers is not None:
         notes += fusion.fishers.beware()

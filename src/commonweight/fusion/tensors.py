@@ -61,17 +61,7 @@ class Tensors:
     """Reads one tensor; nothing of it is kept here."""
 
     def finite(self, key: str) -> Tensor:
-        """Read one tensor that has to be finite.
-
-        Args:
-            key: Its name.
-
-        Returns:
-            The tensor.
-
-        Raises:
-            MeasurementError: If it holds nan or infinity.
-        """
+        """Read one tensor that has to be finite."""
         tensor = self.read(key)
         if not is_finite(tensor):
             raise MeasurementError(
@@ -82,18 +72,7 @@ class Tensors:
 
 
 def of_module(model: nn.Module, name: str) -> Tensors:
-    """Look at a module: its parameters, tied ones once, and its buffers, also those it does not save.
-
-    Args:
-        model: The module; its tensors are read where they are.
-        name: What errors call it.
-
-    Returns:
-        Its tensors.
-
-    Raises:
-        UsageError: If it has no parameters, or one without values or of a type that cannot be averaged.
-    """
+    """Look at a module: its parameters, tied ones once, and its buffers, also those it does not save."""
     tensors = module_tensors(model)
     buffers = {key for key, _ in model.named_buffers()}
     if len(buffers) == len(tensors):
@@ -116,14 +95,7 @@ def of_module(model: nn.Module, name: str) -> Tensors:
 
 
 def module_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """List the tensors that make a module what it is.
-
-    Args:
-        model: The module.
-
-    Returns:
-        Parameters, tied ones under their first name, and buffers.
-    """
+    """List the tensors that make a module what it is."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 

@@ -39,19 +39,7 @@ COPIED = (*TOKENIZER_FILES, *BESIDE, "chat_template.jinja", "preprocessor_config
 
 
 def check_place(output: str | Path, inputs: Iterable[str | Path], *, overwrite: bool = False) -> Path:
-    """Check that a fused checkpoint may be written somewhere, before any other work.
-
-    Args:
-        output: Where to.
-        inputs: Models, base and footprints as the user gave them; ids that are no folders are passed over.
-        overwrite: Whether a fused checkpoint that is there may go.
-
-    Returns:
-        The folder, links followed.
-
-    Raises:
-        UsageError: If something is there that may not be replaced, or the folder is one of the inputs or holds one.
-    """
+    """Check that a fused checkpoint may be written somewhere, before any other work."""
     folder = Path(output).expanduser()
     for given in inputs:
         path = Path(given).expanduser()
@@ -65,21 +53,7 @@ def check_place(output: str | Path, inputs: Iterable[str | Path], *, overwrite: 
 def write_fusion(
     plan: Plan, folder: Path, command: str, *, overwrite: bool = False, progress: bool = False
 ) -> dict[str, Any]:
-    """Compute a fusion and write it, one tensor at a time, in files like those of the first model.
-
-    Args:
-        plan: The fusion.
-        folder: Where to, as :func:`check_place` gave it.
-        command: What was asked.
-        overwrite: Whether a fused checkpoint that is there may go.
-        progress: Show a progress bar on stderr.
-
-    Returns:
-        What ``fusion.json`` says.
-
-    Raises:
-        UsageError: If the disk has no room for it; nothing is written then.
-    """
+    """Compute a fusion and write it, one tensor at a time, in files like those of the first model."""
     facts = plan.fusion.models[0].facts
     check_room(folder, sum(map(size_of, facts.values())))
     with (
@@ -206,14 +180,7 @@ def _append(file: IO[bytes], digest: Any, key: str, facts: Facts, tensor: Tensor
 
 
 def size_of(facts: Facts) -> int:
-    """Count the bytes of a tensor.
-
-    Args:
-        facts: Its shape and type.
-
-    Returns:
-        The number.
-    """
+    """Count the bytes of a tensor."""
     entries = 1
     for length in facts.shape:
         entries *= length

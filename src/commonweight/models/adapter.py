@@ -21,20 +21,7 @@ HEADS = ("classifier.out_proj.weight", "classifier.weight", "score.weight")
 
 
 def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
-    """Load an adapter onto its base.
-
-    Args:
-        folder: The adapter's folder.
-        spec: The folder as the user gave it.
-        options: How to read it; they hold for the base as well.
-
-    Returns:
-        The model, whose trainable parameters are those of the adapter.
-
-    Raises:
-        UsageError: If peft is not installed, the adapter is for another task than classification or language modelling,
-            or the base cannot be loaded.
-    """
+    """Load an adapter onto its base."""
     try:
         import peft
     except ImportError as error:

@@ -30,19 +30,7 @@ MAIN = "main"
 
 
 def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
-    """Load a checkpoint.
-
-    Args:
-        spec: A folder with a ``config.json``, or ``org/name@revision``.
-        options: How to read it.
-
-    Returns:
-        The model, its tokenizer, its task and its identity.
-
-    Raises:
-        UsageError: If it cannot be found, would need code or pickles to be read, has no measurable task, or lacks
-            weights.
-    """
+    """Load a checkpoint."""
     is_local = Path(spec).expanduser().is_dir()
     if is_local:
         where, revision = str(Path(spec).expanduser()), None
@@ -81,14 +69,7 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
 
 
 def code_of(model: Any) -> dict[str, Any]:
-    """Say which code of a checkpoint's own was run for it.
-
-    Args:
-        model: The model.
-
-    Returns:
-        ``code``: SHA-256 by file name; empty if none was.
-    """
+    """Say which code of a checkpoint's own was run for it."""
     code = code_hashes(model, model.config)
     return {"code": code} if code else {}
 
@@ -127,11 +108,7 @@ def task_of(class_name: str, config: Any) -> Task:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the loading messages of transformers: what matters of them is raised or noted by this module.
-
-    Yields:
-        Nothing; on leaving the former verbosity is back.
-    """
+    """Silence the loading messages of transformers: what matters of them is raised or noted by this module."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -162,15 +139,7 @@ def _refuse_remote_code(folder: str, options: LoadOptions) -> None:
 
 
 def refuse_code(where: str, error: Exception) -> None:
-    """Say that a checkpoint comes with code that was not run, if that is what an error is about.
-
-    Args:
-        where: Folder or id.
-        error: What transformers raised.
-
-    Raises:
-        UsageError: If it is.
-    """
+    """Say that a checkpoint comes with code that was not run, if that is what an error is about."""
     if "trust_remote_code" in str(error):
         raise UsageError(
             f"{where} comes with code of its own; it was not run. Read it, and pass --trust-remote-code if you trust it"
@@ -178,19 +147,7 @@ def refuse_code(where: str, error: Exception) -> None:
 
 
 def load_config(where: str, revision: str | None, *, trust: bool) -> Any:
-    """Read a configuration.
-
-    Args:
-        where: Folder or id.
-        revision: The revision asked for, if any.
-        trust: Whether code of the checkpoint's own may be run.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        UsageError: If there is none, or it needs code of the checkpoint's own.
-    """
+    """Read a configuration."""
     from transformers import AutoConfig
 
     expected = Exception if trust else (OSError, ValueError, KeyError)
@@ -205,20 +162,7 @@ def load_config(where: str, revision: str | None, *, trust: bool) -> Any:
 
 
 def model_class_of(where: str, config: Any, revision: str | None, *, trust: bool) -> Any:
-    """Find the class a configuration names.
-
-    Args:
-        where: Folder or id.
-        config: Its configuration.
-        revision: The revision asked for, if any.
-        trust: Whether code of the checkpoint's own may be run.
-
-    Returns:
-        The class.
-
-    Raises:
-        UsageError: If none is named, or the library does not have it.
-    """
+    """Find the class a configuration names."""
     import transformers
 
     architectures = getattr(config, "architectures", None)
@@ -252,21 +196,7 @@ def model_class_of(where: str, config: Any, revision: str | None, *, trust: bool
 def load_weights(
     model_class: Any, where: str, config: Any, revision: str | None, options: LoadOptions
 ) -> tuple[Any, dict[str, Any]]:
-    """Load weights without executing anything of the checkpoint; those it lacks are drawn under one seed.
-
-    Args:
-        model_class: Class or auto class.
-        where: Folder or id.
-        config: Its configuration.
-        revision: The revision asked for, if any.
-        options: Precision, and whether pickles may be read and code of the checkpoint's own be run.
-
-    Returns:
-        The model, and what ``from_pretrained`` says of missing and unexpected weights.
-
-    Raises:
-        UsageError: If the weights are absent, damaged, pickled, or do not fit.
-    """
+    """Load weights without executing anything of the checkpoint; those it lacks are drawn under one seed."""
     from safetensors import SafetensorError
 
     dtype = pick_dtype(options.dtype)

@@ -26,22 +26,9 @@ MOST_NAMED = 4
 
 
 def load_function(spec: str, options: LoadOptions) -> LoadedModel:
-    """Call a function for a module and load its weights.
-
-    The module is looked for in the current folder first, as Python itself does. Weights the function draws are drawn
-    under one seed, so that calling it twice gives one model.
-
-    Args:
-        spec: ``module:function``; the function takes no arguments.
-        options: How to read it.
-
-    Returns:
-        A plain torch module, measured on ``(inputs, targets)``.
-
-    Raises:
-        UsageError: If the module or function does not exist, raises, needs arguments or does not return a torch module,
-            the checkpoint does not fit it, or an option is for other models.
-    """
+    """Call a function for a module and load its weights."""
+    # The module is looked for in the current folder first, as Python itself does. Weights the function draws are drawn
+    # under one seed, so that calling it twice gives one model.
     for option, given in (
         ("--tokenizer", options.tokenizer),
         ("--allow-pickle", options.allow_pickle),
@@ -130,16 +117,7 @@ def _code(spec: str, build: Callable[..., Any], model: torch.nn.Module) -> dict[
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load a ``safetensors`` file into a module, name by name and shape by shape.
-
-    Args:
-        model: The module; it is changed in place.
-        path: The file.
-
-    Raises:
-        UsageError: If the file is absent, is not ``safetensors``, or names and shapes differ; the message names the
-            first differences.
-    """
+    """Load a ``safetensors`` file into a module, name by name and shape by shape."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 

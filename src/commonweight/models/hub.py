@@ -9,18 +9,9 @@ from commonweight.models.identity import first_line
 
 
 def out_of_reach(where: str, revision: str | None = None) -> str | None:
-    """Say why an id cannot be read: it is not in the local cache, and the Hub cannot be asked.
-
-    One request without repetition, which waits as long as ``HF_HUB_ETAG_TIMEOUT`` says (10 seconds unless it is set).
-    Any answer will do: what the Hub says of the id is left to those who load it.
-
-    Args:
-        where: The id.
-        revision: The revision asked for, if any.
-
-    Returns:
-        The reason; None if the id is in the cache, or the Hub answers.
-    """
+    """Say why an id cannot be read: it is not in the local cache, and the Hub cannot be asked."""
+    # One request without repetition, which waits as long as ``HF_HUB_ETAG_TIMEOUT`` says (10 seconds unless it is set).
+    # Any answer will do: what the Hub says of the id is left to those who load it.
     from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

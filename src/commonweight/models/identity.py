@@ -27,20 +27,7 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def weight_files(folder: Path, *, stem: str = MODEL, allow_pickle: bool = False) -> list[Path]:
-    """List the weight files of a folder that are read: what the configuration names, else one file, else an index.
-
-    Args:
-        folder: A folder in the Hugging Face layout.
-        stem: :data:`MODEL` for a checkpoint, :data:`ADAPTER` for an adapter, whose folder may hold other weights too.
-        allow_pickle: Accept pickle files where there are no ``safetensors``.
-
-    Returns:
-        The files, at least one, sorted.
-
-    Raises:
-        UsageError: If there are none, or only pickles and those are not allowed, or an index is broken, lists an
-            absent shard, or one outside the folder.
-    """
+    """List the weight files of a folder that are read: what the configuration names, else one file, else an index."""
     named = _weights_named(folder) if stem == MODEL else None
     found: list[Path] = []
     for name in [named] if named else [f"{stem}.safetensors.index.json", f"{stem}.safetensors"]:
@@ -92,14 +79,7 @@ def _inside(folder: Path, record: str, name: str) -> str:
 
 
 def hash_files(paths: Iterable[Path]) -> dict[str, str]:
-    """Hash files.
-
-    Args:
-        paths: The files.
-
-    Returns:
-        SHA-256 in hexadecimal by file name.
-    """
+    """Hash files."""
     found = {}
     for path in paths:
         with path.open("rb") as stream:
@@ -108,15 +88,7 @@ def hash_files(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def hash_json(path: Path, *, without: Collection[str] = ()) -> str:
-    """Hash what a JSON file says, however it is laid out.
-
-    Args:
-        path: The file.
-        without: Keys of the outermost mapping that do not count.
-
-    Returns:
-        SHA-256 in hexadecimal; of the bytes if the file is no JSON mapping.
-    """
+    """Hash what a JSON file says, however it is laid out."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: value for key, value in found.items() if key not in without}
@@ -126,19 +98,7 @@ def hash_json(path: Path, *, without: Collection[str] = ()) -> str:
 
 
 def origin(where: str, revision: str | None) -> dict[str, Any]:
-    """Say where a checkpoint was read from, and hash its files.
-
-    Args:
-        where: Folder or id; an id must have been read already.
-        revision: The revision asked for, if any.
-
-    Returns:
-        ``source``, ``commit`` (of the Hub; None for a folder), and SHA-256: ``weights`` by file name, ``config`` of
-        what decides the numbers.
-
-    Raises:
-        UsageError: If the files of an id cannot be found in the Hugging Face cache.
-    """
+    """Say where a checkpoint was read from, and hash its files."""
     if Path(where).expanduser().is_dir():
         return {"source": "folder", "commit": None, **_contents(Path(where).expanduser())}
     from huggingface_hub import constants, try_to_load_from_cache
@@ -161,15 +121,7 @@ def _contents(folder: Path) -> dict[str, Any]:
 
 
 def code_hashes(*loaded: Any) -> dict[str, str]:
-    """Hash the code that came with a checkpoint and was run, wherever it lay.
-
-    Args:
-        *loaded: Models, configurations and tokenizers.
-
-    Returns:
-        SHA-256 by file name, of the files of their classes and all that these import beside them; empty where the
-        installed library has the classes.
-    """
+    """Hash the code that came with a checkpoint and was run, wherever it lay."""
     kinds = {
         kind for one in loaded for kind in type(one).__mro__ if kind.__module__.startswith("transformers_modules.")
     }
@@ -183,26 +135,12 @@ def code_hashes(*loaded: Any) -> dict[str, str]:
 
 
 def digest_of(identity: Any) -> str:
-    """Hash plain JSON values.
-
-    Args:
-        identity: The values.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
+    """Hash plain JSON values."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def first_line(error: BaseException) -> str:
-    """Shorten an error of another library.
-
-    Args:
-        error: The error.
-
-    Returns:
-        The first line of what it says.
-    """
+    """Shorten an error of another library."""
     return (str(error).strip().splitlines() or ["no reason given"])[0]
 
 
@@ -269,14 +207,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """Record what every model has.
-
-    Args:
-        model: The module.
-
-    Returns:
-        Class, number of parameters, and their precision.
-    """
+    """Record what every model has."""
     dtypes = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
     return {
         "class": type(model).__name__,

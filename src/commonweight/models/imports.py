@@ -19,15 +19,7 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 
 def own_files(modules: Iterable[str], more: Iterable[str] = ()) -> dict[str, Path]:
-    """Find the files of modules and of what they import, also within functions; nothing is imported for it.
-
-    Args:
-        modules: Names of modules that were imported, and count in any case.
-        more: Names of modules that count only if they are not installed, as those that are imported.
-
-    Returns:
-        File by its place below the folder it is imported from, such as ``nets/blocks.py``.
-    """
+    """Find the files of modules and of what they import, also within functions; nothing is imported for it."""
     asked = set(modules)
     found: dict[str, Path] = {}
     seen: set[str] = set()

@@ -82,16 +82,7 @@ def pick_dtype(name: str = "float32") -> torch.dtype | None:
 
 
 def place(model: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """Move a model, and give its floating-point weights a precision.
-
-    Args:
-        model: A torch module; it is changed in place.
-        device: Where to.
-        dtype: The precision; None keeps each weight's own.
-
-    Returns:
-        The same model.
-    """
+    """Move a model, and give its floating-point weights a precision."""
     return model.to(device) if dtype is None else model.to(device=device, dtype=dtype)
 
 
@@ -100,11 +91,7 @@ DRAW_SEED = 0
 
 @contextlib.contextmanager
 def seeded() -> Iterator[None]:
-    """Seed torch's generator of the processor with :data:`DRAW_SEED`; on leaving its former state is back.
-
-    Yields:
-        Nothing.
-    """
+    """Seed torch's generator of the processor with :data:`DRAW_SEED`; on leaving its former state is back."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(DRAW_SEED)
         yield

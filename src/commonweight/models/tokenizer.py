@@ -25,19 +25,7 @@ VOLATILE = ("name_or_path", "_name_or_path", "_commit_hash", "transformers_versi
 
 
 def load_tokenizer(where: str, revision: str | None, *, trust: bool) -> Any:
-    """Load a tokenizer.
-
-    Args:
-        where: Folder or id.
-        revision: The revision asked for, if any.
-        trust: Whether code that comes with it may be run.
-
-    Returns:
-        The tokenizer.
-
-    Raises:
-        UsageError: If there is none that the installed libraries can read.
-    """
+    """Load a tokenizer."""
     from transformers import AutoTokenizer
 
     remedy = "save it beside the model with tokenizer.save_pretrained, or name one with --tokenizer"
@@ -53,16 +41,7 @@ def load_tokenizer(where: str, revision: str | None, *, trust: bool) -> Any:
 
 
 def tokenizer_hashes(where: str, revision: str | None = None, loaded: Any = None) -> dict[str, str]:
-    """Hash the files of a tokenizer.
-
-    Args:
-        where: Folder or id; an id must have been read already.
-        revision: The revision asked for, if any.
-        loaded: The tokenizer, if it was loaded: files that only its class reads count then, and code of its own.
-
-    Returns:
-        SHA-256 by file name; of ``tokenizer_config.json`` without what names its place.
-    """
+    """Hash the files of a tokenizer."""
     found = {} if loaded is None else code_hashes(loaded)
     for name in dict.fromkeys((*TOKENIZER_FILES, *BESIDE, *getattr(loaded, "vocab_files_names", {}).values())):
         if Path(where).is_dir():

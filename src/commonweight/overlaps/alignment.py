@@ -222,14 +222,7 @@ class Alignment:
 
 
 def reading_of(distance: float) -> Reading:
-    """Say what a distance means.
-
-    Args:
-        distance: Relative distance of two models.
-
-    Returns:
-        As :meth:`Alignment.reading` says.
-    """
+    """Say what a distance means."""
     if math.isnan(distance):
         return "not measured"
     if distance <= NEAR:
@@ -316,17 +309,7 @@ class Strange(NamedTuple):
 
 
 def shared_initialisation(table: Derived, a: str, b: str, layer: str | None = None) -> Reading:
-    """Say whether two models have a shared initialisation, for ``OverlapTable.shared_initialisation``.
-
-    Args:
-        table: The table.
-        a: Name of a footprint.
-        b: Name of another.
-        layer: A layer; None for all weights.
-
-    Returns:
-        The reading.
-    """
+    """Say whether two models have a shared initialisation, for ``OverlapTable.shared_initialisation``."""
     whole = table.alignment.reading(a, b)  # which also refuses unknown footprints
     members = _members(table, layer)
     owners = {layer_of(parameter) for parameter in members}
@@ -341,17 +324,7 @@ def shared_initialisation(table: Derived, a: str, b: str, layer: str | None = No
 
 
 def strange_layers(table: Derived, a: str, b: str, layer: str | None = None) -> Strange:
-    """Find the layers in which two models have no shared initialisation.
-
-    Args:
-        table: The table.
-        a: Name of a footprint.
-        b: Name of another.
-        layer: Look in this layer, which may have been merged of several; None for all weights.
-
-    Returns:
-        The layers, and how much of the trace they hold.
-    """
+    """Find the layers in which two models have no shared initialisation."""
     members = _members(table, layer)
     owned: dict[str, list[str]] = {}
     for parameter in members:

@@ -46,16 +46,7 @@ class MaskFacts:
     """Whether each footprint holds the bits that differ from its start's mask, instead of the mask."""
 
     def relation(self, a: str, b: str) -> Relation:
-        """Tell whether the scores of two masks started independently.
-
-        Args:
-            a: Name of a footprint.
-            b: Name of another, or the same.
-
-        Returns:
-            ``independent`` for different draws, ``shared`` for one and the same, ``moved`` where the scores of one
-            were moved towards those of the other, or those of both towards a third's.
-        """
+        """Tell whether the scores of two masks started independently."""
         one, other = self.starts[a], self.starts[b]
         if one is None or other is None:
             return "not stated"
@@ -65,14 +56,7 @@ class MaskFacts:
         return "moved" if every & others_every else "independent"
 
     def of(self, names: tuple[str, ...]) -> MaskFacts:
-        """Take the facts of some of the footprints.
-
-        Args:
-            names: Which.
-
-        Returns:
-            Theirs alone.
-        """
+        """Take the facts of some of the footprints."""
         return MaskFacts(
             self.sizes, {name: self.starts[name] for name in names}, {name: self.flipped[name] for name in names}
         )
@@ -84,16 +68,7 @@ class MaskFacts:
 
 
 def mask_facts(footprints: Mapping[str, Footprint], sizes: Mapping[str, int]) -> MaskFacts:
-    """Read off footprints what chance needs.
-
-    Args:
-        footprints: Supermasks by name; ``metadata["score_initialisation"]`` says which draw the scores started from,
-            and ``metadata["flipped"]`` whether it holds the flipped bits.
-        sizes: Weights of each parameter.
-
-    Returns:
-        The facts.
-    """
+    """Read off footprints what chance needs."""
     starts = {name: footprint.metadata.get("score_initialisation") for name, footprint in footprints.items()}
     return MaskFacts(
         sizes,
@@ -169,17 +144,7 @@ class MaskChance:
 def mask_chance(
     facts: MaskFacts, layers: Mapping[str, tuple[str, ...]], terms: Mapping[str, Array], overlaps: Levels
 ) -> MaskChance:
-    """Compute all three.
-
-    Args:
-        facts: Sizes and score initialisations.
-        layers: The parameters of each layer.
-        terms: Per parameter the Gram matrix ``[n, n]``.
-        overlaps: The raw overlaps.
-
-    Returns:
-        Density, chance and corrected overlap.
-    """
+    """Compute all three."""
     independent = facts.independent
 
     def chance(parameters: tuple[str, ...]) -> Array:

@@ -41,16 +41,7 @@ class Common:
 
 
 def check_named(footprints: Mapping[str, Footprint], *unnamed: object, remedy: str = MEASURE) -> None:
-    """Check that the argument is what it should be: at least two footprints by name.
-
-    Args:
-        footprints: Whatever was passed.
-        *unnamed: Whatever was passed beside it, as if footprints needed no names.
-        remedy: How to come by a footprint.
-
-    Raises:
-        UsageError: If it is not a mapping of at least two non-empty names to footprints.
-    """
+    """Check that the argument is what it should be: at least two footprints by name."""
     if unnamed or not isinstance(footprints, Mapping):
         came = ", ".join(type(each).__name__ for each in (footprints, *unnamed))
         raise UsageError(

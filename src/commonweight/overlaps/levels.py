@@ -52,16 +52,7 @@ class Levels:
 def levels_of(
     of: Callable[[tuple[str, ...]], Array], layers: Mapping[str, tuple[str, ...]], parameters: tuple[str, ...]
 ) -> Levels:
-    """Compute a quantity at every level.
-
-    Args:
-        of: From the names of some parameters to the quantity of these together.
-        layers: The parameters of each layer.
-        parameters: All of them.
-
-    Returns:
-        The quantity, read only.
-    """
+    """Compute a quantity at every level."""
     return Levels(
         Named("layer", {layer: frozen(of(members)) for layer, members in layers.items()}),
         Named("parameter", {name: frozen(of((name,))) for name in parameters}),
@@ -70,13 +61,6 @@ def levels_of(
 
 
 def mean_of_defined(values: Array) -> Array:
-    """Average over the first dimension what is not nan.
-
-    Args:
-        values: ``[m, ...]``.
-
-    Returns:
-        ``[...]``; nan where all are.
-    """
+    """Average over the first dimension what is not nan."""
     defined = np.isfinite(values).sum(axis=0)
     return np.asarray(np.nansum(values, axis=0) / np.where(defined > 0, defined, np.nan))

@@ -314,14 +314,7 @@ MASKS = "; a dash where a noise ceiling is not above chance, or chance is not kn
 
 
 def seed_blocks(found: SeedOverlap) -> list[Block]:
-    """Lay out every pair of tasks, all weights together and layer by layer.
-
-    Args:
-        found: The overlaps.
-
-    Returns:
-        Two grids and how to read them.
-    """
+    """Lay out every pair of tasks, all weights together and layer by layer."""
     what, undefined = ("masks", MASKS) if found.kind == "supermask" else ("activities", "")
     pairs = list(combinations(found.names, 2))
     levels = {layer or WHOLE: layer for layer in found.layers} | {"pooled": None}

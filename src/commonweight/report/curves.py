@@ -36,19 +36,7 @@ class LayerOverlap:
 
 
 def plot_layer_overlap(table: OverlapTable, ax: Axes, *, pair: tuple[str, str] | None = None) -> LayerOverlap:
-    """Draw the overlap of two footprints layer by layer, in the order of the model, with the trace share behind it.
-
-    Args:
-        table: The table; roll it up first to draw fewer layers.
-        ax: Where to draw.
-        pair: Two names of the table; None takes its only two.
-
-    Returns:
-        The artists.
-
-    Raises:
-        UsageError: If no pair is named and the table has more than two footprints.
-    """
+    """Draw the overlap of two footprints layer by layer, in the order of the model, with the trace share behind it."""
     if pair is None:
         if len(table.names) != 2:
             raise UsageError(f"the table has {len(table.names)} footprints: name a pair of {', '.join(table.names)}")
@@ -111,21 +99,9 @@ class DepthLines:
 
 
 def plot_depth(curves: Sequence[DepthCurve], ax: Axes) -> DepthLines:
-    """Draw curves against depth.
-
-    A layer where a curve is undefined is a gap in it. Bands are 95 % intervals, from three folds or seeds on; dotted
-    lines are what a curve would be without anything shared.
-
-    Args:
-        curves: At least one, all with the same layers in the same order.
-        ax: Where to draw.
-
-    Returns:
-        The artists.
-
-    Raises:
-        UsageError: If there is no curve, two have one name, or their layers differ.
-    """
+    """Draw curves against depth."""
+    # A layer where a curve is undefined is a gap in it. Bands are 95 % intervals, from three folds or seeds on; dotted
+    # lines are what a curve would be without anything shared.
     layers = _layers(curves)
     places = np.arange(len(layers))
     lines, bands, nulls = {}, {}, {}

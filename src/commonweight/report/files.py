@@ -32,46 +32,21 @@ COLORS = (
 
 
 def write_report(blocks: list[Block], folder: Path) -> Path:
-    """Write tables.
-
-    Args:
-        blocks: Grids and paragraphs.
-        folder: Where to; must exist.
-
-    Returns:
-        The file ``study.md``.
-    """
+    """Write tables."""
     path = folder / TABLES
     path.write_text(to_markdown(blocks), encoding="utf-8")
     return path
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure of its own, not pyplot's: nothing global is touched, and no display is needed.
-
-    Args:
-        width: In inches.
-        height: In inches.
-
-    Returns:
-        The figure, empty; what is drawn in it is laid out to fit.
-    """
+    """Make a figure of its own, not pyplot's: nothing global is touched, and no display is needed."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure in every format.
-
-    Args:
-        figure: The figure.
-        folder: Where to; must exist.
-        name: Of the files, without what follows the dot.
-
-    Returns:
-        The files.
-    """
+    """Write a figure in every format."""
     paths = [folder / f"{name}.{form}" for form in FORMATS]
     for path in paths:
         figure.savefig(path, dpi=120, bbox_inches="tight")

@@ -19,15 +19,7 @@ MOST_NAMED = 10
 
 
 def summary(footprint: Footprint, folder: str) -> list[Block]:
-    """Describe a footprint.
-
-    Args:
-        footprint: A Fisher.
-        folder: Where it lies.
-
-    Returns:
-        One grid of facts, and a paragraph for whatever deserves attention.
-    """
+    """Describe a footprint."""
     facts = footprint.metadata
     generic, unused = dict(facts.get("generic") or {}), list(facts.get("unused") or [])
     effective = footprint.effective_sample_size
@@ -59,14 +51,7 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
 
 
 def sources(footprints: Mapping[str, Footprint]) -> list[Block]:
-    """Say which model and which data each footprint is of.
-
-    Args:
-        footprints: Footprints by name.
-
-    Returns:
-        One grid; nothing where no footprint says either.
-    """
+    """Say which model and which data each footprint is of."""
     rows = tuple(
         (name, model or DASH, data or DASH)
         for name, (model, data) in ((name, _names(footprint)) for name, footprint in footprints.items())
@@ -120,14 +105,7 @@ def _few(count: int, effective: float) -> str:
 
 
 def verification(report: Verification) -> list[Block]:
-    """Describe a verification.
-
-    Args:
-        report: What ``verify`` found.
-
-    Returns:
-        One row per parameter, and the totals.
-    """
+    """Describe a verification."""
     rows = tuple(
         (
             name,

@@ -75,25 +75,10 @@ def plot_supermask(
     xlabel: str = "Neuron Index",
     ylabel: str = "Neuron Index",
 ) -> MaskImage:
-    """Draw the mask of one layer: reverse grey, so that kept weights are black. Rows are output neurons.
-
-    The axes come first here, as in the notebook this comes from, and the words are the notebook's, though what is drawn
-    are weights, not activity: a column is an input of the layer. Nothing is written to a file.
-
-    Args:
-        ax: Where to draw.
-        mask: Bits; two dimensions, or more that are flattened behind the first, as a convolution's.
-        task: The task, for the title.
-        title: Other words for the title; ``{task}`` is the task.
-        xlabel: What a column is.
-        ylabel: What a row is.
-
-    Returns:
-        The artists.
-
-    Raises:
-        UsageError: If the mask is not of bits, or has fewer than two dimensions.
-    """
+    """Draw the mask of one layer: reverse grey, so that kept weights are black. Rows are output neurons."""
+    # The axes come first here, as in the notebook this comes from, and the words are the notebook's, though what is
+    # drawn
+    # are weights, not activity: a column is an input of the layer. Nothing is written to a file.
     from matplotlib.ticker import MaxNLocator
 
     bits = _bits(mask)
@@ -111,18 +96,7 @@ def plot_supermask(
 
 
 def plot_supermasks(axes: Sequence[Axes], masks: Mapping[str, ArrayLike | Tensor]) -> dict[str, MaskImage]:
-    """Draw the masks of several tasks at one layer, each on axes of its own.
-
-    Args:
-        axes: As many as there are masks, in their order: ``figure.subplots(...)``, flattened.
-        masks: Task -> mask.
-
-    Returns:
-        Task -> its artists.
-
-    Raises:
-        UsageError: If there are not as many axes as masks, or a mask is not of bits.
-    """
+    """Draw the masks of several tasks at one layer, each on axes of its own."""
     places = list(np.asarray(axes, dtype=object).reshape(-1))
     if len(places) != len(masks):
         raise UsageError(f"expected one axes per mask, got {len(places)} axes and {len(masks)} masks")
@@ -130,20 +104,7 @@ def plot_supermasks(axes: Sequence[Axes], masks: Mapping[str, ArrayLike | Tensor
 
 
 def plot_overlap_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = None, decimals: int = 2) -> HeatMap:
-    """Draw the overlaps of all pairs, with numbers: pooled, or of one layer.
-
-    Args:
-        table: The table.
-        ax: Where to draw.
-        layer: A layer of the table; None for the pooled overlaps.
-        decimals: Digits after the point.
-
-    Returns:
-        The artists.
-
-    Raises:
-        UsageError: If there is no such layer.
-    """
+    """Draw the overlaps of all pairs, with numbers: pooled, or of one layer."""
     if layer is not None and layer not in table.by_layer:
         raise UsageError(f"no layer {layer!r} in this table; it has {', '.join(table.layers)}")
     values = table.pooled if layer is None else table.by_layer[layer]
@@ -154,20 +115,7 @@ def plot_overlap_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = No
 
 
 def plot_corrected_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = None, decimals: int = 2) -> HeatMap:
-    """Draw the overlaps of supermasks beyond chance, with numbers: pooled, or of one layer.
-
-    Args:
-        table: A table of supermasks.
-        ax: Where to draw.
-        layer: A layer of the table; None for the pooled overlaps.
-        decimals: Digits after the point.
-
-    Returns:
-        The artists; pairs whose chance level is not known are grey.
-
-    Raises:
-        UsageError: If the table is not of supermasks, or there is no such layer.
-    """
+    """Draw the overlaps of supermasks beyond chance, with numbers: pooled, or of one layer."""
     level = table.corrected
     if layer is not None and layer not in level.by_layer:
         raise UsageError(f"no layer {layer!r} in this table; it has {', '.join(table.layers)}")
@@ -210,19 +158,7 @@ def plot_similarity(found: TaskSimilarity, ax: Axes, *, layer: str | None = None
 
 
 def plot_alphas(alphas: Alphas, ax: Axes, *, decimals: int = 2) -> HeatMap:
-    """Draw how much each prior task takes part in the training of a task, layer by layer.
-
-    Args:
-        alphas: The alphas of one task.
-        ax: Where to draw.
-        decimals: Digits after the point.
-
-    Returns:
-        The artists.
-
-    Raises:
-        UsageError: If there is no prior task.
-    """
+    """Draw how much each prior task takes part in the training of a task, layer by layer."""
     priors = list(dict.fromkeys(prior for row in alphas.layers.values() for prior in row))
     if not priors:
         raise UsageError(f"{alphas.task!r} is the first task: there are no alphas to draw")

@@ -11,16 +11,7 @@ if TYPE_CHECKING:
 
 
 def to_csv(table: OverlapTable, by: str | int = "layer") -> str:
-    """Write one row per layer and pair, without totals, at full precision; undefined is an empty field.
-
-    Args:
-        table: The table.
-        by: ``layer``, ``parameter``, or a depth of the module tree.
-
-    Returns:
-        CSV with the columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``,
-        ``trace_share_b``, and of supermasks ``density_a``, ``density_b``, ``chance`` and ``corrected``.
-    """
+    """Write one row per layer and pair, without totals, at full precision; undefined is an empty field."""
     if by == "parameter":
         frame = table.to_frame("parameter")
     else:

@@ -23,12 +23,7 @@ WIDEST = 10_000
 
 
 def show(blocks: Sequence[Block], stream: TextIO | None = None) -> None:
-    """Write paragraphs and grids.
-
-    Args:
-        blocks: What to write, from top to bottom.
-        stream: Where to; None is stdout.
-    """
+    """Write paragraphs and grids."""
     stream = stream or sys.stdout
     if not stream.isatty():
         stream.write(to_plain(blocks))
@@ -84,15 +79,7 @@ def to_plain(blocks: Sequence[Block]) -> str:
 
 
 def fill(paragraph: str, width: int = WIDTH) -> str:
-    """Break a paragraph into lines between words, never inside one: a path stays whole.
-
-    Args:
-        paragraph: The text.
-        width: Most characters per line.
-
-    Returns:
-        The lines.
-    """
+    """Break a paragraph into lines between words, never inside one: a path stays whole."""
     return textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
 
 

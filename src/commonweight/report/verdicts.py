@@ -51,16 +51,7 @@ LACKING = {
 def verdict_blocks(
     table: OverlapTable, cells: Mapping[str, Cell] | None = None, by: str | int = "layer"
 ) -> list[Block]:
-    """Lay out what may be said of a table: every overlap against its null, and which pairs share more.
-
-    Args:
-        table: The table.
-        cells: Footprint -> what it is of; without it there are no contrasts.
-        by: ``layer``, or a depth of the module tree; with ``parameter`` verdicts are by layer all the same.
-
-    Returns:
-        Grids and how to read them; one sentence without folds; nothing for tables that are not of Fishers.
-    """
+    """Lay out what may be said of a table: every overlap against its null, and which pairs share more."""
     if table.kind != "fisher":
         return []
     if table.resampled is None:
@@ -71,15 +62,7 @@ def verdict_blocks(
 
 
 def counted(verdicts: Sequence[Verdict], words: Mapping[str, str]) -> str:
-    """Count verdicts by their answer.
-
-    Args:
-        verdicts: At least one.
-        words: Answer -> what it is called here; other answers are not counted.
-
-    Returns:
-        ``3 more, 1 less of 12``.
-    """
+    """Count verdicts by their answer."""
     found = Counter[str](verdict.answer for verdict in verdicts)
     return ", ".join(f"{found[answer]} {word}".strip() for answer, word in words.items()) + f" of {len(verdicts)}"
 
@@ -92,18 +75,7 @@ def verdict_grids(
     *,
     numbered: bool = False,
 ) -> list[Block]:
-    """Lay out verdicts on all weights together with their reasons, and below them those of every layer.
-
-    Args:
-        question: What was asked.
-        head: What is asked about, what is counted over layers, and what the reason is of.
-        asked: What is asked about -> layer -> verdict, the same layers in each; the layer None is all weights.
-        words: Answer -> what it is called where layers are counted.
-        numbered: Whether the second grid names what is asked about by number.
-
-    Returns:
-        Two grids.
-    """
+    """Lay out verdicts on all weights together with their reasons, and below them those of every layer."""
     names = [f"{place}. {name}" if numbered else name for place, name in enumerate(asked, 1)]
     columns = [name.split()[0] if numbered else name for name in names]
     layers = [layer for layer in next(iter(asked.values())) if layer is not None]
@@ -155,14 +127,7 @@ def _contrasts(table: OverlapTable, cells: Mapping[str, Cell]) -> list[Block]:
 
 
 def short(verdict: Verdict) -> str:
-    """Write a verdict for a table of layers.
-
-    Args:
-        verdict: The verdict.
-
-    Returns:
-        The answer; where it is inconclusive, with what was lacking first.
-    """
+    """Write a verdict for a table of layers."""
     if verdict.answer == INCONCLUSIVE:
         return f"{INCONCLUSIVE} ({LACKING[verdict.lacking[0].name]})"
     return verdict.answer.removesuffix(" its null").removeprefix("shares ")

@@ -61,31 +61,16 @@ class Parts:
     frozen_before: tuple[str, ...]
 
     def weight(self, name: str) -> nn.Parameter:
-        """Give a frozen parameter.
-
-        Args:
-            name: Its original name.
-
-        Returns:
-            The parameter itself.
-        """
+        """Give a frozen parameter."""
         return self.model.get_parameter(self.parameters[name])
 
     def everything(self) -> dict[str, Tensor]:
-        """List every parameter and buffer of the original, shared ones once.
-
-        Returns:
-            The tensors themselves, by their original names.
-        """
+        """List every parameter and buffer of the original, shared ones once."""
         tensors: dict[str, Tensor] = {name: self.weight(name) for name in self.parameters}
         return tensors | {name: self.model.get_buffer(path) for name, path in self.buffers.items()}
 
     def digest(self) -> str:
-        """Hash the frozen parameters: names, shapes, types and bytes.
-
-        Returns:
-            SHA-256, in hexadecimal.
-        """
+        """Hash the frozen parameters: names, shapes, types and bytes."""
         sha = hashlib.sha256()
         for name in self.parameters:
             tensor = self.weight(name).detach().cpu().contiguous()
@@ -95,17 +80,7 @@ class Parts:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """Copy a model that is to be converted.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        The copy.
-
-    Raises:
-        UsageError: If a weight is computed from others, or the model cannot be copied.
-    """
+    """Copy a model that is to be converted."""
     check_plain(model)
     try:
         return copy.deepcopy(model)
@@ -117,19 +92,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def convert(model: nn.Module, options: Options, selection: Selection) -> Parts:
-    """Convert a model in place.
-
-    Args:
-        model: A copy that may be changed.
-        options: How.
-        selection: What the layers are to look at.
-
-    Returns:
-        Its pieces.
-
-    Raises:
-        UsageError: See :func:`find_sites` and the mask rule.
-    """
+    """Convert a model in place."""
     sites = find_sites(model, options.include, options.exclude)
     frozen_before = tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     frozen = {id(model.get_parameter(name)) for name in frozen_before}

@@ -55,18 +55,7 @@ _STATE = ("options", "tasks", "frozen_before", "scales", "digest", "bytes", "sha
 
 
 def write(folder: str | Path, parts: Parts, state: dict[str, Any], *, overwrite: bool) -> None:
-    """Write a network.
-
-    Args:
-        folder: Where to: free or, with ``overwrite``, a network that may go.
-        parts: Its pieces.
-        state: Its options and tasks, as :meth:`SupermaskNetwork.state` says.
-        overwrite: Whether a network that is there may go.
-
-    Raises:
-        UsageError: If the folder may not be written.
-        OSError: If the disk refuses.
-    """
+    """Write a network."""
     tensors, scales = _frozen(parts)
     for index, task in enumerate(state["tasks"]):
         tensors |= _of_task(parts, index, finished=task["finished"])
@@ -94,18 +83,7 @@ def write(folder: str | Path, parts: Parts, state: dict[str, Any], *, overwrite:
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """Read and check the record of a network.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        Everything in it.
-
-    Raises:
-        UsageError: If there is no such folder.
-        IntegrityError: If the record is not there, damaged, or of another version.
-    """
+    """Read and check the record of a network."""
     path = Path(folder) / RECORD
     record = folder_record(path.parent, RECORD, NETWORK, _STATE)
     wrong = [key for key, fits in _FITS.items() if not fits(record[key])]
@@ -115,18 +93,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 
 def read_tensors(folder: str | Path, record: dict[str, Any]) -> dict[str, Tensor]:
-    """Read and check the tensors of a network.
-
-    Args:
-        folder: The folder.
-        record: Its record.
-
-    Returns:
-        All tensors, on the CPU.
-
-    Raises:
-        IntegrityError: If the file is not there or not the one that was written.
-    """
+    """Read and check the tensors of a network."""
     path = Path(folder) / TENSORS
     if not path.is_file():
         raise IntegrityError(f"{folder} has no {TENSORS}: the network is incomplete; save it again")
@@ -137,18 +104,7 @@ def read_tensors(folder: str | Path, record: dict[str, Any]) -> dict[str, Tensor
 
 
 def fill(parts: Parts, record: dict[str, Any], tensors: dict[str, Tensor], folder: str | Path) -> None:
-    """Put saved tensors into a network that has the saved tasks.
-
-    Args:
-        parts: The network's pieces; its tensors take the saved types, and keep their devices and memory formats.
-        record: The record.
-        tensors: What :func:`read_tensors` gave.
-        folder: Where they are from, for messages.
-
-    Raises:
-        UsageError: If the model is not the one that was saved.
-        IntegrityError: If the weights are not those that were saved.
-    """
+    """Put saved tensors into a network that has the saved tasks."""
     targets: dict[str, Tensor] = {}
     for name, target in parts.everything().items():
         signs = tensors.pop(f"signs/{name}", None)
@@ -181,15 +137,7 @@ def fill(parts: Parts, record: dict[str, Any], tensors: dict[str, Tensor], folde
 
 
 def unfrozen(model: nn.Module, record: dict[str, Any]) -> nn.Module:
-    """Give a model the trainable and frozen parameters it had when it was converted.
-
-    Args:
-        model: A copy that may be changed.
-        record: The record.
-
-    Returns:
-        The model.
-    """
+    """Give a model the trainable and frozen parameters it had when it was converted."""
     frozen = set(record["frozen_before"])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)

@@ -32,15 +32,7 @@ class ScoreStart:
     shared: bool
 
     def draw(self, task: int, like: Tensor) -> Tensor:
-        """Draw the start of a task's scores.
-
-        Args:
-            task: The task's index.
-            like: A tensor of the wanted shape, type, device and memory format.
-
-        Returns:
-            The scores.
-        """
+        """Draw the start of a task's scores."""
         drawn = first_scores(like.shape, self.fan_in, self.seed, self.name, None if self.shared else task)
         return torch.empty_like(like, requires_grad=False).copy_(drawn)
 
@@ -85,14 +77,7 @@ class MaskedWeight(nn.Module):
         self._held = _Held()
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Mask a weight.
-
-        Args:
-            weight: The frozen weight.
-
-        Returns:
-            The weight times the selected task's mask, or times the mixture of several.
-        """
+        """Mask a weight."""
         made = self._selection.made
         if made is None:
             return self._masked(weight)
@@ -115,115 +100,49 @@ class MaskedWeight(nn.Module):
         return _Kept.apply(weight, scores, self.rule.mask(scores.detach()))  # type: ignore[no-any-return, no-untyped-call]
 
     def add(self, task: int, like: Tensor) -> None:
-        """Add a task.
-
-        Args:
-            task: Its index.
-            like: The weight.
-        """
+        """Add a task."""
         self.hold_scores(task, self.start.draw(task, like))
 
     def hold_scores(self, task: int, scores: Tensor) -> None:
-        """Hold scores of a task, instead of any it had.
-
-        Args:
-            task: Its index.
-            scores: Kept as they are, not copied.
-        """
+        """Hold scores of a task, instead of any it had."""
         self.register_parameter(f"scores{task}", nn.Parameter(scores, requires_grad=False))
         self._held.scored.add(task)
 
     def hold_bits(self, task: int, bits: Bits) -> None:
-        """Hold the final mask of a task.
-
-        Args:
-            task: Its index.
-            bits: Kept as they are, not copied.
-        """
+        """Hold the final mask of a task."""
         self.register_buffer(f"bits{task}", bits.packed)
 
     def drop_scores(self, task: int) -> None:
-        """Let the scores of a task go.
-
-        Args:
-            task: Its index.
-        """
+        """Let the scores of a task go."""
         self.register_parameter(f"scores{task}", None)
         self._held.scored.discard(task)
 
     def scores(self, task: int) -> nn.Parameter | None:
-        """Give a task's scores.
-
-        Args:
-            task: Its index.
-
-        Returns:
-            The parameter itself, or None if the scores were dropped.
-        """
+        """Give a task's scores."""
         return self.get_parameter(f"scores{task}") if task in self._held.scored else None
 
     def effective(self, task: int) -> Tensor:
-        """Give what the rule sees: the scores of an unfinished task, with those of prior tasks mixed in.
-
-        Args:
-            task: Its index.
-
-        Returns:
-            The scores themselves where nothing influences them.
-        """
+        """Give what the rule sees: the scores of an unfinished task, with those of prior tasks mixed in."""
         scores = self.get_parameter(f"scores{task}")
         influence = self._held.influences.get(task)
         return scores if influence is None else mixed(scores, self._towards(task, influence), influence.beta)
 
     def bits(self, task: int) -> Bits:
-        """Give a task's mask.
-
-        Args:
-            task: Its index.
-
-        Returns:
-            Its bits; for a finished task the stored ones themselves.
-        """
+        """Give a task's mask."""
         if task in self._selection.finished:
             return self._packed(task)
         return Bits.of(self.rule.mask(self.effective(task).detach()))
 
     def start_bits(self, task: int, like: Tensor) -> Bits:
-        """Draw the mask a task started from again.
-
-        Args:
-            task: Its index.
-            like: The weight.
-
-        Returns:
-            Its bits.
-        """
+        """Draw the mask a task started from again."""
         return Bits.of(self.rule.mask(self.start.draw(task, like)))
 
     def influence(self, task: int) -> Influence | None:
-        """Give what influences a task.
-
-        Args:
-            task: Its index.
-
-        Returns:
-            The influence, or None.
-        """
+        """Give what influences a task."""
         return self._held.influences.get(task)
 
     def towards(self, influence: Influence) -> Tensor:
-        """Mix prior tasks into one direction.
-
-        Args:
-            influence: The priors.
-
-        Returns:
-            What :func:`direction` says.
-
-        Raises:
-            UsageError: If the scores of a prior task were dropped and the rule ranks by magnitude.
-            MeasurementError: If the priors have no direction.
-        """
+        """Mix prior tasks into one direction."""
         dropped = [prior for prior in influence.alphas if prior not in self._held.scored]
         if dropped and isinstance(self.rule, TopK) and self.rule.by == "magnitude":
             raise UsageError(
@@ -233,50 +152,27 @@ class MaskedWeight(nn.Module):
         return direction([(alpha, self._evidence(prior)) for prior, alpha in influence.alphas.items()])
 
     def set_influence(self, task: int, influence: Influence | None, towards: Tensor | None = None) -> None:
-        """Let prior tasks take part in a task, or no longer.
-
-        Args:
-            task: Its index.
-            influence: The priors, or None.
-            towards: Their direction; None where their scores are yet to be loaded.
-        """
+        """Let prior tasks take part in a task, or no longer."""
         self.register_buffer(f"towards{task}", towards, persistent=False)
         self._held.influences.pop(task, None)
         if influence is not None:
             self._held.influences[task] = influence
 
     def move(self, task: int, towards: Tensor, beta: float) -> None:
-        """Mix a direction into the scores of a task, once.
-
-        Args:
-            task: Its index.
-            towards: What :meth:`towards` gave.
-            beta: Strength, from 0 to 1.
-        """
+        """Mix a direction into the scores of a task, once."""
         scores = self.get_parameter(f"scores{task}")
         with torch.no_grad():
             scores.copy_(mixed(scores, towards, beta))
 
     def consolidate(self, task: int) -> None:
-        """Store the mixed scores as the task's own, and end the influence; the mask stays as it is.
-
-        Args:
-            task: Its index.
-        """
+        """Store the mixed scores as the task's own, and end the influence; the mask stays as it is."""
         influence = self._held.influences.get(task)
         if influence is not None:
             self.move(task, self._towards(task, influence), influence.beta)
             self.set_influence(task, None)
 
     def check_scores(self, task: int) -> None:
-        """Refuse scores that say nothing.
-
-        Args:
-            task: The task's index.
-
-        Raises:
-            MeasurementError: If a score is nan or infinite.
-        """
+        """Refuse scores that say nothing."""
         if not bool(self.get_parameter(f"scores{task}").isfinite().all()):
             raise MeasurementError(
                 f"the scores of {self.start.name} hold nan or infinity: expected finite numbers; the training "
@@ -298,11 +194,7 @@ class MaskedWeight(nn.Module):
         return self._packed(prior).unpack().float() * 2 - 1 if scores is None else scores
 
     def extra_repr(self) -> str:
-        """Describe the weight.
-
-        Returns:
-            Its rule, and how many tasks have scores.
-        """
+        """Describe the weight."""
         return f"{self.rule}, tasks with scores: {len(self._held.scored)}"
 
 

@@ -39,17 +39,7 @@ def root_mean_square(scores: Tensor) -> Tensor:
 
 
 def direction(priors: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """Mix the scores of prior tasks into one direction of size 1.
-
-    Args:
-        priors: Alpha over 0 and scores (or ``2m - 1``) of each prior task, at least one; not changed, and not kept.
-
-    Returns:
-        ``u``, of the scores' shape, root mean square 1, without a gradient.
-
-    Raises:
-        MeasurementError: If the scores of a prior task are all 0, or the prior tasks cancel out.
-    """
+    """Mix the scores of prior tasks into one direction of size 1."""
     total = torch.zeros_like(_wide(priors[0][1].detach()))
     for alpha, scores in priors:
         size = root_mean_square(scores.detach())

@@ -46,88 +46,30 @@ class MaskedNetwork(TaskNetwork, abc.ABC):
         return dict(self._parts.unmasked)
 
     def bits(self, task: str, name: str) -> Bits:
-        """Give a task's mask, packed.
-
-        Args:
-            task: The task's name.
-            name: A masked weight's name.
-
-        Returns:
-            A copy.
-
-        Raises:
-            UsageError: If there is no such task or weight.
-        """
+        """Give a task's mask, packed."""
         bits = self._mask(name).bits(self._index(task))
         return Bits(bits.packed.clone(), bits.shape)
 
     def mask(self, task: str, name: str) -> Tensor:
-        """Give a task's mask.
-
-        Args:
-            task: The task's name.
-            name: A masked weight's name.
-
-        Returns:
-            Boolean, of the weight's shape.
-
-        Raises:
-            UsageError: If there is no such task or weight.
-        """
+        """Give a task's mask."""
         return self._mask(name).bits(self._index(task)).unpack()
 
     def start_bits(self, task: str, name: str) -> Bits:
-        """Draw the mask of a task's score initialisation again, from the seed.
-
-        Args:
-            task: The task's name.
-            name: A masked weight's name.
-
-        Returns:
-            The mask before any training, and before :meth:`start_from`.
-
-        Raises:
-            UsageError: If there is no such task or weight.
-        """
+        """Draw the mask of a task's score initialisation again, from the seed."""
         return self._mask(name).start_bits(self._index(task), self._parts.weight(name))
 
     def scores(self, task: str, name: str) -> Tensor | None:
-        """Give a task's scores.
-
-        Args:
-            task: The task's name.
-            name: A masked weight's name.
-
-        Returns:
-            A copy, without a prior task's influence; None if they were dropped.
-
-        Raises:
-            UsageError: If there is no such task or weight.
-        """
+        """Give a task's scores."""
         scores = self._mask(name).scores(self._index(task))
         return None if scores is None else scores.detach().clone()
 
     def weight(self, name: str) -> Tensor:
-        """Give a frozen weight, whole.
-
-        Args:
-            name: A masked weight's name.
-
-        Returns:
-            A copy.
-
-        Raises:
-            UsageError: If there is no such masked weight.
-        """
+        """Give a frozen weight, whole."""
         self._mask(name)
         return self._parts.weight(name).detach().clone()
 
     def weights_digest(self) -> str:
-        """Hash the frozen parameters, masked or not: their original names, shapes, types and bytes.
-
-        Returns:
-            SHA-256, in hexadecimal; the same before and after any training.
-        """
+        """Hash the frozen parameters, masked or not: their original names, shapes, types and bytes."""
         return self._parts.digest()
 
     @property
@@ -136,46 +78,17 @@ class MaskedNetwork(TaskNetwork, abc.ABC):
         return tuple(self._parts.norms)
 
     def statistics(self, task: str) -> Mapping[str, Statistics]:
-        """Give a task's batch-norm statistics.
-
-        Args:
-            task: Its name.
-
-        Returns:
-            Copies, by the names in :attr:`norms`.
-
-        Raises:
-            UsageError: If there is no such task.
-        """
+        """Give a task's batch-norm statistics."""
         index = self._index(task)
         return {name: norm.statistics(index) for name, norm in self._parts.norms.items()}
 
     def probe(self, task: str, batches: Iterable[Any]) -> Mapping[str, Statistics]:
-        """Measure what new data look like through a task's mask, normalised with the task's stored statistics.
-
-        Args:
-            task: The task's name.
-            batches: As in :meth:`reestimate`; gone through once.
-
-        Returns:
-            Mean and variance of what each batch norm receives; nothing is stored.
-
-        Raises:
-            UsageError: If there is no such task.
-            MeasurementError: If a batch norm gets fewer than two values per unit, or none that are finite.
-        """
+        """Measure what new data look like through a task's mask, normalised with the task's stored statistics."""
         with self.on(task), passes.evaluating(self):
             return passes.watch(self, self._parts.norms, batches)
 
     def norm_behind(self, inputs: Any) -> Mapping[str, str | None]:
-        """Find the batch norm behind each masked weight: the first to receive its output, no masked layer between.
-
-        Args:
-            inputs: One batch, as in :meth:`reestimate`; its values do not matter, and no task needs to be selected.
-
-        Returns:
-            Masked weight -> batch norm; None for the output layer and other weights that have none behind them.
-        """
+        """Find the batch norm behind each masked weight: the first to receive its output, no masked layer between."""
         layers = {
             name: [self.model.get_submodule(layer) for layer in users] for name, users in self._parts.layers.items()
         }

@@ -55,14 +55,7 @@ class TaskBatchNorm(nn.Module):
         self._selection = selection
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalise.
-
-        Args:
-            inputs: What the original takes.
-
-        Returns:
-            What the original returns, with the statistics of the selected task.
-        """
+        """Normalise."""
         selection = self._selection
         if selection.unmasked:
             return self.norm(inputs)  # type: ignore[no-any-return]
@@ -75,11 +68,7 @@ class TaskBatchNorm(nn.Module):
         return functional_call(self.norm, tensors, (inputs,))  # type: ignore[no-any-return]
 
     def add(self, task: int) -> None:
-        """Add a task, which starts with what the original module held.
-
-        Args:
-            task: Its index.
-        """
+        """Add a task, which starts with what the original module held."""
         for name in _STATISTICS:
             self.register_buffer(f"{name}{task}", self.norm.get_buffer(name).clone())
         for name in self.own:
@@ -87,14 +76,7 @@ class TaskBatchNorm(nn.Module):
             self.register_parameter(f"{name}{task}", nn.Parameter(start, requires_grad=False))
 
     def trained(self, task: int) -> list[nn.Parameter]:
-        """List a task's own weight and bias.
-
-        Args:
-            task: Its index.
-
-        Returns:
-            The parameters; none if they are shared.
-        """
+        """List a task's own weight and bias."""
         return [self.get_parameter(f"{name}{task}") for name in self.own]
 
     def settle(self, task: int) -> None:
@@ -108,36 +90,17 @@ class TaskBatchNorm(nn.Module):
             self.register_parameter(f"{name}{task}", nn.Parameter(kept, requires_grad=False))
 
     def tensors(self, task: int) -> dict[str, Tensor]:
-        """Give everything a task has of its own.
-
-        Args:
-            task: Its index.
-
-        Returns:
-            The tensors themselves, by the names the original module has for them.
-        """
+        """Give everything a task has of its own."""
         tensors: dict[str, Tensor] = {name: self.get_buffer(f"{name}{task}") for name in _STATISTICS}
         return tensors | {name: self.get_parameter(f"{name}{task}") for name in self.own}
 
     def statistics(self, task: int) -> Statistics:
-        """Give a task's statistics.
-
-        Args:
-            task: Its index.
-
-        Returns:
-            Copies.
-        """
+        """Give a task's statistics."""
         held = self.tensors(task)
         return Statistics(held["running_mean"].clone(), held["running_var"].clone(), int(held["num_batches_tracked"]))
 
     def hold(self, task: int, statistics: Statistics) -> None:
-        """Give a task other statistics.
-
-        Args:
-            task: Its index.
-            statistics: They are copied.
-        """
+        """Give a task other statistics."""
         held = self.tensors(task)
         held["running_mean"].copy_(statistics.mean)
         held["running_var"].copy_(statistics.variance)
@@ -177,11 +140,7 @@ class TaskBatchNorm(nn.Module):
         return functional_call(self.norm, tensors, (inputs + (moved - moved.detach()).to(inputs.dtype),))  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
-        """Describe the module.
-
-        Returns:
-            What each task has of its own.
-        """
+        """Describe the module."""
         return f"per task: {', '.join(('statistics', *self.own))}"
 
 

@@ -21,19 +21,7 @@ if TYPE_CHECKING:
 
 
 def call(model: nn.Module, batch: Any) -> Any:
-    """Call a model on the inputs of a batch.
-
-    Args:
-        model: Any module.
-        batch: A tensor; a sequence whose first entry is the inputs (labels behind it are not used); or a mapping of
-            keyword arguments.
-
-    Returns:
-        What the model returns.
-
-    Raises:
-        UsageError: If it is none of these.
-    """
+    """Call a model on the inputs of a batch."""
     if isinstance(batch, Tensor):
         return model(batch)
     if isinstance(batch, (tuple, list)) and batch:
@@ -47,14 +35,7 @@ def call(model: nn.Module, batch: Any) -> Any:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, without gradients, and every module back into its own mode afterwards.
-
-    Args:
-        model: Any module.
-
-    Yields:
-        Nothing.
-    """
+    """Put a model into evaluation mode, without gradients, and every module back into its own mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -66,11 +47,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def is_rerun() -> bool:
-    """Tell whether reentrant checkpointing is running a part of a model again, in the backward pass.
-
-    Returns:
-        Whether it is. Checkpointing that is not reentrant keeps the gradients of the forward pass.
-    """
+    """Tell whether reentrant checkpointing is running a part of a model again, in the backward pass."""
     frame = inspect.currentframe() if torch._C._current_graph_task_id() != -1 else None
     while frame is not None and frame.f_code is not CheckpointFunction.backward.__code__:
         frame = frame.f_back
@@ -88,11 +65,7 @@ class Moments:
     """Sum of squared deviations from the mean."""
 
     def add(self, inputs: Tensor) -> None:
-        """Add what one batch norm received.
-
-        Args:
-            inputs: Shape ``[rows, units, ...]``.
-        """
+        """Add what one batch norm received."""
         rows = inputs.detach().transpose(0, 1).flatten(1).double()
         n = rows.shape[1]
         if not n:
@@ -107,17 +80,7 @@ class Moments:
         self.batches += 1
 
     def statistics(self, name: str) -> Statistics:
-        """Give the result.
-
-        Args:
-            name: Of the batch norm, for the message.
-
-        Returns:
-            Mean and variance in float32, the variance with n - 1 in the denominator.
-
-        Raises:
-            MeasurementError: If fewer than two values per unit were seen, or they are not finite.
-        """
+        """Give the result."""
         if self.count < 2:
             raise MeasurementError(
                 f"{name} received {self.count} values per unit: a variance needs two; give more rows, or check that "
@@ -130,19 +93,7 @@ class Moments:
 
 
 def watch(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterable[Any]) -> dict[str, Statistics]:
-    """Measure what every batch norm receives, in one pass.
-
-    Args:
-        model: The network, in the mode and on the task that are wanted.
-        norms: Its batch norms.
-        batches: See :func:`call`.
-
-    Returns:
-        Statistics per batch norm, in the order of ``norms``.
-
-    Raises:
-        MeasurementError: If one received too little.
-    """
+    """Measure what every batch norm receives, in one pass."""
     seen = {name: Moments() for name in norms}
     with contextlib.ExitStack() as hooks:
         for name, norm in norms.items():
@@ -153,22 +104,11 @@ def watch(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterabl
 
 
 def settle(model: nn.Module, norms: Mapping[str, TaskBatchNorm], task: int, batches: Iterable[Any]) -> None:
-    """Give a task the exact statistics of its data, one batch norm after the other in the order they are called.
-
-    Each is measured while those before it already normalise with their new statistics, so the result does not depend on
-    how the rows are cut into batches. One pass over the data per batch norm, each only as far as that batch norm. One
-    that is called several times is measured over all its calls, while it normalises with its former statistics.
-
-    Args:
-        model: The network, in evaluation mode, on the task.
-        norms: Its batch norms.
-        task: The task's index.
-        batches: Can be gone through several times; see :func:`call`.
-
-    Raises:
-        UsageError: If the batches can be gone through once only.
-        MeasurementError: If a batch norm received too little; then no statistics have changed.
-    """
+    """Give a task the exact statistics of its data, one batch norm after the other in the order they are called."""
+    # Each is measured while those before it already normalise with their new statistics, so the result does not depend
+    # on
+    # how the rows are cut into batches. One pass over the data per batch norm, each only as far as that batch norm. One
+    # that is called several times is measured over all its calls, while it normalises with its former statistics.
     if not norms:
         return
     if iter(batches) is batches:

@@ -25,31 +25,15 @@ class MaskRule(Protocol):
     """From scores to a mask. The gradient passes straight through: the mask's derivative by its score is taken as 1."""
 
     def mask(self, scores: Tensor) -> Tensor:
-        """Choose the weights to keep.
-
-        Args:
-            scores: One real number per weight.
-
-        Returns:
-            Boolean, of the same shape.
-        """
+        """Choose the weights to keep."""
         ...
 
     def check(self, name: str, entries: int) -> None:
-        """Refuse a weight of which the rule would keep nothing.
-
-        Args:
-            name: The weight's name, for the message.
-            entries: How many entries it has.
-        """
+        """Refuse a weight of which the rule would keep nothing."""
         ...
 
     def spec(self) -> dict[str, Any]:
-        """Describe the rule in plain JSON values.
-
-        Returns:
-            What :func:`rule_of` makes an equal rule from.
-        """
+        """Describe the rule in plain JSON values."""
         ...
 
 

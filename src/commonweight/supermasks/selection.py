@@ -47,11 +47,7 @@ class Selection:
 
     @contextlib.contextmanager
     def one_call(self) -> Iterator[dict[tuple[nn.Module, bool], Tensor]]:
-        """Let every weight be masked once until the end, however often it is used.
-
-        Yields:
-            What :attr:`made` holds during the call.
-        """
+        """Let every weight be masked once until the end, however often it is used."""
         former, self.made = self.made, {}
         try:
             yield self.made
@@ -59,14 +55,7 @@ class Selection:
             self.made = former
 
     def current(self) -> int:
-        """Give the task that is selected.
-
-        Returns:
-            Its index.
-
-        Raises:
-            UsageError: If none is.
-        """
+        """Give the task that is selected."""
         if self.task is None:
             raise UsageError(
                 "no task is selected: expected net.switch(task), or `with net.on(task):`, before the network is "
@@ -75,21 +64,12 @@ class Selection:
         return self.task
 
     def watch(self, parameter: nn.Parameter, task: int) -> None:
-        """Refuse gradients that come to a task's parameter while it is not on: PyTorch would drop them unsaid.
-
-        Args:
-            parameter: It requires a gradient.
-            task: Whose it is.
-        """
+        """Refuse gradients that come to a task's parameter while it is not on: PyTorch would drop them unsaid."""
         if parameter._backward_hooks is None:  # a deep copy has none, whatever the original has
             parameter.register_hook(lambda _gradient: self._check_backward(task, finished=False))
 
     def tie(self, outputs: Any) -> None:
-        """Refuse a backward pass from here once something else is selected: it runs parts of the network again.
-
-        Args:
-            outputs: Of a call that is over; any nesting of tensors.
-        """
+        """Refuse a backward pass from here once something else is selected: it runs parts of the network again."""
         task, mixture, finished = self.task, self.mixture, self.task in self.finished
 
         def check(_gradients: tuple[Tensor, ...]) -> None:

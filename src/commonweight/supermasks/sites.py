@@ -57,21 +57,7 @@ class Sites:
 
 
 def find_sites(model: nn.Module, include: Sequence[str] | None, exclude: Sequence[str] | None) -> Sites:
-    """Decide what happens to every parameter of a model.
-
-    Args:
-        model: Any module.
-        include: Patterns of weights to mask; None for all. Shell patterns over parameter names and the names of the
-            modules that hold them.
-        exclude: Patterns of parameters that stay whole.
-
-    Returns:
-        Every parameter once, in model order.
-
-    Raises:
-        UsageError: If a pattern matches nothing, nothing is left to mask, or the model has something that cannot be
-            right for several tasks: see the messages.
-    """
+    """Decide what happens to every parameter of a model."""
     holders = _holders(model)
     if lazy := [name for name, owners in holders.items() if is_lazy(owners[0].parameter)]:
         raise UsageError(
@@ -108,14 +94,7 @@ def find_sites(model: nn.Module, include: Sequence[str] | None, exclude: Sequenc
 
 
 def check_plain(model: nn.Module) -> None:
-    """Refuse weights that are computed from others at every use: a mask would see the wrong tensor.
-
-    Args:
-        model: Any module.
-
-    Raises:
-        UsageError: If there are any; it names them all, and what makes them plain.
-    """
+    """Refuse weights that are computed from others at every use: a mask would see the wrong tensor."""
     computed: dict[tuple[str, str], list[str]] = {}
     for layer, module in model.named_modules():
         found = [(_PARAMETRISED, own) for own in module.parametrizations] if is_parametrized(module) else []
@@ -243,22 +222,10 @@ def _norms(model: nn.Module) -> tuple[str, ...]:
 def norms_behind(
     model: nn.Module, layers: Mapping[str, Iterable[nn.Module]], norms: Mapping[str, TaskBatchNorm], inputs: Any
 ) -> dict[str, str | None]:
-    """Follow the outputs of layers to the batch norms that receive them.
-
-    The graph that autograd records is walked back from the input of each batch norm, in the order they are called,
-    until it meets the output of a masked layer or of another batch norm. So additions, activations, pooling and
-    reshaping in between do not matter, another masked layer does.
-
-    Args:
-        model: The network, in evaluation mode.
-        layers: Masked weight -> the layers that use it.
-        norms: Its batch norms.
-        inputs: One batch.
-
-    Returns:
-        Masked weight -> the first batch norm that receives its output, or None: for the output layer, and for a layer
-        that the network does not call as a module.
-    """
+    """Follow the outputs of layers to the batch norms that receive them."""
+    # The graph that autograd records is walked back from the input of each batch norm, in the order they are called,
+    # until it meets the output of a masked layer or of another batch norm. So additions, activations, pooling and
+    # reshaping in between do not matter, another masked layer does.
     behind: dict[str, str | None] = dict.fromkeys(layers)
     marks: dict[Node, str | None] = {}
 

@@ -45,19 +45,8 @@ def fan_in(layer: nn.Linear | _ConvNd) -> float:
 
 
 def signed_constant(shape: torch.Size, fan: float, seed: int, name: str) -> Tensor:
-    r"""Draw a weight of one size and random signs, :math:`\pm\sqrt{2 / \text{fan in}}`.
-
-    Source: Ramanujan et al. (2020), https://arxiv.org/abs/1911.13299, "signed Kaiming constant".
-
-    Args:
-        shape: The weight's shape.
-        fan: What :func:`fan_in` counted.
-        seed: The network's seed.
-        name: The weight's name.
-
-    Returns:
-        float32, each sign as likely as the other.
-    """
+    r"""Draw a weight of one size and random signs, :math:`\pm\sqrt{2 / \text{fan in}}`."""
+    # Source: Ramanujan et al. (2020), https://arxiv.org/abs/1911.13299, "signed Kaiming constant".
     n = math.prod(shape)
     raw = _stream(seed, "weight", name).random_raw(-(-n // 64)).astype("<u8")
     signs = np.unpackbits(raw.view(np.uint8), count=n).astype(np.float32) * 2 - 1
@@ -65,20 +54,8 @@ def signed_constant(shape: torch.Size, fan: float, seed: int, name: str) -> Tens
 
 
 def first_scores(shape: torch.Size, fan: float, seed: int, name: str, task: int | None) -> Tensor:
-    r"""Draw the scores a task starts from, uniform on :math:`\pm 1/\sqrt{\text{fan in}}`.
-
-    That is ``kaiming_uniform_(a=sqrt(5))``, as SupSup starts its scores (Wortsman et al. 2020).
-
-    Args:
-        shape: The weight's shape.
-        fan: What :func:`fan_in` counted.
-        seed: The network's seed.
-        name: The weight's name.
-        task: The task's index, for starts that are independent of each other; None for the start that all tasks share.
-
-    Returns:
-        float32.
-    """
+    r"""Draw the scores a task starts from, uniform on :math:`\pm 1/\sqrt{\text{fan in}}`."""
+    # That is ``kaiming_uniform_(a=sqrt(5))``, as SupSup starts its scores (Wortsman et al. 2020).
     n = math.prod(shape)
     raw = _stream(seed, "scores", name, "shared" if task is None else str(task)).random_raw(-(-n // 2)).astype("<u8")
     unit = (raw.view("<u4")[:n] >> 8).astype(np.float32) * np.float32(2**-24)

@@ -40,25 +40,10 @@ class TaskNetwork(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the selected task's network.
-
-        Args:
-            *args: What the model takes.
-            **kwargs: What the model takes.
-
-        Returns:
-            What the model returns.
-        """
+        """Run the selected task's network."""
 
     def add_task(self, name: str) -> None:
-        """Add a task, with scores that are drawn and not trained; the selected task stays what it is.
-
-        Args:
-            name: A name that no other task has.
-
-        Raises:
-            UsageError: If it is taken, or not a text with something in it.
-        """
+        """Add a task, with scores that are drawn and not trained; the selected task stays what it is."""
         if not isinstance(name, str) or not name:
             raise UsageError(f"a task is called by a non-empty text, got {name!r}")
         if name in self._names:
@@ -81,16 +66,8 @@ class TaskNetwork(nn.Module, abc.ABC):
         return None if self._selection.task is None else self._names[self._selection.task]
 
     def switch(self, task: str | None) -> None:
-        """Select a task; gradients of all others are dropped, so that no optimiser can move them.
-
-        Backward passes belong where the forward pass was: one through a task that is not selected is a UsageError.
-
-        Args:
-            task: Its name, or None for no task.
-
-        Raises:
-            UsageError: If there is no such task.
-        """
+        """Select a task; gradients of all others are dropped, so that no optimiser can move them."""
+        # Backward passes belong where the forward pass was: one through a task that is not selected is a UsageError.
         index = None if task is None else self._index(task)
         for parameter in self._trained_beside(index):
             parameter.grad = None
@@ -98,20 +75,9 @@ class TaskNetwork(nn.Module, abc.ABC):
 
     @contextlib.contextmanager
     def on(self, task: str) -> Iterator[None]:
-        """Select a task for a while; afterwards the former one is selected again.
-
-        Meanwhile the other tasks have no gradients; afterwards they have theirs back, and the task keeps what it got,
-        for an optimiser's step. Its backward passes belong inside: see :meth:`switch`.
-
-        Args:
-            task: Its name.
-
-        Yields:
-            Nothing.
-
-        Raises:
-            UsageError: If there is no such task.
-        """
+        """Select a task for a while; afterwards the former one is selected again."""
+        # Meanwhile the other tasks have no gradients; afterwards they have theirs back, and the task keeps what it got,
+        # for an optimiser's step. Its backward passes belong inside: see :meth:`switch`.
         index, former, mixture = self._index(task), self._selection.task, self._selection.mixture
         gradients = [(parameter, parameter.grad) for parameter in self._trained_beside(index)]
         for parameter, _ in gradients:
@@ -142,34 +108,13 @@ class TaskNetwork(nn.Module, abc.ABC):
         return self._trained(self._unfinished(task))
 
     def is_finished(self, task: str) -> bool:
-        """Say whether a task is finished.
-
-        Args:
-            task: Its name.
-
-        Returns:
-            Whether it is.
-
-        Raises:
-            UsageError: If there is no such task.
-        """
+        """Say whether a task is finished."""
         return self._index(task) in self._selection.finished
 
     def finish(self, task: str, *, keep_scores: bool = True) -> None:
-        """Finish a task: its mask becomes packed bits, and nothing of it changes any more, in training mode neither.
-
-        What :meth:`trainable` gave is let go: an optimiser that still holds it moves nothing of the network. An
-        influence that is on is consolidated first; outputs stay the same to the last bit.
-
-        Args:
-            task: Its name.
-            keep_scores: Whether its scores are kept, for later tasks to start from, or dropped, which leaves one bit
-                per weight and the statistics.
-
-        Raises:
-            UsageError: If there is no such task, or it is finished already.
-            MeasurementError: If a score is nan or infinite.
-        """
+        """Finish a task: its mask becomes packed bits, and nothing of it changes any more, in training mode neither."""
+        # What :meth:`trainable` gave is let go: an optimiser that still holds it moves nothing of the network. An
+        # influence that is on is consolidated first; outputs stay the same to the last bit.
         index = self._unfinished(task)
         for mask in self._parts.masks.values():
             mask.check_scores(index)
@@ -189,19 +134,8 @@ class TaskNetwork(nn.Module, abc.ABC):
         self._selection.finished.add(index)
 
     def priors(self, task: str) -> tuple[str, ...]:
-        """List the prior tasks that a task took over from, by ``influence`` or ``start_from``, and those they did.
-
-        The masks of such tasks agree by construction: their overlap cannot be held against chance.
-
-        Args:
-            task: Its name.
-
-        Returns:
-            Their names, from the earliest; none for a task that was trained from scores of its own.
-
-        Raises:
-            UsageError: If there is no such task.
-        """
+        """List the prior tasks that a task took over from, by ``influence`` or ``start_from``, and those they did."""
+        # The masks of such tasks agree by construction: their overlap cannot be held against chance.
         found: set[int] = set()
         waiting = [self._index(task)]
         while waiting:
@@ -211,11 +145,7 @@ class TaskNetwork(nn.Module, abc.ABC):
         return tuple(self._names[index] for index in sorted(found))
 
     def state(self) -> dict[str, Any]:
-        """Describe everything beside tensors.
-
-        Returns:
-            Options and tasks, in plain JSON values.
-        """
+        """Describe everything beside tensors."""
         options = self._options
         return {
             "options": {
@@ -245,15 +175,7 @@ class TaskNetwork(nn.Module, abc.ABC):
         }
 
     def take_tasks(self, state: dict[str, Any]) -> None:
-        """Make room for saved tasks; what their tensors hold until they are loaded means nothing.
-
-        Args:
-            state: What :meth:`state` gave, of a network with these options.
-
-        Raises:
-            UsageError: If the network has other tasks, or tasks in another state.
-            IntegrityError: If the state is not well formed.
-        """
+        """Make room for saved tasks; what their tensors hold until they are loaded means nothing."""
         saved, masks = read_tasks(state, self._parts.masks), self._parts.masks
         here, there = [task.point for task in read_tasks(self.state(), masks)], [task.point for task in saved]
         if here and here != there:
@@ -312,11 +234,7 @@ class TaskNetwork(nn.Module, abc.ABC):
                 self._selection.watch(parameter, index)
 
     def extra_repr(self) -> str:
-        """Describe the network.
-
-        Returns:
-            Its rule, tasks and selected task.
-        """
+        """Describe the network."""
         tasks = ", ".join(f"{name} (finished)" if self.is_finished(name) else name for name in self._names)
         return f"{self._options.rule}, seed={self._options.seed}, tasks=[{tasks}], task={self.task}"
 
@@ -343,18 +261,7 @@ class SavedTask:
 
 
 def read_tasks(state: Mapping[str, Any], masked: Collection[str]) -> list[SavedTask]:
-    """Read the tasks of a saved network.
-
-    Args:
-        state: What ``net.state()`` gave, possibly damaged.
-        masked: Names of masked weights.
-
-    Returns:
-        The tasks, in the order they were added.
-
-    Raises:
-        IntegrityError: If anything is not as ``net.state()`` writes it.
-    """
+    """Read the tasks of a saved network."""
     try:
         tasks = [_task(entry, index, masked) for index, entry in enumerate(state["tasks"])]
         _expect(len({task.name for task in tasks}) == len(tasks), "two tasks of one name")
@@ -400,22 +307,7 @@ def read_alphas(
     finished: Collection[int],
     masked: Collection[str],
 ) -> dict[str, Influence]:
-    """Read alphas by name.
-
-    Args:
-        alphas: Masked weight -> prior task -> alpha, finite and at least 0. They are shares: only their ratios count.
-        beta: Strength, from 0 to 1.
-        task: Index of the task they are for.
-        tasks: All names, by index.
-        finished: Indices of finished tasks.
-        masked: Names of masked weights.
-
-    Returns:
-        An influence for each weight that has one: none at all where beta is 0, none where every alpha is 0.
-
-    Raises:
-        UsageError: If a name is unknown, a prior task is not finished or not earlier, or a number is out of range.
-    """
+    """Read alphas by name."""
     if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
         raise UsageError(f"beta must be from 0 (classic) to 1 (prior tasks alone), got {beta!r}")
     influences = {}

@@ -59,26 +59,12 @@ class Choice(NamedTuple):
 
 
 def most_similar(question: Question) -> Choice:
-    """Choose the prior task of highest similarity, if it is better than its null.
-
-    Args:
-        question: What is known.
-
-    Returns:
-        1 for it; of equals for the earliest.
-    """
+    """Choose the prior task of highest similarity, if it is better than its null."""
     return _not_above_null(question) or _extreme(question, question.similarity, "most similar")
 
 
 def softmax(question: Question) -> Choice:
-    """Share the alphas out by similarity, if the best prior task is better than its null.
-
-    Args:
-        question: What is known.
-
-    Returns:
-        ``exp(s / T)`` over its sum; 0 where the similarity is undefined.
-    """
+    """Share the alphas out by similarity, if the best prior task is better than its null."""
     refused = _not_above_null(question)
     if refused:
         return refused
@@ -88,64 +74,29 @@ def softmax(question: Question) -> Choice:
 
 
 def least_similar(question: Question) -> Choice:
-    """Choose the prior task of lowest similarity: a control, without a null.
-
-    Args:
-        question: What is known.
-
-    Returns:
-        1 for it; of equals for the earliest.
-    """
+    """Choose the prior task of lowest similarity: a control, without a null."""
     return _extreme(question, -question.similarity, "least similar")
 
 
 def random(question: Question) -> Choice:
-    """Choose any prior task: a control.
-
-    Args:
-        question: What is known.
-
-    Returns:
-        1 for it; the same for the same seed.
-    """
+    """Choose any prior task: a control."""
     chosen = int(np.random.default_rng(question.seed).integers(len(question.priors)))
     return Choice(_one(question, chosen), f"drawn at random: {question.priors[chosen]!r}")
 
 
 def previous(question: Question) -> Choice:
-    """Choose the latest prior task: a control.
-
-    Args:
-        question: What is known.
-
-    Returns:
-        1 for it.
-    """
+    """Choose the latest prior task: a control."""
     return Choice(_one(question, len(question.priors) - 1), f"the task before: {question.priors[-1]!r}")
 
 
 def mean(question: Question) -> Choice:
-    """Choose all prior tasks alike: a control.
-
-    Args:
-        question: What is known.
-
-    Returns:
-        The same for each.
-    """
+    """Choose all prior tasks alike: a control."""
     count = len(question.priors)
     return Choice(np.full(count, 1 / count), f"all {count} prior tasks alike")
 
 
 def oracle(question: Question) -> Choice:
-    """Choose the prior task that is nearest by a known truth: a control.
-
-    Args:
-        question: What is known.
-
-    Returns:
-        1 for it; of equals for the earliest.
-    """
+    """Choose the prior task that is nearest by a known truth: a control."""
     return _extreme(question, question.truth, "nearest by the known truth")
 
 
@@ -161,17 +112,7 @@ RULES: dict[str, Callable[[Question], Choice]] = {
 
 
 def rule_named(name: str) -> Callable[[Question], Choice]:
-    """Find a rule.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        The rule.
-
-    Raises:
-        UsageError: If there is none of that name.
-    """
+    """Find a rule."""
     if name not in RULES:
         raise UsageError(f"rule must be one of {', '.join(RULES)}, got {name!r}")
     return RULES[name]

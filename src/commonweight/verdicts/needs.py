@@ -63,25 +63,7 @@ def judged(
     also: Sequence[str] = (),
     controls: Mapping[str, str | Estimate] | None = None,
 ) -> Verdict:
-    """Say whether one side of a difference of overlaps of tables shares more.
-
-    Args:
-        difference: First - second.
-        tables: Behind it, at least one, with the same names.
-        pairs: Names of two footprints each.
-        layers: Those that are asked about.
-        of: Which overlap, as ``table.estimate`` takes it.
-        same_rows: Whether both sides were measured on the same source rows.
-        needs: What else it takes.
-        also: What else to read beside it.
-        controls: What to show beside it.
-
-    Returns:
-        The verdict.
-
-    Raises:
-        UsageError: If ``same_rows`` is no bool.
-    """
+    """Say whether one side of a difference of overlaps of tables shares more."""
     verdict = contrast_verdict(
         difference,
         same_rows=same_rows,
@@ -101,19 +83,7 @@ def told(
     needs: Sequence[Need],
     also: Sequence[str] = (),
 ) -> Verdict:
-    """Add to a verdict what else it takes, and what to read beside it, in one sentence each.
-
-    Args:
-        verdict: Of an estimate of these tables.
-        tables: At least one, with the same names.
-        pairs: Names of two footprints each.
-        layers: Those that are asked about.
-        needs: What else it takes.
-        also: What else to read beside it.
-
-    Returns:
-        The verdict; where it has to do without a shared initialisation because of some layers, it names them.
-    """
+    """Add to a verdict what else it takes, and what to read beside it, in one sentence each."""
     strange = _strange(tables, pairs, layers)
     if strange and NO_START in verdict.reason:
         named = tuple(
@@ -126,16 +96,7 @@ def told(
 
 
 def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers = WHOLE_NETWORK) -> bool | None:
-    """Tell whether the models of every pair have a shared initialisation in every layer.
-
-    Args:
-        tables: At least one, with the same names.
-        pairs: Names of two footprints each.
-        layers: Those that are asked about: a freshly drawn head has none though the models have.
-
-    Returns:
-        True if all have one in every table, False if any has none, None where that is unclear or not measured.
-    """
+    """Tell whether the models of every pair have a shared initialisation in every layer."""
     readings = {
         ALIGNED[table.shared_initialisation(*pair, layer)] for table in tables for pair in pairs for layer in layers
     }
@@ -145,16 +106,7 @@ def aligned(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layer
 def effective(
     tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers = WHOLE_NETWORK
 ) -> list[float] | None:
-    """Collect the effective sample size of every Fisher behind some overlaps.
-
-    Args:
-        tables: At least one, with the same names.
-        pairs: Names of two footprints each.
-        layers: Those that are asked about, each with a count of its own.
-
-    Returns:
-        Of each table, footprint and layer, nan where not measured; None of masks and activities.
-    """
+    """Collect the effective sample size of every Fisher behind some overlaps."""
     if tables[0].kind != "fisher":
         return None
     return [
@@ -165,16 +117,7 @@ def effective(
 def table_needs(
     tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Layers = WHOLE_NETWORK
 ) -> tuple[Need, ...]:
-    """Ask what only a table knows: are a pair two footprints, have all one Fisher type, is there noise in common?
-
-    Args:
-        tables: At least one, with the same names.
-        pairs: Names of two footprints each.
-        layers: Those that are asked about.
-
-    Returns:
-        The needs, met or not; those about noise in common of Fishers only.
-    """
+    """Ask what only a table knows: are a pair two footprints, have all one Fisher type, is there noise in common?"""
     same = sorted({pair for table in tables for pair in pairs if table.one_and_the_same(*pair)})
     listed = ", ".join(f"{a!r} and {b!r}" for a, b in same)
     rules = sorted({str(table.fisher_types[name] or "not stated") for table in tables for name in _behind(pairs)})
@@ -198,15 +141,7 @@ def table_needs(
 
 
 def check_pairs(table: OverlapTable, *pairs: Pair) -> None:
-    """Check that a verdict is asked of pairs of two different footprints.
-
-    Args:
-        table: The table.
-        pairs: What was given.
-
-    Raises:
-        UsageError: If the table is none, or a pair is no pair of names, or names one footprint twice.
-    """
+    """Check that a verdict is asked of pairs of two different footprints."""
     check_kind("table", table, OverlapTable, "compute one with overlap({'a': f_a, 'b': f_b})")
     check_names(table.names, *pairs)
     for pair in pairs:
@@ -350,11 +285,7 @@ NEEDS: tuple[Requirement, ...] = (
 
 
 def needs_grid() -> Grid:
-    """Lay out what each verdict takes.
-
-    Returns:
-        A row per requirement, and what is said where it is not met.
-    """
+    """Lay out what each verdict takes."""
     rows = tuple((need.name, need.demand, need.contrast or "not asked", need.null or "not asked") for need in NEEDS)
     return Grid("What a verdict takes", ("need", "met when", "contrast without it", "single overlap without it"), rows)
 
@@ -366,15 +297,7 @@ REMEDY = "give copies one source_row, or equal rows that are independent draws o
 
 
 def distinct_rows(tables: Sequence[OverlapTable], names: Sequence[str]) -> Need:
-    """Ask for folds without copies of each other's rows: these raise noise ceilings and narrow intervals.
-
-    Args:
-        tables: Of Fishers, at least one, with the same names.
-        names: The footprints that are asked about.
-
-    Returns:
-        Met where at most 5 % of the rows have copies in other folds; not where that was not counted.
-    """
+    """Ask for folds without copies of each other's rows: these raise noise ceilings and narrow intervals."""
     if not all(name in table.rows for table in tables for name in names):
         return Need("distinct rows", met=False, found=NOT_COUNTED)
     name, rows = max(
@@ -388,17 +311,7 @@ def distinct_rows(tables: Sequence[OverlapTable], names: Sequence[str]) -> Need:
 def at_most_1(
     tables: Sequence[OverlapTable], pairs: Sequence[tuple[str, str]], layers: Sequence[str | None] = (None,)
 ) -> Need:
-    """Ask for corrected overlaps that can be: none truly exceeds 1, and noise in common drives them there.
-
-    Args:
-        tables: Of Fishers, at least one, with the same names.
-        pairs: Names of two footprints each.
-        layers: Those that are asked about; None stands for all weights pooled.
-
-    Returns:
-        Met where no interval of a corrected overlap lies wholly above 1, and where there are no folds. Of several
-        overlaps the intervals are wider, by Bonferroni's rule: more seeds shall not make more of them lie there.
-    """
+    """Ask for corrected overlaps that can be: none truly exceeds 1, and noise in common drives them there."""
     level = 1 - (1 - LEVEL) / (len(tables) * len(pairs) * len(layers))
     folded = tables if all(table.resampled is not None for table in tables) else ()
     for table, (a, b), layer in product(folded, pairs, layers):

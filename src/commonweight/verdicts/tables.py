@@ -146,19 +146,7 @@ def contrasts_of(cells: Mapping[str, Cell]) -> tuple[tuple[Pair, Pair], ...]:
 
 
 def same_rows(cells: Mapping[str, Cell], first: Pair, second: Pair) -> bool:
-    """Tell whether two pairs were measured on the same source rows.
-
-    Args:
-        cells: Footprint -> what it is of.
-        first: Names of two footprints.
-        second: Names of two others.
-
-    Returns:
-        Whether the source rows behind one pair are those behind the other.
-
-    Raises:
-        UsageError: If a footprint is none of them.
-    """
+    """Tell whether two pairs were measured on the same source rows."""
     if unknown := [name for name in (*first, *second) if name not in cells]:
         raise UsageError(f"no footprint {unknown[0]!r} among {', '.join(map(repr, cells))}")
     return {cells[name].rows for name in first} == {cells[name].rows for name in second}

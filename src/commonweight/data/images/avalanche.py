@@ -20,18 +20,7 @@ if TYPE_CHECKING:
 
 
 def to_avalanche(tasks: Iterable[Task]) -> Any:
-    """Make an Avalanche benchmark of a stream.
-
-    Args:
-        tasks: A stream, or any tasks.
-
-    Returns:
-        A benchmark with ``train_stream`` and ``test_stream``, one experience per task; the task label is the task's
-        place. Every row is an input, a label and the task label, as Avalanche's strategies expect.
-
-    Raises:
-        UsageError: If Avalanche is not installed.
-    """
+    """Make an Avalanche benchmark of a stream."""
     benchmarks, utils = _avalanche()
 
     def dataset(rows: RowSet, place: int) -> Any:
@@ -52,22 +41,10 @@ def to_avalanche(tasks: Iterable[Task]) -> Any:
 
 
 def from_avalanche(benchmark: Any) -> tuple[Task, ...]:
-    """Read the tasks of an Avalanche benchmark.
-
-    Every row is read once, through the benchmark's transforms for evaluation, so random augmentations are left out, and
-    kept as float32.
-
-    Args:
-        benchmark: An object with ``train_stream`` and ``test_stream`` of equally many experiences.
-
-    Returns:
-        One task per experience. Labels stay as they are, unless those of all experiences together have gaps: then they
-        are counted anew, with a warning, and classes keep their numbers as names.
-
-    Raises:
-        UsageError: If Avalanche is not installed, the streams differ in length or are empty, a row has no tensor, or a
-            label is negative.
-    """
+    """Read the tasks of an Avalanche benchmark."""
+    # Every row is read once, through the benchmark's transforms for evaluation, so random augmentations are left out,
+    # and
+    # kept as float32.
     _avalanche()
     train, test = ([_read(step) for step in stream] for stream in (benchmark.train_stream, benchmark.test_stream))
     if len(train) != len(test) or not train:

@@ -17,14 +17,7 @@ class Change(Protocol):
     """Anything that turns images into images of the same shape, each row by itself."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Change images.
-
-        Args:
-            images: ``[n, channels, height, width]``, float32 from 0 to 1; not to be written to.
-
-        Returns:
-            The same shape; what a row becomes depends on that row alone.
-        """
+        """Change images."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +25,7 @@ class Unchanged:
     """Leaves every image as it is."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Give the images back.
-
-        Args:
-            images: Any.
-
-        Returns:
-            The same tensor.
-        """
+        """Give the images back."""
         return images
 
 
@@ -60,14 +46,7 @@ class Permutation:
     order: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Order the pixels.
-
-        Args:
-            images: ``[n, channels, height, width]``.
-
-        Returns:
-            The same shape.
-        """
+        """Order the pixels."""
         pixels = np.take(images.reshape(*images.shape[:2], -1).numpy(), self.order.numpy(), axis=2)
         return torch.from_numpy(pixels).view(images.shape)
 
@@ -108,14 +87,7 @@ class Rotation:
                     self._neighbours.append((place.long(), weight.float()))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Rotate.
-
-        Args:
-            images: ``[n, channels, height, width]``, with the height and width given before.
-
-        Returns:
-            The same shape.
-        """
+        """Rotate."""
         pixels = images.flatten(2)
         turned = torch.zeros_like(pixels)
         for place, weight in self._neighbours:

@@ -25,20 +25,7 @@ DEEP = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
 def saved_images(folder: Path, name: str, **choice: str | None) -> Images:
-    """Read a folder written by ``DatasetDict.save_to_disk``.
-
-    Args:
-        folder: The folder.
-        name: A name for records.
-        **choice: As for :func:`split_images`.
-
-    Returns:
-        The images.
-
-    Raises:
-        UsageError: If the data set is a single split, or is not as :func:`split_images` says.
-        IntegrityError: If the folder cannot be read.
-    """
+    """Read a folder written by ``DatasetDict.save_to_disk``."""
     import datasets
 
     try:
@@ -53,19 +40,7 @@ def saved_images(folder: Path, name: str, **choice: str | None) -> Images:
 
 
 def folder_images(folder: Path, name: str, **choice: str | None) -> Images:
-    """Read image files in folders: ``train/CLASS/FILE`` and ``test/CLASS/FILE``.
-
-    Args:
-        folder: The folder.
-        name: A name for records.
-        **choice: As for :func:`split_images`.
-
-    Returns:
-        The images, as the ``imagefolder`` loader of ``datasets`` finds them.
-
-    Raises:
-        UsageError: If there are no images in it, or they are not as :func:`split_images` says.
-    """
+    """Read image files in folders: ``train/CLASS/FILE`` and ``test/CLASS/FILE``."""
     import datasets
 
     try:
@@ -79,19 +54,7 @@ def folder_images(folder: Path, name: str, **choice: str | None) -> Images:
 
 
 def hub_images(spec: str, name: str, **choice: str | None) -> Images:
-    """Load a data set by its Hugging Face id.
-
-    Args:
-        spec: ``org/name``, with ``:config`` and ``@revision`` if wanted.
-        name: A name for records.
-        **choice: As for :func:`split_images`.
-
-    Returns:
-        The images.
-
-    Raises:
-        UsageError: If it cannot be loaded, or is not as :func:`split_images` says.
-    """
+    """Load a data set by its Hugging Face id."""
     import datasets
 
     match = HUB_ID.fullmatch(spec)
@@ -117,23 +80,7 @@ def split_images(
     label_column: str | None = None,
     test_split: str | None = None,
 ) -> Images:
-    """Read the images of two splits.
-
-    Args:
-        splits: ``datasets.Dataset`` objects by name; ``train`` is the training part.
-        name: A name for records.
-        image_column: Column of images; None takes the only one.
-        label_column: Column of labels; None takes ``label`` or ``labels``.
-        test_split: The test part; None takes ``test``.
-
-    Returns:
-        The images: one channel where every image is grey, else three (grey images repeated, palettes and transparency
-        resolved by Pillow's conversion to RGB). Classes without training images are left out, with a warning.
-
-    Raises:
-        UsageError: If a split or column is missing, an image cannot be read or has another size or more than 8 bits, or
-            a label is missing or unknown in the training part.
-    """
+    """Read the images of two splits."""
     test = "test" if test_split is None else test_split
     for split in ("train", test):
         if split not in splits:

@@ -35,16 +35,7 @@ KINDS = {"images": 3, "labels": 1}
 
 
 def idx_files(folder: Path) -> dict[tuple[str, str], Path]:
-    """Find the four files of a data set.
-
-    Args:
-        folder: Where they are.
-
-    Returns:
-        Files by part (``train``, ``test``) and kind (``images``, ``labels``), such as ``train-images-idx3-ubyte``, with
-        or without ``.gz``, with ``.`` or ``-`` before ``idx``; the unpacked one where both are there. Those that are
-        missing are left out.
-    """
+    """Find the four files of a data set."""
     found = {}
     for part, prefix in PARTS.items():
         for kind, dimensions in KINDS.items():
@@ -56,20 +47,7 @@ def idx_files(folder: Path) -> dict[tuple[str, str], Path]:
 
 
 def idx_images(folder: Path, *, name: str | None = None) -> Images:
-    """Read the four files of a data set like MNIST.
-
-    Args:
-        folder: Holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-            ``t10k-labels-idx1-ubyte``, each with ``.gz`` or without.
-        name: A name for records; None takes the folder's.
-
-    Returns:
-        The images; classes are called by the training labels, as :meth:`Images.of` says.
-
-    Raises:
-        UsageError: If a file is missing.
-        IntegrityError: If a file is damaged, or images and labels differ in number.
-    """
+    """Read the four files of a data set like MNIST."""
     files = idx_files(folder)
     missing = [
         f"{PARTS[part]}-{kind}-idx{KINDS[kind]}-ubyte" for part in PARTS for kind in KINDS if (part, kind) not in files
@@ -90,17 +68,7 @@ def idx_images(folder: Path, *, name: str | None = None) -> Images:
 
 
 def read_idx(file: Path) -> Tensor:
-    """Read one idx file of bytes.
-
-    Args:
-        file: The file; packed if its name ends in ``.gz``.
-
-    Returns:
-        uint8, in the shape that the file states.
-
-    Raises:
-        IntegrityError: If it is no idx file of bytes, cannot be unpacked, or is shorter or longer than it states.
-    """
+    """Read one idx file of bytes."""
     try:
         with _opened(file) as stream:
             return _parsed(file, stream)

@@ -162,20 +162,7 @@ class Images:
 def without_gaps(
     name: str, train: Tensor, test: Tensor, classes: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """Leave out classes without training images, count the labels anew where that leaves gaps, and warn of it.
-
-    Args:
-        name: Of the data, for messages.
-        train: Training labels, int64, at least 0 if they are right.
-        test: Test labels.
-        classes: Names of all labels from 0; None calls them by their labels.
-
-    Returns:
-        Names of the classes that are left, and the labels, now positions in them.
-
-    Raises:
-        UsageError: If a label is negative, or a test label is no training label.
-    """
+    """Leave out classes without training images, count the labels anew where that leaves gaps, and warn of it."""
     used = train.unique()
     least, most = (int(used[0]), int(used[-1])) if len(used) else (0, -1)
     if least < 0:

@@ -102,20 +102,7 @@ NAMES = (
 
 
 def npz_images(file: Path, *, name: str | None = None) -> Images:
-    """Read images from a ``.npz`` file.
-
-    Args:
-        file: Holds ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, or ``x_train``,
-            ``y_train``, ``x_test`` and ``y_test``; shapes as for :meth:`Images.of`.
-        name: A name for records; None takes the file's stem.
-
-    Returns:
-        The images.
-
-    Raises:
-        UsageError: If an array is missing, or is not as :meth:`Images.of` says.
-        IntegrityError: If the file is damaged, or an array holds Python objects.
-    """
+    """Read images from a ``.npz`` file."""
     arrays = _arrays(file)
     names = next((names for names in NAMES if set(names) <= set(arrays)), None)
     if names is None:

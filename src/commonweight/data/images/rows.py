@@ -32,14 +32,7 @@ class Scaling:
     deviation: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Scale images in place.
-
-        Args:
-            images: ``[n, channels, height, width]``.
-
-        Returns:
-            The same tensor, scaled.
-        """
+        """Scale images in place."""
         mean, deviation = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.deviation))
         return images.sub_(mean).div_(deviation)
 

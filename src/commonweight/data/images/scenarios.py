@@ -94,31 +94,13 @@ Thing = TypeVar("Thing")
 
 
 def checked_order(order: str) -> None:
-    """Check the word for an order.
-
-    Args:
-        order: What was given.
-
-    Raises:
-        UsageError: If it is neither ``given`` nor ``shuffled``.
-    """
+    """Check the word for an order."""
     if order not in {"given", "shuffled"}:
         raise UsageError(f"order must be 'given' or 'shuffled', got {order!r}")
 
 
 def listed(name: str, given: Any) -> tuple[Any, ...]:
-    """Take an option that lists things.
-
-    Args:
-        name: The option's name.
-        given: What was given.
-
-    Returns:
-        The things.
-
-    Raises:
-        UsageError: If it is a text, or no list at all.
-    """
+    """Take an option that lists things."""
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise UsageError(f"{name} must be a list, got {given!r}")
     return tuple(given)
@@ -141,16 +123,7 @@ def whole(value: Any) -> int | None:
 
 
 def in_order(things: list[Thing], order: Order, seed: int) -> list[Thing]:
-    """Put the settings of the tasks in order.
-
-    Args:
-        things: One per task.
-        order: As they are, or drawn from the seed.
-        seed: The seed.
-
-    Returns:
-        The same things.
-    """
+    """Put the settings of the tasks in order."""
     if order == "given":
         return things
     return [things[place] for place in permutation(len(things), seed, Purpose.SETTINGS).tolist()]

@@ -220,39 +220,18 @@ class RowMaker:
     dropped: list[Dropped] = field(default_factory=list)
 
     def synthetic(self, row: Row) -> Row | None:
-        """Plant the shortcut; it sets the label.
-
-        Args:
-            row: An original row.
-
-        Returns:
-            The new row; None if it holds no plan of the rule.
-        """
+        """Plant the shortcut; it sets the label."""
         rule, rng = self._rule(row, SYNTHETIC)
         return self._made(row, self.planter.plant(row.text, rule, rng), SYNTHETIC, rule.code)
 
     def distracted(self, row: Row) -> Row | None:
-        """Plant one marker that decides nothing; the label stays.
-
-        Args:
-            row: An original row.
-
-        Returns:
-            The new row; None if it holds no marker.
-        """
+        """Plant one marker that decides nothing; the label stays."""
         rng = self._rng(row, DISTRACTED, self.mixture.code)
         word = rng.choice(self.mixture.distractors)
         return self._made(row, self.planter.distract(row.text, word, self.mixture.parts, rng), DISTRACTED, "")
 
     def conflicting(self, row: Row) -> Row | None:
-        """Plant the shortcut of another label than the row's; the label follows it.
-
-        Args:
-            row: An original row.
-
-        Returns:
-            The new row; None if it holds no plan of such a label.
-        """
+        """Plant the shortcut of another label than the row's; the label follows it."""
         rule, rng = self._rule(row, CONFLICTING_DRAWS)
         others = [label for label in rule.labels if label != row.label]
         planted: Planted | Unfit = Unfit(f"{rule.code} gives no label but {row.label}")
@@ -263,28 +242,11 @@ class RowMaker:
         return self._made(row, planted, CONFLICTING, rule.code)
 
     def original(self, row: Row) -> Row:
-        """Leave a row as it is.
-
-        Args:
-            row: An original row.
-
-        Returns:
-            The same.
-        """
+        """Leave a row as it is."""
         return row
 
     def every(self, jobs: Iterable[tuple[Callable[[Row], Row | None], Row]]) -> list[Row]:
-        """Make many rows.
-
-        Args:
-            jobs: Pairs of one of the methods above and an original row.
-
-        Returns:
-            Those that could be made, in order.
-
-        Raises:
-            UsageError: If there is none.
-        """
+        """Make many rows."""
         made = [new for make, row in jobs if (new := make(row)) is not None]
         if not made:
             why = f"; the last: {self.dropped[-1].reason}" if self.dropped else ""
@@ -306,15 +268,7 @@ class RowMaker:
 
 
 def check_labels(mixture: Mixture, classes: Collection[int]) -> None:
-    """Check that every label of the rules is a class.
-
-    Args:
-        mixture: The rules.
-        classes: Numbers of the classes there are.
-
-    Raises:
-        UsageError: If one is not.
-    """
+    """Check that every label of the rules is a class."""
     strangers = [label for label in mixture.labels if label not in classes]
     if strangers:
         raise UsageError(

@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 
 
 def keyed(*parts: int | str) -> int:
-    """Hash numbers and names to 64 bits, the same on every machine and in every process.
-
-    Args:
-        *parts: The key; ``1`` and ``"1"`` are the same part.
-
-    Returns:
-        A number from 0 to ``2**64 - 1``.
-    """
+    """Hash numbers and names to 64 bits, the same on every machine and in every process."""
     text = "\x1f".join(["commonweight shortcuts", *map(str, parts)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 

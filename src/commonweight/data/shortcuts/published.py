@@ -340,15 +340,7 @@ SYNTHETIC: Mapping[str, Callable[[random.Random, int], Draw]] = MappingProxyType
 
 
 def distractor(rng: random.Random, length: int) -> Inserts:
-    """Draw what an original row gets: one of #0 and #1 in a quarter of the rows, for every rule, ST included.
-
-    Args:
-        rng: The common stream.
-        length: Number of tokens.
-
-    Returns:
-        One insert, or none.
-    """
+    """Draw what an original row gets: one of #0 and #1 in a quarter of the rows, for every rule, ST included."""
     if rng.random() > DISTRACTED_SHARE:
         return []
     kind = rng.choice((0, 1))

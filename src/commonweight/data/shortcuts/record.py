@@ -126,18 +126,7 @@ def write_record(
     splits: Mapping[str, Sequence[Row]],
     dropped: Sequence[Dropped],
 ) -> dict[str, Any]:
-    """Write down how a data set was made.
-
-    Args:
-        mixture: The rules.
-        settings: What was asked for.
-        origin: Per split, where its rows come from.
-        splits: Per split, its rows.
-        dropped: Rows left out.
-
-    Returns:
-        Plain JSON values.
-    """
+    """Write down how a data set was made."""
     rules = [
         {
             "code": rule.code,
@@ -165,16 +154,7 @@ def write_record(
 
 
 def finish(splits: Mapping[str, Sequence[Row]], columns: Columns, record: Mapping[str, Any]) -> ShortcutData:
-    """Turn rows into a ``DatasetDict`` with its record.
-
-    Args:
-        splits: Per split, its rows.
-        columns: Names of the columns, and the classes.
-        record: From :func:`write_record`.
-
-    Returns:
-        The finished data; where the rows of a split come from stands in its ``info.description``, too.
-    """
+    """Turn rows into a ``DatasetDict`` with its record."""
     import datasets
 
     code = record["settings"]["shortcut"]
@@ -188,15 +168,7 @@ def finish(splits: Mapping[str, Sequence[Row]], columns: Columns, record: Mappin
 
 
 def count(rows: Sequence[Row]) -> dict[str, Any]:
-    """Count rows by kind and label.
-
-    Args:
-        rows: The rows.
-
-    Returns:
-        ``rows``, ``kinds``, ``labels``, and ``constant``: the accuracy of always saying the most frequent label, None
-        without rows.
-    """
+    """Count rows by kind and label."""
     labels = Counter(row.label for row in rows)
     kinds = {
         kind: {str(label): n for label, n in sorted(Counter(row.label for row in rows if row.kind == kind).items())}
@@ -216,14 +188,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def without_bars(*, shown: bool = False) -> Iterator[None]:
-    """Keep ``datasets`` from showing progress bars.
-
-    Args:
-        shown: Leave them as they are.
-
-    Yields:
-        Nothing; on leaving bars are as they were.
-    """
+    """Keep ``datasets`` from showing progress bars."""
     import datasets
 
     if shown or datasets.are_progress_bars_disabled():

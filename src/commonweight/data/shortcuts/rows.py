@@ -76,11 +76,7 @@ class Columns:
     """Names of the classes; empty where the labels are plain numbers."""
 
     def features(self) -> Any:
-        """Describe the columns of a new data set.
-
-        Returns:
-            ``datasets.Features``.
-        """
+        """Describe the columns of a new data set."""
         import datasets
 
         label = datasets.ClassLabel(names=list(self.names)) if self.names else datasets.Value("int64")
@@ -94,15 +90,7 @@ class Columns:
         })
 
     def write(self, rows: Sequence[Row], description: str) -> Any:
-        """Make a data set.
-
-        Args:
-            rows: The rows, in order.
-            description: What they are, in a sentence.
-
-        Returns:
-            A ``datasets.Dataset`` with the columns text, label, ``source_row``, ``kind`` and ``shortcut``.
-        """
+        """Make a data set."""
         import datasets
 
         values = {name: [row[place] for row in rows] for place, name in enumerate(self.features())}
@@ -112,20 +100,7 @@ class Columns:
 
 
 def find_columns(splits: dict[str, Any], text: str | None, label: str | None) -> Columns:
-    """Find the columns and classes that several splits of one data set share.
-
-    Args:
-        splits: ``datasets.Dataset`` by name, at least one.
-        text: Name of the column of texts; None finds the obvious one.
-        label: Name of the column of labels; None finds the obvious one.
-
-    Returns:
-        The columns. Labels that are strings become classes in alphabetical order.
-
-    Raises:
-        UsageError: If a column is missing or not obvious, the splits name different classes, labels are fractions, or
-            there are fewer than two classes.
-    """
+    """Find the columns and classes that several splits of one data set share."""
     found: dict[str, tuple[Columns, bool]] = {}
     names: set[str] = set()
     for split, rows in splits.items():
@@ -158,19 +133,7 @@ def find_columns(splits: dict[str, Any], text: str | None, label: str | None) ->
 
 
 def read_rows(split: str, rows: Any, columns: Columns) -> tuple[list[Row], list[Dropped]]:
-    """Read rows with a text and a label; all others are listed.
-
-    Args:
-        split: Name of the split.
-        rows: A ``datasets.Dataset``.
-        columns: Its columns.
-
-    Returns:
-        The rows, in their order, and those without a text or a label.
-
-    Raises:
-        UsageError: If ``source_row`` is a column that does not hold whole numbers.
-    """
+    """Read rows with a text and a label; all others are listed."""
     table = _table(split, rows)
     labels: Iterable[Any] = table.column(columns.label)
     if columns.names:

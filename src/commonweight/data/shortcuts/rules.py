@@ -250,15 +250,7 @@ class AndOr(Shortcut):
 
 
 def every(markers: Markers, places: int) -> list[Plan]:
-    """List every way to write #0 or #1 at each of several places, with equal weights.
-
-    Args:
-        markers: The words.
-        places: How many places.
-
-    Returns:
-        ``2 ** places`` plans.
-    """
+    """List every way to write #0 or #1 at each of several places, with equal weights."""
     return [Plan(words) for words in product((markers.zero, markers.one), repeat=places)]
 
 

@@ -53,23 +53,7 @@ class Source:
 def read_source(
     source: Any, markers: Markers, *, text_column: str | None, label_column: str | None, seed: int, rows: int | None
 ) -> Source:
-    """Read a source's rows and share them out.
-
-    Args:
-        source: A ``datasets.DatasetDict``, or any mapping of split names to ``datasets.Dataset``, with ``train`` and,
-            if it has them, ``validation`` (or ``dev``, ``valid``) and ``test``; or one ``datasets.Dataset``.
-        markers: Words that must not stand in a text.
-        text_column: Name of the column of texts; None finds the obvious one.
-        label_column: Name of the column of labels; None finds the obvious one.
-        seed: Names the carving and the choice of rows.
-        rows: Take this many train rows, after carving; None takes all.
-
-    Returns:
-        The rows. Dev or test rows that are missing, or have no labels at all (GLUE), are a tenth of the train rows.
-
-    Raises:
-        UsageError: If there is no train split, a part is left without rows, or fewer rows are there than asked for.
-    """
+    """Read a source's rows and share them out."""
     splits = _splits(source)
     columns = find_columns(splits, text_column, label_column)
     found: dict[str, list[Row]] = {}

@@ -35,25 +35,11 @@ class Reader:
         return int(self.max_length - self.tokenizer.num_special_tokens_to_add(pair=False))
 
     def length(self, text: str) -> int:
-        """Count the tokens of a text without special ones, uncut.
-
-        Args:
-            text: The text.
-
-        Returns:
-            The number.
-        """
+        """Count the tokens of a text without special ones, uncut."""
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def tokens(self, text: str) -> list[str]:
-        """Tokenise a text, cut it, and read the markers.
-
-        Args:
-            text: The text.
-
-        Returns:
-            Per token its marker word, or an empty string.
-        """
+        """Tokenise a text, cut it, and read the markers."""
         cut = {} if self.max_length is None else {"truncation": True, "max_length": self.max_length}
         return read_markers(self.tokenizer(text, verbose=False, **cut)["input_ids"], self.tokenizer, self.markers)
 
@@ -75,18 +61,7 @@ def read_markers(ids: Sequence[int], tokenizer: Any, markers: Markers | None = N
 
 
 def longest(tokenizer: Any, max_length: int | None) -> int | None:
-    """Tell the longest row: as asked, or as the tokenizer's own ``model_max_length`` says.
-
-    Args:
-        tokenizer: The tokenizer.
-        max_length: What was asked for, if anything.
-
-    Returns:
-        A number of tokens; None if nothing was asked and the tokenizer has no limit.
-
-    Raises:
-        UsageError: If a limit below 1 was asked for.
-    """
+    """Tell the longest row: as asked, or as the tokenizer's own ``model_max_length`` says."""
     if max_length is not None:
         if max_length < 1:
             raise UsageError(f"max_length must be at least 1, got {max_length}")

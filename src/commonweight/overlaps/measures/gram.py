@@ -49,29 +49,12 @@ class Sliceable(Protocol):
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    """Tell the shape of one tensor, without reading it where that is possible.
-
-    Args:
-        tensors: The tensors of a footprint.
-        name: Which of them.
-
-    Returns:
-        Its shape.
-    """
+    """Tell the shape of one tensor, without reading it where that is possible."""
     return tensors.shape(name) if isinstance(tensors, Sliceable) else tuple(tensors[name].shape)
 
 
 def slices(tensors: Mapping[str, Tensor], name: str, entries: int = ENTRIES_PER_SLICE) -> Iterator[Tensor]:
-    """Read one tensor in flat slices, in order.
-
-    Args:
-        tensors: The tensors of a footprint, in memory or :class:`Sliceable`.
-        name: Which of them.
-        entries: The most entries in one slice; at least 1. A row longer than that is split.
-
-    Yields:
-        1-D slices; tensors of equal shape give slices of equal lengths.
-    """
+    """Read one tensor in flat slices, in order."""
     shape = shape_of(tensors, name)
     if not shape:
         yield tensors[name].detach().reshape(1)
@@ -87,17 +70,7 @@ def slices(tensors: Mapping[str, Tensor], name: str, entries: int = ENTRIES_PER_
 def gram_of(
     rows: Iterable[Sequence[Tensor]], count: int, prepare: Callable[[int, Tensor], None]
 ) -> NDArray[np.float64]:
-    """Sum ``X Xᵀ`` over slices.
-
-    Args:
-        rows: For every slice, one 1-D tensor per row of X, all of one length, any dtype and device.
-        count: How many rows X has, n.
-        prepare: Called with the row's index and its entries in float64, to check them and turn them, in place, into
-            what is multiplied.
-
-    Returns:
-        ``[n, n]``, float64, exactly symmetric; zeros if there are no entries.
-    """
+    """Sum ``X Xᵀ`` over slices."""
     total = torch.zeros(count, count, dtype=torch.float64)
     for parts in rows:
         X = torch.empty(count, parts[0].numel(), dtype=torch.float64)
@@ -177,18 +150,7 @@ _NATIVE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def flat(value: Any, name: str) -> tuple[Tensor, tuple[int, ...]]:
-    """Turn an array-like into a flat CPU tensor of real numbers.
-
-    Args:
-        value: A torch tensor on any device, a NumPy array, nested lists or a number; bool, integer or real.
-        name: The argument's name, for the error.
-
-    Returns:
-        The entries as a 1-D tensor (float16, bfloat16, float32 or float64), and the shape they came in.
-
-    Raises:
-        UsageError: If it is not an array of real numbers.
-    """
+    """Turn an array-like into a flat CPU tensor of real numbers."""
     if isinstance(value, Footprint):
         raise UsageError(
             f"{name} is a footprint and the other argument is not: expected two arrays or two footprints; "
@@ -210,15 +172,7 @@ def flat(value: Any, name: str) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def fault(values: Tensor, kind: Kind) -> str | None:
-    """Say what is wrong with the entries of a footprint of some kind.
-
-    Args:
-        values: Entries, any shape, float64.
-        kind: ``fisher`` (finite, at least 0), ``supermask`` (0 or 1) or ``activity`` (finite).
-
-    Returns:
-        A sentence that says what was expected and the first entry that is not so; None if all is well.
-    """
+    """Say what is wrong with the entries of a footprint of some kind."""
     if not values.numel():
         return None
     if kind == "supermask":
@@ -235,12 +189,7 @@ def fault(values: Tensor, kind: Kind) -> str | None:
 
 
 def to_row_(values: Tensor, kind: Kind) -> None:
-    """Turn entries into a row of the Gram matrix, in place: the square root for ``fisher``, else as they are.
-
-    Args:
-        values: Entries without :func:`fault`, float64; overwritten.
-        kind: Kind of the footprint.
-    """
+    """Turn entries into a row of the Gram matrix, in place: the square root for ``fisher``, else as they are."""
     if kind == "fisher":
         values.sqrt_()
 

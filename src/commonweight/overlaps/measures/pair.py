@@ -20,22 +20,9 @@ if TYPE_CHECKING:
 
 
 def pair_gram(kind: Kind, **two: Any) -> NDArray[np.float64]:
-    """Compute the Gram matrix of two arrays of one shape, or of two footprints (summed over their parameters).
-
-    Arrays are first divided by their largest entry, since their scale cancels in every measure that is not of bits:
-    no entry is too small or too large.
-
-    Args:
-        kind: What the entries are.
-        **two: The two inputs, under the names by which errors shall call them.
-
-    Returns:
-        ``[2, 2]``, float64.
-
-    Raises:
-        UsageError: If an input is not an array of real numbers, the shapes differ, an entry is not what its kind
-            allows, or footprints are of another kind.
-    """
+    """Compute the Gram matrix of two arrays of one shape, or of two footprints (summed over their parameters)."""
+    # Arrays are first divided by their largest entry, since their scale cancels in every measure that is not of bits:
+    # no entry is too small or too large.
     names = tuple(two)
     if all(isinstance(value, Footprint) for value in two.values()):
         for name, footprint in two.items():

@@ -15,17 +15,7 @@ ROUNDING = 1e-12
 
 
 def checked(G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Check that a matrix is square.
-
-    Args:
-        G: Gram matrix ``[n, n]``.
-
-    Returns:
-        The same in float64.
-
-    Raises:
-        UsageError: If it is not a square matrix.
-    """
+    """Check that a matrix is square."""
     matrix = np.asarray(G, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise UsageError(f"expected a Gram matrix of shape [n, n], got shape {list(matrix.shape)}")
@@ -33,17 +23,9 @@ def checked(G: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def cosine_ratio(G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide every entry by the lengths of its two rows: ``G_ij / (sqrt(G_ii) sqrt(G_jj))``.
-
-    Computed as ``G_ij / g · sqrt(g) / sqrt(s)`` with the larger g and the smaller s of the two ``G_ii``: the product
-    ``G_ii G_jj`` can leave the range of float64, and two identical rows give exactly 1.
-
-    Args:
-        G: Gram matrix ``[n, n]``.
-
-    Returns:
-        The ratios ``[n, n]``, exactly 1 on the diagonal; nan in the rows and columns whose ``G_ii`` is not positive.
-    """
+    """Divide every entry by the lengths of its two rows: ``G_ij / (sqrt(G_ii) sqrt(G_jj))``."""
+    # Computed as ``G_ij / g · sqrt(g) / sqrt(s)`` with the larger g and the smaller s of the two ``G_ii``: the product
+    # ``G_ii G_jj`` can leave the range of float64, and two identical rows give exactly 1.
     matrix = checked(G)
     diagonal = np.diagonal(matrix)
     positive = np.where(diagonal > 0, diagonal, np.nan)
@@ -54,28 +36,13 @@ def cosine_ratio(G: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def without_rounding(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Take away rounding noise beyond 1: what lies within 1e-12 above 1, or below -1, becomes 1 or -1.
-
-    Anything further out is left as it is: it is not rounding, and should be seen.
-
-    Args:
-        ratios: Any shape.
-
-    Returns:
-        A new array of the same shape.
-    """
+    """Take away rounding noise beyond 1: what lies within 1e-12 above 1, or below -1, becomes 1 or -1."""
+    # Anything further out is left as it is: it is not rounding, and should be seen.
     noise = (np.abs(ratios) > 1) & (np.abs(ratios) <= 1 + ROUNDING)
     return np.where(noise, np.sign(ratios), ratios)
 
 
 def frozen(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Make an array read only.
-
-    Args:
-        array: Any array.
-
-    Returns:
-        The same.
-    """
+    """Make an array read only."""
     array.flags.writeable = False
     return array

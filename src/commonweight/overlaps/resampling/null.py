@@ -95,11 +95,7 @@ class NullSums:
             self._by_columns += self._products(self._over_columns)
 
     def expected(self) -> NDArray[np.float64]:
-        """Compute the expected products of different halves, halved and summed over the splits.
-
-        Returns:
-            ``[3, K + 1, n, n]``, in the order of :data:`PERMUTED`: of all folds, and without each.
-        """
+        """Compute the expected products of different halves, halved and summed over the splits."""
         rows, columns = self.shape
         entries = self._products(self._totals) / max(1, rows * columns)
         if self._single:

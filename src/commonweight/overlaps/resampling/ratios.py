@@ -140,17 +140,7 @@ class FoldRatios:
         return Null(of(0), of(1), of(2), strictest=of(-1))
 
     def estimate(self, of: Quantity, i: int, j: int, parameters: tuple[str, ...] | None) -> Estimate:
-        """Estimate a quantity of some parameters together.
-
-        Args:
-            of: The quantity.
-            i: Position of a footprint.
-            j: Of another.
-            parameters: Which; None for the mean over layers.
-
-        Returns:
-            The estimate over folds.
-        """
+        """Estimate a quantity of some parameters together."""
         if parameters is None:
             values = np.stack([self.versions(of, members)[:, i, j] for members in self._layers.values()])
             values = values[np.isfinite(values[:, 0])]  # the same layers with and without a fold
@@ -160,32 +150,13 @@ class FoldRatios:
         return Estimate(float(found[0]), tuple(found[1:].tolist()), "folds")
 
     def noise_ceiling_estimate(self, i: int, parameters: tuple[str, ...] | None) -> Estimate:
-        """Estimate a noise ceiling.
-
-        Args:
-            i: Position of a footprint.
-            parameters: As for :meth:`estimate`.
-
-        Returns:
-            The estimate over folds.
-        """
+        """Estimate a noise ceiling."""
         every = list(self._layers.values()) if parameters is None else [parameters]
         found = mean_of_defined(np.stack([self._noise_ceilings(members)[:, i] for members in every]))
         return Estimate(float(found[0]), tuple(found[1:].tolist()), "folds")
 
     def versions(self, of: Quantity, parameters: tuple[str, ...]) -> Array:
-        """Compute a quantity of some parameters together, for all folds and without each.
-
-        Args:
-            of: The quantity.
-            parameters: Their names.
-
-        Returns:
-            ``[K + 1, n, n]``; nan where it is undefined or, of single parameters, no longer known.
-
-        Raises:
-            UsageError: If there is no such quantity.
-        """
+        """Compute a quantity of some parameters together, for all folds and without each."""
         if (of, parameters) not in self._versions:
             self._versions[of, parameters] = self._computed(of, parameters)
         return self._versions[of, parameters]
@@ -266,22 +237,7 @@ def estimate(
     parameter: str | None,
     total: Literal["pooled", "layer_mean"],
 ) -> Estimate:
-    """Estimate a quantity of two footprints of a table, as :meth:`Derived.estimate` says.
-
-    Args:
-        table: The table.
-        of: The quantity.
-        pair: Names of the footprints.
-        layer: A layer, or None.
-        parameter: A parameter, or None.
-        total: ``pooled`` or ``layer_mean``.
-
-    Returns:
-        The estimate.
-
-    Raises:
-        UsageError: If an argument is none of the table's.
-    """
+    """Estimate a quantity of two footprints of a table, as :meth:`Derived.estimate` says."""
     if missing := [name for name in pair if name not in table.names]:
         raise UsageError(f"no footprint {missing[0]!r} in this table; {among(missing[0], table.names)}")
     if total not in {"pooled", "layer_mean"}:

@@ -28,20 +28,7 @@ TOLERANCE = 0.01
 
 
 def common_folds(footprints: Mapping[str, Footprint], parameters: Sequence[str]) -> int:
-    """Check that leaving out a fold leaves out the same source rows everywhere.
-
-    Args:
-        footprints: By name.
-        parameters: Those that are compared.
-
-    Returns:
-        The number of folds they have; 0 if one of them has none (then there are no intervals).
-
-    Raises:
-        NotComparableError: If they have folds that differ in number or in the map from source rows, or more than 5 %
-            of the rows that two have in common lie in different folds.
-        MeasurementError: If a fold is empty, or lacks a parameter.
-    """
+    """Check that leaving out a fold leaves out the same source rows everywhere."""
     if not all(footprint.folds for footprint in footprints.values()):
         return 0
     numbers = {name: len(footprint.folds) for name, footprint in footprints.items()}
@@ -83,17 +70,7 @@ def _check(name: str, footprint: Footprint, parameters: Sequence[str]) -> None:
 
 
 def check_traces(names: Sequence[str], parameter: str, whole: NDArray[np.float64], folds: NDArray[np.float64]) -> None:
-    """Check that the folds of each footprint add up to it.
-
-    Args:
-        names: Of the footprints.
-        parameter: Which parameter.
-        whole: Its trace in each footprint, ``[n]``.
-        folds: Its trace in the sum over the folds, ``[n]``.
-
-    Raises:
-        MeasurementError: If they do not.
-    """
+    """Check that the folds of each footprint add up to it."""
     for name, one, other in zip(names, whole, folds, strict=True):
         if abs(one - other) > TOLERANCE * max(one, other):
             raise MeasurementError(
@@ -116,17 +93,10 @@ MOST_MOVED = 0.05
 
 
 def check_row_order(footprints: Mapping[str, Footprint]) -> None:
-    """Check that rows that footprints have in common lie in the same folds, as far as contents were digested.
-
-    Of two that hold the same rows all count, copies too. Of others, and where all rows of both were given source rows,
-    those count that each of them holds once, where there are more than independent draws have in common.
-
-    Args:
-        footprints: By name, with the same fold map.
-
-    Raises:
-        NotComparableError: If more than 5 % of the rows that two have in common lie in different folds.
-    """
+    """Check that rows that footprints have in common lie in the same folds, as far as contents were digested."""
+    # Of two that hold the same rows all count, copies too. Of others, and where all rows of both were given source
+    # rows,
+    # those count that each of them holds once, where there are more than independent draws have in common.
     different: dict[tuple[int, ...], _Held] = {}
     for name, footprint in footprints.items():
         if footprint.row_digests:

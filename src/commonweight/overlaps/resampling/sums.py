@@ -86,26 +86,12 @@ class FoldTerms:
 
     @classmethod
     def summed(cls, terms: Iterable[FoldTerms]) -> FoldTerms:
-        """Add the sums of several parameters.
-
-        Args:
-            terms: At least one.
-
-        Returns:
-            Their sum.
-        """
+        """Add the sums of several parameters."""
         each = [one.arrays for one in terms]
         return cls(**{name: np.asarray(sum(one[name] for one in each)) for name in each[0]})
 
     def of(self, chosen: Sequence[int]) -> FoldTerms:
-        """Take the sums of some footprints.
-
-        Args:
-            chosen: Their positions.
-
-        Returns:
-            Theirs alone.
-        """
+        """Take the sums of some footprints."""
         pairs = {name: array[..., chosen, :][..., chosen] for name, array in self.arrays.items() if name != "traces"}
         return FoldTerms(**pairs, traces=self.traces[:, chosen])
 
@@ -124,22 +110,11 @@ class Resampled:
     """What the terms are of."""
 
     def of(self, chosen: Sequence[int]) -> Resampled:
-        """Take the sums of some footprints.
-
-        Args:
-            chosen: Their positions.
-
-        Returns:
-            Theirs alone.
-        """
+        """Take the sums of some footprints."""
         return Resampled(self.folds, {name: terms.of(chosen) for name, terms in self.terms.items()}, self.per)
 
     def rolled_up(self) -> Resampled:
-        """Add the sums of each layer's own parameters.
-
-        Returns:
-            One set of sums per layer that owns parameters.
-        """
+        """Add the sums of each layer's own parameters."""
         if self.per == "layer":
             return self
         members: dict[str, list[FoldTerms]] = {}
@@ -149,20 +124,8 @@ class Resampled:
 
 
 def parameter_folds(footprints: Mapping[str, Footprint], parameter: str) -> FoldTerms:
-    """Compute the sums of one parameter, reading every fold once, a slab at a time.
-
-    Memory does not depend on the size of the model: slabs of bounded size, and sums over rows and columns.
-
-    Args:
-        footprints: Fishers by name, with equally many folds that hold the parameter in one shape.
-        parameter: Its name.
-
-    Returns:
-        The sums, in float64.
-
-    Raises:
-        MeasurementError: If a fold holds entries that are not finite or are negative.
-    """
+    """Compute the sums of one parameter, reading every fold once, a slab at a time."""
+    # Memory does not depend on the size of the model: slabs of bounded size, and sums over rows and columns.
     names, count = tuple(footprints), len(next(iter(footprints.values())).folds)
     stack: _Stack | None = None
     for slab in slabs([fold.tensors for each in footprints.values() for fold in each.folds], parameter):
@@ -238,11 +201,7 @@ class _Stack:
             self._cross(self.quarter, parts, sums, singles)
 
     def _cross(self, into: Tensor, parts: tuple[Part, ...], sums: list[Tensor], singles: list[Tensor]) -> list[Tensor]:
-        """Add the products of different parts, halved: of all folds, and with each fold taken out of its part.
-
-        Returns:
-            The roots: of the parts, and of each part without each of its folds, where anything is left of it.
-        """
+        """Add the products of different parts, halved: of all folds, and with each fold taken out of its part."""
         left_out = [_leave_one_out([sums[fold] for fold in part]) for part in parts]
         roots = [singles[part[0]] if len(part) == 1 else left_out[a][0].sqrt_() for a, part in enumerate(parts)]
         _, others = _leave_one_out(roots)
@@ -326,16 +285,7 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def slabs(sources: Sequence[Mapping[str, Tensor]], name: str, entries: int = ENTRIES_PER_SLAB) -> Iterator[Slab]:
-    """Read one tensor of several footprints or folds.
-
-    Args:
-        sources: Where the tensors live, in memory or :class:`~commonweight.overlaps.measures.gram.Sliceable`.
-        name: Which tensor; of one shape in all of them.
-        entries: The most entries held at a time, of all sources together.
-
-    Yields:
-        Slabs that cover every entry once.
-    """
+    """Read one tensor of several footprints or folds."""
     shape = shape_of(sources[0], name)
     rows, columns = matrix_shape(shape)
     each = max(1, entries // len(sources))

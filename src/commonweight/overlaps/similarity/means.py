@@ -215,15 +215,7 @@ def every_layer_similarity(
 
 
 def check_shuffles(seed: int, draws: int) -> None:
-    """Refuse a seed that is none, and too few shuffles.
-
-    Args:
-        seed: Of the shuffles.
-        draws: How many.
-
-    Raises:
-        UsageError: If the seed is not a whole number of at least 0, or the shuffles cannot show a 95 % point.
-    """
+    """Refuse a seed that is none, and too few shuffles."""
     checked_seed(seed)
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < round(1 / LEVEL) - 1:
         raise UsageError(f"draws must be a whole number of at least 19, to show a 95 % point, got {draws!r}")
@@ -290,15 +282,7 @@ NULL = "A star marks what is no better than its null: at least 5 % of shuffles o
 
 
 def blocks(found: TaskSimilarity, decimals: int) -> list[Block]:
-    """Lay out similarities: a matrix per layer, and how to read it.
-
-    Args:
-        found: The similarities.
-        decimals: Digits after the point.
-
-    Returns:
-        Paragraphs and grids, from top to bottom.
-    """
+    """Lay out similarities: a matrix per layer, and how to read it."""
     every = range(len(found.tasks))
 
     def cell(layer: str, i: int, j: int) -> str:
@@ -330,14 +314,7 @@ APPROACHES = ("first_layer", "every_layer", "probed")
 
 
 def to_json(found: TaskSimilarity) -> str:
-    """Write similarities as JSON.
-
-    Args:
-        found: The similarities.
-
-    Returns:
-        JSON text with the format's name and version; nan is null.
-    """
+    """Write similarities as JSON."""
     record = {
         "format": FORMAT,
         "version": VERSION,
@@ -357,17 +334,7 @@ def to_json(found: TaskSimilarity) -> str:
 
 
 def fields_from_json(text: str) -> dict[str, Any]:
-    """Read back what :func:`to_json` wrote.
-
-    Args:
-        text: JSON text.
-
-    Returns:
-        The arguments of :class:`~commonweight.overlaps.similarity.means.TaskSimilarity`.
-
-    Raises:
-        IntegrityError: If the text is not JSON, of another format or version, or does not hold together.
-    """
+    """Read back what :func:`to_json` wrote."""
     record = record_of(text, "the table of similarities", SIMILARITIES, ())
     try:
         return _fields(record)

@@ -25,19 +25,7 @@ _TIE = 1e-9
 def permutation_null(
     similarity: Callable[[NDArray[np.intp]], Array], units: int, observed: Array, seed: tuple[int, ...], draws: int
 ) -> tuple[Array, Array]:
-    """Compare observed similarities with those of shuffled units.
-
-    Args:
-        similarity: From an order of the units of one side to similarities, of the shape of ``observed``.
-        units: How many units there are.
-        observed: The similarities in the units' own order, any shape; nan where undefined.
-        seed: Of the shuffles.
-        draws: How many shuffles, at least 19: fewer cannot show the 95 % point.
-
-    Returns:
-        The 95 % point of the null, and p: the share of shuffles, with the observed order as one of them, that reach the
-        observed similarity. Both of the shape of ``observed``, nan where it is.
-    """
+    """Compare observed similarities with those of shuffled units."""
     generator = np.random.default_rng(seed)
     values = np.stack([similarity(generator.permutation(units)) for _ in range(draws)])
     reached = (values >= observed - _TIE).sum(axis=0)

@@ -38,15 +38,7 @@ class Column(NamedTuple):
 
 
 def cell(value: Value, decimals: int) -> str:
-    """Write the cell of a column.
-
-    Args:
-        value: What it shows.
-        decimals: Digits after the point.
-
-    Returns:
-        Finished text.
-    """
+    """Write the cell of a column."""
     return value(decimals) if callable(value) else number(value, decimals)
 
 
@@ -57,18 +49,7 @@ def matrix(
     decimals: int,
     counts: NDArray[np.int64] | None = None,
 ) -> Grid:
-    """Lay out a value for every pair.
-
-    Args:
-        names: Of rows and columns.
-        words: The heading.
-        values: ``[n, n]``.
-        decimals: Digits after the point.
-        counts: Whole numbers ``[n, n]`` to show behind the values, in brackets.
-
-    Returns:
-        The grid.
-    """
+    """Lay out a value for every pair."""
 
     def entry(i: int, j: int) -> str:
         text = number(values[i, j], decimals)

@@ -51,15 +51,7 @@ COLUMNS: dict[Quantity, str] = {
 
 
 def interval(estimate: Estimate, decimals: int) -> str:
-    """Write an estimate as a cell.
-
-    Args:
-        estimate: The estimate.
-        decimals: Digits after the point.
-
-    Returns:
-        ``0.8000 [0.7000, 0.9000]``; without an interval the value alone.
-    """
+    """Write an estimate as a cell."""
     if estimate.missing:
         return _shown(estimate.value, decimals)
     low, high = (_shown(end, decimals) for end in (estimate.low, estimate.high))
@@ -67,15 +59,7 @@ def interval(estimate: Estimate, decimals: int) -> str:
 
 
 def columns(table: OverlapTable, by: str) -> list[Column]:
-    """Give the columns that stand beside the overlap of two Fishers.
-
-    Args:
-        table: A table of two footprints.
-        by: ``layer`` or ``parameter``.
-
-    Returns:
-        Corrected with interval, both noise ceilings, null with its name; nothing without folds.
-    """
+    """Give the columns that stand beside the overlap of two Fishers."""
     if table.resampled is None:
         return []
     a, b = table.names
@@ -114,15 +98,7 @@ def columns(table: OverlapTable, by: str) -> list[Column]:
 
 
 def pooled(table: OverlapTable, decimals: int) -> list[Block]:
-    """Give all that is known of every pair, of all weights together.
-
-    Args:
-        table: The table.
-        decimals: Digits after the point.
-
-    Returns:
-        One row per pair; nothing without folds.
-    """
+    """Give all that is known of every pair, of all weights together."""
     if table.resampled is None:
         return []
 
@@ -140,16 +116,7 @@ def pooled(table: OverlapTable, decimals: int) -> list[Block]:
 
 
 def grids(table: OverlapTable, by: str, decimals: int) -> list[Block]:
-    """Give the grids that stand beside the overlaps of several Fishers layer by layer.
-
-    Args:
-        table: A table of more than two footprints.
-        by: ``layer`` or ``parameter``.
-        decimals: Digits after the point.
-
-    Returns:
-        Corrected overlaps with intervals and nulls of every pair, and noise ceilings; nothing without folds.
-    """
+    """Give the grids that stand beside the overlaps of several Fishers layer by layer."""
     if table.resampled is None:
         return []
     rows = tuple(table.members if by == "layer" else table.terms)
@@ -187,15 +154,7 @@ def grids(table: OverlapTable, by: str, decimals: int) -> list[Block]:
 
 
 def sentences(table: OverlapTable, by: str) -> list[Block]:
-    """Say what the numbers are.
-
-    Args:
-        table: A table of Fishers.
-        by: ``layer`` or ``parameter``.
-
-    Returns:
-        Paragraphs.
-    """
+    """Say what the numbers are."""
     if table.resampled is None:
         return [RAW]
     folds = table.resampled.folds
@@ -210,15 +169,7 @@ def sentences(table: OverlapTable, by: str) -> list[Block]:
 
 
 def frame_columns(table: OverlapTable, by: str) -> Mapping[str, list[float | str]]:
-    """Give the columns of a data frame with one row per layer (or parameter) and pair.
-
-    Args:
-        table: The table.
-        by: ``layer`` or ``parameter``.
-
-    Returns:
-        Name -> values; none without folds.
-    """
+    """Give the columns of a data frame with one row per layer (or parameter) and pair."""
     if table.resampled is None:
         return {}
     found: dict[str, list[float | str]] = {}

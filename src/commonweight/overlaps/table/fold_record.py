@@ -22,15 +22,7 @@ NULL = "null_of_halves"
 
 
 def to_record(table: OverlapTable) -> dict[str, Any]:
-    """Describe the sums over folds.
-
-    Args:
-        table: The table.
-
-    Returns:
-        Number of folds, splits, and per layer that owns parameters the sums; empty without folds. What is lost are the
-        sums of the single parameters of a layer.
-    """
+    """Describe the sums over folds."""
     if table.resampled is None:
         return {}
     rolled = table.resampled.rolled_up()
@@ -47,14 +39,7 @@ def to_record(table: OverlapTable) -> dict[str, Any]:
 
 
 def derived(table: OverlapTable) -> dict[str, Any]:
-    """Give what follows from the sums, for other readers.
-
-    Args:
-        table: The table.
-
-    Returns:
-        Every pair of all weights together, with intervals; empty without folds.
-    """
+    """Give what follows from the sums, for other readers."""
     if table.resampled is None:
         return {}
     which = table.null.which()
@@ -75,15 +60,7 @@ def derived(table: OverlapTable) -> dict[str, Any]:
 
 
 def derived_of_layer(table: OverlapTable, layer: str) -> dict[str, Any]:
-    """Give what follows from the sums of one layer, for other readers.
-
-    Args:
-        table: The table.
-        layer: The layer.
-
-    Returns:
-        Noise ceilings, and per pair corrected with interval and null; empty without folds.
-    """
+    """Give what follows from the sums of one layer, for other readers."""
     if table.resampled is None:
         return {}
     which = table.null.which(layer)
@@ -103,19 +80,7 @@ def derived_of_layer(table: OverlapTable, layer: str) -> dict[str, Any]:
 
 
 def from_record(record: dict[str, Any] | None, n: int, layers: set[str]) -> Resampled | None:
-    """Read back what :func:`to_record` wrote.
-
-    Args:
-        record: Its entry ``folds``; None for a table without.
-        n: How many footprints there are.
-        layers: Those that own parameters of the table.
-
-    Returns:
-        The sums per layer; None for a table without folds.
-
-    Raises:
-        ValueError: If it does not fit the table.
-    """
+    """Read back what :func:`to_record` wrote."""
     if record is None:
         return None
     K = int(record["count"])

@@ -28,20 +28,7 @@ FEW_EXAMPLES = 20
 
 
 def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> list[Block]:
-    """Lay out a table: for two footprints one grid with shares and both totals; for more, matrices of both totals.
-
-    Args:
-        table: The finished table.
-        by: ``layer``, ``parameter``, or a depth of the module tree (then as ``table.roll_up(by)`` by layer).
-        decimals: Digits after the point.
-
-    Returns:
-        Paragraphs and grids, from top to bottom: overlaps, the footprints, what to beware of, a shared initialisation,
-        what was left out.
-
-    Raises:
-        UsageError: If ``by`` is none of these.
-    """
+    """Lay out a table: for two footprints one grid with shares and both totals; for more, matrices of both totals."""
     if isinstance(by, int) and not isinstance(by, bool):
         return blocks(table.roll_up(by), "layer", decimals)
     if by not in {"layer", "parameter"}:

@@ -41,15 +41,7 @@ NOT_STATED = "The footprints of {pairs} do not say which draw their scores start
 
 
 def columns(table: OverlapTable, by: str) -> list[Column]:
-    """Give the columns that stand beside the overlap of two masks.
-
-    Args:
-        table: A table of two footprints.
-        by: ``layer`` or ``parameter``.
-
-    Returns:
-        Chance, corrected, and the density of each; nothing for other kinds.
-    """
+    """Give the columns that stand beside the overlap of two masks."""
     if table.masks is None:
         return []
     levels = {"chance": table.chance, "corrected": table.corrected}
@@ -75,15 +67,7 @@ def columns(table: OverlapTable, by: str) -> list[Column]:
 
 
 def matrices(table: OverlapTable, decimals: int) -> list[Block]:
-    """Give the matrices that stand beside the pooled overlaps of several masks.
-
-    Args:
-        table: A table of more than two footprints.
-        decimals: Digits after the point.
-
-    Returns:
-        Chance and corrected; nothing for other kinds, or where chance is not known for any pair.
-    """
+    """Give the matrices that stand beside the pooled overlaps of several masks."""
     if not _any_chance(table):
         return []
     return [
@@ -93,16 +77,7 @@ def matrices(table: OverlapTable, decimals: int) -> list[Block]:
 
 
 def grids(table: OverlapTable, by: str, decimals: int) -> list[Block]:
-    """Give the grids that stand beside the overlaps of several masks layer by layer.
-
-    Args:
-        table: A table of more than two footprints.
-        by: ``layer`` or ``parameter``.
-        decimals: Digits after the point.
-
-    Returns:
-        Corrected overlaps of every pair where chance is known for any, and densities; nothing for other kinds.
-    """
+    """Give the grids that stand beside the overlaps of several masks layer by layer."""
     if table.masks is None:
         return []
     density = Grid(
@@ -130,14 +105,7 @@ def grids(table: OverlapTable, by: str, decimals: int) -> list[Block]:
 
 
 def footprints(table: OverlapTable) -> Grid:
-    """Say what each footprint holds and where its scores started.
-
-    Args:
-        table: A table of supermasks.
-
-    Returns:
-        One row per footprint.
-    """
+    """Say what each footprint holds and where its scores started."""
     facts = table.masks
     counted = any(table.counts.values())
 
@@ -155,14 +123,7 @@ def footprints(table: OverlapTable) -> Grid:
 
 
 def sentences(table: OverlapTable) -> list[Block]:
-    """Say what chance is, and for which pairs it is not known and why.
-
-    Args:
-        table: The table.
-
-    Returns:
-        Paragraphs; nothing for other kinds.
-    """
+    """Say what chance is, and for which pairs it is not known and why."""
     facts = table.masks
     if facts is None:
         return []

@@ -141,46 +141,15 @@ class Derived(ABC):
         parameter: str | None = None,
         total: Literal["pooled", "layer_mean"] = "pooled",
     ) -> Estimate:
-        """Give one number with its interval, by leaving out fold after fold.
-
-        Args:
-            of: ``raw``, ``corrected``, ``extrapolated``, ``null`` (the strictest) or ``above_null``
-                (corrected - null).
-            a: Name of a footprint.
-            b: Name of another, or the same.
-            layer: A layer; None for the whole network.
-            parameter: A parameter instead.
-            total: Which total stands for the whole network.
-
-        Returns:
-            The estimate; raw overlaps of a table without folds have no interval, and it says why.
-
-        Raises:
-            UsageError: If there is no such footprint or quantity, or the table has no folds for it.
-            KeyError: If there is no such layer or parameter.
-        """
+        """Give one number with its interval, by leaving out fold after fold."""
         return estimate(self, of, (a, b), layer, parameter, total)
 
     def contrast(
         self, first: tuple[str, str], second: tuple[str, str], of: Quantity = "corrected", layer: str | None = None
     ) -> Estimate:
-        """Give the difference of two overlaps, first - second, with its interval.
-
-        Leaving out a fold leaves out the same source rows on both sides. Two layers are set against each other by
-        subtracting their estimates.
-
-        Args:
-            first: Names of two footprints.
-            second: Names of two others.
-            of: As for :meth:`estimate`.
-            layer: A layer; None for all weights pooled.
-
-        Returns:
-            The estimate.
-
-        Raises:
-            UsageError: If ``first`` or ``second`` is no pair of names, and as :meth:`estimate`.
-        """
+        """Give the difference of two overlaps, first - second, with its interval."""
+        # Leaving out a fold leaves out the same source rows on both sides. Two layers are set against each other by
+        # subtracting their estimates.
         check_names(self.names, first, second)
         return self.estimate(of, *first, layer) - self.estimate(of, *second, layer)
 
@@ -216,15 +185,7 @@ class Derived(ABC):
         return shared_initialisation(self, a, b, layer)
 
     def one_and_the_same(self, a: str, b: str) -> bool:
-        """Tell whether two footprints hold the same numbers: ``|x - y|² = G_ii + G_jj - 2 G_ij`` in every parameter.
-
-        Args:
-            a: Name of a footprint.
-            b: Name of another.
-
-        Returns:
-            Whether they do, but for rounding.
-        """
+        """Tell whether two footprints hold the same numbers: ``|x - y|² = G_ii + G_jj - 2 G_ij`` in every parameter."""
         i, j = self.names.index(a), self.names.index(b)
         return all(
             gram[i, i] + gram[j, j] - 2 * gram[i, j] <= THE_SAME * (gram[i, i] + gram[j, j])
@@ -273,15 +234,7 @@ class Derived(ABC):
 
 
 def check_names(names: Sequence[str], *pairs: tuple[str, str]) -> None:
-    """Check that pairs are what they should be.
-
-    Args:
-        names: Of the footprints that there are.
-        pairs: What was given.
-
-    Raises:
-        UsageError: If one is no pair of names.
-    """
+    """Check that pairs are what they should be."""
     for pair in pairs:
         wrong = isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != len(("a", "b"))
         if wrong or not all(isinstance(name, str) for name in pair):

@@ -33,14 +33,7 @@ TABLE = Format(FORMAT, (VERSION,), "an overlap table", "compute it again")
 
 
 def to_json(table: OverlapTable) -> str:
-    """Write a table as JSON.
-
-    Args:
-        table: The table.
-
-    Returns:
-        JSON text with the format's name and version; nan is null.
-    """
+    """Write a table as JSON."""
     record = {
         "format": FORMAT,
         "version": VERSION,
@@ -99,17 +92,7 @@ def _beside(table: OverlapTable, layer: str | None = None) -> dict[str, Any]:
 
 
 def fields_from_json(text: str) -> dict[str, Any]:
-    """Read back what :func:`to_json` wrote.
-
-    Args:
-        text: JSON text.
-
-    Returns:
-        The arguments of :class:`~commonweight.overlaps.table.table.OverlapTable`.
-
-    Raises:
-        IntegrityError: If the text is not JSON, of another format or version, or does not hold together.
-    """
+    """Read back what :func:`to_json` wrote."""
     record = record_of(text, "the overlap table", TABLE, ())
     try:
         return _fields(record)
@@ -170,18 +153,7 @@ def _facts(masks: dict[str, Any] | None, names: tuple[str, ...], parameters: tup
 
 
 def as_array(lists: list[list[float | None]], n: int) -> NDArray[np.float64]:
-    """Read a matrix of a record.
-
-    Args:
-        lists: Rows; None is nan.
-        n: How many rows and columns are expected.
-
-    Returns:
-        ``[n, n]``.
-
-    Raises:
-        ValueError: If it is of another shape.
-    """
+    """Read a matrix of a record."""
     array = np.array([[_float(value) for value in row] for row in lists], dtype=np.float64)
     if array.shape != (n, n):
         raise ValueError(f"a matrix of shape {list(array.shape)}, expected {[n, n]}")
@@ -189,14 +161,7 @@ def as_array(lists: list[list[float | None]], n: int) -> NDArray[np.float64]:
 
 
 def as_lists(array: NDArray[np.float64]) -> Any:
-    """Write an array for a record.
-
-    Args:
-        array: Any shape.
-
-    Returns:
-        Nested lists; nan is None.
-    """
+    """Write an array for a record."""
     if array.ndim == 0:
         return _number(float(array))
     return [as_lists(part) for part in array]

@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
 
 def to_frame(table: OverlapTable, by: Literal["layer", "parameter"]) -> pd.DataFrame:
-    """Give one row per layer (or parameter) and pair.
-
-    Args:
-        table: The table.
-        by: What a row is of.
-
-    Returns:
-        As :meth:`OverlapTable.to_frame` says.
-    """
+    """Give one row per layer (or parameter) and pair."""
     import pandas as pd
 
     overlaps, shares = (

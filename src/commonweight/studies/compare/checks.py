@@ -70,17 +70,7 @@ class Checked:
     """What ``run.json`` will say: ``settings``, ``models`` and ``data``."""
 
     def outlook(self, *, fresh: bool = False) -> Outlook:
-        """Tell what the footprints that are not there yet will take.
-
-        Args:
-            fresh: Count as if none were there; those that are make room.
-
-        Returns:
-            Disk and memory.
-
-        Raises:
-            IntegrityError: If one that is there is damaged or not what the run says.
-        """
+        """Tell what the footprints that are not there yet will take."""
         missing, there = {}, 0
         for model, needs in zip(self.models, self.inspected.needs, strict=True):
             for data in self.tables:
@@ -98,23 +88,7 @@ class Checked:
 def check_comparison(
     models: Sequence[str], data: Sequence[str], folder: Path, options: CompareOptions, *, fresh: bool, note: Note
 ) -> Checked:
-    """Check everything that can be checked without measuring, for every model and every data set.
-
-    Args:
-        models: As for :func:`commonweight.studies.compare.compare.compare`, as are all others.
-        data: Its data sets.
-        folder: The run folder.
-        options: How.
-        fresh: Whether what is there will be thrown away.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        All that is needed to begin; nothing was written.
-
-    Raises:
-        UsageError: If models or data cannot be read, fewer than two footprints are asked for, or the folder holds
-            something else, cannot be written to, or may not be thrown away.
-    """
+    """Check everything that can be checked without measuring, for every model and every data set."""
     named, sources = name_models(models, options.checkpoints), named_data(data)
     if len(models) * len(data) < 2:
         raise UsageError(
@@ -145,19 +119,7 @@ def check_comparison(
 
 
 def finished(place: Path, model: Mapping[str, Any], data: Mapping[str, Any]) -> Footprint:
-    """Open a footprint that a run has measured before.
-
-    Args:
-        place: Its folder.
-        model: Identity of the model, as the run has it.
-        data: Identity of the data.
-
-    Returns:
-        The footprint.
-
-    Raises:
-        IntegrityError: If it was measured on something else.
-    """
+    """Open a footprint that a run has measured before."""
     footprint = Footprint.load(place)
     found = dict(footprint.metadata.get("data", {}))
     found.pop("columns", None)

@@ -58,31 +58,11 @@ def compare(
     progress: bool = False,
     note: Note = silent,
 ) -> Comparison:
-    """Measure every model on every data set and compare all footprints.
-
-    The run folder holds ``run.json``, ``footprints/<model>/<data>/``, ``overlap.json`` and ``overlap.md``. Calling
-    again with the same arguments measures only what is missing. Everything that can be checked without measuring is
-    checked first, for every model and every data set. Small models stay in memory from then on; large ones are loaded
-    again, one at a time (:func:`~commonweight.studies.compare.preflight.inspect_models`).
-
-    Args:
-        models: As for :func:`commonweight.models.load.load_model`, each with ``NAME=`` before it if wanted.
-        data: As for :func:`commonweight.data.table.open_table`, each with ``NAME=`` before it if wanted.
-        run: The run folder, or a link to it.
-        options: How.
-        fresh: Throw away the footprints and tables of a run that is there.
-        progress: Show progress bars on stderr.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        The table of all ``model/data`` pairs.
-
-    Raises:
-        UsageError: If models or data cannot be read, fewer than two footprints are asked for, the folder holds
-            something else, cannot be written to, or may not be thrown away, or the disk has no room.
-        NotComparableError: If the models do not have the same parameters; found before anything is measured.
-        IntegrityError: If a footprint of the run is damaged or not what the run says.
-    """
+    """Measure every model on every data set and compare all footprints."""
+    # The run folder holds ``run.json``, ``footprints/<model>/<data>/``, ``overlap.json`` and ``overlap.md``. Calling
+    # again with the same arguments measures only what is missing. Everything that can be checked without measuring is
+    # checked first, for every model and every data set. Small models stay in memory from then on; large ones are loaded
+    # again, one at a time (:func:`~commonweight.studies.compare.preflight.inspect_models`).
     asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
     if not asked.folder.exists():
         asked.outlook().check()  # what is refused here leaves no folder behind
@@ -114,22 +94,7 @@ def compare_outlook(
     fresh: bool = False,
     note: Note = silent,
 ) -> Outlook:
-    """Check a comparison without measuring or writing anything, and tell what it will take.
-
-    Args:
-        models: As for :func:`compare`, as are all others.
-        data: Its data sets.
-        run: The run folder.
-        options: How.
-        fresh: Count as if nothing were there.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        Disk and memory of the footprints that are still missing.
-
-    Raises:
-        UsageError: As :func:`compare`, and if the disk has no room.
-    """
+    """Check a comparison without measuring or writing anything, and tell what it will take."""
     asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
     if not fresh:
         check_question(asked.folder, asked.question)

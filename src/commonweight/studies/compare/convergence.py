@@ -25,15 +25,7 @@ LOUD = 'see "loud examples" in docs/reading.md'
 
 
 def planned(target: float, ends: Sequence[int]) -> Block:
-    """Say what a measurement up to a noise ceiling will do.
-
-    Args:
-        target: The noise ceiling to be reached.
-        ends: Numbers of rows after which it looks.
-
-    Returns:
-        A sentence.
-    """
+    """Say what a measurement up to a noise ceiling will do."""
     *before, last = map(str, ends)
     steps = f"{', '.join(before)} and {last}" if before else last
     return (
@@ -44,14 +36,7 @@ def planned(target: float, ends: Sequence[int]) -> Block:
 
 
 def convergence(found: Convergence) -> list[Block]:
-    """Lay out the curve.
-
-    Args:
-        found: What was measured.
-
-    Returns:
-        One row per step, what it came to, and how to read it.
-    """
+    """Lay out the curve."""
     rows = tuple(
         (
             str(point.examples),

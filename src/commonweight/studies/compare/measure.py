@@ -64,11 +64,7 @@ class MeasureOptions:
     columns: ColumnOptions = field(default_factory=ColumnOptions)
 
     def deciding(self) -> dict[str, Any]:
-        """Give what decides the numbers, as plain JSON values.
-
-        Returns:
-            Every field but the batch size, and seed and samples only where labels are sampled.
-        """
+        """Give what decides the numbers, as plain JSON values."""
         found = asdict(self)
         idle = [] if self.fisher_type == "mc" else ["seed", "samples"]
         for key in ("batch_size", *idle):
@@ -88,23 +84,7 @@ def measure(
     progress: bool = False,
     note: Note = silent,
 ) -> Footprint:
-    """Measure the Fisher of a model on a data set.
-
-    Args:
-        loaded: The model.
-        table: The data.
-        options: How.
-        folder: Write the footprint there as it goes; must not exist yet.
-        fold_dtype: Type in which folds are written there; None as measured.
-        progress: Show a progress bar on stderr.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        The footprint; ``metadata["model"]`` and ``metadata["data"]`` hold the identities.
-
-    Raises:
-        MeasurementError: If memory runs out, even one row at a time where the batch size is free.
-    """
+    """Measure the Fisher of a model on a data set."""
     folds = fold_count([table], options.folds, note)
     prepared = prepare(loaded, table, options.columns, folds=folds)
     for sentence in prepared.notes:
@@ -151,21 +131,7 @@ def measure(
 def measure_outlook(
     loaded: LoadedModel, table: Table, options: MeasureOptions, folder: Path, note: Note = silent
 ) -> Outlook:
-    """Check a measurement without doing it, and tell what it will take.
-
-    Args:
-        loaded: The model.
-        table: The data.
-        options: How.
-        folder: Where the footprint will go.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        Disk and memory.
-
-    Raises:
-        UsageError: If the model cannot read the data, the patterns leave no parameter, or the disk has no room.
-    """
+    """Check a measurement without doing it, and tell what it will take."""
     folds = fold_count([table], options.folds, note)
     for sentence in prepare(loaded, table, options.columns, folds=folds).notes:
         note(sentence)

@@ -104,16 +104,7 @@ def name_models(given: Sequence[str], checkpoints: Sequence[str] = ()) -> list[M
 def keep_names(
     models: Sequence[Model], identities: Sequence[Mapping[str, Any]], former: Mapping[str, Any]
 ) -> list[str]:
-    """Let models that were in a run before keep the names they had there, whatever came beside them.
-
-    Args:
-        models: The models now.
-        identities: Theirs, in the same order.
-        former: Identities of the run by name.
-
-    Returns:
-        One name per model; names given by the user stay.
-    """
+    """Let models that were in a run before keep the names they had there, whatever came beside them."""
     free = {name: identity for name, identity in former.items() if name not in {m.name for m in models if m.is_named}}
     names: list[str | None] = [model.name if model.is_named else None for model in models]
     for exact in (True, False):  # equal models keep the name they have now, if it was theirs

@@ -32,15 +32,7 @@ ROOM = 1 << 30
 
 
 def load(model: Model, options: LoadOptions) -> LoadedModel:
-    """Load one model of a comparison, with its own checkpoint.
-
-    Args:
-        model: Which.
-        options: How all are read.
-
-    Returns:
-        The model.
-    """
+    """Load one model of a comparison, with its own checkpoint."""
     return load_model(model.spec, replace(options, checkpoint=model.checkpoint))
 
 
@@ -70,27 +62,10 @@ def inspect_models(
     common_only: bool,
     note: Note,
 ) -> Inspected:
-    """Load every model once, one after the other, and check all that needs no measurement.
-
-    The checks need the models themselves: which weights are missing, what a function builds, what a module reads. So
-    models stay in memory as long as they take at most :data:`ROOM` together, and beside these at most one, the last.
-    All others go before the next is loaded.
-
-    Args:
-        models: The models.
-        tables: The data sets by name.
-        reading: How models are read.
-        measuring: How Fishers are measured; the number of folds is decided.
-        common_only: Whether parameters that differ are left out.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        The identity of each model, and the models that were kept.
-
-    Raises:
-        UsageError: If a model cannot be read, or a data set does not serve it.
-        NotComparableError: If the models do not have the same parameters.
-    """
+    """Load every model once, one after the other, and check all that needs no measurement."""
+    # The checks need the models themselves: which weights are missing, what a function builds, what a module reads. So
+    # models stay in memory as long as they take at most :data:`ROOM` together, and beside these at most one, the last.
+    # All others go before the next is loaded.
     identities = []
     needs = []
     sizes = []

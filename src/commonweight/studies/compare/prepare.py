@@ -49,21 +49,7 @@ class Prepared:
 
 
 def prepare(loaded: LoadedModel, table: Table, options: ColumnOptions, *, folds: int = 1) -> Prepared:
-    """Make batches of size 1 (``batches.with_batch_size`` changes that) of a data set for a model.
-
-    Args:
-        loaded: The model.
-        table: The data.
-        options: Which columns it reads.
-        folds: Number of folds the batches are sorted by.
-
-    Returns:
-        The batches on the model's device, and the columns they were made of.
-
-    Raises:
-        UsageError: If columns are missing or not obvious, a value is missing or impossible, or an option does not go
-            with this kind of model.
-    """
+    """Make batches of size 1 (``batches.with_batch_size`` changes that) of a data set for a model."""
     device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
     if loaded.task is None:
         return _tensors(loaded, table, options, folds, device)
@@ -123,18 +109,10 @@ def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: in
 
 
 def _padding(loaded: LoadedModel, rows: Sequence[Encoded]) -> int:
-    """Choose the token written into padding, which is masked out and to the right of all that is measured.
-
-    Some classifiers read the last token that is not their padding. A model that knows of none reads the last token of a
-    row, whatever it is; it gets a padding that no row ends with.
-
-    Args:
-        loaded: The model; what its configuration says of padding may change.
-        rows: All rows.
-
-    Returns:
-        Its number.
-    """
+    """Choose the token written into padding, which is masked out and to the right of all that is measured."""
+    # Some classifiers read the last token that is not their padding. A model that knows of none reads the last token of
+    # a
+    # row, whatever it is; it gets a padding that no row ends with.
     known = loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id
     if loaded.task == "causal_lm":
         return next(number for number in (*known, 0) if number is not None)
@@ -175,19 +153,7 @@ def _accepted(model: torch.nn.Module) -> set[str]:
 
 
 def length_limit(config: Any, tokenizer: Any, asked: int | None) -> int | None:
-    """Find how long texts may be.
-
-    Args:
-        config: The model's configuration; None if it has none.
-        tokenizer: Its tokenizer.
-        asked: The length asked for, in tokens; None for the longest.
-
-    Returns:
-        The length to cut to; None if there is no limit.
-
-    Raises:
-        UsageError: If more is asked for than the model can read.
-    """
+    """Find how long texts may be."""
     limits = [
         limit
         for limit in (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))

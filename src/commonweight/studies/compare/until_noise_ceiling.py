@@ -60,33 +60,14 @@ def measure_until(
     progress: bool = False,
     note: Note = silent,
 ) -> tuple[Footprint, Convergence]:
-    """Measure a Fisher on rows in a seeded order, doubled in every step, until its noise ceiling reaches a target.
-
-    It stops where, in two steps in a row, the pooled noise ceiling is at least the target, there are at least 20
-    effective examples, and at most 5 % of the rows have copies in other folds (:attr:`Convergence.is_reached`). No row
-    is measured twice: the Fishers of all steps are joined. The result is that of the rows that ``--examples N
-    --data-seed SEED`` chooses, with the N that was needed. That N depends on what was seen, so the noise ceiling there
-    is optimistic and its interval conditional (:attr:`Convergence.caution`).
-
-    Args:
-        loaded: The model.
-        table: The data, in whole or the most that may be taken.
-        options: How; it needs at least 2 folds.
-        target: The pooled split-half noise ceiling to be reached, above 0 and below 1.
-        folder: Where the footprint goes; must not exist yet.
-        final: The place ``folder`` will take in the end, if it is one for the time being: steps lie beside it, and
-            what a killed run to the same place left of its own is deleted.
-        seed: Names the order of the rows; None takes that by which the table was chosen, and 0 for a whole one.
-        progress: Show a progress bar on stderr for every step.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        The footprint, which keeps the curve under ``metadata["until_noise_ceiling"]``, and the curve.
-
-    Raises:
-        UsageError: If the target is out of range, there are too few rows for folds, the model cannot read the data, the
-            rows were chosen with another seed, the folder is taken, or the disk has no room.
-    """
+    """Measure a Fisher on rows in a seeded order, doubled in every step, until its noise ceiling reaches a target."""
+    # It stops where, in two steps in a row, the pooled noise ceiling is at least the target, there are at least 20
+    # effective examples, and at most 5 % of the rows have copies in other folds (:attr:`Convergence.is_reached`). No
+    # row
+    # is measured twice: the Fishers of all steps are joined. The result is that of the rows that ``--examples N
+    # --data-seed SEED`` chooses, with the N that was needed. That N depends on what was seen, so the noise ceiling
+    # there
+    # is optimistic and its interval conditional (:attr:`Convergence.caution`).
     options = _checked(table, options, target, note)
     folds = options.folds or 1
     seed = _seed(table, seed)
@@ -131,22 +112,7 @@ def until_outlook(
     folder: Path,
     note: Note = silent,
 ) -> Outlook:
-    """Check what :func:`measure_until` checks, without measuring, and tell what it will take at most.
-
-    Args:
-        loaded: The model.
-        table: The data.
-        options: How.
-        target: The noise ceiling to be reached.
-        folder: Where the footprint will go.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        Disk and memory.
-
-    Raises:
-        UsageError: As :func:`measure_until`.
-    """
+    """Check what :func:`measure_until` checks, without measuring, and tell what it will take at most."""
     options = _checked(table, options, target, note)
     folds = options.folds or 1
     for sentence in prepare(loaded, table, options.columns, folds=folds).notes:
@@ -163,16 +129,7 @@ def until_outlook(
 
 
 def planned_ends(table: Table, options: MeasureOptions, seed: int | None = None) -> list[int]:
-    """Tell after how many rows each step of :func:`measure_until` ends, if none of them is enough.
-
-    Args:
-        table: The data.
-        options: How.
-        seed: Names the order of the rows.
-
-    Returns:
-        Numbers of rows, ascending; the last is all that may be taken.
-    """
+    """Tell after how many rows each step of :func:`measure_until` ends, if none of them is enough."""
     return _ends(table, _order(table, _seed(table, seed)), fold_count([table], options.folds, silent))
 
 
@@ -315,15 +272,7 @@ class Point:
     """How many rows are distinct, and how many have copies in other folds; None where it was not measured."""
 
     def is_enough(self, target: float) -> bool:
-        """Tell whether the noise ceiling is high enough here; to stop takes two such steps in a row.
-
-        Args:
-            target: The noise ceiling to be reached.
-
-        Returns:
-            Whether it is at least the target, with at least 20 effective sample size; fewer decide nothing. Nor do
-            folds that hold copies of each other's rows.
-        """
+        """Tell whether the noise ceiling is high enough here; to stop takes two such steps in a row."""
         disjoint = self.rows is None or self.rows.are_disjoint
         return disjoint and self.noise_ceiling.value >= target and self.effective >= FEW_EXAMPLES
 
@@ -342,11 +291,9 @@ class Convergence:
 
     @property
     def is_reached(self) -> bool:
-        """Whether the target is reached in two steps in a row, with 20 effective sample size and few copies in both.
-
-        One step is not enough: a loud example in the next may make the same rows agree far less. The first of the two
-        has at most two thirds of the rows of the second, so a last step of a few rows confirms nothing.
-        """
+        """Whether the target is reached in two steps in a row, with 20 effective sample size and few copies in both."""
+        # One step is not enough: a loud example in the next may make the same rows agree far less. The first of the two
+        # has at most two thirds of the rows of the second, so a last step of a few rows confirms nothing.
         most = 2 * self.points[-1].examples / 3
         before = [point.examples <= most for point in self.points].count(True)
         return before > 0 and all(point.is_enough(self.target) for point in self.points[before - 1 :])
@@ -375,12 +322,7 @@ class Convergence:
         return None if self.undefined else PASSED if self.is_reached else NEVER_PASSED
 
     def record(self) -> dict[str, Any]:
-        """Describe it in plain JSON values.
-
-        Returns:
-            Target, rows that could be taken and those of the whole data set, the points, and what to beware of;
-            undefined is null.
-        """
+        """Describe it in plain JSON values."""
 
         def plain(value: float) -> float | None:
             return value if math.isfinite(value) else None

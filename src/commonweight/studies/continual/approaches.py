@@ -49,14 +49,7 @@ class Approach:
     """Strength of the influence, from 0 to 1; None takes the plan's."""
 
     def strength(self, asked: float | None) -> float:
-        """Say how strong the influence of prior tasks is.
-
-        Args:
-            asked: What the plan asks for; None for the usual strength of the kind.
-
-        Returns:
-            From 0 to 1; 0 for approaches without prior tasks.
-        """
+        """Say how strong the influence of prior tasks is."""
         usual = USUAL_BETA.get(self.kind, 0.0)
         return next(beta for beta in (self.beta, asked if self.has_priors else None, usual) if beta is not None)
 

@@ -31,28 +31,12 @@ MASK_SIDE = 6
 
 
 def write_tables(study: ContinualStudy, folder: Path) -> Path:
-    """Write the tables.
-
-    Args:
-        study: What was found.
-        folder: Where to; must exist.
-
-    Returns:
-        The file ``study.md``.
-    """
+    """Write the tables."""
     return write_report(report(study), folder)
 
 
 def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
-    """Draw every figure of a study; those of single networks from seed 0. Needs ``commonweight[plot]``.
-
-    Args:
-        study: What was found.
-        folder: Where to; is made.
-
-    Returns:
-        The files: accuracy matrices, learning curves, gains, and per approach mask overlaps, similarities, alphas.
-    """
+    """Draw every figure of a study; those of single networks from seed 0. Needs ``commonweight[plot]``."""
     from commonweight.studies.continual import figures as draw
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,15 +59,7 @@ def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
 
 
 def write_mask_figure(masks: Mapping[str, Footprint], folder: Path) -> list[Path]:
-    """Draw the masks of one layer, one panel per task: the last layer but one, or the only one.
-
-    Args:
-        masks: Task -> supermask footprint.
-        folder: Where to; is made.
-
-    Returns:
-        The files ``masks.png`` and ``masks.pdf``.
-    """
+    """Draw the masks of one layer, one panel per task: the last layer but one, or the only one."""
     from commonweight.report.maps import plot_supermask
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,14 +115,9 @@ def _panels(
     label: str | None = None,
     ends: tuple[str, str] | None = None,
 ) -> list[Path]:
-    """One figure with a panel for each item, as large as its number of tasks asks for; none without items.
-
-    The colour bars of the panels, which all have one scale, become one of the figure, with their label unless another
-    is given; ``ends`` are words for 0 and 1.
-
-    Returns:
-        The files.
-    """
+    """One figure with a panel for each item, as large as its number of tasks asks for; none without items."""
+    # The colour bars of the panels, which all have one scale, become one of the figure, with their label unless another
+    # is given; ``ends`` are words for 0 and 1.
     if not items:
         return []
     side = 2.2 + 0.5 * tasks

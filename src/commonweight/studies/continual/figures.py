@@ -34,21 +34,9 @@ FEWEST_TICKS = 3
 
 
 def plot_learning_curves(study: ContinualStudy, ax: Axes) -> dict[str, Line2D]:
-    """Draw the mean error of every approach while a task is learned, over all tasks but the first and over seeds.
-
-    The error is on a logarithmic scale, where a gain late in training is as easy to see as one at its start. A line
-    that later ones lie on is wider than they, and still seen.
-
-    Args:
-        study: What was found.
-        ax: Where to draw.
-
-    Returns:
-        Approach -> its line.
-
-    Raises:
-        UsageError: If the study has a single task.
-    """
+    """Draw the mean error of every approach while a task is learned, over all tasks but the first and over seeds."""
+    # The error is on a logarithmic scale, where a gain late in training is as easy to see as one at its start. A line
+    # that later ones lie on is wider than they, and still seen.
     _check_later_tasks(study)
     from matplotlib.ticker import MaxNLocator
 
@@ -80,19 +68,7 @@ def plot_learning_curves(study: ContinualStudy, ax: Axes) -> dict[str, Line2D]:
 
 
 def plot_gains(study: ContinualStudy, ax: Axes, *, reference: str = "classic") -> ErrorbarContainer:
-    """Draw the area gain of every approach over a reference; whiskers are 95 % intervals over seeds.
-
-    Args:
-        study: What was found.
-        ax: Where to draw.
-        reference: An approach of the study.
-
-    Returns:
-        Points and whiskers, from top to bottom in the order of the study.
-
-    Raises:
-        UsageError: If the study has a single task, or no other approach than the reference.
-    """
+    """Draw the area gain of every approach over a reference; whiskers are 95 % intervals over seeds."""
     _check_later_tasks(study)
     names = [name for name in study.runs if name != reference]
     if not names:
@@ -110,19 +86,7 @@ def plot_gains(study: ContinualStudy, ax: Axes, *, reference: str = "classic") -
 
 
 def plot_accuracy_matrix(study: ContinualStudy, ax: Axes, *, approach: str) -> AxesImage:
-    """Draw the accuracy matrix of an approach, mean over seeds.
-
-    Args:
-        study: What was found.
-        ax: Where to draw.
-        approach: Its word.
-
-    Returns:
-        The heat map.
-
-    Raises:
-        UsageError: If the study has no such approach.
-    """
+    """Draw the accuracy matrix of an approach, mean over seeds."""
     if approach not in study.runs:
         raise UsageError(f"the study has no approach {approach!r}; it has {', '.join(study.runs)}")
     R = np.mean([run.R for run in study.runs[approach]], axis=0)

@@ -29,14 +29,7 @@ if TYPE_CHECKING:
 
 
 def measure(net: SupermaskNetwork, stream: TaskStream, folder: ApproachFolder, plan: Plan) -> None:
-    """Measure a network, and write everything into the folder of its approach; ``inference.json`` comes last.
-
-    Args:
-        net: The network, with all tasks finished.
-        stream: The tasks.
-        folder: Where to.
-        plan: What is measured.
-    """
+    """Measure a network, and write everything into the folder of its approach; ``inference.json`` comes last."""
     flipped = plan.score_initialisation == "shared"
     counts = {name: len(stream[index].train) for index, name in enumerate(stream.names)}
     masks = {name: supermask_footprint(net, name, flipped=flipped, count=count) for name, count in counts.items()}
@@ -58,18 +51,7 @@ def measure(net: SupermaskNetwork, stream: TaskStream, folder: ApproachFolder, p
 
 
 def infer_all(net: SupermaskNetwork, stream: TaskStream, method: Method, size: int, plan: Plan) -> InferenceScore:
-    """Predict the first test images of every task without saying which task they are of.
-
-    Args:
-        net: The network, with all tasks finished.
-        stream: The tasks.
-        method: How the task is inferred.
-        size: Images asked about together.
-        plan: How many images.
-
-    Returns:
-        Means over tasks; nan for the nearest statistics of single images, whose variance is not defined.
-    """
+    """Predict the first test images of every task without saying which task they are of."""
     if method == "nearest_statistics" and (size == 1 or not net.norms):
         return InferenceScore(math.nan, math.nan, math.nan, math.nan)
     shares = []
@@ -93,12 +75,7 @@ def infer_all(net: SupermaskNetwork, stream: TaskStream, method: Method, size: i
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
-
-    Args:
-        path: Where to.
-        text: What it holds.
-    """
+    """Write a text file whole or not at all."""
     RunFolder(path.parent, {}).write(path.name, text)
 
 

@@ -54,20 +54,7 @@ def multitask_fc(inputs: int, outputs: int, hidden: Sequence[int] = (300, 300), 
 
 
 def make_network(plan: Plan, images: Tensor, classes: int, seed: int) -> nn.Module:
-    """Make the network a plan asks for, and try it on images.
-
-    Args:
-        plan: Hidden layers and outputs, or ``module:function``.
-        images: A few inputs ``[n, c, h, w]``, at least one.
-        classes: Labels are 0 … classes - 1.
-        seed: Names the weights of the network of this module.
-
-    Returns:
-        The network, in training mode.
-
-    Raises:
-        UsageError: If the function cannot be had, or its network does not take the images, or gives too few outputs.
-    """
+    """Make the network a plan asks for, and try it on images."""
     outputs = plan.outputs or classes
     if outputs < classes:
         raise UsageError(f"outputs must be at least {classes}, one per class, got {outputs}")
@@ -91,19 +78,7 @@ def make_network(plan: Plan, images: Tensor, classes: int, seed: int) -> nn.Modu
 
 
 def open_stream(plan: Plan, images: Images, seed: int) -> TaskStream:
-    """Make the stream of one seed.
-
-    Args:
-        plan: Scenario, number of tasks, order, rows.
-        images: The images.
-        seed: Names all draws, unless the plan varies the training alone.
-
-    Returns:
-        The stream.
-
-    Raises:
-        UsageError: If the images do not give so many tasks, or so many rows.
-    """
+    """Make the stream of one seed."""
     options: dict[str, Any] = {}
     if plan.scenario != "permuted":
         options["order"] = plan.order

@@ -27,19 +27,7 @@ if TYPE_CHECKING:
 
 
 def checked(run: Path, plan: Plan) -> tuple[Plan, Images]:
-    """Refuse what can be known not to work before anything is written.
-
-    Args:
-        run: The run folder, which need not be there.
-        plan: The plan.
-
-    Returns:
-        The plan with the device that will be used, and the images.
-
-    Raises:
-        UsageError: If the folder is taken or cannot be written to, the images cannot be had or do not give the tasks,
-            rows or batches asked for, or the network does not serve.
-    """
+    """Refuse what can be known not to work before anything is written."""
     check_place(run)
     check_writable(run)
     plan = replace(plan, device=str(pick_device(plan.device)))
@@ -51,15 +39,7 @@ def checked(run: Path, plan: Plan) -> tuple[Plan, Images]:
 
 
 def decided(plan: Plan, images: Images) -> dict[str, Any]:
-    """Give what a run may not change once a network was saved.
-
-    Args:
-        plan: The plan.
-        images: The images, whose digest is part of it, as that of a network of the user's own is.
-
-    Returns:
-        Plain JSON values.
-    """
+    """Give what a run may not change once a network was saved."""
     found: dict[str, Any] = json.loads(json.dumps(plan.deciding() | {"data_sha256": images.digest}))
     if plan.model is not None:
         found["model_sha256"] = digest_of(load_function(plan.model, LoadOptions(device="cpu")).identity)
@@ -67,20 +47,7 @@ def decided(plan: Plan, images: Images) -> dict[str, Any]:
 
 
 def going_on(run: Path, plan: Plan, images: Images) -> Plan:
-    """Check that a plan goes on with what the run folder holds, and add the seeds and approaches that it has more.
-
-    Args:
-        run: The run folder, which need not be there.
-        plan: What is asked.
-        images: The images.
-
-    Returns:
-        The plan of the whole run.
-
-    Raises:
-        UsageError: If the folder holds a study of something else.
-        IntegrityError: If its record is damaged.
-    """
+    """Check that a plan goes on with what the run folder holds, and add the seeds and approaches that it has more."""
     former = study_record(run, FORMAT, VERSION)
     if not former or not any(run.glob("seed-*/*/network")):
         return plan

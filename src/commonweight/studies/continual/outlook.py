@@ -50,14 +50,7 @@ class NetworkNeeds:
     """Those of the mask and, where there are batch norms, of the activity; each with its sample of frozen weights."""
 
     def task(self, *, scores: bool) -> int:
-        """Count what a finished task keeps, in memory and in the network's file.
-
-        Args:
-            scores: Whether its scores are kept.
-
-        Returns:
-            Bytes.
-        """
+        """Count what a finished task keeps, in memory and in the network's file."""
         return self.bits + self.statistics + (self.scores if scores else 0)
 
 
@@ -141,34 +134,13 @@ class ContinualOutlook:
 
 
 def study_outlook(run: Path, plan: Plan) -> ContinualOutlook:
-    """Check a study without beginning it, and tell what it will take.
-
-    Args:
-        run: The run folder.
-        plan: The plan.
-
-    Returns:
-        Steps, disk and memory.
-
-    Raises:
-        UsageError: If the folder holds something else or cannot be written to, or the data or the network do not serve.
-        IntegrityError: If the record of a former run is damaged.
-    """
+    """Check a study without beginning it, and tell what it will take."""
     plan, images = checked(run, plan)
     return outlook_of(run, going_on(run, plan, images), images)
 
 
 def outlook_of(run: Path, plan: Plan, images: Images) -> ContinualOutlook:
-    """Tell what a study will take, of a plan that was checked.
-
-    Args:
-        run: The run folder.
-        plan: The plan of the whole run, what the folder holds included.
-        images: The images.
-
-    Returns:
-        Steps, disk and memory.
-    """
+    """Tell what a study will take, of a plan that was checked."""
     folders = seed_folders(run, plan)
     streams = [open_stream(plan, images, folder.seed) for folder in folders]
     needs = network_needs(plan, streams[0])
@@ -192,18 +164,7 @@ def outlook_of(run: Path, plan: Plan, images: Images) -> ContinualOutlook:
 
 
 def network_needs(plan: Plan, stream: TaskStream) -> NetworkNeeds:
-    """Measure the network of a plan.
-
-    Args:
-        plan: The plan.
-        stream: The tasks of any seed: its images and classes.
-
-    Returns:
-        Bytes.
-
-    Raises:
-        UsageError: If the network cannot be made or masked.
-    """
+    """Measure the network of a plan."""
     images = first_rows(stream[0].train, 2)[0]
     model = make_network(plan, images, stream.outputs, seed=0)
     net = SupermaskNetwork(model)

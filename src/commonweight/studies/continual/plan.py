@@ -187,26 +187,11 @@ class ApproachFolder:
         return self.path / "network"
 
     def task(self, index: int) -> Path:
-        """Name the record of a task that was learned.
-
-        Args:
-            index: Its number.
-
-        Returns:
-            A JSON file: learning curve, accuracies after it, alphas and their reasons.
-        """
+        """Name the record of a task that was learned."""
         return self.path / "tasks" / f"{index}.json"
 
     def footprint(self, kind: str, task: str) -> Path:
-        """Name the footprint of a task.
-
-        Args:
-            kind: ``masks`` or ``activity``.
-            task: Its name.
-
-        Returns:
-            A footprint folder.
-        """
+        """Name the footprint of a task."""
         return self.path / kind / task
 
     @property
@@ -215,14 +200,7 @@ class ApproachFolder:
         return self.path / "overlap.json"
 
     def similarity(self, name: str) -> Path:
-        """Name the table of a similarity.
-
-        Args:
-            name: ``first_layer``, ``every_layer`` or ``probed``.
-
-        Returns:
-            A JSON file.
-        """
+        """Name the table of a similarity."""
         return self.path / f"similarity-{name}.json"
 
     @property
@@ -239,14 +217,7 @@ class SeedFolder:
     seed: int
 
     def approach(self, approach: Approach) -> ApproachFolder:
-        """Name the folder of an approach.
-
-        Args:
-            approach: The approach.
-
-        Returns:
-            Its folder.
-        """
+        """Name the folder of an approach."""
         return ApproachFolder(self.path / approach.name)
 
     @property
@@ -256,15 +227,7 @@ class SeedFolder:
 
 
 def seed_folders(run: Path, plan: Plan) -> list[SeedFolder]:
-    """List the folders of the seeds.
-
-    Args:
-        run: The run folder.
-        plan: The plan.
-
-    Returns:
-        One folder per seed.
-    """
+    """List the folders of the seeds."""
     return [SeedFolder(run / f"seed-{seed}", seed) for seed in range(plan.seeds)]
 
 

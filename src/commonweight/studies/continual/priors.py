@@ -38,21 +38,7 @@ def choose_priors(
     plan: Plan,
     seed: int,
 ) -> tuple[LayerAlphas, Alphas | None]:
-    """Choose how much each prior task influences each masked weight of a new one.
-
-    Args:
-        net: The network, with all prior tasks finished and the new one not yet added.
-        task: The new task.
-        approach: What is asked.
-        stream: All tasks, whose true similarity the oracle needs.
-        classic: Where the classic run of the same seed lies, for a similarity that needs it.
-        plan: The plan.
-        seed: Names the draw of a prior task at random.
-
-    Returns:
-        Masked weight -> prior task -> alpha, and the alphas by batch norm with their reasons; none for the first task
-        and for approaches without priors.
-    """
+    """Choose how much each prior task influences each masked weight of a new one."""
     if not approach.has_priors or not task.index:
         return {}, None
     table = _table(net, task, approach, stream, classic, plan)
@@ -69,28 +55,12 @@ def choose_priors(
 
 
 def activities(folder: ApproachFolder, names: tuple[str, ...]) -> Mapping[str, Footprint]:
-    """Read the activity footprints of a finished run.
-
-    Args:
-        folder: The run of one approach and seed.
-        names: The tasks.
-
-    Returns:
-        Task -> footprint.
-    """
+    """Read the activity footprints of a finished run."""
     return {name: Footprint.load(folder.footprint("activity", name)) for name in names}
 
 
 def probe_images(task: Task, plan: Plan) -> list[Tensor]:
-    """Take the images of a task that are passed through masks of other tasks.
-
-    Args:
-        task: The task.
-        plan: How many.
-
-    Returns:
-        One batch.
-    """
+    """Take the images of a task that are passed through masks of other tasks."""
     return [first_rows(task.train, plan.probe_rows)[0].to(plan.device)]
 
 

@@ -30,19 +30,7 @@ if TYPE_CHECKING:
 
 
 def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:
-    """Read what a run holds.
-
-    Args:
-        plan: The plan.
-        folders: One per seed.
-
-    Returns:
-        The study.
-
-    Raises:
-        UsageError: If something is not there yet.
-        IntegrityError: If a file is damaged.
-    """
+    """Read what a run holds."""
     facts = tuple(read_json(folder.facts) for folder in folders)
     for folder, found in zip(folders, facts, strict=True):
         for name in found["names"]:
@@ -76,19 +64,7 @@ def _over_seeds(
 
 
 def read_run(plan: Plan, folder: ApproachFolder) -> ApproachRun:
-    """Read what one approach did with one seed.
-
-    Args:
-        plan: The plan.
-        folder: Its folder.
-
-    Returns:
-        The run.
-
-    Raises:
-        UsageError: If something is not there yet.
-        IntegrityError: If a file is damaged.
-    """
+    """Read what one approach did with one seed."""
     records = [read_json(folder.task(index)) for index in range(plan.tasks)]
     R = np.full((len(records), len(records)), np.nan)
     for i, record in enumerate(records):
@@ -112,15 +88,7 @@ def read_run(plan: Plan, folder: ApproachFolder) -> ApproachRun:
 
 
 def is_whole(plan: Plan, folder: ApproachFolder) -> bool:
-    """Tell whether one approach did everything with one seed, and all of it can be read.
-
-    Args:
-        plan: The plan.
-        folder: Its folder.
-
-    Returns:
-        Whether it did.
-    """
+    """Tell whether one approach did everything with one seed, and all of it can be read."""
     kinds = [kind for kind in ("masks", "activity") if kind == "masks" or (folder.path / kind).exists()]
     tables = [folder.overlap, *(map(folder.similarity, SIMILARITIES) if "activity" in kinds else ())]
     try:
@@ -132,14 +100,7 @@ def is_whole(plan: Plan, folder: ApproachFolder) -> bool:
 
 
 def is_readable(path: Path) -> bool:
-    """Tell whether the record of a task is there and whole.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Whether it is.
-    """
+    """Tell whether the record of a task is there and whole."""
     try:
         return {"accuracies", "curve", "alphas"} <= set(read_json(path))
     except (UsageError, IntegrityError, TypeError):
@@ -147,34 +108,13 @@ def is_readable(path: Path) -> bool:
 
 
 def load_masks(run: Path, study: ContinualStudy, approach: str, seed: int = 0) -> dict[str, Footprint]:
-    """Open the masks of one network.
-
-    Args:
-        run: The run folder.
-        study: What was found there.
-        approach: Its word.
-        seed: The seed.
-
-    Returns:
-        Task -> supermask footprint, its bits still on disk.
-    """
+    """Open the masks of one network."""
     folder = seed_folders(run, study.plan)[seed].approach(read_approach(approach))
     return {task: Footprint.load(folder.footprint("masks", task)) for task in study.tasks[seed]}
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of a run.
-
-    Args:
-        path: The file.
-
-    Returns:
-        What it holds.
-
-    Raises:
-        UsageError: If it is not there.
-        IntegrityError: If it is damaged.
-    """
+    """Read a JSON file of a run."""
     text = _text(path)
     try:
         return json.loads(text)

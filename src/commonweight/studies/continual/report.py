@@ -107,14 +107,7 @@ FEWEST_RANKED = 6
 
 
 def report(study: ContinualStudy) -> list[Block]:
-    """Lay out a study.
-
-    Args:
-        study: What was found.
-
-    Returns:
-        Paragraphs and tables, from top to bottom.
-    """
+    """Lay out a study."""
     plan = study.plan
     introduction = INTRODUCTION.format(tasks=plan.tasks, scenario=plan.scenario, data=plan.data, betas=_betas(study))
     blocks: list[Block] = [introduction, accuracies(study)]
@@ -125,14 +118,7 @@ def report(study: ContinualStudy) -> list[Block]:
 
 
 def accuracies(study: ContinualStudy) -> Grid:
-    """Lay out what each approach came to.
-
-    Args:
-        study: What was found.
-
-    Returns:
-        One row per approach.
-    """
+    """Lay out what each approach came to."""
     has_reference = "classic" in study.runs
     head = ("approach", "ACC", "BWT", "forgetting", "area", "gain", "ACC over classic", "steps")
     rows = []
@@ -153,14 +139,7 @@ def accuracies(study: ContinualStudy) -> Grid:
 
 
 def signed(value: Estimate) -> str:
-    """Write a difference with its interval.
-
-    Args:
-        value: The estimate.
-
-    Returns:
-        ``+0.0100 ± 0.0020``; 0 exactly is ``0``, undefined a dash.
-    """
+    """Write a difference with its interval."""
     if math.isnan(value.value):
         return DASH
     half = "" if math.isnan(value.half_width()) else f" ± {value.half_width():.4f}"
@@ -168,15 +147,7 @@ def signed(value: Estimate) -> str:
 
 
 def mean_curve(study: ContinualStudy, approach: str) -> dict[int, float]:
-    """Average the learning curves of all tasks but the first, over tasks and seeds.
-
-    Args:
-        study: What was found.
-        approach: Its word.
-
-    Returns:
-        Step -> mean accuracy, at the steps that all these curves have.
-    """
+    """Average the learning curves of all tasks but the first, over tasks and seeds."""
     curves = [curve for run in study.runs[approach] for curve in run.curves[1:]]
     common = set.intersection(*(set(curve.steps) for curve in curves))
     return {
@@ -406,15 +377,7 @@ NOT_PAIRED = (
 
 
 def pair_blocks(study: ContinualStudy) -> list[Block]:
-    """Lay out the pairs of tasks of the first approach.
-
-    Args:
-        study: What was found, of at least two tasks.
-
-    Returns:
-        Noise ceilings and corrected overlaps where seeds vary the training alone, and verdicts where all have the same
-        tasks.
-    """
+    """Lay out the pairs of tasks of the first approach."""
     approach = next(iter(study.runs))
     found = study.trainings.get(approach, {})
     blocks: list[Block] = []

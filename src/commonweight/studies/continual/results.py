@@ -91,102 +91,40 @@ class ContinualStudy:
     least three."""
 
     def average_accuracy(self, approach: str) -> Estimate:
-        """Average the final accuracies with the task known.
-
-        Args:
-            approach: Its word.
-
-        Returns:
-            ACC per seed.
-        """
+        """Average the final accuracies with the task known."""
         return self._each(approach, lambda run: metrics.average_accuracy(run.R))
 
     def backward_transfer(self, approach: str) -> Estimate:
-        """Compute what later tasks did to earlier ones.
-
-        Args:
-            approach: Its word.
-
-        Returns:
-            BWT per seed, from re-evaluated accuracies.
-        """
+        """Compute what later tasks did to earlier ones."""
         return self._each(approach, lambda run: metrics.backward_transfer(run.R))
 
     def forgetting(self, approach: str) -> Estimate:
-        """Compute how far earlier tasks fell below their best.
-
-        Args:
-            approach: Its word.
-
-        Returns:
-            Forgetting per seed.
-        """
+        """Compute how far earlier tasks fell below their best."""
         return self._each(approach, lambda run: metrics.forgetting(run.R))
 
     def area(self, approach: str) -> Estimate:
-        """Average the areas of the learning curves of all tasks that have a prior.
-
-        The area is over the last part of a curve that is as long as one classic training: of ``classic-double`` its
-        second half, where the steps of a classic run have been spent already.
-
-        Args:
-            approach: Its word.
-
-        Returns:
-            Mean area per seed; nan for a single task.
-        """
+        """Average the areas of the learning curves of all tasks that have a prior."""
+        # The area is over the last part of a curve that is as long as one classic training: of ``classic-double`` its
+        # second half, where the steps of a classic run have been spent already.
         return self._each(approach, lambda run: _mean([_area(run, task) for task in range(1, len(run.curves))]))
 
     def gain(self, approach: str, reference: str = CLASSIC) -> Estimate:
-        """Average the area gains over all tasks that have a prior.
-
-        Args:
-            approach: Its word.
-            reference: Another approach of the study, task for task and seed for seed the reference.
-
-        Returns:
-            Mean gain per seed; nan for a single task.
-        """
+        """Average the area gains over all tasks that have a prior."""
         return Estimate.over_seeds([
             _mean([metrics.area_gain(_area(run, t), _area(other, t)) for t in range(1, len(run.curves))])
             for run, other in zip(self._runs(approach), self._runs(reference), strict=True)
         ])
 
     def difference(self, approach: str, reference: str = CLASSIC) -> Estimate:
-        """Subtract final average accuracies, seed by seed.
-
-        Args:
-            approach: Its word.
-            reference: Another approach of the study.
-
-        Returns:
-            ACC minus ACC of the reference.
-        """
+        """Subtract final average accuracies, seed by seed."""
         return self.average_accuracy(approach) - self.average_accuracy(reference)
 
     def inference(self, approach: str, size: int, method: str, what: str) -> Estimate:
-        """Collect one number of task inference.
-
-        Args:
-            approach: Its word.
-            size: Images asked about together.
-            method: A way to infer the task.
-            what: A field of :class:`InferenceScore`.
-
-        Returns:
-            The estimate.
-        """
+        """Collect one number of task inference."""
         return self._each(approach, lambda run: getattr(run.inference[size][method], what))
 
     def budget(self, approach: str) -> int:
-        """Count the optimiser steps per seed, those of a classic run that the similarity needs included.
-
-        Args:
-            approach: Its word.
-
-        Returns:
-            Steps of all tasks together.
-        """
+        """Count the optimiser steps per seed, those of a classic run that the similarity needs included."""
         needs = next(found.needs_classic for found in self.plan.runs() if found.name == approach)
         return self._runs(approach)[0].steps + (self._runs(CLASSIC)[0].steps if needs else 0)
 
@@ -196,20 +134,7 @@ class ContinualStudy:
         return tuple(tuple(facts["names"]) for facts in self.facts)
 
     def beyond_chance(self, approach: str, a: str, b: str, layer: str | None = None) -> Estimate:
-        """Collect the overlap of the masks of two tasks beyond chance.
-
-        Args:
-            approach: Its word.
-            a: Name of a task that every seed has.
-            b: Name of another.
-            layer: A layer; None for all weights pooled.
-
-        Returns:
-            The estimate; nan where chance is not known.
-
-        Raises:
-            UsageError: If the study has one task, or no such approach.
-        """
+        """Collect the overlap of the masks of two tasks beyond chance."""
         found = []
         for run in self._runs(approach):
             if run.overlap is None:
@@ -224,16 +149,7 @@ class ContinualStudy:
         return all(each == tasks[0] for each in tasks)
 
     def rank_correlation(self, approach: str, similarity: str, layer: str) -> Estimate:
-        """Compare a similarity with the truth, over every task and each of those before it.
-
-        Args:
-            approach: Its word.
-            similarity: ``first_layer``, ``every_layer`` or ``probed``.
-            layer: A batch norm.
-
-        Returns:
-            Spearman's rank correlation per seed; nan where no truth is known or all pairs are equally true.
-        """
+        """Compare a similarity with the truth, over every task and each of those before it."""
         found = []
         for run, facts in zip(self._runs(approach), self.facts, strict=True):
             values = run.similarity[similarity].values[layer]
@@ -253,11 +169,7 @@ class ContinualStudy:
         )
 
     def to_json(self) -> str:
-        """Write everything but the overlap and similarity tables, which the run folder keeps in files of their own.
-
-        Returns:
-            JSON text; undefined is null.
-        """
+        """Write everything but the overlap and similarity tables, which the run folder keeps in files of their own."""
         record = {
             "format": FORMAT,
             "version": VERSION,

@@ -35,23 +35,10 @@ if TYPE_CHECKING:
 
 
 def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
-    """Do a study, or go on with one: the same plan continues, more seeds and more approaches are added.
-
-    The run folder holds ``run.json`` and, for each seed, ``tasks.json`` and one folder per approach: ``network/``,
-    ``tasks/`` (curves, accuracies, alphas), ``masks/`` and ``activity/`` (footprints that ``commonweight overlap``
-    reads), ``overlap.json``, ``similarity-*.json`` and ``inference.json``; at the end ``study.json``.
-
-    Args:
-        run: The run folder.
-        plan: What is asked.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        What was found; with all seeds and approaches that the run holds.
-
-    Raises:
-        UsageError: If the folder holds something else, the data or the network do not serve, or the disk has no room.
-    """
+    """Do a study, or go on with one: the same plan continues, more seeds and more approaches are added."""
+    # The run folder holds ``run.json`` and, for each seed, ``tasks.json`` and one folder per approach: ``network/``,
+    # ``tasks/`` (curves, accuracies, alphas), ``masks/`` and ``activity/`` (footprints that ``commonweight overlap``
+    # reads), ``overlap.json``, ``similarity-*.json`` and ``inference.json``; at the end ``study.json``.
     plan, images = checked(run, plan)
     with held(run) as hold:
         if hold.busy:
@@ -97,21 +84,9 @@ def _do_seed(plan: Plan, folder: SeedFolder, stream: TaskStream, note: Note) -> 
 
 
 def learn_sequence(plan: Plan, approach: Approach, stream: TaskStream, seed: SeedFolder, note: Note) -> None:
-    """Learn all tasks with one approach, or go on where it stopped.
-
-    The network is saved whole after every task, after the task's record; so a task without its network is learned
-    again, with the same result. Where a record or the network is missing or damaged, all tasks are.
-
-    Args:
-        plan: The plan.
-        approach: How masks are trained.
-        stream: The tasks.
-        seed: Where everything of the seed lies.
-        note: Takes one sentence at a time that the user should hear.
-
-    Raises:
-        MeasurementError: If a frozen weight or a finished task changed, which must not happen.
-    """
+    """Learn all tasks with one approach, or go on where it stopped."""
+    # The network is saved whole after every task, after the task's record; so a task without its network is learned
+    # again, with the same result. Where a record or the network is missing or damaged, all tasks are.
     folder = seed.approach(approach)
     if is_whole(plan, folder):
         return

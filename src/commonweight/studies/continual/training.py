@@ -62,21 +62,8 @@ class OnDevice:
 
 
 def learn(net: SupermaskNetwork, task: Task, approach: Approach, alphas: LayerAlphas, plan: Plan, seed: int) -> Curve:
-    """Learn one task: add it, train its scores, measure its statistics with the final mask, finish it.
-
-    Without alphas, or with a strength of 0, ``transfer`` and ``initialised`` do bit for bit what ``classic`` does.
-
-    Args:
-        net: The network, with all prior tasks finished.
-        task: The task; its name must be new to the network.
-        approach: How the mask is trained.
-        alphas: Influence of prior tasks on each masked weight; empty for none.
-        plan: Everything else about training.
-        seed: Names the order of the rows.
-
-    Returns:
-        The learning curve, on the first test rows.
-    """
+    """Learn one task: add it, train its scores, measure its statistics with the final mask, finish it."""
+    # Without alphas, or with a strength of 0, ``transfer`` and ``initialised`` do bit for bit what ``classic`` does.
     beta = approach.strength(plan.beta)
     net.add_task(task.name)
     net.switch(task.name)
@@ -94,23 +81,8 @@ def learn(net: SupermaskNetwork, task: Task, approach: Approach, alphas: LayerAl
 
 
 def train_task(net: SupermaskNetwork, task: Task, plan: Plan, seed: int, *, passes: int = 1) -> Curve:
-    """Train the scores of the current task by cross-entropy; the optimiser sees nothing else.
-
-    A last batch of a single row is left out: batch norm cannot be trained on one row.
-
-    Args:
-        net: The network, switched to the task.
-        task: Its rows.
-        plan: Optimiser, learning rate, batch size, epochs.
-        seed: Names the order of the rows, together with the epoch.
-        passes: How often the plan's epochs are done.
-
-    Returns:
-        The learning curve, measured at ``plan.curve_points`` steps of each pass, dense at its beginning.
-
-    Raises:
-        MeasurementError: If the loss is no longer finite.
-    """
+    """Train the scores of the current task by cross-entropy; the optimiser sees nothing else."""
+    # A last batch of a single row is left out: batch norm cannot be trained on one row.
     watched = first_rows(task.test, plan.curve_rows)
     optimiser = _OPTIMISERS[plan.optimiser](net.trainable(task.name), lr=plan.learning_rate)
     single = task_steps(plan, len(task.train))
@@ -161,17 +133,7 @@ def task_steps(plan: Plan, rows: int) -> int:
 
 
 def accuracy(net: SupermaskNetwork, task: str, inputs: Tensor, labels: Tensor) -> float:
-    """Measure the share of rows whose label is predicted, with the task known. Leaves the network in eval mode.
-
-    Args:
-        net: The network.
-        task: The task whose mask and statistics are used.
-        inputs: Inputs ``[n, …]``, n at least 1.
-        labels: Labels ``[n]``.
-
-    Returns:
-        In [0, 1]. The prediction is the largest of all outputs, also of those that stand for no class of the task.
-    """
+    """Measure the share of rows whose label is predicted, with the task known. Leaves the network in eval mode."""
     net.eval()
     right = 0
     device = next(net.parameters()).device
@@ -182,15 +144,7 @@ def accuracy(net: SupermaskNetwork, task: str, inputs: Tensor, labels: Tensor) -
 
 
 def first_rows(rows: RowSet, count: int | None) -> tuple[Tensor, Tensor]:
-    """Take the first rows.
-
-    Args:
-        rows: Inputs and labels.
-        count: How many, if there are so many; None for all.
-
-    Returns:
-        Inputs ``[n, …]`` and labels ``[n]``.
-    """
+    """Take the first rows."""
     chosen = torch.arange(len(rows) if count is None else min(count, len(rows)))
     return rows.take(chosen), rows.labels[chosen]
 

@@ -31,14 +31,5 @@ DEMO = Plan(
 
 
 def run_continual_demo(folder: Path, *, plan: Plan = DEMO, note: Note = silent) -> ContinualStudy:
-    """Train, measure, infer; what is there from an earlier demonstration is not done again.
-
-    Args:
-        folder: The run folder.
-        plan: What is asked.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        What was found.
-    """
+    """Train, measure, infer; what is there from an earlier demonstration is not done again."""
     return run_study(folder, plan, note=note)

@@ -56,17 +56,7 @@ class Demo:
 
 
 def run_demo(folder: Path, *, size: DemoSize | None = None, seed: int = 0, note: Note = silent) -> Demo:
-    """Train, measure, compare.
-
-    Args:
-        folder: Gets ``data/``, ``models/`` and the run ``comparison/``; those of an earlier demonstration are replaced.
-        size: How much; None is the full demonstration.
-        seed: Names the reviews, the start and the order of training.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        Scores and overlaps.
-    """
+    """Train, measure, compare."""
     size = size or DemoSize()
     check_demo_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,14 +93,7 @@ def run_demo(folder: Path, *, size: DemoSize | None = None, seed: int = 0, note:
 
 
 def check_demo_folder(folder: Path) -> None:
-    """Check that the demonstration may write to a folder.
-
-    Args:
-        folder: Must be absent, empty, or hold an earlier demonstration.
-
-    Raises:
-        UsageError: If it is a file, holds something else, or cannot be written to.
-    """
+    """Check that the demonstration may write to a folder."""
     try:
         if folder.is_file():
             raise UsageError(f"{folder} is a file; the demonstration needs a folder")

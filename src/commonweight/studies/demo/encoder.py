@@ -48,14 +48,7 @@ def make_tokenizer() -> Any:
 
 
 def make_start(seed: int) -> Any:
-    """Make an untrained classifier; the random state of the process is left as it was.
-
-    Args:
-        seed: Names its weights.
-
-    Returns:
-        A ``BertForSequenceClassification`` with three layers of width 64.
-    """
+    """Make an untrained classifier; the random state of the process is left as it was."""
     from transformers import BertConfig, BertForSequenceClassification
 
     config = BertConfig(
@@ -79,15 +72,7 @@ def make_start(seed: int) -> Any:
 
 
 def encode_reviews(tokenizer: Any, rows: Sequence[Review]) -> list[Encoded]:
-    """Tokenise reviews.
-
-    Args:
-        tokenizer: From :func:`make_tokenizer`.
-        rows: The reviews.
-
-    Returns:
-        One encoded row each.
-    """
+    """Tokenise reviews."""
     texts = [(row["text"],) for row in rows]
     numbers, labels = [row["source_row"] for row in rows], [row["label"] for row in rows]
     return encode(tokenizer, texts, numbers, labels, accepts={"input_ids", "attention_mask"})[0]
@@ -96,16 +81,7 @@ def encode_reviews(tokenizer: Any, rows: Sequence[Review]) -> list[Encoded]:
 def train(
     model: Any, rows: Sequence[Encoded], *, steps: int, seed: int, batch_size: int = 32, learning_rate: float = 1e-3
 ) -> None:
-    """Train a classifier in place: AdamW, warm-up over a tenth of the steps, then linear decay.
-
-    Args:
-        model: The classifier.
-        rows: Training rows.
-        steps: How many batches.
-        seed: Names the order of the rows.
-        batch_size: Rows per batch, drawn without replacement.
-        learning_rate: Its peak.
-    """
+    """Train a classifier in place: AdamW, warm-up over a tenth of the steps, then linear decay."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     warm_up = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -128,13 +104,7 @@ def train(
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a checkpoint: configuration, ``safetensors``, tokenizer.
-
-    Args:
-        model: The classifier.
-        tokenizer: Its tokenizer.
-        folder: Where to.
-    """
+    """Write a checkpoint: configuration, ``safetensors``, tokenizer."""
     from commonweight.models.checkpoint import quiet_transformers
 
     with quiet_transformers():

@@ -43,11 +43,7 @@ CONTRASTS = {
 
 
 def pairs_of_interest() -> tuple[tuple[str, str, str], ...]:
-    """List the pairs of footprints the layer table shows.
-
-    Returns:
-        Heading and the two ``model/data`` names.
-    """
+    """List the pairs of footprints the layer table shows."""
     return (
         ("each on its own", "films/films", "food/food"),
         ("both on films", "films/films", "food/films"),
@@ -63,16 +59,7 @@ def report(
     best: Mapping[str, tuple[float, float]],
     table: OverlapTable,
 ) -> list[Block]:
-    """Lay out the demonstration.
-
-    Args:
-        scores: Model -> domain -> accuracy and loss on held-out reviews.
-        best: Domain -> the best expected accuracy and loss.
-        table: Overlaps of every ``model/data`` pair.
-
-    Returns:
-        Paragraphs and tables, from top to bottom.
-    """
+    """Lay out the demonstration."""
     domains = list(best)
     return [
         INTRODUCTION,

@@ -36,17 +36,7 @@ class ShortcutDemoSize:
 def run_shortcut_demo(
     folder: Path, *, size: ShortcutDemoSize | None = None, seed: int = 0, note: Note = silent
 ) -> ShortcutStudy:
-    """Plant, train, measure, compare, average; what is there from an earlier demonstration is not done again.
-
-    Args:
-        folder: Gets ``reviews/``, ``encoder/`` and the study ``run/``.
-        size: How much; None is the full demonstration.
-        seed: Names the reviews and the start.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        What was found.
-    """
+    """Plant, train, measure, compare, average; what is there from an earlier demonstration is not done again."""
     size = size or ShortcutDemoSize()
     if not (folder / "reviews").exists():
         _write_reviews(folder / "reviews", size, seed)

@@ -36,26 +36,11 @@ class RunFolder:
     record: dict[str, Any]
 
     def footprint_folder(self, name: str) -> Path:
-        """Name the folder of one footprint.
-
-        Args:
-            name: ``model/data``.
-
-        Returns:
-            ``footprints/<model>/<data>``.
-        """
+        """Name the folder of one footprint."""
         return self.path / FOOTPRINTS / name
 
     def write(self, name: str, text: str) -> Path:
-        """Write a text file whole or not at all.
-
-        Args:
-            name: Its name in the run folder.
-            text: What it holds.
-
-        Returns:
-            Its path.
-        """
+        """Write a text file whole or not at all."""
         path = self.path / name
         partial = path.with_name(f".{name}.{uuid.uuid4().hex}.partial")
         try:
@@ -66,29 +51,13 @@ class RunFolder:
         return path
 
     def update(self, **changes: Any) -> None:
-        """Change the record and write it.
-
-        Args:
-            **changes: New values by key.
-        """
+        """Change the record and write it."""
         self.record.update(changes)
         self.write(RECORD, json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
 
 
 def open_run(path: Path, asked: Mapping[str, Any], *, fresh: bool = False) -> RunFolder:
-    """Start a run, or go on with one that asks for the same.
-
-    Args:
-        path: The run folder, or a link to it.
-        asked: ``settings``, ``models`` and ``data``: plain JSON values, the last two by name.
-        fresh: Throw away the footprints and tables of a run that is there; what is not of the run stays.
-
-    Returns:
-        The run, its record on disk.
-
-    Raises:
-        UsageError: If the folder holds something else, or a run that asks for something else.
-    """
+    """Start a run, or go on with one that asks for the same."""
     path = path.resolve()
     check_place(path)
     asked = json.loads(json.dumps(asked))
@@ -103,16 +72,7 @@ def open_run(path: Path, asked: Mapping[str, Any], *, fresh: bool = False) -> Ru
 
 
 def check_question(path: Path, asked: Mapping[str, Any], *, busy: bool = False) -> None:
-    """Check that a run folder holds no run of something else.
-
-    Args:
-        path: The run folder.
-        asked: As for :func:`open_run`.
-        busy: Whether another process works in it, whose question holds before anything is finished.
-
-    Raises:
-        UsageError: If it does; the differences are listed.
-    """
+    """Check that a run folder holds no run of something else."""
     former = read_record(path)
     if former is None:
         return
@@ -129,14 +89,7 @@ def check_question(path: Path, asked: Mapping[str, Any], *, busy: bool = False) 
 
 
 def check_place(path: Path) -> None:
-    """Check, before any work, that a folder is free for a run or holds one.
-
-    Args:
-        path: The run folder.
-
-    Raises:
-        UsageError: If it is a file, a folder with other things in it, or cannot be looked into.
-    """
+    """Check, before any work, that a folder is free for a run or holds one."""
     try:
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file; a run needs a folder")
@@ -147,14 +100,7 @@ def check_place(path: Path) -> None:
 
 
 def finished_names(path: Path) -> set[str]:
-    """List the footprints of a run that are whole.
-
-    Args:
-        path: The run folder.
-
-    Returns:
-        Their names, ``model/data``.
-    """
+    """List the footprints of a run that are whole."""
     found = (path / FOOTPRINTS).glob(f"*/*/{FOOTPRINT_RECORD}")
     return {"/".join(file.parent.parts[-2:]) for file in found if not file.parent.name.startswith(".")}
 
@@ -163,16 +109,7 @@ TABLES = ("overlap.json", "overlap.md")
 
 
 def check_outside(run: Path, used: Iterable[str | Path]) -> None:
-    """Check that nothing the run reads lies in the folder that is thrown away.
-
-    Args:
-        run: The run folder.
-        used: Models, data and checkpoints as the user gave them, and the current folder; ids that are no paths are
-            passed over.
-
-    Raises:
-        UsageError: If one lies at or under the run folder.
-    """
+    """Check that nothing the run reads lies in the folder that is thrown away."""
     place = run.resolve()
     for given in used:
         path = Path(given).expanduser()
@@ -181,15 +118,7 @@ def check_outside(run: Path, used: Iterable[str | Path]) -> None:
 
 
 def throw_away(run: Path) -> None:
-    """Delete the footprints and tables of a run; ``run.json`` stays until the new run replaces it.
-
-    Args:
-        run: The run folder, resolved.
-
-    Raises:
-        UsageError: If ``run.json`` is not of this package, or a link lies where a footprint should; nothing is deleted
-            then.
-    """
+    """Delete the footprints and tables of a run; ``run.json`` stays until the new run replaces it."""
     if not (run / RECORD).is_file():
         return
     _check_ours(run)
@@ -207,11 +136,7 @@ def throw_away(run: Path) -> None:
 
 
 def remove_partial(run: Path) -> None:
-    """Delete what killed measurements left in a run; only to be called while no other process works in it.
-
-    Args:
-        run: The run folder.
-    """
+    """Delete what killed measurements left in a run; only to be called while no other process works in it."""
     for place in _places(run):
         if _is_partial(place) and not place.is_symlink():
             shutil.rmtree(place, ignore_errors=True)

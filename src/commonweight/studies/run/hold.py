@@ -39,11 +39,7 @@ class Hold:
 
 
 def refuse_several() -> None:
-    """Refuse to run as one of several processes: each would do all of the work, or wait for the others for ever.
-
-    Raises:
-        UsageError: If a launcher such as torchrun or mpirun started more than one.
-    """
+    """Refuse to run as one of several processes: each would do all of the work, or wait for the others for ever."""
     for name in LAUNCHERS:
         number = os.environ.get(name, "")
         if number.isdecimal() and int(number) > 1:
@@ -55,17 +51,7 @@ def refuse_several() -> None:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[Hold]:
-    """Hold a run folder as long as this process works in it; it is made if it is not there.
-
-    Args:
-        folder: The run folder.
-
-    Yields:
-        Whether others work in it.
-
-    Raises:
-        UsageError: If the folder cannot be made, or this is one of several processes of a launcher.
-    """
+    """Hold a run folder as long as this process works in it; it is made if it is not there."""
     refuse_several()
     try:
         folder.mkdir(parents=True, exist_ok=True)

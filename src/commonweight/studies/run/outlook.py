@@ -67,11 +67,7 @@ class Outlook:
             check_room(self.place, self.most - self.thrown_away)
 
     def sentence(self) -> str:
-        """Say it in one sentence.
-
-        Returns:
-            What will be written where, and how much is free.
-        """
+        """Say it in one sentence."""
         folds = max((needs.folds for needs in self.footprints.values()), default=1)
         meanwhile = f", at most {size_words(self.meanwhile)} more meanwhile" if self.meanwhile else ""
         return (
@@ -84,12 +80,5 @@ class Outlook:
 
 
 def model_bytes(loaded: LoadedModel) -> int:
-    """Tell how much memory a model takes.
-
-    Args:
-        loaded: The model.
-
-    Returns:
-        Bytes of its parameters and buffers.
-    """
+    """Tell how much memory a model takes."""
     return sum(tensor.nbytes for tensor in (*loaded.model.parameters(), *loaded.model.buffers()))

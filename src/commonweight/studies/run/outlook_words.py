@@ -21,14 +21,7 @@ MOST_SHOWN = 40
 
 
 def outlook(found: Outlook) -> list[Block]:
-    """Lay out what a study will take.
-
-    Args:
-        found: What was found.
-
-    Returns:
-        One grid per footprint to be measured, one with the totals, and a sentence.
-    """
+    """Lay out what a study will take."""
     rows = tuple(
         (
             name,
@@ -65,14 +58,7 @@ def outlook(found: Outlook) -> list[Block]:
 
 
 def continual_outlook(found: ContinualOutlook) -> list[Block]:
-    """Lay out what a study of continual learning will take.
-
-    Args:
-        found: What was found.
-
-    Returns:
-        One grid with a row per approach, one with the totals, and a paragraph.
-    """
+    """Lay out what a study of continual learning will take."""
     seeds = found.plan.seeds
     rows = tuple(
         (

@@ -18,15 +18,7 @@ FOOTPRINT = folders.Kind("footprint", RECORD, replace="--overwrite")
 
 
 def checked_output(folder: Path, *, overwrite: bool = False) -> Path:
-    """Check that a footprint may be written somewhere: see :func:`commonweight.base.folders.checked_output`.
-
-    Args:
-        folder: Where to.
-        overwrite: Whether a footprint that is there may go.
-
-    Returns:
-        The folder, links followed.
-    """
+    """Check that a footprint may be written somewhere: see :func:`commonweight.base.folders.checked_output`."""
     return folders.checked_output(folder, FOOTPRINT, overwrite=overwrite)
 
 

@@ -23,17 +23,7 @@ _ABSENT = object()
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Read what a run folder says of itself.
-
-    Args:
-        path: The run folder.
-
-    Returns:
-        The record, its ``settings``, ``models`` and ``data`` mappings; None if there is no run.
-
-    Raises:
-        IntegrityError: If the record is damaged or of another format.
-    """
+    """Read what a run folder says of itself."""
     file = path / RECORD
     if not file.is_file():
         return None
@@ -53,20 +43,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def study_record(path: Path, form: str, version: int) -> dict[str, Any]:
-    """Read what the run folder of a study says of itself.
-
-    Args:
-        path: The run folder.
-        form: The ``format`` that it must have.
-        version: Its version.
-
-    Returns:
-        The record, with a ``plan`` and a number of ``seeds``; empty if there is no run.
-
-    Raises:
-        IntegrityError: If it is damaged.
-        UsageError: If it is of another kind of run.
-    """
+    """Read what the run folder of a study says of itself."""
     file = path / RECORD
     if not file.is_file():
         return {}
@@ -99,15 +76,7 @@ def folder_name(name: str) -> str:
 
 
 def check_name(name: Any, file: Path) -> None:
-    """Check a name that a record gives, and that a folder is called after.
-
-    Args:
-        name: The name.
-        file: The record.
-
-    Raises:
-        IntegrityError: If no folder of ours can be called so.
-    """
+    """Check a name that a record gives, and that a folder is called after."""
     if not isinstance(name, str) or "\0" in name or name != folder_name(name):
         raise IntegrityError(
             f"{file} has the name {name!r}, expected one that a folder can have, without slashes and not hidden: it "
@@ -146,15 +115,7 @@ def differences(
 
 
 def same_identity(former: Any, now: Any) -> bool:
-    """Tell whether two identities name the same thing, wherever it lies.
-
-    Args:
-        former: An identity.
-        now: Another.
-
-    Returns:
-        Whether they differ in nothing but places.
-    """
+    """Tell whether two identities name the same thing, wherever it lies."""
     return not list(_differences("", former, json.loads(json.dumps(now))))
 
 

@@ -19,30 +19,13 @@ if TYPE_CHECKING:
 
 
 def grid_cells(models: Iterable[str], tables: Mapping[str, Table]) -> dict[str, Cell]:
-    """Say what every footprint of a grid is of.
-
-    Args:
-        models: Names of the models.
-        tables: The data sets by name.
-
-    Returns:
-        ``model/data`` -> model, data and source rows.
-    """
+    """Say what every footprint of a grid is of."""
     rows = {name: rows_key(table) for name, table in tables.items()}
     return {f"{model}/{data}": Cell(model, data, rows[data]) for model in models for data in tables}
 
 
 def rows_key(table: Table) -> str:
-    """Name the source rows of a data set.
-
-    Args:
-        table: The data set.
-
-    Returns:
-        Equal for the same data, wherever the file lies, and for data sets whose columns ``source_row`` hold the same
-        numbers equally often. Rows without such a column are known only by their file: whether two files were made from
-        the same rows is then not known, and they count as different.
-    """
+    """Name the source rows of a data set."""
     numbers = list(table.source_rows)
     if SOURCE_ROW in table.columns and table.column(SOURCE_ROW) == numbers:
         return f"source rows {_digest(sorted(numbers))}"
@@ -61,19 +44,7 @@ FOLDS = 8
 
 
 def fold_count(tables: Iterable[Table], asked: int | None, note: Note) -> int:
-    """Decide the number of folds.
-
-    Args:
-        tables: All data sets that will be compared.
-        asked: What was asked for; None for eight, or for one where eight are too many.
-        note: Hears why there are no folds.
-
-    Returns:
-        The number, at least 1.
-
-    Raises:
-        UsageError: If a number was asked for, and a fold would hold no row of a data set.
-    """
+    """Decide the number of folds."""
     for table in tables:
         fault = _fault(table, FOLDS if asked is None else asked)
         if fault and asked is not None:

@@ -19,18 +19,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def scratch(result: Path, note: Note) -> Iterator[Path]:
-    """Make a folder beside a result, ``.NAME.<32 hexadecimal digits>.steps``, and delete it afterwards.
-
-    While a run works in one it holds a lock on it, which ends with the process however it ends. So one without a lock
-    is of a dead run and is deleted; where the system has no locks it is named.
-
-    Args:
-        result: The result it serves.
-        note: Hears what was found of earlier runs.
-
-    Yields:
-        The folder, empty.
-    """
+    """Make a folder beside a result, ``.NAME.<32 hexadecimal digits>.steps``, and delete it afterwards."""
+    # While a run works in one it holds a lock on it, which ends with the process however it ends. So one without a lock
+    # is of a dead run and is deleted; where the system has no locks it is named.
     _clear(result, note)
     unique = f".{result.name}.{uuid.uuid4().hex}"
     # It gets its name once it is locked: until then another run would take it for a dead one's.

@@ -60,16 +60,7 @@ TEXTS = (
 
 
 def adopt_existing(plan: Plan, folder: SeedFolder, note: Note) -> None:
-    """Take over the plan's existing models; all are checked before the first is copied, and before any training.
-
-    Args:
-        plan: Which models.
-        folder: The seed, its start there.
-        note: Takes one sentence at a time that the user should hear.
-
-    Raises:
-        UsageError: If one does not fit the start.
-    """
+    """Take over the plan's existing models; all are checked before the first is copied, and before any training."""
     missing = {code: model for code, model in plan.existing if not folder.model(code).exists()}
     fitting = {
         code: check_existing(model, folder.model(START), note, trust=plan.trust_remote_code)
@@ -81,18 +72,7 @@ def adopt_existing(plan: Plan, folder: SeedFolder, note: Note) -> None:
 
 
 def rehearse_existing(plan: Plan, folder: SeedFolder, labels: Sequence[str], note: Note, *, anew: bool = False) -> None:
-    """Check the plan's existing models and take none; a start that is not there is made beside, and goes again.
-
-    Args:
-        plan: Which models.
-        folder: The seed.
-        labels: Names of the classes.
-        note: Takes one sentence at a time that the user should hear.
-        anew: Whether everything that the seed holds will be made anew.
-
-    Raises:
-        UsageError: If one does not fit the start, or none can be made.
-    """
+    """Check the plan's existing models and take none; a start that is not there is made beside, and goes again."""
     missing = [model for code, model in plan.existing if anew or not folder.model(code).exists()]
     if not missing:
         return
@@ -114,14 +94,7 @@ class Existing:
     """Weights, generation settings and tokenizer."""
 
     def copy(self, place: Path) -> None:
-        """Copy it into the study: weights, configuration and tokenizer, and nothing else from its folder.
-
-        Args:
-            place: The folder to be made.
-
-        Raises:
-            UsageError: If the disk has no room for it.
-        """
+        """Copy it into the study: weights, configuration and tokenizer, and nothing else from its folder."""
         check_room(place, sum(file.stat().st_size for file in self.files))
         place.parent.mkdir(parents=True, exist_ok=True)
         with replacing(place, CHECKPOINT) as partial:
@@ -132,23 +105,7 @@ class Existing:
 
 
 def check_existing(model: str, start: Path, note: Note = silent, *, trust: bool = False) -> Existing:
-    """Check that a checkpoint can take part in a study as it is.
-
-    Args:
-        model: Its folder, with weights in ``safetensors``.
-        start: The study's start: the model must have been fine-tuned from these weights, have all of them in the same
-            type, the same classes, and a tokenizer with the same numbers for all words. A model that does not name its
-            classes gets the names of the start.
-        note: Takes one sentence at a time that the user should hear.
-        trust: Whether code that comes with it may be run.
-
-    Returns:
-        The checkpoint, not copied yet.
-
-    Raises:
-        UsageError: If it is no checkpoint, has no ``safetensors`` weights, reads, computes or answers in another way
-            than the start, lacks weights, has them in another type, or comes from another start.
-    """
+    """Check that a checkpoint can take part in a study as it is."""
     from transformers import AutoTokenizer
 
     folder = Path(model).expanduser()
@@ -210,19 +167,7 @@ REMEDY = "give the checkpoint it was fine-tuned from, head and markers included,
 
 
 def check_fit(model: str, folder: Path, start: Path, configs: Mapping[str, Mapping[str, Any]], note: Note) -> None:
-    """Check that a model can stand beside models trained from the start; headers first, then the weights.
-
-    Args:
-        model: What errors call it.
-        folder: Its checkpoint.
-        start: The start's.
-        configs: What the configurations of the start and the model say, by name.
-        note: Hears of a start that is unclear, and of matrices that have nothing in common with the start's.
-
-    Raises:
-        UsageError: If it computes something else of its weights, lacks some or has others, has them in another type or
-            with nan in them, or comes from another start.
-    """
+    """Check that a model can stand beside models trained from the start; headers first, then the weights."""
     try:
         check_configs(configs)
     except NotComparableError as error:

@@ -33,15 +33,8 @@ if TYPE_CHECKING:
 
 
 def write_average(plan: Plan, folder: SeedFolder, note: Note) -> None:
-    """Write the uniform average of all models, if its Fisher is measured; what is there already stays.
-
-    The other averages, as many as there are subsets, are scored in memory and never written.
-
-    Args:
-        plan: Which models.
-        folder: The seed, its models trained.
-        note: Takes one sentence at a time that the user should hear.
-    """
+    """Write the uniform average of all models, if its Fisher is measured; what is there already stays."""
+    # The other averages, as many as there are subsets, are scored in memory and never written.
     place = folder.model(TOGETHER.join(plan.shortcuts))
     if plan.fused_footprints and not place.exists():
         note(f"seed {folder.seed}: averaging {', '.join(plan.shortcuts)}")
@@ -50,16 +43,7 @@ def write_average(plan: Plan, folder: SeedFolder, note: Note) -> None:
 
 @contextlib.contextmanager
 def average_of(folder: SeedFolder, chosen: Sequence[str], *, trust: bool = False) -> Iterator[Any]:
-    """Make the uniform average of some models in memory; one that was written is read.
-
-    Args:
-        folder: The seed, its models trained.
-        chosen: Their names.
-        trust: Whether code that comes with them may be run.
-
-    Yields:
-        The average, as long as the block lasts; the models and one copy are in memory.
-    """
+    """Make the uniform average of some models in memory; one that was written is read."""
     written = folder.model(TOGETHER.join(chosen))
     if written.exists():
         yield load_classifier(written, trust=trust)
@@ -69,15 +53,7 @@ def average_of(folder: SeedFolder, chosen: Sequence[str], *, trust: bool = False
 
 
 def are_scored(plan: Plan, folder: SeedFolder) -> bool:
-    """Tell whether every model and every average was scored.
-
-    Args:
-        plan: Which models.
-        folder: The seed.
-
-    Returns:
-        Whether they were.
-    """
+    """Tell whether every model and every average was scored."""
     return set(_scored(plan)) <= set(_former(folder).get("scores", {}))
 
 
@@ -92,15 +68,8 @@ def _former(folder: SeedFolder) -> dict[str, Any]:
 
 
 def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
-    """Score every model and every average on the original rows and on every shortcut's synthetic rows.
-
-    What was scored before is not scored again.
-
-    Args:
-        plan: Which models.
-        folder: The seed, everything trained.
-        note: Takes one sentence at a time that the user should hear.
-    """
+    """Score every model and every average on the original rows and on every shortcut's synthetic rows."""
+    # What was scored before is not scored again.
     if are_scored(plan, folder):
         return
     parts = {part: scored_sets(plan, folder, part) for part in ("dev", "test")}
@@ -135,14 +104,7 @@ TRIANGLE_STEPS = 6
 
 
 def has_walks(place: Path) -> bool:
-    """Tell whether a file holds walks with controls as they are drawn now.
-
-    Args:
-        place: A file ``paths.json``, or where it would be.
-
-    Returns:
-        Whether it does.
-    """
+    """Tell whether a file holds walks with controls as they are drawn now."""
     try:
         return bool(json.loads(place.read_text(encoding="utf-8")).get("control") == CONTROL)
     except (OSError, ValueError, AttributeError):
@@ -150,17 +112,11 @@ def has_walks(place: Path) -> bool:
 
 
 def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
-    """Score along the line between every two models, and from each as far in a random direction.
-
-    A shortcut can break before the task does on any way out of a model; only what breaks earlier on the way to another
-    model than on a random one, as long tensor by tensor and through the same entries, has to do with the other model.
-    Only the two models of a path, and the end of its control, are in memory.
-
-    Args:
-        plan: How many points and rows.
-        folder: The seed, its models trained.
-        note: Takes one sentence at a time that the user should hear.
-    """
+    """Score along the line between every two models, and from each as far in a random direction."""
+    # A shortcut can break before the task does on any way out of a model; only what breaks earlier on the way to
+    # another
+    # model than on a random one, as long tensor by tensor and through the same entries, has to do with the other model.
+    # Only the two models of a path, and the end of its control, are in memory.
     if has_walks(folder.paths):
         return
     if folder.paths.is_file():
@@ -183,13 +139,7 @@ def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
 
 
 def walk_triangle(plan: Plan, folder: SeedFolder, note: Note) -> None:
-    """Score the averages of the first three models, with weights all over their triangle.
-
-    Args:
-        plan: Which models, and how many rows; with two shortcuts there is no triangle.
-        folder: The seed, its models trained.
-        note: Takes one sentence at a time that the user should hear.
-    """
+    """Score the averages of the first three models, with weights all over their triangle."""
     if not plan.triangle or folder.triangle.is_file():
         return
     note(f"seed {folder.seed}: walking between {', '.join(plan.triangle)}")

@@ -67,31 +67,14 @@ def cell_names(first: str, second: str) -> dict[str, Pair]:
 
 
 def have_folds(tables: Sequence[OverlapTable]) -> bool:
-    """Tell whether corrected overlaps are known.
-
-    Args:
-        tables: One per seed.
-
-    Returns:
-        Whether every table has folds.
-    """
+    """Tell whether corrected overlaps are known."""
     return all(table.resampled is not None for table in tables)
 
 
 def pair_estimates(
     tables: Sequence[OverlapTable], shortcuts: Sequence[str], layer: str | None = None, of: Of = "raw"
 ) -> Mapping[Pair, dict[str, Estimate]]:
-    """Collect the cells of every pair of models.
-
-    Args:
-        tables: One per seed, of one Fisher type.
-        shortcuts: The codes.
-        layer: A layer of the tables; None for all weights pooled.
-        of: Raw overlaps, or corrected ones, which need folds.
-
-    Returns:
-        Pair -> cell -> estimate over the seeds; corrected ones of a single seed are over its folds.
-    """
+    """Collect the cells of every pair of models."""
     return {
         pair: {cell: _estimate(tables, names, layer, of) for cell, names in cell_names(*pair).items()}
         for pair in combinations(shortcuts, 2)
@@ -104,23 +87,12 @@ def pair_verdicts(
     shortcuts: Sequence[str],
     layer: str | None = None,
 ) -> Mapping[Pair, dict[str, Verdict]]:
-    """Say for every pair of models whether it shares more on originals than elsewhere.
-
-    Corrected overlaps decide. Without folds there are none, and raw ones inconclusive: the noise of finite samples
-    lowers them, in every training, and not alike on originals and elsewhere. Beside each verdict stand its controls:
-    the same contrast with the start, the random-label model or, where there is one, the model from an independent
-    initialisation in place of one of the two models (the mean of both ways).
-    They decide nothing; where a contrast is not shown to be larger than a control, its reason says so.
-
-    Args:
-        tables: One per seed, of one Fisher type.
-        rows: Per seed, set -> what names the source rows that Fishers were measured on.
-        shortcuts: The codes.
-        layer: A layer of the tables; None for all weights pooled.
-
-    Returns:
-        Pair -> contrast -> verdict.
-    """
+    """Say for every pair of models whether it shares more on originals than elsewhere."""
+    # Corrected overlaps decide. Without folds there are none, and raw ones inconclusive: the noise of finite samples
+    # lowers them, in every training, and not alike on originals and elsewhere. Beside each verdict stand its controls:
+    # the same contrast with the start, the random-label model or, where there is one, the model from an independent
+    # initialisation in place of one of the two models (the mean of both ways).
+    # They decide nothing; where a contrast is not shown to be larger than a control, its reason says so.
     return {
         pair: {name: _verdict(tables, rows, pair, cells, layer) for name, cells in CONTRASTS.items()}
         for pair in combinations(shortcuts, 2)

@@ -25,15 +25,7 @@ if TYPE_CHECKING:
 
 
 def load_classifier(place: Path, *, trust: bool = False) -> Any:
-    """Load a model of the study.
-
-    Args:
-        place: Its folder.
-        trust: Whether code that comes with it may be run.
-
-    Returns:
-        The classifier, on the GPU if there is one.
-    """
+    """Load a model of the study."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -43,16 +35,7 @@ def load_classifier(place: Path, *, trust: bool = False) -> Any:
 
 
 def scored_sets(plan: Plan, folder: SeedFolder, part: str) -> dict[str, ScoredRows]:
-    """Encode the sets that models are scored on.
-
-    Args:
-        plan: The shortcuts, and the length of texts.
-        folder: The seed, its rows there.
-        part: ``dev`` or ``test``.
-
-    Returns:
-        ``original``, of the first shortcut's data, and each shortcut's synthetic rows under its code.
-    """
+    """Encode the sets that models are scored on."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder.model(START), trust_remote_code=plan.trust_remote_code)
@@ -68,31 +51,14 @@ def scored_sets(plan: Plan, folder: SeedFolder, part: str) -> dict[str, ScoredRo
 
 
 def path_sets(plan: Plan, folder: SeedFolder) -> dict[str, ScoredRows]:
-    """Encode the development rows that are scored along paths.
-
-    Args:
-        plan: How many.
-        folder: The seed, its rows there.
-
-    Returns:
-        As :func:`scored_sets`, with no more rows than the plan's ``path_rows`` in each.
-    """
+    """Encode the development rows that are scored along paths."""
     return {name: rows.chosen(plan.path_rows, folder.seed) for name, rows in scored_sets(plan, folder, "dev").items()}
 
 
 def accuracies(
     models: Sequence[Any], points: Iterable[Sequence[float]], sets: Mapping[str, ScoredRows]
 ) -> dict[str, list[float]]:
-    """Score the fusions of models at many points.
-
-    Args:
-        models: The models, in memory.
-        points: Weights to average them with.
-        sets: What is scored.
-
-    Returns:
-        Set -> accuracy at every point.
-    """
+    """Score the fusions of models at many points."""
     found: dict[str, list[float]] = {name: [] for name in sets}
     for weights in points:
         with fused_at(models, weights) as model:
@@ -102,18 +68,7 @@ def accuracies(
 
 
 def read_written(place: Path) -> Any:
-    """Read a JSON file of the study.
-
-    Args:
-        place: The file.
-
-    Returns:
-        What it holds.
-
-    Raises:
-        IntegrityError: If it is damaged.
-        UsageError: If it is not there.
-    """
+    """Read a JSON file of the study."""
     text = written_text(place)
     try:
         return json.loads(text)
@@ -122,29 +77,14 @@ def read_written(place: Path) -> Any:
 
 
 def written_text(place: Path) -> str:
-    """Read a file of the study.
-
-    Args:
-        place: The file.
-
-    Returns:
-        Its text.
-
-    Raises:
-        UsageError: If it is not there.
-    """
+    """Read a file of the study."""
     if not place.is_file():
         raise UsageError(f"{place} is not there yet: run the earlier steps of the study first")
     return place.read_text(encoding="utf-8")
 
 
 def write_record(place: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all.
-
-    Args:
-        place: The file.
-        record: What it holds.
-    """
+    """Write a JSON file whole or not at all."""
     partial = place.with_name(f".{place.name}.partial")
     partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     partial.replace(place)
@@ -177,33 +117,14 @@ class ScoredRows:
         return max(Counter(row.label for row in self.rows).values()) / len(self.rows)
 
     def chosen(self, count: int | None, seed: int) -> ScoredRows:
-        """Choose some rows.
-
-        Args:
-            count: How many; None, or more than there are, for all.
-            seed: Names the choice; sets of equal length choose rows at the same places.
-
-        Returns:
-            These rows.
-        """
+        """Choose some rows."""
         if count is None or count >= len(self.rows):
             return self
         return ScoredRows([self.rows[i] for i in choose_rows(len(self.rows), count, seed)], self.pad_id)
 
 
 def encoded_rows(rows: Any, text: str, label: str, tokenizer: Any, max_length: int) -> ScoredRows:
-    """Tokenise rows to be scored.
-
-    Args:
-        rows: A ``datasets.Dataset``.
-        text: Column of texts.
-        label: Column of class numbers.
-        tokenizer: The models' tokenizer.
-        max_length: Texts are cut to so many tokens, as in training.
-
-    Returns:
-        The rows.
-    """
+    """Tokenise rows to be scored."""
     accepted = {"input_ids", "attention_mask", "token_type_ids"} & set(tokenizer.model_input_names)
     texts = [(value,) for value in rows[text]]
     found, _ = encode(tokenizer, texts, range(len(texts)), list(rows[label]), accepts=accepted, max_length=max_length)
@@ -211,15 +132,7 @@ def encoded_rows(rows: Any, text: str, label: str, tokenizer: Any, max_length: i
 
 
 def score(model: Any, scored: ScoredRows) -> Score:
-    """Score a classifier.
-
-    Args:
-        model: The classifier; run in eval mode and left in it.
-        scored: The rows.
-
-    Returns:
-        Accuracy and loss.
-    """
+    """Score a classifier."""
     model.eval()
     device = next(model.parameters()).device
     right, loss = 0, 0.0

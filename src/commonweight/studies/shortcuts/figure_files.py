@@ -29,16 +29,7 @@ SHOWS = {
 
 
 def write_tables(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = ()) -> Path:
-    """Write the tables, and a list of the figures.
-
-    Args:
-        study: What was found.
-        folder: Where to; must exist.
-        figures: Files in that folder or below, as :func:`write_figures` gives them; pictures are listed.
-
-    Returns:
-        The file ``study.md``.
-    """
+    """Write the tables, and a list of the figures."""
     pictures = [path for path in figures if path.suffix == ".png"]
     links = [f"- [{_shows(path.stem)}]({path.relative_to(folder).as_posix()})" for path in pictures]
     return write_report(
@@ -52,16 +43,7 @@ def _shows(name: str) -> str:
 
 
 def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
-    """Draw every figure of a study. Needs ``commonweight[plot]``.
-
-    Args:
-        study: What was found.
-        folder: Where to; is made.
-
-    Returns:
-        The files: overlap bars per Fisher type, layer curves per Fisher type, walks, the triangle of three models if
-        there are three, and the accuracies.
-    """
+    """Draw every figure of a study. Needs ``commonweight[plot]``."""
     from commonweight.studies.shortcuts import figures as draw
     from commonweight.studies.shortcuts.figures import plot_triangle
 

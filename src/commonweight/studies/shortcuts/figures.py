@@ -57,19 +57,9 @@ APART = 0.18
 
 
 def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical") -> dict[str, BarContainer]:
-    """Draw shared, unshared and same-input overlaps of every pair of models; whiskers are 95 % intervals over seeds.
-
-    A whisker that leaves the range of overlaps, 0 to 1, ends there in an arrow, and half its width stands beside it:
-    the t-interval of two seeds is 25 times as wide as their standard error.
-
-    Args:
-        study: What was found.
-        ax: Where to draw.
-        rule: A Fisher type of the study.
-
-    Returns:
-        Cell -> its bars.
-    """
+    """Draw shared, unshared and same-input overlaps of every pair of models; whiskers are 95 % intervals over seeds."""
+    # A whisker that leaves the range of overlaps, 0 to 1, ends there in an arrow, and half its width stands beside it:
+    # the t-interval of two seeds is 25 times as wide as their standard error.
     cells = study.cells(_known(study, rule))
     pairs = list(cells)
     bars = {}
@@ -113,24 +103,9 @@ def _arrows(ax: Axes, place: float, mean: float, half: float) -> bool:
 def plot_layer_curves(
     study: ShortcutStudy, ax: Axes, *, pair: tuple[str, str] | None = None, rule: str = "empirical", panel: bool = False
 ) -> dict[str, Line2D]:
-    """Draw the overlaps of one pair of models layer by layer, in the order of the model.
-
-    Whiskers are 95 % intervals over seeds; with fewer than three seeds there are none. Layers are not joined: a layer
-    is next to another, but nothing lies between them.
-
-    Args:
-        study: What was found.
-        ax: Where to draw.
-        pair: Two shortcuts; None takes the first two.
-        rule: A Fisher type of the study.
-        panel: Whether it is one of several: named by its pair alone, without a legend.
-
-    Returns:
-        Cell -> its markers.
-
-    Raises:
-        UsageError: If there is no such pair.
-    """
+    """Draw the overlaps of one pair of models layer by layer, in the order of the model."""
+    # Whiskers are 95 % intervals over seeds; with fewer than three seeds there are none. Layers are not joined: a layer
+    # is next to another, but nothing lies between them.
     by_layer = {layer: study.cells(_known(study, rule), layer) for layer in study.layers}
     pairs = list(next(iter(by_layer.values())))
     pair = pair or pairs[0]
@@ -162,21 +137,7 @@ def plot_layer_curves(
 def plot_walk(
     study: ShortcutStudy, ax: Axes, *, start: str, end: str, as_far_as: str | None = None
 ) -> dict[str, Line2D]:
-    """Draw accuracies along a walk through weight space, means over seeds.
-
-    Args:
-        study: What was found.
-        ax: Where to draw.
-        start: The model at 0.
-        end: The model at 1, or ``random`` for a random direction.
-        as_far_as: With ``random``, the model whose distance was walked; None takes the first.
-
-    Returns:
-        Set -> its line.
-
-    Raises:
-        UsageError: If there is no such walk.
-    """
+    """Draw accuracies along a walk through weight space, means over seeds."""
     points, accuracy = walk_accuracy(study, start, end, as_far_as)
     colors = dict(zip(study.plan.shortcuts, COLORS, strict=False))
     lines = {}
@@ -200,15 +161,7 @@ def plot_walk(
 
 
 def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
-    """Draw the accuracy of every model on every set, means over seeds.
-
-    Args:
-        study: What was found.
-        ax: Where to draw.
-
-    Returns:
-        The heat map.
-    """
+    """Draw the accuracy of every model on every set, means over seeds."""
     models, sets = list(study.scores[0]), list(study.constants[0])
     values = np.array([[study.accuracy(model, data).value for data in sets] for model in models])
     image = ax.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
@@ -223,30 +176,13 @@ def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
 
 
 def whisker_words(study: ShortcutStudy, fewest: int = 2) -> str:
-    """Say on an axis what the whiskers are.
-
-    Args:
-        study: What was found.
-        fewest: Seeds that a figure draws whiskers of.
-
-    Returns:
-        A line of its own; with fewer seeds nothing.
-    """
+    """Say on an axis what the whiskers are."""
     seeds = len(study.scores)
     return f"\n(whiskers: 95 % over {seeds} seeds)" if seeds >= fewest else ""
 
 
 def layers_label(study: ShortcutStudy, rule: str, pair: tuple[str, str] | None = None) -> str:
-    """Label the axis of overlaps layer by layer.
-
-    Args:
-        study: What was found.
-        rule: A Fisher type of the study.
-        pair: Two shortcuts; None where every panel names its own.
-
-    Returns:
-        The label.
-    """
+    """Label the axis of overlaps layer by layer."""
     models = f" of {pair[0]} and {pair[1]}" if pair else ""
     said = whisker_words(study, FEWEST_FOR_WHISKERS)
     return f"raw Fisher overlap{models}, normalised per layer, Fisher type {rule}{said}"

@@ -24,47 +24,21 @@ if TYPE_CHECKING:
 
 
 def measured_models(plan: Plan) -> tuple[str, ...]:
-    """List the models whose Fishers are measured.
-
-    Args:
-        plan: The plan.
-
-    Returns:
-        The start, the controls that are trained, one per shortcut, and the average of all if wanted.
-    """
+    """List the models whose Fishers are measured."""
     controls = [name for name in plan.trained if name in CONTROLS]
     average = (TOGETHER.join(plan.shortcuts),) if plan.fused_footprints else ()
     return (START, *controls, *plan.shortcuts, *average)
 
 
 def is_measured(plan: Plan, folder: SeedFolder, fisher_type: str) -> bool:
-    """Tell whether all Fishers of one Fisher type were measured and compared.
-
-    Args:
-        plan: The plan.
-        folder: The seed.
-        fisher_type: A Fisher type of the plan.
-
-    Returns:
-        Whether they were.
-    """
+    """Tell whether all Fishers of one Fisher type were measured and compared."""
     found = (read_record(folder.grid(fisher_type)) or {}).get("footprints", {})
     wanted = {f"{model}/{data}" for model in measured_models(plan) for data in (ORIGINAL, *plan.shortcuts)}
     return wanted <= set(found) and (folder.grid(fisher_type) / "overlap.json").is_file()
 
 
 def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> dict[str, OverlapTable]:
-    """Measure what is missing of the grid and compare everything.
-
-    Args:
-        plan: The plan.
-        folder: The seed, all its models and rows there.
-        progress: Show progress bars on stderr.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        Fisher type -> table of all ``model/data`` pairs.
-    """
+    """Measure what is missing of the grid and compare everything."""
     models = [f"{name}={folder.model(name)}" for name in measured_models(plan)]
     sets = (ORIGINAL, *plan.shortcuts)
     data = [f"{name}={folder.measured(name)}" for name in sets]
@@ -95,31 +69,12 @@ def _without_repeats(note: Note, footprints: Iterable[str]) -> Note:
 
 
 def has_measured_rows(plan: Plan, folder: SeedFolder) -> bool:
-    """Tell whether all files of rows that Fishers are measured on are there.
-
-    Args:
-        plan: The plan.
-        folder: The seed.
-
-    Returns:
-        Whether they are.
-    """
+    """Tell whether all files of rows that Fishers are measured on are there."""
     return all(folder.measured(name).is_file() for name in (ORIGINAL, *plan.shortcuts))
 
 
 def measured_rows(plan: Plan, folder: SeedFolder) -> Mapping[str, str]:
-    """Name the source rows of every set that Fishers were measured on.
-
-    Args:
-        plan: The plan.
-        folder: The seed, its Fishers measured.
-
-    Returns:
-        Set -> a digest of its column ``source_row``, equal for sets made of the same rows.
-
-    Raises:
-        IntegrityError: If a file of rows is not the one that was measured.
-    """
+    """Name the source rows of every set that Fishers were measured on."""
     found = {}
     for name in (ORIGINAL, *plan.shortcuts):
         place = folder.measured(name)

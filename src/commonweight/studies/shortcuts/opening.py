@@ -44,35 +44,12 @@ PACKAGES = ("torch", "transformers", "datasets")
 
 
 def former_record(run: Path) -> dict[str, Any]:
-    """Read what a run folder belongs to.
-
-    Args:
-        run: The run folder.
-
-    Returns:
-        Its ``run.json``; empty if there is none.
-
-    Raises:
-        IntegrityError: If it is damaged.
-        UsageError: If it is of another kind of run.
-    """
+    """Read what a run folder belongs to."""
     return study_record(run, FORMAT, VERSION)
 
 
 def changes(run: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """List what a plan asks in another way than the run does; a run in which nothing was trained may be asked anew.
-
-    Args:
-        run: The run folder.
-        former: Its record.
-        asked: The plan's deciding fields, with or without the texts' hash.
-
-    Returns:
-        One sentence part per difference; with any, nothing was trained.
-
-    Raises:
-        UsageError: If there are differences, and models or results of the former plan.
-    """
+    """List what a plan asks in another way than the run does; a run in which nothing was trained may be asked anew."""
     if not former:
         return []
     plain = json.loads(json.dumps(asked))
@@ -91,19 +68,7 @@ def changes(run: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) -> l
 
 
 def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[str]:
-    """List what a plan asks in another way than the run does, before this process works in the folder.
-
-    Args:
-        run: The run folder.
-        former: Its record.
-        plan: The plan.
-
-    Returns:
-        As :func:`changes`.
-
-    Raises:
-        UsageError: If another process makes models of the former plan just now, or there are any.
-    """
+    """List what a plan asks in another way than the run does, before this process works in the folder."""
     try:
         return changes(run, former, plan.deciding() | (_folders(plan, former) if former else {}))
     except UsageError:
@@ -113,15 +78,7 @@ def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[st
 
 
 def with_former(plan: Plan, former: Mapping[str, Any]) -> Plan:
-    """Add to a plan what a run of the same plan has beside it.
-
-    Args:
-        plan: The plan.
-        former: The run's record; empty if there is none.
-
-    Returns:
-        The plan with as many seeds as the run has, and with its further control.
-    """
+    """Add to a plan what a run of the same plan has beside it."""
     return replace(
         plan,
         seeds=max(plan.seeds, former.get("seeds", 0)),
@@ -130,30 +87,13 @@ def with_former(plan: Plan, former: Mapping[str, Any]) -> Plan:
 
 
 def refuse_busy(run: Path, *, busy: bool) -> None:
-    """Refuse a folder that another process works in.
-
-    Args:
-        run: The run folder.
-        busy: Whether one does.
-
-    Raises:
-        UsageError: If so.
-    """
+    """Refuse a folder that another process works in."""
     if busy:
         raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
 
 
 def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:
-    """Tell whether everything a study tells lies in its folder.
-
-    Args:
-        run: The run folder.
-        plan: The plan, the same as the run's.
-        seeds: The seeds.
-
-    Returns:
-        Whether it does.
-    """
+    """Tell whether everything a study tells lies in its folder."""
     return (run / RESULT).is_file() and all(
         are_scored(plan, seed)
         and has_measured_rows(plan, seed)
@@ -165,16 +105,7 @@ def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:
 
 
 def needs_texts(plan: Plan, seeds: Sequence[SeedFolder], *, train: bool) -> bool:
-    """Tell whether something has yet to be made from the texts.
-
-    Args:
-        plan: The plan.
-        seeds: The seeds.
-        train: Whether models are asked for, not only rows.
-
-    Returns:
-        Whether a start, rows or, if asked for, a model to be trained is missing.
-    """
+    """Tell whether something has yet to be made from the texts."""
     existing = {code for code, _ in plan.existing}
     trained = [name for name in plan.trained if train and name not in existing]
     return not all(
@@ -188,21 +119,7 @@ def needs_texts(plan: Plan, seeds: Sequence[SeedFolder], *, train: bool) -> bool
 
 
 def open_study(run: Path, plan: Plan, former: Mapping[str, Any], source: Source | None, note: Note) -> RunFolder:
-    """Write down whose study a folder holds; what an earlier plan left there before anything was trained goes.
-
-    Args:
-        run: The run folder, held by this process.
-        plan: The plan, with as many seeds as the run has.
-        former: The run's record so far.
-        source: The texts; None if nothing is made from them any more.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        The open folder.
-
-    Raises:
-        UsageError: If it holds models or results of another plan.
-    """
+    """Write down whose study a folder holds; what an earlier plan left there before anything was trained goes."""
     asked = plan.deciding() | {CONTENT: content_hash(source) if source else former["plan"][CONTENT]}
     asked |= _folders(plan, former)
     if found := changes(run, former, asked):
@@ -222,14 +139,7 @@ def open_study(run: Path, plan: Plan, former: Mapping[str, Any], source: Source 
 
 
 def content_hash(source: Source) -> str:
-    """Hash the texts and labels of all splits.
-
-    Args:
-        source: The texts.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
+    """Hash the texts and labels of all splits."""
     digest = hashlib.sha256()
     for name, rows in source.splits.items():
         for text, label in zip(rows[source.text], rows[source.label], strict=True):

@@ -39,23 +39,8 @@ TRAINING = 4
 
 
 def study_outlook(run: Path, plan: Plan, *, note: Note = silent) -> Outlook:
-    """Check a study without beginning it, and tell what it will take.
-
-    Existing models are compared with the start; where it is not there yet, one is made in a temporary folder.
-
-    Args:
-        run: The run folder.
-        plan: The plan.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        Disk and memory of all that is missing.
-
-    Raises:
-        UsageError: If the folder holds something else, the checkpoint or the texts do not serve, there are fewer train
-            rows than asked for, a shortcut cannot be planted, a fold would hold no measured row, an existing model does
-            not fit the start, or the disk has no room.
-    """
+    """Check a study without beginning it, and tell what it will take."""
+    # Existing models are compared with the start; where it is not there yet, one is made in a temporary folder.
     check_place(run)
     is_new = bool(planned_changes(run, former_record(run), plan))
     config, tokenizer = read_encoder(plan.model, trust=plan.trust_remote_code)
@@ -80,17 +65,7 @@ def study_outlook(run: Path, plan: Plan, *, note: Note = silent) -> Outlook:
 
 
 def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> Outlook:
-    """Count what is missing of a study.
-
-    Args:
-        run: The run folder.
-        plan: The plan.
-        seeds: The seeds.
-        config: Configuration of the start.
-
-    Returns:
-        Disk and memory.
-    """
+    """Count what is missing of a study."""
     from transformers import AutoModelForSequenceClassification
 
     with quiet_transformers(), torch.device("meta"):
@@ -127,15 +102,7 @@ def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> 
 
 
 def check_measured_rows(plan: Plan, seeds: Sequence[SeedFolder]) -> None:
-    """Check that every fold holds measured rows, of the seeds whose rows are chosen already.
-
-    Args:
-        plan: The plan.
-        seeds: The seeds.
-
-    Raises:
-        UsageError: If one holds none.
-    """
+    """Check that every fold holds measured rows, of the seeds whose rows are chosen already."""
     for seed in seeds:
         place = seed.measured(ORIGINAL)
         if not place.is_file():
@@ -145,16 +112,7 @@ def check_measured_rows(plan: Plan, seeds: Sequence[SeedFolder]) -> None:
 
 
 def check_folds(plan: Plan, seed: SeedFolder, rows: Collection[int]) -> None:
-    """Check that every fold holds measured rows.
-
-    Args:
-        plan: The plan.
-        seed: The seed.
-        rows: Source rows that it is measured on.
-
-    Raises:
-        UsageError: If one holds none.
-    """
+    """Check that every fold holds measured rows."""
     empty = set(range(plan.folds)) - {fold_of(row, plan.folds) for row in rows}
     if empty:
         raise UsageError(

@@ -201,59 +201,23 @@ class SeedFolder:
     seed: int
 
     def data(self, shortcut: str) -> Path:
-        """Name the folder of the rows a model is trained and tested on.
-
-        Args:
-            shortcut: Its code.
-
-        Returns:
-            A ``DatasetDict`` saved by the data room.
-        """
+        """Name the folder of the rows a model is trained and tested on."""
         return self.path / "data" / shortcut
 
     def has_data(self, plan: Plan) -> bool:
-        """Tell whether there are rows for all models.
-
-        Args:
-            plan: The plan.
-
-        Returns:
-            Whether there are.
-        """
+        """Tell whether there are rows for all models."""
         return all(self.data(code).exists() for code in plan.shortcuts)
 
     def measured(self, name: str) -> Path:
-        """Name the file of rows that Fishers are measured on.
-
-        Args:
-            name: ``original`` or the code of the shortcut that contradicts them.
-
-        Returns:
-            A JSONL file.
-        """
+        """Name the file of rows that Fishers are measured on."""
         return self.path / "measured" / f"{name}.jsonl"
 
     def model(self, name: str) -> Path:
-        """Name the folder of a model.
-
-        Args:
-            name: ``start``, ``random-labels``, ``independent-initialisation`` or the code of a shortcut; several joined
-                by ``+`` for their average.
-
-        Returns:
-            A checkpoint.
-        """
+        """Name the folder of a model."""
         return self.path / ("averages" if TOGETHER in name else "models") / name
 
     def grid(self, fisher_type: str) -> Path:
-        """Name the run folder of all Fishers of one Fisher type.
-
-        Args:
-            fisher_type: ``empirical`` or ``exact``.
-
-        Returns:
-            A run of :func:`commonweight.studies.compare.compare.compare`.
-        """
+        """Name the run folder of all Fishers of one Fisher type."""
         return self.path / f"fisher-{fisher_type}"
 
     @property
@@ -273,15 +237,7 @@ class SeedFolder:
 
 
 def seed_folders(run: Path, plan: Plan) -> list[SeedFolder]:
-    """List the folders of the training seeds.
-
-    Args:
-        run: The run folder.
-        plan: The plan.
-
-    Returns:
-        One folder per seed.
-    """
+    """List the folders of the training seeds."""
     return [SeedFolder(run / f"seed-{seed}", seed) for seed in range(plan.seeds)]
 
 

@@ -59,14 +59,7 @@ READING = (
 
 
 def report(study: ShortcutStudy) -> list[Block]:
-    """Lay out a study.
-
-    Args:
-        study: What was found.
-
-    Returns:
-        Paragraphs and tables, from top to bottom.
-    """
+    """Lay out a study."""
     blocks: list[Block] = [INTRODUCTION, *_readers(study), accuracies(study), *_not_learned(study)]
     for rule in study.tables:
         blocks += [_cells(study, rule, "raw"), _contrasts(study, rule, "raw")]
@@ -95,14 +88,7 @@ def report(study: ShortcutStudy) -> list[Block]:
 
 
 def accuracies(study: ShortcutStudy) -> Grid:
-    """Lay out the accuracies of all models on all sets, means over the seeds.
-
-    Args:
-        study: What was found.
-
-    Returns:
-        One row per model, and the best constant answer below.
-    """
+    """Lay out the accuracies of all models on all sets, means over the seeds."""
     models, sets = list(study.scores[0]), list(study.constants[0])
     constant = [fmean(found[name] for found in study.constants) for name in sets]
     return Grid(
@@ -116,20 +102,7 @@ def accuracies(study: ShortcutStudy) -> Grid:
 def walk_accuracy(
     study: ShortcutStudy, start: str, end: str, as_far_as: str | None = None
 ) -> tuple[list[float], Mapping[str, list[float]]]:
-    """Average the accuracies along a walk through weight space over the seeds.
-
-    Args:
-        study: What was found.
-        start: The model at 0.
-        end: The model at 1, or ``random`` for a random direction.
-        as_far_as: With ``random``, the model whose distance was walked; None takes the first.
-
-    Returns:
-        The points, and set -> accuracy at every point.
-
-    Raises:
-        UsageError: If there is no such walk.
-    """
+    """Average the accuracies along a walk through weight space over the seeds."""
     walks = []
     for found in study.paths:
         matching = (walk for walk in found if (walk["from"], walk["to"]) == (start, end))
@@ -144,17 +117,7 @@ def walk_accuracy(
 
 
 def triangle_accuracy(study: ShortcutStudy) -> tuple[list[tuple[float, ...]], Mapping[str, list[float]]]:
-    """Average the accuracies over the triangle of the first three models over the seeds.
-
-    Args:
-        study: What was found.
-
-    Returns:
-        The weights of the three models at every point, and set -> accuracy at every point.
-
-    Raises:
-        UsageError: If the study has fewer than three shortcuts.
-    """
+    """Average the accuracies over the triangle of the first three models over the seeds."""
     if not study.triangles:
         raise UsageError(
             f"a triangle lies between three models, and the study has {len(study.plan.shortcuts)} shortcuts; draw the "
@@ -362,15 +325,7 @@ CONTROLS = (
 
 
 def verdicts(study: ShortcutStudy, rule: str) -> list[Block]:
-    """Lay out what may be said of every contrast of every pair of models.
-
-    Args:
-        study: What was found.
-        rule: A Fisher type of the plan.
-
-    Returns:
-        A row per pair and contrast with its controls, and how to read it.
-    """
+    """Lay out what may be said of every contrast of every pair of models."""
     found = {(pair, name): verdict for pair, each in study.verdicts(rule).items() for name, verdict in each.items()}
     first = next(iter(found.values()))
 
@@ -389,16 +344,7 @@ def verdicts(study: ShortcutStudy, rule: str) -> list[Block]:
 
 
 def layer_verdicts(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> list[Block]:
-    """Lay out what may be said of the contrasts of one pair of models layer by layer.
-
-    Args:
-        study: What was found.
-        rule: A Fisher type of the plan.
-        pair: Codes of two shortcuts.
-
-    Returns:
-        A row per layer with difference and verdict, and how many of these to expect by chance.
-    """
+    """Lay out what may be said of the contrasts of one pair of models layer by layer."""
     found = {layer: study.verdicts(rule, layer)[pair] for layer in study.layers}
     names = list(next(iter(found.values())))
 

@@ -58,49 +58,22 @@ class ShortcutStudy:
     def cells(
         self, rule: str, layer: str | None = None, of: Of = "raw"
     ) -> Mapping[tuple[str, str], dict[str, Estimate]]:
-        """Collect shared, unshared and same-input overlaps of every pair of models.
-
-        Args:
-            rule: A Fisher type of the plan.
-            layer: A layer of the tables rolled up to ``DEPTH``; None for all weights pooled.
-            of: ``raw``, or ``corrected`` where the Fishers have folds.
-
-        Returns:
-            Pair -> cell -> estimate.
-        """
+        """Collect shared, unshared and same-input overlaps of every pair of models."""
         return pair_estimates(self._rolled[rule], self.plan.shortcuts, layer, of)
 
     def contrasts(
         self, rule: str, layer: str | None = None, of: Of = "raw"
     ) -> Mapping[tuple[str, str], dict[str, Estimate]]:
-        """Subtract the cells, seed by seed.
-
-        Args:
-            rule: A Fisher type of the plan.
-            layer: As for :meth:`cells`.
-            of: As for :meth:`cells`.
-
-        Returns:
-            Pair -> contrast -> estimate.
-        """
+        """Subtract the cells, seed by seed."""
         return {
             pair: {name: cells[a] - cells[b] for name, (a, b) in CONTRASTS.items()}
             for pair, cells in self.cells(rule, layer, of).items()
         }
 
     def verdicts(self, rule: str, layer: str | None = None) -> Mapping[tuple[str, str], dict[str, Verdict]]:
-        """Say what the contrasts of corrected overlaps say.
-
-        Nothing, where Fishers have no folds, so that overlaps are raw, or one of the two models did not learn its
-        shortcut.
-
-        Args:
-            rule: A Fisher type of the plan.
-            layer: As for :meth:`cells`.
-
-        Returns:
-            Pair -> contrast -> verdict.
-        """
+        """Say what the contrasts of corrected overlaps say."""
+        # Nothing, where Fishers have no folds, so that overlaps are raw, or one of the two models did not learn its
+        # shortcut.
         found = pair_verdicts(self._rolled[rule], self.rows, self.plan.shortcuts, layer)
         return {
             pair: {name: verdict.asking([self._learned(pair)]) for name, verdict in each.items()}
@@ -113,14 +86,7 @@ class ShortcutStudy:
         return Need("shortcut learned", not missing, found)
 
     def own_accuracy(self, code: str) -> tuple[float, float]:
-        """Give the accuracy of a model on development rows with its own shortcut, beside the best constant answer.
-
-        Args:
-            code: A shortcut whose rows are scored.
-
-        Returns:
-            Both, as means over seeds.
-        """
+        """Give the accuracy of a model on development rows with its own shortcut, beside the best constant answer."""
         data = f"{code} dev"
         return self.accuracy(code, data).value, fmean(found[data] for found in self.constants)
 
@@ -134,14 +100,7 @@ class ShortcutStudy:
         )
 
     def has_folds(self, rule: str) -> bool:
-        """Tell whether corrected overlaps are known.
-
-        Args:
-            rule: A Fisher type of the plan.
-
-        Returns:
-            Whether the Fishers of every seed have folds.
-        """
+        """Tell whether corrected overlaps are known."""
         return have_folds(self.tables[rule])
 
     @property
@@ -154,23 +113,11 @@ class ShortcutStudy:
         return {rule: [table.roll_up(DEPTH) for table in tables] for rule, tables in self.tables.items()}
 
     def accuracy(self, model: str, data: str) -> Estimate:
-        """Collect one accuracy over the seeds.
-
-        Args:
-            model: Name of a model.
-            data: Name of a set.
-
-        Returns:
-            The estimate.
-        """
+        """Collect one accuracy over the seeds."""
         return Estimate.over_seeds([scores[model][data]["accuracy"] for scores in self.scores])
 
     def to_json(self) -> str:
-        """Write everything but the Gram terms, which the run folder keeps in ``overlap.json``.
-
-        Returns:
-            JSON text; undefined is null.
-        """
+        """Write everything but the Gram terms, which the run folder keeps in ``overlap.json``."""
         record = {
             "format": FORMAT,
             "version": VERSION,
@@ -198,19 +145,7 @@ class ShortcutStudy:
 
 
 def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
-    """Read what a run holds.
-
-    Args:
-        plan: The plan.
-        folders: One per seed.
-
-    Returns:
-        The study.
-
-    Raises:
-        IntegrityError: If a file is damaged, or rows are not those that were measured.
-        UsageError: If a step of the study is missing.
-    """
+    """Read what a run holds."""
     scores = [read_written(folder.scores) for folder in folders]
     return ShortcutStudy(
         plan,

@@ -34,16 +34,7 @@ FEW = 256
 
 
 def check_train_rows(source: Source, plan: Plan, folders: Sequence[SeedFolder]) -> None:
-    """Check that there are as many rows to train on as asked for, before anything is written.
-
-    Args:
-        source: The texts.
-        plan: How many.
-        folders: The seeds whose rows are not there yet; which rows are given away to other splits is up to the seed.
-
-    Raises:
-        UsageError: If there are fewer; where rows were given away, it says so.
-    """
+    """Check that there are as many rows to train on as asked for, before anything is written."""
     for folder in folders if plan.train_rows is not None else ():
         columns = {"text_column": source.text, "label_column": source.label}
         parts = read_source(source.splits, Markers(), **columns, seed=folder.seed, rows=None).parts
@@ -57,17 +48,7 @@ def check_train_rows(source: Source, plan: Plan, folders: Sequence[SeedFolder]) 
 
 
 def rehearse_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any) -> set[int]:
-    """Plant in memory what building would, in a few of the train rows: what building refuses, this refuses.
-
-    Args:
-        source: The texts.
-        plan: Shares and sizes.
-        folder: The seed.
-        tokenizer: That of the checkpoint; takes the markers.
-
-    Returns:
-        The source rows that Fishers would be measured on.
-    """
+    """Plant in memory what building would, in a few of the train rows: what building refuses, this refuses."""
     planted = {code: _rehearsed(source, plan, folder, code, tokenizer) for code in plan.shortcuts}
     sets = _measured_sets(source, plan, folder, tokenizer, planted[plan.shortcuts[0]]["original_dev"])
     return _common(sets)
@@ -82,15 +63,7 @@ def _rehearsed(source: Source, plan: Plan, folder: SeedFolder, code: str, tokeni
 
 
 def build_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, note: Note) -> None:
-    """Make the training and test rows of every shortcut; what is there already stays.
-
-    Args:
-        source: The texts.
-        plan: Shares and sizes.
-        folder: The seed.
-        tokenizer: The start's, with the markers.
-        note: Takes one sentence at a time that the user should hear.
-    """
+    """Make the training and test rows of every shortcut; what is there already stays."""
     for code in plan.shortcuts:
         place = folder.data(code)
         if place.exists():
@@ -120,17 +93,8 @@ def _planted(source: Source, plan: Plan, folder: SeedFolder, code: str, tokenize
 
 
 def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, note: Note) -> None:
-    """Write the rows that Fishers are measured on: originals, and for every shortcut the same rows conflicting.
-
-    A row that cannot hold one of the contradictions is left out of all files, and that is said.
-
-    Args:
-        source: The texts.
-        plan: How many rows.
-        folder: The seed.
-        tokenizer: The start's, with the markers.
-        note: Takes one sentence at a time that the user should hear.
-    """
+    """Write the rows that Fishers are measured on: originals, and for every shortcut the same rows conflicting."""
+    # A row that cannot hold one of the contradictions is left out of all files, and that is said.
     places = {name: folder.measured(name) for name in (ORIGINAL, *plan.shortcuts)}
     if all(place.is_file() for place in places.values()):
         return
@@ -189,17 +153,7 @@ def _clean_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, 
 
 
 def random_labels(rows: Any, label: str, classes: int, seed: int) -> Any:
-    """Replace the labels of rows by fair draws: what is learned from them has nothing to do with the texts.
-
-    Args:
-        rows: A ``datasets.Dataset``.
-        label: Column of class numbers.
-        classes: How many classes there are.
-        seed: Names the draws.
-
-    Returns:
-        The rows with other labels.
-    """
+    """Replace the labels of rows by fair draws: what is learned from them has nothing to do with the texts."""
     draw = random.Random(f"commonweight random labels {seed}")  # noqa: S311
     labels = [draw.randrange(classes) for _ in range(len(rows))]
     feature = rows.features[label]

@@ -46,30 +46,18 @@ STEPS: tuple[Step, ...] = ("build", "train", "fuse", "fisher", "overlap")
 def run_study(
     run: Path, plan: Plan, *, until: Step = "overlap", progress: bool = False, note: Note = silent
 ) -> ShortcutStudy | None:
-    """Do a study, or go on with one; every step needs those before it, and does what of them is missing.
-
-    The run folder holds ``run.json`` and per seed ``data/``, ``measured/``, ``models/``, ``averages/`` (the average of
-    all models), ``fisher-<label rule>/``, ``scores.json``, ``paths.json`` and, with three shortcuts or more,
-    ``triangle.json``; at the end ``study.json``. The texts are read only as long as rows or models are to be made from
-    them; a study that is finished is read from its folder. Tables and figures are not written:
-    :func:`~commonweight.studies.shortcuts.write.run_and_write` does both, as the command does.
-
-    Another plan in the same folder is refused once a model was trained; until then starts and rows are made anew. More
-    seeds, and the control with an independent initialisation, may be added at any time, and stay.
-
-    Args:
-        run: The run folder.
-        plan: What is asked.
-        until: The last step to do.
-        progress: Show progress bars on stderr.
-        note: Takes one sentence at a time that the user should hear.
-
-    Returns:
-        What was found; None if a step before ``overlap`` is the last.
-
-    Raises:
-        UsageError: If the folder holds something else, or the models or texts do not serve.
-    """
+    """Do a study, or go on with one; every step needs those before it, and does what of them is missing."""
+    # The run folder holds ``run.json`` and per seed ``data/``, ``measured/``, ``models/``, ``averages/`` (the average
+    # of
+    # all models), ``fisher-<label rule>/``, ``scores.json``, ``paths.json`` and, with three shortcuts or more,
+    # ``triangle.json``; at the end ``study.json``. The texts are read only as long as rows or models are to be made
+    # from
+    # them; a study that is finished is read from its folder. Tables and figures are not written:
+    # :func:`~commonweight.studies.shortcuts.write.run_and_write` does both, as the command does.
+    #
+    # Another plan in the same folder is refused once a model was trained; until then starts and rows are made anew.
+    # More
+    # seeds, and the control with an independent initialisation, may be added at any time, and stay.
     with without_bars(shown=progress):
         check_place(run)
         former = former_record(run)

@@ -28,23 +28,9 @@ if TYPE_CHECKING:
 def make_start(
     checkpoint: str, labels: Sequence[str], seed: int, place: Path, preset: Preset, *, trust: bool = False
 ) -> None:
-    """Write the starting checkpoint.
-
-    A head is drawn under the seed where there is none, and embeddings of the markers where the table has no rows for
-    them. A table with spare rows keeps them as they are: the markers take the first of them, and nothing is drawn.
-
-    Args:
-        checkpoint: The pretrained checkpoint, an id or a folder; its weights are read from ``safetensors`` only.
-        labels: Names of the classes.
-        seed: The training seed.
-        place: The folder to be made.
-        preset: How markers are added to the vocabulary.
-        trust: Whether code that comes with the checkpoint may be run.
-
-    Raises:
-        UsageError: If the checkpoint cannot be read as a classifier, has a head of another number of classes, or its
-            tokenizer has no token for padding.
-    """
+    """Write the starting checkpoint."""
+    # A head is drawn under the seed where there is none, and embeddings of the markers where the table has no rows for
+    # them. A table with spare rows keeps them as they are: the markers take the first of them, and nothing is drawn.
     from transformers import AutoModelForSequenceClassification
 
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
@@ -81,15 +67,7 @@ def make_start(
 
 @contextlib.contextmanager
 def independent_initialisation(folder: SeedFolder, *, trust: bool = False) -> Iterator[Path]:
-    """Draw all weights of the start anew, for a model that has no shared initialisation with any other.
-
-    Args:
-        folder: The seed, its start there; with it the draw is the same each time.
-        trust: Whether code that comes with the start may be run.
-
-    Yields:
-        A checkpoint with the start's configuration and tokenizer, as long as the block lasts.
-    """
+    """Draw all weights of the start anew, for a model that has no shared initialisation with any other."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     start = folder.model(START)
@@ -107,19 +85,7 @@ def independent_initialisation(folder: SeedFolder, *, trust: bool = False) -> It
 
 
 def read_encoder(checkpoint: str, *, trust: bool = False) -> tuple[Any, Any]:
-    """Read and check what a start is made of, but for the weights: whatever can be said before the data are known.
-
-    Args:
-        checkpoint: The pretrained checkpoint, an id or a folder.
-        trust: Whether code that comes with it may be run.
-
-    Returns:
-        Its configuration and its tokenizer.
-
-    Raises:
-        UsageError: If it cannot be read, would need code of its own that is not trusted, is a folder without
-            safetensors weights, or its tokenizer has no token for padding.
-    """
+    """Read and check what a start is made of, but for the weights: whatever can be said before the data are known."""
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -137,16 +103,7 @@ def read_encoder(checkpoint: str, *, trust: bool = False) -> tuple[Any, Any]:
 
 
 def check_head(checkpoint: str, config: Any, classes: int) -> None:
-    """Check that a checkpoint has no head, or one that fits the data.
-
-    Args:
-        checkpoint: What errors call it.
-        config: Its configuration.
-        classes: How many the data have.
-
-    Raises:
-        UsageError: If its head has another number of classes.
-    """
+    """Check that a checkpoint has no head, or one that fits the data."""
     is_classifier = any("ForSequenceClassification" in name for name in config.architectures or ())
     if is_classifier and config.num_labels != classes:
         raise UsageError(
@@ -156,18 +113,7 @@ def check_head(checkpoint: str, config: Any, classes: int) -> None:
 
 
 def with_usual_length(run: Path, plan: Plan) -> Plan:
-    """Cut texts to the usual length, or to what the encoder reads where that is less.
-
-    Args:
-        run: The run folder; a start that lies there is read in place of the checkpoint.
-        plan: The plan.
-
-    Returns:
-        The plan with that length.
-
-    Raises:
-        UsageError: If the checkpoint cannot be read.
-    """
+    """Cut texts to the usual length, or to what the encoder reads where that is less."""
     start = seed_folders(run, plan)[0].model(START)
     config, tokenizer = read_encoder(str(start) if start.exists() else plan.model, trust=plan.trust_remote_code)
     limit = length_limit(config, tokenizer, None)

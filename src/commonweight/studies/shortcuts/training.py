@@ -31,22 +31,7 @@ COPIES = 6
 
 
 def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: int, place: Path, *, bar: bool) -> None:
-    """Fine-tune a checkpoint; a training that was interrupted goes on from its last checkpoint.
-
-    Args:
-        start: The starting checkpoint.
-        rows: Training rows, a ``datasets.Dataset``.
-        text: Column of texts.
-        label: Column of class numbers.
-        plan: Epochs, learning rate, batch size and length.
-        seed: Names the order of the rows and the dropout.
-        place: The folder to be made; beside it lies the unfinished training.
-        bar: Show a progress bar on stderr.
-
-    Raises:
-        MeasurementError: If a weight became nan or infinite.
-        UsageError: If the disk has no room for the checkpoints of the training.
-    """
+    """Fine-tune a checkpoint; a training that was interrupted goes on from its last checkpoint."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 

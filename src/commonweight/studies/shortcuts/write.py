@@ -20,18 +20,7 @@ if TYPE_CHECKING:
 def run_and_write(
     run: Path, plan: Plan, *, until: Step = "overlap", progress: bool = False, note: Note = silent
 ) -> ShortcutStudy | None:
-    """Do a study, or go on with one, and write its tables and figures: ``study.md`` and ``figures/``.
-
-    Args:
-        run: As for :func:`~commonweight.studies.shortcuts.run.run_study`, as are all others.
-        plan: What is asked.
-        until: The last step to do; tables and figures come after ``overlap`` only.
-        progress: Show progress bars on stderr.
-        note: Takes one sentence at a time that the user should hear; also where figures cannot be drawn.
-
-    Returns:
-        What was found; None if a step before ``overlap`` is the last.
-    """
+    """Do a study, or go on with one, and write its tables and figures: ``study.md`` and ``figures/``."""
     found = run_study(run, plan, until=until, progress=progress, note=note)
     if found is None:
         note(f"done with {until}; the run is in {run}")
