@@ -3,9 +3,9 @@
 Five tasks in one frozen network, learned again and again with other score initialisations and another order of the
 images (``vary="training"``): the overlap of two trainings of one task is the noise ceiling of what two tasks can share.
 
-    python reproductions/mask_noise_ceilings.py --data ../shared/data/mnist --work runs/mask-ceilings
+    python reproductions/mask_ceilings.py --data ../shared/data/mnist --work runs/mask-ceilings
 
-The same command goes on where it stopped. Writes ``reproductions/results/mask_noise_ceilings.json`` and ``.md``.
+The same command goes on where it stopped. Writes ``reproductions/results/mask_ceilings.json`` and ``.md``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.report import pair_blocks
 from commonweight.studies.continual.run import run_study
 
-NAME = "mask_noise_ceilings"
+NAME = "mask_ceilings"
 SETTINGS = {
     "rotated, 1 epoch": {"scenario": "rotated", "epochs": 1},
     "rotated, 5 epochs": {"scenario": "rotated", "epochs": 5},
