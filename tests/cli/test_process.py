@@ -85,7 +85,7 @@ COMMANDS = {
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 def test_one_of_several_processes_is_refused_by_every_command(cli, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
-    for variable in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+    for variable in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.setenv(variable, "2")
         found = cli(*arguments)
         assert (found.code, found.out) == (2, "")

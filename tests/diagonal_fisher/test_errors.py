@@ -569,3 +569,10 @@ def test_a_loss_that_is_cut_from_the_model():
 
     with pytest.raises(MeasurementError, match="depends on no trainable parameter: it was detached"):
         commonweight.fisher(small_mlp(), [examples()], loss=detached)
+
+
+@pytest.mark.parametrize("batches", [None, 5, nn.Linear(2, 2)])
+def test_what_holds_no_batches_is_named(batches):
+    kind = type(batches).__name__
+    with pytest.raises(UsageError, match=f"an iterable of batches, got {kind}: give a DataLoader or a list of batches"):
+        commonweight.fisher(nn.Linear(2, 2), batches)

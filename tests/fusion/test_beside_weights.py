@@ -1,14 +1,17 @@
 """What modules hold beside parameters and buffers, and masks among the buffers: equal in all models, or refused."""
 
 import copy
+import functools
 import io
 import warnings
+from collections import deque
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from fusion.conftest import moved, small
 from reference import fusion as slow
 from torch import nn
@@ -21,6 +24,13 @@ from commonweight.fusion import fused_at
 @dataclass
 class Table:
     values: torch.Tensor
+
+
+class Slotted:
+    __slots__ = ("values",)
+
+    def __init__(self, values):
+        self.values = values
 
 
 class Helper:
@@ -53,6 +63,13 @@ class Saved(nn.Module):
 
     def set_extra_state(self, state):
         self._state = state
+
+
+def filled(value):
+    layer = nn.Linear(2, 2)
+    for parameter in layer.parameters():
+        nn.init.constant_(parameter, value)
+    return layer
 
 
 def quantised(dynamic, model):
@@ -98,6 +115,11 @@ def lstm(seed):
         (lambda seed: Own(Helper(torch.tensor([seed]))), "held"),
         (lambda seed: Own(SimpleNamespace(values=np.full(2, seed))), "held"),
         (lambda seed: Own([torch.ones(1)] * seed), "held"),
+        (lambda seed: Own(deque([torch.tensor(seed)])), "held"),
+        (lambda seed: Own(Slotted(torch.tensor(seed))), "held"),
+        (lambda seed: Own(functools.partial(torch.add, torch.tensor(seed))), "held"),
+        (lambda seed: Own([filled(seed)]), "held"),  # in a plain list: not registered
+        (lambda seed: Own({"teacher": nn.Sequential(filled(seed))}), "held"),
         (lambda seed: nn.Sequential(Own(torch.tensor(seed))), r"0\.held"),
     ],
 )
@@ -248,3 +270,63 @@ def test_settings_that_differ_are_said_and_dropout_is_not(heard):
         "attributes that differ are those of the first model: 0.stride ((1,) in 'model 1', (2,) in 'model 2'), "
         "2.eps (1e-05 in 'model 1', 0.1 in 'model 2')"
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"heads": 2}, {"heads": 4}, "held.heads (2 in 'model 1', 4 in 'model 2')"),
+        ([[1, 2], [3]], [[1, 2], [4]], "held.1 ([3] in 'model 1', [4] in 'model 2')"),
+        (SimpleNamespace(scale=1.0), SimpleNamespace(scale=2.0), "held.scale (1.0 in 'model 1', 2.0 in 'model 2')"),
+        (
+            functools.partial(F.leaky_relu, negative_slope=0.1),
+            functools.partial(F.leaky_relu, negative_slope=0.2),
+            "held.negative_slope (0.1 in 'model 1', 0.2 in 'model 2')",
+        ),
+        (
+            F.relu,
+            F.silu,
+            "held (torch.nn.functional.relu in 'model 1', torch.nn.functional.silu in 'model 2')",
+        ),
+    ],
+)
+def test_settings_within_containers_objects_and_functions_are_said(first, second, said, heard):
+    models = [Own(first), Own(second)]
+    models[1].load_state_dict(models[0].state_dict())
+    fuse(models, note=heard.append)
+    assert heard == [f"attributes that differ are those of the first model: {said}"]
+    heard.clear()
+    fuse([Own(first), Own(first)], note=heard.append)
+    assert "attributes" not in "".join(heard)
+
+
+def test_a_configuration_of_ones_own_is_compared(heard):
+    models = [nn.Linear(2, 2) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    models[0].config, models[1].config = SimpleNamespace(heads=2), SimpleNamespace(heads=4)
+    fuse(models, note=heard.append)
+    assert heard == [
+        "attributes that differ are those of the first model: config.heads (2 in 'model 1', 4 in 'model 2')"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(nn.Tanh, nn.Sigmoid), (nn.ReLU, nn.Tanh), (lambda: nn.LayerNorm(3), lambda: nn.GroupNorm(1, 3))],
+)
+def test_other_modules_within_are_refused(first, second):
+    layer = nn.Linear(3, 3)
+    kinds = [type(make()).__name__ for make in (first, second)]
+    with pytest.raises(
+        NotComparableError, match=rf"1 difference: 1 \({kinds[0]} in 'model 1', {kinds[1]} in 'model 2'\)\. Fuse models"
+    ):
+        fuse([nn.Sequential(copy.deepcopy(layer), make()) for make in (first, second)])
+
+
+def test_dropout_may_be_left_out_and_modules_that_know_their_parents_fuse(heard):
+    models = [nn.Sequential(nn.Linear(2, 2), part) for part in (nn.Dropout(0.1), nn.Identity())]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        model[0].owner = [model]
+    fuse(models, note=heard.append)
+    assert heard == []

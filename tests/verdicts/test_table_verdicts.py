@@ -125,7 +125,7 @@ def test_the_noise_of_raw_overlaps_decides_nothing(table, of, answer):
 def test_a_low_noise_ceiling_is_named(table):
     pair, other = ("a", "b"), ("a", "far")
     assert table.noise_ceiling.pooled.min() > 0.8
-    assert "noise_ceiling" not in pairs_verdict(table, pair, other, same_rows=True).reason
+    assert "noise ceiling" not in pairs_verdict(table, pair, other, same_rows=True).reason
     generator = torch.Generator().manual_seed(0)
     rare = torch.rand(60, 80, generator=generator) < 0.05  # an input matters to few examples
     inputs = torch.where(rare, torch.randn(60, 80, generator=generator), 0.0)
@@ -141,7 +141,7 @@ def test_a_low_noise_ceiling_is_named(table):
             pairs_verdict(noisy, other, pair, layer, same_rows=True).reason,
         ):
             assert (f"a noise ceiling of {noise_ceilings.min():.2f} leaves some noise in" in reason) == low
-        assert ("noise_ceiling" in overlap_verdict(noisy, *pair, layer).reason) == (noise_ceilings[:2].min() < 0.8)
+        assert ("noise ceiling" in overlap_verdict(noisy, *pair, layer).reason) == (noise_ceilings[:2].min() < 0.8)
     assert noisy.noise_ceiling.by_layer["0"].min() < 0.8
 
 
@@ -201,7 +201,7 @@ def test_mixed_fisher_types_cannot_say(prints):
     found = pairs_verdict(table, ("a", "b"), ("a", "far"), same_rows=True)
     assert found.answer == "inconclusive"
     assert [need.name for need in found.lacking] == ["same Fisher type"]
-    assert found.reason.startswith("Fisher types differ (data, model)")
+    assert found.reason.startswith("Fisher types differ (empirical, exact)")
     assert overlap_verdict(table, "a", "far").answer == "inconclusive"
     assert overlap_verdict(table, "a", "b", "0").answer == "above its null"
     both = overlap(

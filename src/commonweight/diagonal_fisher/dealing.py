@@ -25,6 +25,10 @@ def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
             f"expected an iterable of batches, got {type(handed).__name__}, a data set of single examples: wrap it in "
             "torch.utils.data.DataLoader"
         )
+    if not hasattr(handed, "__iter__") and not hasattr(handed, "__getitem__"):
+        raise UsageError(
+            f"expected an iterable of batches, got {type(handed).__name__}: give a DataLoader or a list of batches"
+        )
     read = _read(batches, by_position=isinstance(handed, FoldSorted) and handed.by_position)
     if folds == 1:
         yield read

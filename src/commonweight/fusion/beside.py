@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import types
+from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,32 +19,38 @@ from commonweight.fusion.compatible import matters
 from commonweight.fusion.tensors import module_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 PLAIN = (bool, int, float, complex, str)
-MACHINERY = frozenset(vars(nn.Module())) | {"config"}
-"""Attributes of every module; configurations are compared key by key."""
+MACHINERY = frozenset(vars(nn.Module()))
+"""Attributes of every module."""
 
 FOREIGN = frozenset({"torch", "transformers"})
 """Packages whose objects are not looked into."""
 
-NOT_STATE = (nn.Module, type, types.FunctionType, types.ModuleType)
+NOT_STATE = (type, types.FunctionType, types.ModuleType)
+FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+SEVERAL = (list, tuple, deque, set, frozenset)
+
+WITHOUT_WEIGHT = (nn.modules.dropout._DropoutNd, nn.Identity)
+"""Modules that compute the same outside training."""
 
 
 def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
     """Check that what modules hold beside parameters and buffers is equal in all: a fusion keeps the first model's.
 
-    Compared are what else ``state_dict`` saves (packed weights, extra state), and attributes that are or hold tensors
-    or arrays; those that are the weights themselves, and those that a hook computes before each call, follow these.
+    Compared are the classes of modules within, what else ``state_dict`` saves (packed weights, extra state), and
+    attributes that are or hold tensors or arrays, also in modules that are not registered (in a plain list); those that
+    are the weights themselves, and those that a hook computes before each call, follow these.
 
     Args:
         models: The modules by name, of one class.
 
     Returns:
-        Sentences worth hearing: numbers and words that differ, such as a stride.
+        Sentences worth hearing: numbers, words and functions that differ, such as a stride or an activation.
 
     Raises:
-        NotComparableError: If something that is no single number or word differs; it is named.
+        NotComparableError: If a class differs, or something that is no number, word or function; it is named.
 
     Example:
         >>> a, b = nn.Linear(2, 2), nn.Linear(2, 2)
@@ -51,9 +59,11 @@ def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
         Traceback (most recent call last):
         ...
         commonweight.base.errors.NotComparableError: 'a' and 'b' differ in what is neither parameter nor buffer, 1
-        difference: scale. It cannot be averaged: make it a parameter or a buffer, delete it if it is left over from a
-        call, or fuse models that have it equal, quantised ones before they are quantised
+        difference: scale. It cannot be averaged: make it a parameter or a buffer (modules in a list go into an
+        nn.ModuleList), delete it if it is left over from a call, or fuse models that have it equal, quantised ones
+        before they are quantised
     """
+    _check_classes(models)
     held = {name: _held(model) for name, model in models.items()}
     first, *others = held.values()
     keys = dict.fromkeys(key for found in held.values() for key in found)
@@ -61,8 +71,8 @@ def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
     if wrong:
         raise NotComparableError(
             f"{quoted(models)} differ in what is neither parameter nor buffer, {first_of(wrong)}. It cannot be "
-            "averaged: make it a parameter or a buffer, delete it if it is left over from a call, or fuse models that "
-            "have it equal, quantised ones before they are quantised"
+            "averaged: make it a parameter or a buffer (modules in a list go into an nn.ModuleList), delete it if it "
+            "is left over from a call, or fuse models that have it equal, quantised ones before they are quantised"
         )
     plain = {name: dict(_plain(model)) for name, model in models.items()}
     found = []
@@ -71,6 +81,23 @@ def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
         if differ(values):
             found.append(f"{key} ({by_value(values, 'absent')})")
     return [f"attributes that differ are those of the first model: {some(found)}"] if found else []
+
+
+def _check_classes(models: Mapping[str, nn.Module]) -> None:
+    """Refuse models of which a part is another module, such as another activation."""
+    parts = {
+        name: {path: type(m).__qualname__ for path, m in model.named_modules() if not isinstance(m, WITHOUT_WEIGHT)}
+        for name, model in models.items()
+    }
+    found = []
+    for path in dict.fromkeys(path for classes in parts.values() for path in classes):
+        held = {name: classes.get(path) for name, classes in parts.items()}
+        if differ(held):
+            found.append(f"{path} ({by_value(held, 'absent')})")
+    if found:
+        raise NotComparableError(
+            f"{quoted(models)} are not built of the same modules, {first_of(found)}. Fuse models of one architecture"
+        )
 
 
 def computed(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
@@ -87,6 +114,7 @@ def _held(model: nn.Module) -> dict[str, Any]:
     weights = list(module_tensors(model).values())
     places = set(map(_place, weights))
     follow = {id(tensor) for tensor in [*weights, *(vars(module)[name] for module, name, _ in computed(model))]}
+    registered = {id(module) for module in model.modules()}
     found = {
         key: value
         for key, value in model.state_dict(keep_vars=True).items()
@@ -94,42 +122,69 @@ def _held(model: nn.Module) -> dict[str, Any]:
     }
     for path, module in model.named_modules():
         for name, value in _own(module):
-            if tensors := [one for one in _tensors(value) if id(one) not in follow]:
+            if tensors := [one for one in _tensors(value, registered) if id(one) not in follow]:
                 found[f"{path}.{name}".lstrip(".")] = tensors
     return found
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((name, value) for name, value in vars(module).items() if name not in MACHINERY)
+    """List what a module was given; configurations are compared key by key, elsewhere."""
+    for name, value in vars(module).items():
+        if name not in MACHINERY and not (name == "config" and callable(getattr(value, "to_dict", None))):
+            yield name, value
 
 
 def _plain(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    seen: set[int] = set()
     for path, module in model.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            continue
-        for name, value in _own(module):
-            whole = value if isinstance(value, tuple | list) else [value]
-            if matters(name) and whole and all(isinstance(one, PLAIN) for one in whole):
-                yield f"{path}.{name}".lstrip("."), value
+        if not isinstance(module, nn.modules.dropout._DropoutNd):
+            for name, value in _own(module):
+                yield from _settings(f"{path}.{name}".lstrip("."), value, seen)
 
 
-def _tensors(value: Any) -> list[Any]:
-    """Find tensors and arrays in containers and objects; modules have their own turn."""
+def _settings(path: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Find numbers, words and functions in containers and objects."""
+    if not matters(path):
+        return
+    whole = value if isinstance(value, tuple | list) else [value]
+    if isinstance(value, FUNCTIONS):
+        yield path, f"{value.__module__}.{value.__qualname__}"
+    elif whole and all(isinstance(one, PLAIN) for one in whole):
+        yield path, value
+    elif id(value) not in seen:
+        seen.add(id(value))
+        for key, part in _parts(value):
+            yield from _settings(f"{path}.{key}", part, seen)
+
+
+def _tensors(value: Any, registered: set[int]) -> list[Any]:
+    """Find tensors and arrays in containers and objects; registered modules have their own turn."""
     found, seen, waiting = [], set(), [value]
     while waiting:
         one = waiting.pop()
-        if id(one) in seen:
+        if id(one) in seen or id(one) in registered:
             continue
         seen.add(id(one))
         if isinstance(one, Tensor | np.ndarray):
             found.append(one)
-        elif isinstance(one, Mapping):
-            waiting += one.values()
-        elif isinstance(one, list | tuple):
-            waiting += one
-        elif type(one).__module__.partition(".")[0] not in FOREIGN and not isinstance(one, NOT_STATE):
-            waiting += getattr(one, "__dict__", {}).values()
+        elif isinstance(one, nn.Module):
+            waiting += vars(one).values()
+        else:
+            waiting += [part for _, part in _parts(one)]
     return found
+
+
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, SEVERAL):
+        return enumerate(value)
+    if isinstance(value, functools.partial):
+        return [("func", value.func), ("args", value.args), *value.keywords.items()]
+    if type(value).__module__.partition(".")[0] in FOREIGN or isinstance(value, (*NOT_STATE, nn.Module)):
+        return ()
+    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ()) if hasattr(value, name)]
+    return {**{name: getattr(value, name) for name in slots}, **getattr(value, "__dict__", {})}.items()
 
 
 def _place(tensor: Tensor) -> tuple[torch.device, int] | int:

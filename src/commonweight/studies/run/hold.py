@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 """Where launchers say how many processes they started."""
 
 
@@ -45,7 +45,7 @@ def refuse_several() -> None:
         if number.isdecimal() and int(number) > 1:
             raise UsageError(
                 f"{name} is {number}, so this is one of {number} processes, and only one is supported: start the "
-                f"command without torchrun, accelerate or mpirun, or unset {name}"
+                f"command without torchrun, accelerate, mpirun or srun, or unset {name}"
             )
 
 
