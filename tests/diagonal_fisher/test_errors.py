@@ -339,8 +339,8 @@ def test_complex_parameters_may_be_left_out(choice):
         ({"folds": 0}, "folds must be at least 1, got 0"),
         ({"folds": -2}, "folds must be at least 1, got -2"),
         ({"samples": 0}, "samples must be at least 1, got 0"),
-        ({"fisher_type": "empirical"}, "fisher_type must be one of data, model, sampled, got 'empirical'"),
-        ({"fisher_type": None}, "fisher_type must be one of data, model, sampled, got None"),
+        ({"fisher_type": "data"}, "fisher_type must be one of empirical, exact, mc, got 'data'"),
+        ({"fisher_type": None}, "fisher_type must be one of empirical, exact, mc, got None"),
         ({"loss": "nll"}, "loss must be one of classification, .*got 'nll'"),
     ],
 )
@@ -477,7 +477,7 @@ def test_verify_as_a_table():
     assert str(report).startswith(report.to_markdown())
     assert str(report).splitlines()[-1].startswith("largest error of a rule: ")
     odd = commonweight.Verification(
-        {"w": commonweight.diagonal_fisher.routes.Route("generic", reason="a|b\nc")}, 3, 1e-6
+        {"w": commonweight.diagonal_fisher.verification.Route("generic", reason="a|b\nc")}, 3, 1e-6
     )
     assert odd.to_markdown().splitlines()[-1] == r"| w | generic | – | – | a\|b c |"
 

@@ -12,7 +12,7 @@ from torch import tensor
 
 import commonweight
 from commonweight import Footprint, Verification
-from commonweight.diagonal_fisher.routes import DORMANT, Route
+from commonweight.diagonal_fisher.verification import DORMANT, Route
 from commonweight.footprints.footprint import Fold, Spread
 
 

@@ -47,6 +47,9 @@ class Needs:
     sample: int
     """The sample of the weights, on disk."""
 
+    in_memory: bool = False
+    """Whether the sums of all folds stay in memory until the end, and not those of one."""
+
     @property
     def disk(self) -> int:
         """Everything that is written but the record, heads of files, and 8 bytes a row (16 with source rows)."""
@@ -54,8 +57,9 @@ class Needs:
 
     @property
     def memory(self) -> int:
-        """Sums held while it is written to a folder: those of one fold, and with folds those of the whole."""
-        return self.whole * (2 if self.folds > 1 else 1)
+        """Sums held meanwhile: those of one fold (or of all), and with folds those of the whole."""
+        kept = self.folds if self.in_memory else 0
+        return self.whole * ((2 if self.folds > 1 else 1) + kept)
 
 
 def needs_of(parameters: Mapping[str, Tensor], folds: int, fold_dtype: torch.dtype | None) -> Needs:
