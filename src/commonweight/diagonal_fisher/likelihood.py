@@ -20,8 +20,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from commonweight.base.errors import CommonweightError, MeasurementError, UsageError
+from commonweight.base.seeds import keyed
 from commonweight.data.batching import IGNORED
-from commonweight.footprints.folds import keyed
 
 if TYPE_CHECKING:
     from commonweight.diagonal_fisher.batch import Batch

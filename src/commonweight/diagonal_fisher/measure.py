@@ -22,10 +22,10 @@ from commonweight.diagonal_fisher.problem import TOLERANCE, least_accurate
 from commonweight.diagonal_fisher.verification import ROWS, Route, Verification
 from commonweight.footprints import files
 from commonweight.footprints.copies import CopiesWarning
-from commonweight.footprints.fold_format import check_fold_dtype, fold_record, shortened
+from commonweight.footprints.files import FolderWriter
+from commonweight.footprints.folds import check_fold_dtype, fold_record, shortened
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.weight_sample import weight_sample
-from commonweight.footprints.writing import FolderWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -19,7 +19,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from commonweight.diagonal_fisher.contribution import CHUNK, Contribution, Dense, Kernel, Product, Sparse
 from commonweight.diagonal_fisher.replay import RefusedError
-from commonweight.footprints.fold_format import accurate
+from commonweight.footprints.folds import accurate
 
 Rule = Callable[[nn.Module, str, Tensor, Tensor, int], Contribution]
 """``(module, attribute, x, g, batch size) -> contribution``: ``x`` is what the module was called on, ``g`` the gradient

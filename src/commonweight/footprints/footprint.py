@@ -20,9 +20,8 @@ from commonweight.base.names import among
 from commonweight.base.text import Grid, number, to_html
 from commonweight.footprints import files
 from commonweight.footprints.copies import RowCounts, beware_of_copies, row_counts
+from commonweight.footprints.files import FolderReader, FolderWriter
 from commonweight.footprints.packed import Packed, PackedMasks
-from commonweight.footprints.reading import FolderReader
-from commonweight.footprints.writing import FolderWriter
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator, KeysView, Sequence

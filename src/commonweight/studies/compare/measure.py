@@ -13,8 +13,7 @@ from commonweight.base.text import Note, silent
 from commonweight.diagonal_fisher.collector import FisherCollector, choose_parameters
 from commonweight.diagonal_fisher.measure import fisher
 from commonweight.footprints.copies import CopiesWarning
-from commonweight.footprints.fold_format import needs_of
-from commonweight.footprints.folds import FoldSorted
+from commonweight.footprints.folds import FoldSorted, needs_of
 from commonweight.studies.compare.prepare import ColumnOptions, prepare
 from commonweight.studies.run.outlook import Outlook, model_bytes
 from commonweight.studies.run.rows import fold_count

@@ -18,8 +18,7 @@ from commonweight.data.table import Table, row_order
 from commonweight.diagonal_fisher.batch import by_fold
 from commonweight.diagonal_fisher.collector import Means, Sums, choose_parameters
 from commonweight.diagonal_fisher.measure import footprint_of, with_bar
-from commonweight.footprints.fold_format import needs_of, shortened
-from commonweight.footprints.folds import FoldSorted, fold_of
+from commonweight.footprints.folds import FoldSorted, fold_of, needs_of, shortened
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.overlaps.resampling.noise_ceiling import noise_ceiling
 from commonweight.overlaps.table.layout import FEW_EXAMPLES

@@ -5,7 +5,7 @@ import torch
 
 import commonweight
 from commonweight import UsageError
-from commonweight.footprints.fold_format import SHORT_FROM, needs_of
+from commonweight.footprints.folds import SHORT_FROM, needs_of
 
 
 def model_of(dtype=torch.float32):
