@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.base.errors import MeasurementError
+from commonweight.base.names import some
 from commonweight.base.text import DASH, Grid, to_html
 from commonweight.diagonal_fisher.accumulator import (
     in_blocks,
@@ -62,7 +63,6 @@ class Route:
 
 
 DORMANT = Route("dormant", reason="not used by the rows looked at")
-MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Verification:
             for name, found in self.of(route).items():
                 groups.setdefault((route, found.rule, found.reason), {})[name] = found.error
         rows = tuple(
-            (route, rule or DASH, str(len(errors)), _error(errors.values()), _some(list(errors)), reason or DASH)
+            (route, rule or DASH, str(len(errors)), _error(errors.values()), some(list(errors)), reason or DASH)
             for (route, rule, reason), errors in groups.items()
         )
         header = ("route", "rule", "parameters", "largest error", "names", "reason")
@@ -129,11 +129,6 @@ class Verification:
 def _error(errors: Iterable[float]) -> str:
     worst = max((error for error in errors if not math.isnan(error)), default=math.nan)
     return DASH if math.isnan(worst) else f"{worst:.1e}"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:MOST_NAMED])
-    return shown if len(names) <= MOST_NAMED else f"{shown}, …"
 
 
 ROWS = 3
