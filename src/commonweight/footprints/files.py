@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from typing_extensions import override
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.base.folders import flush
 from commonweight.base.records import Format, folder_record
-from commonweight.footprints.packed import BITS_PER_BYTE, Packed, byte_count, unpacked_rows
+from commonweight.footprints.packed import BITS_PER_BYTE, Packed, byte_count
 from commonweight.supermasks.bits import Bits
 
 if TYPE_CHECKING:
@@ -370,7 +371,7 @@ def _state(path: Path) -> _State | None:
     return _State(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-class StoredMasks(Mapping[str, "Tensor"]):
+class StoredMasks(Packed):
     """Masks on disk, kept as bits; each is read, checked and unpacked when it is asked for.
 
     Args:
@@ -382,12 +383,8 @@ class StoredMasks(Mapping[str, "Tensor"]):
         self._stored = stored
         self._shapes = dict(shapes)
 
-    def __getitem__(self, name: str) -> Tensor:
-        shape = self._shapes[name]
-        return Bits(self.packed(name, 0, byte_count(shape)), shape).unpack()
-
+    @override
     def packed(self, name: str, start: int, stop: int) -> Tensor:
-        """Read some bytes of one mask."""
         shape = self._shapes[name]
         expected = byte_count(shape)
         found = self._stored.shape(name)
@@ -403,12 +400,8 @@ class StoredMasks(Mapping[str, "Tensor"]):
             raise IntegrityError(f"the mask {name!r} has bits beyond its last weight: the footprint was damaged")
         return part
 
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Read a slice of one mask along its first dimension."""
-        return unpacked_rows(self, name, start, stop)
-
+    @override
     def shape(self, name: str) -> tuple[int, ...]:
-        """Tell a mask's shape without reading it."""
         return self._shapes[name]
 
     def __iter__(self) -> Iterator[str]:
