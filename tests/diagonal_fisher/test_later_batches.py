@@ -44,7 +44,7 @@ def test_a_layer_that_sees_time_first_after_batches_of_one(sizes, length):
     assert_exact(TimeFirst().double(), batches)
 
 
-@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[1], SIZES[2]], ids=str)
+@pytest.mark.parametrize("sizes", [SIZES[1], SIZES[2]], ids=str)
 def test_t5_after_batches_of_one(sizes):
     torch.manual_seed(0)
     model = text_model("t5").model.double()
@@ -55,7 +55,7 @@ def test_t5_after_batches_of_one(sizes):
 def test_t5_with_folds_of_padded_batches():
     torch.manual_seed(0)
     model = text_model("t5").model.double()
-    batches = [text(2, length, labels="token") for length in (4, 6, 8, 10) * 5]
+    batches = [text(2, length, labels="token") for length in (4, 6, 8, 10) * 3]
     assert_exact(model, batches, loss=None, nll=seq2seq_nll, folds=4)
 
 

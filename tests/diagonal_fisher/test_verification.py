@@ -79,7 +79,7 @@ class Faint(nn.Module):
 
 
 @pytest.mark.parametrize("share", [1e-1, 1e-4, 1e-5, 1e-6, 1e-7])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_a_faint_layer_that_sees_time_first(share, seed, dtype):
     torch.manual_seed(seed)
@@ -92,7 +92,7 @@ def test_a_faint_layer_that_sees_time_first(share, seed, dtype):
 
 
 @pytest.mark.parametrize("share", [1.0, 1e-2, 1e-4, 1e-7])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_faint_layer_that_sees_time_first_in_bfloat16(share, seed):
     """Against the same numbers computed in float32."""
     torch.manual_seed(seed)
