@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,13 +25,21 @@ from torch.nn.utils.weight_norm import WeightNorm
 from commonweight.base.errors import UsageError
 from commonweight.supermasks.layer import MaskedWeight
 from commonweight.supermasks.norm import TaskBatchNorm
+from commonweight.supermasks.rules import Threshold, TopK
 from commonweight.supermasks.starts import ScoreStart, fan_in, signed_constant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from commonweight.supermasks.rules import MaskRule
     from commonweight.supermasks.selection import Selection
+
+
+_CHOICES = {
+    "weights": ("signed_constant", "keep"),
+    "scores": ("independent", "shared"),
+    "batch_norm": ("statistics", "affine"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,55 @@ class Options:
     exclude: tuple[str, ...] | None
     seed: int
     weights_seed: int | None
+
+    @classmethod
+    def checked(
+        cls,
+        rule: MaskRule | None,
+        weights: Any,
+        scores: Any,
+        batch_norm: Any,
+        include: Sequence[str] | None,
+        exclude: Sequence[str] | None,
+        seed: int,
+        weights_seed: int | None,
+    ) -> Options:
+        """Check what a user asked for."""
+        if rule is not None and not isinstance(rule, (Threshold, TopK)):
+            raise UsageError(f"rule must be a Threshold() or a TopK(density), or None, got {rule!r}")
+        for word, value in (("weights", weights), ("scores", scores), ("batch_norm", batch_norm)):
+            if value not in _CHOICES[word]:
+                raise UsageError(f"{word} must be one of {list(_CHOICES[word])}, got {value!r}")
+        for word, number in (("seed", seed), ("weights_seed", 0 if weights_seed is None else weights_seed)):
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
+                raise UsageError(f"{word} must be a whole number of at least 0, got {number!r}")
+        if weights_seed is not None and weights == "keep":
+            raise UsageError("weights_seed draws weights, and weights='keep' keeps those of the model; leave one out")
+        return cls(
+            Threshold() if rule is None else rule,
+            weights,
+            scores,
+            batch_norm,
+            _patterns("include", include),
+            _patterns("exclude", exclude),
+            int(seed),
+            None if weights_seed is None else int(weights_seed),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Describe them in plain JSON values."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"rule": self.rule.spec()}
+
+
+def _patterns(word: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(patterns, str):
+        raise UsageError(f"{word} must be a list of patterns, got one text: pass [{patterns!r}]")
+    if patterns is None:
+        return None
+    given = tuple(patterns) if isinstance(patterns, Iterable) else (patterns,)
+    if strange := [each for each in given if not isinstance(each, str)]:
+        raise UsageError(f"{word} must be a list of texts, such as 'fc1' or '*.weight', got {strange[0]!r} in it")
+    return given
 
 
 @dataclass(frozen=True)

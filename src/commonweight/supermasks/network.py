@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -18,24 +16,17 @@ from commonweight.supermasks import files, passes
 from commonweight.supermasks.bits import Bits
 from commonweight.supermasks.conversion import Options, convert, copied
 from commonweight.supermasks.influence import read_alphas
-from commonweight.supermasks.rules import Threshold, TopK, rule_of
+from commonweight.supermasks.rules import rule_of
 from commonweight.supermasks.selection import Mixture, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from commonweight.supermasks.influence import Influence
     from commonweight.supermasks.layer import MaskedWeight
     from commonweight.supermasks.norm import Statistics
     from commonweight.supermasks.rules import MaskRule
-
-
-_CHOICES = {
-    "weights": ("signed_constant", "keep"),
-    "scores": ("independent", "shared"),
-    "batch_norm": ("statistics", "affine"),
-}
 
 
 @final
@@ -104,26 +95,7 @@ class SupermaskNetwork(nn.Module):
     ) -> None:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        if rule is not None and not isinstance(rule, (Threshold, TopK)):
-            raise UsageError(f"rule must be a Threshold() or a TopK(density), or None, got {rule!r}")
-        for word, value in (("weights", weights), ("scores", scores), ("batch_norm", batch_norm)):
-            if value not in _CHOICES[word]:
-                raise UsageError(f"{word} must be one of {list(_CHOICES[word])}, got {value!r}")
-        for word, number in (("seed", seed), ("weights_seed", 0 if weights_seed is None else weights_seed)):
-            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
-                raise UsageError(f"{word} must be a whole number of at least 0, got {number!r}")
-        if weights_seed is not None and weights == "keep":
-            raise UsageError("weights_seed draws weights, and weights='keep' keeps those of the model; leave one out")
-        options = Options(
-            Threshold() if rule is None else rule,
-            weights,
-            scores,
-            batch_norm,
-            _patterns("include", include),
-            _patterns("exclude", exclude),
-            int(seed),
-            None if weights_seed is None else int(weights_seed),
-        )
+        options = Options.checked(rule, weights, scores, batch_norm, include, exclude, seed, weights_seed)
         super().__init__()
         self._moved: dict[int, set[int]] = {}
         self._selection = Selection()
@@ -551,18 +523,8 @@ class SupermaskNetwork(nn.Module):
         Returns:
             Options and tasks, in plain JSON values.
         """
-        options = self._options
         return {
-            "options": {
-                "rule": options.rule.spec(),
-                "weights": options.weights,
-                "scores": options.scores,
-                "batch_norm": options.batch_norm,
-                "include": options.include,
-                "exclude": options.exclude,
-                "seed": options.seed,
-                "weights_seed": options.weights_seed,
-            },
+            "options": self._options.record(),
             "tasks": [
                 {
                     "name": name,
@@ -772,14 +734,3 @@ class SupermaskNetwork(nn.Module):
         """Describe the network."""
         tasks = ", ".join(f"{name} (finished)" if self.is_finished(name) else name for name in self._names)
         return f"{self._options.rule}, seed={self._options.seed}, tasks=[{tasks}], task={self.task}"
-
-
-def _patterns(word: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(patterns, str):
-        raise UsageError(f"{word} must be a list of patterns, got one text: pass [{patterns!r}]")
-    if patterns is None:
-        return None
-    given = tuple(patterns) if isinstance(patterns, Iterable) else (patterns,)
-    if strange := [each for each in given if not isinstance(each, str)]:
-        raise UsageError(f"{word} must be a list of texts, such as 'fc1' or '*.weight', got {strange[0]!r} in it")
-    return given
