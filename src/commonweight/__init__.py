@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from commonweight.data.images.stream import task_stream
     from commonweight.diagonal_fisher.likelihood import CustomLoss
     from commonweight.diagonal_fisher.measure import fisher, verify
-    from commonweight.diagonal_fisher.routes import Verification
+    from commonweight.diagonal_fisher.verification import Verification
     from commonweight.footprints.folds import FoldSorted
     from commonweight.footprints.footprint import Footprint
     from commonweight.footprints.of_masks import activity_footprint, supermask_footprint
@@ -63,7 +63,7 @@ _HOME = {
     "TopK": "supermasks.rules",
     "UsageError": "base.errors",
     "Verdict": "verdicts.verdict",
-    "Verification": "diagonal_fisher.routes",
+    "Verification": "diagonal_fisher.verification",
     "activity_footprint": "footprints.of_masks",
     "alphas_for": "transfer.alphas",
     "contrast_verdict": "verdicts.verdict",

@@ -7,8 +7,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from diagonal_fisher.small import CLASSES, examples, gap, in_batches, small_mlp
-from diagonal_fisher.zoo import ZOO
+from diagonal_fisher.loop import (
+    D,
+    assert_exact,
+    randn,
+    y,
+)
+from diagonal_fisher.small import examples, gap, in_batches, small_mlp
+from diagonal_fisher.zoo import CLASSES, ZOO
 from reference.fisher import loop_fisher
 from torch import nn, tensor
 
@@ -339,8 +345,8 @@ def test_complex_parameters_may_be_left_out(choice):
         ({"folds": 0}, "folds must be at least 1, got 0"),
         ({"folds": -2}, "folds must be at least 1, got -2"),
         ({"samples": 0}, "samples must be at least 1, got 0"),
-        ({"fisher_type": "empirical"}, "fisher_type must be one of data, model, sampled, got 'empirical'"),
-        ({"fisher_type": None}, "fisher_type must be one of data, model, sampled, got None"),
+        ({"fisher_type": "data"}, "fisher_type must be one of empirical, exact, mc, got 'data'"),
+        ({"fisher_type": None}, "fisher_type must be one of empirical, exact, mc, got None"),
         ({"loss": "nll"}, "loss must be one of classification, .*got 'nll'"),
     ],
 )
@@ -477,7 +483,7 @@ def test_verify_as_a_table():
     assert str(report).startswith(report.to_markdown())
     assert str(report).splitlines()[-1].startswith("largest error of a rule: ")
     odd = commonweight.Verification(
-        {"w": commonweight.diagonal_fisher.routes.Route("generic", reason="a|b\nc")}, 3, 1e-6
+        {"w": commonweight.diagonal_fisher.verification.Route("generic", reason="a|b\nc")}, 3, 1e-6
     )
     assert odd.to_markdown().splitlines()[-1] == r"| w | generic | – | – | a\|b c |"
 
@@ -576,3 +582,47 @@ def test_what_holds_no_batches_is_named(batches):
     kind = type(batches).__name__
     with pytest.raises(UsageError, match=f"an iterable of batches, got {kind}: give a DataLoader or a list of batches"):
         commonweight.fisher(nn.Linear(2, 2), batches)
+
+
+class UndefinedAtTheEdge(nn.Module):
+    """The gradient is nan at one position of one example, and the loss is finite."""
+
+    def __init__(self, place, layer):
+        super().__init__()
+        self.layer, self.place = layer, place
+
+    def forward(self, x, kept):
+        h = self.layer(x)
+        edge = h[:, self.place] * kept[:, None]
+        return h.mean(1)[:, :CLASSES] + 0 * edge.square().sum(-1).sqrt()[:, None]
+
+
+@pytest.mark.parametrize("layer", ["linear", "without bias", "norm", "replayed"])
+@pytest.mark.parametrize("place", [0, -1, 2])
+def test_a_gradient_that_is_nan_at_one_position(layer, place):
+    torch.manual_seed(0)
+    layers = {
+        "linear": lambda: nn.Linear(4, 4),
+        "without bias": lambda: nn.Linear(4, 4, bias=False),
+        "norm": lambda: nn.LayerNorm(4),
+        "replayed": lambda: nn.LSTM(4, 4, batch_first=True),
+    }
+    made = layers[layer]().double()
+    inner = FirstOutput(made) if layer == "replayed" else made
+    kept = torch.ones(24, dtype=D)
+    x = randn(24, 5, 4)
+    model = UndefinedAtTheEdge(place, inner)
+    batches = [((x[i : i + 8], kept[i : i + 8]), y()) for i in (0, 8, 16)]
+    assert_exact(model, batches)
+    kept[20] = 0
+    with pytest.raises(MeasurementError, match=r"the gradient of layer.*is not finite for example 20"):
+        commonweight.fisher(model, batches, loss="classification")
+
+
+class FirstOutput(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)[0]

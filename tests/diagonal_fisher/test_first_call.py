@@ -8,6 +8,16 @@ from collections import namedtuple
 import pytest
 import torch
 import torch.nn.functional as F
+from diagonal_fisher.loop import (
+    VectorNorm,
+    assert_exact,
+    examples_of,
+    in_sizes,
+    nll,
+    randn,
+    wrong,
+    y,
+)
 from diagonal_fisher.small import CLASSES, examples, gap
 from reference.fisher import loop_fisher
 from torch import nn
@@ -394,3 +404,89 @@ def test_forces_without_a_graph_name_what_is_missing():
     batch = (examples(8, 4)[0], examples(8, 4, seed=2)[0])
     with pytest.raises(MeasurementError, match=r"made by torch\.autograd\.grad without create_graph=True"):
         commonweight.fisher(Energy(forward).double(), [batch], loss="regression")
+
+
+class Force(nn.Module):
+    """The outputs are derivatives of an energy by the inputs."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.a, self.b, self.way = nn.Linear(4, 8), nn.Linear(8, 1), way
+
+    def energy(self, x):
+        return self.b(self.a(x).tanh()).sum()
+
+    def forward(self, x):
+        if self.way == "enabled":
+            x = x.detach().requires_grad_(True)
+            with torch.enable_grad():
+                (force,) = torch.autograd.grad(self.energy(x), x, create_graph=True)
+        elif self.way == "detached":
+            x = x.detach().requires_grad_(True)
+            (force,) = torch.autograd.grad(self.energy(x), x, create_graph=True)
+        else:
+            x.requires_grad_(True)
+            (force,) = torch.autograd.grad(self.energy(x), x, create_graph=True)
+        return force[:, :CLASSES]
+
+
+@pytest.mark.parametrize("way", ["enabled", "detached", "in place"])
+def test_a_model_that_differentiates_inside_its_forward_pass(way):
+    torch.manual_seed(0)
+    x = randn(8, 4)
+    batches = list(in_sizes((x, y()), [5, 3]))
+    model = Force(way).double()
+    footprint = assert_exact(model, [(x.clone(), labels) for x, labels in batches])
+    assert footprint.trace() > 0
+    assert x.grad is None
+
+
+def test_inputs_that_require_a_gradient_get_none():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), VectorNorm(), nn.Linear(6, CLASSES)).double()
+    x = randn(8, 6).requires_grad_(True)
+    derived = x * 2
+    for inputs in (x, derived, x):
+        first = commonweight.fisher(model, [(inputs, y())])
+        second = commonweight.fisher(model, [(inputs, y())])
+        assert torch.equal(first.flat(), second.flat())
+        assert x.grad is None
+        assert inputs.requires_grad
+        reference, _ = loop_fisher(model, list(examples_of([(inputs.detach(), y())])), nll)
+        assert wrong(first, reference) == {}
+
+
+@pytest.mark.parametrize("made", ["outside", "inside"])
+def test_inside_inference_mode(made):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), VectorNorm(), nn.Linear(6, CLASSES), MatrixNorm3()).double()
+    x, labels = randn(24, 6), y(24)
+    expected, _ = loop_fisher(model, list(examples_of([(x, labels)])), nll)
+    with torch.inference_mode():
+        batch = (x.clone(), labels.clone()) if made == "inside" else (x, labels)
+        footprint = commonweight.fisher(model, list(in_sizes(batch, [8, 8, 8])))
+    assert wrong(footprint, expected) == {}
+    outside = commonweight.fisher(model, [batch])
+    assert wrong(outside, expected) == {}
+    footprint.flat().sum()
+    with torch.no_grad():
+        assert wrong(commonweight.fisher(model, [batch]), expected) == {}
+
+
+class MatrixNorm3(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(CLASSES, CLASSES))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_inference_mode_with_folds():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), VectorNorm(), nn.Linear(6, CLASSES)).double()
+    x, labels = randn(24, 6), y(24)
+    expected = commonweight.fisher(model, [(x, labels)], folds=3)
+    with torch.inference_mode():
+        footprint = commonweight.fisher(model, [(x.clone(), labels.clone())], folds=3)
+    assert wrong(footprint, expected.tensors) == {}

@@ -512,7 +512,7 @@ def test_the_expected_score_is_zero():
     x, y = examples()
     model = small_mlp()
     outputs = model(x)
-    passes = list(LOSSES["classification"].passes(outputs, a_batch((x, y)), "model", 0, 1))
+    passes = list(LOSSES["classification"].passes(outputs, a_batch((x, y)), "exact", 0, 1))
     weights = outputs.detach().softmax(-1).sqrt()
     score = sum((weights[:, c] * one).sum() for c, one in enumerate(passes))
     gradients = torch.autograd.grad(score, list(model.parameters()), retain_graph=True)
@@ -534,7 +534,7 @@ def test_more_than_a_thousand_classes_ask_for_samples():
 @pytest.mark.parametrize("kind", ["gpt2", "bert-masked", "t5"])
 def test_tokens_ask_for_samples(kind):
     case = text_model(kind)
-    with pytest.raises(UsageError, match=f"one backward pass per token and class with loss '{case.loss}'.*'sampled'"):
+    with pytest.raises(UsageError, match=f"one backward pass per token and class with loss '{case.loss}'.*'mc'"):
         commonweight.fisher(case.model, [case.batch], fisher_type="exact")
 
 

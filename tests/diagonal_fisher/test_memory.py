@@ -202,7 +202,7 @@ class Wide(nn.Module):
 
     def __init__(self, *, directly):
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(300, 900), nn.Linear(900, 700), nn.Linear(700, 500), nn.Linear(500, 4)])
+        self.layers = nn.ModuleList([nn.Linear(200, 600), nn.Linear(600, 450), nn.Linear(450, 300), nn.Linear(300, 4)])
         self.directly = directly
 
     def forward(self, x):
@@ -223,7 +223,7 @@ def test_the_comparison_takes_no_more_than_a_copy_and_a_layer(monkeypatch, sizes
     if how == "all doubtful":
         monkeypatch.setitem(TOLERANCE, dtype, -1.0)  # whether it is rounding has to be looked at
     model = Wide(directly=how == "generic").to(dtype).eval()
-    batches = [(torch.randn(size, length, 300, dtype=dtype), torch.arange(size) % 4) for size, length in sizes]
+    batches = [(torch.randn(size, length, 200, dtype=dtype), torch.arange(size) % 4) for size, length in sizes]
     floats = [4 * p.numel() for p in model.parameters()]
 
     def ordinary():

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from diagonal_fisher.test_review_cases import assert_exact, randn, y
+from diagonal_fisher.loop import assert_exact, randn, y
 from torch import Tensor, nn
 
 import commonweight

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
 def problem_of(model):
     """A problem that is never measured: only its parameters matter here."""
     parameters = dict(model.named_parameters())
-    return Problem(model, parameters, list(parameters.values()), None, "data", seed=0, samples=1, alone=True)
+    return Problem(model, parameters, list(parameters.values()), None, "empirical", seed=0, samples=1, alone=True)
 
 
 @pytest.mark.parametrize("kind", ZOO)

@@ -13,7 +13,6 @@ import commonweight
 from commonweight import FoldSorted, Footprint
 from commonweight.footprints.copies import CopiesWarning, row_counts
 from commonweight.footprints.footprint import Spread
-from commonweight.footprints.joining import joined
 
 
 def copied(distinct, times, folds=4, **given):
@@ -48,28 +47,9 @@ def test_one_row_in_twenty_may_be_a_copy():
     assert row_counts([torch.tensor([1, 1, 1]), torch.tensor([2])]) == (4, 2, 0)
 
 
-def test_joined_footprints_join_them(tmp_path):
-    x, y = examples(40)
-    model = small_mlp()
-
-    def of(rows):
-        batch = {"input": x[rows], "labels": y[rows], "source_row": torch.tensor(rows)}
-        return commonweight.fisher(model, [batch], folds=3, loss="classification")
-
-    once = of(list(range(40)))
-    parts = of(list(range(25))), of(list(range(25, 40)))
-    found = joined(parts, {"folds": once.metadata["folds"]})
-    again = Footprint.load(found.save(tmp_path / "f"))
-    for each in (found, again):
-        assert {k: sorted(v.tolist()) for k, v in each.row_digests.items()} == {
-            k: sorted(v.tolist()) for k, v in once.row_digests.items()
-        }
-        assert {k: sorted(v.tolist()) for k, v in each.source_rows.items()} == {
-            k: sorted(v.tolist()) for k, v in once.source_rows.items()
-        }
-    bare = replace(parts[1], row_digests={}, source_rows={})
-    assert joined([parts[0], bare], {"folds": once.metadata["folds"]}).rows is None
-    assert replace(found, spread={"": Spread(9.0, 1.0)}).effective_sample_size == 40
+def test_distinct_rows_bound_the_effective_sample_size():
+    found = replace(copied(40, 1), spread={"": Spread(9.0, 1.0)})
+    assert found.effective_sample_size == 40
 
 
 def drawn(count=400, **given):

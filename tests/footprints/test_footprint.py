@@ -148,7 +148,7 @@ def test_a_measured_footprint_says_how_it_came_about():
     assert footprint.names == ("0.weight", "0.bias", "2.weight", "2.bias")
     known = footprint.metadata
     assert (known["fisher_type"], known["loss"], known["seed"], known["task"]) == (
-        "data",
+        "empirical",
         "classification",
         5,
         "halves",
@@ -167,7 +167,7 @@ def test_a_measured_footprint_says_how_it_came_about():
     assert known["versions"]["torch"] == torch.__version__
     assert known["samples"] is None
     sampled = commonweight.fisher(small_mlp(), [(x, y)], fisher_type="mc", samples=2)
-    assert (sampled.metadata["samples"], sampled.metadata["fisher_type"]) == (2, "sampled")
+    assert (sampled.metadata["samples"], sampled.metadata["fisher_type"]) == (2, "mc")
 
 
 def test_reads_like_a_mapping():

@@ -12,7 +12,7 @@ from torch import tensor
 
 import commonweight
 from commonweight import Footprint, Verification
-from commonweight.diagonal_fisher.routes import DORMANT, Route
+from commonweight.diagonal_fisher.verification import DORMANT, Route
 from commonweight.footprints.footprint import Fold, Spread
 
 
@@ -51,7 +51,7 @@ def test_a_verification_groups_its_routes():
     page = Page(Verification(routes, 3, 5e-3)._repr_html_())
     assert page.rows == [
         ["route", "rule", "parameters", "largest error", "names", "reason"],
-        ["rule", "linear_weight", "6", "1.0e-03", "3.weight, 4.weight, 5.weight, 6.weight, …", "–"],
+        ["rule", "linear_weight", "6", "1.0e-03", "3.weight, 4.weight, 5.weight, 6.weight, … (6 in all)", "–"],
         ["rule", "bias", "1", "2.0e-09", "bias", "–"],
         ["generic", "–", "1", "–", "odd", "no rule for <'odd'>"],
         ["dormant", "–", "1", "–", "late", "not used by the rows looked at"],

@@ -2,7 +2,8 @@
 
 import torch
 
-from commonweight.footprints.folds import FOLD_MAP, keyed
+from commonweight.base.seeds import keyed
+from commonweight.footprints.folds import FOLD_MAP
 from commonweight.footprints.footprint import Fold, Footprint
 
 SHAPES = {"body.weight": (3, 4), "body.bias": (3,), "head.weight": (2, 2, 2), "scale": ()}

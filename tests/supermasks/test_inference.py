@@ -36,7 +36,7 @@ def digest(net: SupermaskNetwork) -> str:
     found = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
         found.update(name.encode())
-        found.update(repr(value.tolist()).encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

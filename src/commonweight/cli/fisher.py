@@ -36,11 +36,9 @@ if TYPE_CHECKING:
     "--until-noise-ceiling",
     metavar="C",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Add rows, in the order of --data-seed, until the split-half noise ceiling is C (such as 0.95) with at "
-    "least 20 "
-    "effective sample size in two steps in a row, or the data end; --examples is then the most. Stopping there makes "
-    "the "
-    "noise ceiling too high, by much where a few examples carry most of the trace.",
+    help="Add rows, in the order of --data-seed, until the split-half noise ceiling is C (such as 0.95) with an "
+    "effective sample size of at least 20 in two steps in a row, or the data end; --examples is then the most. "
+    "Stopping there makes the noise ceiling too high, by much where a few examples carry most of the trace.",
 )
 @row_options()
 @measure_options
@@ -63,6 +61,7 @@ def command(
     from commonweight.studies.run.output import checked_output, replacing
 
     folder = checked_output(Path(output), overwrite=overwrite)
+    from commonweight.base.text import silent
     from commonweight.data.table import open_table
     from commonweight.footprints.footprint import Footprint
     from commonweight.models.load import load_model
@@ -80,13 +79,14 @@ def command(
         for sentence in loaded.notes:
             settings.note(sentence)
     curve: list[Block] = []
+    with streams.only_results():
+        note = settings.note if dry_run else silent
+        expected = (
+            measure_outlook(loaded, table, options, folder, note)
+            if until_noise_ceiling is None
+            else until_outlook(loaded, table, options, until_noise_ceiling, folder=folder, note=note)
+        )
     if dry_run:
-        with streams.only_results():
-            expected = (
-                measure_outlook(loaded, table, options, folder, settings.note)
-                if until_noise_ceiling is None
-                else until_outlook(loaded, table, options, until_noise_ceiling, folder=folder, note=settings.note)
-            )
         if until_noise_ceiling is not None:
             curve = [planned(until_noise_ceiling, planned_ends(table, options, given["data_seed"]))]
         show([*curve, *outlook(expected)])
@@ -97,12 +97,12 @@ def command(
         f"in {loaded.identity['dtype']}"
     )
     with streams.only_results(), replacing(folder, overwrite=overwrite) as place:
+        settings.note(expected.sentence())
         if until_noise_ceiling is None:
-            settings.note(measure_outlook(loaded, table, options, folder).sentence())
             measure(loaded, table, options, folder=place, progress=streams.bars(), note=settings.note)
         else:
             _, found = measure_until(
-                loaded, table, options, until_noise_ceiling, folder=place, final=folder, seed=given["data_seed"],
+                loaded, table, options, until_noise_ceiling, folder=place, seed=given["data_seed"],
                 progress=streams.bars(), note=settings.note,
             )  # fmt: skip
             curve = convergence(found)

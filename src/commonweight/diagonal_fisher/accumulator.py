@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from commonweight.footprints.fold_format import accurate
+from commonweight.footprints.folds import accurate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

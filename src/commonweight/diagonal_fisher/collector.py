@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -15,16 +15,14 @@ from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.diagonal_fisher.accumulator import add_square, new_total
 from commonweight.diagonal_fisher.agreement import Agreement
 from commonweight.diagonal_fisher.capture import Capture
-from commonweight.diagonal_fisher.first_call import all_generic, first_call
+from commonweight.diagonal_fisher.first_call import CENSUS, first_call
 from commonweight.diagonal_fisher.guard import check_measurable, untouched
 from commonweight.diagonal_fisher.likelihood import FISHER_TYPES, CustomLoss, FisherType, LossFunction
 from commonweight.diagonal_fisher.losses import choose_likelihood
 from commonweight.diagonal_fisher.problem import ALL, BESIDE_SUMS, Problem
-from commonweight.diagonal_fisher.repeatable import CENSUS
-from commonweight.diagonal_fisher.routes import Route
 from commonweight.diagonal_fisher.row_digest import row_digests
 from commonweight.diagonal_fisher.sites import CallShapes
-from commonweight.diagonal_fisher.verification import verified_routes
+from commonweight.diagonal_fisher.verification import Route, all_generic, verified_routes
 from commonweight.footprints.footprint import Spread, is_under, layer_of
 
 if TYPE_CHECKING:
@@ -35,18 +33,67 @@ if TYPE_CHECKING:
 Patterns = str | Sequence[str] | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sums:
     """Sums over ``count`` examples: they add over batches, folds and processes."""
 
-    count: int
-    tensors: dict[str, Tensor]
-    spread: dict[str, Spread]
-    rows: Tensor
-    """A digest of every example's content, int64 ``[count]``."""
+    count: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """Sum over examples of the squared gradients."""
 
-    source_rows: Tensor | None
-    """The source row of every example, int64 ``[count]``; None where some are only running numbers."""
+    spread: dict[str, Spread] = field(default_factory=dict)
+    rows: list[Tensor] = field(default_factory=list)
+    """Digests of every example's content, int64, a batch each."""
+
+    source_rows: list[Tensor] | None = field(default_factory=list)
+    """The source rows of every example, int64, a batch each; None where some are only running numbers."""
+
+    def add(self, more: Sums) -> None:
+        """Add the sums over other examples; they stay as they are."""
+        for name, tensor in more.tensors.items():
+            if name in self.tensors:
+                self.tensors[name].add_(tensor)
+            else:
+                self.tensors[name] = tensor.clone()
+        self.count += more.count
+        for layer, spread in more.spread.items():
+            self.spread[layer] = self.spread.get(layer, Spread(0.0, 0.0)) + spread
+        self.rows += more.rows
+        if self.source_rows is None or more.source_rows is None:
+            self.source_rows = None
+        else:
+            self.source_rows += more.source_rows
+
+    def used_up(self) -> dict[str, Tensor]:
+        """Turn the sums into means, in place, and hand them over."""
+        tensors = {}
+        for name in list(self.tensors):
+            tensors[name] = self.tensors.pop(name).div_(self.count).contiguous()
+        return tensors
+
+
+class Means(Mapping[str, Tensor]):
+    """The means of sums that go on growing, each made when it is asked for."""
+
+    def __init__(self, sums: Sums) -> None:
+        self._tensors, self._count = sums.tensors, sums.count
+
+    def __getitem__(self, name: str) -> Tensor:
+        return (self._tensors[name] / self._count).contiguous()
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Make a slice of one mean along its first dimension."""
+        return self._tensors[name][start:stop] / self._count
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Tell a tensor's shape."""
+        return tuple(self._tensors[name].shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 class FisherCollector:
@@ -87,11 +134,7 @@ class FisherCollector:
         self._largest = 0
         self._device = next(iter(self.parameters.values())).device
         self._capture: Capture | None = None
-        self._totals: dict[str, Tensor] = {}
-        self._count = 0
-        self._spread: dict[str, Spread] = {}
-        self._rows: list[Tensor] = []
-        self._source_rows: list[Tensor] | None = []
+        self._sums = Sums()
 
     def __enter__(self) -> Self:
         self._guard = untouched(self.model)
@@ -148,11 +191,7 @@ class FisherCollector:
         """Hand over what was added since the last call, and start again from zero."""
         if self._waiting:
             self._start()
-        rows = torch.cat(self._rows) if self._rows else torch.empty(0, dtype=torch.int64)
-        source_rows = torch.cat(self._source_rows) if self._source_rows else None
-        sums = Sums(self._count, self._totals, self._spread, rows, source_rows)
-        self._count, self._totals, self._spread, self._rows, self._source_rows = 0, {}, {}, [], []
-        self._capture = None
+        sums, self._sums, self._capture = self._sums, Sums(), None
         return sums
 
     def _names(self, route: str) -> list[str]:
@@ -178,14 +217,15 @@ class FisherCollector:
             self.update(batch)
 
     def _measure(self, problem: Problem, batch: Batch) -> None:
-        self._rows.append(row_digests(batch))
+        sums = self._sums
+        sums.rows.append(row_digests(batch))
         if not batch.numbered:
-            self._source_rows = None
-        elif self._source_rows is not None:
-            self._source_rows.append(torch.tensor(batch.source_rows))
+            sums.source_rows = None
+        elif sums.source_rows is not None:
+            sums.source_rows.append(torch.tensor(batch.source_rows))
         batch = batch.to(self._device)
-        if not self._totals:
-            self._totals = {name: new_total(parameter) for name, parameter in self.parameters.items()}
+        if not sums.tensors:
+            sums.tensors = {name: new_total(parameter) for name, parameter in self.parameters.items()}
         traces: dict[str, Tensor] = {}
         generic, ruled, dormant = (self._names(route) for route in ("generic", "rule", "dormant"))
         losses: list[list[float]] | None = None
@@ -201,7 +241,7 @@ class FisherCollector:
             generic += dormant
         if generic:
             traces |= self._measure_one_by_one(problem, batch, generic, losses)
-        self._count += batch.size
+        sums.count += batch.size
         self._add_traces(traces, batch)
 
     def _measure_by_rule(
@@ -210,7 +250,7 @@ class FisherCollector:
         """Measure by hooks; give traces, parameters that woke up or were refused (none was added), and losses."""
         if self._capture is None:
             sites = {name: problem.sites[name] for name in ruled if name in problem.sites}
-            self._capture = Capture(sites, self.parameters, self._totals, problem.shapes, learning=False)
+            self._capture = Capture(sites, self.parameters, self._sums.tensors, problem.shapes, learning=False)
         watched = {name: self.parameters[name] for name in dormant}
         with self._capture as capture:
             try:
@@ -242,7 +282,7 @@ class FisherCollector:
                 for gradients in problem.single_gradients(batch.select([i]), names, expected=expected):
                     while gradients:  # each goes at once: one set of gradients at a time
                         name, gradient = gradients.popitem()
-                        traces[name][i] += add_square(self._totals[name], gradient)
+                        traces[name][i] += add_square(self._sums.tensors[name], gradient)
                         self.used.add(name)
                         del gradient
             except RuntimeError as error:
@@ -256,7 +296,7 @@ class FisherCollector:
 
     def _add_traces(self, traces: dict[str, Tensor], batch: Batch) -> None:
         if not traces:
-            self._spread.setdefault("", Spread(0.0, 0.0))
+            self._sums.spread.setdefault("", Spread(0.0, 0.0))
             return
         names = list(traces)
         table = torch.stack([traces[name].to(self._device) for name in names]).double()
@@ -273,7 +313,7 @@ class FisherCollector:
         sums = torch.stack(list(by_layer.values())).cpu()
         totals, squares = sums.sum(1).tolist(), sums.square().sum(1).tolist()
         for layer, total, square in zip(by_layer, totals, squares, strict=True):
-            self._spread[layer] = self._spread.get(layer, Spread(0.0, 0.0)) + Spread(total, square)
+            self._sums.spread[layer] = self._sums.spread.get(layer, Spread(0.0, 0.0)) + Spread(total, square)
 
 
 def choose_parameters(model: nn.Module, include: Patterns, exclude: Patterns) -> dict[str, nn.Parameter]:

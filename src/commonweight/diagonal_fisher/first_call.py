@@ -1,25 +1,33 @@
-"""The first call of a model: how it takes its inputs, and whether its outputs are what the loss takes them for."""
+"""The first calls of a model: how it takes its inputs, and whether an example is measured the same twice and alone.
+
+Per-example gradients do not exist where the loss of an example depends on its neighbours or on chance, so both are
+looked at before anything is measured.
+"""
 
 from __future__ import annotations
 
 import itertools
 import warnings
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
-from commonweight.base.errors import CommonweightError, UsageError
-from commonweight.diagonal_fisher.batch import arguments_of
-from commonweight.diagonal_fisher.repeatable import CENSUS, check_first, spread_positions
-from commonweight.diagonal_fisher.routes import Route
+from commonweight.base.errors import CommonweightError, MeasurementError, UsageError
+from commonweight.diagonal_fisher.batch import arguments_of, leaves_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator
 
     from commonweight.diagonal_fisher.batch import Batch
     from commonweight.diagonal_fisher.problem import Problem
+
+
+CENSUS = 16
+"""Examples run alone, without gradients, to see that losses and row counts do not depend on the neighbours."""
 
 
 def first_call(problem: Problem, batch: Batch, *, new: bool) -> tuple[Problem, bool]:
@@ -55,17 +63,115 @@ def first_call(problem: Problem, batch: Batch, *, new: bool) -> tuple[Problem, b
     raise errors[0]
 
 
-def all_generic(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[str, Route], Problem]:
-    """Measure every parameter one example at a time, all of them free, after the checks that need no rule."""
-    with problem.differentiating((), alone=False):
-        check_first(problem.probe(), batches)
-    route = Route("generic", reason="the model differentiates by its parameters inside its own forward pass")
-    return dict.fromkeys(problem.parameters, route), replace(problem, alone=False)
-
-
 def _said(inputs: Any) -> str:
     if isinstance(inputs, Mapping):
         return f"the keys {', '.join(map(repr, inputs))}"
     if isinstance(inputs, (tuple, list)):
         return f"a {type(inputs).__name__} of {len(inputs)}"
     return f"a {type(inputs).__name__}"
+
+
+def check_first(problem: Problem, batches: Iterable[Batch]) -> set[nn.Module]:
+    """Check batches with ``check_repeatable`` until ``CENSUS`` rows were looked at."""
+    uneven: set[nn.Module] = set()
+    looked_at = 0
+    for batch in batches:
+        if looked_at < CENSUS:
+            uneven |= check_repeatable(problem, batch)
+            looked_at += batch.size
+    return uneven
+
+
+def check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
+    """Two passes must agree, and an example must not feel its neighbours."""
+    slack = problem.slack
+    modules = list(problem.model.modules())
+    rows = batch.select(spread_positions(batch.size, CENSUS))
+    shapes: list[dict[nn.Module, list[torch.Size]]] = []
+    alone = []
+    first, second = problem.fingerprint(rows).detach(), problem.fingerprint(rows).detach()
+    for i in range(rows.size):
+        with _input_shapes(modules) as seen:
+            alone.append(_alone(problem, rows.select([i])))
+        shapes.append(seen)
+    for other, what in (
+        (
+            second,
+            "two passes over the same rows give different losses: a module stays random in eval mode "
+            "(dropout applied with training=True, a sampled path); make it deterministic first",
+        ),
+        (
+            torch.cat(alone),
+            "an example's loss changes with the other examples of its batch: a module mixes examples (batch norm "
+            "without running statistics, in-batch negatives), padding is not masked, or a tensor shared by the batch "
+            "happens to be as long as the batch; per-example gradients do not exist",
+        ),
+    ):
+        gap = (first - other).abs()
+        bad = gap > slack * (1 + first.abs())
+        if bad.any():
+            i = int(bad.nonzero()[0])
+            if other is not second and _same_outputs(problem, rows, i):
+                what = (
+                    "a loss of your own gives an example another value among the other examples of its batch, though "
+                    "the model gives it the same outputs: it is averaged over the batch or divided by its size, or it "
+                    "compares examples (outputs [batch, 1] with labels [batch], in-batch negatives); return each "
+                    "example's own negative log-likelihood (reduction='none')"
+                )
+            raise MeasurementError(
+                f"{what} (example {rows.source_rows[i]}: {float(first[i]):.6g} and {float(other[i]):.6g})"
+            )
+    return {module for module in modules if any(seen.get(module) != shapes[0].get(module) for seen in shapes)}
+
+
+def _same_outputs(problem: Problem, rows: Batch, i: int) -> bool:
+    """Whether the model gives one row what it gives it among the others."""
+    among, alone = (dict(leaves_of(problem.outputs(rows.select(part)))) for part in (range(rows.size), [i]))
+    pairs = [
+        (found[i : i + 1].detach(), alone[path].detach())
+        for path, found in among.items()
+        if isinstance(found, Tensor) and found.is_floating_point() and found.dim() and len(found) == rows.size
+    ]
+    return bool(pairs) and all(
+        a.shape == b.shape and torch.allclose(a, b, problem.slack, problem.slack) for a, b in pairs
+    )
+
+
+def _alone(problem: Problem, example: Batch) -> Tensor:
+    try:
+        return problem.fingerprint(example).detach()
+    except CommonweightError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        raise MeasurementError(
+            "the model runs on a batch and not on one example (batch norm without running statistics, or a shared "
+            f"tensor as long as the batch): {error}"
+        ) from error
+
+
+@contextmanager
+def _input_shapes(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, list[torch.Size]]]:
+    """Record the shape of the first argument of every call of some modules."""
+    seen: dict[nn.Module, list[torch.Size]] = {}
+
+    def note(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        x = args[0] if args else next(iter(kwargs.values()), None)
+        seen.setdefault(module, []).append(x.shape if isinstance(x, Tensor) else torch.Size())
+
+    handles = [
+        module.register_forward_pre_hook(note, with_kwargs=True)
+        for module in modules
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def spread_positions(size: int, most: int) -> list[int]:
+    """Choose positions of a batch, first and last among them."""
+    if size <= most:
+        return list(range(size))
+    return sorted({round(k * (size - 1) / (most - 1)) for k in range(most)})

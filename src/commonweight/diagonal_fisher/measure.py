@@ -15,22 +15,20 @@ from tqdm import tqdm
 
 from commonweight.base.errors import UsageError
 from commonweight.base.version import __version__
-from commonweight.diagonal_fisher.batch import BatchReader
+from commonweight.diagonal_fisher.batch import BatchReader, by_fold
 from commonweight.diagonal_fisher.collector import FisherCollector, Patterns, Sums
-from commonweight.diagonal_fisher.dealing import by_fold
-from commonweight.diagonal_fisher.losses import Custom
+from commonweight.diagonal_fisher.likelihood import Custom
 from commonweight.diagonal_fisher.problem import TOLERANCE, least_accurate
-from commonweight.diagonal_fisher.routes import Route, Verification
-from commonweight.diagonal_fisher.verification import ROWS
+from commonweight.diagonal_fisher.verification import ROWS, Route, Verification
 from commonweight.footprints import files
 from commonweight.footprints.copies import CopiesWarning
-from commonweight.footprints.fold_format import check_fold_dtype, fold_record, shortened
-from commonweight.footprints.footprint import Fold, Footprint, Spread
+from commonweight.footprints.files import FolderWriter
+from commonweight.footprints.folds import check_fold_dtype, fold_record, shortened
+from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.weight_sample import weight_sample
-from commonweight.footprints.writing import FolderWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from commonweight.diagonal_fisher.likelihood import CustomLoss, FisherType, LossFunction
@@ -147,15 +145,13 @@ def fisher(
         seed=seed,
         samples=samples,
     )
-    bar = tqdm(
-        batches, desc="fisher", unit="batch", total=length_hint(batches) or None, disable=not progress, file=sys.stderr
-    )
+    bar = with_bar(batches, progress=progress)
     if folder is None:
         with bar, collector:
             footprint = _measure(collector, bar, folds, metadata or {}, None, None)
     else:
         with FolderWriter(folder) as writer, bar, collector:
-            writer.commit(_measure(collector, bar, folds, metadata or {}, writer, fold_dtype).record())
+            _measure(collector, bar, folds, metadata or {}, writer, fold_dtype).write_whole(writer)
         footprint = Footprint.load(writer.folder)
     if footprint.copies:
         warnings.warn(footprint.copies, CopiesWarning, stacklevel=2)
@@ -219,77 +215,60 @@ def _measure(
     writer: FolderWriter | None,
     fold_dtype: torch.dtype | None,
 ) -> Footprint:
-    whole: Sums | None = None
-    parts: list[Fold] = []
-    rows: dict[str, Tensor] = {}
-    source_rows: dict[str, Tensor] = {}
+    whole = Sums()
+    parts: list[Sums] = []
+    kept: list[Fold] = []
     for fold, stream in enumerate(by_fold(batches, folds)):
         for batch in stream:
             collector.update(batch)
         sums = collector.take()
-        rows[files.fold_group(fold)] = sums.rows
-        if sums.source_rows is not None:
-            source_rows[files.fold_group(fold)] = sums.source_rows
+        parts.append(sums)
         if folds == 1:
             whole = sums
             break
         if not sums.count:
             raise UsageError(f"fold {fold} of {folds} holds no example: use fewer folds or more examples")
-        whole = _added(whole, sums)
-        parts.append(_kept(fold, sums, writer, fold_dtype))
-    if whole is None or not whole.count:
-        raise UsageError("there is no example to measure: the loader yielded no batch")
-    if len(source_rows) < len(rows):
-        source_rows = {}  # of some they are only running numbers
-    tensors = _mean(whole)
+        whole.add(sums)
+        mean = sums.used_up()
+        if writer is not None:  # what is written does not stay in memory
+            writer.add(files.fold_group(fold), shortened(mean, fold_dtype))
+            mean = {}
+        kept.append(Fold(sums.count, mean))
+    return footprint_of(collector, whole.used_up(), parts, kept, metadata, fold_dtype)
+
+
+def with_bar(batches: Iterable[Any], *, progress: bool) -> tqdm[Any]:
+    """Show a progress bar on stderr while batches are gone through, if asked to."""
+    total = length_hint(batches) or None
+    return tqdm(batches, desc="fisher", unit="batch", total=total, disable=not progress, file=sys.stderr)
+
+
+def footprint_of(
+    collector: FisherCollector,
+    tensors: Mapping[str, Tensor],
+    parts: Sequence[Sums],
+    folds: Sequence[Fold],
+    metadata: Mapping[str, Any],
+    fold_dtype: torch.dtype | None = None,
+) -> Footprint:
+    """Make a footprint of what a collector measured: its means, the sums of its parts, and its folds if it has any."""
+    rows = {files.fold_group(k): torch.cat(part.rows) for k, part in enumerate(parts) if part.rows}
+    numbers = {files.fold_group(k): torch.cat(part.source_rows) for k, part in enumerate(parts) if part.source_rows}
     sample, scale = weight_sample(collector.parameters.items())
-    if writer is not None:
-        writer.add(files.MAIN_GROUP, tensors)
-        writer.add(files.WEIGHTS_GROUP, sample)
-        writer.add(files.ROWS_GROUP, rows)
-        if source_rows:
-            writer.add(files.SOURCE_ROWS_GROUP, source_rows)
+    whole = Sums()
+    for part in parts:
+        whole.add(replace(part, tensors={}))
     return Footprint(
         kind="fisher",
         tensors=tensors,
         count=whole.count,
-        metadata=_describe(collector, fold_record(folds, fold_dtype), scale, metadata),
+        metadata=_describe(collector, fold_record(len(parts), fold_dtype), scale, metadata),
         spread=whole.spread,
-        folds=tuple(parts),
+        folds=tuple(folds),
         weight_sample=sample,
         row_digests=rows,
-        source_rows=source_rows,
+        source_rows=numbers if len(numbers) == len(rows) else {},  # of some they are only running numbers
     )
-
-
-def _added(whole: Sums | None, sums: Sums) -> Sums:
-    if whole is None:
-        tensors = {name: tensor.clone() for name, tensor in sums.tensors.items()}
-        return replace(sums, tensors=tensors, spread=dict(sums.spread))
-    for name, tensor in sums.tensors.items():
-        whole.tensors[name].add_(tensor)
-    spread = {
-        layer: whole.spread.get(layer, Spread(0.0, 0.0)) + sums.spread.get(layer, Spread(0.0, 0.0))
-        for layer in {**whole.spread, **sums.spread}
-    }
-    rows = torch.cat([whole.rows, sums.rows])
-    return Sums(whole.count + sums.count, whole.tensors, spread, rows, None)  # source rows are kept fold by fold
-
-
-def _kept(fold: int, sums: Sums, writer: FolderWriter | None, fold_dtype: torch.dtype | None) -> Fold:
-    """Make a fold of its sums, which are used up; what is written does not stay in memory."""
-    mean = _mean(sums)
-    if writer is None:
-        return Fold(sums.count, mean)
-    writer.add(files.fold_group(fold), shortened(mean, fold_dtype))
-    return Fold(sums.count, {})
-
-
-def _mean(sums: Sums) -> dict[str, Tensor]:
-    tensors = {}
-    for name in list(sums.tensors):
-        tensors[name] = sums.tensors.pop(name).div_(sums.count).contiguous()
-    return tensors
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

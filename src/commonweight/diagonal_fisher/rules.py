@@ -1,14 +1,14 @@
 """One rule per layer type: from a call's input ``x`` and output gradient ``g`` to per-example gradients.
 
-``RULES`` is the whole table. A rule may only be trusted for modules that compute what the named class computes, so
-types are matched exactly (or by an inherited, unchanged ``forward``), and every rule is verified on real rows before a
-measurement. ``x`` and ``g`` come with the batch as their first dimension, or with a multiple of it in batch-major
-order (windows, flattened tokens), which :func:`by_example` folds back.
+``RULES``, at the end, is the whole table, and takes entries for layers of your own. A rule may only be trusted for
+modules that compute what the named class computes, so a type is matched with its own ``forward`` only (a subclass that
+inherits it unchanged counts), and every rule is verified on real rows before a measurement. ``x`` and ``g`` come with
+the batch as their first dimension, or with a multiple of it in batch-major order (windows, flattened tokens), which
+:func:`by_example` folds back.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 
 import torch
@@ -19,14 +19,31 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from commonweight.diagonal_fisher.contribution import CHUNK, Contribution, Dense, Kernel, Product, Sparse
 from commonweight.diagonal_fisher.replay import RefusedError
-from commonweight.footprints.fold_format import accurate
+from commonweight.footprints.folds import accurate
 
 Rule = Callable[[nn.Module, str, Tensor, Tensor, int], Contribution]
-"""``(module, attribute, x, g, batch size) -> contribution``"""
+"""``(module, attribute, x, g, batch size) -> contribution``: ``x`` is what the module was called on, ``g`` the gradient
+of its output; the contribution stands for one gradient of ``module.<attribute>`` per example."""
 
 
 def by_example(tensor: Tensor, size: int, event: int = 1) -> Tensor:
-    """Lay a tensor out as ``[B, T, *event]``."""
+    """Lay a layer's input or output gradient out by example and position.
+
+    Args:
+        tensor: ``[B, ..., *event]``, or with a multiple of B as first dimension, in batch-major order.
+        size: B, the number of examples.
+        event: How many trailing dimensions belong to one position.
+
+    Returns:
+        ``[B, T, *event]``, in float32 (float64 for float64).
+
+    Raises:
+        RefusedError: If the first dimension is no multiple of B: the parameter is then measured in another way.
+
+    Example:
+        >>> by_example(torch.ones(6, 4), 2).shape
+        torch.Size([2, 3, 4])
+    """
     if tensor.dim() <= event or tensor.shape[0] % size:
         raise RefusedError(f"its input has first dimension {tensor.shape[0]} in a batch of {size} examples")
     return tensor.reshape(size, -1, *tensor.shape[tensor.dim() - event :]).to(accurate(tensor.dtype))
@@ -168,48 +185,6 @@ def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor,
     return Kernel((gradients,), size)
 
 
-_LINEAR: Mapping[str, Rule] = {"weight": _linear_weight, "bias": _bias}
-_BATCH_NORM: Mapping[str, Rule] = {"weight": _batch_norm_weight, "bias": _channel_bias}
-_CONVOLUTION: Mapping[str, Rule] = {"weight": _convolution_weight, "bias": _channel_bias}
-
-RULES: Mapping[type[nn.Module], Mapping[str, Rule]] = {
-    nn.Linear: _LINEAR,
-    nn.Embedding: {"weight": _embedding_weight},
-    nn.LayerNorm: {"weight": _layer_norm_weight, "bias": _layer_norm_bias},
-    nn.RMSNorm: {"weight": _rms_norm_weight},
-    nn.GroupNorm: {"weight": _group_norm_weight, "bias": _channel_bias},
-    nn.BatchNorm1d: _BATCH_NORM,
-    nn.BatchNorm2d: _BATCH_NORM,
-    nn.BatchNorm3d: _BATCH_NORM,
-    **dict.fromkeys(_Convolution, _CONVOLUTION),
-}
-"""Layer type -> attribute -> rule."""
-
-_HUGGING_FACE_CONV1D: Mapping[str, Rule] = {"weight": _transposed_linear_weight, "bias": _bias}
-
-
-def rules_for(module: nn.Module) -> Mapping[str, Rule]:
-    """Look up the rules of a module's parameters."""
-    if "forward" in module.__dict__ or type(module) is NonDynamicallyQuantizableLinear:
-        return {}  # patched; or the projection that attention keeps and never calls
-    for base in type(module).__mro__:
-        if base in RULES and type(module).forward is base.forward:  # type: ignore[attr-defined]
-            return RULES[base]
-    pytorch_utils = sys.modules.get("transformers.pytorch_utils")
-    if pytorch_utils is not None and type(module) is pytorch_utils.Conv1D:
-        return _HUGGING_FACE_CONV1D
-    if isinstance(module, nn.Embedding) and "weight" in module._parameters:
-        return {"weight": _scaled_embedding}
-    if not list(module.children()) and type(module).__module__.split(".")[0] != "torch":
-        return {name: _elementwise for name, weight in module._parameters.items() if weight is not None}
-    return {}
-
-
-def rule_name(rule: Rule | None) -> str:
-    """Name a rule for reports."""
-    return "replay" if rule is None else rule.__name__.lstrip("_")
-
-
 def _elementwise(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     """Norm look-alikes and other unknown leaf modules that use a vector element by element along the last dimension."""
     # The module runs again on its input with the vector repeated for every example, so that the gradient keeps the
@@ -259,3 +234,43 @@ def _scaled_embedding(module: nn.Module, attribute: str, x: Tensor, g: Tensor, s
         kept = rows != skip
         examples, rows, values = examples[kept], rows[kept], values[kept]
     return Sparse.from_uses(size, examples, rows, values, module.num_embeddings)
+
+
+_LINEAR: Mapping[str, Rule] = {"weight": _linear_weight, "bias": _bias}
+_BATCH_NORM: Mapping[str, Rule] = {"weight": _batch_norm_weight, "bias": _channel_bias}
+_CONVOLUTION: Mapping[str, Rule] = {"weight": _convolution_weight, "bias": _channel_bias}
+
+RULES: dict[type[nn.Module] | str, Mapping[str, Rule]] = {
+    nn.Linear: _LINEAR,
+    NonDynamicallyQuantizableLinear: {},  # the projection that attention keeps and never calls
+    "transformers.pytorch_utils.Conv1D": {"weight": _transposed_linear_weight, "bias": _bias},
+    nn.Embedding: {"weight": _embedding_weight},
+    nn.LayerNorm: {"weight": _layer_norm_weight, "bias": _layer_norm_bias},
+    nn.RMSNorm: {"weight": _rms_norm_weight},
+    nn.GroupNorm: {"weight": _group_norm_weight, "bias": _channel_bias},
+    nn.BatchNorm1d: _BATCH_NORM,
+    nn.BatchNorm2d: _BATCH_NORM,
+    nn.BatchNorm3d: _BATCH_NORM,
+    **dict.fromkeys(_Convolution, _CONVOLUTION),
+}
+"""Layer type, or the full name of one whose library may be absent -> attribute -> rule."""
+
+
+def rules_for(module: nn.Module) -> Mapping[str, Rule]:
+    """Look up the rules of a module's parameters; without an entry, those that run the module itself again."""
+    if "forward" in module.__dict__:
+        return {}  # patched
+    for base in type(module).__mro__:
+        for key in (base, f"{base.__module__}.{base.__qualname__}"):
+            if key in RULES and type(module).forward is base.forward:  # type: ignore[attr-defined]
+                return RULES[key]
+    if isinstance(module, nn.Embedding) and "weight" in module._parameters:
+        return {"weight": _scaled_embedding}
+    if not list(module.children()) and type(module).__module__.split(".")[0] != "torch":
+        return {name: _elementwise for name, weight in module._parameters.items() if weight is not None}
+    return {}
+
+
+def rule_name(rule: Rule | None) -> str:
+    """Name a rule for reports."""
+    return "replay" if rule is None else rule.__name__.lstrip("_")

@@ -1,22 +1,135 @@
-"""The choice of routes, and the proof on real rows that it is the right one."""
+"""Which route covers which parameter, and the proof on real rows that it is the right one.
+
+Three routes: ``rule`` (hooks, on the layer or on a replay of one module), ``generic`` (one example at a time through
+the whole model, exact by construction, for just those parameters) and ``dormant`` (no example looked at uses it;
+watched, and moved to ``generic`` as soon as one does).
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
-from commonweight.diagonal_fisher.accumulator import largest_difference, largest_magnitude
-from commonweight.diagonal_fisher.comparison import ZERO, Uses, compare_with_single, rule_names
-from commonweight.diagonal_fisher.problem import ALL, portions, single_gradients_of
-from commonweight.diagonal_fisher.repeatable import check_first, spread_positions
-from commonweight.diagonal_fisher.routes import DORMANT, Route
-from commonweight.diagonal_fisher.sites import find_sites, owners_of, replay_sites
+import torch
+from torch import Tensor, nn
+
+from commonweight.base.errors import MeasurementError
+from commonweight.base.names import some
+from commonweight.base.text import DASH, Grid, to_html
+from commonweight.diagonal_fisher.accumulator import (
+    in_blocks,
+    largest_difference,
+    largest_magnitude,
+    new_total,
+    subtract_square,
+)
+from commonweight.diagonal_fisher.capture import Capture
+from commonweight.diagonal_fisher.first_call import check_first, spread_positions
+from commonweight.diagonal_fisher.problem import (
+    ALL,
+    TOLERANCE,
+    Problem,
+    only_gradients_of,
+    portions,
+    single_gradients_of,
+)
+from commonweight.diagonal_fisher.rules import rule_name
+from commonweight.diagonal_fisher.sites import Site, find_sites, owners_of, replay_sites
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable
 
     from commonweight.diagonal_fisher.batch import Batch
-    from commonweight.diagonal_fisher.problem import Problem
+
+
+@dataclass(frozen=True)
+class Route:
+    """How one parameter is measured."""
+
+    route: Literal["rule", "generic", "dormant"]
+    """``rule``, ``generic`` or ``dormant``."""
+
+    rule: str = ""
+    """Names of the rules that cover it, such as ``linear_weight``."""
+
+    error: float = math.nan
+    """Largest difference of gradient magnitudes from single-example passes, as a share of the parameter's largest."""
+
+    reason: str = ""
+    """Why it does not take a rule."""
+
+
+DORMANT = Route("dormant", reason="not used by the rows looked at")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What :func:`verify` found: every parameter, its route, and how exact its rule is."""
+
+    routes: Mapping[str, Route]
+    """Parameter name -> route, in the order of the model."""
+
+    rows: int
+    """Examples compared."""
+
+    tolerance: float
+    """Largest accepted error."""
+
+    @property
+    def largest_error(self) -> float:
+        """Largest error among the rules that will be used; 0 where none is."""
+        return max((route.error for route in self.routes.values() if route.route == "rule"), default=0.0)
+
+    def of(self, route: str) -> dict[str, Route]:
+        """Select the parameters that take one route.
+
+        Args:
+            route: ``rule``, ``generic`` or ``dormant``.
+
+        Returns:
+            Parameter name -> route.
+        """
+        return {name: found for name, found in self.routes.items() if found.route == route}
+
+    def __str__(self) -> str:
+        return f"{self.to_markdown()}\n{self._worst()}"
+
+    def _repr_html_(self) -> str:
+        groups: dict[tuple[str, str, str], dict[str, float]] = {}
+        for route in ("rule", "generic", "dormant"):
+            for name, found in self.of(route).items():
+                groups.setdefault((route, found.rule, found.reason), {})[name] = found.error
+        rows = tuple(
+            (route, rule or DASH, str(len(errors)), _error(errors.values()), some(list(errors)), reason or DASH)
+            for (route, rule, reason), errors in groups.items()
+        )
+        header = ("route", "rule", "parameters", "largest error", "names", "reason")
+        title = f"Routes (parameters: {len(self.routes)})"
+        return to_html([Grid(title, header, rows), f"Compared on {self.rows} rows; {self._worst()}."])
+
+    def _worst(self) -> str:
+        return f"largest error of a rule: {self.largest_error:.1e} (accepted: {self.tolerance:.0e})"
+
+    def to_markdown(self) -> str:
+        """Write one line per parameter as a Markdown table.
+
+        Returns:
+            The table, ending with a line break.
+        """
+        lines = ["| parameter | route | rule | error | reason |", "| --- | --- | --- | ---: | --- |"]
+        for name, route in self.routes.items():
+            reason = route.reason.replace("|", r"\|").replace("\n", " ")
+            lines.append(f"| {name} | {route.route} | {route.rule or DASH} | {_error([route.error])} | {reason} |")
+        return "\n".join(lines) + "\n"
+
+
+def _error(errors: Iterable[float]) -> str:
+    worst = max((error for error in errors if not math.isnan(error)), default=math.nan)
+    return DASH if math.isnan(worst) else f"{worst:.1e}"
+
 
 ROWS = 3
 """Examples on which every rule is compared with single-example passes."""
@@ -24,7 +137,13 @@ ROWS = 3
 LEVELS = 4
 """Modules that are tried for a replay: the owner of the parameter and those above it."""
 
+NOISE = 10.0
+"""How many times the rounding between two ordinary gradients of one example a rule may differ by."""
+
 UNEVEN = "the number of its rows depends on the example"
+ZERO = "its gradient is zero for the rows looked at, so a rule could not be checked"
+
+Uses = Sequence[tuple[nn.Module, Site]]
 
 
 def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = ALL) -> tuple[dict[str, Route], Problem]:
@@ -67,6 +186,14 @@ def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = A
     return ordered, replace(problem, sites=chosen, alone=problem.alone and _same_alone(probe, rows, ordered, share))
 
 
+def all_generic(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[str, Route], Problem]:
+    """Measure every parameter one example at a time, all of them free, after the checks that need no rule."""
+    with problem.differentiating((), alone=False):
+        check_first(problem.probe(), batches)
+    route = Route("generic", reason="the model differentiates by its parameters inside its own forward pass")
+    return dict.fromkeys(problem.parameters, route), replace(problem, alone=False)
+
+
 def _may_try_again(route: Route) -> bool:
     return route.route == "generic" and route.reason != ZERO
 
@@ -107,3 +234,165 @@ def _no_rule(problem: Problem, name: str) -> str:
         if any(own is parameter for own in module._parameters.values())
     }
     return f"no rule for {name.rpartition('.')[2]!r} of {', '.join(sorted(owners))}"
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What the rules and the ordinary passes found for one parameter."""
+
+    used: bool
+    fired: bool
+    refused: str | None
+    moved: int
+    """Rows that have a gradient."""
+
+    peak: float
+    """Largest root of the rules' sum."""
+
+    scale: float
+    """What a gap is measured by: the largest magnitude that rules or passes found."""
+
+    gap: float
+
+
+def compare_with_single(probe: Problem, rows: Batch, sites: Mapping[str, Uses], share: float = ALL) -> dict[str, Route]:
+    """Let rules measure the rows, and hold them against ordinary passes over each row alone."""
+    findings: dict[str, _Finding] = {}
+    for names in portions(probe, sites, share):
+        findings |= _find(probe, rows, sites, names)
+    tolerance = TOLERANCE[probe.dtype]
+    routes, doubtful = {}, []
+    for name, finding in findings.items():
+        rule = rule_names(sites[name])
+        error = finding.gap / finding.scale if finding.scale > 0 else 0.0
+        if not finding.used and not finding.fired:
+            routes[name] = DORMANT
+        elif finding.refused is not None:
+            routes[name] = Route("generic", rule, reason=finding.refused)
+        elif not finding.fired:
+            routes[name] = Route("generic", rule, reason="used outside the call of its own layer")
+        elif finding.scale == 0 or finding.moved < min(2, rows.size):
+            routes[name] = Route("generic", rule, reason=ZERO)
+        elif error <= tolerance:
+            routes[name] = Route("rule", rule, error)
+        else:
+            routes[name] = Route("generic", rule, error, "its rule disagrees with single-example passes")
+            doubtful.append(name)
+    if doubtful and rows.size > 1:
+        # Two ordinary gradients of one example, alone and inside its batch, differ by rounding: that much is allowed.
+        noise: dict[str, float] = {}
+        for names in portions(probe, doubtful, share):
+            noise |= _rounding(probe, rows, names)
+        largest = max(finding.peak for finding in findings.values())
+        for name in doubtful:
+            gap = findings[name].gap
+            if name in noise and gap <= NOISE * noise[name]:
+                rule = routes[name].rule
+                routes[name] = Route("rule", rule, gap / largest, "rounding, as a share of the network's largest")
+    return routes
+
+
+def _find(probe: Problem, rows: Batch, sites: Mapping[str, Uses], names: Sequence[str]) -> dict[str, _Finding]:
+    """Compare a portion of the parameters."""
+    # With F the rules' sum over the rows, the squares of all single gradients but the last are taken away, and what is
+    # left is compared with the magnitude of the last: no second set of totals is needed, and a row that was mixed with
+    # another, or missed, shows.
+    totals, fired, refused = _run_rules(probe, rows, sites, names)
+    peak = {name: math.sqrt(largest_magnitude(total)) for name, total in totals.items()}
+    used: set[str] = set()
+    moved: Counter[str] = Counter()
+    last: dict[str, Tensor] = {}
+    for i in range(rows.size):
+        last.clear()  # one set of gradients at a time
+        last = single_gradients_of(probe, rows.select([i]), names)
+        used |= last.keys()
+        moved.update(name for name, gradient in last.items() if bool(gradient.any()))
+        if i < rows.size - 1:
+            for name in last:
+                subtract_square(totals[name], last[name])
+    findings = {}
+    for name, total in totals.items():
+        magnitude = largest_magnitude(last[name]) if name in last else 0.0
+        findings[name] = _Finding(
+            used=name in used,
+            fired=name in fired,
+            refused=refused.get(name),
+            moved=moved[name],
+            peak=peak[name],
+            scale=max(peak[name], magnitude),
+            gap=_largest_gap(total, last.get(name)),
+        )
+    return findings
+
+
+def _largest_gap(squares: Tensor, gradient: Tensor | None) -> float:
+    """Compare the roots of squares with the magnitudes of a gradient, without a copy of either."""
+    largest = []
+    for block, *others in in_blocks(squares) if gradient is None else in_blocks(squares, gradient):
+        magnitude = block.abs().sqrt_().copysign_(block)
+        for other in others:
+            magnitude.sub_(other.abs())
+        largest.append(magnitude.abs_().max())
+    return float(torch.stack(largest).max())  # nan stays nan
+
+
+def _rounding(probe: Problem, rows: Batch, names: Sequence[str]) -> dict[str, float]:
+    noise = dict.fromkeys(names, 0.0)
+    parameters = {name: probe.parameters[name] for name in names}
+    for i in range(rows.size):
+        alone = single_gradients_of(probe, rows.select([i]), names)
+        with only_gradients_of(probe, names), probe.differentiating(names, alone=False):
+            ((vector, _),) = probe.passes(rows)
+            if not vector.requires_grad:
+                return {}
+            vector[i].backward()
+            among = {name: p.grad.to_dense() for name, p in parameters.items() if p.grad is not None}
+        for name in among.keys() & alone.keys():
+            noise[name] = max(noise[name], largest_difference(among[name], alone[name]))
+        among.clear()
+        alone.clear()
+    return noise
+
+
+def _run_rules(
+    problem: Problem, rows: Batch, sites: Mapping[str, Uses], names: Collection[str]
+) -> tuple[dict[str, Tensor], set[str], dict[str, str]]:
+    """Let all rules measure the rows; embeddings that cannot be repeated over the batch are left out."""
+    ((plain, _),) = problem.passes(rows)
+    left_out: set[str] = set()
+    while True:
+        totals = {name: new_total(problem.parameters[name]) for name in names}
+        for name in sites:
+            problem.shapes.outside.pop(name, None)
+        kept = {name: uses for name, uses in sites.items() if name not in left_out}
+        capture = Capture(kept, problem.parameters, totals, problem.shapes, learning=True)
+        repeated: set[str] = set()
+        try:
+            with capture:
+                capture.begin(rows.size, rows.signature)
+                for vector, last in problem.passes(rows):
+                    _check_unchanged(vector, plain)
+                    capture.backward(vector, last=last)
+        except Exception:
+            repeated = {
+                name
+                for name, uses in sites.items()
+                if name not in left_out and any(module in problem.shapes.shared for module, _ in uses)
+            }
+            if not repeated:
+                raise
+            left_out |= repeated
+            problem.shapes.shared.clear()
+        else:
+            capture.refused.update(dict.fromkeys(left_out, "the model cannot use its output repeated over the batch"))
+            return totals, capture.fired, capture.refused
+
+
+def _check_unchanged(vector: Tensor, plain: Tensor) -> None:
+    if not torch.allclose(vector.detach(), plain, rtol=1e-2, atol=1e-2):
+        raise MeasurementError("the hooks that measure changed the losses of the model: please report this model")
+
+
+def rule_names(uses: Uses) -> str:
+    """Name the rules of a parameter."""
+    return " + ".join(dict.fromkeys(rule_name(site.rule) for _, site in uses))

@@ -1,8 +1,10 @@
-"""The layout of a footprint folder: ``footprint.json`` beside sharded ``*.safetensors``.
+"""A footprint folder, written and read: ``footprint.json`` beside sharded ``*.safetensors``.
 
 The layout follows Hugging Face checkpoints; a folder without ``footprint.json`` is not a footprint. The record places
 every tensor of every group in a shard, and tells the size in bytes and the SHA-256 of every shard, as ``sha256sum``
-gives it.
+gives it. A folder is written under a temporary name beside its place, flushed and renamed, so that it is there whole or
+not at all; shards are flushed and hashed in the background. Reading executes nothing, and reads one tensor or one slice
+at a time.
 """
 
 from __future__ import annotations
@@ -10,31 +12,47 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+import math
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from commonweight.base.errors import IntegrityError, UsageError
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from typing_extensions import override
+
+from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
+from commonweight.base.folders import flush
 from commonweight.base.records import Format, folder_record
+from commonweight.footprints.packed import BITS_PER_BYTE, Packed, byte_count
+from commonweight.supermasks.bits import Bits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from types import TracebackType
+
+    from torch import Tensor
 
 FORMAT = "commonweight-footprint"
-# Version 1: shards of float tensors (each the mean over its examples), one group for the whole, one per fold, one
-# for the sample of the model's weights; of Fishers one of int64 digests of the rows, per fold (earlier ones lack it),
-# and one of int64 source rows where they were given.
-# Version 2: as 1, and "packed" names groups of masks with the shape of each; a shard holds their bits, eight to a byte.
-# What holds no masks is written as version 1.
-VERSION = 1
-PACKED_VERSION = 2
+VERSION = 3
+"""Shards of float tensors (each the mean over its examples), one group for the whole, one per fold, one for the sample
+of the model's weights; of Fishers one of int64 digests of the rows, per fold, and one of int64 source rows where they
+were given. ``packed`` names groups of masks with the shape of each; a shard holds their bits, eight to a byte."""
+
 RECORD = "footprint.json"
 MAIN_GROUP = "footprint"
 WEIGHTS_GROUP = "weights"
 ROWS_GROUP = "rows"
 SOURCE_ROWS_GROUP = "source_rows"
 RECORD_BYTES = 2**28
-FOOTPRINT = Format(FORMAT, (VERSION, PACKED_VERSION), "a footprint", "measure again")
-_KEYS = {"kind", "count", "fold_counts", "metadata", "spread", "groups", "shards"}
+FOOTPRINT = Format(FORMAT, (VERSION,), "a footprint", "measure again")
+_KEYS = {"kind", "count", "fold_counts", "metadata", "spread", "packed", "groups", "shards"}
 
 
 def fold_group(index: int) -> str:
@@ -99,18 +117,298 @@ def _well_formed(record: Mapping[str, Any]) -> bool:
 
 
 def _well_packed(record: Mapping[str, Any]) -> bool:
-    packed = record.get("packed", {})
-    return (
-        (record["version"] == PACKED_VERSION) == ("packed" in record)
-        and isinstance(packed, dict)
-        and all(
-            isinstance(shapes, dict)
-            and set(shapes) == set(record["groups"].get(group, {}))
-            and all(map(_is_shape, shapes.values()))
-            for group, shapes in packed.items()
-        )
+    packed = record["packed"]
+    return isinstance(packed, dict) and all(
+        isinstance(shapes, dict)
+        and set(shapes) == set(record["groups"].get(group, {}))
+        and all(map(_is_shape, shapes.values()))
+        for group, shapes in packed.items()
     )
 
 
 def _is_shape(value: Any) -> bool:
     return isinstance(value, list) and all(type(entries) is int and entries >= 0 for entries in value)
+
+
+SHARD_BYTES = 2**31
+SMALLEST_SHARD_BYTES = 2**25
+
+
+class FolderWriter:
+    """Writes a footprint folder, group by group; nothing shows under its name before :meth:`commit`."""
+
+    def __init__(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        self.folder = Path(folder)
+        self._overwrite = overwrite
+        self._check_free()
+        self._partial = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.partial")
+        self._groups: dict[str, dict[str, str]] = {}
+        self._packed: dict[str, dict[str, list[int]]] = {}
+        self._shards: dict[str, Future[dict[str, Any]]] = {}
+        self._background = ThreadPoolExecutor(max_workers=1)
+
+    def _check_free(self) -> None:
+        there = (self.folder / RECORD).is_file()
+        if self.folder.exists() and not (self._overwrite and there):
+            remedy = "pass overwrite=True to replace it" if there else "choose another folder"
+            raise UsageError(f"{self.folder} exists already: {remedy}")
+
+    def __enter__(self) -> Self:
+        self._partial.mkdir(parents=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._background.shutdown(cancel_futures=True)
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def add(self, group: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write one group of tensors, in shards of an eighth of the group, from 32 MiB to 2 GiB."""
+        # Contiguous tensors on the CPU are written from where they are (releases of safetensors before 0.8 copy the
+        # shard); of others a shard holds copies while it is written. A larger tensor is a shard of its own.
+        for earlier in self._shards.values():
+            if earlier.done():
+                earlier.result()
+        members = self._groups.setdefault(group, {})
+        if isinstance(tensors, Packed):
+            shapes = {name: tensors.shape(name) for name in tensors}
+            self._packed[group] = {name: list(shape) for name, shape in shapes.items()}
+            tensors = {name: tensors.packed(name, 0, byte_count(shape)) for name, shape in shapes.items()}
+        whole = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        limit = min(SHARD_BYTES, max(SMALLEST_SHARD_BYTES, whole // 8))
+        shard: dict[str, Tensor] = {}
+        size = 0
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not math.isfinite(float(tensor.sum())) and not tensor.isfinite().all():
+                raise MeasurementError(f"{name} holds nan or infinity: expected finite numbers, nothing was written")
+            bytes_here = tensor.numel() * tensor.element_size()
+            if shard and size + bytes_here > limit:
+                self._write(group, shard, members)
+                shard, size = {}, 0
+            shard[name] = tensor
+            size += bytes_here
+        if shard:
+            self._write(group, shard, members)
+
+    def commit(self, record: Mapping[str, Any]) -> None:
+        """Write ``footprint.json`` and give the folder its name."""
+        whole = {
+            "format": FORMAT,
+            "version": VERSION,
+            **record,
+            "packed": self._packed,
+            "groups": self._groups,
+            "shards": {name: shard.result() for name, shard in self._shards.items()},
+        }
+        path = self._partial / RECORD
+        path.write_text(as_json(whole) + "\n", encoding="utf-8")
+        flush(path)
+        flush(self._partial)
+        previous = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.replaced")
+        try:
+            self._check_free()
+        except UsageError as error:
+            kept = self.folder.with_name(f"{self.folder.name}.kept-{uuid.uuid4().hex[:8]}")
+            self._partial.rename(kept)
+            raise UsageError(f"{error}; the finished footprint is kept in {kept}") from None
+        replaces = self.folder.exists()
+        if replaces:
+            self.folder.rename(previous)
+        try:
+            self._partial.rename(self.folder)
+        except OSError:
+            if replaces:
+                previous.rename(self.folder)
+            raise
+        flush(self.folder.parent)
+        shutil.rmtree(previous, ignore_errors=True)
+
+    def _write(self, group: str, tensors: Mapping[str, Tensor], members: dict[str, str]) -> None:
+        shard = f"{group}-{sum(name.startswith(group + '-') for name in self._shards):05d}.safetensors"
+        path = self._partial / shard
+        try:
+            save_file(_apart(tensors), path)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from None
+        path.chmod(0o666 & ~_umask())
+        self._shards[shard] = self._background.submit(_settle, path)
+        members.update(dict.fromkeys(tensors, shard))
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, those that share memory as copies: safetensors refuses them otherwise."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        memory = here.untyped_storage().data_ptr()
+        apart[name] = here.clone() if memory in seen else here
+        seen.add(memory)
+    return apart
+
+
+def _settle(path: Path) -> dict[str, Any]:
+    """Flush a shard to disk, and give what the record says of it."""
+    flush(path)
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
+
+
+class _State(NamedTuple):
+    number: int
+    size: int
+    changed: int
+
+
+class FolderReader:
+    """Opens a footprint folder; checks names and sizes at once, hashes on request."""
+
+    def __init__(self, folder: str | Path, *, check_hashes: bool = False) -> None:
+        self.folder = Path(folder)
+        opened = _state(self.folder / RECORD)
+        self.record = read_record(self.folder)
+        self._states: dict[str, _State | None] = {}
+        for name, shard in self.record["shards"].items():
+            path = self.folder / name
+            if not _SHARD_NAME.fullmatch(name):
+                raise IntegrityError(
+                    f"{self.folder}: {name!r} is not a shard name: refusing to read outside the folder"
+                )
+            state = self._states[name] = _state(path)
+            if state is None or not path.is_file():
+                raise IntegrityError(f"{self.folder}: shard {name} is missing: copy the folder again, whole")
+            if state.size != shard["bytes"]:
+                raise IntegrityError(
+                    f"{self.folder}: shard {name} has {state.size} bytes, expected {shard['bytes']}: "
+                    "the copy is incomplete or damaged"
+                )
+            if check_hashes and sha256(path) != shard["sha256"]:
+                raise IntegrityError(
+                    f"{self.folder}: the SHA-256 of shard {name} is not the recorded one: it was changed"
+                )
+        if _state(self.folder / RECORD) != opened:
+            raise IntegrityError(f"{self.folder} was replaced while it was opened; load it again")
+
+    def group(self, name: str, *, missing_ok: bool = False) -> Mapping[str, Tensor]:
+        """Open one group of tensors."""
+        members = self.record["groups"].get(name)
+        if members is None:
+            if missing_ok:
+                return {}
+            raise IntegrityError(f"{self.folder}: {RECORD} names no group {name!r}: the folder is incomplete")
+        outside = sorted(set(members.values()) - set(self.record["shards"]))
+        if outside:
+            raise IntegrityError(
+                f"{self.folder}: {RECORD} places tensors in {outside[0]!r}, which is no shard it lists"
+            )
+        stored = StoredTensors(self.folder, members, self._states)
+        shapes = self.record["packed"].get(name)
+        return stored if shapes is None else StoredMasks(stored, {key: tuple(shape) for key, shape in shapes.items()})
+
+
+class StoredTensors(Mapping[str, "Tensor"]):
+    """Tensors on disk, each read when it is asked for, from the files that were opened and no others."""
+
+    def __init__(self, folder: Path, members: Mapping[str, str], states: Mapping[str, _State | None]) -> None:
+        self._folder = folder
+        self._members = dict(members)
+        self._states = states
+
+    def __getitem__(self, name: str) -> Tensor:
+        with self._open(name) as shard:
+            tensor: Tensor = shard.get_tensor(name)
+        return tensor
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Read a slice of one tensor along its first dimension."""
+        with self._open(name) as shard:
+            part: Tensor = shard.get_slice(name)[start:stop]
+        return part
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Tell a tensor's shape without reading it."""
+        with self._open(name) as shard:
+            return tuple(shard.get_slice(name).get_shape())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Any]:
+        path = self._folder / self._members[name]
+        problem = None
+        try:
+            with safe_open(path, framework="pt") as shard:
+                yield shard
+        except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: torch's own, of a file that is gone
+            problem = error
+        now = _state(path)
+        if problem is not None and now in {None, self._states[self._members[name]]}:
+            raise IntegrityError(f"{path} cannot be read: {problem}")
+        if now != self._states[self._members[name]]:
+            raise IntegrityError(f"{path} was replaced since this footprint was opened; load it again")
+
+
+def _state(path: Path) -> _State | None:
+    """Tell one file from another that takes its place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return _State(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class StoredMasks(Packed):
+    """Masks on disk, kept as bits; each is read, checked and unpacked when it is asked for.
+
+    Args:
+        stored: The bytes of each mask.
+        shapes: The shape of each mask.
+    """
+
+    def __init__(self, stored: StoredTensors, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._stored = stored
+        self._shapes = dict(shapes)
+
+    @override
+    def packed(self, name: str, start: int, stop: int) -> Tensor:
+        shape = self._shapes[name]
+        expected = byte_count(shape)
+        found = self._stored.shape(name)
+        stop = min(stop, expected)
+        part = self._stored.rows(name, start, stop) if found == (expected,) else None
+        if part is None or part.dtype != torch.uint8:
+            raise IntegrityError(
+                f"the mask {name!r} of shape {list(shape)} takes {expected} bytes, and the shard holds a tensor of "
+                f"shape {list(found)}: the footprint was changed or damaged"
+            )
+        beyond = math.prod(shape) % BITS_PER_BYTE
+        if beyond and start < stop == expected and Bits(part[-1:], (BITS_PER_BYTE,)).unpack()[beyond:].any():
+            raise IntegrityError(f"the mask {name!r} has bits beyond its last weight: the footprint was damaged")
+        return part
+
+    @override
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._shapes

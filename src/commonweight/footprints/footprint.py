@@ -20,9 +20,8 @@ from commonweight.base.names import among
 from commonweight.base.text import Grid, number, to_html
 from commonweight.footprints import files
 from commonweight.footprints.copies import RowCounts, beware_of_copies, row_counts
+from commonweight.footprints.files import FolderReader, FolderWriter
 from commonweight.footprints.packed import Packed, PackedMasks
-from commonweight.footprints.reading import FolderReader
-from commonweight.footprints.writing import FolderWriter
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator, KeysView, Sequence
@@ -269,21 +268,24 @@ class Footprint:
         Raises:
             MeasurementError: If a supermask holds anything but 0 and 1, or another tensor nan or infinity.
         """
-        tensors = self.tensors
-        if self.kind == "supermask" and not isinstance(tensors, Packed):
-            tensors = PackedMasks.of(tensors)
         with FolderWriter(folder, overwrite=overwrite) as writer:
             for index, fold in enumerate(self.folds):
                 writer.add(files.fold_group(index), fold.tensors)
-            writer.add(files.MAIN_GROUP, tensors)
-            if self.weight_sample:
-                writer.add(files.WEIGHTS_GROUP, self.weight_sample)
-            if self.row_digests:
-                writer.add(files.ROWS_GROUP, self.row_digests)
-            if self.source_rows:
-                writer.add(files.SOURCE_ROWS_GROUP, self.source_rows)
-            writer.commit(self.record())
+            self.write_whole(writer)
         return writer.folder
+
+    def write_whole(self, writer: FolderWriter) -> None:
+        """Write all but the folds, which are written already, and give the folder its name."""
+        masks = self.kind == "supermask" and not isinstance(self.tensors, Packed)
+        writer.add(files.MAIN_GROUP, PackedMasks.of(self.tensors) if masks else self.tensors)
+        for group, tensors in (
+            (files.WEIGHTS_GROUP, self.weight_sample),
+            (files.ROWS_GROUP, self.row_digests),
+            (files.SOURCE_ROWS_GROUP, self.source_rows),
+        ):
+            if tensors:
+                writer.add(group, tensors)
+        writer.commit(self.record())
 
     def record(self) -> dict[str, Any]:
         """Describe everything but the tensors in plain JSON values, as ``footprint.json`` holds it.

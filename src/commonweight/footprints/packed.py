@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from commonweight.base.errors import MeasurementError
 from commonweight.supermasks.bits import Bits
@@ -15,18 +18,36 @@ if TYPE_CHECKING:
 BITS_PER_BYTE = 8
 
 
-@runtime_checkable
-class Packed(Protocol):
-    """A mapping of masks that can give their bits as they are kept: eight to a byte, zeros at the end of the last."""
+class Packed(Mapping[str, "Tensor"], ABC):
+    """Masks by name that are kept as bits, eight to a byte, zeros at the end of the last; unpacked when asked for."""
 
+    @abstractmethod
     def packed(self, name: str, start: int, stop: int) -> Tensor:
         """Give bytes ``start`` to ``stop`` of one mask, uint8; a mask of n bits has ``ceil(n / 8)`` of them."""
 
+    @abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:
         """Tell a mask's shape without unpacking it."""
 
+    @override
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self.shape(name)
+        return Bits(self.packed(name, 0, byte_count(shape)), shape).unpack()
 
-class PackedMasks(Mapping[str, "Tensor"]):
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Unpack a slice of one mask along its first dimension, from the bytes that hold it alone."""
+        shape = self.shape(name)
+        start, stop, _ = slice(start, stop).indices(shape[0])
+        stop = max(start, stop)
+        row = math.prod(shape[1:])
+        first, last = start * row, stop * row
+        packed = self.packed(name, first // BITS_PER_BYTE, -(-last // BITS_PER_BYTE))
+        skipped = first % BITS_PER_BYTE
+        bits = Bits(packed, (packed.numel() * BITS_PER_BYTE,)).unpack()
+        return bits[skipped : skipped + last - first].reshape(stop - start, *shape[1:])
+
+
+class PackedMasks(Packed):
     """Masks in memory, each unpacked when it is asked for.
 
     Args:
@@ -63,19 +84,12 @@ class PackedMasks(Mapping[str, "Tensor"]):
                 )
         return cls({name: Bits.of(mask.detach().bool()) for name, mask in masks.items()})
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._bits[name].unpack()
-
+    @override
     def packed(self, name: str, start: int, stop: int) -> Tensor:
-        """Give some bytes of one mask, without a copy."""
         return self._bits[name].packed[start:stop]
 
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Unpack a slice of one mask along its first dimension."""
-        return unpacked_rows(self, name, start, stop)
-
+    @override
     def shape(self, name: str) -> tuple[int, ...]:
-        """Tell a mask's shape without unpacking it."""
         return tuple(self._bits[name].shape)
 
     @property
@@ -96,16 +110,3 @@ class PackedMasks(Mapping[str, "Tensor"]):
 def byte_count(shape: tuple[int, ...]) -> int:
     """Tell how many bytes a packed mask takes."""
     return -(-math.prod(shape) // BITS_PER_BYTE)
-
-
-def unpacked_rows(masks: Packed, name: str, start: int, stop: int) -> Tensor:
-    """Unpack a slice of one mask along its first dimension, from the bytes that hold it alone."""
-    shape = masks.shape(name)
-    start, stop, _ = slice(start, stop).indices(shape[0])
-    stop = max(start, stop)
-    row = math.prod(shape[1:])
-    first, last = start * row, stop * row
-    packed = masks.packed(name, first // BITS_PER_BYTE, -(-last // BITS_PER_BYTE))
-    skipped = first % BITS_PER_BYTE
-    bits = Bits(packed, (packed.numel() * BITS_PER_BYTE,)).unpack()
-    return bits[skipped : skipped + last - first].reshape(stop - start, *shape[1:])

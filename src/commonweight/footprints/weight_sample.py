@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from commonweight.footprints.folds import keyed
+from commonweight.base.seeds import keyed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

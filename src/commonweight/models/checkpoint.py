@@ -14,6 +14,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
+from commonweight.base.names import some
 from commonweight.models.identity import code_hashes, describe, first_line, origin, weight_files
 from commonweight.models.options import HUB_ID, LoadedModel
 from commonweight.models.placement import DRAW_SEED, pick_device, pick_dtype, seeded
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from commonweight.models.options import LoadOptions, Task
 
-MOST_NAMED = 4
 MAIN = "main"
 """The revision that is meant where none is named."""
 
@@ -50,12 +50,12 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
     missing = sorted(info["missing_keys"])
     if missing and not options.allow_missing_weights:
         raise UsageError(
-            f"{spec} lacks weights of {model_class.__name__}: {_some(missing)}. They would be drawn at random, and an "
+            f"{spec} lacks weights of {model_class.__name__}: {some(missing)}. They would be drawn at random, and an "
             "overlap of random weights means nothing. Give the fine-tuned checkpoint, or pass --allow-missing-weights"
         )
-    notes = [f"{spec}: drawn at random, not in the checkpoint: {_some(missing)}"] if missing else []
+    notes = [f"{spec}: drawn at random, not in the checkpoint: {some(missing)}"] if missing else []
     if info["unexpected_keys"]:
-        notes.append(f"{spec}: in the checkpoint but not in the model: {_some(sorted(info['unexpected_keys']))}")
+        notes.append(f"{spec}: in the checkpoint but not in the model: {some(sorted(info['unexpected_keys']))}")
     model.to(pick_device(options.device)).eval()
     identity = {
         "name": spec,
@@ -224,8 +224,3 @@ def load_weights(
             "here: merge the adapter into it (merge_and_unload, then save_pretrained), or remove it"
         )
     return model, info
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:MOST_NAMED])
-    return shown if len(names) <= MOST_NAMED else f"{shown}, … ({len(names)} in all)"

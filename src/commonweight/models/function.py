@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import difflib
 import importlib
 import inspect
 import sys
+import sysconfig
+from importlib.machinery import PathFinder
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from commonweight.base.errors import UsageError
+from commonweight.base.names import some
 from commonweight.models.identity import describe, first_line, hash_files, hash_settings, hash_state
-from commonweight.models.imports import own_files
 from commonweight.models.options import LoadedModel
 from commonweight.models.placement import DRAW_SEED, pick_device, pick_dtype, place, seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from importlib.machinery import ModuleSpec
 
     from commonweight.models.options import LoadOptions
-
-MOST_NAMED = 4
 
 
 def load_function(spec: str, options: LoadOptions) -> LoadedModel:
@@ -133,16 +137,59 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
     except RuntimeError as error:
         sizes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-        raise UsageError(f"{path.name} does not fit the module: {_some(sizes or [str(error)])}") from error
+        raise UsageError(f"{path.name} does not fit the module: {some(sizes or [str(error)])}") from error
     if missing or unexpected:
         parts = [
-            f"{what} {_some(sorted(names))}"
+            f"{what} {some(sorted(names))}"
             for what, names in (("the file lacks", missing), ("the module lacks", unexpected))
             if names
         ]
         raise UsageError(f"{path.name} does not fit the module: {'; '.join(parts)}. Build the module it was saved from")
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:MOST_NAMED])
-    return shown if len(names) <= MOST_NAMED else f"{shown}, … ({len(names)} in all)"
+INSTALLED = {"site-packages", "dist-packages"}
+
+
+def own_files(modules: Iterable[str], more: Iterable[str] = ()) -> dict[str, Path]:
+    """Find the files of modules and of what they import, also within functions; nothing is imported for it."""
+    asked = set(modules)
+    found: dict[str, Path] = {}
+    seen: set[str] = set()
+    waiting = asked | set(more)
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        spec = _spec(name)
+        file = Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+        if spec is not None and file is not None and (name in asked or _is_own(file)):
+            is_package = spec.submodule_search_locations is not None
+            found[name.replace(".", "/") + ("/__init__.py" if is_package else ".py")] = file
+            waiting |= set(_imported(file, name if is_package else name.rpartition(".")[0])) - seen
+        waiting |= {parent for parent in [name.rpartition(".")[0]] if parent} - seen
+    return found
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__spec__", None)
+    parent = name.rpartition(".")[0]
+    holder = _spec(parent) if parent else None
+    if parent and (holder is None or holder.submodule_search_locations is None):
+        return None
+    return PathFinder.find_spec(name, holder.submodule_search_locations if holder else [str(Path.cwd()), *sys.path])
+
+
+def _is_own(file: Path) -> bool:
+    installed = Path(sysconfig.get_path("stdlib")), Path(__file__).parents[1]
+    return not (INSTALLED & set(file.parts) or any(map(file.is_relative_to, installed)))
+
+
+def _imported(file: Path, package: str) -> Iterator[str]:
+    with contextlib.suppress(SyntaxError, ImportError):  # of a module that nothing has imported yet
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = resolve_name("." * node.level + (node.module or ""), package)
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)

@@ -21,7 +21,18 @@ ALIKE = 0.4
 
 
 def load_model(spec: str, options: LoadOptions | None = None) -> LoadedModel:
-    """Load a model."""
+    """Load a model.
+
+    Args:
+        spec: ``org/name``, ``org/name@revision``, a local checkpoint or adapter folder, or ``module:function``.
+        options: How to read it.
+
+    Returns:
+        The model in eval mode on its device.
+
+    Raises:
+        UsageError: If it cannot be found or read safely, or lacks weights; the message has the remedy.
+    """
     options = options or LoadOptions()
     path = Path(spec).expanduser()
     if not path.exists() and FUNCTION.fullmatch(spec):

@@ -12,7 +12,7 @@ from commonweight.overlaps.table.layout import FEW_EXAMPLES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from commonweight.diagonal_fisher.routes import Verification
+    from commonweight.diagonal_fisher.verification import Verification
     from commonweight.footprints.footprint import Footprint
 
 MOST_NAMED = 10

@@ -1,1 +1,8 @@
-"""Supermask networks: one frozen network, one learned mask and one set of batch-norm statistics per task."""
+"""Supermasks: many tasks in one frozen network, each with a mask and batch-norm statistics of its own."""
+
+from commonweight.supermasks.bits import Bits
+from commonweight.supermasks.inference import Inference, Prediction, predict
+from commonweight.supermasks.norm import Statistics
+from commonweight.supermasks.rules import MaskRule, Threshold, TopK
+
+__all__ = ["Bits", "Inference", "MaskRule", "Prediction", "Statistics", "Threshold", "TopK", "predict"]

@@ -47,21 +47,39 @@ class Bits:
 
     @classmethod
     def of(cls, mask: Tensor) -> Bits:
-        """Pack a mask."""
+        """Pack a mask.
+
+        Args:
+            mask: Boolean, any shape and memory format.
+
+        Returns:
+            Its bits, on the mask's device.
+
+        Raises:
+            UsageError: If it is not boolean.
+        """
         if mask.dtype != torch.bool:
             raise UsageError(f"expected a boolean mask, got {mask.dtype}; compare the scores first")
         flat = mask.detach().reshape(-1).cpu().numpy()
         return cls(torch.from_numpy(np.packbits(flat)).to(mask.device), tuple(mask.shape))
 
     def unpack(self) -> Tensor:
-        """Unpack the mask."""
+        """Unpack the mask.
+
+        Returns:
+            Boolean, of :attr:`shape`, contiguous, on the device of the bytes.
+        """
         n = math.prod(self.shape)
         if self.packed.device.type == "cpu":
             return torch.from_numpy(np.unpackbits(self.packed.numpy(), count=n)).view(torch.bool).view(self.shape)
         return _on_device(self.packed, n).view(self.shape)
 
     def count(self) -> int:
-        """Count the entries that are on."""
+        """Count the entries that are on.
+
+        Returns:
+            From 0 to n.
+        """
         return int(self.unpack().sum())
 
     @property

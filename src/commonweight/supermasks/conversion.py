@@ -1,30 +1,45 @@
-"""Turns a model into one whose weights are masked and whose batch norms are per task."""
+"""Turns a model into one whose weights are masked and whose batch norms are per task; decides what all tasks share."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from commonweight.base.errors import UsageError
-from commonweight.supermasks.layer import MaskedWeight, ScoreStart
+from commonweight.supermasks.layer import MaskedWeight
 from commonweight.supermasks.norm import TaskBatchNorm
-from commonweight.supermasks.sites import Site, Sites, check_plain, find_sites
-from commonweight.supermasks.starts import fan_in, signed_constant
+from commonweight.supermasks.rules import Threshold, TopK
+from commonweight.supermasks.starts import ScoreStart, fan_in, signed_constant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from torch.nn.modules.batchnorm import _BatchNorm
-    from torch.nn.modules.conv import _ConvNd
+    from collections.abc import Sequence
 
     from commonweight.supermasks.rules import MaskRule
     from commonweight.supermasks.selection import Selection
+
+
+_CHOICES = {
+    "weights": ("signed_constant", "keep"),
+    "scores": ("independent", "shared"),
+    "batch_norm": ("statistics", "affine"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,55 @@ class Options:
     exclude: tuple[str, ...] | None
     seed: int
     weights_seed: int | None
+
+    @classmethod
+    def checked(
+        cls,
+        rule: MaskRule | None,
+        weights: Any,
+        scores: Any,
+        batch_norm: Any,
+        include: Sequence[str] | None,
+        exclude: Sequence[str] | None,
+        seed: int,
+        weights_seed: int | None,
+    ) -> Options:
+        """Check what a user asked for."""
+        if rule is not None and not isinstance(rule, (Threshold, TopK)):
+            raise UsageError(f"rule must be a Threshold() or a TopK(density), or None, got {rule!r}")
+        for word, value in (("weights", weights), ("scores", scores), ("batch_norm", batch_norm)):
+            if value not in _CHOICES[word]:
+                raise UsageError(f"{word} must be one of {list(_CHOICES[word])}, got {value!r}")
+        for word, number in (("seed", seed), ("weights_seed", 0 if weights_seed is None else weights_seed)):
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
+                raise UsageError(f"{word} must be a whole number of at least 0, got {number!r}")
+        if weights_seed is not None and weights == "keep":
+            raise UsageError("weights_seed draws weights, and weights='keep' keeps those of the model; leave one out")
+        return cls(
+            Threshold() if rule is None else rule,
+            weights,
+            scores,
+            batch_norm,
+            _patterns("include", include),
+            _patterns("exclude", exclude),
+            int(seed),
+            None if weights_seed is None else int(weights_seed),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Describe them in plain JSON values."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"rule": self.rule.spec()}
+
+
+def _patterns(word: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(patterns, str):
+        raise UsageError(f"{word} must be a list of patterns, got one text: pass [{patterns!r}]")
+    if patterns is None:
+        return None
+    given = tuple(patterns) if isinstance(patterns, Iterable) else (patterns,)
+    if strange := [each for each in given if not isinstance(each, str)]:
+        raise UsageError(f"{word} must be a list of texts, such as 'fc1' or '*.weight', got {strange[0]!r} in it")
+    return given
 
 
 @dataclass(frozen=True)
@@ -164,3 +228,193 @@ def _paths(names: Iterable[str], sites: Sites) -> dict[str, str]:
             own = f"norm.{own}"
         paths[name] = f"{layer}.{own}" if layer else own
     return paths
+
+
+MASKABLE = (nn.Linear, _ConvNd)
+"""Layers whose ``weight`` is masked."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight to be masked."""
+
+    name: str
+    """The first name it has in the model, such as ``fc1.weight``."""
+
+    layers: tuple[str, ...]
+    """Names of all layers that use it; more than one where a weight is tied."""
+
+
+@dataclass(frozen=True)
+class Sites:
+    """What a conversion will do."""
+
+    masked: tuple[Site, ...]
+    unmasked: dict[str, str]
+    """Every other parameter -> why all tasks share it."""
+
+    norms: tuple[str, ...]
+    """Names of the batch norms, in model order."""
+
+
+def find_sites(model: nn.Module, include: Sequence[str] | None, exclude: Sequence[str] | None) -> Sites:
+    """Decide what happens to every parameter of a model."""
+    holders = _holders(model)
+    if lazy := [name for name, owners in holders.items() if is_lazy(owners[0].parameter)]:
+        raise UsageError(
+            f"{_subject(lazy, 'has', 'have')} no shape yet; expected an initialised model: call it once on a batch "
+            "first"
+        )
+    chosen = _matching(holders, include, "include")
+    left_out = _matching(holders, exclude, "exclude") or set()
+    masked: list[Site] = []
+    unmasked: dict[str, str] = {}
+    unmaskable: dict[str, list[_Holder]] = {}
+    for name, owners in holders.items():
+        parameter, reason = owners[0].parameter, ""
+        if not parameter.requires_grad:
+            reason = "was frozen before"
+        elif parameter.dim() < 2:
+            reason = "a batch norm's" if isinstance(owners[0].module, _BatchNorm) else "a vector, such as a bias"
+        elif name in left_out or (chosen is not None and name not in chosen):
+            reason = "left out by include or exclude"
+        elif all(owner.maskable for owner in owners):
+            masked.append(Site(name, tuple(owner.layer for owner in owners)))
+            continue
+        else:
+            unmaskable[name] = owners
+        unmasked[name] = reason
+    if unmaskable:
+        raise UsageError(_cannot_mask(unmaskable, exclude or ()))
+    if not masked:
+        raise UsageError(
+            f"nothing to mask: expected a trainable Linear or Conv weight, the model has {len(holders)} parameters, "
+            "none of them one that include, exclude and requires_grad allow"
+        )
+    return Sites(tuple(masked), unmasked, _norms(model))
+
+
+def check_plain(model: nn.Module) -> None:
+    """Refuse weights that are computed from others at every use: a mask would see the wrong tensor."""
+    computed: dict[tuple[str, str], list[str]] = {}
+    for layer, module in model.named_modules():
+        found = [(_PARAMETRISED, own) for own in module.parametrizations] if is_parametrized(module) else []
+        for hook in module._forward_pre_hooks.values():
+            found += [(way, getattr(hook, own)) for kind, own, way in _COMPUTED if isinstance(hook, kind)]
+        for way, own in found:
+            computed.setdefault(way, []).append(f"{layer}.{own}" if layer else own)
+    if computed:
+        found_so = "; ".join(f"{_subject(names, 'is', 'are')} {how}" for (how, _), names in computed.items())
+        calls = " and ".join(f"torch.nn.utils.{undo}(layer, name)" for _, undo in computed)
+        raise UsageError(
+            f"{found_so}: expected plain weights, since a mask would see the wrong tensor; call {calls} for each first"
+        )
+
+
+_PARAMETRISED = "parametrised already", "parametrize.remove_parametrizations"
+
+
+_COMPUTED = (
+    (BasePruningMethod, "_tensor_name", ("pruned", "prune.remove")),
+    (WeightNorm, "name", ("weight-normed", "remove_weight_norm")),
+    (SpectralNorm, "name", ("spectral-normed", "remove_spectral_norm")),
+)
+"""A hook before the forward pass, its attribute with the weight's name, and what it makes of it."""
+
+
+@dataclass(frozen=True)
+class _Holder:
+    layer: str
+    module: nn.Module
+    parameter: nn.Parameter
+    maskable: bool
+
+
+def _holders(model: nn.Module) -> dict[str, list[_Holder]]:
+    """Every parameter, by its first name, with all modules that hold it."""
+    by_identity: dict[int, tuple[str, list[_Holder]]] = {}
+    for layer, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            name = f"{layer}.{own}" if layer else own
+            maskable = isinstance(module, MASKABLE) and own == "weight"
+            if maskable and not is_lazy(parameter) and not parameter.is_floating_point():
+                raise UsageError(f"{name} is {parameter.dtype}: expected a floating-point weight; masks need one")
+            by_identity.setdefault(id(parameter), (name, []))[1].append(_Holder(layer, module, parameter, maskable))
+    return dict(by_identity.values())
+
+
+def _matching(holders: dict[str, list[_Holder]], patterns: Sequence[str] | None, word: str) -> set[str] | None:
+    if patterns is None:
+        return None
+    found: set[str] = set()
+    for pattern in patterns:
+        matches = {
+            name
+            for name, owners in holders.items()
+            if fnmatchcase(name, pattern) or any(_inside(owner.layer, pattern) for owner in owners)
+        }
+        if not matches:
+            raise UsageError(
+                f"{word} pattern {pattern!r} matches no parameter and no module; names are {list(holders)}"
+            )
+        found |= matches
+    return found
+
+
+def _inside(layer: str, pattern: str) -> bool:
+    """Whether a module, or one that it is a part of, matches."""
+    parts = layer.split(".")
+    return any(fnmatchcase(".".join(parts[:depth]), pattern) for depth in range(1, len(parts) + 1))
+
+
+def _cannot_mask(unmaskable: dict[str, list[_Holder]], exclude: Sequence[str]) -> str:
+    places: dict[str, dict[str, None]] = {}
+    for owners in unmaskable.values():
+        other = next(owner for owner in owners if not owner.maskable)
+        places.setdefault(type(other.module).__name__, {})[other.layer or "the model"] = None
+    kinds = ", ".join(
+        f"{kind} ({next(iter(layers))}{f' and {len(layers) - 1} more' if len(layers) > 1 else ''})"
+        for kind, layers in places.items()
+    )
+    packed = any(name.endswith("in_proj_weight") for name in unmaskable)
+    return (
+        f"weights of {kinds} cannot be masked: only those of Linear and Conv layers are, and a part of the network "
+        f"that no task can choose from should not go unnoticed; pass exclude={[*exclude, *unmaskable]!r} to leave "
+        "them frozen and shared by all tasks"
+        + (
+            ". To mask query, key and value of packed attention, use three Linear layers, with the weights "
+            "in_proj_weight.chunk(3) and the biases in_proj_bias.chunk(3)"
+            if packed
+            else ""
+        )
+    )
+
+
+def _subject(names: Sequence[str], one: str, several: str) -> str:
+    return f"{', '.join(names)} {one if len(names) == 1 else several}"
+
+
+def _norms(model: nn.Module) -> tuple[str, ...]:
+    tracking: list[str] = []
+    without: list[str] = []
+    shared: list[str] = []
+    for name, module in model.named_modules():
+        if isinstance(module, (_BatchNorm, _InstanceNorm)):
+            tracks = isinstance(module.running_mean, Tensor)
+            if isinstance(module, _BatchNorm) and tracks:
+                tracking.append(name)
+            elif isinstance(module, _BatchNorm):
+                without.append(name or "the model")
+            elif tracks:
+                shared.append(name or "the model")
+    if without:
+        raise UsageError(
+            f"{_subject(without, 'keeps', 'keep')} no running statistics, so an output would depend on the other rows "
+            "of its batch; expected track_running_stats=True"
+        )
+    if shared:
+        raise UsageError(
+            f"{_subject(shared, 'is an instance norm', 'are instance norms')} with running statistics, which tasks "
+            "would share and change; expected track_running_stats=False, or a batch norm"
+        )
+    return tuple(tracking)

@@ -125,7 +125,21 @@ def infer_task(
 def predict(
     net: SupermaskNetwork, inputs: Tensor, task: str | None = None, *, method: Method = "one_shot"
 ) -> Prediction:
-    """Predict, with the task known or inferred. Nothing of the network changes."""
+    """Predict, with the task known or inferred. Nothing of the network changes.
+
+    Args:
+        net: A network with finished tasks.
+        inputs: Inputs ``[n, …]`` of one task.
+        task: The task; None infers it from the inputs.
+        method: How it is inferred.
+
+    Returns:
+        The outputs under the task's mask and its own statistics.
+
+    Raises:
+        UsageError: If the task is not one of the network, or cannot be inferred.
+        MeasurementError: If the task is to be inferred and the evidence is not finite.
+    """
     inference = infer_task(net, inputs, method) if task is None else None
     name = inference.task if inference is not None else task
     if name is None or name not in net.tasks:
@@ -166,11 +180,20 @@ def _nearest_statistics(net: SupermaskNetwork, inputs: Tensor, names: Sequence[s
 
 
 def statistics_distance(found: Mapping[str, Statistics], stored: Mapping[str, Statistics]) -> float:
-    r"""Compute how far batch-norm statistics of some inputs are from stored ones."""
-    # The squared 2-Wasserstein distance of two Gaussians, in units of the stored variance, averaged over the units of a
-    # layer and then over layers:
-    #
-    # .. math:: \frac1L \sum_l \frac1{U_l} \sum_u \frac{(\mu'_u - \mu_u)^2 + (\sigma'_u - \sigma_u)^2}{\sigma_u^2}
+    r"""Compute how far batch-norm statistics of some inputs are from stored ones.
+
+    The squared 2-Wasserstein distance of two Gaussians, in units of the stored variance, averaged over the units of a
+    layer and then over layers:
+
+    .. math:: \frac1L \sum_l \frac1{U_l} \sum_u \frac{(\mu'_u - \mu_u)^2 + (\sigma'_u - \sigma_u)^2}{\sigma_u^2}
+
+    Args:
+        found: Per batch norm the statistics of the inputs, each tensor of shape ``[units]``.
+        stored: Those of the task.
+
+    Returns:
+        At least 0; 0 for equal statistics.
+    """
     distances = []
     for layer, own in stored.items():
         variance = own.variance.double() + SMALLEST_VARIANCE

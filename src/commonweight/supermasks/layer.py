@@ -11,40 +11,15 @@ from torch.autograd.function import once_differentiable
 
 from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.supermasks.bits import Bits
-from commonweight.supermasks.mixing import direction, mixed
+from commonweight.supermasks.influence import Influence, direction, mixed
 from commonweight.supermasks.rules import TopK
-from commonweight.supermasks.starts import first_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from commonweight.supermasks.rules import MaskRule
     from commonweight.supermasks.selection import Selection
-
-
-@dataclass(frozen=True)
-class ScoreStart:
-    """Where a weight's scores start."""
-
-    seed: int
-    name: str
-    fan_in: float
-    shared: bool
-
-    def draw(self, task: int, like: Tensor) -> Tensor:
-        """Draw the start of a task's scores."""
-        drawn = first_scores(like.shape, self.fan_in, self.seed, self.name, None if self.shared else task)
-        return torch.empty_like(like, requires_grad=False).copy_(drawn)
-
-
-@dataclass(frozen=True)
-class Influence:
-    """Prior tasks that take part in the training of one."""
-
-    alphas: Mapping[int, float]
-    """Prior task's index -> its alpha, over 0; never empty."""
-
-    beta: float
+    from commonweight.supermasks.starts import ScoreStart
 
 
 @dataclass

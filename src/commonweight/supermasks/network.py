@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import json
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -17,98 +14,23 @@ from torch.nn.utils import parametrize
 from commonweight.base.errors import UsageError
 from commonweight.supermasks import files, passes
 from commonweight.supermasks.bits import Bits
-from commonweight.supermasks.conversion import Options, copied
-from commonweight.supermasks.rules import Threshold, TopK, rule_of
-from commonweight.supermasks.selection import Mixture
-from commonweight.supermasks.sites import norms_behind
-from commonweight.supermasks.tasks import TaskNetwork, read_alphas
+from commonweight.supermasks.conversion import Options, convert, copied
+from commonweight.supermasks.influence import read_alphas
+from commonweight.supermasks.rules import rule_of
+from commonweight.supermasks.selection import Mixture, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from commonweight.supermasks.layer import Influence
+    from commonweight.supermasks.influence import Influence
+    from commonweight.supermasks.layer import MaskedWeight
     from commonweight.supermasks.norm import Statistics
     from commonweight.supermasks.rules import MaskRule
 
 
-class MaskedNetwork(TaskNetwork, abc.ABC):
-    """A network with tasks whose masks and statistics can be read; everything that is given out is a copy."""
-
-    @property
-    def masked(self) -> tuple[str, ...]:
-        """Names of the masked weights, in model order."""
-        return tuple(self._parts.masks)
-
-    @property
-    def unmasked(self) -> Mapping[str, str]:
-        """Every other parameter -> why it is not masked; tasks share it, or start from it where they train it."""
-        return dict(self._parts.unmasked)
-
-    def bits(self, task: str, name: str) -> Bits:
-        """Give a task's mask, packed."""
-        bits = self._mask(name).bits(self._index(task))
-        return Bits(bits.packed.clone(), bits.shape)
-
-    def mask(self, task: str, name: str) -> Tensor:
-        """Give a task's mask."""
-        return self._mask(name).bits(self._index(task)).unpack()
-
-    def start_bits(self, task: str, name: str) -> Bits:
-        """Draw the mask of a task's score initialisation again, from the seed."""
-        return self._mask(name).start_bits(self._index(task), self._parts.weight(name))
-
-    def scores(self, task: str, name: str) -> Tensor | None:
-        """Give a task's scores."""
-        scores = self._mask(name).scores(self._index(task))
-        return None if scores is None else scores.detach().clone()
-
-    def weight(self, name: str) -> Tensor:
-        """Give a frozen weight, whole."""
-        self._mask(name)
-        return self._parts.weight(name).detach().clone()
-
-    def weights_digest(self) -> str:
-        """Hash the frozen parameters, masked or not: their original names, shapes, types and bytes."""
-        return self._parts.digest()
-
-    @property
-    def norms(self) -> tuple[str, ...]:
-        """Names of the batch norms, in model order."""
-        return tuple(self._parts.norms)
-
-    def statistics(self, task: str) -> Mapping[str, Statistics]:
-        """Give a task's batch-norm statistics."""
-        index = self._index(task)
-        return {name: norm.statistics(index) for name, norm in self._parts.norms.items()}
-
-    def probe(self, task: str, batches: Iterable[Any]) -> Mapping[str, Statistics]:
-        """Measure what new data look like through a task's mask, normalised with the task's stored statistics."""
-        with self.on(task), passes.evaluating(self):
-            return passes.watch(self, self._parts.norms, batches)
-
-    def norm_behind(self, inputs: Any) -> Mapping[str, str | None]:
-        """Find the batch norm behind each masked weight: the first to receive its output, no masked layer between."""
-        layers = {
-            name: [self.model.get_submodule(layer) for layer in users] for name, users in self._parts.layers.items()
-        }
-        self._selection.unmasked = True
-        try:
-            with passes.evaluating(self):
-                return norms_behind(self, layers, self._parts.norms, inputs)
-        finally:
-            self._selection.unmasked = False
-
-
-_CHOICES = {
-    "weights": ("signed_constant", "keep"),
-    "scores": ("independent", "shared"),
-    "batch_norm": ("statistics", "affine"),
-}
-
-
 @final
-class SupermaskNetwork(MaskedNetwork):
+class SupermaskNetwork(nn.Module):
     """A network whose weights never change, with one learned mask and one set of batch-norm statistics per task.
 
     Every trainable Linear and Conv weight is masked: ``weight * mask``, with a mask that a rule makes from the task's
@@ -173,27 +95,14 @@ class SupermaskNetwork(MaskedNetwork):
     ) -> None:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        if rule is not None and not isinstance(rule, (Threshold, TopK)):
-            raise UsageError(f"rule must be a Threshold() or a TopK(density), or None, got {rule!r}")
-        for word, value in (("weights", weights), ("scores", scores), ("batch_norm", batch_norm)):
-            if value not in _CHOICES[word]:
-                raise UsageError(f"{word} must be one of {list(_CHOICES[word])}, got {value!r}")
-        for word, number in (("seed", seed), ("weights_seed", 0 if weights_seed is None else weights_seed)):
-            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
-                raise UsageError(f"{word} must be a whole number of at least 0, got {number!r}")
-        if weights_seed is not None and weights == "keep":
-            raise UsageError("weights_seed draws weights, and weights='keep' keeps those of the model; leave one out")
-        options = Options(
-            Threshold() if rule is None else rule,
-            weights,
-            scores,
-            batch_norm,
-            _patterns("include", include),
-            _patterns("exclude", exclude),
-            int(seed),
-            None if weights_seed is None else int(weights_seed),
-        )
-        super().__init__(copied(model), options)
+        options = Options.checked(rule, weights, scores, batch_norm, include, exclude, seed, weights_seed)
+        super().__init__()
+        self._moved: dict[int, set[int]] = {}
+        self._selection = Selection()
+        self._names = self._selection.names
+        self._options = options
+        self._parts = convert(copied(model), options, self._selection)
+        self.model = self._parts.model
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the selected task's network.
@@ -231,7 +140,320 @@ class SupermaskNetwork(MaskedNetwork):
             self._selection.tie(outputs)  # what ran without a gradient may be run again for one (checkpointing)
         return outputs
 
-    # Batch norms
+    # Tasks
+
+    def add_task(self, name: str) -> None:
+        """Add a task, with scores that are drawn and not trained; the selected task stays what it is.
+
+        Args:
+            name: A name that no other task has.
+
+        Raises:
+            UsageError: If it is taken, or not a text with something in it.
+        """
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"a task is called by a non-empty text, got {name!r}")
+        if name in self._names:
+            raise UsageError(f"there is a task {name!r} already; choose another name, or switch to it")
+        index = len(self._names)
+        for weight, mask in self._parts.masks.items():
+            mask.add(index, self._parts.weight(weight))
+        for norm in self._parts.norms.values():
+            norm.add(index)
+        self._names.append(name)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of all tasks, in the order they were added."""
+        return tuple(self._names)
+
+    @property
+    def task(self) -> str | None:
+        """The selected task, or None."""
+        return None if self._selection.task is None else self._names[self._selection.task]
+
+    def switch(self, task: str | None) -> None:
+        """Select a task; gradients of all others are dropped, so that no optimiser can move them.
+
+        Backward passes belong where the forward pass was: one through a task that is not selected is a UsageError.
+
+        Args:
+            task: Its name, or None for no task.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        index = None if task is None else self._index(task)
+        for parameter in self._trained_beside(index):
+            parameter.grad = None
+        self._select(index)
+
+    @contextlib.contextmanager
+    def on(self, task: str) -> Iterator[None]:
+        """Select a task for a while; afterwards the former one is selected again.
+
+        Meanwhile the other tasks have no gradients; afterwards they have theirs back, and the task keeps what it got,
+        for an optimiser's step. Its backward passes belong inside: see :meth:`switch`.
+
+        Args:
+            task: Its name.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        index, former, mixture = self._index(task), self._selection.task, self._selection.mixture
+        gradients = [(parameter, parameter.grad) for parameter in self._trained_beside(index)]
+        for parameter, _ in gradients:
+            parameter.grad = None
+        self._select(index)
+        try:
+            yield
+        finally:
+            self._select(former)
+            self._selection.mixture = mixture
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+
+    def trainable(self, task: str) -> list[nn.Parameter]:
+        """List what an optimiser of a task gets: its scores and, with ``batch_norm="affine"``, its weights and biases.
+
+        They require a gradient only while the task is selected.
+
+        Args:
+            task: The task's name.
+
+        Returns:
+            The parameters, in model order; batch norms behind masked weights.
+
+        Raises:
+            UsageError: If there is no such task, or it is finished.
+        """
+        return self._trained(self._unfinished(task))
+
+    def is_finished(self, task: str) -> bool:
+        """Say whether a task is finished.
+
+        Args:
+            task: Its name.
+
+        Returns:
+            Whether it is.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        return self._index(task) in self._selection.finished
+
+    def finish(self, task: str, *, keep_scores: bool = True) -> None:
+        """Finish a task: its mask becomes packed bits, and nothing of it changes any more, in training mode neither.
+
+        What :meth:`trainable` gave is let go: an optimiser that still holds it moves nothing of the network. An
+        influence that is on is consolidated first; outputs stay the same to the last bit.
+
+        Args:
+            task: Its name.
+            keep_scores: Whether its scores are kept, for later tasks to start from, or dropped, which leaves one bit
+                per weight and the statistics.
+
+        Raises:
+            UsageError: If there is no such task, or it is finished already.
+            MeasurementError: If a score is nan or infinite.
+        """
+        index = self._unfinished(task)
+        for mask in self._parts.masks.values():
+            mask.check_scores(index)
+        for parameter in self._trained(index):
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        for mask in self._parts.masks.values():
+            mask.consolidate(index)
+            mask.hold_bits(index, mask.bits(index))
+            scores = mask.scores(index)
+            if scores is None or not keep_scores:
+                mask.drop_scores(index)
+            else:
+                mask.hold_scores(index, scores.detach().clone())
+        for norm in self._parts.norms.values():
+            norm.settle(index)
+        self._selection.finished.add(index)
+
+    def priors(self, task: str) -> tuple[str, ...]:
+        """List the prior tasks that a task took over from, by ``influence`` or ``start_from``, and those they did.
+
+        The masks of such tasks agree by construction: their overlap cannot be held against chance.
+
+        Args:
+            task: Its name.
+
+        Returns:
+            Their names, from the earliest; none for a task that was trained from scores of its own.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        found: set[int] = set()
+        waiting = [self._index(task)]
+        while waiting:
+            new = self._moved.get(waiting.pop(), set()) - found
+            found |= new
+            waiting += new
+        return tuple(self._names[index] for index in sorted(found))
+
+    # What was learned: everything that is given out is a copy
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """Names of the masked weights, in model order."""
+        return tuple(self._parts.masks)
+
+    @property
+    def unmasked(self) -> Mapping[str, str]:
+        """Every other parameter -> why it is not masked; tasks share it, or start from it where they train it."""
+        return dict(self._parts.unmasked)
+
+    def bits(self, task: str, name: str) -> Bits:
+        """Give a task's mask, packed.
+
+        Args:
+            task: The task's name.
+            name: A masked weight's name.
+
+        Returns:
+            A copy.
+
+        Raises:
+            UsageError: If there is no such task or weight.
+        """
+        bits = self._mask(name).bits(self._index(task))
+        return Bits(bits.packed.clone(), bits.shape)
+
+    def mask(self, task: str, name: str) -> Tensor:
+        """Give a task's mask.
+
+        Args:
+            task: The task's name.
+            name: A masked weight's name.
+
+        Returns:
+            Boolean, of the weight's shape.
+
+        Raises:
+            UsageError: If there is no such task or weight.
+        """
+        return self._mask(name).bits(self._index(task)).unpack()
+
+    def start_bits(self, task: str, name: str) -> Bits:
+        """Draw the mask of a task's score initialisation again, from the seed.
+
+        Args:
+            task: The task's name.
+            name: A masked weight's name.
+
+        Returns:
+            The mask before any training, and before :meth:`start_from`.
+
+        Raises:
+            UsageError: If there is no such task or weight.
+        """
+        return self._mask(name).start_bits(self._index(task), self._parts.weight(name))
+
+    def scores(self, task: str, name: str) -> Tensor | None:
+        """Give a task's scores.
+
+        Args:
+            task: The task's name.
+            name: A masked weight's name.
+
+        Returns:
+            A copy, without a prior task's influence; None if they were dropped.
+
+        Raises:
+            UsageError: If there is no such task or weight.
+        """
+        scores = self._mask(name).scores(self._index(task))
+        return None if scores is None else scores.detach().clone()
+
+    def weight(self, name: str) -> Tensor:
+        """Give a frozen weight, whole.
+
+        Args:
+            name: A masked weight's name.
+
+        Returns:
+            A copy.
+
+        Raises:
+            UsageError: If there is no such masked weight.
+        """
+        self._mask(name)
+        return self._parts.weight(name).detach().clone()
+
+    def weights_digest(self) -> str:
+        """Hash the frozen parameters, masked or not: their original names, shapes, types and bytes.
+
+        Returns:
+            SHA-256, in hexadecimal; the same before and after any training.
+        """
+        return self._parts.digest()
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Names of the batch norms, in model order."""
+        return tuple(self._parts.norms)
+
+    def statistics(self, task: str) -> Mapping[str, Statistics]:
+        """Give a task's batch-norm statistics.
+
+        Args:
+            task: Its name.
+
+        Returns:
+            Copies, by the names in :attr:`norms`.
+
+        Raises:
+            UsageError: If there is no such task.
+        """
+        index = self._index(task)
+        return {name: norm.statistics(index) for name, norm in self._parts.norms.items()}
+
+    def probe(self, task: str, batches: Iterable[Any]) -> Mapping[str, Statistics]:
+        """Measure what new data look like through a task's mask, normalised with the task's stored statistics.
+
+        Args:
+            task: The task's name.
+            batches: As in :meth:`reestimate`; gone through once.
+
+        Returns:
+            Mean and variance of what each batch norm receives; nothing is stored.
+
+        Raises:
+            UsageError: If there is no such task.
+            MeasurementError: If a batch norm gets fewer than two values per unit, or none that are finite.
+        """
+        with self.on(task), passes.evaluating(self):
+            return passes.watch(self, self._parts.norms, batches)
+
+    def norm_behind(self, inputs: Any) -> Mapping[str, str | None]:
+        """Find the batch norm behind each masked weight: the first to receive its output, no masked layer between.
+
+        Args:
+            inputs: One batch, as in :meth:`reestimate`; its values do not matter, and no task needs to be selected.
+
+        Returns:
+            Masked weight -> batch norm; None for the output layer and other weights that have none behind them.
+        """
+        layers = {
+            name: [self.model.get_submodule(layer) for layer in users] for name, users in self._parts.layers.items()
+        }
+        self._selection.unmasked = True
+        try:
+            with passes.evaluating(self):
+                return passes.norms_behind(self, layers, self._parts.norms, inputs)
+        finally:
+            self._selection.unmasked = False
 
     def reestimate(self, task: str, batches: Iterable[Any]) -> None:
         """Measure a task's statistics anew with the mask it has now, exactly over all rows given.
@@ -291,9 +513,56 @@ class SupermaskNetwork(MaskedNetwork):
         options = dict(record["options"])
         options["rule"] = rule_of(options["rule"])
         net = cls(files.unfrozen(copied(model), record), **options)
-        net.take_tasks(record)
+        net._take_tasks(record)
         files.fill(net._parts, record, tensors, folder)
         return net
+
+    def state(self) -> dict[str, Any]:
+        """Describe everything beside tensors.
+
+        Returns:
+            Options and tasks, in plain JSON values.
+        """
+        return {
+            "options": self._options.record(),
+            "tasks": [
+                {
+                    "name": name,
+                    "finished": index in self._selection.finished,
+                    "scores": any(mask.scores(index) is not None for mask in self._parts.masks.values()),
+                    "moved_towards": sorted(self._moved.get(index, ())),
+                    "influences": {
+                        weight: {"alphas": list(influence.alphas.items()), "beta": influence.beta}
+                        for weight, mask in self._parts.masks.items()
+                        if (influence := mask.influence(index)) is not None
+                    },
+                }
+                for index, name in enumerate(self._names)
+            ],
+        }
+
+    def _take_tasks(self, state: dict[str, Any]) -> None:
+        """Make room for saved tasks; what their tensors hold until they are loaded means nothing."""
+        saved, masks = files.read_tasks(state, self._parts.masks), self._parts.masks
+        here, there = [task.point for task in files.read_tasks(self.state(), masks)], [task.point for task in saved]
+        if here and here != there:
+            raise UsageError(
+                f"the network has the tasks {here} (name, finished, has scores), the saved one {there}: load into a "
+                "network that was just made, or one whose tasks are at the same point"
+            )
+        for index, task in enumerate(saved):
+            if task.name not in self._names:
+                self.add_task(task.name)
+                for weight, mask in masks.items():
+                    if task.finished:
+                        mask.hold_bits(index, mask.start_bits(index, self._parts.weight(weight)))
+                    if not task.scores:
+                        mask.drop_scores(index)
+            self._moved[index] = set(task.moved_towards)
+            if task.finished:
+                self._selection.finished.add(index)
+            for weight, mask in masks.items():
+                mask.set_influence(index, task.influences.get(weight))
 
     def get_extra_state(self) -> Tensor:
         """Give what ``state_dict`` holds beside tensors of the network: options and tasks.
@@ -320,7 +589,7 @@ class SupermaskNetwork(MaskedNetwork):
                     f"{option} of this network is {here!r}, of the state {there!r}: expected the same; make the "
                     "network with the options of the state"
                 )
-        self.take_tasks(record)
+        self._take_tasks(record)
 
     # Transfer
 
@@ -413,6 +682,44 @@ class SupermaskNetwork(MaskedNetwork):
         finally:
             self._selection.mixture = former
 
+    # Inside
+
+    def _index(self, task: str) -> int:
+        if task not in self._names:
+            raise UsageError(f"there is no task {task!r}: expected one of {self._names}; add it with add_task")
+        return self._names.index(task)
+
+    def _unfinished(self, task: str) -> int:
+        index = self._index(task)
+        if index in self._selection.finished:
+            raise UsageError(f"task {task!r} is finished, and a finished task never changes again; add another task")
+        return index
+
+    def _mask(self, name: str) -> MaskedWeight:
+        if name not in self._parts.masks:
+            raise UsageError(f"{name!r} is not a masked weight: expected one of {list(self._parts.masks)}")
+        return self._parts.masks[name]
+
+    def _trained(self, index: int) -> list[nn.Parameter]:
+        scores = (mask.scores(index) for mask in self._parts.masks.values())
+        affine = (parameter for norm in self._parts.norms.values() for parameter in norm.trained(index))
+        return [*(parameter for parameter in scores if parameter is not None), *affine]
+
+    def _trained_beside(self, index: int | None) -> list[nn.Parameter]:
+        others = set(range(len(self._names))) - self._selection.finished - {index}
+        return [parameter for other in sorted(others) for parameter in self._trained(other)]
+
+    def _select(self, index: int | None) -> None:
+        former = self._selection.task
+        if former is not None and former != index:
+            for parameter in self._trained(former):
+                parameter.requires_grad_(False)
+        self._selection.task, self._selection.mixture = index, None
+        if index is not None and index not in self._selection.finished:
+            for parameter in self._trained(index):
+                parameter.requires_grad_(True)
+                self._selection.watch(parameter, index)
+
     def _note_moved(self, index: int, influences: Mapping[str, Influence]) -> None:
         priors = {prior for influence in influences.values() for prior in influence.alphas}
         if priors:
@@ -423,13 +730,7 @@ class SupermaskNetwork(MaskedNetwork):
         finished, masked = self._selection.finished, self._parts.masks
         return index, read_alphas(alphas, beta, task=index, tasks=self._names, finished=finished, masked=masked)
 
-
-def _patterns(word: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(patterns, str):
-        raise UsageError(f"{word} must be a list of patterns, got one text: pass [{patterns!r}]")
-    if patterns is None:
-        return None
-    given = tuple(patterns) if isinstance(patterns, Iterable) else (patterns,)
-    if strange := [each for each in given if not isinstance(each, str)]:
-        raise UsageError(f"{word} must be a list of texts, such as 'fc1' or '*.weight', got {strange[0]!r} in it")
-    return given
+    def extra_repr(self) -> str:
+        """Describe the network."""
+        tasks = ", ".join(f"{name} (finished)" if self.is_finished(name) else name for name in self._names)
+        return f"{self._options.rule}, seed={self._options.seed}, tasks=[{tasks}], task={self.task}"

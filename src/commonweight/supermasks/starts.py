@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn.modules.conv import _ConvNd
 
 _GAIN = math.sqrt(2)
@@ -60,6 +60,21 @@ def first_scores(shape: torch.Size, fan: float, seed: int, name: str, task: int 
     raw = _stream(seed, "scores", name, "shared" if task is None else str(task)).random_raw(-(-n // 2)).astype("<u8")
     unit = (raw.view("<u4")[:n] >> 8).astype(np.float32) * np.float32(2**-24)
     return torch.from_numpy(unit).view(shape).mul_(2).sub_(1).div_(math.sqrt(fan))
+
+
+@dataclass(frozen=True)
+class ScoreStart:
+    """Where a weight's scores start."""
+
+    seed: int
+    name: str
+    fan_in: float
+    shared: bool
+
+    def draw(self, task: int, like: Tensor) -> Tensor:
+        """Draw the start of a task's scores."""
+        drawn = first_scores(like.shape, self.fan_in, self.seed, self.name, None if self.shared else task)
+        return torch.empty_like(like, requires_grad=False).copy_(drawn)
 
 
 def _stream(seed: int, *key: str) -> np.random.PCG64:

@@ -1,8 +1,9 @@
-"""The curve of a measurement that went on until its split-half noise ceiling was high enough."""
+"""The curve of a measurement that went on until its split-half noise ceiling was high enough, in words."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from commonweight.base.text import DASH, Block, Grid, number
@@ -16,12 +17,20 @@ if TYPE_CHECKING:
 
 READING = (
     "The noise ceiling is the overlap of two halves of the examples, so it is that of half as many; an overlap "
-    "corrected by "
-    "it is the estimate to quote. It says how much noise of the examples is left, not how well other trainings agree."
+    "corrected by it is the estimate to quote. It says how much noise of the examples is left, not how well other "
+    "trainings agree."
 )
 
+PASSED = (
+    "Rows were added until the noise ceiling was reached in two steps in a row, so the last value is one that passed: "
+    "by this selection it is too high on average, and its interval holds only given that the measurement stopped "
+    "there. It is far too high where a few loud examples carry much of the trace and these rows hold too few of them."
+)
 
-LOUD = 'see "loud examples" in docs/reading.md'
+NEVER_PASSED = (
+    "The measurement would have stopped earlier had the noise ceiling been reached in two steps in a row: by this "
+    "selection the last value is, if anything, too low on average, and its interval holds only given that."
+)
 
 
 def planned(target: float, ends: Sequence[int]) -> Block:
@@ -29,9 +38,8 @@ def planned(target: float, ends: Sequence[int]) -> Block:
     *before, last = map(str, ends)
     steps = f"{', '.join(before)} and {last}" if before else last
     return (
-        f"It stops where the noise ceiling is at least {target:g}, with {FEW_EXAMPLES} effective sample size, in two "
-        "steps in a "
-        f"row. Steps: {steps} rows; at most {last} are measured."
+        f"It stops where the noise ceiling is at least {target:g}, with an effective sample size of {FEW_EXAMPLES} or "
+        f"more, in two steps in a row. Steps: {steps} rows; at most {last} are measured."
     )
 
 
@@ -48,58 +56,50 @@ def convergence(found: Convergence) -> list[Block]:
         )
         for point in found.points
     )
-    head = ("examples", "effective sample size", "noise_ceiling", "95 % over folds")
-    return [Grid("Split-half noise ceiling of all weights, as examples are added", head, rows), *_said(found), READING]
-
-
-def _said(found: Convergence) -> list[Block]:
+    head = ("examples", "effective sample size", "noise ceiling", "95 % over folds")
+    grid = Grid("Split-half noise ceiling of all weights, as examples are added", head, rows)
     falls = [
-        f"From {one.examples} to {two.examples} examples the effective ones fell from {one.effective:.1f} to "
-        f"{two.effective:.1f}: examples came in that carry more of the trace than those before, and noise ceilings "
-        "of rows "
-        f"without such examples are too high ({LOUD})."
-        for one, two in found.falls
+        f"From {one.examples} to {two.examples} examples the effective sample size fell from {one.effective:.1f} to "
+        f"{two.effective:.1f}: examples came in that carry more of the trace than those before, and noise ceilings of "
+        'rows without such examples are too high (see "loud examples" in docs/reading.md).'
+        for one, two in pairwise(found.points)
+        if two.effective < one.effective
     ]
-    if found.undefined:
-        return [
-            *falls,
-            f"The noise ceiling is undefined, and whether {found.target:g} can be reached cannot be said: "
-            f"{found.undefined}. "
-            "Look at the labels, at what --include and --exclude leave, and whether the model is certain of every "
-            "label it is given.",
-        ]
-    said = (
-        f"The noise ceiling of {found.target:g} is reached with {found.points[-1].examples} of {found.available} "
-        "examples, "
-        "in two steps in a row."
-        if found.is_reached
-        else _ended(found)
-    )
-    return [*falls, said, *([found.caution] if found.caution else [])]
+    return [grid, *falls, *_end(found), READING]
 
 
-def _ended(found: Convergence) -> str:
-    """What the last noise ceiling says where rows ended before the target was reached, and what helps."""
+def _end(found: Convergence) -> list[Block]:
+    """What the last noise ceiling says, and what helps where the rows ended before it was reached."""
     last = found.points[-1]
+    if math.isnan(last.noise_ceiling.value):
+        zero = "is zero" if math.isnan(last.effective) else "is zero but for one fold, so no two halves can be compared"
+        return [
+            f"The noise ceiling is undefined, so whether {found.target:g} can be reached is unknown: the Fisher of all "
+            f"{last.examples} examples {zero}. Look at the labels, at what --include and --exclude leave, and whether "
+            "the model is certain of every label it is given."
+        ]
+    if found.is_reached:
+        return [
+            f"The noise ceiling of {found.target:g} is reached with {last.examples} of {found.available} examples, in "
+            "two steps in a row.",
+            PASSED,
+        ]
     limited = found.available < found.in_all
     whose = "The rows that --examples allows" if limited else "The data"
     more = f"Allow more of the {found.in_all} rows with --examples" if limited else "Measure on more rows"
     value = f"with all {found.available} examples it is {number(last.noise_ceiling.value)}"
-    unsaid = f"{whose} ended before it could be said that the noise ceiling is reached: {value}, "
     if last.noise_ceiling.value < found.target:
-        return (
-            f"{whose} ended before the noise ceiling was reached: {value}, below {found.target:g}. {more}, or quote "
-            "corrected overlaps with their intervals."
+        said = (
+            f"was reached: {value}, below {found.target:g}. {more}, or quote corrected overlaps with their intervals."
         )
-    if last.rows is not None and not last.rows.are_disjoint:
-        return f"{unsaid}but {beware_of_copies(last.rows)}."
-    if last.effective < FEW_EXAMPLES:
-        return (
-            f"{unsaid}but they count as {last.effective:.1f} effective sample size, and below {FEW_EXAMPLES} these "
-            "decide "
-            f"nothing. {more}."
+    elif last.rows is not None and not last.rows.are_disjoint:
+        said = f"could count: {value}, but {beware_of_copies(last.rows)}."
+    elif last.effective < FEW_EXAMPLES:
+        said = f"could count: {value}, but the effective sample size of {last.effective:.1f} is below {FEW_EXAMPLES}."
+        said += f" {more}."
+    else:
+        said = (
+            f"was confirmed: {value}, at least {found.target:g}, but two steps in a row must be enough, the first with "
+            f"at most two thirds of the rows. {more}."
         )
-    return (
-        f"{unsaid}at least {found.target:g}, but two steps in a row must be enough, the first with at most two thirds "
-        f"of the rows. {more}."
-    )
+    return [f"{whose} ended before the noise ceiling {said}", NEVER_PASSED]

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from commonweight.base.errors import MeasurementError
 from commonweight.base.text import Note, silent
-from commonweight.diagonal_fisher.collector import choose_parameters
+from commonweight.diagonal_fisher.collector import FisherCollector, choose_parameters
 from commonweight.diagonal_fisher.measure import fisher
 from commonweight.footprints.copies import CopiesWarning
-from commonweight.footprints.fold_format import needs_of
-from commonweight.footprints.folds import FoldSorted
+from commonweight.footprints.folds import FoldSorted, needs_of
 from commonweight.studies.compare.prepare import ColumnOptions, prepare
 from commonweight.studies.run.outlook import Outlook, model_bytes
 from commonweight.studies.run.rows import fold_count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from commonweight.data.table import Table
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Footprint
     from commonweight.models.options import LoadedModel
 
+Result = TypeVar("Result")
 
 FOLD_DTYPE = torch.bfloat16
 """Folds take half the room that the whole does; of the sums nothing is rounded."""
@@ -90,42 +91,61 @@ def measure(
     for sentence in prepared.notes:
         note(sentence)
     metadata = {"model": loaded.identity, "data": table.identity | {"columns": prepared.columns}}
+
+    def run(batch_size: int) -> Footprint:
+        batches = FoldSorted(prepared.batches.with_batch_size(batch_size), folds, by_position=not table.is_numbered)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CopiesWarning)
+            return fisher(
+                loaded.model,
+                batches,
+                **_how(loaded, options),
+                folds=folds,
+                progress=progress,
+                folder=folder,
+                fold_dtype=None if folder is None else fold_dtype,
+                metadata=metadata,
+            )
+
+    found = with_less_memory(loaded, options, len(table), note, run)
+    if found.copies:
+        note(f"{table.name}: {found.copies}")
+    return found
+
+
+def collector_of(loaded: LoadedModel, options: MeasureOptions) -> FisherCollector:
+    """Make a collector that measures what :func:`measure` measures."""
+    return FisherCollector(loaded.model, **_how(loaded, options))
+
+
+def with_less_memory(
+    loaded: LoadedModel, options: MeasureOptions, rows: int, note: Note, run: Callable[[int], Result]
+) -> Result:
+    """Run a measurement again with half the rows per batch whenever memory runs out."""
     size = options.batch_size or _first_size(loaded)
     while True:
-        batches = FoldSorted(
-            prepared.batches.with_batch_size(min(size, len(table))), folds, by_position=not table.is_numbered
-        )
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", CopiesWarning)
-                found = fisher(
-                    loaded.model,
-                    batches,
-                    fisher_type=options.fisher_type,
-                    loss=options.loss or loaded.task,
-                    include=options.include or None,
-                    exclude=options.exclude or None,
-                    folds=folds,
-                    seed=options.seed,
-                    samples=options.samples,
-                    progress=progress,
-                    folder=folder,
-                    fold_dtype=None if folder is None else fold_dtype,
-                    metadata=metadata,
-                )
+            return run(min(size, rows))
         except torch.OutOfMemoryError as error:
             if options.batch_size is not None or size == 1:
                 remedy = (
                     "use a smaller one, or auto" if options.batch_size is not None else "cut rows with --max-length"
                 )
                 raise MeasurementError(f"memory ran out at --batch-size {size}; {remedy}") from error
-        else:
-            if found.copies:
-                note(f"{table.name}: {found.copies}")
-            return found
         size //= 2
         torch.cuda.empty_cache()
         note(f"memory ran out; measuring again with {size} rows per batch, which does not change the result")
+
+
+def _how(loaded: LoadedModel, options: MeasureOptions) -> dict[str, Any]:
+    return {
+        "fisher_type": options.fisher_type,
+        "loss": options.loss or loaded.task,
+        "include": options.include or None,
+        "exclude": options.exclude or None,
+        "seed": options.seed,
+        "samples": options.samples,
+    }
 
 
 def measure_outlook(

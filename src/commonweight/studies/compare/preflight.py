@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from commonweight.diagonal_fisher.collector import choose_parameters
-from commonweight.footprints.fold_format import Needs, needs_of
+from commonweight.footprints.folds import Needs, needs_of
 from commonweight.footprints.footprint import Footprint
 from commonweight.fusion.compatible import beware_of_nameless
 from commonweight.fusion.modules import config_of

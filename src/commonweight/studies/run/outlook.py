@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from commonweight.footprints.fold_format import Needs
+    from commonweight.footprints.folds import Needs
     from commonweight.models.options import LoadedModel
 
 

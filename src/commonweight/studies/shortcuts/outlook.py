@@ -12,8 +12,7 @@ from commonweight.base.text import silent
 from commonweight.data.shortcuts import Markers
 from commonweight.data.splits import open_source
 from commonweight.diagonal_fisher.collector import choose_parameters
-from commonweight.footprints.fold_format import Needs, needs_of
-from commonweight.footprints.folds import fold_of
+from commonweight.footprints.folds import Needs, fold_of, needs_of
 from commonweight.models.checkpoint import quiet_transformers
 from commonweight.studies.compare.measure import FOLD_DTYPE
 from commonweight.studies.compare.prepare import length_limit

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import transformers as t
-from diagonal_fisher.test_review_cases import assert_exact, examples_of, in_sizes, nll, randn, seq2seq_nll, y
+from diagonal_fisher.loop import assert_exact, examples_of, in_sizes, nll, randn, seq2seq_nll, y
 from diagonal_fisher.zoo import CLASSES, VOCABULARY, text
 from reference.fisher import loop_fisher
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import commonweight
-from commonweight import Footprint, UsageError
-from commonweight.footprints.fold_format import SHORT_FROM, needs_of
-from commonweight.footprints.joining import joined
+from commonweight import UsageError
+from commonweight.footprints.folds import SHORT_FROM, needs_of
 
 
 def model_of(dtype=torch.float32):
@@ -89,38 +88,3 @@ def test_other_types_and_no_folder_are_refused(tmp_path):
     with pytest.raises(UsageError, match="give a folder too"):
         commonweight.fisher(model_of(), [rows(0)], folds=2, fold_dtype=torch.bfloat16)
     assert not (tmp_path / "f").exists()
-
-
-@pytest.mark.parametrize("on_disk", [True, False])
-def test_fishers_of_disjoint_rows_join_into_that_of_all(tmp_path, on_disk):
-    model, (x, y) = model_of(), rows(0, 90)
-    names = {"input": x, "labels": y, "source_row": torch.arange(90)}
-
-    class Named(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = model
-
-        def forward(self, input):  # noqa: A002
-            return self.net(input)
-
-    def part(start, stop):
-        batch = {key: value[start:stop] for key, value in names.items()}
-        folder = tmp_path / f"{start}-{stop}" if on_disk else None
-        return commonweight.fisher(Named(), [batch], folds=3, folder=folder, loss="classification")
-
-    whole, parts = part(0, 90), [part(0, 20), part(20, 90)]
-    found = joined(parts, {"model": "mine"})
-    assert (found.count, found.metadata) == (90, {"model": "mine"})
-    assert [fold.count for fold in found.folds] == [fold.count for fold in whole.folds]
-    for name in whole:
-        assert torch.allclose(found[name], whole[name], rtol=1e-5, atol=0)
-        assert found.tensors.shape(name) == tuple(whole[name].shape)
-        assert found.tensors.rows(name, 1, 3).equal(found[name][1:3])
-        for one, other in zip(found.folds, whole.folds, strict=True):
-            assert torch.allclose(one.tensors[name], other.tensors[name], rtol=1e-5, atol=0)
-    assert found.effective_sample_size == pytest.approx(whole.effective_sample_size, rel=1e-6)
-    saved = Footprint.load(found.save(tmp_path / "saved"))
-    assert all(saved[name].equal(found[name]) for name in found)
-    with pytest.raises(UsageError, match=r"3 folds, got footprint 2 of 2 with 4 and 0 \(net"):
-        joined([whole, commonweight.fisher(model, [(x, y)])], {})

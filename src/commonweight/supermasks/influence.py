@@ -11,15 +11,27 @@ square because trained ones are several times larger than fresh ones: one beta t
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from commonweight.base.errors import MeasurementError
+from commonweight.base.errors import MeasurementError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Prior tasks that take part in the training of one."""
+
+    alphas: Mapping[int, float]
+    """Prior task's index -> its alpha, over 0; never empty."""
+
+    beta: float
 
 
 def root_mean_square(scores: Tensor) -> Tensor:
@@ -81,3 +93,47 @@ def _check_size(size: Tensor, what: str) -> None:
             f"{what} of size {value}: expected a finite size over 0, so that it points somewhere; leave these alphas "
             "out"
         )
+
+
+def read_alphas(
+    alphas: Mapping[str, Mapping[str, float]],
+    beta: float,
+    *,
+    task: int,
+    tasks: Sequence[str],
+    finished: Collection[int],
+    masked: Collection[str],
+) -> dict[str, Influence]:
+    """Read alphas by name."""
+    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
+        raise UsageError(f"beta must be from 0 (classic) to 1 (prior tasks alone), got {beta!r}")
+    influences = {}
+    for name, row in alphas.items():
+        if name not in masked:
+            raise UsageError(f"alphas for {name!r}: expected names of masked weights, which are {list(masked)}")
+        entries = {_prior(prior, task, tasks, finished): _alpha(name, prior, value) for prior, value in row.items()}
+        positive = {index: value for index, value in entries.items() if value > 0}
+        if positive and beta > 0:
+            influences[name] = Influence(positive, float(beta))
+    return influences
+
+
+def _prior(prior: str, task: int, tasks: Sequence[str], finished: Collection[int]) -> int:
+    if prior not in tasks:
+        raise UsageError(f"alphas name the task {prior!r}: expected a prior task, which are {list(tasks[:task])}")
+    index = tasks.index(prior)
+    if index >= task:
+        raise UsageError(
+            f"alphas of {tasks[task]!r} name {prior!r}: expected tasks added before it, not itself or a later one"
+        )
+    if index not in finished:
+        raise UsageError(
+            f"the prior task {prior!r} is not finished, so its scores may still move; call finish({prior!r})"
+        )
+    return index
+
+
+def _alpha(name: str, prior: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise UsageError(f"alpha of {name!r} for {prior!r} must be a finite number of at least 0, got {value!r}")
+    return float(value)
