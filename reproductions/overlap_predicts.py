@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from commonweight import Estimate, overlap
 from commonweight.base.records import without_nan
 from commonweight.base.text import Grid, to_markdown
 from commonweight.data.table import open_table
 from commonweight.footprints.footprint import Footprint
 from commonweight.models.load import load_model
 from commonweight.models.options import LoadOptions
-from commonweight.overlaps import Estimate, overlap
 from commonweight.studies.compare.measure import MeasureOptions, measure
 from commonweight.studies.compare.prepare import ColumnOptions, prepare
 from commonweight.studies.continual.metrics import rank_correlation

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commonweight.base.names import Named
-from commonweight.overlaps.measures.ratio import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,18 +34,7 @@ class Levels:
     @cached_property
     def layer_mean(self) -> Array:
         """Mean of ``by_layer`` over the layers where it is defined; nan where it is in none."""
-        return frozen(mean_of_defined(np.stack(list(self.by_layer.values()))))
-
-    def by(self, what: str) -> Mapping[str, Array]:
-        """Give the values per layer or per parameter.
-
-        Args:
-            what: ``layer`` or ``parameter``.
-
-        Returns:
-            Name -> values.
-        """
-        return self.by_layer if what == "layer" else self.by_parameter
+        return frozen(mean_over_layers([values[None] for values in self.by_layer.values()])[0])
 
 
 def levels_of(
@@ -60,7 +48,23 @@ def levels_of(
     )
 
 
-def mean_of_defined(values: Array) -> Array:
-    """Average over the first dimension what is not nan."""
-    defined = np.isfinite(values).sum(axis=0)
-    return np.asarray(np.nansum(values, axis=0) / np.where(defined > 0, defined, np.nan))
+def mean_over_layers(versions: Sequence[Array]) -> Array:
+    """Average ``[K + 1, ...]`` per layer over the layers whose first version, that of all folds, is defined."""
+    every = np.stack(versions)
+    defined = np.isfinite(every[:, 0])
+    count = defined.sum(axis=0)
+    return np.asarray(np.where(defined[:, None], every, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan))
+
+
+def frozen(array: Array) -> Array:
+    """Make an array read only."""
+    array.flags.writeable = False
+    return array
+
+
+def as_matrix(lists: Sequence[Sequence[float | None]], n: int) -> Array:
+    """Read a matrix ``[n, n]`` of a record, in which null is nan."""
+    array = np.array(lists, dtype=np.float64)
+    if array.shape != (n, n):
+        raise ValueError(f"a matrix of shape {list(array.shape)}, expected {[n, n]}")
+    return array

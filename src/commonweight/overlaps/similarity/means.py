@@ -11,14 +11,13 @@ import numpy as np
 from commonweight.base import text
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import Named
-from commonweight.base.records import Format, record_of
+from commonweight.base.records import Format, record_of, without_nan
 from commonweight.base.seeds import checked_seed
 from commonweight.base.text import Block, Grid, number
 from commonweight.footprints.footprint import layer_of
 from commonweight.overlaps.compatible import check_named
-from commonweight.overlaps.measures.ratio import frozen
+from commonweight.overlaps.levels import as_matrix, frozen
 from commonweight.overlaps.similarity.null import DRAWS, permutation_null
-from commonweight.overlaps.table.record import as_array, as_lists
 from commonweight.overlaps.table.table import overlap
 
 if TYPE_CHECKING:
@@ -323,14 +322,14 @@ def to_json(found: TaskSimilarity) -> str:
         "layers": [
             {
                 "layer": layer,
-                "similarity": as_lists(found.values[layer]),
-                "null": as_lists(found.null[layer]),
-                "p": as_lists(found.p[layer]),
+                "similarity": found.values[layer].tolist(),
+                "null": found.null[layer].tolist(),
+                "p": found.p[layer].tolist(),
             }
             for layer in found.layers
         ],
     }
-    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def fields_from_json(text: str) -> dict[str, Any]:
@@ -350,7 +349,7 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
     if record["approach"] not in APPROACHES or len(set(tasks)) != len(tasks) or len(set(layers)) != len(layers):
         raise ValueError("approach, tasks or layers")
     matrices = {
-        field: Named("layer", {str(each["layer"]): as_array(each[key], len(tasks)) for each in record["layers"]})
+        field: Named("layer", {str(each["layer"]): as_matrix(each[key], len(tasks)) for each in record["layers"]})
         for field, key in (("values", "similarity"), ("null", "null"), ("p", "p"))
     }
     return {"approach": record["approach"], "tasks": tasks, "layers": layers, **matrices}
