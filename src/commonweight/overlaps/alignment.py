@@ -242,13 +242,9 @@ def _listed(pairs: Pairs, reading: Reading) -> str:
 
 
 def alignment_of(footprints: Mapping[str, Footprint]) -> Alignment:
-    r"""Measure the relative distance of the models' weights, pair by pair.
-
-    .. math:: r = \frac{\lVert w_a - w_b \rVert}{\sqrt{\lVert w_a \rVert^2 + \lVert w_b \rVert^2}}
-
-    over the weight matrices that both footprints sampled, with equal length. ``metadata["weight_sample_scale"]``
-    (name to matrix size / sample size; 1 where absent) lets each sample stand for its whole matrix.
-    """
+    """Measure the relative distance of the models' weights, ``|w_a - w_b| / sqrt(|w_a|² + |w_b|²)``, pair by pair."""
+    # Over the weight matrices that both sampled, with equal length; metadata["weight_sample_scale"] (matrix size /
+    # sample size; 1 where absent) lets each sample stand for its whole matrix.
     names = tuple(footprints)
     matrices: dict[str, NDArray[np.float64]] = {}
     for i, a in enumerate(names):
