@@ -6,12 +6,10 @@ The room is called ``overlaps`` because a package named like its function, ``com
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.chance import chance_corrected, chance_jaccard
 from commonweight.overlaps.compatible import LeftOut
-from commonweight.overlaps.levels import Levels
 from commonweight.overlaps.over_seeds import SeedOverlap, overlap_over_seeds
 from commonweight.overlaps.resampling.noise_ceiling import NoiseCeilings, noise_ceiling
-from commonweight.overlaps.resampling.ratios import Null
 from commonweight.overlaps.similarity.means import TaskSimilarity
-from commonweight.overlaps.table.rows import Row
+from commonweight.overlaps.table.rows import Levels, Null, Row
 
 __all__ = [
     "Alignment",

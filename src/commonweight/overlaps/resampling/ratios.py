@@ -18,13 +18,11 @@ noise would push corrected overlaps up: a single weight would have an overlap ab
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from commonweight.overlaps.measures.gram import cosine_ratio
-from commonweight.overlaps.resampling.null import PERMUTED
 from commonweight.overlaps.resampling.splits import splits_of
 from commonweight.overlaps.resampling.sums import FoldTerms
 
@@ -33,48 +31,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from commonweight.overlaps.levels import Levels
     from commonweight.overlaps.resampling.sums import Resampled
 
     Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Null:
-    """What permuted Fishers overlap by, corrected as the overlaps they stand beside; ``[n, n]`` at every level."""
-
-    entries: Levels
-    """Any entry takes any place within its parameter."""
-
-    rows: Levels
-    """Rows (units) are exchanged."""
-
-    columns: Levels
-    """Columns (inputs) are exchanged."""
-
-    strictest: Levels
-    """The largest of the three, pair by pair."""
-
-    def which(self, layer: str | None = None, *, parameter: str | None = None) -> NDArray[np.str_]:
-        """Name the strictest.
-
-        Args:
-            layer: A layer; None for all weights pooled.
-            parameter: A parameter instead.
-
-        Returns:
-            ``[n, n]``: ``entries``, ``rows`` or ``columns``; empty where it is undefined. Of equal ones the first.
-        """
-        every = [self.entries, self.rows, self.columns]
-        if parameter is not None:
-            return strictest(np.stack([each.by_parameter[parameter] for each in every]))
-        return strictest(np.stack([each.pooled if layer is None else each.by_layer[layer] for each in every]))
-
-
-def strictest(nulls: Array) -> NDArray[np.str_]:
-    """Name the largest of three nulls ``[3, n, n]``, pair by pair."""
-    names = np.asarray(PERMUTED)[np.argmax(np.nan_to_num(nulls, nan=-1.0), axis=0)]
-    return np.where(np.isfinite(nulls).any(axis=0), names, "")
 
 
 class FoldRatios:

@@ -16,12 +16,11 @@ from commonweight.base.seeds import checked_seed
 from commonweight.base.text import Block, Grid, number
 from commonweight.footprints.footprint import layer_of
 from commonweight.overlaps.compatible import check_named
-from commonweight.overlaps.levels import as_matrix, frozen
-from commonweight.overlaps.similarity.null import DRAWS, permutation_null
+from commonweight.overlaps.table.rows import as_matrix, frozen
 from commonweight.overlaps.table.table import overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -35,6 +34,9 @@ Approach = Literal["first_layer", "every_layer", "probed"]
 
 
 LEVEL = 0.05
+POINT = 0.95
+DRAWS = 999
+_TIE = 1e-9
 
 
 MAKE = (
@@ -252,6 +254,19 @@ def _null_of(rows: Array, observed: Array, seed: tuple[int, ...], draws: int) ->
     for matrix in (null, p):
         matrix[lower] = matrix.T[lower]
     return null, p
+
+
+def permutation_null(
+    similarity: Callable[[NDArray[np.intp]], Array], units: int, observed: Array, seed: tuple[int, ...], draws: int
+) -> tuple[Array, Array]:
+    """Compare similarities with those of shuffled units: the 95 % point, and the share that reaches them."""
+    # Shuffling keeps everything a vector is made of and takes away only which unit is which. A similarity that
+    # shuffled units have too says nothing about the tasks: two vectors of positive numbers are alike whatever they are.
+    generator = np.random.default_rng(seed)
+    values = np.stack([similarity(generator.permutation(units)) for _ in range(draws)])
+    reached = (values >= observed - _TIE).sum(axis=0)
+    p = np.where(np.isnan(observed), np.nan, (1 + reached) / (1 + draws))
+    return np.asarray(np.quantile(values, POINT, axis=0)), p
 
 
 def _directions(footprints: Mapping[str, Footprint], names: list[str]) -> Array:

@@ -24,10 +24,9 @@ from commonweight.footprints.footprint import KINDS, Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.chance import MaskFacts
 from commonweight.overlaps.compatible import LeftOut
-from commonweight.overlaps.levels import as_matrix
 from commonweight.overlaps.resampling.splits import splits_of
 from commonweight.overlaps.resampling.sums import FoldTerms, Resampled
-from commonweight.overlaps.table.rows import to_columns
+from commonweight.overlaps.table.rows import as_matrix, to_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,14 +1,17 @@
-"""Every quantity of an overlap table as records: CSV, JSON, data frames and text are made from them."""
+"""The quantities of an overlap table: at every level, and as records, from which all views of it are made."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, combinations_with_replacement
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from commonweight.base.estimate import Estimate
-from commonweight.overlaps.levels import mean_over_layers
+from commonweight.base.names import Named
+from commonweight.overlaps.resampling.null import PERMUTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +29,96 @@ Quantity = Literal["raw", "corrected", "null", "above_null"]
 TOTALS: tuple[Level, ...] = ("pooled", "layer_mean")
 WHOLE = "whole network"
 """What the layer with the empty name is called."""
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """One quantity per layer, per parameter and of all weights together."""
+
+    by_layer: Mapping[str, Array]
+    """Per layer; ``[n, n]`` for pairs, ``[n]`` for footprints."""
+
+    by_parameter: Mapping[str, Array]
+    """Per parameter."""
+
+    pooled: Array
+    """Of all weights as one."""
+
+    @cached_property
+    def layer_mean(self) -> Array:
+        """Mean of ``by_layer`` over the layers where it is defined; nan where it is in none."""
+        return frozen(mean_over_layers([values[None] for values in self.by_layer.values()])[0])
+
+
+def levels_of(
+    of: Callable[[tuple[str, ...]], Array], layers: Mapping[str, tuple[str, ...]], parameters: tuple[str, ...]
+) -> Levels:
+    """Compute a quantity at every level."""
+    return Levels(
+        Named("layer", {layer: frozen(of(members)) for layer, members in layers.items()}),
+        Named("parameter", {name: frozen(of((name,))) for name in parameters}),
+        frozen(of(parameters)),
+    )
+
+
+def mean_over_layers(versions: Sequence[Array]) -> Array:
+    """Average ``[K + 1, ...]`` per layer over the layers whose first version, that of all folds, is defined."""
+    every = np.stack(versions)
+    defined = np.isfinite(every[:, 0])
+    count = defined.sum(axis=0)
+    return np.asarray(np.where(defined[:, None], every, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan))
+
+
+def frozen(array: Array) -> Array:
+    """Make an array read only."""
+    array.flags.writeable = False
+    return array
+
+
+def as_matrix(lists: Sequence[Sequence[float | None]], n: int) -> Array:
+    """Read a matrix ``[n, n]`` of a record, in which null is nan."""
+    array = np.array(lists, dtype=np.float64)
+    if array.shape != (n, n):
+        raise ValueError(f"a matrix of shape {list(array.shape)}, expected {[n, n]}")
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Null:
+    """What permuted Fishers overlap by, corrected as the overlaps they stand beside; ``[n, n]`` at every level."""
+
+    entries: Levels
+    """Any entry takes any place within its parameter."""
+
+    rows: Levels
+    """Rows (units) are exchanged."""
+
+    columns: Levels
+    """Columns (inputs) are exchanged."""
+
+    strictest: Levels
+    """The largest of the three, pair by pair."""
+
+    def which(self, layer: str | None = None, *, parameter: str | None = None) -> NDArray[np.str_]:
+        """Name the strictest.
+
+        Args:
+            layer: A layer; None for all weights pooled.
+            parameter: A parameter instead.
+
+        Returns:
+            ``[n, n]``: ``entries``, ``rows`` or ``columns``; empty where it is undefined. Of equal ones the first.
+        """
+        every = [self.entries, self.rows, self.columns]
+        if parameter is not None:
+            return strictest(np.stack([each.by_parameter[parameter] for each in every]))
+        return strictest(np.stack([each.pooled if layer is None else each.by_layer[layer] for each in every]))
+
+
+def strictest(nulls: Array) -> NDArray[np.str_]:
+    """Name the largest of three nulls ``[3, n, n]``, pair by pair."""
+    names = np.asarray(PERMUTED)[np.argmax(np.nan_to_num(nulls, nan=-1.0), axis=0)]
+    return np.where(np.isfinite(nulls).any(axis=0), names, "")
 
 
 class Row(NamedTuple):

@@ -19,14 +19,22 @@ from commonweight.footprints.slices import shape_of
 from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
 from commonweight.overlaps.chance import chance_corrected, chance_jaccard, mask_facts
 from commonweight.overlaps.compatible import LeftOut, check_named, check_names, common_parameters
-from commonweight.overlaps.levels import frozen, levels_of, mean_over_layers
 from commonweight.overlaps.measures.gram import parameter_gram
 from commonweight.overlaps.measures.table_of_measures import MEASURES
-from commonweight.overlaps.resampling.ratios import FoldRatios, Null, strictest
+from commonweight.overlaps.resampling.ratios import FoldRatios
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
 from commonweight.overlaps.resampling.sums import Resampled, parameter_folds
 from commonweight.overlaps.table import files, layout
-from commonweight.overlaps.table.rows import Measured, rows_of, to_frame
+from commonweight.overlaps.table.rows import (
+    Measured,
+    Null,
+    frozen,
+    levels_of,
+    mean_over_layers,
+    rows_of,
+    strictest,
+    to_frame,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,8 +48,7 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Footprint, Kind, Spread
     from commonweight.overlaps.alignment import Alignment, Reading, Strange
     from commonweight.overlaps.chance import MaskFacts
-    from commonweight.overlaps.levels import Levels
-    from commonweight.overlaps.table.rows import By, Quantity, Row
+    from commonweight.overlaps.table.rows import By, Levels, Quantity, Row
 
     Array = NDArray[np.float64]
     Parameters = tuple[str, ...]
