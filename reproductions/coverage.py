@@ -25,7 +25,6 @@ from commonweight.overlaps.resampling.ratios import FoldRatios
 from commonweight.overlaps.resampling.sums import Resampled, array_folds
 from commonweight.verdicts.verdict import ROUNDING
 
-LAYERS = {"one": ("one.weight",), "two": ("two.weight",)}
 FEW = 20
 
 
@@ -43,17 +42,22 @@ def one(regime, n, K, generator):
     for name, part in parts.items():
         X = part.sum(0).sqrt()
         grams[name] = (X @ X.T).numpy()
-    ratios = FoldRatios(Resampled(K, terms), grams, LAYERS)
+    ratios = FoldRatios(Resampled(K, terms), grams)
+
+    def estimate(versions, j, parameters):
+        value, *without = versions(parameters)[:, 0, j].tolist()
+        return Estimate(value, tuple(without), "folds")
+
     every, found = tuple(grams), {}
-    for of in ("raw", "corrected", "extrapolated"):
-        overlap = ratios.estimate(of, 0, 1, every)
+    for of, versions in (("raw", ratios.raw), ("corrected", ratios.corrected)):
+        overlap = estimate(versions, 1, every)
         found[of, "overlap"] = overlap
-        found[of, "contrast"] = overlap - ratios.estimate(of, 0, 2, every)
-        found[of, "layers"] = ratios.estimate(of, 0, 1, LAYERS["one"]) - ratios.estimate(of, 0, 1, LAYERS["two"])
-    found["corrected", "above null"] = ratios.estimate("above_null", 0, 1, every)
+        found[of, "contrast"] = overlap - estimate(versions, 2, every)
+        found[of, "layers"] = estimate(versions, 1, ("one.weight",)) - estimate(versions, 1, ("two.weight",))
+    found["corrected", "above null"] = estimate(ratios.above_null, 1, every)
     shares = values.sum(axis=2, dtype=np.float64)
     effective = (shares.sum(axis=1) ** 2 / (shares**2).sum(axis=1)).min()
-    return found, float(effective), float(ratios.noise_ceiling.pooled.min())
+    return found, float(effective), float(ratios.noise_ceiling(every)[0].min())
 
 
 def over_seeds(regime, n, K, generator):

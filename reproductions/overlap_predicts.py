@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from commonweight import Estimate, overlap
 from commonweight.base.records import without_nan
 from commonweight.base.text import Grid, to_markdown
 from commonweight.data.table import open_table
 from commonweight.footprints.footprint import Footprint
 from commonweight.models.load import load_model
 from commonweight.models.options import LoadOptions
-from commonweight.overlaps import Estimate, overlap
 from commonweight.studies.compare.measure import MeasureOptions, measure
 from commonweight.studies.compare.prepare import ColumnOptions, prepare
 from commonweight.studies.continual.metrics import rank_correlation
@@ -78,13 +78,9 @@ def measured(folder, plan: Plan, place: Path, note) -> dict:
             "unshared": (f"{a}/{a}", f"{b}/{b}"),
         }.items():
             at = table.names.index(x), table.names.index(y)
-            for kind, levels, rolled in (
-                ("corrected", table.corrected, table.roll_up(2).corrected),
-                ("extrapolated", table.extrapolated, table.roll_up(2).extrapolated),
-            ):
-                put(found, f"{kind} {cell}, pooled", pair, levels.pooled[at])
-                put(found, f"{kind} {cell}, layer mean", pair, levels.layer_mean[at])
-                put(found, f"{kind} {cell}, encoder", pair, rolled.by_layer[ENCODER][at])
+            put(found, f"corrected {cell}, pooled", pair, table.corrected.pooled[at])
+            put(found, f"corrected {cell}, layer mean", pair, table.corrected.layer_mean[at])
+            put(found, f"corrected {cell}, encoder", pair, table.roll_up(2).corrected.by_layer[ENCODER][at])
             put(found, f"gradient cosine {cell}, pooled", pair, cosine(gradients[x], gradients[y]))
             put(found, f"gradient cosine {cell}, encoder", pair, cosine(gradients[x], gradients[y], ENCODER))
     result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -163,9 +163,10 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def compare(first, second, accuracies: dict) -> dict:
-    table = commonweight.overlap({"first": first, "second": second})
-    return {"accuracy": accuracies, "table": json.loads(table.to_json())}
+def compare(place: Path, first, second, accuracies: dict) -> None:
+    """Save the table of two Fishers, and then the accuracies, which say that it is there."""
+    commonweight.overlap({"first": first, "second": second}).save(place)
+    write(place.with_name(f"{place.name}.json"), {"accuracy": accuracies})
 
 
 def fishers_of_seed(folder: Path, images, seed: int, settings: Settings, note) -> None:
@@ -183,7 +184,7 @@ def fishers_of_seed(folder: Path, images, seed: int, settings: Settings, note) -
     start = importance(untrained, base)
     for pair in dict.fromkeys(pair for _, pair in missing):
         task = stream[1 + PAIRS.index(pair)]
-        write(folder / "untrained" / f"{pair}.json", compare(start, importance(untrained, task), {}))
+        compare(folder / "untrained" / pair, start, importance(untrained, task), {})
         for arm in ("ewc", "sequence", "apart", "independent"):
             if (arm, pair) not in missing and not (arm == "ewc" and ("one network", pair) in missing):
                 continue
@@ -203,8 +204,8 @@ def fishers_of_seed(folder: Path, images, seed: int, settings: Settings, note) -
                 found["first, after second"] = accuracy(net, base)
             later = importance(net, task)
             if arm == "ewc":
-                write(folder / "one network" / f"{pair}.json", compare(importance(net, base), later, found))
-            write(folder / arm / f"{pair}.json", compare(earlier, later, found))
+                compare(folder / "one network" / pair, importance(net, base), later, found)
+            compare(folder / arm / pair, earlier, later, found)
             note(f"seed {seed}, {pair}, {arm}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
 
 
@@ -236,9 +237,9 @@ def masks_of_seed(folder: Path, images, seed: int, starts: str, settings: Settin
     }
     record = {
         "accuracy": accuracies,
-        "table": json.loads(commonweight.overlap(bits).to_json()),
         "similarity": {name: json.loads(each.to_json()) for name, each in similarities.items()},
     }
+    commonweight.overlap(bits).save(path.with_suffix(""))
     write(path, record)
 
 

@@ -51,16 +51,13 @@ class Found:
         self.fishers: dict[str, dict[str, list[OverlapTable]]] = {}
         for arm in ARMS:
             records = {pair: [_read(folder / arm / f"{pair}.json") for folder in folders] for pair in PAIRS}
-            self.fishers[arm] = {
-                pair: [OverlapTable.from_json(json.dumps(record["table"])) for record in of_seeds]
-                for pair, of_seeds in records.items()
-            }
+            self.fishers[arm] = {pair: [OverlapTable.load(folder / arm / pair) for folder in folders] for pair in PAIRS}
             self.accuracy[arm] = {pair: [each["accuracy"] for each in of_seeds] for pair, of_seeds in records.items()}
         self.masks: dict[str, list[OverlapTable]] = {}
         self.similarity: dict[str, dict[str, list[TaskSimilarity]]] = {}
         for starts in STARTS:
             records = [_read(folder / f"masks, {starts} starts.json") for folder in folders]
-            self.masks[starts] = [OverlapTable.from_json(json.dumps(each["table"])) for each in records]
+            self.masks[starts] = [OverlapTable.load(folder / f"masks, {starts} starts") for folder in folders]
             self.accuracy[f"masks, {starts} starts"] = [each["accuracy"] for each in records]
             self.similarity[starts] = {
                 name: [TaskSimilarity.from_json(json.dumps(each["similarity"][name])) for each in records]

@@ -159,8 +159,7 @@ def record(found: Found, settings: dict, digest: str, seeds: int) -> dict:
         per_layer = {}
         for layer in LAYERS:
             per_layer[layer] = {
-                of: plain(table.estimate(of, "first", "second", layer))
-                for of in ("raw", "corrected", "extrapolated", "above_null")
+                of: plain(table.estimate(of, "first", "second", layer)) for of in ("raw", "corrected", "above_null")
             } | {
                 "null": float(table.null.strictest.by_layer[layer][0, 1]),
                 "null_permutes": str(table.null.which(layer)[0, 1]),

@@ -250,7 +250,6 @@ def test_words():
     assert in_options("use loss='multilabel' (yes or no) or loss='regression'") == (
         "use --loss multilabel (yes or no) or --loss regression"
     )
-    assert in_options("pass mixed_rules=True", "compare") == "pass --mixed-rules to commonweight overlap"
     said = "number the rows alike, with an unshuffled loader or a source_row in the batches, and measure again"
     assert in_options(said) == "number the rows alike, with a column source_row in the data, and measure again"
     said = "give every row a source_row, the same one for the same row everywhere"

@@ -165,8 +165,7 @@ def coverage(found):
             continue
         values, effective, ceiling = one(regime, n, K, np.random.default_rng([3]))
         for (of, what), estimate in values.items():
-            if of != "extrapolated":
-                found[f"coverage/{name}/{of}/{what}"] = flat(estimate)
+            found[f"coverage/{name}/{of}/{what}"] = flat(estimate)
         found[f"coverage/{name}/facts"] = [effective, ceiling]
 
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from reference import measures as reference
 
+from commonweight import overlap
 from commonweight.base.errors import UsageError
 from commonweight.footprints.footprint import Footprint
-from commonweight.overlaps import Alignment, alignment_of, overlap
+from commonweight.overlaps import Alignment
+from commonweight.overlaps.alignment import alignment_of
 
 
 def sampled(weights, scale=None):

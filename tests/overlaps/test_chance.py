@@ -12,11 +12,11 @@ from footprints.masked import trained
 from reference.masks import jaccard_by_chance
 
 from commonweight.base.errors import UsageError
+from commonweight.cli.tables import to_csv
 from commonweight.footprints.footprint import Footprint
 from commonweight.footprints.of_masks import supermask_footprint
 from commonweight.overlaps.chance import chance_corrected
 from commonweight.overlaps.table.table import OverlapTable, overlap
-from commonweight.report.overlap import to_csv
 
 SIZES = {"a.weight": 4000, "a.bias": 50, "b.weight": 1500}
 
@@ -118,7 +118,7 @@ def test_the_same_task_of_two_networks_of_one_seed_starts_from_the_same_draw():
     assert overlap(seeds).chance.pooled[0, 1] > 0
 
 
-def test_tasks_that_took_over_from_others_have_no_closed_form():
+def test_tasks_that_took_over_from_others_have_no_closed_form(tmp_path):
     """Independent draws that were moved towards one prior task agree by construction."""
     net = copy.deepcopy(trained())
     for task, beta in (("d", 0.5), ("e", 0.5), ("f", 0.0)):
@@ -132,7 +132,8 @@ def test_tasks_that_took_over_from_others_have_no_closed_form():
     text = table.to_markdown()
     assert "Of a, d and e, the scores of one were moved towards those of the other" in text
     assert "started from the same draw" not in text
-    assert OverlapTable.from_json(table.to_json()).to_markdown() == text
+    table.save(tmp_path)
+    assert OverlapTable.load(tmp_path).to_markdown() == text
 
 
 def test_masks_that_do_not_say_where_they_started_have_no_chance_level():
@@ -209,7 +210,7 @@ def test_only_some_pairs_share_their_start():
     assert table.pair("x", "z").corrected.pooled[0, 1] == table.corrected.pooled[0, 2]
 
 
-def test_depths_totals_frames_and_files_agree():
+def test_depths_totals_frames_and_files_agree(tmp_path):
     table = pair()
     whole = table.roll_up(0)
     assert whole.chance.by_layer[""][0, 1] == pytest.approx(table.chance.pooled[0, 1], rel=1e-12)
@@ -219,7 +220,8 @@ def test_depths_totals_frames_and_files_agree():
     assert table.to_frame("parameter")["corrected"].tolist() == [e[0, 1] for e in table.corrected.by_parameter.values()]
     for by in ("layer", "parameter", 0):
         assert to_csv(table, by).splitlines()[0].endswith("density_a,density_b,chance,corrected")
-    back = OverlapTable.from_json(table.to_json())
+    table.save(tmp_path)
+    back = OverlapTable.load(tmp_path)
     assert back.to_json() == table.to_json()
     assert back.to_markdown() == table.to_markdown()
     mean = np.mean([each[0, 1] for each in table.chance.by_layer.values()])

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from commonweight import overlap
 from commonweight.base.errors import NotComparableError, UsageError
 from commonweight.footprints.footprint import Footprint
-from commonweight.overlaps import LeftOut, common_parameters, overlap
+from commonweight.overlaps import LeftOut
+from commonweight.overlaps.compatible import common_parameters
 
 
 def fisher(shapes, rule="empirical", loss="classification"):
@@ -80,7 +82,7 @@ def test_kinds_never_mix():
     with pytest.raises(
         NotComparableError, match="different kinds cannot be compared: fisher in 'a', supermask in 'm'; pass"
     ):
-        common_parameters({"a": fisher(BODY), "m": mask}, common_only=True, mixed_rules=True)
+        common_parameters({"a": fisher(BODY), "m": mask}, common_only=True)
 
 
 @pytest.mark.parametrize(
@@ -88,24 +90,23 @@ def test_kinds_never_mix():
     [
         (
             fisher(BODY, rule="exact"),
-            "Fisher type differs: data in 'a', model in 'b'; measure them with one Fisher type, or pass m",
+            "Fisher type differs: empirical in 'a', exact in 'b'; measure them with one Fisher type$",
         ),
-        (fisher(BODY, rule=None), "Fisher type differs: data in 'a', not stated in 'b'"),
+        (fisher(BODY, rule=None), "Fisher type differs: empirical in 'a', not stated in 'b'"),
         (
             fisher(BODY, loss="token"),
-            "alike, loss differs: classification in 'a', token in 'b'; measure them with one loss, or pass mixed",
+            "alike, loss differs: classification in 'a', token in 'b'; measure them with one loss$",
         ),
         (
-            fisher(BODY, "model", "token"),
+            fisher(BODY, "exact", "token"),
             "Fisher type differs: .*; loss differs: classification in 'a', token in 'b'; "
-            "measure them with one Fisher type and one loss, or pass mixed_rules=True",
+            "measure them with one Fisher type and one loss$",
         ),
     ],
 )
-def test_rules_and_losses_must_agree_unless_asked(other, message):
+def test_fisher_types_and_losses_must_agree(other, message):
     with pytest.raises(NotComparableError, match=message):
         common_parameters({"a": fisher(BODY), "b": other})
-    assert common_parameters({"a": fisher(BODY), "b": other}, mixed_rules=True).parameters == tuple(BODY)
     with pytest.raises(NotComparableError, match="not measured alike"):
         common_parameters({"a": fisher(BODY), "b": other}, common_only=True)
 

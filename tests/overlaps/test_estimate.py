@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from commonweight import Estimate
 from commonweight.base.errors import UsageError
-from commonweight.overlaps import Estimate
 
 VALUES = st.lists(st.floats(-10, 10), min_size=3, max_size=12)
 

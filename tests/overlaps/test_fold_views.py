@@ -3,16 +3,15 @@
 import json
 import math
 
-import numpy as np
+import pandas as pd
 import pytest
 from overlaps.folded import fisher, squares
 
-from commonweight.base.errors import IntegrityError
-from commonweight.base.estimate import Estimate
+from commonweight import OverlapTable, overlap
+from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.footprints.footprint import Footprint
-from commonweight.overlaps import OverlapTable, overlap
-from commonweight.overlaps.table.fold_layout import interval
-from commonweight.verdicts.tables import overlap_verdict
+from commonweight.overlaps.resampling.splits import splits_of
+from commonweight.overlaps.table.layout import beyond
 
 
 def table(n=2, folds=8, **options):
@@ -41,9 +40,9 @@ def test_two_show_raw_corrected_noise_ceilings_and_null_per_layer_and_pooled():
 def test_three_show_every_pair():
     found = table(3)
     text = found.to_markdown(decimals=3)
-    extrapolated = found.estimate("extrapolated", "a", "c")
+    corrected = found.estimate("corrected", "a", "c")
     row = next(line for line in text.splitlines() if line.startswith("| a and c |"))
-    assert f"{extrapolated.value:.3f} [{extrapolated.low:.3f}, {extrapolated.high:.3f}]" in row
+    assert f"{corrected.value:.3f} [{corrected.low:.3f}, {corrected.high:.3f}]" in row
     for title in ("All weights together", "Corrected [95 %], by layer", "Null, by layer", "Noise ceiling by layer"):
         assert f"**{title}**" in text
 
@@ -55,10 +54,10 @@ def test_two_folds_say_that_there_is_no_interval():
 
 
 def test_above_one_is_not_one():
-    assert interval(Estimate(1.00001, (), "folds"), 4) == ">1.0000"
-    assert interval(Estimate(1.0, (), "folds"), 4) == "1.0000"
-    assert interval(Estimate(0.99999, (), "folds"), 4) == ">0.9999"
-    assert interval(Estimate(math.nan, (), "folds"), 4) == "–"
+    assert beyond(1.00001, 4) == ">1.0000"
+    assert beyond(1.0, 4) == "1.0000"
+    assert beyond(0.99999, 4) == ">0.9999"
+    assert beyond(math.nan, 4) == "–"
 
 
 def test_the_frame_has_intervals():
@@ -73,70 +72,91 @@ def test_the_frame_has_intervals():
     )
     assert one["noise_ceiling_b"] == found.noise_ceiling.by_layer["body"][2]
     assert one["null_permutes"] == found.null.which("body")[0, 2]
-    assert "corrected" not in overlap({"a": plain(fisher(squares)), "b": plain(fisher(squares, seed=1))}).to_frame()
+    assert (
+        "corrected"
+        not in overlap({"a": without_folds(fisher(squares)), "b": without_folds(fisher(squares, seed=1))}).to_frame()
+    )
     assert len(found.to_frame("parameter")) == 4 * 3
 
 
-def plain(footprint):
+def without_folds(footprint):
     return Footprint(footprint.kind, footprint.tensors, footprint.count, footprint.metadata)
 
 
-def test_json_keeps_the_folds_per_layer_without_loss():
+def test_a_saved_table_can_do_all_that_a_fresh_one_can(tmp_path):
     found = table(3)
-    written = found.to_json()
-    back = OverlapTable.from_json(written)
-    assert back.to_json() == written
-    assert back.resampled.per == "layer"
-    for of in ("raw", "corrected", "extrapolated", "null", "above_null"):
+    found.save(tmp_path / "table")
+    assert sorted(path.name for path in (tmp_path / "table").iterdir()) == ["overlap.json", "overlap.safetensors"]
+    back = OverlapTable.load(tmp_path / "table")
+    assert back.to_json() == found.to_json()
+    for by in ("layer", "parameter", 0):
+        assert back.to_markdown(by) == found.to_markdown(by)
+    for of in ("raw", "corrected", "null", "above_null"):
         for layer in (*found.layers, None):
-            one, other = back.estimate(of, "a", "c", layer), found.estimate(of, "a", "c", layer)
-            assert (one.value, *one.replicates) == pytest.approx((other.value, *other.replicates), abs=1e-13)
-    assert back.roll_up(0).corrected.by_layer[""] == pytest.approx(found.corrected.pooled, abs=1e-13)
+            assert str(back.estimate(of, "a", "c", layer)) == str(found.estimate(of, "a", "c", layer))
+        for parameter in found.terms:
+            one, other = (each.estimate(of, "a", "c", parameter=parameter) for each in (back, found))
+            assert (one.value, *one.replicates) == (other.value, *other.replicates)
+    assert (back.roll_up(0).corrected.by_layer[""] == found.corrected.pooled).all()
+    assert (back.null.rows.by_parameter["body.bias"] == found.null.rows.by_parameter["body.bias"]).all()
+
+
+def test_a_rolled_up_pair_comes_back_as_it_was(tmp_path):
+    found = table(3).pair("c", "a").roll_up(0)
+    found.save(tmp_path)
+    back = OverlapTable.load(str(tmp_path))
+    assert (back.names, back.depth, back.layers) == (("c", "a"), 0, ("",))
     assert back.to_markdown() == found.to_markdown()
-
-
-def test_json_of_an_earlier_release_has_no_null_and_says_so():
-    found = table()
-    record = json.loads(found.to_json())
-    for layer in record["folds"]["layers"].values():
-        layer["null"] = layer.pop("null_of_halves")
-    back = OverlapTable.from_json(json.dumps(record))
-    assert back.estimate("corrected", "a", "b") == found.estimate("corrected", "a", "b")
-    assert math.isnan(back.estimate("null", "a", "b").value)
-    assert math.isnan(back.estimate("above_null", "a", "b", "body").value)
-    assert back.null.which()[0, 1] == ""
-    assert "There is no null: this table was written by an earlier release" in back.to_markdown()
-    assert "no null" not in found.to_markdown()
-    verdict = overlap_verdict(back, "a", "b")
-    assert verdict.answer == "inconclusive"
-    assert "make it again from the footprints" in verdict.reason
-
-
-def test_json_forgets_the_single_parameters_of_a_layer_and_says_so():
-    back = OverlapTable.from_json(table().to_json())
-    assert math.isnan(back.estimate("corrected", "a", "b", parameter="body.bias").value)
-    assert np.isfinite(back.estimate("corrected", "a", "b", parameter="head.weight").value)  # alone in its layer
-    assert "there are no such numbers per parameter" in back.to_markdown(by="parameter")
-    assert "no such numbers" not in table().to_markdown(by="parameter")
 
 
 def test_json_for_other_readers():
     found = table()
-    derived = json.loads(found.to_json())["derived"]
+    record = json.loads(found.to_json())
+    assert record["folds"] == {"count": 8, "splits": splits_of(8).words}
+    rows = pd.DataFrame(record["records"]["rows"], columns=record["records"]["columns"])
+    rows = rows[(rows.a == "a") & (rows.level == "pooled")].set_index("quantity")
     estimate = found.estimate("corrected", "a", "b")
-    assert derived["pairs"][0]["corrected"] == {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-    assert derived["layers"][0]["pairs"][0]["null_permutes"] in {"entries", "rows", "columns"}
-    assert derived["noise_ceiling"] == dict(zip("ab", found.noise_ceiling.pooled.tolist(), strict=True))
+    one = rows[rows.b == "b"].loc["corrected"]
+    assert (one["value"], one["low"], one["high"], one["n"]) == (estimate.value, estimate.low, estimate.high, 8)
+    assert rows[rows.b == "b"].loc["null", "null"] in {"entries", "rows", "columns"}
+    assert rows.loc["noise_ceiling", "value"] == found.noise_ceiling.pooled[0]
 
 
-def test_damaged_folds_are_refused():
-    record = json.loads(table().to_json())
-    del record["folds"]["layers"]["body"]
+def test_damaged_files_are_refused(tmp_path):
+    table().save(tmp_path)
+    arrays = tmp_path / "overlap.safetensors"
+    whole = arrays.read_bytes()
+    arrays.write_bytes(whole[:-8] + b"\1" * 8)
+    with pytest.raises(
+        IntegrityError, match=r"not the file that overlap.json was written with: compute the table again"
+    ):
+        OverlapTable.load(tmp_path)
+    arrays.unlink()
+    with pytest.raises(IntegrityError, match=r"overlap.safetensors cannot be read .*: compute the table again"):
+        OverlapTable.load(tmp_path)
+    table(3).save(tmp_path)
+    other = json.loads((tmp_path / "overlap.json").read_text())
+    del other["terms"]["scale"]
+    (tmp_path / "overlap.json").write_text(json.dumps(other))
     with pytest.raises(IntegrityError, match="damaged"):
-        OverlapTable.from_json(json.dumps(record))
-    record = json.loads(table().to_json())
-    record["folds"]["layers"]["body"]["half"] += " 1.0"
-    with pytest.raises(IntegrityError, match="damaged"):
-        OverlapTable.from_json(json.dumps(record))
-    del record["folds"]
-    assert OverlapTable.from_json(json.dumps(record)).resampled is None
+        OverlapTable.load(tmp_path)
+
+
+def test_a_table_replaces_the_one_that_is_there(tmp_path, monkeypatch):
+    (tmp_path / "run.json").write_text("{}")
+    table().save(tmp_path)
+    plain = overlap({"a": without_folds(fisher(squares)), "b": without_folds(fisher(squares, seed=1))})
+    plain.save(tmp_path)
+    assert OverlapTable.load(tmp_path).resampled is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["overlap.json", "run.json"]
+
+    def full(path, content):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("commonweight.overlaps.table.files.write_whole", full)
+    with pytest.raises(OSError, match="no space"):
+        table().save(tmp_path)
+    with pytest.raises(IntegrityError, match=r"has no overlap.json"):
+        OverlapTable.load(tmp_path)
+    with pytest.raises(UsageError, match="is a file"):
+        table().save(tmp_path / "run.json")

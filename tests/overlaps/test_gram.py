@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from reference import measures as reference
 
 from commonweight.base.errors import MeasurementError
+from commonweight.footprints import slices
 from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps.measures import gram
 
@@ -91,7 +92,7 @@ def test_reading_the_whole_tensor_would_be_noticed():
 @pytest.mark.parametrize("shape", [(1, 1000), (3, 500), (1000,), (), (0, 4), (4, 0)])
 def test_no_slice_is_longer_than_asked_even_within_one_huge_row(shape):
     tensor = torch.arange(int(np.prod(shape)), dtype=torch.float32).reshape(shape)
-    parts = list(gram.slices({"w": tensor}, "w", entries=64))
+    parts = list(slices.slices({"w": tensor}, "w", entries=64))
     assert all(part.ndim == 1 and part.numel() <= 64 for part in parts)
     assert torch.equal(torch.cat([*parts, torch.empty(0)]), tensor.reshape(-1))
 
@@ -104,7 +105,7 @@ def test_saved_footprints_give_the_same_terms(tmp_path):
     for parameter in tensors:
         expected = gram.parameter_gram(here, parameter, entries=16)
         np.testing.assert_array_equal(gram.parameter_gram(there, parameter, entries=16), expected)
-        assert gram.shape_of(there["a"].tensors, parameter) == tuple(tensors[parameter].shape)
+        assert slices.shape_of(there["a"].tensors, parameter) == tuple(tensors[parameter].shape)
 
 
 def test_bfloat16_is_summed_in_float64():

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 from footprints.masked import trained
 
@@ -51,7 +53,10 @@ def test_masks_as_csv_and_json(tmp_path, call):
     _, _, captured = call(folders, "--format", "json")
     record = json.loads(captured.out)
     assert record["masks"]["starts"]["b"] == "independent, seed 0, task 1"
-    assert record["derived"]["corrected"][0][0] is None
+    rows = pd.DataFrame(record["records"]["rows"], columns=record["records"]["columns"])
+    corrected = rows[(rows.quantity == "corrected") & (rows.level == "pooled")].set_index(["a", "b"])["value"]
+    assert np.isnan(corrected["a", "a"])
+    assert np.isfinite(corrected["a", "b"])
 
 
 def test_masks_of_a_shared_start(tmp_path, call):

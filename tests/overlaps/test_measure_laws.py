@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from reference import measures as reference
 
-from commonweight.overlaps import cosine_similarity, fisher_overlap, jaccard_index, task_similarity
-from commonweight.overlaps.measures.cosine import from_gram as cosine_from_gram
-from commonweight.overlaps.measures.fisher_overlap import from_gram as fisher_from_gram
+from commonweight import cosine_similarity, fisher_overlap, jaccard_index, task_similarity
+from commonweight.overlaps.measures.gram import cosine_ratio
 from commonweight.overlaps.measures.jaccard import from_gram as jaccard_from_gram
 
 IMPORTANCE = st.just(0.0) | st.floats(1e-6, 1e6)
@@ -47,7 +46,7 @@ MEASURES = {
         IMPORTANCE,
         0.0,
         reference.fisher_overlap,
-        fisher_from_gram,
+        cosine_ratio,
         np.sqrt,
         True,
         math.nan,
@@ -71,7 +70,7 @@ MEASURES = {
         NUMBERS,
         -1.0,
         reference.cosine_similarity,
-        cosine_from_gram,
+        cosine_ratio,
         same,
         True,
         math.nan,
@@ -83,7 +82,7 @@ MEASURES = {
         NUMBERS,
         0.0,
         reference.task_similarity,
-        lambda G: abs(cosine_from_gram(G)),
+        lambda G: abs(cosine_ratio(G)),
         same,
         True,
         math.nan,

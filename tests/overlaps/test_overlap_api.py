@@ -9,30 +9,17 @@ def test_public_names():
 
     assert room.__all__ == [
         "Alignment",
-        "NoiseCeilings",
-        "Common",
-        "Estimate",
         "LeftOut",
         "Levels",
+        "NoiseCeilings",
         "Null",
-        "OverlapTable",
+        "Row",
         "SeedOverlap",
         "TaskSimilarity",
-        "alignment_of",
-        "noise_ceiling",
         "chance_corrected",
         "chance_jaccard",
-        "common_parameters",
-        "cosine_similarity",
-        "every_layer_similarity",
-        "first_layer_similarity",
-        "fisher_overlap",
-        "jaccard_index",
-        "overlap",
+        "noise_ceiling",
         "overlap_over_seeds",
-        "parameter_gram",
-        "probed_similarity",
-        "task_similarity",
     ]
     assert all(callable(getattr(room, name)) for name in room.__all__)
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from reference import measures as reference
 
+from commonweight import OverlapTable, overlap
 from commonweight import overlap as room
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.footprints.footprint import Footprint, Spread, layer_of
-from commonweight.overlaps import OverlapTable, overlap
 
 SHAPES = {
     "embed.weight": (6, 3),
@@ -223,7 +223,7 @@ def test_what_is_known_of_the_footprints():
     assert found.counts == {"a": 100, "b": 101, "c": 102}
     assert found.effective_sample_size["a"] == 50
     assert math.isnan(found.effective_sample_size["c"])
-    assert found.fisher_types == {"a": "data", "b": "data", "c": "data"}
+    assert found.fisher_types == {"a": "empirical", "b": "empirical", "c": "empirical"}
     assert table(kind="supermask").fisher_types == {"a": None, "b": None}
     assert repr(found) == "OverlapTable(fisher_overlap of a, b, c; 5 layers, 7 parameters)"
 
@@ -271,15 +271,20 @@ def test_means_over_the_frame_are_layer_means_since_it_holds_no_totals():
 # --- JSON
 
 
+def saved(found, folder):
+    found.save(folder)
+    return OverlapTable.load(folder)
+
+
 @pytest.mark.parametrize("depth", [None, 1])
-def test_json_round_trip(depth):
+def test_a_table_comes_back_as_it_was_saved(depth, tmp_path):
     found = overlap(
         {"a": footprint(0), "b": footprint(2, **{"embed.weight": torch.zeros(6, 3), "extra.weight": [1.0]})},
         common_only=True,
     )
     found = found if depth is None else found.roll_up(depth)
-    again = OverlapTable.from_json(found.to_json())
-    assert again.to_json() == found.to_json()
+    again = saved(found, tmp_path)
+    assert again.to_json() == found.to_json() == (tmp_path / "overlap.json").read_text()
     assert (again.names, again.kind, again.left_out) == (found.names, found.kind, found.left_out)
     assert again.layers == found.layers
     for layer in found.layers:
@@ -290,47 +295,79 @@ def test_json_round_trip(depth):
     assert again.to_markdown() == found.to_markdown()
 
 
+def records(found, **asked):
+    record = json.loads(found.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    rows = (dict(zip(record["records"]["columns"], row, strict=True)) for row in record["records"]["rows"])
+    return [row for row in rows if all(row[key] == value for key, value in asked.items())]
+
+
 def test_json_names_its_format_and_writes_nan_as_null():
-    record = json.loads(
-        overlap({"a": footprint(0), "b": footprint(2, **{"embed.weight": torch.zeros(6, 3)})}).to_json(),
-        parse_constant=lambda name: pytest.fail(f"{name} is not JSON"),
-    )
-    assert (record["format"], record["version"]) == ("commonweight-overlap", 1)
-    assert record["derived"]["layers"][0]["overlap"] == [[1.0, None], [None, None]]
+    found = overlap({"a": footprint(0), "b": footprint(2, **{"embed.weight": torch.zeros(6, 3)})})
+    record = json.loads(found.to_json())
+    assert (record["format"], record["version"], record["measure"]) == ("commonweight-overlap", 2, "fisher_overlap")
+    assert [row["value"] for row in records(found, name="embed", quantity="raw")] == [None]
     assert record["effective_sample_size"] == {"a": 50.0, "b": None}
-    assert record["derived"]["layers_defined"] == [[5, 4], [4, 4]]
+    assert [row["value"] for row in records(found, quantity="layers")] == [5, 4, 4]
 
 
-def test_derived_numbers_are_not_read_back():
-    record = json.loads(table().to_json())
-    record["derived"]["pooled"][0][1] = 0.123
-    assert OverlapTable.from_json(json.dumps(record)).pooled[0, 1] == table().pooled[0, 1]
-    record["terms"]["scale"][0][1] += 0.1
-    assert OverlapTable.from_json(json.dumps(record)).pooled[0, 1] != table().pooled[0, 1]
+@pytest.mark.parametrize("kind", DRAWS)
+def test_records_are_the_numbers_of_the_table(kind):
+    found = table(3, kind)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        pair = {"a": found.names[i], "b": found.names[j], "quantity": "raw"}
+        assert [row["value"] for row in records(found, **pair, level="pooled")] == [found.pooled[i, j]]
+        assert [row["value"] for row in records(found, **pair, level="layer_mean")] == [found.layer_mean[i, j]]
+        by_layer = {row["name"]: row["value"] for row in records(found, **pair, level="layer")}
+        assert by_layer == {layer: values[i, j] for layer, values in found.by_layer.items()}
+    shares = {row["name"]: row["value"] for row in records(found, a="b", b=None, quantity="trace_share")}
+    assert shares == {layer: values[1] for layer, values in found.trace_share.items()}
+    by_parameter = [row for row in found.records("parameter") if row.level == "parameter" and row.quantity == "raw"]
+    assert [row.name for row in by_parameter] == [name for name in SHAPES for _ in range(3)]
 
 
-def damaged(**changes):
-    return json.dumps({**json.loads(table().to_json()), **changes})
+def change(folder, **changes):
+    table().save(folder)
+    path = folder / "overlap.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_records_are_not_read_back(tmp_path):
+    change(tmp_path, records={"columns": [], "rows": []})
+    assert OverlapTable.load(tmp_path).pooled[0, 1] == table().pooled[0, 1]
+    change(tmp_path, terms={**json.loads(table().to_json())["terms"], "scale": [[1.0, 0.1], [0.1, 1.0]]})
+    assert OverlapTable.load(tmp_path).pooled[0, 1] != table().pooled[0, 1]
 
 
 @pytest.mark.parametrize(
-    ("written", "message"),
+    ("changes", "message"),
     [
-        ("not json", "the overlap table is not JSON"),
-        ("[]", "the overlap table is not a commonweight-overlap record"),
-        (damaged(format="other"), "is not a commonweight-overlap record"),
-        (damaged(version=2), "format version 2, this release reads version 1: read it with the release that wrote it"),
-        (damaged(names=["a", "a"]), "damaged or was edited by hand .*: compute it again"),
-        (damaged(kind="other"), "damaged or was edited by hand"),
-        (damaged(depth=-1), "damaged or was edited by hand"),
-        (damaged(counts={}), "damaged or was edited by hand"),
-        (damaged(terms={"w": [[1.0]]}), r"damaged or was edited by hand .*shape \[1, 1\], expected \[2, 2\]"),
-        (damaged(terms={}), "damaged or was edited by hand"),
+        ({"format": "other"}, "is not a commonweight-overlap record"),
+        ({"version": 1}, "format version 1, this release reads version 2: .*, or compute it again"),
+        ({"names": ["a", "a"]}, "damaged or was edited by hand .*: compute it again"),
+        ({"kind": "other"}, "damaged or was edited by hand"),
+        ({"depth": -1}, "damaged or was edited by hand"),
+        ({"counts": {}}, "damaged or was edited by hand"),
+        ({"terms": {"w": [[1.0]]}}, r"damaged or was edited by hand .*shape \[1, 1\], expected \[2, 2\]"),
+        ({"terms": {}}, "damaged or was edited by hand"),
+        ({"spread": []}, "damaged or was edited by hand"),
+        ({"spread": {"a": 3}}, "damaged or was edited by hand"),
+        ({"spread": {"a": {"embed": [1.0]}}}, "damaged or was edited by hand"),
+        ({"spread": {"a": {"embed": "no"}}}, "damaged or was edited by hand"),
     ],
 )
-def test_json_refused(written, message):
+def test_records_refused(changes, message, tmp_path):
+    change(tmp_path, **changes)
     with pytest.raises(IntegrityError, match=message):
-        OverlapTable.from_json(written)
+        OverlapTable.load(tmp_path)
+
+
+@pytest.mark.parametrize(("written", "message"), [("not json", "is not JSON"), ("[]", "is not a commonweight-overlap")])
+def test_other_files_are_refused(written, message, tmp_path):
+    (tmp_path / "overlap.json").write_text(written)
+    with pytest.raises(IntegrityError, match=message):
+        OverlapTable.load(tmp_path)
+    with pytest.raises(UsageError, match="is not a folder"):
+        OverlapTable.load(tmp_path / "nowhere")
 
 
 # --- text
@@ -474,7 +511,7 @@ def test_the_room_is_callable():
 def test_commonweight_overlap_is_callable_whatever_was_imported_before():
     code = (
         "import commonweight\n"
-        "from commonweight.overlaps import jaccard_index\n"
+        "from commonweight.overlaps import noise_ceiling\n"
         "import commonweight.base.text\n"
         "from torch import tensor\n"
         "f = commonweight.Footprint('fisher', {'w': tensor([1.0])}, 1)\n"
@@ -507,7 +544,7 @@ def some_traces(seed):
     return {layer: torch.randn(30, generator=generator).square().tolist() for layer in LAYERS}
 
 
-def test_effective_sample_size_of_a_layer_are_its_own():
+def test_effective_sample_size_of_a_layer_are_its_own(tmp_path):
     traces = {"a": some_traces(0), "b": some_traces(1)}
     found = overlap({name: spread_over(each) for name, each in traces.items()})
     for name, each in traces.items():
@@ -516,8 +553,7 @@ def test_effective_sample_size_of_a_layer_are_its_own():
             assert found.effective_sample_size_of(name, layer) == found.spread[name][layer].effective_sample_size
         assert found.effective_sample_size_of(name) == found.effective_sample_size[name]
     assert found.pair("b", "a").effective_sample_size_of("a", "embed") == found.effective_sample_size_of("a", "embed")
-    again = OverlapTable.from_json(found.to_json())
-    assert again.spread == found.spread
+    assert saved(found, tmp_path).spread == found.spread
     with pytest.raises(UsageError, match="no footprint 'c'"):
         found.effective_sample_size_of("c")
     with pytest.raises(KeyError, match="body"):
@@ -559,14 +595,5 @@ def test_effective_sample_size_that_were_not_measured():
     found = table()
     assert math.isnan(found.effective_sample_size_of("a", "embed"))
     assert found.effective_sample_size_of("a") == 50.0
-    whole = overlap({"a": spread_over(some_traces(0)), "b": spread_over(some_traces(1))})
-    record = json.loads(whole.to_json())
-    del record["spread"]
-    old = OverlapTable.from_json(json.dumps(record))
-    assert math.isnan(old.effective_sample_size_of("a", "embed"))
-    assert old.effective_sample_size_of("a") == whole.effective_sample_size_of("a")
     zero = some_traces(0) | {"scale": [0.0] * 30}
     assert math.isnan(overlap({"a": spread_over(zero), "b": spread_over(zero)}).effective_sample_size_of("a", "scale"))
-    for damaged in ([], {"a": 3}, {"a": {"embed": [1.0]}}, {"a": {"embed": "no"}}):
-        with pytest.raises(IntegrityError):
-            OverlapTable.from_json(json.dumps({**record, "spread": damaged}))

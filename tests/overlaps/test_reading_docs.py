@@ -53,7 +53,7 @@ def test_it_lists_what_verdicts_take_in_the_order_in_which_it_is_asked():
 
 
 def test_what_it_names_is_there():
-    table = commonweight.overlaps.OverlapTable
-    for name in ("estimate", "contrast", "noise_ceiling", "corrected", "extrapolated", "null"):
+    table = commonweight.OverlapTable
+    for name in ("estimate", "contrast", "noise_ceiling", "corrected", "null"):
         assert hasattr(table, name)
         assert name in TEXT

@@ -9,14 +9,14 @@ import torch
 from overlaps.folded import SHAPES, fisher, plain, squares
 from reference import resampling as reference
 
+from commonweight import overlap
 from commonweight.base.errors import MeasurementError, NotComparableError, UsageError
 from commonweight.footprints.footprint import Fold, Footprint
-from commonweight.overlaps import overlap
+from commonweight.footprints.slices import slabs
 from commonweight.overlaps.resampling.splits import splits_of
-from commonweight.overlaps.resampling.sums import slabs
 
 LAYERS = {"body": ("body.weight", "body.bias"), "head": ("head.weight",), "scale": ("scale",)}
-QUANTITIES = ("raw", "corrected", "extrapolated", "null", "above_null")
+QUANTITIES = ("raw", "corrected", "null", "above_null")
 
 
 def three(folds=8, **options):
@@ -27,17 +27,12 @@ def by_loops(of, a, b, folds, left_out=None):
     splits = splits_of(folds)
     if of == "raw":
         return reference.raw(a, b, [k for k in range(folds) if k != left_out])
-    halves = reference.corrected(a, b, splits.halves, left_out)
-    if of == "corrected":
-        return halves
-    return 2 * halves - reference.corrected(a, b, splits.quarters, left_out)
+    return reference.corrected(a, b, splits.halves, left_out)
 
 
 @pytest.mark.parametrize("folds", [3, 4, 5, 8])
-@pytest.mark.parametrize("of", ["raw", "corrected", "extrapolated"])
+@pytest.mark.parametrize("of", ["raw", "corrected"])
 def test_values_and_replicates_agree_with_the_loops(of, folds):
-    if of == "extrapolated" and folds < 4:
-        pytest.skip("no quarters")
     footprints = three(folds)
     table = overlap(footprints)
     for layer, names in (*LAYERS.items(), (None, tuple(SHAPES))):
@@ -55,7 +50,7 @@ def test_noise_ceilings_agree_with_the_loops():
         found = table.noise_ceiling.pooled if layer is None else table.noise_ceiling.by_layer[layer]
         expected = [reference.noise_ceiling(plain(each, names), splits_of(8).halves) for each in footprints.values()]
         assert found.tolist() == pytest.approx(expected, abs=1e-12)
-    replicates = table.over_folds.noise_ceiling_estimate(1, LAYERS["body"]).replicates
+    replicates = table.over_folds.noise_ceiling(LAYERS["body"])[1:, 1]
     b = plain(footprints["b"], LAYERS["body"])
     assert replicates == pytest.approx(
         [reference.noise_ceiling(b, splits_of(8).halves, k) for k in range(8)], abs=1e-12
@@ -132,9 +127,7 @@ def test_intervals_are_those_of_the_loops():
 
 def test_totals_are_sums_of_the_parts():
     table = overlap(three())
-    for quantity in ("corrected", "extrapolated"):
-        rolled = getattr(table.roll_up(0), quantity)
-        assert rolled.by_layer[""].tolist() == getattr(table, quantity).pooled.tolist()
+    assert table.roll_up(0).corrected.by_layer[""].tolist() == table.corrected.pooled.tolist()
     mean = table.estimate("corrected", "a", "b", total="layer_mean")
     layers = [table.estimate("corrected", "a", "b", layer) for layer in table.layers]
     assert mean.value == pytest.approx(sum(each.value for each in layers) / 3)
@@ -145,9 +138,8 @@ def test_totals_are_sums_of_the_parts():
 def test_what_the_table_shows_is_what_it_estimates():
     table = overlap(three())
     for layer in (*table.layers, None):
-        for of, levels in (("corrected", table.corrected), ("extrapolated", table.extrapolated)):
-            shown = levels.pooled if layer is None else levels.by_layer[layer]
-            assert table.estimate(of, "a", "b", layer).value == shown[0, 1]
+        shown = table.corrected.pooled if layer is None else table.corrected.by_layer[layer]
+        assert table.estimate("corrected", "a", "b", layer).value == shown[0, 1]
         raw = table.pooled if layer is None else table.by_layer[layer]
         assert table.estimate("raw", "a", "b", layer).value == raw[0, 1]
     assert table.estimate("raw", "a", "b", parameter="scale").value == table.by_parameter["scale"][0, 1]
@@ -166,7 +158,7 @@ def numbers(table, a="a", b="b"):
 def test_a_footprint_with_itself_is_one_and_its_noise_ceiling_below():
     a = fisher(squares)
     table = overlap({"a": a, "same": a})
-    for of in ("raw", "corrected", "extrapolated"):
+    for of in ("raw", "corrected"):
         found = table.estimate(of, "a", "same")
         assert (found.value, *found.replicates) == pytest.approx([1.0] * 9, abs=1e-12)
     assert table.noise_ceiling.pooled[0] < 0.999
@@ -174,7 +166,7 @@ def test_a_footprint_with_itself_is_one_and_its_noise_ceiling_below():
 
 def test_a_single_weight_is_shared_whatever_its_noise():
     table = overlap(three())
-    for of in ("raw", "corrected", "extrapolated"):
+    for of in ("raw", "corrected"):
         found = table.estimate(of, "a", "b", "scale")
         assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1))
     assert table.noise_ceiling.by_layer["scale"].tolist() == pytest.approx([1, 1, 1])
@@ -219,7 +211,7 @@ def test_disjoint_fishers_stay_disjoint():
         for seed, here in enumerate(([[1.0, 0], [1, 0]], [[0.0, 1], [0, 1]]))
     )
     table = overlap({"a": a, "b": b})
-    assert table.corrected.pooled[0, 1] == table.extrapolated.pooled[0, 1] == table.pooled[0, 1] == 0
+    assert table.corrected.pooled[0, 1] == table.pooled[0, 1] == 0
     assert table.null.strictest.pooled[0, 1] > 0.4
 
 
@@ -255,7 +247,6 @@ def test_a_layer_that_lives_in_one_fold_has_no_interval():
 def test_two_folds_give_a_noise_ceiling_and_no_interval():
     table = overlap(three(2))
     assert np.isfinite(table.corrected.pooled).all()
-    assert np.isnan(table.extrapolated.pooled).all()
     assert table.estimate("raw", "a", "b").missing == "an interval needs at least 3 folds, and there are 2"
     assert overlap(three(3)).estimate("raw", "a", "b").missing is None
 
@@ -282,7 +273,7 @@ def test_the_size_of_slices_and_the_disk_change_nothing(tmp_path, monkeypatch):
         single.save(tmp_path / name)
     stored = {name: Footprint.load(tmp_path / name) for name in footprints}
     monkeypatch.setattr("commonweight.overlaps.resampling.sums.ENTRIES_IN_CACHE", 6)
-    monkeypatch.setattr("commonweight.overlaps.resampling.sums.slabs.__defaults__", (30,))
+    monkeypatch.setattr("commonweight.footprints.slices.slabs.__defaults__", (30,))
     assert numbers(overlap(stored)) == pytest.approx(expected, abs=1e-6)
 
 
@@ -321,7 +312,7 @@ def test_without_folds_everything_is_as_before_and_says_so():
     raw = table.estimate("raw", "a", "b", "body")
     assert raw.value == folded.by_layer["body"][0, 1]
     assert raw.missing == "an interval needs at least 3 folds, and there are 0"
-    for derived in ("noise_ceiling", "corrected", "extrapolated", "null"):
+    for derived in ("noise_ceiling", "corrected", "null"):
         with pytest.raises(UsageError, match=r"without folds in every footprint.*fisher\(\.\.\., folds=8\)"):
             getattr(table, derived)
     mixed = overlap({**footprints, "a": three()["a"]})
@@ -335,7 +326,7 @@ def test_unknown_names_are_refused():
             table.contrast(*pairs)
     with pytest.raises(UsageError, match="no footprint 'x'"):
         table.estimate("raw", "a", "x")
-    with pytest.raises(UsageError, match="expected raw, corrected, extrapolated, null or above_null, got 'rwa'"):
+    with pytest.raises(UsageError, match="expected raw, corrected, null or above_null, got 'rwa'"):
         table.estimate("rwa", "a", "b")
     with pytest.raises(KeyError, match="no layer 'bod'"):
         table.estimate("raw", "a", "b", "bod")

@@ -12,13 +12,10 @@ from commonweight.overlaps.resampling.splits import splits_of
 def test_parts_partition_the_folds_and_are_about_equal(folds):
     design = splits_of(folds)
     assert design.halves
-    assert bool(design.quarters) == (folds >= 4)
-    for parts in (*design.halves, *design.quarters):
+    for parts in design.halves:
         assert sorted(fold for part in parts for fold in part) == list(range(folds))
         sizes = [len(part) for part in parts]
         assert max(sizes) - min(sizes) <= 1
-    for halves, quarters in zip(design.halves, design.quarters, strict=False):
-        assert {*quarters[0], *quarters[1]} == set(halves[0])
 
 
 def together(designs):
@@ -35,12 +32,6 @@ def test_hadamard_splits_put_any_two_folds_together_equally_often(folds):
     assert set(counts.values()) == {folds // 2 - 1}
 
 
-def test_eight_folds_put_any_two_together_in_a_quarter_once():
-    counts = together(splits_of(8).quarters)
-    assert len(counts) == 28
-    assert set(counts.values()) == {1}
-
-
 def test_other_numbers_take_all_splits_or_draw_them():
     assert len(splits_of(5).halves) == len(splits_of(6).halves) == 10
     assert len(set(together(splits_of(6).halves).values())) == 1
@@ -51,4 +42,4 @@ def test_other_numbers_take_all_splits_or_draw_them():
 
 def test_too_few_folds_have_no_splits():
     for folds in (0, 1):
-        assert splits_of(folds).halves == splits_of(folds).quarters == ()
+        assert splits_of(folds).halves == ()

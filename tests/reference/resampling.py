@@ -1,4 +1,4 @@
-"""Half-samples, quarters, jackknife and permutation nulls by their definitions: plain lists, plain loops.
+"""Half-samples, jackknife and permutation nulls by their definitions: plain lists, plain loops.
 
 A footprint is a list of folds; a fold is ``(count, values)`` with ``values`` a flat list of means over its examples.
 Imports nothing of the package.

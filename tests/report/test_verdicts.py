@@ -14,7 +14,7 @@ from commonweight import Footprint, overlap
 from commonweight.base.text import Grid
 from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
-from commonweight.overlaps.table.cells import WHOLE
+from commonweight.overlaps.table.rows import WHOLE
 from commonweight.report.verdicts import LACKING, MOST_CONTRASTS, WITHOUT_FOLDS, verdict_blocks
 from commonweight.verdicts.needs import NEEDS
 from commonweight.verdicts.tables import Cell, overlap_verdict, pairs_verdict

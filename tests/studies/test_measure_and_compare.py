@@ -242,7 +242,7 @@ def test_a_run_is_complete_resumable_and_growable(place, tmp_path):
 
     again = compare(models, data, tmp_path / "run", options)
     assert (again.measured, again.skipped) == ((), ("one/m", "two/m"))
-    assert again.table.to_json() == first.table.to_json() == (tmp_path / "run" / "overlap.json").read_text()
+    assert again.table.to_json() == first.table.to_json() == commonweight.OverlapTable.load(tmp_path / "run").to_json()
 
     grown = compare(models, [*data, str(place / "food.jsonl")], tmp_path / "run", options)
     assert grown.measured == ("one/food", "two/food")

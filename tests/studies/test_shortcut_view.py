@@ -14,10 +14,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from overlaps.folded import fisher, squares
 
-from commonweight import UsageError
+from commonweight import UsageError, overlap
 from commonweight.base.text import Grid
 from commonweight.fusion import simplex_path
-from commonweight.overlaps import overlap
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.report.verdicts import LACKING

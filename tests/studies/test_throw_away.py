@@ -23,6 +23,7 @@ def run(tmp_path):
     for name in ("a/d", "b/d", "a/.d.0123.partial"):
         footprint(folder / "footprints" / name)
     (folder / "overlap.json").write_text("")
+    (folder / "overlap.safetensors").write_text("")
     (folder / "thesis.txt").write_text("precious")
     (folder / "footprints" / "a" / "notes").mkdir()
     (folder / "footprints" / "a" / "notes" / "mine.txt").write_text("precious")
@@ -100,6 +101,7 @@ def test_what_a_killed_process_left_goes_only_while_nobody_else_works_there(run)
         "footprints/a/notes/mine.txt",
         "footprints/b/d/footprint.json",
         "overlap.json",
+        "overlap.safetensors",
         "run.json",
         "thesis.txt",
     ]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import commonweight
-from commonweight import Footprint, UsageError
+from commonweight import Estimate, Footprint, UsageError
 from commonweight.base.folders import SPARE
 from commonweight.base.text import to_markdown
 from commonweight.data.table import open_table
@@ -19,7 +19,7 @@ from commonweight.diagonal_fisher.collector import FisherCollector
 from commonweight.diagonal_fisher.row_digest import row_digests
 from commonweight.footprints.folds import fold_of
 from commonweight.models.options import LoadedModel
-from commonweight.overlaps import Estimate, noise_ceiling
+from commonweight.overlaps import noise_ceiling
 from commonweight.report.footprint import summary
 from commonweight.studies.compare.convergence import convergence, planned
 from commonweight.studies.compare.measure import MeasureOptions, measure

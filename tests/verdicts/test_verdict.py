@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from commonweight import overlap
 from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.footprints.footprint import Fold, Footprint
-from commonweight.overlaps import overlap
 from commonweight.verdicts.needs import NEEDS, needs_grid
 from commonweight.verdicts.verdict import (
     OVER,

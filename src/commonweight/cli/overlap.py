@@ -18,7 +18,6 @@ TWO = 2
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER ...")
 @table_options
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
-@click.option("--mixed-rules", is_flag=True, help="Compare footprints of different Fisher types or losses.")
 @click.option(
     "--no-intervals", is_flag=True, help="Leave folds out: raw overlaps alone, also where numbers of folds differ."
 )
@@ -30,7 +29,6 @@ def command(
     by: str | int,
     form: str,
     common_only: bool,
-    mixed_rules: bool,
     no_intervals: bool,
     check_hashes: bool,
 ) -> None:
@@ -47,7 +45,7 @@ def command(
         name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
         for name, folder in zip(names, folders, strict=True)
     }
-    table = overlap(footprints, common_only=common_only, mixed_rules=mixed_rules, intervals=not no_intervals)
+    table = overlap(footprints, common_only=common_only, intervals=not no_intervals)
     write(table, by, form, [*verdict_blocks(table, by=by), *sources(footprints)])
 
 

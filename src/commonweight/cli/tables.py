@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 table_options = together(
     click.option(
-        "--by", type=By(), default="layer", show_default=True, help="Rows of the table; DEPTH counts module levels."
+        "--by",
+        type=By(),
+        default="layer",
+        show_default=True,
+        help="Rows of the table; DEPTH counts module levels.",
     ),
     click.option(
         "--format",
@@ -32,15 +36,23 @@ table_options = together(
 def write(table: OverlapTable, by: str | int, form: str, beside: Sequence[Block] = ()) -> None:
     """Write a table to stdout."""
     if form == "json":
-        click.echo((table.roll_up(by) if isinstance(by, int) else table).to_json())
+        click.echo((table.roll_up(by) if isinstance(by, int) else table).to_json(), nl=False)
     elif form == "csv":
-        from commonweight.report.overlap import to_csv
-
         click.echo(to_csv(table, by), nl=False)
     elif form == "markdown":
         click.echo(table.to_markdown(by=by), nl=False)
     else:
-        from commonweight.overlaps.table.layout import blocks
         from commonweight.report.terminal import show
 
-        show([*blocks(table, by), *beside])
+        show([*table.blocks(by), *beside])
+
+
+def to_csv(table: OverlapTable, by: str | int = "layer") -> str:
+    """Write one row per layer and pair, without totals, at full precision; undefined is an empty field."""
+    from commonweight.overlaps.table.rows import WHOLE
+
+    if by == "parameter":
+        frame = table.to_frame("parameter")
+    else:
+        frame = (table.roll_up(by) if isinstance(by, int) else table).to_frame().replace({"layer": {"": WHOLE}})
+    return str(frame.to_csv(index=False, lineterminator="\n"))

@@ -27,7 +27,7 @@ _OPTIONS = (
     (re.compile(r"give every row a source_row, the"), r"give the data a column source_row, the"),
     (re.compile(r"exclude it, real weights"), r"leave it out with --exclude, real weights"),
 )
-_OF_OVERLAP = {"mixed_rules=True": "--mixed-rules", "intervals=False": "--no-intervals"}
+_OF_OVERLAP = {"intervals=False": "--no-intervals"}
 
 
 def in_options(text: str, command: str = "", options: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -44,8 +44,8 @@ def in_options(text: str, command: str = "", options: Mapping[str, str] = Mappin
         The text with options in place of arguments.
 
     Example:
-        >>> in_options("measure them with one loss, or pass mixed_rules=True to compare them all the same", "overlap")
-        'measure them with one loss, or pass --mixed-rules to compare them all the same'
+        >>> in_options("pass intervals=False to compare without noise ceilings", "overlap")
+        'pass --no-intervals to compare without noise ceilings'
         >>> in_options("there are 900: use fisher_type='mc'")
         'there are 900: use --fisher-type mc'
         >>> in_options("path_rows must be at least 1", "shortcuts", {"path_rows": "--path-rows"})

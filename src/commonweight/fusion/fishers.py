@@ -13,8 +13,8 @@ from commonweight.base.errors import IntegrityError, MeasurementError, NotCompar
 from commonweight.base.names import by_value, differ, first_of, quoted
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 from commonweight.footprints.footprint import Footprint
+from commonweight.footprints.slices import shape_of
 from commonweight.models.placement import DTYPES
-from commonweight.overlaps.measures.gram import shape_of
 from commonweight.overlaps.table.layout import beware_of_few
 
 if TYPE_CHECKING:

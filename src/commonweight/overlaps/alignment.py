@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from commonweight.base.errors import UsageError
-from commonweight.base.names import Named
 from commonweight.footprints.footprint import layer_of
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from commonweight.footprints.footprint import Footprint
-    from commonweight.overlaps.table.numbers import Derived
 
 
 Reading = Literal["shared initialisation", "no shared initialisation", "unclear", "not measured"]
@@ -244,29 +242,9 @@ def _listed(pairs: Pairs, reading: Reading) -> str:
 
 
 def alignment_of(footprints: Mapping[str, Footprint]) -> Alignment:
-    r"""Measure the relative distance of the models' weights, pair by pair.
-
-    .. math:: r = \frac{\lVert w_a - w_b \rVert}{\sqrt{\lVert w_a \rVert^2 + \lVert w_b \rVert^2}}
-
-    over the weight matrices that both footprints sampled, with equal length. ``metadata["weight_sample_scale"]``
-    (name to matrix size / sample size; 1 where absent) lets each sample stand for its whole matrix.
-
-    Args:
-        footprints: The footprints by name, with or without ``weight_sample``.
-
-    Returns:
-        The distances: 0 for identical weights, 1 for orthogonal ones, at most sqrt(2); nan where two footprints
-        sampled no matrix in common, or all sampled weights are zero.
-
-    Example:
-        >>> from torch import tensor
-        >>> from commonweight.footprints.footprint import Footprint
-        >>> f = {"w": tensor([1.0])}
-        >>> a = Footprint("fisher", f, count=1, weight_sample={"w": tensor([3.0, 0.0])})
-        >>> b = Footprint("fisher", f, count=1, weight_sample={"w": tensor([0.0, 4.0])})
-        >>> alignment_of({"a": a, "b": b}).distance[0, 1].item()
-        1.0
-    """
+    """Measure the relative distance of the models' weights, ``|w_a - w_b| / sqrt(|w_a|² + |w_b|²)``, pair by pair."""
+    # Over the weight matrices that both sampled, with equal length; metadata["weight_sample_scale"] (matrix size /
+    # sample size; 1 where absent) lets each sample stand for its whole matrix.
     names = tuple(footprints)
     matrices: dict[str, NDArray[np.float64]] = {}
     for i, a in enumerate(names):
@@ -308,35 +286,15 @@ class Strange(NamedTuple):
     """The larger of the two footprints' shares of the trace, of that of all layers asked about."""
 
 
-def shared_initialisation(table: Derived, a: str, b: str, layer: str | None = None) -> Reading:
-    """Say whether two models have a shared initialisation, for ``OverlapTable.shared_initialisation``."""
-    whole = table.alignment.reading(a, b)  # which also refuses unknown footprints
-    members = _members(table, layer)
-    owners = {layer_of(parameter) for parameter in members}
-    if layer is not None and len(owners) == 1:
-        return table.alignment.reading(a, b, members)
-    if strange_layers(table, a, b, layer).share > MOSTLY:
-        return "no shared initialisation"
-    if layer is None:
-        return whole
-    together = float(table.alignment.within(members)[table.names.index(a), table.names.index(b)])
-    return whole if math.isnan(together) else reading_of(together)
-
-
-def strange_layers(table: Derived, a: str, b: str, layer: str | None = None) -> Strange:
-    """Find the layers in which two models have no shared initialisation."""
-    members = _members(table, layer)
+def strange_layers(alignment: Alignment, grams: Mapping[str, NDArray[np.float64]], a: str, b: str) -> Strange:
+    """Find the layers of some parameters, given with their Gram matrices, without a shared initialisation."""
     owned: dict[str, list[str]] = {}
-    for parameter in members:
+    for parameter in grams:
         owned.setdefault(layer_of(parameter), []).append(parameter)
-    layers = [each for each in owned if table.alignment.reading(a, b, owned[each]) == "no shared initialisation"]
+    layers = [each for each in owned if alignment.reading(a, b, owned[each]) == "no shared initialisation"]
     shares = [0.0]
-    for place in (table.names.index(a), table.names.index(b)):
-        held = {owner: math.fsum(table.terms[each][place, place] for each in owned[owner]) for owner in owned}
+    for place in (alignment.names.index(a), alignment.names.index(b)):
+        held = {owner: math.fsum(grams[each][place, place] for each in owned[owner]) for owner in owned}
         if (whole := math.fsum(held.values())) > 0:
             shares.append(math.fsum(held[owner] for owner in layers) / whole)
     return Strange(tuple(layers), max(shares))
-
-
-def _members(table: Derived, layer: str | None) -> tuple[str, ...]:
-    return tuple(table.terms) if layer is None else Named("layer", table.members)[layer]

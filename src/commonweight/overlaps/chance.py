@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from commonweight.base.names import Named
 from commonweight.footprints.of_masks import draws
-from commonweight.overlaps.levels import Levels, levels_of
-from commonweight.overlaps.measures.ratio import ROUNDING, frozen
+from commonweight.overlaps.measures.gram import ROUNDING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Footprint
 
     Array = NDArray[np.float64]
-    from numpy.typing import NDArray
 
 
 Relation = Literal["independent", "shared", "moved", "not stated"]
@@ -124,46 +121,3 @@ def chance_corrected(overlap: ArrayLike, chance: ArrayLike) -> Array:
     level = np.asarray(chance, dtype=np.float64)
     room = np.where(level < 1 - ROUNDING, 1 - level, np.nan)
     return np.asarray((np.asarray(overlap, dtype=np.float64) - level) / room)
-
-
-@dataclass(frozen=True, eq=False)
-class MaskChance:
-    """What the masks of a table keep, share by chance, and share beyond chance."""
-
-    density: Levels
-    """Fraction of the weights that each mask keeps, ``[n]`` in [0, 1]."""
-
-    chance: Levels
-    """Jaccard index of independent masks of these densities, ``[n, n]``; nan unless the pair's score initialisations
-    are known to be independent: for others the closed form does not hold."""
-
-    corrected: Levels
-    """``(overlap - chance) / (1 - chance)``, ``[n, n]``; nan where chance is."""
-
-
-def mask_chance(
-    facts: MaskFacts, layers: Mapping[str, tuple[str, ...]], terms: Mapping[str, Array], overlaps: Levels
-) -> MaskChance:
-    """Compute all three."""
-    independent = facts.independent
-
-    def chance(parameters: tuple[str, ...]) -> Array:
-        level = chance_jaccard({name: terms[name] for name in parameters}, facts.sizes)
-        return np.where(independent, level, np.nan)
-
-    def density(parameters: tuple[str, ...]) -> Array:
-        size = sum(facts.sizes[name] for name in parameters)
-        kept = np.asarray(sum(np.diagonal(terms[name]) for name in parameters))
-        return np.asarray(kept / (size or np.nan))
-
-    densities, chances = (levels_of(of, layers, tuple(terms)) for of in (density, chance))
-    corrected = Levels(
-        Named("layer", _corrected(overlaps.by_layer, chances.by_layer)),
-        Named("parameter", _corrected(overlaps.by_parameter, chances.by_parameter)),
-        frozen(chance_corrected(overlaps.pooled, chances.pooled)),
-    )
-    return MaskChance(densities, chances, corrected)
-
-
-def _corrected(overlaps: Mapping[str, Array], chances: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: frozen(chance_corrected(overlap, chances[name])) for name, overlap in overlaps.items()}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import NotComparableError, UsageError
+from commonweight.base.names import by_value, quoted
 from commonweight.footprints.footprint import Footprint
-from commonweight.overlaps.measures.gram import shape_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from commonweight.footprints.slices import shape_of
 
 MOST_SHOWN = 4
 MEASURE = "measure one with commonweight.fisher() or read one with Footprint.load(folder)"
@@ -57,54 +54,26 @@ def check_named(footprints: Mapping[str, Footprint], *unnamed: object, remedy: s
             raise UsageError(f"{name!r} must be a Footprint, got {type(footprint).__name__}; {remedy}")
 
 
-def common_parameters(
-    footprints: Mapping[str, Footprint], *, common_only: bool = False, mixed_rules: bool = False
-) -> Common:
-    """Check that footprints can be compared entry by entry.
-
-    Compared are kinds, Fisher types and losses (``metadata["fisher_type"]``, ``metadata["loss"]``), parameter names and
-    shapes. Shapes of saved footprints are read without their tensors.
-
-    Args:
-        footprints: At least two footprints by name.
-        common_only: Compare only the parameters with equal name and shape, and list the others as left out.
-        mixed_rules: Allow different Fisher types and losses.
-
-    Returns:
-        The parameters to compare and those left out.
-
-    Raises:
-        NotComparableError: If they differ in what the options do not allow, or have nothing in common; it names the
-            first differences, how many there are, and the remedy.
-
-    Example:
-        >>> from torch import ones
-        >>> from commonweight.footprints.footprint import Footprint
-        >>> a = Footprint("fisher", {"body.weight": ones(2, 2), "head.weight": ones(3, 2)}, count=1)
-        >>> b = Footprint("fisher", {"body.weight": ones(2, 2), "head.weight": ones(5, 2)}, count=1)
-        >>> found = common_parameters({"a": a, "b": b}, common_only=True)
-        >>> print(found.parameters, *found.left_out)
-        ('body.weight',) head.weight (shape differs: [3, 2] in 'a', [5, 2] in 'b')
-    """
+def common_parameters(footprints: Mapping[str, Footprint], *, common_only: bool = False) -> Common:
+    """Check that kinds, Fisher types, losses and parameters agree, without reading the tensors of saved footprints."""
     kinds = {name: footprint.kind for name, footprint in footprints.items()}
     if len(set(kinds.values())) > 1:
         raise NotComparableError(
-            f"footprints of different kinds cannot be compared: {_by_value(kinds)}; pass footprints of one kind"
+            f"footprints of different kinds cannot be compared: {by_value(kinds)}; pass footprints of one kind"
         )
-    if not mixed_rules:
-        _check_rules(footprints)
+    _check_rules(footprints)
     _check_bits(footprints)
     common = _split(footprints)
     if not common.parameters:
         raise NotComparableError(
-            f"the footprints {_quoted(footprints)} have no parameter of equal name and shape, "
+            f"the footprints {quoted(footprints)} have no parameter of equal name and shape, "
             f"{_shown(common.left_out)}; no option compares them: measure the same parameters of models of one "
             "architecture"
         )
     if common.left_out and not common_only:
         count = len(common.parameters)
         raise NotComparableError(
-            f"the footprints {_quoted(footprints)} do not hold the same parameters, {_shown(common.left_out)}; "
+            f"the footprints {quoted(footprints)} do not hold the same parameters, {_shown(common.left_out)}; "
             "expected equal names and shapes: measure models of one architecture, or pass common_only=True to compare "
             f"the {count} parameter{'' if count == 1 else 's'} with equal name and shape"
         )
@@ -116,13 +85,12 @@ def _check_rules(footprints: Mapping[str, Footprint]) -> None:
     for key, words in _RULES.items():
         values = {name: footprint.metadata.get(key) for name, footprint in footprints.items()}
         if len({repr(value) for value in values.values()}) > 1:
-            differing[words] = _by_value(values)
+            differing[words] = by_value(values)
     if differing:
         differences = "; ".join(f"{words} differs: {shown}" for words, shown in differing.items())
         raise NotComparableError(
-            f"the footprints {_quoted(footprints)} were not measured alike, {differences}; measure them with "
-            f"{' and '.join(f'one {words}' for words in differing)}, or pass mixed_rules=True to compare them all the "
-            "same"
+            f"the footprints {quoted(footprints)} were not measured alike, {differences}; measure them with "
+            f"{' and '.join(f'one {words}' for words in differing)}"
         )
 
 
@@ -130,7 +98,7 @@ def _check_bits(footprints: Mapping[str, Footprint]) -> None:
     bits = {name: "flipped bits" if f.metadata.get("flipped") else "masks" for name, f in footprints.items()}
     if len(set(bits.values())) > 1:
         raise NotComparableError(
-            f"masks and flipped bits cannot be compared: {_by_value(bits)}; take all with flipped=True, or none"
+            f"masks and flipped bits cannot be compared: {by_value(bits)}; take all with flipped=True, or none"
         )
 
 
@@ -141,25 +109,14 @@ def _split(footprints: Mapping[str, Footprint]) -> Common:
     for parameter in every:
         holders = [name for name, footprint in footprints.items() if parameter in footprint]
         if len(holders) < len(footprints):
-            left_out.append(LeftOut(parameter, f"only in {_quoted(holders)}"))
+            left_out.append(LeftOut(parameter, f"only in {quoted(holders)}"))
             continue
         shapes = {name: list(shape_of(footprint.tensors, parameter)) for name, footprint in footprints.items()}
         if len({tuple(shape) for shape in shapes.values()}) > 1:
-            left_out.append(LeftOut(parameter, f"shape differs: {_by_value(shapes)}"))
+            left_out.append(LeftOut(parameter, f"shape differs: {by_value(shapes)}"))
         else:
             parameters.append(parameter)
     return Common(tuple(parameters), tuple(left_out))
-
-
-def _by_value(values: Mapping[str, Any]) -> str:
-    groups: dict[str, list[str]] = {}
-    for name, value in values.items():
-        groups.setdefault("not stated" if value is None else str(value), []).append(name)
-    return ", ".join(f"{value} in {_quoted(names)}" for value, names in groups.items())
-
-
-def _quoted(names: Mapping[str, Any] | Sequence[str]) -> str:
-    return " and ".join(repr(name) for name in names)
 
 
 def _shown(left_out: Sequence[LeftOut]) -> str:
@@ -167,3 +124,14 @@ def _shown(left_out: Sequence[LeftOut]) -> str:
     if len(left_out) <= MOST_SHOWN:
         return f"{len(left_out)} difference{'s' if len(left_out) > 1 else ''}: {first}"
     return f"{len(left_out)} differences, the first {MOST_SHOWN}: {first}"
+
+
+def check_names(names: Sequence[str], *pairs: tuple[str, str]) -> None:
+    """Check that pairs are what they should be."""
+    for pair in pairs:
+        wrong = isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != len(("a", "b"))
+        if wrong or not all(isinstance(name, str) for name in pair):
+            raise UsageError(
+                f"expected pairs of two names each, such as ('a', 'b'), ('a', 'c'), got "
+                f"{', '.join(map(repr, pairs))}; there are {', '.join(map(repr, names))}"
+            )

@@ -19,8 +19,8 @@ from commonweight.base.errors import NotComparableError, UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.text import Block, Grid
 from commonweight.overlaps.compatible import check_named
-from commonweight.overlaps.measures.ratio import ROUNDING, frozen
-from commonweight.overlaps.table.cells import WHOLE
+from commonweight.overlaps.measures.gram import ROUNDING
+from commonweight.overlaps.table.rows import WHOLE, frozen
 from commonweight.overlaps.table.table import overlap
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from commonweight.base.text import Block, Grid
-from commonweight.overlaps.table.cells import WHOLE
+from commonweight.overlaps.table.rows import WHOLE
 from commonweight.verdicts.tables import contrasts_of, overlap_verdict, pairs_verdict, same_rows
 from commonweight.verdicts.verdict import ABOVE, INCONCLUSIVE, LESS, MORE, OVER, by_chance
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from commonweight.base.errors import IntegrityError, MeasurementError, NotComparableError, UsageError, check_kind
 from commonweight.base.names import among, first_of
 from commonweight.footprints.footprint import Footprint
-from commonweight.overlaps.measures.gram import shape_of
+from commonweight.footprints.slices import shape_of
 
 
 def ewc_penalty(

@@ -11,9 +11,9 @@ from commonweight.base.errors import UsageError, check_kind
 from commonweight.base.estimate import LEVEL
 from commonweight.base.text import Grid, number
 from commonweight.footprints.copies import MOST_COPIED
-from commonweight.overlaps.alignment import MOST_LISTED, strange_layers
-from commonweight.overlaps.table.cells import WHOLE
-from commonweight.overlaps.table.numbers import check_names
+from commonweight.overlaps.alignment import MOST_LISTED
+from commonweight.overlaps.compatible import check_names
+from commonweight.overlaps.table.rows import WHOLE
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.verdicts.verdict import INCONCLUSIVE, NOT_ABOVE, SMALLEST_EFFECTIVE, STORED, Need, contrast_verdict
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from commonweight.base.estimate import Estimate
     from commonweight.overlaps.alignment import Reading
-    from commonweight.overlaps.resampling.ratios import Quantity
+    from commonweight.overlaps.table.rows import Quantity
     from commonweight.verdicts.verdict import Verdict
 
 
@@ -153,8 +153,8 @@ def check_pairs(table: OverlapTable, *pairs: Pair) -> None:
 
 
 def _noise_taken_out(table: OverlapTable, of: Quantity) -> bool | None:
-    """Corrected overlaps of Fishers, extrapolated or less their null; of masks and activities it is not asked."""
-    return of in {"corrected", "extrapolated", "above_null"} if table.kind == "fisher" else None
+    """Corrected overlaps of Fishers, or less their null; of masks and activities it is not asked."""
+    return of in {"corrected", "above_null"} if table.kind == "fisher" else None
 
 
 def _left_out(tables: Sequence[OverlapTable]) -> str:
@@ -166,7 +166,7 @@ def _strange(tables: Sequence[OverlapTable], pairs: Sequence[Pair], layers: Laye
     """Name the asked layers that have no shared initialisation though the models have."""
     if {table.alignment.reading(*pair) for table in tables for pair in pairs} != {"shared initialisation"}:
         return ""
-    every = [strange_layers(table, *pair, layer) for table in tables for pair in pairs for layer in layers]
+    every = [table.strange_layers(*pair, layer) for table in tables for pair in pairs for layer in layers]
     names = tuple(dict.fromkeys(name for found in every for name in found.layers))
     if not names:
         return ""
@@ -258,7 +258,7 @@ NEEDS: tuple[Requirement, ...] = (
     ),
     Requirement(
         "noise taken out",
-        "both overlaps of Fishers are corrected or extrapolated: noise lowers raw ones, and not both alike (masks and "
+        "both overlaps of Fishers are corrected: noise lowers raw ones, and not both alike (masks and "
         "activities: not asked)",
         INCONCLUSIVE,
         "",

@@ -6,7 +6,6 @@ from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.base.errors import UsageError
-from commonweight.overlaps.resampling.ratios import NO_NULL
 from commonweight.verdicts.needs import NOT_COUNTED, aligned, check_pairs, effective, judged, table_needs, told
 from commonweight.verdicts.verdict import STORED, Need, null_verdict
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from commonweight.base.estimate import Estimate
-    from commonweight.overlaps.resampling.ratios import Quantity
+    from commonweight.overlaps.table.rows import Quantity
     from commonweight.overlaps.table.table import OverlapTable
     from commonweight.verdicts.needs import Pair
     from commonweight.verdicts.verdict import Verdict
@@ -62,7 +61,6 @@ def overlap_verdict(table: OverlapTable, a: str, b: str, layer: str | None = Non
     difference = table.estimate("above_null", a, b, layer)
     needs = table_needs([table], [pair], layers)
     uncounted = [need.found for need in needs if need.found == NOT_COUNTED]
-    earlier = [] if table.over_folds.has_null else [NO_NULL]
     return told(
         null_verdict(
             difference,
@@ -73,7 +71,7 @@ def overlap_verdict(table: OverlapTable, a: str, b: str, layer: str | None = Non
         [pair],
         layers,
         [need for need in needs if need.found != NOT_COUNTED],
-        [*uncounted, *earlier],
+        uncounted,
     )
 
 
@@ -95,8 +93,8 @@ def pairs_verdict(
         layer: A layer; None for all weights pooled.
         same_rows: Whether both pairs were measured on the same source rows. A table does not know: see
             :func:`same_rows`.
-        of: Which overlap, as ``table.estimate`` takes it. Of Fishers corrected ones, extrapolated or less their
-            null decide, raw ones do not: noise lowers them, and not all alike.
+        of: Which overlap, as ``table.estimate`` takes it. Of Fishers corrected ones, or these less their null,
+            decide, raw ones do not: noise lowers them, and not all alike.
 
     Returns:
         The verdict on first - second.

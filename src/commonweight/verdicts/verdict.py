@@ -139,7 +139,7 @@ def contrast_verdict(
         same_rows: Whether both sides were measured on the same source rows.
         aligned: Whether the models of each overlap have a shared initialisation; None where that is unclear or not
             measured.
-        noise_taken_out: Whether both overlaps are corrected or extrapolated ones. False for raw ones of Fishers: the
+        noise_taken_out: Whether both overlaps are corrected ones. False for raw ones of Fishers: the
             noise of finite samples lowers them, the noisier the Fishers the more, so that two raw overlaps of
             different data or models can differ by noise alone, in every training. None for masks and activities, of
             which it is not asked.

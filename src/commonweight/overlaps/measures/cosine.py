@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.overlaps.measures.pair import pair_gram
-from commonweight.overlaps.measures.ratio import cosine_ratio
+from commonweight.overlaps.measures.gram import cosine_ratio, pair_gram
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
     from torch import Tensor
 
     from commonweight.footprints.footprint import Footprint
@@ -35,7 +33,7 @@ def cosine_similarity(x: ArrayLike | Tensor | Footprint, y: ArrayLike | Tensor |
         >>> cosine_similarity([1.0, 0.0], [-2.0, 0.0])
         -1.0
     """
-    return float(from_gram(pair_gram("activity", x=x, y=y))[0, 1])
+    return float(cosine_ratio(pair_gram("activity", x=x, y=y))[0, 1])
 
 
 def task_similarity(x: ArrayLike | Tensor | Footprint, y: ArrayLike | Tensor | Footprint) -> float:
@@ -57,23 +55,3 @@ def task_similarity(x: ArrayLike | Tensor | Footprint, y: ArrayLike | Tensor | F
         1.0
     """
     return abs(cosine_similarity(x, y))
-
-
-def from_gram(G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute all cosine similarities, signed, from the Gram matrix: ``G_ij / sqrt(G_ii G_jj)``.
-
-    Args:
-        G: Gram matrix ``[n, n]`` of the vectors.
-
-    Returns:
-        Cosines ``[n, n]`` in [-1, 1]; nan in the rows and columns of a zero vector.
-
-    Raises:
-        UsageError: If G is not square.
-
-    Example:
-        >>> import numpy as np
-        >>> from_gram(np.array([[4.0, -3.0], [-3.0, 9.0]])).tolist()
-        [[1.0, -0.5], [-0.5, 1.0]]
-    """
-    return cosine_ratio(G)

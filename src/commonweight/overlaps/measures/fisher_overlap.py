@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.overlaps.measures.pair import pair_gram
-from commonweight.overlaps.measures.ratio import cosine_ratio
+from commonweight.overlaps.measures.gram import cosine_ratio, pair_gram
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
     from torch import Tensor
 
     from commonweight.footprints.footprint import Footprint
@@ -46,26 +44,4 @@ def fisher_overlap(f1: ArrayLike | Tensor | Footprint, f2: ArrayLike | Tensor | 
         >>> round(fisher_overlap([1.0, 1.0], [1.0, 0.0]), 4)
         0.7071
     """
-    return float(from_gram(pair_gram("fisher", f1=f1, f2=f2))[0, 1])
-
-
-def from_gram(G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute all Fisher overlaps from the Gram matrix of the square roots.
-
-    ``G_ij / sqrt(G_ii G_jj)`` with ``G_ij = Σ_k sqrt(f_ik f_jk)``: ``G_ii`` is the trace of Fisher i.
-
-    Args:
-        G: Gram matrix ``[n, n]`` of the rows ``sqrt(f_i)``; of one parameter, or a sum over several.
-
-    Returns:
-        Overlaps ``[n, n]`` in [0, 1]; nan in the rows and columns of a zero Fisher.
-
-    Raises:
-        UsageError: If G is not square.
-
-    Example:
-        >>> import numpy as np
-        >>> from_gram(np.array([[4.0, 3.0], [3.0, 9.0]])).tolist()
-        [[1.0, 0.5], [0.5, 1.0]]
-    """
-    return cosine_ratio(G)
+    return float(cosine_ratio(pair_gram("fisher", f1=f1, f2=f2))[0, 1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ import torch
 from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.footprints.footprint import Footprint
 from commonweight.footprints.packed import Packed, byte_count
+from commonweight.footprints.slices import ENTRIES_PER_SLICE, slices
+from commonweight.overlaps.compatible import common_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,41 +32,8 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
 
 
-ENTRIES_PER_SLICE = 2**20
-
-
 BYTES_PER_SLICE = 2**18
 """Of each packed mask."""
-
-
-@runtime_checkable
-class Sliceable(Protocol):
-    """A mapping of tensors that need not be read whole, such as those of a saved footprint."""
-
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Read a slice of one tensor along its first dimension."""
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Tell a tensor's shape without reading it."""
-
-
-def shape_of(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    """Tell the shape of one tensor, without reading it where that is possible."""
-    return tensors.shape(name) if isinstance(tensors, Sliceable) else tuple(tensors[name].shape)
-
-
-def slices(tensors: Mapping[str, Tensor], name: str, entries: int = ENTRIES_PER_SLICE) -> Iterator[Tensor]:
-    """Read one tensor in flat slices, in order."""
-    shape = shape_of(tensors, name)
-    if not shape:
-        yield tensors[name].detach().reshape(1)
-        return
-    row = int(np.prod(shape[1:], dtype=np.int64))
-    step = max(1, entries // max(1, row))
-    for start in range(0, shape[0], step):
-        stop = min(start + step, shape[0])
-        part = tensors.rows(name, start, stop) if isinstance(tensors, Sliceable) else tensors[name][start:stop]
-        yield from torch.split(part.detach().reshape(-1), entries)
 
 
 def gram_of(
@@ -85,29 +54,8 @@ def gram_of(
 def parameter_gram(
     footprints: Mapping[str, Footprint], parameter: str, *, entries: int = ENTRIES_PER_SLICE
 ) -> NDArray[np.float64]:
-    """Compute the Gram matrix of one parameter over several footprints of one kind.
-
-    Args:
-        footprints: The footprints by name; the parameter has one shape in all of them. Activities between about
-            1e-150 and 1e150 in size (or 0) can be squared in float64; importances and masks always can.
-        parameter: Name of the parameter.
-        entries: The most entries read at a time from each footprint.
-
-    Returns:
-        ``[n, n]``, float64: ``Σ sqrt(f_i f_j)`` for ``fisher``, ``Σ x_i x_j`` for ``supermask`` and ``activity``.
-
-    Raises:
-        MeasurementError: If entries are not finite, negative in a Fisher, other than 0 and 1 in a mask, or complex;
-            if their sum leaves the range of float64.
-
-    Example:
-        >>> from torch import tensor
-        >>> from commonweight.footprints.footprint import Footprint
-        >>> a = Footprint("fisher", {"w": tensor([1.0, 4.0])}, count=1)
-        >>> b = Footprint("fisher", {"w": tensor([9.0, 0.0])}, count=1)
-        >>> parameter_gram({"a": a, "b": b}, "w").tolist()
-        [[5.0, 3.0], [3.0, 9.0]]
-    """
+    """Compute the Gram matrix ``[n, n]`` of one parameter over several footprints of one kind, of equal shapes."""
+    # Activities between about 1e-150 and 1e150 in size (or 0) can be squared in float64.
     names = tuple(footprints)
     kind = footprints[names[0]].kind
     packed = [footprint.tensors for footprint in footprints.values() if isinstance(footprint.tensors, Packed)]
@@ -144,6 +92,53 @@ def _packed_slices(masks: Sequence[Packed], parameter: str) -> Iterator[list[NDA
     size = byte_count(masks[0].shape(parameter))
     for start in range(0, size, BYTES_PER_SLICE):
         yield [each.packed(parameter, start, start + BYTES_PER_SLICE).numpy() for each in masks]
+
+
+def pair_gram(kind: Kind, **two: Any) -> NDArray[np.float64]:
+    """Compute the Gram matrix of two arrays of one shape, or of two footprints (summed over their parameters)."""
+    # Arrays are first divided by their largest entry, since their scale cancels in every measure that is not of bits:
+    # no entry is too small or too large.
+    names = tuple(two)
+    if all(isinstance(value, Footprint) for value in two.values()):
+        for name, footprint in two.items():
+            if footprint.kind != kind:
+                raise UsageError(
+                    f"{name} is a footprint of kind {footprint.kind}, expected {kind}; "
+                    "commonweight.overlap() takes the measure that fits the kind"
+                )
+        parameters = common_parameters(two).parameters
+        return np.asarray(sum(parameter_gram(two, parameter) for parameter in parameters))
+    (x, shape_x), (y, shape_y) = (flat(value, name) for name, value in two.items())
+    if shape_x != shape_y:
+        raise UsageError(
+            f"{names[0]} and {names[1]} must have one shape, got {list(shape_x)} and {list(shape_y)}; "
+            "reshape or cut them to the part they have in common"
+        )
+    scales = [_largest(values) if kind != "supermask" else 1.0 for values in (x, y)]
+
+    def prepare(index: int, values: Tensor) -> None:
+        complaint = fault(values, kind)
+        if complaint:
+            raise UsageError(f"{names[index]}: {complaint}; {_REMEDIES[kind]}")
+        values /= scales[index]
+        to_row_(values, kind)
+
+    halves = (torch.split(values, ENTRIES_PER_SLICE) for values in (x, y))
+    return gram_of(zip(*halves, strict=True), 2, prepare)
+
+
+_REMEDIES: dict[Kind, str] = {
+    "fisher": "pass squared gradients, averaged over examples",
+    "supermask": "pass the bits of the mask, not its scores",
+    "activity": "remove or replace the entries that are not",
+}
+
+
+def _largest(values: Tensor) -> float:
+    if not values.numel():
+        return 1.0
+    low, high = values.aminmax()
+    return max(-low.item(), high.item()) or 1.0
 
 
 _NATIVE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -268,3 +263,34 @@ def _looked_up(words: Words) -> NDArray[np.uint8]:
 
 count_ones = _counted if np.lib.NumpyVersion(np.__version__) >= "2.0.0b1" else _looked_up
 """Counts per word or part of one, along the last axis; NumPy counts by itself from release 2 on."""
+
+
+ROUNDING = 1e-12
+
+
+def checked(G: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Check that a matrix is square."""
+    matrix = np.asarray(G, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise UsageError(f"expected a Gram matrix of shape [n, n], got shape {list(matrix.shape)}")
+    return matrix
+
+
+def cosine_ratio(G: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide every entry by the lengths of its two rows: ``G_ij / (sqrt(G_ii) sqrt(G_jj))``."""
+    # Computed as ``G_ij / g · sqrt(g) / sqrt(s)`` with the larger g and the smaller s of the two ``G_ii``: the product
+    # ``G_ii G_jj`` can leave the range of float64, and two identical rows give exactly 1.
+    matrix = checked(G)
+    diagonal = np.diagonal(matrix)
+    positive = np.where(diagonal > 0, diagonal, np.nan)
+    larger, smaller = np.maximum.outer(positive, positive), np.minimum.outer(positive, positive)
+    ratios = without_rounding(matrix / larger * (np.sqrt(larger) / np.sqrt(smaller)))
+    np.fill_diagonal(ratios, np.where(diagonal > 0, 1.0, np.nan))
+    return ratios
+
+
+def without_rounding(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Take away rounding noise beyond 1: what lies within 1e-12 above 1, or below -1, becomes 1 or -1."""
+    # Anything further out is left as it is: it is not rounding, and should be seen.
+    noise = (np.abs(ratios) > 1) & (np.abs(ratios) <= 1 + ROUNDING)
+    return np.where(noise, np.sign(ratios), ratios)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commonweight.overlaps.measures.pair import pair_gram
-from commonweight.overlaps.measures.ratio import checked, without_rounding
+from commonweight.overlaps.measures.gram import checked, pair_gram, without_rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from commonweight.overlaps.measures.cosine import from_gram as cosine_from_gram
-from commonweight.overlaps.measures.fisher_overlap import from_gram as fisher_from_gram
+from commonweight.overlaps.measures.gram import cosine_ratio
 from commonweight.overlaps.measures.jaccard import from_gram as jaccard_from_gram
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Measure(NamedTuple):
 
 
 MEASURES: dict[Kind, Measure] = {
-    "fisher": Measure("fisher_overlap", "Fisher overlap", "trace share", fisher_from_gram),
+    "fisher": Measure("fisher_overlap", "Fisher overlap", "trace share", cosine_ratio),
     "supermask": Measure("jaccard_index", "Jaccard index", "share of kept weights", jaccard_from_gram),
-    "activity": Measure("cosine_similarity", "Cosine similarity", "share of squared norm", cosine_from_gram),
+    "activity": Measure("cosine_similarity", "Cosine similarity", "share of squared norm", cosine_ratio),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commonweight.base.errors import UsageError
+from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named
 from commonweight.footprints.footprint import layer_of
 from commonweight.overlaps.measures.gram import parameter_gram
@@ -18,7 +19,6 @@ from commonweight.overlaps.resampling.sums import Resampled, parameter_folds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from commonweight.base.estimate import Estimate
     from commonweight.footprints.footprint import Footprint
 
 FEWEST = 2
@@ -61,7 +61,7 @@ def noise_ceiling(footprint: Footprint) -> NoiseCeilings:
         >>> import torch, commonweight
         >>> model = torch.nn.Linear(6, 3)
         >>> batch = (torch.randn(200, 6), torch.randint(3, (200,)))
-        >>> found = noise ceiling(commonweight.fisher(model, [batch], folds=8))
+        >>> found = noise_ceiling(commonweight.fisher(model, [batch], folds=8))
         >>> 0.9 < found.pooled.value <= 1.01, found.pooled.count
         (True, 8)
     """
@@ -79,8 +79,10 @@ def noise_ceiling(footprint: Footprint) -> NoiseCeilings:
     layers: dict[str, tuple[str, ...]] = {}
     for name in footprint.names:
         layers[layer_of(name)] = (*layers.get(layer_of(name), ()), name)
-    ratios = FoldRatios(Resampled(len(footprint.folds), terms), grams, layers)
-    return NoiseCeilings(
-        ratios.noise_ceiling_estimate(0, footprint.names),
-        Named("layer", {layer: ratios.noise_ceiling_estimate(0, members) for layer, members in layers.items()}),
-    )
+    ratios = FoldRatios(Resampled(len(footprint.folds), terms), grams)
+
+    def of(parameters: tuple[str, ...]) -> Estimate:
+        found = ratios.noise_ceiling(parameters)[:, 0]
+        return Estimate(float(found[0]), tuple(found[1:].tolist()), "folds")
+
+    return NoiseCeilings(of(footprint.names), Named("layer", {layer: of(members) for layer, members in layers.items()}))

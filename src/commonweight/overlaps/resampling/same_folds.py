@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commonweight.base.errors import MeasurementError, NotComparableError
-from commonweight.overlaps.measures.gram import shape_of
+from commonweight.footprints.slices import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

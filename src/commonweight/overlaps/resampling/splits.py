@@ -1,8 +1,7 @@
-r"""Which folds form the halves and quarters of the examples: balanced designs.
+r"""Which folds form the halves of the examples: balanced designs.
 
 Where a Hadamard matrix of order K is at hand (Paley's construction for K - 1 a prime of the form 4m + 3, doubling), its
-K - 1 balanced columns are the splits: any two folds are in the same half equally often. A second column cuts the halves
-into quarters. For K = 8 any two folds are together in a quarter exactly once.
+K - 1 balanced columns are the splits: any two folds are in the same half equally often.
 """
 
 from __future__ import annotations
@@ -27,16 +26,13 @@ _SEED = 20170302
 
 @dataclass(frozen=True)
 class Splits:
-    """Halves and quarters of K folds."""
+    """Halves of K folds."""
 
     folds: int
     """K."""
 
     halves: tuple[tuple[Part, ...], ...]
     """Per split two complementary halves; none for fewer than 2 folds."""
-
-    quarters: tuple[tuple[Part, ...], ...]
-    """Per split four quarters; none for fewer than 4 folds."""
 
     words: str
     """How they were chosen."""
@@ -51,24 +47,20 @@ def splits_of(folds: int) -> Splits:
 
     Returns:
         K - 1 splits of a Hadamard matrix where there is one (K = 4, 8, 12, 16, 20, 24, 32, ...); else all balanced
-        splits if there are at most 10; else 2 K drawn with a fixed seed. Parts differ in size by at most 1.
+        splits if there are at most 10; else 2 K drawn with a fixed seed. Halves differ in size by at most 1.
 
     Example:
         >>> design = splits_of(8)
-        >>> len(design.halves), design.halves[0], design.quarters[0]
-        (7, ((0, 4, 6, 7), (1, 2, 3, 5)), ((0, 7), (4, 6), (1, 5), (2, 3)))
+        >>> len(design.halves), design.halves[0]
+        (7, ((0, 4, 6, 7), (1, 2, 3, 5)))
     """
     if folds < 2:
-        return Splits(folds, (), (), "no splits")
+        return Splits(folds, (), "no splits")
     matrix = _hadamard(folds) if folds >= 4 else None
     if matrix is not None:
         columns = (matrix * matrix[:, :1]).T[1:] > 0
         halves = tuple((_where(column), _where(~column)) for column in columns)
-        crossed = zip(columns, np.roll(columns, -1, axis=0), strict=True)
-        quarters = tuple(
-            (_where(one & two), _where(one & ~two), _where(~one & two), _where(~one & ~two)) for one, two in crossed
-        )
-        return Splits(folds, halves, quarters, f"{folds - 1} splits of a Hadamard matrix of order {folds}")
+        return Splits(folds, halves, f"{folds - 1} splits of a Hadamard matrix of order {folds}")
     generator = np.random.default_rng([_SEED, folds])
     size = folds // 2
     count = comb(folds, size) // (2 if folds % 2 == 0 else 1)
@@ -79,14 +71,7 @@ def splits_of(folds: int) -> Splits:
         firsts = [tuple(sorted(generator.permutation(folds)[:size].tolist())) for _ in range(2 * folds)]
         words = f"{2 * folds} balanced splits of {folds} folds, drawn with a fixed seed"
     pairs = tuple((first, tuple(fold for fold in range(folds) if fold not in first)) for first in firsts)
-    cut = tuple(tuple(part for half in pair for part in _cut(half, generator)) for pair in pairs) if folds >= 4 else ()
-    return Splits(folds, pairs, cut, words)
-
-
-def _cut(half: Part, generator: np.random.Generator) -> tuple[Part, Part]:
-    order = generator.permutation(half).tolist()
-    middle = len(order) // 2
-    return tuple(sorted(order[:middle])), tuple(sorted(order[middle:]))
+    return Splits(folds, pairs, words)
 
 
 def _where(chosen: NDArray[np.bool_]) -> Part:

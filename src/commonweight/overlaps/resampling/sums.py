@@ -7,26 +7,24 @@ the footprints, and add over parameters and slices as the Gram matrix of all fol
 =========  ================================================================================================
 full       :math:`\langle \sqrt{F_i}, \sqrt{F_j} \rangle` without one fold
 half       :math:`\tfrac12 \sum_h \langle \sqrt{F_{i,H}}, \sqrt{F_{j,H'}} \rangle + (H \leftrightarrow H')`
-quarter    :math:`\tfrac12 \sum_h \sum_{Q \ne Q'} \langle \sqrt{F_{i,Q}}, \sqrt{F_{j,Q'}} \rangle`
 null       the half matrix as expected when entries, rows or columns of one side are permuted
 =========  ================================================================================================
 
-each for all folds and without each fold in turn. Halves, quarters and nulls multiply different examples only, on the
-diagonal too.
+each for all folds and without each fold in turn. Halves and nulls multiply different examples only, on the diagonal
+too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from commonweight.base.errors import MeasurementError
-from commonweight.footprints.footprint import layer_of
-from commonweight.overlaps.measures.gram import Sliceable, fault, shape_of
+from commonweight.footprints.slices import slabs
+from commonweight.overlaps.measures.gram import fault
 from commonweight.overlaps.resampling.null import NullSums
 from commonweight.overlaps.resampling.splits import Splits, splits_of
 
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from commonweight.overlaps.resampling.splits import Part
 
     Array = NDArray[np.float64]
-    from collections.abc import Iterator
 
 
 ENTRIES_IN_CACHE = 2**16
@@ -60,11 +57,8 @@ class FoldTerms:
     half: Array
     """``[K + 1, n, n]``, summed over the splits."""
 
-    quarter: Array
-    """``[K + 1, n, n]``, summed over the splits; nan for fewer than 4 folds."""
-
     null: Array
-    """``[3, K + 1, n, n]``: entries, rows, columns of the halves permuted; nan in tables of an earlier release."""
+    """``[3, K + 1, n, n]``: entries, rows, columns of the halves permuted."""
 
     traces: Array
     """``[K, n]``: the trace of each fold's part of the Fisher."""
@@ -76,13 +70,7 @@ class FoldTerms:
     @property
     def arrays(self) -> dict[str, Array]:
         """All of them by name."""
-        return {
-            "full": self.full,
-            "half": self.half,
-            "quarter": self.quarter,
-            "null": self.null,
-            "traces": self.traces,
-        }
+        return {"full": self.full, "half": self.half, "null": self.null, "traces": self.traces}
 
     @classmethod
     def summed(cls, terms: Iterable[FoldTerms]) -> FoldTerms:
@@ -104,23 +92,11 @@ class Resampled:
     """K."""
 
     terms: Mapping[str, FoldTerms]
-    """Per parameter; or per layer that owns parameters, in a table that was read back from JSON."""
-
-    per: Literal["parameter", "layer"] = "parameter"
-    """What the terms are of."""
+    """Per parameter."""
 
     def of(self, chosen: Sequence[int]) -> Resampled:
         """Take the sums of some footprints."""
-        return Resampled(self.folds, {name: terms.of(chosen) for name, terms in self.terms.items()}, self.per)
-
-    def rolled_up(self) -> Resampled:
-        """Add the sums of each layer's own parameters."""
-        if self.per == "layer":
-            return self
-        members: dict[str, list[FoldTerms]] = {}
-        for name, terms in self.terms.items():
-            members.setdefault(layer_of(name), []).append(terms)
-        return Resampled(self.folds, {layer: FoldTerms.summed(each) for layer, each in members.items()}, "layer")
+        return Resampled(self.folds, {name: terms.of(chosen) for name, terms in self.terms.items()})
 
 
 def parameter_folds(footprints: Mapping[str, Footprint], parameter: str) -> FoldTerms:
@@ -172,7 +148,7 @@ class _Stack:
     def __init__(self, splits: Splits, n: int, shape: tuple[int, int]) -> None:
         K = splits.folds
         self.splits, self.n = splits, n
-        self.full, self.half, self.quarter = (torch.zeros(K + 1, n, n, dtype=torch.float64) for _ in range(3))
+        self.full, self.half = (torch.zeros(K + 1, n, n, dtype=torch.float64) for _ in range(2))
         self.traces = torch.zeros(K, n, dtype=torch.float64)
         self.null = NullSums(splits.halves, K, n, shape)
 
@@ -195,23 +171,16 @@ class _Stack:
         self.full += X @ X.mT
         singles = list(piece.sqrt().view(K, n, rows * columns))
         for split, parts in enumerate(self.splits.halves):
-            multiplied = self._cross(self.half, parts, sums, singles)
+            multiplied = self._cross(parts, sums, singles)
             self.null.add(split, [each.view(n, rows, columns) for each in multiplied], column)
-        for parts in self.splits.quarters:
-            self._cross(self.quarter, parts, sums, singles)
 
-    def _cross(self, into: Tensor, parts: tuple[Part, ...], sums: list[Tensor], singles: list[Tensor]) -> list[Tensor]:
-        """Add the products of different parts, halved: of all folds, and with each fold taken out of its part."""
-        left_out = [_leave_one_out([sums[fold] for fold in part]) for part in parts]
-        roots = [singles[part[0]] if len(part) == 1 else left_out[a][0].sqrt_() for a, part in enumerate(parts)]
-        _, others = _leave_one_out(roots)
+    def _cross(self, halves: tuple[Part, ...], sums: list[Tensor], singles: list[Tensor]) -> list[Tensor]:
+        """Add the products of two halves, halved: of all folds, and with each fold taken out of its half."""
+        left_out = [_leave_one_out([sums[fold] for fold in part]) for part in halves]
+        roots = [singles[part[0]] if len(part) == 1 else left_out[a][0].sqrt_() for a, part in enumerate(halves)]
         multiplied = list(roots)
-        products = {(a, b): _symmetric(roots[a] @ roots[b].T) / 2 for a, b in combinations(range(len(parts)), 2)}
-        into[0] += torch.stack(list(products.values())).sum(0)
-        for a, part in enumerate(parts):
-            untouched = [product for pair, product in products.items() if a not in pair]
-            if untouched:
-                into[[fold + 1 for fold in part]] += torch.stack(untouched).sum(0)
+        self.half[0] += _symmetric(roots[0] @ roots[1].T) / 2
+        for a, part in enumerate(halves):
             if len(part) == 1:
                 continue  # nothing is left of it
             remaining = (
@@ -220,15 +189,14 @@ class _Stack:
                 else [each.sqrt_() for each in left_out[a][1]]
             )
             for fold, root in zip(part, remaining, strict=True):
-                into[fold + 1] += _symmetric(root @ others[a].T) / 2
+                self.half[fold + 1] += _symmetric(root @ roots[1 - a].T) / 2
             multiplied += remaining
         return multiplied
 
     def terms(self) -> FoldTerms:
         """Give the sums."""
         full = _symmetric(self.full[1:]) / 2
-        quarter = self.quarter if self.splits.quarters else torch.full_like(self.quarter, torch.nan)
-        return FoldTerms(full.numpy(), self.half.numpy(), quarter.numpy(), self.null.expected(), self.traces.numpy())
+        return FoldTerms(full.numpy(), self.half.numpy(), self.null.expected(), self.traces.numpy())
 
 
 def _symmetric(products: Tensor) -> Tensor:
@@ -244,69 +212,3 @@ def _leave_one_out(terms: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     without = [each + right for each in without_left] if middle > 1 else [right]
     without += [left + each for each in without_right] if len(terms) - middle > 1 else [left]
     return left + right, without
-
-
-ENTRIES_PER_SLAB = 2**23
-"""Of all tensors together."""
-
-
-class Slab(NamedTuple):
-    """A rectangle of each of several matrices."""
-
-    parts: list[Tensor]
-    """One ``[rows, columns]`` per matrix."""
-
-    row: int
-    """Where it begins."""
-
-    column: int
-    """Where it begins."""
-
-    shape: tuple[int, int]
-    """Of the whole matrix."""
-
-
-def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Tell the shape of a tensor read as a matrix: its first dimension is the rows, all others the columns.
-
-    Args:
-        shape: Of the tensor.
-
-    Returns:
-        Rows and columns; a vector or number is one row.
-
-    Example:
-        >>> matrix_shape((16, 3, 5, 5)), matrix_shape((7,)), matrix_shape(())
-        ((16, 75), (1, 7), (1, 1))
-    """
-    if len(shape) < 2:
-        return 1, int(np.prod(shape, dtype=np.int64))
-    return shape[0], int(np.prod(shape[1:], dtype=np.int64))
-
-
-def slabs(sources: Sequence[Mapping[str, Tensor]], name: str, entries: int = ENTRIES_PER_SLAB) -> Iterator[Slab]:
-    """Read one tensor of several footprints or folds."""
-    shape = shape_of(sources[0], name)
-    rows, columns = matrix_shape(shape)
-    each = max(1, entries // len(sources))
-    if len(shape) < 2:
-        for left in range(0, columns, each):
-            yield Slab([_vector(source, name, left, left + each) for source in sources], 0, left, (rows, columns))
-        return
-    high = max(1, each // max(1, columns))
-    for top in range(0, rows, high):
-        for left in range(0, columns, each):
-            parts = [_rows(source, name, top, min(rows, top + high))[:, left : left + each] for source in sources]
-            yield Slab(parts, top, left, (rows, columns))
-
-
-def _vector(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
-    whole = shape_of(source, name)
-    if isinstance(source, Sliceable) and whole:
-        return source.rows(name, start, min(stop, whole[0])).reshape(1, -1)
-    return source[name].detach().reshape(1, -1)[:, start:stop]
-
-
-def _rows(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
-    part = source.rows(name, start, stop) if isinstance(source, Sliceable) else source[name][start:stop]
-    return part.detach().reshape(stop - start, -1)

@@ -11,18 +11,16 @@ import numpy as np
 from commonweight.base import text
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import Named
-from commonweight.base.records import Format, record_of
+from commonweight.base.records import Format, record_of, without_nan
 from commonweight.base.seeds import checked_seed
 from commonweight.base.text import Block, Grid, number
 from commonweight.footprints.footprint import layer_of
 from commonweight.overlaps.compatible import check_named
-from commonweight.overlaps.measures.ratio import frozen
-from commonweight.overlaps.similarity.null import DRAWS, permutation_null
-from commonweight.overlaps.table.record import as_array, as_lists
+from commonweight.overlaps.table.rows import as_matrix, frozen
 from commonweight.overlaps.table.table import overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -36,6 +34,9 @@ Approach = Literal["first_layer", "every_layer", "probed"]
 
 
 LEVEL = 0.05
+POINT = 0.95
+DRAWS = 999
+_TIE = 1e-9
 
 
 MAKE = (
@@ -255,6 +256,19 @@ def _null_of(rows: Array, observed: Array, seed: tuple[int, ...], draws: int) ->
     return null, p
 
 
+def permutation_null(
+    similarity: Callable[[NDArray[np.intp]], Array], units: int, observed: Array, seed: tuple[int, ...], draws: int
+) -> tuple[Array, Array]:
+    """Compare similarities with those of shuffled units: the 95 % point, and the share that reaches them."""
+    # Shuffling keeps everything a vector is made of and takes away only which unit is which. A similarity that
+    # shuffled units have too says nothing about the tasks: two vectors of positive numbers are alike whatever they are.
+    generator = np.random.default_rng(seed)
+    values = np.stack([similarity(generator.permutation(units)) for _ in range(draws)])
+    reached = (values >= observed - _TIE).sum(axis=0)
+    p = np.where(np.isnan(observed), np.nan, (1 + reached) / (1 + draws))
+    return np.asarray(np.quantile(values, POINT, axis=0)), p
+
+
 def _directions(footprints: Mapping[str, Footprint], names: list[str]) -> Array:
     """Scale the vectors of a layer to length 1, ``[n, units]``; a zero vector becomes nan."""
     X = np.stack([
@@ -323,14 +337,14 @@ def to_json(found: TaskSimilarity) -> str:
         "layers": [
             {
                 "layer": layer,
-                "similarity": as_lists(found.values[layer]),
-                "null": as_lists(found.null[layer]),
-                "p": as_lists(found.p[layer]),
+                "similarity": found.values[layer].tolist(),
+                "null": found.null[layer].tolist(),
+                "p": found.p[layer].tolist(),
             }
             for layer in found.layers
         ],
     }
-    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def fields_from_json(text: str) -> dict[str, Any]:
@@ -350,7 +364,7 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
     if record["approach"] not in APPROACHES or len(set(tasks)) != len(tasks) or len(set(layers)) != len(layers):
         raise ValueError("approach, tasks or layers")
     matrices = {
-        field: Named("layer", {str(each["layer"]): as_array(each[key], len(tasks)) for each in record["layers"]})
+        field: Named("layer", {str(each["layer"]): as_matrix(each[key], len(tasks)) for each in record["layers"]})
         for field, key in (("values", "similarity"), ("null", "null"), ("p", "p"))
     }
     return {"approach": record["approach"], "tasks": tasks, "layers": layers, **matrices}

@@ -9,8 +9,7 @@ import numpy as np
 
 from commonweight.base.errors import MeasurementError, UsageError, check_kind
 from commonweight.base.names import Named
-from commonweight.overlaps.similarity.means import TaskSimilarity, check_shuffles
-from commonweight.overlaps.similarity.null import DRAWS, permutation_null
+from commonweight.overlaps.similarity.means import DRAWS, TaskSimilarity, check_shuffles, permutation_null
 from commonweight.supermasks.network import SupermaskNetwork
 
 if TYPE_CHECKING:

@@ -3,43 +3,68 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from commonweight.base import text
 from commonweight.base.errors import UsageError
-from commonweight.base.names import Named
+from commonweight.base.estimate import Estimate
+from commonweight.base.names import Named, among
 from commonweight.footprints.footprint import layer_of
-from commonweight.overlaps.alignment import alignment_of
-from commonweight.overlaps.chance import mask_facts
-from commonweight.overlaps.compatible import LeftOut, check_named, common_parameters
-from commonweight.overlaps.measures.gram import parameter_gram, shape_of
-from commonweight.overlaps.measures.ratio import frozen
+from commonweight.footprints.slices import shape_of
+from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
+from commonweight.overlaps.chance import chance_corrected, chance_jaccard, mask_facts
+from commonweight.overlaps.compatible import LeftOut, check_named, check_names, common_parameters
+from commonweight.overlaps.measures.gram import parameter_gram
+from commonweight.overlaps.measures.table_of_measures import MEASURES
+from commonweight.overlaps.resampling.ratios import FoldRatios
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
 from commonweight.overlaps.resampling.sums import Resampled, parameter_folds
-from commonweight.overlaps.table import layout, record
-from commonweight.overlaps.table import rows as frame
-from commonweight.overlaps.table.numbers import Derived
+from commonweight.overlaps.table import files, layout
+from commonweight.overlaps.table.rows import (
+    Measured,
+    Null,
+    frozen,
+    levels_of,
+    mean_over_layers,
+    rows_of,
+    strictest,
+    to_frame,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Literal
 
     import pandas as pd
     from numpy.typing import NDArray
 
+    from commonweight.base.text import Block
     from commonweight.footprints.copies import RowCounts
     from commonweight.footprints.footprint import Footprint, Kind, Spread
-    from commonweight.overlaps.alignment import Alignment
+    from commonweight.overlaps.alignment import Alignment, Reading, Strange
     from commonweight.overlaps.chance import MaskFacts
+    from commonweight.overlaps.table.rows import By, Levels, Quantity, Row
 
     Array = NDArray[np.float64]
+    Parameters = tuple[str, ...]
+
+NO_FOLDS = (
+    "without folds in every footprint there is no noise ceiling, no correction and no interval: measure with folds, "
+    "such as fisher(..., folds=8)"
+)
+OF_FISHERS = "noise ceilings, corrections over folds and permutation nulls are of Fishers"
+THE_SAME = 1e-12
+"""Two footprints whose squared distance is less than this, relative to their size, are one and the same: sums over the
+same numbers in another order differ by as much as 1e-14."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OverlapTable(Derived):
+class OverlapTable:
     """Overlaps of n footprints. Holds the additive Gram terms; every ratio is derived from them.
 
     Undefined is nan (two empty masks, a zero Fisher, a zero vector).
@@ -90,12 +115,12 @@ class OverlapTable(Derived):
     """Of Fishers that all have folds, the additive sums over these; None for others."""
 
     spread: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
-    """Per footprint and layer that owns parameters, how its trace is spread over examples; lacks what was not measured
-    (tables of earlier releases hold none)."""
+    """Per footprint and layer that owns parameters, how its trace is spread over examples; lacks what was not
+    measured."""
 
     rows: Mapping[str, RowCounts] = field(default_factory=dict)
     """Per footprint how many of its rows are distinct, and how many have copies in other folds; lacks what was not
-    measured (tables of earlier releases hold none)."""
+    measured."""
 
     def __post_init__(self) -> None:
         for gram in self.terms.values():
@@ -105,6 +130,210 @@ class OverlapTable(Derived):
         return (
             f"OverlapTable({self.measure} of {', '.join(self.names)}; "
             f"{len(self.layers)} layers, {len(self.terms)} parameters)"
+        )
+
+    @property
+    def measure(self) -> str:
+        """``fisher_overlap``, ``jaccard_index`` or ``cosine_similarity`` (signed)."""
+        return MEASURES[self.kind].name
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers, in model order; ``""`` is the whole network (depth 0)."""
+        return tuple(self.members)
+
+    @cached_property
+    def members(self) -> Mapping[str, tuple[str, ...]]:
+        """The parameters of each layer."""
+        members: dict[str, tuple[str, ...]] = {}
+        for parameter in self.terms:
+            layer = layer_of(parameter)
+            if self.depth is not None:
+                layer = ".".join(layer.split(".")[: self.depth])
+            members[layer] = (*members.get(layer, ()), parameter)
+        return members
+
+    @property
+    def by_layer(self) -> Mapping[str, Array]:
+        """Per layer the overlaps ``[n, n]``, normalised within the layer; read them beside ``trace_share``."""
+        return self._raw.by_layer
+
+    @property
+    def by_parameter(self) -> Mapping[str, Array]:
+        """Per parameter the overlaps ``[n, n]``, normalised within the parameter."""
+        return self._raw.by_parameter
+
+    @property
+    def pooled(self) -> Array:
+        """Overlaps ``[n, n]`` of all weights as one vector: the formula on the summed Gram matrix."""
+        return self._raw.pooled
+
+    @property
+    def layer_mean(self) -> Array:
+        """Mean ``[n, n]`` of ``by_layer`` over the layers where it is defined; nan where it is in none."""
+        return self._raw.layer_mean
+
+    @cached_property
+    def layers_defined(self) -> NDArray[np.int64]:
+        """In how many layers each overlap is defined, ``[n, n]``."""
+        return np.asarray(np.isfinite(list(self.by_layer.values())).sum(axis=0))
+
+    @property
+    def trace_share(self) -> Mapping[str, Array]:
+        """Per layer the share ``[n]`` of each footprint's trace (kept weights, squared norm); nan if it is empty."""
+        return self._shares.by_layer
+
+    @property
+    def parameter_share(self) -> Mapping[str, Array]:
+        """As ``trace_share``, per parameter."""
+        return self._shares.by_parameter
+
+    @cached_property
+    def density(self) -> Levels:
+        """Fraction of the weights each mask keeps, ``[n]``: ``.by_layer``, ``.by_parameter``, ``.pooled``."""
+        return self._levels(self._density_of)
+
+    @cached_property
+    def chance(self) -> Levels:
+        """Jaccard index ``[n, n]`` of independent masks of these densities; nan where scores did not start so."""
+        return self._levels(self._chance_of)
+
+    @cached_property
+    def corrected(self) -> Levels:
+        """Overlap ``[n, n]``; of supermasks beyond chance, ``(overlap - chance) / (1 - chance)``, nan where chance is.
+
+        Of Fishers with folds between different halves of the examples, over the root of both noise ceilings.
+        """
+        return self._levels(self._corrected_of)
+
+    @cached_property
+    def noise_ceiling(self) -> Levels:
+        """Overlap ``[n]`` of two halves of the examples of one and the same Fisher."""
+        return self._levels(self.over_folds.noise_ceiling)
+
+    @cached_property
+    def null(self) -> Null:
+        """Overlap ``[n, n]`` of permuted Fishers, corrected as ``corrected`` is; ``.strictest`` of three."""
+        ratios = self.over_folds
+
+        def of(place: int) -> Levels:
+            return self._levels(lambda parameters: np.asarray(ratios.nulls(parameters)[place]))
+
+        return Null(of(0), of(1), of(2), strictest=of(3))
+
+    def estimate(
+        self,
+        of: Quantity,
+        a: str,
+        b: str,
+        layer: str | None = None,
+        *,
+        parameter: str | None = None,
+        total: Literal["pooled", "layer_mean"] = "pooled",
+    ) -> Estimate:
+        """Give one number with its interval, by leaving out fold after fold.
+
+        Args:
+            of: ``raw``, ``corrected``, ``null`` (the strictest) or ``above_null`` (corrected - null).
+            a: Name of a footprint.
+            b: Name of another.
+            layer: A layer; None for a total.
+            parameter: A parameter instead.
+            total: Which total: all weights as one, or the mean over the layers where it is defined.
+
+        Returns:
+            The estimate; without folds it has no interval.
+
+        Raises:
+            UsageError: If there is no such footprint, quantity or total, or the quantity needs folds.
+            KeyError: If there is no such layer or parameter.
+        """
+        if missing := [name for name in (a, b) if name not in self.names]:
+            raise UsageError(f"no footprint {missing[0]!r} in this table; {among(missing[0], self.names)}")
+        if total not in {"pooled", "layer_mean"}:
+            raise UsageError(f"total must be 'pooled' or 'layer_mean', got {total!r}")
+        versions = self._versions(of)
+        if layer is None and parameter is None and total == "layer_mean":
+            found = mean_over_layers([versions(members) for members in self.members.values()])
+        else:
+            found = versions(self._parameters(layer, parameter))
+        value, *without = found[:, self.names.index(a), self.names.index(b)].tolist()
+        return Estimate(value, tuple(without), "folds")
+
+    def contrast(
+        self, first: tuple[str, str], second: tuple[str, str], of: Quantity = "corrected", layer: str | None = None
+    ) -> Estimate:
+        """Give the difference of two overlaps, first - second, with its interval.
+
+        Leaving out a fold leaves out the same source rows on both sides. Two layers are set against each other by
+        subtracting their estimates.
+
+        Args:
+            first: Names of two footprints.
+            second: Names of two others.
+            of: As for :meth:`estimate`.
+            layer: A layer; None for all weights pooled.
+
+        Returns:
+            The difference, fold by fold.
+
+        Raises:
+            UsageError: If a pair is not two names of this table, or the quantity needs folds.
+            KeyError: If there is no such layer.
+        """
+        check_names(self.names, first, second)
+        return self.estimate(of, *first, layer) - self.estimate(of, *second, layer)
+
+    def shared_initialisation(self, a: str, b: str, layer: str | None = None) -> Reading:
+        """Say whether two models share an initialisation, which ``aligned`` of a verdict asks.
+
+        A layer reads as the weight matrix of it in which the models are farthest apart. Layers taken together (all
+        weights, or what :meth:`roll_up` merged) read by their summed distance, and have none where layers without one
+        hold more than half of a trace. Layers without a matrix, such as normalisations, are read with the whole.
+
+        Args:
+            a: Name of a footprint.
+            b: Name of another.
+            layer: One of ``layers``; None for all weights.
+
+        Returns:
+            ``shared initialisation``, ``no shared initialisation``, ``unclear`` or ``not measured``, as
+            ``alignment.reading`` says.
+
+        Raises:
+            UsageError: If there is no such footprint.
+            KeyError: If there is no such layer.
+
+        Example:
+            >>> from torch import ones, tensor
+            >>> from commonweight import Footprint, overlap
+            >>> f = {"body.weight": ones(2), "head.weight": ones(1)}
+            >>> a, b = ({"body.weight": tensor([3.0, 2.0]), "head.weight": tensor([w])} for w in (1.0, -1.0))
+            >>> table = overlap({name: Footprint("fisher", f, 8, weight_sample=w) for name, w in (("a", a), ("b", b))})
+            >>> table.shared_initialisation("a", "b"), table.shared_initialisation("a", "b", "head")
+            ('shared initialisation', 'no shared initialisation')
+        """
+        whole = self.alignment.reading(a, b)  # which also refuses unknown footprints
+        parameters = self._parameters(layer)
+        if layer is not None and len(set(map(layer_of, parameters))) == 1:
+            return self.alignment.reading(a, b, parameters)
+        if self.strange_layers(a, b, layer).share > MOSTLY:
+            return "no shared initialisation"
+        if layer is None:
+            return whole
+        together = float(self.alignment.within(parameters)[self.names.index(a), self.names.index(b)])
+        return whole if math.isnan(together) else reading_of(together)
+
+    def strange_layers(self, a: str, b: str, layer: str | None = None) -> Strange:
+        """Find the layers in which two models have no shared initialisation, and their share of the trace."""
+        return strange_layers(self.alignment, {name: self.terms[name] for name in self._parameters(layer)}, a, b)
+
+    def one_and_the_same(self, a: str, b: str) -> bool:
+        """Tell whether two footprints hold the same numbers: ``|x - y|² = G_ii + G_jj - 2 G_ij`` in every parameter."""
+        i, j = self.names.index(a), self.names.index(b)
+        return all(
+            gram[i, i] + gram[j, j] - 2 * gram[i, j] <= THE_SAME * (gram[i, i] + gram[j, j])
+            for gram in self.terms.values()
         )
 
     def roll_up(self, depth: int) -> OverlapTable:
@@ -210,7 +439,35 @@ class OverlapTable(Derived):
             rows={name: self.rows[name] for name in (a, b) if name in self.rows},
         )
 
-    def to_frame(self, by: Literal["layer", "parameter"] = "layer") -> pd.DataFrame:
+    def records(self, by: By = "layer") -> list[Row]:
+        """Enumerate every quantity of the table: what all its views are made of.
+
+        Args:
+            by: ``layer`` or ``parameter``: what is listed below the totals.
+
+        Returns:
+            One record per quantity, place, and pair or footprint.
+
+        Example:
+            >>> from torch import ones
+            >>> from commonweight.footprints.footprint import Footprint
+            >>> a = Footprint("fisher", {"fc.weight": ones(2)}, 8)
+            >>> rows = overlap({"a": a, "b": a}).records()
+            >>> [(row.level, row.value) for row in rows if (row.quantity, row.a, row.b) == ("raw", "a", "b")]
+            [('pooled', 1.0), ('layer_mean', 1.0), ('layer', 1.0)]
+        """
+        found = [Measured("raw", self._raw_of), Measured("trace_share", self._share_of, totals=())]
+        if self.masks is not None:
+            found += [Measured("density", self._density_of, totals=("pooled",)), Measured("chance", self._chance_of)]
+            found.append(Measured("corrected", self._corrected_of))
+        if self.resampled is not None:
+            ratios = self.over_folds
+            found += [Measured("noise_ceiling", ratios.noise_ceiling), Measured("corrected", ratios.corrected)]
+            found.append(Measured("null", ratios.null, named=lambda members: strictest(ratios.nulls(members)[:3, 0])))
+            found.append(Measured("above_null", ratios.above_null))
+        return rows_of(self.names, by, self.members, tuple(self.terms), found)
+
+    def to_frame(self, by: By = "layer") -> pd.DataFrame:
         """Give one row per layer (or parameter) and pair.
 
         Holds no totals, so that sums and means over the rows stay right; ``roll_up(0).to_frame()`` gives the pooled
@@ -221,20 +478,74 @@ class OverlapTable(Derived):
 
         Returns:
             Columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``, ``trace_share_b``; of
-            supermasks also ``density_a``, ``density_b``, ``chance``, ``corrected``; of Fishers with folds ends of
-            intervals, ``noise_ceiling_a``, ``noise_ceiling_b``, ``corrected``, ``extrapolated``, ``null``,
-            ``null_permutes``.
+            supermasks also ``density_a``, ``density_b``, ``chance``, ``corrected``; of Fishers with folds
+            ``noise_ceiling_a``, ``noise_ceiling_b``, ``corrected``, ``null``, ``null_permutes``, ``above_null``, and
+            the ends of their intervals in ``..._low`` and ``..._high``.
         """
-        return frame.to_frame(self, by)
+        return to_frame(self.records(by), by)
 
     def to_json(self) -> str:
-        """Write terms and ratios as JSON, for :meth:`from_json`; the sums over folds only per layer; nan is null."""
-        return record.to_json(self)
+        """Write facts, terms and records as JSON, for other readers; nan is null. :meth:`save` keeps a table."""
+        return files.to_text(self._record())
+
+    def save(self, folder: str | Path) -> None:
+        """Write the table into a folder, whole or not at all; one that is there is replaced.
+
+        Args:
+            folder: Gets ``overlap.json`` and, of Fishers with folds, ``overlap.safetensors`` with the sums over these;
+                other files in it stay.
+
+        Raises:
+            UsageError: If ``folder`` is a file.
+        """
+        files.write(Path(folder), self._record(), self.resampled)
 
     @classmethod
-    def from_json(cls, written: str) -> OverlapTable:
-        """Read back what :meth:`to_json` wrote; an IntegrityError if it is not whole and of this format version."""
-        return cls(**record.fields_from_json(written))
+    def load(cls, folder: str | Path) -> OverlapTable:
+        """Read a table that :meth:`save` wrote: it can do all that a fresh one can.
+
+        Args:
+            folder: Where it was saved.
+
+        Returns:
+            The table.
+
+        Raises:
+            UsageError: If there is no such folder.
+            IntegrityError: If it holds no table, whole and of this format version.
+
+        Example:
+            >>> from tempfile import TemporaryDirectory
+            >>> from torch import ones
+            >>> from commonweight.footprints.footprint import Footprint
+            >>> a = Footprint("fisher", {"fc.weight": ones(2)}, 8)
+            >>> with TemporaryDirectory() as folder:
+            ...     overlap({"a": a, "b": a}).save(folder)
+            ...     print(OverlapTable.load(folder).pooled[0, 1])
+            1.0
+        """
+        return cls(**files.read(Path(folder)))
+
+    def blocks(self, by: str | int = "layer", decimals: int = 4) -> list[Block]:
+        """Lay out the table as finished text, for the terminal and Markdown; arguments as :meth:`to_markdown`."""
+        if isinstance(by, int) and not isinstance(by, bool):
+            return self.roll_up(by).blocks("layer", decimals)
+        if by not in {"layer", "parameter"}:
+            raise UsageError(f"by must be 'layer', 'parameter' or a depth such as 2, got {by!r}")
+        level: By = "layer" if by == "layer" else "parameter"
+        records = layout.Records(self.records(level), self.names, len(self.layers), level, decimals)
+        return [
+            *layout.overlap_blocks(records, self.kind),
+            *layout.footprint_blocks(
+                records, self.kind, self.counts, self.effective_sample_size, self.fisher_types, self.masks
+            ),
+            *layout.beware_of_few(self.effective_sample_size),
+            *layout.copies(self.rows),
+            *(layout.fold_sentences(records.folds) if self.kind == "fisher" else ()),
+            *(layout.chance_sentences(self.names, self.masks) if self.masks is not None else ()),
+            self.alignment.sentence(),
+            *layout.left_out_sentences(self.left_out),
+        ]
 
     def to_markdown(self, by: str | int = "layer", decimals: int = 4) -> str:
         """Write the table for people: overlaps with shares and both totals, the footprints, what to beware of.
@@ -249,17 +560,88 @@ class OverlapTable(Derived):
         Raises:
             UsageError: If ``by`` or ``decimals`` is none of these.
         """
-        return text.to_markdown(layout.blocks(self, by, decimals))
+        return text.to_markdown(self.blocks(by, decimals))
 
     def _repr_html_(self) -> str:
-        return text.to_html(layout.blocks(self))
+        return text.to_html(self.blocks())
+
+    def _record(self) -> dict[str, Any]:
+        return files.to_record(
+            {each.name: getattr(self, each.name) for each in fields(self)}, self.measure, self.records()
+        )
+
+    @cached_property
+    def over_folds(self) -> FoldRatios:
+        """Everything that the folds give, for all of them and without each."""
+        if self.resampled is None:
+            raise UsageError(NO_FOLDS if self.kind == "fisher" else f"{OF_FISHERS}, and this table is of {self.kind}")
+        return FoldRatios(self.resampled, self.terms)
+
+    @cached_property
+    def _raw(self) -> Levels:
+        return self._levels(self._raw_of)
+
+    @cached_property
+    def _shares(self) -> Levels:
+        return self._levels(self._share_of)
+
+    def _levels(self, versions: Callable[[Parameters], Array]) -> Levels:
+        return levels_of(lambda parameters: versions(parameters)[0], self.members, tuple(self.terms))
+
+    def _parameters(self, layer: str | None = None, parameter: str | None = None) -> Parameters:
+        if parameter is not None:
+            return Named("parameter", {name: (name,) for name in self.terms})[parameter]
+        return tuple(self.terms) if layer is None else Named("layer", self.members)[layer]
+
+    # What follows gives a quantity of some parameters together, of all folds first and then without each: [K + 1, ...].
+
+    def _versions(self, of: Quantity) -> Callable[[Parameters], Array]:
+        if of == "raw":
+            return self._raw_of
+        if of == "corrected":
+            return self._corrected_of
+        if of == "null":
+            return self.over_folds.null
+        if of == "above_null":
+            return self.over_folds.above_null
+        raise UsageError(f"expected raw, corrected, null or above_null, got {of!r}")
+
+    def _raw_of(self, parameters: Parameters) -> Array:
+        if self.resampled is not None:
+            return self.over_folds.raw(parameters)
+        return MEASURES[self.kind].from_gram(self._gram(parameters))[None]
+
+    def _share_of(self, parameters: Parameters) -> Array:
+        whole = np.diagonal(self._gram(tuple(self.terms)))
+        return np.asarray(np.diagonal(self._gram(parameters)) / np.where(whole > 0, whole, np.nan))[None]
+
+    def _density_of(self, parameters: Parameters) -> Array:
+        size = sum(self._masks.sizes[name] for name in parameters)
+        return np.asarray(np.diagonal(self._gram(parameters)) / (size or np.nan))[None]
+
+    def _chance_of(self, parameters: Parameters) -> Array:
+        level = chance_jaccard({name: self.terms[name] for name in parameters}, self._masks.sizes)
+        return np.where(self._masks.independent, level, np.nan)[None]
+
+    def _corrected_of(self, parameters: Parameters) -> Array:
+        if self.masks is None:
+            return self.over_folds.corrected(parameters)
+        return chance_corrected(self._raw_of(parameters), self._chance_of(parameters))
+
+    @property
+    def _masks(self) -> MaskFacts:
+        if self.masks is None:
+            raise UsageError(f"density and chance are of supermasks, and this table is of kind {self.kind}")
+        return self.masks
+
+    def _gram(self, parameters: Parameters) -> Array:
+        return np.asarray(sum(self.terms[name] for name in parameters))
 
 
 def overlap(
     footprints: Mapping[str, Footprint],
     *unnamed: Footprint,
     common_only: bool = False,
-    mixed_rules: bool = False,
     intervals: bool = True,
 ) -> OverlapTable:
     """Compute how much footprints coincide: every pair, overall and per layer, by the measure that fits their kind.
@@ -271,7 +653,6 @@ def overlap(
         footprints: At least two footprints of one kind, by the names they shall have in the table.
         *unnamed: None: without names, as in ``overlap(f_a, f_b)``, footprints are refused.
         common_only: Compare only the parameters with equal name and shape; the table lists the others.
-        mixed_rules: Compare footprints of different Fisher types or losses.
         intervals: Where all are Fishers with folds, read these too, for noise ceilings, corrected overlaps, nulls and
             intervals; it takes several times as long.
 
@@ -280,7 +661,8 @@ def overlap(
 
     Raises:
         UsageError: If there are fewer than two footprints, or names or values are of the wrong type.
-        NotComparableError: If they differ in kind, in their fold maps, or in what the options do not allow.
+        NotComparableError: If they differ in kind, Fisher type, loss or fold maps; in parameters, unless
+            ``common_only``.
         MeasurementError: If a footprint holds entries that its kind does not allow.
 
     Example:
@@ -293,7 +675,7 @@ def overlap(
         ('jaccard_index', 0.6667)
     """
     check_named(footprints, *unnamed)
-    common = common_parameters(footprints, common_only=common_only, mixed_rules=mixed_rules)
+    common = common_parameters(footprints, common_only=common_only)
     first = next(iter(footprints.values()))
     sizes = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
     rules = {name: footprint.metadata.get("fisher_type") for name, footprint in footprints.items()}

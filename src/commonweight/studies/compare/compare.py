@@ -138,7 +138,7 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
     for sentence in beware_of_labels(footprints):
         note(sentence)
     overlaps = overlap(footprints, common_only=options.common_only)
-    run.write("overlap.json", overlaps.to_json())
+    overlaps.save(run.path)
     cells = grid_cells(models, tables)
     run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, cells)))
     run.update(

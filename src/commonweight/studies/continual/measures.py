@@ -37,7 +37,7 @@ def measure(net: SupermaskNetwork, stream: TaskStream, folder: ApproachFolder, p
     _save(masks, "masks", folder)
     _save(activity, "activity", folder)
     if len(stream) > 1:
-        write(folder.overlap, overlap(masks).to_json())
+        overlap(masks).save(folder.path)
         if net.norms:
             probes = {stream.names[index]: probe_images(stream[index], plan) for index in range(len(stream))}
             write(folder.similarity("first_layer"), first_layer_similarity(activity).to_json())

@@ -82,7 +82,7 @@ def read_run(plan: Plan, folder: ApproachFolder) -> ApproachRun:
             int(size): {method: _score(score) for method, score in methods.items()}
             for size, methods in read_json(folder.inference).items()
         },
-        OverlapTable.from_json(_text(folder.overlap)) if folder.overlap.is_file() else None,
+        OverlapTable.load(folder.path) if folder.overlap.is_file() else None,
         {name: TaskSimilarity.from_json(_text(path)) for name, path in tables.items() if path.is_file()},
     )
 

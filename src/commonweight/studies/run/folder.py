@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
-from commonweight.base.folders import is_leftover
+from commonweight.base.folders import is_leftover, write_whole
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.studies.run.record import FORMAT, RECORD, VERSION, differences, read_record
 
@@ -42,12 +41,7 @@ class RunFolder:
     def write(self, name: str, text: str) -> Path:
         """Write a text file whole or not at all."""
         path = self.path / name
-        partial = path.with_name(f".{name}.{uuid.uuid4().hex}.partial")
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, text.encode())
         return path
 
     def update(self, **changes: Any) -> None:
@@ -105,7 +99,7 @@ def finished_names(path: Path) -> set[str]:
     return {"/".join(file.parent.parts[-2:]) for file in found if not file.parent.name.startswith(".")}
 
 
-TABLES = ("overlap.json", "overlap.md")
+TABLES = ("overlap.json", "overlap.safetensors", "overlap.md")
 
 
 def check_outside(run: Path, used: Iterable[str | Path]) -> None:

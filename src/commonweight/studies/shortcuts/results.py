@@ -14,7 +14,7 @@ from commonweight.base.estimate import Estimate
 from commonweight.base.records import without_nan
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.studies.shortcuts.contrasts import CONTRASTS, have_folds, pair_estimates, pair_verdicts
-from commonweight.studies.shortcuts.evaluating import read_written, written_text
+from commonweight.studies.shortcuts.evaluating import read_written
 from commonweight.studies.shortcuts.grid import measured_rows
 from commonweight.verdicts.verdict import Need
 
@@ -152,10 +152,7 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
         tuple(found["scores"] for found in scores),
         tuple(found["constant_answer"] for found in scores),
         tuple(tuple(read_written(folder.paths)["paths"]) for folder in folders),
-        {
-            rule: tuple(OverlapTable.from_json(written_text(folder.grid(rule) / "overlap.json")) for folder in folders)
-            for rule in plan.fisher_types
-        },
+        {rule: tuple(OverlapTable.load(folder.grid(rule)) for folder in folders) for rule in plan.fisher_types},
         tuple(measured_rows(plan, folder) for folder in folders),
         tuple(read_written(folder.triangle) for folder in folders if plan.triangle),
     )

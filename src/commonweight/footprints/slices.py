@@ -1,0 +1,98 @@
+"""Tensors of footprints read a slice at a time, so that memory does not depend on the size of the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+ENTRIES_PER_SLICE = 2**20
+ENTRIES_PER_SLAB = 2**23
+"""Of all tensors together."""
+
+
+@runtime_checkable
+class Sliceable(Protocol):
+    """A mapping of tensors that need not be read whole, such as those of a saved footprint."""
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Read a slice of one tensor along its first dimension."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Tell a tensor's shape without reading it."""
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    """Tell the shape of one tensor, without reading it where that is possible."""
+    return tensors.shape(name) if isinstance(tensors, Sliceable) else tuple(tensors[name].shape)
+
+
+def slices(tensors: Mapping[str, Tensor], name: str, entries: int = ENTRIES_PER_SLICE) -> Iterator[Tensor]:
+    """Read one tensor in flat slices, in order."""
+    shape = shape_of(tensors, name)
+    if not shape:
+        yield tensors[name].detach().reshape(1)
+        return
+    row = int(np.prod(shape[1:], dtype=np.int64))
+    step = max(1, entries // max(1, row))
+    for start in range(0, shape[0], step):
+        stop = min(start + step, shape[0])
+        part = tensors.rows(name, start, stop) if isinstance(tensors, Sliceable) else tensors[name][start:stop]
+        yield from torch.split(part.detach().reshape(-1), entries)
+
+
+class Slab(NamedTuple):
+    """A rectangle of each of several matrices."""
+
+    parts: list[Tensor]
+    """One ``[rows, columns]`` per matrix."""
+
+    row: int
+    """Where it begins."""
+
+    column: int
+    """Where it begins."""
+
+    shape: tuple[int, int]
+    """Of the whole matrix."""
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Read a shape as rows, its first dimension, and columns, all others; a vector or number is one row."""
+    if len(shape) < 2:
+        return 1, int(np.prod(shape, dtype=np.int64))
+    return shape[0], int(np.prod(shape[1:], dtype=np.int64))
+
+
+def slabs(sources: Sequence[Mapping[str, Tensor]], name: str, entries: int = ENTRIES_PER_SLAB) -> Iterator[Slab]:
+    """Read one tensor of several footprints or folds."""
+    shape = shape_of(sources[0], name)
+    rows, columns = matrix_shape(shape)
+    each = max(1, entries // len(sources))
+    if len(shape) < 2:
+        for left in range(0, columns, each):
+            yield Slab([_vector(source, name, left, left + each) for source in sources], 0, left, (rows, columns))
+        return
+    high = max(1, each // max(1, columns))
+    for top in range(0, rows, high):
+        for left in range(0, columns, each):
+            parts = [_rows(source, name, top, min(rows, top + high))[:, left : left + each] for source in sources]
+            yield Slab(parts, top, left, (rows, columns))
+
+
+def _vector(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
+    whole = shape_of(source, name)
+    if isinstance(source, Sliceable) and whole:
+        return source.rows(name, start, min(stop, whole[0])).reshape(1, -1)
+    return source[name].detach().reshape(1, -1)[:, start:stop]
+
+
+def _rows(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
+    part = source.rows(name, start, stop) if isinstance(source, Sliceable) else source[name][start:stop]
+    return part.detach().reshape(stop - start, -1)
