@@ -12,7 +12,6 @@ from commonweight.base.estimate import Estimate
 from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps import OverlapTable, overlap
 from commonweight.overlaps.table.fold_layout import interval
-from commonweight.verdicts.tables import overlap_verdict
 
 
 def table(n=2, folds=8, **options):
@@ -107,9 +106,9 @@ def test_json_of_an_earlier_release_has_no_null_and_says_so():
     assert back.null.which()[0, 1] == ""
     assert "There is no null: this table was written by an earlier release" in back.to_markdown()
     assert "no null" not in found.to_markdown()
-    verdict = overlap_verdict(back, "a", "b")
+    verdict = back.verdict(("a", "b"))
     assert verdict.answer == "inconclusive"
-    assert "make it again from the footprints" in verdict.reason
+    assert ("interval", "missing") in [(each.code, each.fault) for each in verdict.lacking]
 
 
 def test_json_forgets_the_single_parameters_of_a_layer_and_says_so():

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import commonweight
-from commonweight.verdicts.needs import NEEDS
+from commonweight.verdicts import NEEDS
 
 TEXT = (Path(__file__).parents[2] / "docs/reading.md").read_text(encoding="utf-8")
 

@@ -20,12 +20,12 @@ from commonweight.fusion import simplex_path
 from commonweight.overlaps import overlap
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table.table import OverlapTable
-from commonweight.report.verdicts import LACKING
 from commonweight.studies.shortcuts import figures
 from commonweight.studies.shortcuts.figure_files import write_figures, write_tables
 from commonweight.studies.shortcuts.figures import plot_triangle
 from commonweight.studies.shortcuts.report import report, triangle_accuracy, walk_accuracy
 from commonweight.studies.shortcuts.results import ShortcutStudy
+from commonweight.verdicts import NEEDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -267,14 +267,14 @@ def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
     verdict = found.verdicts("empirical")[("st", "tic")]["shared − unshared"]
     assert rows["st, tic: shared − unshared"][:2] == (verdict.answer, verdict.brief)
     assert rows["st, op: shared − unshared"][0] == "inconclusive"
-    assert rows["st, op: shared − unshared"][1].startswith("op did not learn the own shortcut")
+    assert rows["st, op: shared − unshared"][1].startswith("own shortcut not learned by 'op'")
     assert "learn" not in rows["st, tic: shared − unshared"][1]
     said = " ".join(block for block in report(found) if isinstance(block, str))
     assert "Differences of raw ones are shown and inconclusive" in said
-    assert "9 were looked at" in said
+    assert "Each interval is at 95 %, and there are 9" in said
     layers = grids(found)["Verdicts on st and tic layer by layer, Fisher type empirical"]
     assert [row[0] for row in layers.rows] == list(found.layers)
-    words = {"more", "less", *(f"inconclusive ({lacking})" for lacking in LACKING.values())}
+    words = {"more", "less", *(f"inconclusive ({need.short})" for need in NEEDS)}
     assert all(cell.rpartition(", ")[2] in words for row in layers.rows for cell in row[1:])
 
 
@@ -283,7 +283,7 @@ def test_one_seed_without_folds_cannot_say_anything() -> None:
     grid = grids(found)["Verdicts, Fisher type empirical"]
     assert {row[1] for row in grid.rows} == {"inconclusive"}
     assert all("an interval needs at least 2 seeds" in row[2] for row in grid.rows)
-    assert not [block for block in report(found) if isinstance(block, str) and "were looked at" in block]
+    assert not [block for block in report(found) if isinstance(block, str) and "Each interval is at" in block]
     assert not [title for title in grids(found) if "orrected" in title]
 
 

@@ -12,6 +12,7 @@ from commonweight.footprints.copies import beware_of_copies
 from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.overlaps.table import fold_layout, mask_layout
 from commonweight.overlaps.table.cells import WHOLE, Column, Value, cell, matrix
+from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 RAW = fold_layout.RAW
 MOST_LEFT_OUT = 10
-FEW_EXAMPLES = 20
-"""Below this many effective sample size a Fisher decides nothing."""
+FEW_EXAMPLES = SMALLEST_EFFECTIVE
+"""Below this effective sample size a Fisher decides nothing."""
 
 
 def blocks(table: OverlapTable, by: str | int = "layer", decimals: int = 4) -> list[Block]:
