@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.base.estimate import Estimate
 from commonweight.overlaps.similarity.means import TaskSimilarity
-from commonweight.overlaps.table.evidence import Place, evidence
+from commonweight.overlaps.table.evidence import evidence
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.verdicts.verdict import Verdict, contrast_verdict, judge
 

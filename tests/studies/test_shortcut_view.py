@@ -160,11 +160,11 @@ def test_the_axis_of_bars_says_what_whiskers_are(seeds: int, end: str) -> None:
 
 
 def test_figures_are_listed_below_the_tables(tmp_path: Path) -> None:
-    drawn = [tmp_path / "figures" / name for name in ("overlaps-data.png", "overlaps-data.pdf", "walks.png")]
+    drawn = [tmp_path / "figures" / name for name in ("overlaps-empirical.png", "overlaps-empirical.pdf", "walks.png")]
     text = write_tables(study(1), tmp_path, drawn).read_text()
     assert text.endswith(
         "Figures (beside each the same as PDF):\n\n"
-        "- [Raw overlaps of every pair of models, Fisher type empirical](figures/overlaps-data.png)\n\n"
+        "- [Raw overlaps of every pair of models, Fisher type empirical](figures/overlaps-empirical.png)\n\n"
         "- [Accuracies on the way from model to model](figures/walks.png)\n"
     )
     assert "Figures" not in write_tables(study(1), tmp_path).read_text()
@@ -255,7 +255,7 @@ def test_a_curve_below_another_is_seen() -> None:
 
 def test_every_pair_has_its_panels(tmp_path: Path) -> None:
     names = {path.stem for path in write_figures(study(2), tmp_path)}
-    assert names == {"overlaps-data", "layers-data", "walks", "triangle", "accuracies"}
+    assert names == {"overlaps-empirical", "layers-empirical", "walks", "triangle", "accuracies"}
 
 
 def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:

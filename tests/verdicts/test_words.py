@@ -10,7 +10,7 @@ import pytest
 from commonweight.base.estimate import Estimate
 from commonweight.footprints.copies import RowCounts
 from commonweight.verdicts.evidence import Corrected, Evidence
-from commonweight.verdicts.rules import NEEDS, Finding
+from commonweight.verdicts.rules import NEEDS, NOT_ASKED, STANDS, Finding
 from commonweight.verdicts.verdict import judge
 from commonweight.verdicts.words import MOST_NAMED, OVER, by_chance, sentence
 
@@ -110,7 +110,8 @@ def test_where_there_is_no_interval_the_value_is_told_if_there_is_one():
 
 
 def test_a_word_or_two_for_a_table_of_layers():
-    shorts = [need.short for need in NEEDS]
+    shorts = [need.short for need in NEEDS if {need.contrast, need.single} - {STANDS, NOT_ASKED}]
+    assert "" not in shorts
     assert len(set(shorts)) == len(shorts)
     assert [told(estimate=each).short for each in (UP, -UP, AROUND_0)] == ["more", "less", "inconclusive (holds 0)"]
     assert [told(estimate=each, single=True).short for each in (UP, AROUND_0)] == ["above", "not above"]

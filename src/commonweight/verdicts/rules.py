@@ -79,16 +79,17 @@ Found = tuple[str, Mapping[str, Any]] | None
 MET: Found = ("", {})
 
 
+def _none(wrong: object, fault: str, name: str) -> Found:
+    """Ask that there are none of what would be wrong."""
+    return None if wrong is None else (fault if wrong else "", {name: wrong})
+
+
 def _shortcut_learned(evidence: Evidence) -> Found:
-    if evidence.not_learned is None:
-        return None
-    return ("not learned", {"models": evidence.not_learned}) if evidence.not_learned else MET
+    return _none(evidence.not_learned, "not learned", "models")
 
 
 def _two_footprints(evidence: Evidence) -> Found:
-    if evidence.one_and_the_same is None:
-        return None
-    return ("one", {"pairs": evidence.one_and_the_same}) if evidence.one_and_the_same else MET
+    return _none(evidence.one_and_the_same, "one", "pairs")
 
 
 def _same_fisher_type(evidence: Evidence) -> Found:
@@ -123,9 +124,7 @@ def _at_most_1(evidence: Evidence) -> Found:
 
 
 def _two_networks(evidence: Evidence) -> Found:
-    if evidence.one_network is None:
-        return None
-    return ("one", {"pairs": evidence.one_network}) if evidence.one_network else MET
+    return _none(evidence.one_network, "one", "pairs")
 
 
 def _beyond_the_null_too(evidence: Evidence) -> Found:
@@ -197,9 +196,7 @@ def _excludes_0(evidence: Evidence) -> Found:
 
 
 def _every_parameter(evidence: Evidence) -> Found:
-    if evidence.left_out is None:
-        return None
-    return ("left out", {"count": evidence.left_out}) if evidence.left_out else MET
+    return _none(evidence.left_out, "left out", "count")
 
 
 def _high_noise_ceilings(evidence: Evidence) -> Found:
@@ -225,123 +222,107 @@ class Need:
     """Something a verdict asks."""
 
     code: str
+    check: Callable[[Evidence], Found]
     demand: str
     """When it is met."""
 
-    contrast: Without
-    """What a contrast says without it."""
-
-    single: Without
-    """What a single overlap says without it."""
-
-    check: Callable[[Evidence], Found]
-    short: str
-    """What a table of layers says where it is not met."""
-
     words: Mapping[str, str]
     """Fault -> a sentence with places for what was found."""
+
+    short: str = ""
+    """What a table of layers says without it; empty where the answer always stands."""
+
+    contrast: Without = INCONCLUSIVE
+    """What a contrast says without it."""
+
+    single: Without = INCONCLUSIVE
+    """What a single overlap says without it."""
 
 
 NEEDS: tuple[Need, ...] = (
     Need(
         "shortcut learned",
+        _shortcut_learned,
         "both models are at least halfway from a constant answer to all right on their own shortcut (asked by the "
         "study of shortcuts)",
-        INCONCLUSIVE,
-        NOT_ASKED,
-        _shortcut_learned,
-        "not learned",
         {"not learned": "own shortcut not learned by {models}"},
+        short="not learned",
+        single=NOT_ASKED,
     ),
     Need(
         "two footprints",
-        "the two of a pair hold different numbers (asked of tables)",
-        INCONCLUSIVE,
-        INCONCLUSIVE,
         _two_footprints,
-        "one footprint",
+        "the two of a pair hold different numbers (asked of tables)",
         {"one": "{pairs} are the same footprint"},
+        short="one footprint",
     ),
     Need(
         "same Fisher type",
-        "all Fishers behind it have the same Fisher type (asked of tables)",
-        INCONCLUSIVE,
-        INCONCLUSIVE,
         _same_fisher_type,
-        "Fisher types",
+        "all Fishers behind it have the same Fisher type (asked of tables)",
         {"differ": "Fisher types differ: {types}"},
+        short="Fisher types",
     ),
     Need(
         "counted rows",
-        "copies among the rows behind it were counted (asked of tables of Fishers)",
-        INCONCLUSIVE,
-        STANDS,
         _counted_rows,
-        "rows not counted",
+        "copies among the rows behind it were counted (asked of tables of Fishers)",
         {"not counted": "copies among the rows were not counted"},
+        short="rows not counted",
+        single=STANDS,
     ),
     Need(
         "distinct rows",
+        _distinct_rows,
         f"at most {100 * MOST_COPIED:.0f} % of the rows behind it have copies in other folds (asked of tables of "
         "Fishers)",
-        INCONCLUSIVE,
-        INCONCLUSIVE,
-        _distinct_rows,
-        "copied rows",
         {
             "copies": "{copied} of {total} rows of {footprint!r} have copies in other folds ({distinct} are distinct): "
             "give all copies of a row one source_row, or each its own if they are independent draws"
         },
+        short="copied rows",
     ),
     Need(
         "at most 1",
+        _at_most_1,
         "no corrected overlap behind it has an interval wholly above 1, as noise in common gives (with several, "
         "intervals are wider by Bonferroni's rule; asked of tables of Fishers with folds)",
-        INCONCLUSIVE,
-        INCONCLUSIVE,
-        _at_most_1,
-        "above 1",
         {
             "above": "the corrected overlap of {pair} is above 1, {overlap}: do they have noise in common?",
             "above in layer": "the corrected overlap of {pair} in layer {layer!r} is above 1, {overlap}: do they have "
             "noise in common?",
         },
+        short="above 1",
     ),
     Need(
         "two networks",
-        "the weights of the two differ: a network shares all its weights with itself (asked of two layers)",
-        INCONCLUSIVE,
-        NOT_ASKED,
         _two_networks,
-        "one network",
+        "the weights of the two differ: a network shares all its weights with itself (asked of two layers)",
         {"one": "{pairs} are of one network, which shares all its weights with itself"},
+        short="one network",
+        single=NOT_ASKED,
     ),
     Need(
         "beyond the null too",
+        _beyond_the_null_too,
         "the difference of corrected - null excludes 0 on the same side, since layers have different nulls (asked of "
         "two layers)",
-        INCONCLUSIVE,
-        NOT_ASKED,
-        _beyond_the_null_too,
-        "not beyond the null",
         {"disagree": "the difference of corrected - null does not agree: {beyond}"},
+        short="not beyond the null",
+        single=NOT_ASKED,
     ),
     Need(
         "same rows",
-        "both sides were measured on the same source rows",
-        INCONCLUSIVE,
-        NOT_ASKED,
         _same_rows,
-        "other rows",
+        "both sides were measured on the same source rows",
         {"differ": "the two sides have different source rows"},
+        short="other rows",
+        single=NOT_ASKED,
     ),
     Need(
         "shared initialisation",
-        "the models of each overlap have a shared initialisation, and it was measured",
-        INCONCLUSIVE,
-        STANDS,
         _shared_initialisation,
-        "no shared initialisation",
+        "the models of each overlap have a shared initialisation, and it was measured",
         {
             "none": "no shared initialisation, so overlap is not sharing",
             "of the layer": "no shared initialisation in {layers}, so overlap is not sharing",
@@ -349,89 +330,81 @@ NEEDS: tuple[Need, ...] = (
             "sharing",
             "unclear": "a shared initialisation is unclear or was not measured",
         },
+        short="no shared initialisation",
+        single=STANDS,
     ),
     Need(
         "noise taken out",
-        "both overlaps are corrected: noise lowers raw ones, and not both alike (asked of Fishers)",
-        INCONCLUSIVE,
-        NOT_ASKED,
         _noise_taken_out,
-        "raw",
+        "both overlaps are corrected: noise lowers raw ones, and not both alike (asked of Fishers)",
         {"raw": "noise lowers raw overlaps, and not both alike: take corrected ones, which need folds"},
+        short="raw",
+        single=NOT_ASKED,
     ),
     Need(
         "effective sample size",
-        f"at least {SMALLEST_EFFECTIVE} in every Fisher behind it; for a layer, in that layer (asked of Fishers)",
-        INCONCLUSIVE,
-        INCONCLUSIVE,
         _effective_sample_size,
-        "few examples",
+        f"at least {SMALLEST_EFFECTIVE} in every Fisher behind it; for a layer, in that layer (asked of Fishers)",
         {
             "few": "the smallest effective sample size is {least:.1f}, and {needed} are needed",
             "not measured": "an effective sample size was not measured",
         },
+        short="few examples",
     ),
     Need(
         "interval",
-        "at least 3 folds, or 2 seeds, with a finite value in each, and not all equal unless all are 0",
-        INCONCLUSIVE,
-        INCONCLUSIVE,
         _interval,
-        "no interval",
+        "at least 3 folds, or 2 seeds, with a finite value in each, and not all equal unless all are 0",
         {
             "infinite": "the value is infinite",
             "missing": "{estimate.missing}",
             "copies": "all replicates are equal: are they copies?",
         },
+        short="no interval",
     ),
     Need(
         "excludes 0",
-        f"the {100 * LEVEL:.0f} % interval excludes 0; that of corrected - null lies above 0",
-        INCONCLUSIVE,
-        NOT_ABOVE,
         _excludes_0,
-        "holds 0",
+        f"the {100 * LEVEL:.0f} % interval excludes 0; that of corrected - null lies above 0",
         {
             "includes": "the interval includes 0",
             "not above": "the interval does not lie above 0",
             "rounding": "the interval comes within {rounding:g} of 0, which can be rounding",
         },
+        short="holds 0",
+        single=NOT_ABOVE,
     ),
     Need(
         "every parameter",
-        "no parameter was left out (asked of tables)",
-        STANDS,
-        STANDS,
         _every_parameter,
-        "left out",
+        "no parameter was left out (asked of tables)",
         {"left out": "common parameters only, {count} left out"},
+        contrast=STANDS,
+        single=STANDS,
     ),
     Need(
         "in every layer",
-        "models with a shared initialisation have it in every layer (asked of tables)",
-        STANDS,
-        STANDS,
         _in_every_layer,
-        "strange layers",
+        "models with a shared initialisation have it in every layer (asked of tables)",
         {"not in all": "no shared initialisation in {layers} (up to {share:.0%} of a trace)"},
+        contrast=STANDS,
+        single=STANDS,
     ),
     Need(
         "high noise ceilings",
-        f"no noise ceiling is below {LOW_NOISE_CEILING:g} (asked of tables of Fishers with folds)",
-        STANDS,
-        STANDS,
         _high_noise_ceilings,
-        "low noise ceiling",
+        f"no noise ceiling is below {LOW_NOISE_CEILING:g} (asked of tables of Fishers with folds)",
         {"low": "a noise ceiling of {least:.2f} leaves some noise in"},
+        contrast=STANDS,
+        single=STANDS,
     ),
     Need(
         "larger than controls",
-        "the difference is farther from 0 than the same contrast with a control (asked by the study of shortcuts)",
-        STANDS,
-        NOT_ASKED,
         _larger_than_controls,
-        "controls as large",
+        "the difference is farther from 0 than the same contrast with a control (asked by the study of shortcuts)",
         {"not larger": "not shown to be larger than the same contrast {controls}"},
+        contrast=STANDS,
+        single=NOT_ASKED,
     ),
 )
 """Everything verdicts ask, in order."""

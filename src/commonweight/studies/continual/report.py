@@ -180,20 +180,18 @@ def _inference(study: ContinualStudy) -> list[Block]:
         return []
     head = ("approach, method, images", "task right", "accuracy", "wrong task = 0", "task known")
     chance = 1 / plan.tasks
-    rows = []
+    rows, any_below, any_undefined = [], False, False
     for name, method, size in product(study.runs, plan.inference, plan.inference_batches):
         right, *others = (
             study.inference(name, size, method, what) for what in ("task", "accuracy", "accuracy_wrong_task_0", "known")
         )
-        mark = BELOW if right.value < chance - ROUNDING else ""
-        rows.append((f"{name}, {method}, {size}", _share(right) + mark, *map(_share, others)))
-    below = WORSE if any(row[1].endswith(BELOW) for row in rows) else ""
+        is_below = right.value < chance - ROUNDING
+        any_below |= is_below
+        any_undefined |= all(math.isnan(each.value) for each in (right, *others))
+        rows.append((f"{name}, {method}, {size}", _share(right) + BELOW * is_below, *map(_share, others)))
+    below = WORSE if any_below else ""
     words = INFERENCE.format(rows=plan.inference_rows, tasks=plan.tasks, chance=chance, below=below)
-    return [
-        Grid("With the task inferred", head, tuple(rows)),
-        words,
-        *([NO_ANSWER] if any(set(row[1:]) == {DASH} for row in rows) else []),
-    ]
+    return [Grid("With the task inferred", head, tuple(rows)), words, *([NO_ANSWER] if any_undefined else [])]
 
 
 def _finals(study: ContinualStudy) -> Grid:
