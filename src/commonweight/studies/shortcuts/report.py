@@ -299,26 +299,22 @@ def _pair(pair: tuple[str, str]) -> str:
 
 
 READING_VERDICTS = (
-    "Verdicts are on corrected overlaps. They take the same rows, distinct ones, a shared initialisation, {fewest} "
-    "effective "
-    "examples in every Fisher (layer by layer, in the layer's own), models that learned their shortcut, and an "
-    "interval that excludes 0. "
-    "{without}Intervals are {over}."
+    "Verdicts are on corrected overlaps. They need the same rows, distinct ones, a shared initialisation, an effective "
+    "sample size of {fewest} in every Fisher (of a layer, in that layer), models that learned their shortcut, and an "
+    "interval that excludes 0. {without}Intervals are {over}."
 )
 
 
 WITHOUT_FOLDS = (
     "Some Fishers have no folds, so there are no corrected overlaps. Differences of raw ones are shown and "
-    "inconclusive: "
-    "noise lowers them, and not alike on different texts. Measure with --folds 8. "
+    "inconclusive: noise lowers them, and not alike on different texts. Measure with --folds 8. "
 )
 
 
 CONTROLS = (
     "The controls are the same contrast with the start, the model that learned random labels or, where there is one, "
     "that from an independent initialisation in place of one of the two (mean of both ways): what is as large there "
-    "is not "
-    "about what both models learned. They decide nothing."
+    "is not about what both models learned. They decide nothing."
 )
 
 
