@@ -23,7 +23,7 @@ from coverage_regimes import HALF, REGIMES, SETTINGS, WEIGHTS
 from commonweight.base.estimate import LEVEL, Estimate
 from commonweight.overlaps.resampling.ratios import FoldRatios
 from commonweight.overlaps.resampling.sums import Resampled, array_folds
-from commonweight.verdicts.verdict import ROUNDING
+from commonweight.verdicts.rules import ROUNDING
 
 FEW = 20
 

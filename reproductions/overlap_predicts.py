@@ -42,7 +42,7 @@ from commonweight.studies.continual.metrics import rank_correlation
 from commonweight.studies.shortcuts.opening import former_record
 from commonweight.studies.shortcuts.plan import ORIGINAL, Plan, seed_folders
 from commonweight.studies.shortcuts.results import DEPTH, gather
-from commonweight.verdicts.verdict import SMALLEST_EFFECTIVE
+from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "overlap_predicts"

@@ -23,7 +23,6 @@ from commonweight.base.text import Grid, to_markdown
 from commonweight.footprints.copies import CopiesWarning
 from commonweight.footprints.folds import fold_of
 from commonweight.footprints.footprint import Fold
-from commonweight.verdicts.tables import pairs_verdict
 
 RESULTS = Path(__file__).parent / "results"
 REPETITIONS = 40
@@ -82,7 +81,7 @@ def contrasts(draw, network, true_rows: int = 4000) -> dict:
         truth = table(*more(true_rows)).contrast(*pairs).value
         for words, rows in says.items():
             of = table(x, y, rows)
-            verdict = pairs_verdict(of, *pairs, same_rows=True)
+            verdict = of.verdict(*pairs, same_rows=True)
             here = found.setdefault(words, {"answers": Counter(), "held": 0, "wrong sign": 0, "effective": []})
             here["answers"][verdict.answer] += 1
             here["held"] += verdict.estimate.low <= truth <= verdict.estimate.high

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from commonweight.base.estimate import Estimate, signed
+from commonweight.base.estimate import Estimate
 from commonweight.overlaps.similarity.means import TaskSimilarity
+from commonweight.overlaps.table.evidence import evidence
 from commonweight.overlaps.table.table import OverlapTable
-from commonweight.verdicts.needs import table_needs
-from commonweight.verdicts.verdict import ROUNDING, Need, Verdict, contrast_verdict
+from commonweight.verdicts.verdict import Verdict, contrast_verdict, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,15 +111,6 @@ class Found:
     def tables(self, arm: str) -> list[OverlapTable]:
         return [table for of_seeds in self.fishers[arm].values() for table in of_seeds]
 
-    def effective(self, arm: str, places: tuple[Place, ...]) -> list[float]:
-        """Those of the layers that are asked about: another layer's say nothing about them."""
-        return [
-            table.effective_sample_size_of(name, layer)
-            for pair, layer in places
-            for table in self.fishers[arm][pair]
-            for name in table.names
-        ]
-
     def aligned(self, arm: str) -> bool | None:
         readings = {table.alignment.reading("first", "second") for table in self.tables(arm)}
         return (
@@ -204,20 +196,9 @@ def contrasts(found: Found) -> dict[str, dict[str, Contrast]]:
 
 def judged(found: Found, arm: str, corrected: Estimate, beyond: Estimate, places: tuple[Place, Place]) -> Verdict:
     """Say "shares" of a difference of corrected overlaps only where that of corrected - null agrees."""
-    agrees = beyond.low > ROUNDING if corrected.value > 0 else beyond.high < -ROUNDING
-    of_tables = [
-        need
-        for pair, layer in places
-        for need in table_needs(found.fishers[arm][pair], [("first", "second")], (layer,))
-    ]
-    needs = (*of_tables, Need("beyond the null", agrees, f"the difference of corrected - null is {signed(beyond)}"))
-    return contrast_verdict(
-        corrected,
-        same_rows=True,
-        aligned=found.aligned(arm),
-        noise_taken_out=True,
-        effective_sample_size=found.effective(arm, places),
-    ).asking(tuple(dict.fromkeys(needs)))
+    every = [Place(table, ("first", "second"), layer) for pair, layer in places for table in found.fishers[arm][pair]]
+    known = evidence(corrected, every, "corrected", same_rows=True)
+    return judge(replace(known, aligned=(found.aligned(arm),), strange=None, noise_ceilings=None, beyond=beyond))
 
 
 def similar(found: Found) -> dict[str, dict[str, Estimate]]:

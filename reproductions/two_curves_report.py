@@ -23,7 +23,7 @@ import commonweight
 from commonweight.base.estimate import Estimate, signed
 from commonweight.base.records import without_nan
 from commonweight.base.text import Grid, to_markdown
-from commonweight.verdicts.verdict import by_chance
+from commonweight.verdicts.words import by_chance
 
 if TYPE_CHECKING:
     from commonweight.overlaps.table.table import OverlapTable

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from commonweight.supermasks.rules import Threshold, TopK
     from commonweight.transfer.alphas import Alphas, alphas_for, transfer_alphas
     from commonweight.transfer.ewc import ewc_penalty
-    from commonweight.verdicts.tables import layers_verdict, overlap_verdict, pairs_verdict
-    from commonweight.verdicts.verdict import Verdict, contrast_verdict, null_verdict
+    from commonweight.verdicts.verdict import Verdict
 
 
 _HOME = {
@@ -66,7 +65,6 @@ _HOME = {
     "Verification": "diagonal_fisher.verification",
     "activity_footprint": "footprints.of_masks",
     "alphas_for": "transfer.alphas",
-    "contrast_verdict": "verdicts.verdict",
     "cosine_similarity": "overlaps.measures.cosine",
     "every_layer_similarity": "overlaps.similarity.means",
     "ewc_penalty": "transfer.ewc",
@@ -76,13 +74,9 @@ _HOME = {
     "fuse": "fusion.fusing",
     "infer_task": "supermasks.inference",
     "jaccard_index": "overlaps.measures.jaccard",
-    "layers_verdict": "verdicts.tables",
-    "null_verdict": "verdicts.verdict",
     "open_images": "data.images.open",
     "overlap": "overlaps.table.table",
     "overlap_over_seeds": "overlaps.over_seeds",
-    "overlap_verdict": "verdicts.tables",
-    "pairs_verdict": "verdicts.tables",
     "probed_similarity": "overlaps.similarity.probed",
     "supermask_footprint": "footprints.of_masks",
     "task_similarity": "overlaps.measures.cosine",
@@ -112,7 +106,6 @@ __all__ = [
     "Verification",
     "activity_footprint",
     "alphas_for",
-    "contrast_verdict",
     "cosine_similarity",
     "every_layer_similarity",
     "ewc_penalty",
@@ -122,13 +115,9 @@ __all__ = [
     "fuse",
     "infer_task",
     "jaccard_index",
-    "layers_verdict",
-    "null_verdict",
     "open_images",
     "overlap",
     "overlap_over_seeds",
-    "overlap_verdict",
-    "pairs_verdict",
     "probed_similarity",
     "supermask_footprint",
     "task_similarity",

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import commonweight
-from commonweight.verdicts.needs import NEEDS
+from commonweight.verdicts import NEEDS
 
 TEXT = (Path(__file__).parents[2] / "docs/reading.md").read_text(encoding="utf-8")
 
@@ -20,13 +20,11 @@ def test_examples_run(capsys):
         exec(compile(block, "docs/reading.md", "exec"), space)
         if block.startswith("import torch"):
             assert "(95 %, 8 folds)" in capsys.readouterr().out
-        elif "layers_verdict" in block:
-            assert (space["verdict"].answer, "no shared initialisation" in space["verdict"].reason) == (
-                "inconclusive",
-                True,
-            )
+        elif "layers=(" in block:
+            assert space["verdict"].answer == "inconclusive"
+            assert "shared initialisation" in [finding.code for finding in space["verdict"].lacking]
         elif "verdict =" in block:
-            assert [need.name for need in space["verdict"].lacking] == ["shared initialisation"]
+            assert [finding.code for finding in space["verdict"].lacking] == ["shared initialisation"]
         elif "for count in" in block:
             raw, corrected = (space["table"].estimate(of, "once", "again") for of in ("raw", "corrected"))
             assert raw.high < 1
@@ -47,9 +45,8 @@ def test_examples_run(capsys):
 def test_it_lists_what_verdicts_take_in_the_order_in_which_it_is_asked():
     table = re.search(r"\| need \|.*?\n\n", TEXT, re.DOTALL)
     assert table is not None
-    listed = [line.split(" | ") for line in table[0].strip().splitlines()[2:]]
-    assert [row[0].removeprefix("| ") for row in listed] == [need.name for need in NEEDS]
-    assert [row[2] for row in listed] == [need.contrast for need in NEEDS]
+    listed = [tuple(line.strip("| ").split(" | ")) for line in table[0].strip().splitlines()[2:]]
+    assert listed == [(need.code, need.demand, need.contrast, need.single) for need in NEEDS]
 
 
 def test_what_it_names_is_there():

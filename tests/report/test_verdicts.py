@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from commonweight.overlaps.table.cells import WHOLE
 from overlaps.folded import fisher, squares
 from torch import tensor
 
@@ -14,10 +15,8 @@ from commonweight import Footprint, overlap
 from commonweight.base.text import Grid
 from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
-from commonweight.overlaps.table.rows import WHOLE
-from commonweight.report.verdicts import LACKING, MOST_CONTRASTS, WITHOUT_FOLDS, verdict_blocks
-from commonweight.verdicts.needs import NEEDS
-from commonweight.verdicts.tables import Cell, overlap_verdict, pairs_verdict
+from commonweight.report.verdicts import MOST_CONTRASTS, WITHOUT_FOLDS, verdict_blocks
+from commonweight.studies.compare.contrasts import Cell, contrasts_of
 
 MODELS, DATA = ("one", "two"), ("x", "y")
 
@@ -28,8 +27,8 @@ def table():
     return overlap({name: fisher(squares, seed=seed, counts=[5] * 8) for seed, name in enumerate(names)})
 
 
-def cells(table):
-    return {name: Cell(*name.split("/"), rows=name.split("/")[1]) for name in table.names}
+def contrasts(table, rows=None):
+    return contrasts_of({name: Cell(*name.split("/"), rows=rows or name.split("/")[1]) for name in table.names})
 
 
 def grids(blocks):
@@ -37,21 +36,21 @@ def grids(blocks):
 
 
 def test_every_pair_against_its_null_and_every_contrast(table):
-    found = grids(verdict_blocks(table, cells(table)))
+    found = grids(verdict_blocks(table, contrasts(table)))
     nulls = found["Verdicts: above its null?"]
     assert [row[0] for row in nulls.rows][:2] == ["one/x and one/y", "one/x and two/x"]
-    verdict = overlap_verdict(table, "one/x", "one/y")
+    verdict = table.verdict(("one/x", "one/y"))
     assert nulls.rows[0][1::2] == (verdict.answer, verdict.brief)
     assert nulls.rows[0][2] == f"0 of {len(table.layers)}"
-    contrasts = found["Verdicts: which pair shares more?"]
-    assert [row[0] for row in contrasts.rows] == [
+    shown = found["Verdicts: which pair shares more?"]
+    assert [row[0] for row in shown.rows] == [
         "1. one/x and one/y against two/x and two/y",
         "2. one/x and two/x against one/y and two/y",
     ]
-    first = pairs_verdict(table, ("one/x", "one/y"), ("two/x", "two/y"), same_rows=True)
-    assert contrasts.rows[0][1::2] == (first.answer, first.brief)
-    assert "the two sides are of different rows" in contrasts.rows[1][3]
-    assert "the two sides are of different rows" not in contrasts.rows[0][3]
+    first = table.verdict(("one/x", "one/y"), ("two/x", "two/y"), same_rows=True)
+    assert shown.rows[0][1::2] == (first.answer, first.brief)
+    assert "the two sides have different source rows" in shown.rows[1][3]
+    assert "the two sides have different source rows" not in shown.rows[0][3]
     by_layer = found["Verdicts by layer: which pair shares more?"]
     assert by_layer.header == ("layer", "1.", "2.")
     assert [row[0] for row in by_layer.rows] == list(table.layers)
@@ -78,10 +77,9 @@ def test_layers_of_other_rows_decide_nothing():
     )
     pairs = (("one/x", "two/x"), ("one/y", "two/y"))
     for layer in (None, *"ab"):
-        assert pairs_verdict(found, *pairs, layer, same_rows=True).answer == "shares more"
+        assert found.verdict(*pairs, layer=layer, same_rows=True).answer == "shares more"
     for same, words in ((True, "more"), (False, "inconclusive (other rows)")):
-        of = {name: Cell(*name.split("/"), rows="all" if same else name.split("/")[1]) for name in found.names}
-        tables = grids(verdict_blocks(found, of))
+        tables = grids(verdict_blocks(found, contrasts(found, "all" if same else None)))
         place = [row[0][3:] for row in tables["Verdicts: which pair shares more?"].rows].index(
             "one/x and two/x against one/y and two/y"
         )
@@ -91,14 +89,14 @@ def test_layers_of_other_rows_decide_nothing():
 
 
 def test_how_many_were_looked_at(table):
-    said = " ".join(block for block in verdict_blocks(table, cells(table)) if isinstance(block, str))
-    assert f"{6 * 4} were looked at" in said
-    assert f"{2 * 4} were looked at" in said
+    said = " ".join(block for block in verdict_blocks(table, contrasts(table)) if isinstance(block, str))
+    assert f"there are {6 * 4}" in said
+    assert f"there are {2 * 4}" in said
     assert "not about other trainings" in said
     assert "One overlap alone" in said
 
 
-def test_without_cells_there_are_no_contrasts(table):
+def test_without_contrasts_there_are_only_nulls(table):
     assert list(grids(verdict_blocks(table))) == [
         "Verdicts: above its null?",
         "Verdicts by layer: above its null?",
@@ -114,13 +112,13 @@ def test_by_depth(table):
 def test_no_more_contrasts_than_can_be_read_and_it_is_said():
     names = [f"{model}/x" for model in "abcd"]
     table = overlap({name: fisher(squares, seed=seed, counts=[5] * 8) for seed, name in enumerate(names)})
-    blocks = verdict_blocks(table, cells(table))
-    contrasts = grids(blocks)["Verdicts: which pair shares more?"]
-    assert len(contrasts.rows) == MOST_CONTRASTS
+    blocks = verdict_blocks(table, contrasts(table))
+    shown = grids(blocks)["Verdicts: which pair shares more?"]
+    assert len(shown.rows) == MOST_CONTRASTS
     assert not [block for block in blocks if isinstance(block, str) and "contrasts are shown" in block]
     more = [f"{model}/x" for model in "abcde"]
     table = overlap({name: fisher(squares, seed=seed, counts=[5] * 8) for seed, name in enumerate(more)})
-    said = [block for block in verdict_blocks(table, cells(table)) if isinstance(block, str)]
+    said = [block for block in verdict_blocks(table, contrasts(table)) if isinstance(block, str)]
     assert any(block.startswith("12 of 30 contrasts are shown") for block in said)
 
 
@@ -130,8 +128,3 @@ def test_without_folds_one_sentence_and_nothing_for_masks():
     assert "--folds 8" in WITHOUT_FOLDS
     masks = {name: Footprint("supermask", {"w.weight": tensor([1, 0])}, 8) for name in "ab"}
     assert verdict_blocks(overlap(masks)) == []
-
-
-def test_every_need_has_words_for_a_table_of_layers():
-    assert set(LACKING) == {need.name for need in NEEDS}
-    assert len(set(LACKING.values())) == len(LACKING)

@@ -131,7 +131,7 @@ def test_the_report_says_which_pairs_share(done: Done) -> None:
     assert few > 0
     assert f"Of 12 noise ceilings of masks {few} are not shown to be above chance" in told(study)
     assert told(study).count("they get no verdicts") == 1
-    assert "12 were looked at" in told(study)
+    assert "and there are 12" in told(study)
 
 
 def test_without_noise_ceilings_contrasts_are_beyond_chance(done: Done) -> None:
@@ -160,7 +160,7 @@ def test_what_cannot_be_said(done: Done) -> None:
     apart = replace(study, plan=replace(PLAN, scenario="partitioned", max_angle=180.0))
     rows = grids(apart)["Verdicts: which pair shares more? (masks of classic)"].rows
     assert {row[1] for row in rows} == {"inconclusive"}
-    assert all("of different rows" in row[-1] for row in rows)
+    assert all("different source rows" in row[-1] for row in rows)
     single = replace(study, runs={"classic": tuple(replace(r, overlap=None) for r in study.runs["classic"])})
     with pytest.raises(UsageError, match="no overlaps"):
         single.beyond_chance("classic", "a", "b")

@@ -13,7 +13,6 @@ from torch import Generator, rand, randn, tensor
 
 from commonweight import Footprint, UsageError, overlap
 from commonweight.base.estimate import Estimate
-from commonweight.base.text import number
 from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.compatible import LeftOut
@@ -172,16 +171,16 @@ def test_without_folds_overlaps_are_raw_and_cannot_say() -> None:
     tables = [grid_table(seed, folds=1) for seed in range(3)]
     one = verdicts_of(tables[:1])[SHORTCUTS]["shared − unshared"]
     assert one.answer == "inconclusive"
-    assert "an interval needs at least 2 seeds, and there are 1" in one.reason
+    assert ("interval", "missing") in [(each.code, each.fault) for each in one.lacking]
     several = verdicts_of(tables)[SHORTCUTS]["shared − unshared"]
     cells = pair_estimates(tables, SHORTCUTS)[SHORTCUTS]
     assert several.estimate == cells["shared"] - cells["unshared"]
     assert several.estimate.low > 0
-    assert (several.answer, [need.name for need in several.lacking]) == ("inconclusive", ["noise taken out"])
+    assert (several.answer, [need.code for need in several.lacking]) == ("inconclusive", ["noise taken out"])
     mixed = verdicts_of([tables[0], grid_table(1)])[SHORTCUTS]["shared − unshared"]
     raw = pair_estimates([tables[0], grid_table(1)], SHORTCUTS)[SHORTCUTS]
     assert mixed.estimate.value == pytest.approx(raw["shared"].value - raw["unshared"].value)
-    assert "noise taken out" in [need.name for need in mixed.lacking]
+    assert "noise taken out" in [need.code for need in mixed.lacking]
 
 
 def test_controls_are_the_same_contrast_with_one_model_replaced() -> None:
@@ -205,8 +204,6 @@ def test_a_control_that_is_as_large_is_said_and_decides_nothing(seed: int, named
         for model in ("start", "random-labels"):
             control = found.controls[f"with {model}"]
             assert (sign * (found.estimate - control).value <= 0) == (model in named)
-            words = f"not shown to be larger than the same contrast with {model} ({number(control.value)})"
-            assert (words in found.reason) == (model in named)
 
 
 def test_what_a_contrast_of_the_study_takes() -> None:
@@ -215,12 +212,14 @@ def test_what_a_contrast_of_the_study_takes() -> None:
         "effective sample size": replace(
             table, effective_sample_size=dict(table.effective_sample_size) | {"op/op": 12.0}
         ),
-        "start": replace(table, alignment=Alignment(table.names, np.full((len(CELLS), len(CELLS)), 0.9))),
+        "shared initialisation": replace(
+            table, alignment=Alignment(table.names, np.full((len(CELLS), len(CELLS)), 0.9))
+        ),
     }
-    for words, changed in answers.items():
+    for code, changed in answers.items():
         found = verdicts_of([changed])[SHORTCUTS]
         assert found["shared − unshared"].answer == "inconclusive"
-        assert words in found["shared − unshared"].reason
+        assert [each.code for each in found["shared − unshared"].lacking] == [code]
     elsewhere = replace(table, effective_sample_size=dict(table.effective_sample_size) | {"start/op": 12.0})
     assert verdicts_of([elsewhere])[SHORTCUTS]["shared − unshared"].answer == "shares more"
 
@@ -248,21 +247,21 @@ def test_every_seed_must_have_what_a_contrast_takes(place: int) -> None:
         tables[place] = replace(one, **change)
         found = verdicts_of(tables)[SHORTCUTS]["shared − unshared"]
         assert found.answer == "inconclusive"
-        assert need in [each.name for each in found.lacking]
-        assert found.lacking[0].name == need
+        assert need in [each.code for each in found.lacking]
+        assert found.lacking[0].code == need
         other = verdicts_of(tables)[SHORTCUTS]["shared − same input, first"]
         assert other.answer == "shares more"  # op/op is not behind it
     tables[place] = one
     rows = [SAME_ROWS] * 3
     rows[place] = SAME_ROWS | {"op": "as many other rows"}
     elsewhere = verdicts_of(tables, rows=rows)[SHORTCUTS]
-    assert [need.name for need in elsewhere["shared − unshared"].lacking] == ["same rows"]
+    assert [need.code for need in elsewhere["shared − unshared"].lacking] == ["same rows"]
     assert elsewhere["shared − unshared"].answer == "inconclusive"
     assert elsewhere["shared − same input, first"].answer == "shares more"
     tables[place] = replace(one, spread=few)
     layers = {layer: verdicts_of(tables, layer)[SHORTCUTS]["shared − unshared"] for layer in (None, *"ab")}
     few_in = [
-        layer for layer, found in layers.items() if "effective sample size" in [need.name for need in found.lacking]
+        layer for layer, found in layers.items() if "effective sample size" in [need.code for need in found.lacking]
     ]
     assert few_in == ["a"]
 
@@ -271,4 +270,4 @@ def test_parameters_left_out_are_said() -> None:
     table = grid_table(0)
     some = replace(table, left_out=(LeftOut("head.weight", "only in 'st/original'"),))
     found = verdicts_of([replace(table, left_out=()), some])[SHORTCUTS]["shared − unshared"]
-    assert "of the common parameters only, 1 left out" in found.reason
+    assert ("every parameter", {"count": 1}) in [(each.code, each.found) for each in found.beware]

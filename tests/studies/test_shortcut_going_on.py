@@ -27,7 +27,6 @@ from commonweight.studies.shortcuts.report import report
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.shortcuts.start import independent_initialisation
 from commonweight.studies.shortcuts.write import run_and_write
-from commonweight.verdicts import pairs_verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,11 +77,11 @@ def test_the_control_with_an_independent_initialisation_is_added_to_a_finished_s
             table.alignment.reading("independent-initialisation/original", f"{other}/original")
             == "no shared initialisation"
         )
-    withheld = pairs_verdict(
-        table, ("independent-initialisation/original", "st/original"), ("op/original", "st/original"), same_rows=True
+    withheld = table.verdict(
+        ("independent-initialisation/original", "st/original"), ("op/original", "st/original"), same_rows=True
     )
     assert withheld.answer == "inconclusive"
-    assert withheld.lacking[0].name == "shared initialisation"
+    assert withheld.lacking[0].code == "shared initialisation"
     verdict = found.verdicts("empirical")[("st", "op")]["shared − unshared"]
     assert list(verdict.controls) == ["with start", "with random-labels", "with independent-initialisation"]
     ends = [table.contrast(*sides) for sides in (

@@ -96,7 +96,7 @@ def test_which_rows_were_measured_is_recorded_and_compared(
     elsewhere = replace(study, rows=(study.rows[0], dict(study.rows[1]) | {"op": "other rows"}))
     for asked, met in ((study, True), (elsewhere, False)):
         (need,) = (
-            n for n in asked.verdicts("empirical")[("st", "op")]["shared − unshared"].needs if n.name == "same rows"
+            n for n in asked.verdicts("empirical")[("st", "op")]["shared − unshared"].findings if n.code == "same rows"
         )
         assert need.met == met
     shutil.copytree(run / "seed-0", tmp_path / "seed-0")

@@ -19,12 +19,12 @@ from commonweight.base.text import Grid
 from commonweight.fusion import simplex_path
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table.table import OverlapTable
-from commonweight.report.verdicts import LACKING
 from commonweight.studies.shortcuts import figures
 from commonweight.studies.shortcuts.figure_files import write_figures, write_tables
 from commonweight.studies.shortcuts.figures import plot_triangle
 from commonweight.studies.shortcuts.report import report, triangle_accuracy, walk_accuracy
 from commonweight.studies.shortcuts.results import ShortcutStudy
+from commonweight.verdicts import NEEDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,11 +159,11 @@ def test_the_axis_of_bars_says_what_whiskers_are(seeds: int, end: str) -> None:
 
 
 def test_figures_are_listed_below_the_tables(tmp_path: Path) -> None:
-    drawn = [tmp_path / "figures" / name for name in ("overlaps-data.png", "overlaps-data.pdf", "walks.png")]
+    drawn = [tmp_path / "figures" / name for name in ("overlaps-empirical.png", "overlaps-empirical.pdf", "walks.png")]
     text = write_tables(study(1), tmp_path, drawn).read_text()
     assert text.endswith(
         "Figures (beside each the same as PDF):\n\n"
-        "- [Raw overlaps of every pair of models, Fisher type empirical](figures/overlaps-data.png)\n\n"
+        "- [Raw overlaps of every pair of models, Fisher type empirical](figures/overlaps-empirical.png)\n\n"
         "- [Accuracies on the way from model to model](figures/walks.png)\n"
     )
     assert "Figures" not in write_tables(study(1), tmp_path).read_text()
@@ -254,7 +254,7 @@ def test_a_curve_below_another_is_seen() -> None:
 
 def test_every_pair_has_its_panels(tmp_path: Path) -> None:
     names = {path.stem for path in write_figures(study(2), tmp_path)}
-    assert names == {"overlaps-data", "layers-data", "walks", "triangle", "accuracies"}
+    assert names == {"overlaps-empirical", "layers-empirical", "walks", "triangle", "accuracies"}
 
 
 def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
@@ -266,14 +266,14 @@ def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
     verdict = found.verdicts("empirical")[("st", "tic")]["shared − unshared"]
     assert rows["st, tic: shared − unshared"][:2] == (verdict.answer, verdict.brief)
     assert rows["st, op: shared − unshared"][0] == "inconclusive"
-    assert rows["st, op: shared − unshared"][1].startswith("op did not learn the own shortcut")
+    assert rows["st, op: shared − unshared"][1].startswith("own shortcut not learned by 'op'")
     assert "learn" not in rows["st, tic: shared − unshared"][1]
     said = " ".join(block for block in report(found) if isinstance(block, str))
     assert "Differences of raw ones are shown and inconclusive" in said
-    assert "9 were looked at" in said
+    assert "Each interval is at 95 %, and there are 9" in said
     layers = grids(found)["Verdicts on st and tic layer by layer, Fisher type empirical"]
     assert [row[0] for row in layers.rows] == list(found.layers)
-    words = {"more", "less", *(f"inconclusive ({lacking})" for lacking in LACKING.values())}
+    words = {"more", "less", *(f"inconclusive ({need.short})" for need in NEEDS)}
     assert all(cell.rpartition(", ")[2] in words for row in layers.rows for cell in row[1:])
 
 
@@ -282,7 +282,7 @@ def test_one_seed_without_folds_cannot_say_anything() -> None:
     grid = grids(found)["Verdicts, Fisher type empirical"]
     assert {row[1] for row in grid.rows} == {"inconclusive"}
     assert all("an interval needs at least 2 seeds" in row[2] for row in grid.rows)
-    assert not [block for block in report(found) if isinstance(block, str) and "were looked at" in block]
+    assert not [block for block in report(found) if isinstance(block, str) and "Each interval is at" in block]
     assert not [title for title in grids(found) if "orrected" in title]
 
 

@@ -76,4 +76,4 @@ def command(
     with streams.only_results():
         found = compare(models, data, output, options, fresh=fresh, progress=streams.bars(), note=settings.note)
     settings.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
-    write(found.table, by, form, verdict_blocks(found.table, found.cells, by))
+    write(found.table, by, form, verdict_blocks(found.table, found.contrasts, by))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from commonweight.base.errors import UsageError
-from commonweight.verdicts.verdict import ABOVE, permutation_verdict
+from commonweight.base.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,12 +123,12 @@ def _not_above_null(question: Question) -> Choice | None:
         return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
     best = int(np.flatnonzero(question.similarity >= np.nanmax(question.similarity) - TIE)[0])
     value, null = float(question.similarity[best]), float(question.null[best])
-    verdict = permutation_verdict(value, null, above=bool(question.beats_null[best]))
-    if verdict.answer == ABOVE:
+    if question.beats_null[best]:
         return None
     return Choice(
         np.zeros(len(question.priors)),
-        f"the best prior task, {question.priors[best]!r}, is {verdict.answer} ({verdict.reason})",
+        f"the best prior task, {question.priors[best]!r}, is not above its null (similarity {number(value)}, null "
+        f"{number(null)})",
     )
 
 

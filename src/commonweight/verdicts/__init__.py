@@ -1,6 +1,6 @@
 """What a number supports, and what it takes."""
 
-from commonweight.verdicts.tables import layers_verdict, overlap_verdict, pairs_verdict
-from commonweight.verdicts.verdict import Need, Verdict, contrast_verdict, null_verdict
+from commonweight.verdicts.rules import NEEDS, Finding, Need
+from commonweight.verdicts.verdict import contrast_verdict, null_verdict
 
-__all__ = ["Need", "Verdict", "contrast_verdict", "layers_verdict", "null_verdict", "overlap_verdict", "pairs_verdict"]
+__all__ = ["NEEDS", "Finding", "Need", "contrast_verdict", "null_verdict"]

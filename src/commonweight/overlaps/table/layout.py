@@ -10,6 +10,7 @@ from commonweight.base.text import DASH, Block, Grid, number
 from commonweight.footprints.copies import beware_of_copies
 from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.overlaps.table.rows import WHOLE
+from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table.rows import By, Level, Row
 
 MOST_LEFT_OUT = 10
-FEW_EXAMPLES = 20
-"""Below this many effective sample size a Fisher decides nothing."""
+FEW_EXAMPLES = SMALLEST_EFFECTIVE
+"""Below this effective sample size a Fisher decides nothing."""
 
 HEADS = {
     "raw": "overlap",

@@ -25,6 +25,7 @@ from commonweight.overlaps.resampling.ratios import FoldRatios
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
 from commonweight.overlaps.resampling.sums import Resampled, parameter_folds
 from commonweight.overlaps.table import files, layout
+from commonweight.overlaps.table.evidence import verdict
 from commonweight.overlaps.table.rows import (
     Measured,
     Null,
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from commonweight.overlaps.alignment import Alignment, Reading, Strange
     from commonweight.overlaps.chance import MaskFacts
     from commonweight.overlaps.table.rows import By, Levels, Quantity, Row
+    from commonweight.verdicts.evidence import Pair
+    from commonweight.verdicts.verdict import Verdict
 
     Array = NDArray[np.float64]
     Parameters = tuple[str, ...]
@@ -438,6 +441,62 @@ class OverlapTable:
             spread={name: self.spread[name] for name in (a, b) if name in self.spread},
             rows={name: self.rows[name] for name in (a, b) if name in self.rows},
         )
+
+    def verdict(
+        self,
+        first: Pair,
+        second: Pair | None = None,
+        *,
+        layer: str | None = None,
+        layers: tuple[str, str] | None = None,
+        same_rows: bool | None = None,
+        of: Quantity = "corrected",
+    ) -> Verdict:
+        r"""Say what overlaps of Fishers with folds support.
+
+        One pair: is its overlap above its null, the strictest of three permutations? Two pairs: which shares more? One
+        pair and two layers l and m: in which does it share more? Layers have nulls of their own, so there
+
+        .. math:: O(l) - O(m) \quad \text{and} \quad [O(l) - N(l)] - [O(m) - N(m)]
+
+        must both exclude 0, on the same side.
+
+        Args:
+            first: Names of two footprints.
+            second: Names of two, to compare the first two with.
+            layer: A layer; None for all weights pooled.
+            layers: Two layers, to compare one pair in.
+            same_rows: Of two pairs, whether both were measured on the same source rows, which a table does not know.
+            of: Of two pairs, which overlap, as :meth:`estimate` takes it. Raw ones decide nothing: noise lowers them,
+                and not all alike.
+
+        Returns:
+            ``above its null`` or ``not above its null``, else ``shares more`` or ``shares less``, of the first pair or
+            layer; ``inconclusive`` where something is lacking. The estimate is corrected - null, or first - second.
+
+        Raises:
+            UsageError: If a pair is not two names of different footprints, both layers are one or are given with a
+                second pair, the table has no folds for what is asked, or ``same_rows`` is no bool for two pairs.
+            KeyError: If there is no such layer.
+
+        Example:
+            >>> import torch
+            >>> from commonweight import fisher
+            >>> _ = torch.manual_seed(0)
+            >>> rows = (torch.randn(200, 40), torch.randint(2, (200,)))
+            >>> model = torch.nn.Linear(40, 20)
+            >>> prints = {"a": fisher(model, [rows], folds=8)}
+            >>> _ = model.weight.data.add_(0.01 * torch.randn(20, 40))
+            >>> prints["b"] = fisher(model, [rows], folds=8)
+            >>> prints["c"] = fisher(torch.nn.Linear(40, 20), [rows], folds=8)
+            >>> table = overlap(prints)
+            >>> table.verdict(("a", "b")).answer
+            'above its null'
+            >>> found = table.verdict(("a", "b"), ("a", "c"), same_rows=True)
+            >>> found.answer, found.lacking[0].code
+            ('inconclusive', 'shared initialisation')
+        """
+        return verdict(self, first, second, layer, layers, same_rows, of)
 
     def records(self, by: By = "layer") -> list[Row]:
         """Enumerate every quantity of the table: what all its views are made of.

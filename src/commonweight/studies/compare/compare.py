@@ -16,20 +16,20 @@ from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.overlaps.table.table import OverlapTable, overlap
 from commonweight.report.verdicts import verdict_blocks
 from commonweight.studies.compare.checks import CompareOptions, check_comparison, finished
+from commonweight.studies.compare.contrasts import contrasts_of, grid_cells
 from commonweight.studies.compare.measure import measure
 from commonweight.studies.compare.preflight import load
 from commonweight.studies.run.folder import RunFolder, check_question, open_run, remove_partial
 from commonweight.studies.run.hold import held
 from commonweight.studies.run.record import same_identity
-from commonweight.studies.run.rows import grid_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from commonweight.footprints.footprint import Footprint
+    from commonweight.report.verdicts import Contrast
     from commonweight.studies.compare.checks import Checked
     from commonweight.studies.run.outlook import Outlook
-    from commonweight.verdicts.tables import Cell
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Comparison:
     skipped: tuple[str, ...]
     """Names of those that were there already."""
 
-    cells: Mapping[str, Cell]
-    """Footprint -> its model, its data and their source rows; what verdicts need."""
+    contrasts: tuple[Contrast, ...]
+    """Which pairs of footprints may be compared."""
 
 
 def compare(
@@ -139,8 +139,8 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
         note(sentence)
     overlaps = overlap(footprints, common_only=options.common_only)
     overlaps.save(run.path)
-    cells = grid_cells(models, tables)
-    run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, cells)))
+    contrasts = contrasts_of(grid_cells(models, tables))
+    run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, contrasts)))
     run.update(
         status="complete",
         footprints={name: str(run.footprint_folder(name).relative_to(run.path)) for name in footprints},
@@ -150,7 +150,7 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
         overlaps,
         measured=tuple(name for name in footprints if name in measured),
         skipped=tuple(name for name in footprints if name not in measured),
-        cells=cells,
+        contrasts=contrasts,
     )
 
 

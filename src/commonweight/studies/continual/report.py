@@ -12,20 +12,10 @@ from commonweight.base.estimate import Estimate
 from commonweight.base.text import DASH, Block, Grid
 from commonweight.overlaps.over_seeds import FEWEST, seed_blocks
 from commonweight.overlaps.similarity.means import LEVEL
-from commonweight.report.verdicts import MOST_CONTRASTS, counted, verdict_grids
-from commonweight.verdicts.verdict import (
-    ABOVE,
-    INCONCLUSIVE,
-    LESS,
-    MORE,
-    OVER,
-    ROUNDING,
-    Verdict,
-    by_chance,
-    contrast_verdict,
-    null_verdict,
-    permutation_verdict,
-)
+from commonweight.report.verdicts import MOST_CONTRASTS, verdict_grids
+from commonweight.verdicts.rules import ABOVE, INCONCLUSIVE, LESS, MORE, ROUNDING
+from commonweight.verdicts.verdict import Verdict, contrast_verdict, null_verdict
+from commonweight.verdicts.words import OVER, SHORT, by_chance, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +24,7 @@ if TYPE_CHECKING:
 
     from commonweight.overlaps.over_seeds import SeedOverlap
     from commonweight.studies.continual.results import ContinualStudy
-    from commonweight.verdicts.needs import Pair
+    from commonweight.verdicts.evidence import Pair
 
 
 INTRODUCTION = (
@@ -190,20 +180,18 @@ def _inference(study: ContinualStudy) -> list[Block]:
         return []
     head = ("approach, method, images", "task right", "accuracy", "wrong task = 0", "task known")
     chance = 1 / plan.tasks
-    rows = []
+    rows, any_below, any_undefined = [], False, False
     for name, method, size in product(study.runs, plan.inference, plan.inference_batches):
         right, *others = (
             study.inference(name, size, method, what) for what in ("task", "accuracy", "accuracy_wrong_task_0", "known")
         )
-        mark = BELOW if right.value < chance - ROUNDING else ""
-        rows.append((f"{name}, {method}, {size}", _share(right) + mark, *map(_share, others)))
-    below = WORSE if any(row[1].endswith(BELOW) for row in rows) else ""
+        is_below = right.value < chance - ROUNDING
+        any_below |= is_below
+        any_undefined |= all(math.isnan(each.value) for each in (right, *others))
+        rows.append((f"{name}, {method}, {size}", _share(right) + BELOW * is_below, *map(_share, others)))
+    below = WORSE if any_below else ""
     words = INFERENCE.format(rows=plan.inference_rows, tasks=plan.tasks, chance=chance, below=below)
-    return [
-        Grid("With the task inferred", head, tuple(rows)),
-        words,
-        *([NO_ANSWER] if any(set(row[1:]) == {DASH} for row in rows) else []),
-    ]
+    return [Grid("With the task inferred", head, tuple(rows)), words, *([NO_ANSWER] if any_undefined else [])]
 
 
 def _finals(study: ContinualStudy) -> Grid:
@@ -241,11 +229,11 @@ def _masks(study: ContinualStudy) -> list[Block]:
             verdict = null_verdict(corrected, aligned=True, effective_sample_size=None)
             looked += corrected.missing is None
             if verdict.answer == INCONCLUSIVE:
-                reasons[verdict.lacking[0].found] = None
+                reasons[sentence(verdict.lacking[0])] = None
             rows.append((
                 f"{name}, {'pooled' if layer is None else layer}",
                 *(each.short() for each in (density, raw, chance, corrected)),
-                verdict.answer.removesuffix(" its null"),
+                SHORT[verdict.answer],
             ))
     what = "flipped bits of the masks" if study.plan.score_initialisation == "shared" else "masks"
     head = ("approach, layer", "density", "raw", "chance", "beyond chance", "is that above 0")
@@ -269,21 +257,16 @@ def _similarities(study: ContinualStudy) -> list[Block]:
             mean = Estimate.over_seeds([
                 float(np.mean(table.values[layer][pairs])) for table, pairs in zip(tables, earlier, strict=True)
             ])
-            verdicts = [
-                permutation_verdict(value, null, above=bool(above), p=p)
+            above = [
+                is_above
                 for table, pairs in zip(tables, earlier, strict=True)
-                for value, null, above, p in zip(
-                    *(each[layer][pairs].tolist() for each in (table.values, table.null)),
-                    table.beats_null(layer)[pairs],
-                    table.p[layer][pairs].tolist(),
-                    strict=True,
-                )
+                for is_above in table.beats_null(layer)[pairs].tolist()
             ]
-            looked += len(verdicts)
+            looked += len(above)
             rows.append((
                 f"{kind}, {layer}",
                 mean.short(),
-                counted(verdicts, {ABOVE: ""}),
+                f"{sum(above)} of {len(above)}",
                 signed(study.rank_correlation(name, kind, layer)) if pairs_known >= FEWEST_RANKED else DASH,
             ))
     if not rows:
@@ -419,7 +402,7 @@ def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
     shown = every[:MOST_CONTRASTS]
     head = ("pair", "layers above", "beyond chance, and why")
     blocks: list[Block] = [
-        *verdict_grids(f"do masks of {approach} overlap beyond chance?", head, nulls, {ABOVE: ""}),
+        *verdict_grids(f"do masks of {approach} overlap beyond chance?", head, nulls, [ABOVE]),
         by_chance(len(pairs) * len(layers), "nulls"),
     ]
     if shown:
@@ -431,7 +414,7 @@ def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
         }
         head = ("pair against pair", "layers", "first - second, and why")
         question = f"which pair shares more? (masks of {approach})"
-        blocks += verdict_grids(question, head, contrasts, {MORE: "more", LESS: "less"}, numbered=True)
+        blocks += verdict_grids(question, head, contrasts, [MORE, LESS], numbered=True)
         blocks.append(by_chance(len(shown) * len(layers), "contrasts"))
     if len(every) > len(shown):
         blocks.append(f"{len(shown)} of {len(every)} contrasts are shown.")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from commonweight.base.text import Block, Grid, number
-from commonweight.overlaps.table.layout import FEW_EXAMPLES
 from commonweight.report.verdicts import verdict_grids
-from commonweight.verdicts.tables import pairs_verdict
-from commonweight.verdicts.verdict import LESS, MORE, by_chance
+from commonweight.verdicts.rules import LESS, MORE, SMALLEST_EFFECTIVE
+from commonweight.verdicts.words import by_chance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,10 +84,10 @@ def report(
 
 
 def _few(table: OverlapTable) -> list[Block]:
-    names = [name for name, effective in table.effective_sample_size.items() if not effective >= FEW_EXAMPLES]
+    names = [name for name, effective in table.effective_sample_size.items() if not effective >= SMALLEST_EFFECTIVE]
     if not names:
         return []
-    return [f"Below {FEW_EXAMPLES} effective sample size: {', '.join(names)}. Their overlaps decide nothing."]
+    return [f"Below {SMALLEST_EFFECTIVE} effective sample size: {', '.join(names)}. Their overlaps decide nothing."]
 
 
 def _cells(row: Mapping[str, tuple[float, float]], domains: Sequence[str]) -> list[str]:
@@ -122,11 +121,11 @@ def _by_layer(table: OverlapTable) -> Grid:
 
 def _verdicts(table: OverlapTable) -> list[Block]:
     asked = {
-        words: {layer: pairs_verdict(table, *pairs, layer, same_rows=True) for layer in (*table.layers, None)}
+        words: {layer: table.verdict(*pairs, layer=layer, same_rows=True) for layer in (*table.layers, None)}
         for words, pairs in CONTRASTS.items()
     }
     head = ("pair against pair", "layers", "corrected, first - second, and why")
     return [
-        *verdict_grids("which pair shares more?", head, asked, {MORE: "more", LESS: "less"}),
+        *verdict_grids("which pair shares more?", head, asked, [MORE, LESS]),
         by_chance(len(asked) * (1 + len(table.layers)), "contrasts"),
     ]

@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING
 from commonweight.base.errors import UsageError
 from commonweight.data.table import SOURCE_ROW
 from commonweight.footprints.folds import fold_of
-from commonweight.verdicts.tables import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from commonweight.base.text import Note
     from commonweight.data.table import Table
-
-
-def grid_cells(models: Iterable[str], tables: Mapping[str, Table]) -> dict[str, Cell]:
-    """Say what every footprint of a grid is of."""
-    rows = {name: rows_key(table) for name, table in tables.items()}
-    return {f"{model}/{data}": Cell(model, data, rows[data]) for model in models for data in tables}
 
 
 def rows_key(table: Table) -> str:

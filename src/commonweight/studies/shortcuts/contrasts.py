@@ -18,22 +18,22 @@ training seeds; of a single seed with folds, over examples.
 
 from __future__ import annotations
 
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from commonweight.base.estimate import Estimate
-from commonweight.base.text import number
+from commonweight.overlaps.table.evidence import Place, evidence
 from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL
-from commonweight.verdicts.needs import judged
+from commonweight.verdicts.verdict import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from commonweight.overlaps.table.table import OverlapTable
+    from commonweight.verdicts.evidence import Pair
     from commonweight.verdicts.verdict import Verdict
-
-    Pair = tuple[str, str]
 
 Of = Literal["raw", "corrected"]
 CELLS = ("shared", "unshared", "same input, first", "same input, second")
@@ -86,6 +86,7 @@ def pair_verdicts(
     rows: Sequence[Mapping[str, str]],
     shortcuts: Sequence[str],
     layer: str | None = None,
+    without_shortcut: Collection[str] = (),
 ) -> Mapping[Pair, dict[str, Verdict]]:
     """Say for every pair of models whether it shares more on originals than elsewhere."""
     # Corrected overlaps decide. Without folds there are none, and raw ones inconclusive: the noise of finite samples
@@ -94,7 +95,10 @@ def pair_verdicts(
     # initialisation in place of one of the two models (the mean of both ways).
     # They decide nothing; where a contrast is not shown to be larger than a control, its reason says so.
     return {
-        pair: {name: _verdict(tables, rows, pair, cells, layer) for name, cells in CONTRASTS.items()}
+        pair: {
+            name: _verdict(tables, rows, pair, cells, layer, tuple(code for code in pair if code in without_shortcut))
+            for name, cells in CONTRASTS.items()
+        }
         for pair in combinations(shortcuts, 2)
     }
 
@@ -105,6 +109,7 @@ def _verdict(
     pair: Pair,
     cells: tuple[str, str],
     layer: str | None,
+    not_learned: tuple[str, ...],
 ) -> Verdict:
     of: Of = "corrected" if have_folds(tables) else "raw"
     sides = [cell_names(*pair)[cell] for cell in cells]
@@ -115,31 +120,10 @@ def _verdict(
         for model in CONTROLS
         if all(f"{model}/{data}" in table.names for table in tables for data in (ORIGINAL, *pair))
     }
-    return judged(
-        contrast,
-        tables,
-        sides,
-        (layer,),
-        of=of,
-        same_rows=all(len({named[data] for data in sets}) == 1 for named in rows),
-        also=_as_large(contrast, controls),
-        controls=controls,
-    )
-
-
-def _as_large(contrast: Estimate, controls: Mapping[str, Estimate]) -> list[str]:
-    """Say which controls a contrast that excludes 0 is not shown to be larger than; replicates are in common."""
-    if contrast.low > 0:
-        differences = {name: contrast - control for name, control in controls.items()}
-    elif contrast.high < 0:
-        differences = {name: control - contrast for name, control in controls.items()}
-    else:
-        return []
-    return [
-        f"not shown to be larger than the same contrast {name} ({number(controls[name].value)})"
-        for name, difference in differences.items()
-        if not difference.low > 0  # also where the control, or the interval of the difference, is undefined
-    ]
+    places = [Place(table, side, layer) for table, side in product(tables, sides)]
+    same_rows = all(len({named[data] for data in sets}) == 1 for named in rows)
+    known = evidence(contrast, places, of, same_rows=same_rows)
+    return judge(replace(known, controls=controls, not_learned=not_learned))
 
 
 def _contrast(

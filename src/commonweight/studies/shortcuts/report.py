@@ -14,14 +14,12 @@ from commonweight.base.estimate import signed
 from commonweight.base.text import DASH, Block, Grid, number
 from commonweight.data.shortcuts import RULES, agreement
 from commonweight.fusion.paths import RANDOM
-from commonweight.overlaps.table.layout import FEW_EXAMPLES
-from commonweight.report.verdicts import short
-from commonweight.verdicts.verdict import OVER, SMALLEST_EFFECTIVE, by_chance
+from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
+from commonweight.verdicts.words import OVER, by_chance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from commonweight.base.estimate import Estimate
     from commonweight.overlaps.table.table import OverlapTable
     from commonweight.studies.shortcuts.contrasts import Of
     from commonweight.studies.shortcuts.results import ShortcutStudy
@@ -78,11 +76,11 @@ def report(study: ShortcutStudy) -> list[Block]:
         blocks += [_controls(study, rule), _footprints(study, rule)]
     for rule, tables in study.tables.items():
         effective = [pair for table in tables for pair in table.effective_sample_size.items()]
-        few = sorted({name for name, value in effective if not value >= FEW_EXAMPLES})
+        few = sorted({name for name, value in effective if not value >= SMALLEST_EFFECTIVE})
         if few:
             blocks.append(
-                f"Fisher type {rule}: below {FEW_EXAMPLES} effective sample size, so that a few rows carry the Fisher: "
-                f"{', '.join(few)}. Their overlaps decide nothing."
+                f"Fisher type {rule}: effective sample size below {SMALLEST_EFFECTIVE}, so that a few rows carry the "
+                f"Fisher: {', '.join(few)}. Their overlaps decide nothing."
             )
     return [*blocks, *_alignment(study), READING]
 
@@ -301,26 +299,22 @@ def _pair(pair: tuple[str, str]) -> str:
 
 
 READING_VERDICTS = (
-    "Verdicts are on corrected overlaps. They take the same rows, distinct ones, a shared initialisation, {fewest} "
-    "effective "
-    "examples in every Fisher (layer by layer, in the layer's own), models that learned their shortcut, and an "
-    "interval that excludes 0. "
-    "{without}Intervals are {over}."
+    "Verdicts are on corrected overlaps. They need the same rows, distinct ones, a shared initialisation, an effective "
+    "sample size of {fewest} in every Fisher (of a layer, in that layer), models that learned their shortcut, and an "
+    "interval that excludes 0. {without}Intervals are {over}."
 )
 
 
 WITHOUT_FOLDS = (
     "Some Fishers have no folds, so there are no corrected overlaps. Differences of raw ones are shown and "
-    "inconclusive: "
-    "noise lowers them, and not alike on different texts. Measure with --folds 8. "
+    "inconclusive: noise lowers them, and not alike on different texts. Measure with --folds 8. "
 )
 
 
 CONTROLS = (
     "The controls are the same contrast with the start, the model that learned random labels or, where there is one, "
     "that from an independent initialisation in place of one of the two (mean of both ways): what is as large there "
-    "is not "
-    "about what both models learned. They decide nothing."
+    "is not about what both models learned. They decide nothing."
 )
 
 
@@ -330,7 +324,7 @@ def verdicts(study: ShortcutStudy, rule: str) -> list[Block]:
     first = next(iter(found.values()))
 
     def row(pair: tuple[str, str], name: str, verdict: Verdict) -> tuple[str, ...]:
-        controls = (_shown(verdict.controls[each]) for each in first.controls)
+        controls = (signed(verdict.controls[each]) for each in first.controls)
         return (f"{pair[0]}, {pair[1]}: {name}", verdict.answer, verdict.brief, *controls)
 
     grid = Grid(
@@ -349,7 +343,7 @@ def layer_verdicts(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> li
     names = list(next(iter(found.values())))
 
     def cell(verdict: Verdict) -> str:
-        return f"{signed(verdict.estimate)}, {short(verdict)}"
+        return f"{signed(verdict.estimate)}, {verdict.short}"
 
     grid = Grid(
         f"Verdicts on {pair[0]} and {pair[1]} layer by layer, Fisher type {rule}",
@@ -362,7 +356,3 @@ def layer_verdicts(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> li
 def _expected(found: Sequence[Verdict]) -> list[str]:
     looked = sum(verdict.estimate.missing is None for verdict in found)
     return [by_chance(looked, "contrasts")] if looked else []
-
-
-def _shown(control: str | Estimate) -> str:
-    return control if isinstance(control, str) else signed(control)

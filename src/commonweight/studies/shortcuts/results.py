@@ -16,7 +16,6 @@ from commonweight.overlaps.table.table import OverlapTable
 from commonweight.studies.shortcuts.contrasts import CONTRASTS, have_folds, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.evaluating import read_written
 from commonweight.studies.shortcuts.grid import measured_rows
-from commonweight.verdicts.verdict import Need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,16 +73,7 @@ class ShortcutStudy:
         """Say what the contrasts of corrected overlaps say."""
         # Nothing, where Fishers have no folds, so that overlaps are raw, or one of the two models did not learn its
         # shortcut.
-        found = pair_verdicts(self._rolled[rule], self.rows, self.plan.shortcuts, layer)
-        return {
-            pair: {name: verdict.asking([self._learned(pair)]) for name, verdict in each.items()}
-            for pair, each in found.items()
-        }
-
-    def _learned(self, pair: tuple[str, str]) -> Need:
-        missing = [code for code in pair if code in self.without_shortcut]
-        found = f"{' and '.join(missing or pair)} {'did not learn' if missing else 'learned'} the own shortcut"
-        return Need("shortcut learned", not missing, found)
+        return pair_verdicts(self._rolled[rule], self.rows, self.plan.shortcuts, layer, self.without_shortcut)
 
     def own_accuracy(self, code: str) -> tuple[float, float]:
         """Give the accuracy of a model on development rows with its own shortcut, beside the best constant answer."""

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from commonweight import Footprint, fisher, layers_verdict, overlap
+from commonweight import Footprint, fisher, overlap
 from commonweight.base.errors import UsageError
 from commonweight.footprints.copies import RowCounts
 from commonweight.footprints.footprint import Spread
-from commonweight.verdicts.needs import NEEDS
+from commonweight.verdicts import NEEDS
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +48,12 @@ def test_where_both_differences_agree_a_layer_shares_more(table):
     corrected, beyond = differences(table, "0", "2")
     assert corrected.low > 0
     assert beyond.low > 0
-    found = layers_verdict(table, "a", "b", "0", "2")
+    found = table.verdict(("a", "b"), layers=("0", "2"))
     assert (found.answer, found.estimate, found.lacking) == ("shares more", corrected, ())
-    assert f"the difference of corrected - null is {beyond}" in found.reason
-    assert [need.name for need in found.needs] == [requirement.name for requirement in NEEDS[1:]]
-    less = layers_verdict(table, "a", "b", "2", "0")
+    assert {each.code: each.found for each in found.findings}["beyond the null too"] == {"beyond": beyond}
+    elsewhere = {"shortcut learned", "larger than controls"}
+    assert [need.code for need in found.findings] == [need.code for need in NEEDS if need.code not in elsewhere]
+    less = table.verdict(("a", "b"), layers=("2", "0"))
     assert (less.answer, less.estimate) == ("shares less", -corrected)
 
 
@@ -71,10 +72,9 @@ def test_where_only_one_of_them_says_so_it_cannot_say(table):
     corrected, beyond = differences(table, "0", "2")
     for shift in (beyond.value, 2 * beyond.value):  # beyond the null: no difference, and the other way round
         moved_null = table.estimate("above_null", "a", "b", "2") * 0 + shift
-        found = layers_verdict(nulls_shifted(table, moved_null), "a", "b", "0", "2")
+        found = nulls_shifted(table, moved_null).verdict(("a", "b"), layers=("0", "2"))
         assert found.answer == "inconclusive"
-        assert [need.name for need in found.lacking] == ["beyond the null too"]
-        assert found.reason.startswith("the difference of corrected - null is ")
+        assert [need.code for need in found.lacking] == ["beyond the null too"]
         assert found.estimate == corrected
 
 
@@ -86,41 +86,43 @@ def test_one_network_on_two_data_sets_decides_nothing(table):
     of = {"a": rows, "b": torch.cat([rows[:, :6], rows[:, 6:].flip(1) * 2], 1)}
     found = overlap({name: fisher(start, [(x, labels)], folds=8) for name, x in of.items()})
     assert all(difference.high < 0 or difference.low > 0 for difference in differences(found, "0", "2")[:1])
-    verdict = layers_verdict(found, "a", "b", "0", "2")
+    verdict = found.verdict(("a", "b"), layers=("0", "2"))
     assert verdict.answer == "inconclusive"
-    assert "two networks" in [need.name for need in verdict.lacking]
-    assert "'a' and 'b' are of one network, which shares all its weights with itself" in verdict.reason
-    assert "two networks" not in [need.name for need in layers_verdict(table, "a", "b", "0", "2").lacking]
+    assert "two networks" in [need.code for need in verdict.lacking]
+    assert {need.code: need.found for need in verdict.lacking}["two networks"] == {"pairs": (("a", "b"),)}
+    assert "two networks" not in [need.code for need in table.verdict(("a", "b"), layers=("0", "2")).lacking]
 
 
 @pytest.mark.parametrize("layer", ["0", "2"])
 def test_both_layers_are_asked_what_a_layer_is_asked(table, layer):
     few = replace(table, spread=dict(table.spread) | {"b": dict(table.spread["b"]) | {layer: Spread(12.0, 12.0)}})
-    assert [need.name for need in layers_verdict(few, "a", "b", "0", "2").lacking] == ["effective sample size"]
+    assert [need.code for need in few.verdict(("a", "b"), layers=("0", "2")).lacking] == ["effective sample size"]
     terms = dict(table.alignment.matrices)
     terms[f"{layer}.weight"] = np.stack([0.9**2 * (1 - np.eye(3)), np.ones((3, 3))])
     apart = replace(table, alignment=replace(table.alignment, matrices=terms))
-    assert [need.found for need in layers_verdict(apart, "a", "b", "0", "2").lacking] == [
-        f"no shared initialisation in layer '{layer}'"
-    ]
+    (lacking,) = apart.verdict(("a", "b"), layers=("0", "2")).lacking
+    assert (lacking.code, lacking.found["layers"]) == ("shared initialisation", (layer,))
 
 
 def test_what_tables_are_asked_is_asked_too(table):
     copied = replace(table, rows=dict(table.rows) | {"b": RowCounts(600, 300, 600)})
-    assert [need.name for need in layers_verdict(copied, "a", "b", "0", "2").lacking] == ["distinct rows"]
-    assert layers_verdict(table, "a", "again", "0", "2").lacking[0].name == "two footprints"
+    assert [need.code for need in copied.verdict(("a", "b"), layers=("0", "2")).lacking] == ["distinct rows"]
+    assert table.verdict(("a", "again"), layers=("0", "2")).lacking[0].code == "two footprints"
 
 
 def test_what_is_no_question(table):
-    for first, second in (("0", "0"), ("0", None), (None, "2")):
+    for layers in (("0", "0"), ("0", None), (None, "2"), ("0",), "02"):
         with pytest.raises(UsageError, match=r"expected the names of two different layers, .*there are '0', '2'"):
-            layers_verdict(table, "a", "b", first, second)
+            table.verdict(("a", "b"), layers=layers)
+    for more in ({"layer": "0"}, {"second": ("a", "again"), "same_rows": True}):
+        with pytest.raises(UsageError, match="two layers are compared for one pair: leave out"):
+            table.verdict(("a", "b"), layers=("0", "2"), **more)
     with pytest.raises(KeyError, match="no layer 'head' in this table"):
-        layers_verdict(table, "a", "b", "0", "head")
+        table.verdict(("a", "b"), layers=("0", "head"))
     with pytest.raises(UsageError, match="'a' against itself"):
-        layers_verdict(table, "a", "a", "0", "2")
+        table.verdict(("a", "a"), layers=("0", "2"))
     with pytest.raises(UsageError, match="no footprint 'c'"):
-        layers_verdict(table, "a", "c", "0", "2")
+        table.verdict(("a", "c"), layers=("0", "2"))
     vectors = overlap({name: Footprint("activity", {"0.w": torch.rand(6), "2.w": torch.rand(6)}, 8) for name in "ab"})
     with pytest.raises(UsageError, match="activity"):
-        layers_verdict(vectors, "a", "b", "0", "2")
+        vectors.verdict(("a", "b"), layers=("0", "2"))

@@ -1,4 +1,4 @@
-"""Which data sets are of the same source rows."""
+"""Which data sets are of the same source rows, and which overlaps of a grid are compared."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import pytest
 
 from commonweight.data.table import open_table
-from commonweight.studies.run.rows import grid_cells, rows_key
-from commonweight.verdicts.tables import contrasts_of, same_rows
+from commonweight.studies.compare.contrasts import Cell, contrasts_of, grid_cells
+from commonweight.studies.run.rows import rows_key
 
 
 @pytest.fixture
@@ -69,6 +69,44 @@ def test_cells_of_a_grid(write):
     tables = {"x": write("x", rows("a", range(6))), "y": write("y", rows("b", range(6))), "z": write("z", rows("c"))}
     cells = grid_cells(["one", "two"], tables)
     assert list(cells) == ["one/x", "one/y", "one/z", "two/x", "two/y", "two/z"]
-    assert same_rows(cells, ("one/x", "two/x"), ("one/y", "two/y"))
-    assert not same_rows(cells, ("one/x", "two/x"), ("one/z", "two/z"))
-    assert contrasts_of(cells)
+    same = {contrast[:2]: contrast.same_rows for contrast in contrasts_of(cells)}
+    assert same[("one/x", "two/x"), ("one/y", "two/y")]
+    assert not same[("one/x", "two/x"), ("one/z", "two/z")]
+
+
+# Which contrasts there are
+
+
+def grid(models, data, rows=None):
+    return {f"{m}/{d}": Cell(m, d, (rows or {}).get(d, d)) for m in models for d in data}
+
+
+def test_contrasts_differ_in_one_thing():
+    def pairs_of(cells):
+        return {contrast[:2] for contrast in contrasts_of(cells)}
+
+    assert pairs_of(grid("ab", "xy")) == {(("a/x", "b/x"), ("a/y", "b/y")), (("a/x", "a/y"), ("b/x", "b/y"))}
+    assert pairs_of(grid("abc", "x")) == {
+        (("a/x", "b/x"), ("a/x", "c/x")), (("a/x", "b/x"), ("b/x", "c/x")), (("a/x", "c/x"), ("b/x", "c/x")),
+    }  # fmt: skip
+    assert pairs_of(grid("a", "xyz")) == {
+        (("a/x", "a/y"), ("a/x", "a/z")), (("a/x", "a/y"), ("a/y", "a/z")), (("a/x", "a/z"), ("a/y", "a/z")),
+    }  # fmt: skip
+    assert contrasts_of(grid("ab", "x")) == contrasts_of({}) == ()
+    for first, second in pairs_of(grid("abcd", "xyz")):
+        models, data = ({name.split("/")[k] for name in (*first, *second)} for k in (0, 1))
+        assert min(len(models), len(data)) <= 2
+        assert len(models) * len(data) <= 4
+
+
+def test_the_same_rows_come_first_and_only_they_are_the_same():
+    cells = grid("ab", "xy")
+    assert contrasts_of(cells) == (
+        (("a/x", "a/y"), ("b/x", "b/y"), True),
+        (("a/x", "b/x"), ("a/y", "b/y"), False),
+    )
+    planted = grid("ab", "xy", {"x": "source", "y": "source"})
+    assert all(contrast.same_rows for contrast in contrasts_of(planted))
+    # some rows in common are not the same rows
+    some = {contrast[:2]: contrast.same_rows for contrast in contrasts_of(grid("a", "xyz"))}
+    assert not some[("a/x", "a/y"), ("a/x", "a/z")]

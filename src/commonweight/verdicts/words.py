@@ -1,0 +1,95 @@
+"""The words of verdicts, made once and at the end from their findings. Nothing is decided here."""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from commonweight.base.estimate import LEVEL
+from commonweight.base.text import number
+from commonweight.verdicts.rules import ABOVE, INCONCLUSIVE, LESS, MORE, NEEDS, NOT_ABOVE, STANDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from commonweight.base.estimate import Estimate, Over
+    from commonweight.verdicts.rules import Answer, Finding
+
+OVER: Mapping[Over, str] = MappingProxyType({
+    "folds": "over folds: about other examples of the same trained models, not about other trainings",
+    "seeds": "over seeds: about other trainings",
+})
+
+SHORT: Mapping[Answer, str] = MappingProxyType({
+    MORE: "more",
+    LESS: "less",
+    ABOVE: "above",
+    NOT_ABOVE: "not above",
+    INCONCLUSIVE: INCONCLUSIVE,
+})
+"""Answers in a table whose title asks the question."""
+
+MOST_NAMED = 6
+"""Names that a sentence lists; of more it says how many there are."""
+
+_NEEDS = MappingProxyType({need.code: need for need in NEEDS})
+
+
+def sentence(finding: Finding) -> str:
+    """Say what is wrong."""
+    words = _NEEDS[finding.code].words[finding.fault]
+    return words.format(**{name: _shown(value) for name, value in finding.found.items()})
+
+
+def brief(estimate: Estimate, findings: Sequence[Finding]) -> str:
+    """Say what is lacking, the number with its interval, and what to read beside it."""
+    return _reason(estimate, findings, "")
+
+
+def reason(estimate: Estimate, findings: Sequence[Finding]) -> str:
+    """Say the same, and what the interval is over."""
+    return _reason(estimate, findings, f", {OVER[estimate.over]}")
+
+
+def short(answer: Answer, lacking: Sequence[Finding]) -> str:
+    """Write a verdict for a table of layers."""
+    return SHORT[answer] if answer != INCONCLUSIVE else f"{SHORT[answer]} ({_NEEDS[lacking[0].code].short})"
+
+
+def by_chance(looked_at: int, of: Literal["contrasts", "nulls"]) -> str:
+    """Say how many of several intervals would exclude 0 by chance: a contrast on either side, a null above only."""
+    share, nothing, would = {
+        "contrasts": (1 - LEVEL, "nothing differed", "exclude 0"),
+        "nulls": ((1 - LEVEL) / 2, "nothing were above its null", "seem to be"),
+    }[of]
+    return (
+        f"Each interval is at {100 * LEVEL:.0f} %, and there are {looked_at}: if {nothing}, about "
+        f"{looked_at * share:.1f} would {would} by chance."
+    )
+
+
+def _reason(estimate: Estimate, findings: Sequence[Finding], over: str) -> str:
+    faults = [finding for finding in findings if not finding.met]
+    said = [sentence(finding) for finding in faults if finding.without != STANDS]
+    if math.isfinite(estimate.value):
+        said.append(f"the value is {number(estimate.value)}" if estimate.missing else f"{estimate}{over}")
+    also = [sentence(finding) for finding in faults if finding.without == STANDS]
+    return "; ".join([*said, *([f"also: {'; '.join(also)}"] if also else [])])
+
+
+def _shown(value: object) -> object:
+    """List names; leave all else to the format of its sentence."""
+    if not isinstance(value, tuple):
+        return value
+    if value and isinstance(value[0], tuple):
+        return ", ".join(str(_shown(each)) for each in value)
+    named = [_named(name) for name in value[:MOST_NAMED]]
+    if len(value) > MOST_NAMED:
+        named.append(f"{len(value) - MOST_NAMED} more")
+    *head, last = named
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def _named(name: str | None) -> str:
+    return "not stated" if name is None else repr(name) if name else "the whole network"
