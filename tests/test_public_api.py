@@ -45,6 +45,7 @@ PUBLIC = [
     "fisher",
     "fisher_overlap",
     "fuse",
+    "fuse_checkpoints",
     "infer_task",
     "jaccard_index",
     "layers_verdict",
