@@ -89,7 +89,9 @@ def test_dropped_rows_are_listed():
     found = conflicting_rows(table(text=texts), "and_or", ready("wordpiece"))
     assert sorted({*range(60)} - {*found["source_row"]}) == [2, 4]
     said = found.info.description
-    assert said.startswith("Rows conflicting by shortcut and_or, seed 0. 2 of 60 rows dropped. the text is empty: row")
+    assert said.startswith(
+        "Rows that conflict with shortcut and_or, seed 0. 2 of 60 rows dropped. the text is empty: row"
+    )
     assert said.endswith(" fits nowhere: 2 word boundaries: rows 4.")
     with pytest.raises(UsageError, match="one class, 'x'"):
         conflicting_rows(table(label=["x"] * 60), "op", ready("wordpiece"))
