@@ -66,7 +66,7 @@ def test_fisher_from_saved_footprints(cli, place, footprints, tmp_path):
     command = ["fuse", place / "one", place / "two", "--method", "fisher", *given, "--normalize", "trace"]
     found = cli(*command, "--floor", "1e-5", "-o", tmp_path / "out")
     assert found.code == 0, found.err
-    assert "weights at the floor in all Fishers" in found.out
+    assert "at floor in all fishers" in found.out
     assert "normalize" in found.out
     assert "trace" in found.out
     assert "30 examples" in found.out

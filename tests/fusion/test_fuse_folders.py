@@ -90,7 +90,7 @@ def test_task_arithmetic_and_fisher_equal_those_in_memory(tiny, tmp_path, heard)
         int(((f[0] / rms(opened[0])).le(1e-6) & (f[1] / rms(opened[1])).le(1e-6)).sum())
         for f in ([o[key].double() for o in opened] for key in opened[0])
     )
-    assert record["counts"]["weights at the floor in all Fishers"] == dead > 0
+    assert record["counts"]["at_floor_in_all_fishers"] == dead > 0
     assert f"{dead} (" in (found / "README.md").read_text()
 
 

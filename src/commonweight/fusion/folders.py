@@ -122,7 +122,10 @@ def fuse_checkpoints(
         parameters=parameters,
     )
     for sentence in plan.told():
-        (warnings.warn if note is None else note)(sentence)
+        if note is None:
+            warnings.warn(sentence, stacklevel=2)
+        else:
+            note(sentence)
     given = {
         "weights": None if weights is None else plan.fusion.weights,
         "method": None if method == "average" else method,
@@ -336,7 +339,10 @@ def blocks(record: Mapping[str, Any], folder: str | None = None, *, digits: int 
     facts = [
         ("method", METHODS[record["method"]].title),
         *((name, f"{value:g}" if isinstance(value, float) else value) for name, value in record["parameters"].items()),
-        *((what, _share(count, record["entries"])) for what, count in record.get("counts", {}).items()),
+        *(
+            (what.replace("_", " "), _share(count, record["entries"]))
+            for what, count in record.get("counts", {}).items()
+        ),
         ("tensors", str(record["tensors"])),
         ("numbers", str(record["entries"])),
         ("type", record["dtype"] if isinstance(record["dtype"], str) else ", ".join(record["dtype"])),

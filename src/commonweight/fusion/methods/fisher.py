@@ -10,7 +10,7 @@ from commonweight.fusion.methods.method import Entries, Method, parameter
 if TYPE_CHECKING:
     from torch import Tensor
 
-DEAD = "weights at the floor in all Fishers"
+DEAD = "at_floor_in_all_fishers"
 
 
 @dataclass

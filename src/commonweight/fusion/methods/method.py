@@ -114,7 +114,7 @@ class Method(ABC):
     """Whether a weight may be below 0."""
 
     counts: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
-    """Weights that the formula counted over all tensors so far, by what they are; for the record."""
+    """Weights that the formula counted over all tensors so far, by a code; for the record."""
 
     @abstractmethod
     def tensor(self, entries: Entries) -> Tensor:
