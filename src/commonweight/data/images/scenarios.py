@@ -115,18 +115,7 @@ def listed(name: str, given: Any) -> tuple[Any, ...]:
 
 
 def whole(value: Any) -> int | None:
-    """Take a whole number.
-
-    Args:
-        value: What was given.
-
-    Returns:
-        The number; None if it is none.
-
-    Example:
-        >>> whole(np.int64(3)), whole(3.0), whole(True)
-        (3, None, None)
-    """
+    """Take a whole number; None for anything else, True and 3.0 among it."""
     return int(value) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else None
 
 
@@ -164,15 +153,7 @@ class Permuted:
         return asdict(self)
 
     def recipe(self, setting: Setting, index: int) -> Recipe:
-        """Draw the task's pixel order.
-
-        Args:
-            setting: The stream.
-            index: The task.
-
-        Returns:
-            The recipe.
-        """
+        """Draw the task's pixel order."""
         if index == 0 and self.first == "identity":
             return Recipe("identity", facts={"permutation": "identity"})
         _, height, width = setting.shape
@@ -180,11 +161,7 @@ class Permuted:
         return Recipe("permuted", Permutation(order), facts={"permutation": _digest(order)})
 
     def truth(self, setting: Setting) -> None:
-        """Say nothing: no two tasks are known to be more alike than two others.
-
-        Args:
-            setting: The stream.
-        """
+        """Say nothing: no two tasks are known to be more alike than two others."""
 
 
 @dataclass(frozen=True)
@@ -231,15 +208,7 @@ class Rotated:
         return {"max_angle": float(self.max_angle), "order": self.order}
 
     def recipe(self, setting: Setting, index: int) -> Recipe:
-        """Make the task's rotation.
-
-        Args:
-            setting: The stream.
-            index: The task.
-
-        Returns:
-            The recipe.
-        """
+        """Make the task's rotation."""
         angle = self._angles(setting)[index]
         change = Unchanged() if angle % 360 == 0 else Rotation(angle, *setting.shape[1:])
         return Recipe(f"{angle:g}deg", change, facts={"angle": angle})
@@ -305,18 +274,7 @@ class Patched:
         return {"sizes": None if self.sizes is None else list(self.sizes), "order": self.order}
 
     def recipe(self, setting: Setting, index: int) -> Recipe:
-        """Draw the order of the task's central pixels.
-
-        Args:
-            setting: The stream.
-            index: The task.
-
-        Returns:
-            The recipe.
-
-        Raises:
-            UsageError: If the square does not fit into the images.
-        """
+        """Draw the order of the task's central pixels."""
         size = self._sizes(setting)[index]
         _, height, width = setting.shape
         if size > min(height, width):
@@ -417,29 +375,14 @@ class Partitioned:
         return {"groups": groups, "remap_labels": self.remap_labels, "order": self.order}
 
     def recipe(self, setting: Setting, index: int) -> Recipe:
-        """Choose the task's classes.
-
-        Args:
-            setting: The stream.
-            index: The task.
-
-        Returns:
-            The recipe.
-
-        Raises:
-            UsageError: If the groups are no partition of the classes, or a task would have fewer than two.
-        """
+        """Choose the task's classes."""
         chosen = self._groups(setting)[index]
         labels = "remapped" if self.remap_labels else "original"
         word = "classes" + "-".join(map(str, chosen)) if len(chosen) <= MOST_NAMED else f"{len(chosen)}classes"
         return Recipe(word, classes=chosen, remap=self.remap_labels, facts={"labels": labels})
 
     def truth(self, setting: Setting) -> None:
-        """Say nothing: how alike classes look is not known.
-
-        Args:
-            setting: The stream.
-        """
+        """Say nothing: how alike classes look is not known."""
 
     def _groups(self, setting: Setting) -> list[tuple[int, ...]]:
         total = len(setting.classes)
