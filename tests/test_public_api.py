@@ -44,6 +44,7 @@ PUBLIC = [
     "fisher",
     "fisher_overlap",
     "fuse",
+    "fuse_checkpoints",
     "infer_task",
     "jaccard_index",
     "open_images",

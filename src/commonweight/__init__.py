@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from commonweight.footprints.folds import FoldSorted
     from commonweight.footprints.footprint import Footprint
     from commonweight.footprints.of_masks import activity_footprint, supermask_footprint
-    from commonweight.fusion.fusing import fuse
+    from commonweight.fusion.folders import fuse_checkpoints
+    from commonweight.fusion.modules import fuse
     from commonweight.overlaps.measures.cosine import cosine_similarity, task_similarity
     from commonweight.overlaps.measures.fisher_overlap import fisher_overlap
     from commonweight.overlaps.measures.jaccard import jaccard_index
@@ -71,7 +72,8 @@ _HOME = {
     "first_layer_similarity": "overlaps.similarity.means",
     "fisher": "diagonal_fisher.measure",
     "fisher_overlap": "overlaps.measures.fisher_overlap",
-    "fuse": "fusion.fusing",
+    "fuse": "fusion.modules",
+    "fuse_checkpoints": "fusion.folders",
     "infer_task": "supermasks.inference",
     "jaccard_index": "overlaps.measures.jaccard",
     "open_images": "data.images.open",
@@ -113,6 +115,7 @@ __all__ = [
     "fisher",
     "fisher_overlap",
     "fuse",
+    "fuse_checkpoints",
     "infer_task",
     "jaccard_index",
     "open_images",

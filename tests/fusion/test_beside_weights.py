@@ -267,8 +267,8 @@ def test_settings_that_differ_are_said_and_dropout_is_not(heard):
     models[1][2].eps = 0.1
     fuse(models, note=heard.append)
     assert heard == [
-        "attributes that differ are those of the first model: 0.stride ((1,) in 'model 1', (2,) in 'model 2'), "
-        "2.eps (1e-05 in 'model 1', 0.1 in 'model 2')"
+        "Attributes that differ are those of the first model: 0.stride ((1,) in 'model 1', (2,) in 'model 2'), "
+        "2.eps (1e-05 in 'model 1', 0.1 in 'model 2')."
     ]
 
 

@@ -124,7 +124,7 @@ def test_a_footprint_that_was_measured_in_another_type_is_recognised(pair):
 def test_parameters_no_fisher_covers_are_averaged_plainly_and_named(pair, heard):
     part = [fisher(model, data(), include="0") for model in pair]
     fused = weighed(pair, part, weights=[0.3, 0.7], note=heard.append)
-    assert heard == ["no Fisher covers these, so their average is the plain one: 2.weight, 2.bias"]
+    assert heard == ["No Fisher covers these, so their average is the plain one: 2.weight, 2.bias."]
     assert torch.allclose(fused[2].weight, fuse(pair, [0.3, 0.7])[2].weight, atol=1e-7)
 
 
@@ -145,7 +145,8 @@ def test_a_parameter_that_only_some_cover_is_an_error(pair, footprints):
 def test_fishers_measured_differently_are_refused(pair, footprints):
     mixed = [footprints[0], fisher(pair[1], data(1), fisher_type="exact")]
     with pytest.raises(
-        NotComparableError, match=r"not measured alike, 1 difference: Fisher type is data in 'footprint 1', model in"
+        NotComparableError,
+        match=r"not measured alike, 1 difference: Fisher type is empirical in 'footprint 1', exact in",
     ):
         weighed(pair, mixed)
     mask = Footprint("supermask", dict(footprints[0].items()), count=1)
@@ -171,8 +172,8 @@ def test_fishers_that_hold_nothing_or_nonsense_are_refused(pair):
         ({"floor": 0.0}, "floor must be above 0, got 0"),
         ({"floor": -1}, "floor must be above 0"),
         ({"floor": math.nan}, "floor must be a finite number"),
-        ({"normalize": "l2"}, "no normalization 'l2'; there are 'norm', 'trace', 'none'"),
-        ({"weights": [1.5, -0.5]}, r"weights of at least 0, got -0\.5: .*task arithmetic"),
+        ({"normalize": "l2"}, "no normalize 'l2'; there are 'norm', 'trace', 'none'"),
+        ({"weights": [1.5, -0.5]}, r"fisher takes weights of at least 0, got -0\.5\. .*task arithmetic"),
         ({"weights": [1.0, 1.0]}, r"with the sum 2.*divided by it they are 0\.5, 0\.5"),
         ({"scale": 2.0}, "scale is for task arithmetic, and the method is fisher"),
     ],

@@ -1,6 +1,7 @@
 """The formulas equal slow loops over plain lists, and keep their laws."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -8,9 +9,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import fusion as slow
 
-from commonweight.fusion.formulas import average, fisher_average, task_arithmetic
+from commonweight.fusion import Entries
+from commonweight.fusion.methods.average import Average
+from commonweight.fusion.methods.fisher import DEAD, FisherAverage
+from commonweight.fusion.methods.task_arithmetic import TaskArithmetic
 
 SIZE = 7
+
+
+class Weighed(NamedTuple):
+    values: torch.Tensor
+    dead: int
+
+
+def average(theta, weights):
+    return Average().tensor(Entries(theta, weights))
+
+
+def task_arithmetic(base, theta, weights, scale):
+    return TaskArithmetic(scale=scale).tensor(Entries(theta, weights, base=base))
+
+
+def fisher_average(theta, fishers, weights, floor):
+    method = FisherAverage(floor=floor)
+    return Weighed(method.tensor(Entries(theta, weights, fishers=fishers)), method.counts[DEAD])
 
 
 def tensors(count, seed, dtype=torch.float64):

@@ -12,7 +12,7 @@ from fusion.conftest import moved
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from commonweight import Footprint, fisher, fuse
+from commonweight import Footprint, fisher, fuse, fuse_checkpoints
 from commonweight.fusion.tensors import Tensors
 from commonweight.models.identity import hash_files
 from commonweight.models.load import load_model
@@ -32,7 +32,7 @@ def equal(a, b):
 
 
 def test_one_model_with_weight_1_comes_back_bit_for_bit(tiny, tmp_path):
-    found = fuse([tiny / "a"], output=tmp_path / "out")
+    found = fuse_checkpoints([tiny / "a"], output=tmp_path / "out")
     assert found == tmp_path / "out"
     assert equal(state(found), state(tiny / "a"))
     assert (found / "model.safetensors").read_bytes() == (tiny / "a" / "model.safetensors").read_bytes()
@@ -42,7 +42,7 @@ def test_the_average_loads_with_from_pretrained_and_equals_that_in_memory(tiny, 
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     weights = [0.5, 0.2, 0.3]
-    found = fuse([tiny / name for name in "abc"], weights, output=tmp_path / "out")
+    found = fuse_checkpoints([tiny / name for name in "abc"], weights, output=tmp_path / "out")
     loaded, info = AutoModelForSequenceClassification.from_pretrained(found, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -59,7 +59,7 @@ def test_the_average_loads_with_from_pretrained_and_equals_that_in_memory(tiny, 
 
 def test_task_arithmetic_and_fisher_equal_those_in_memory(tiny, tmp_path, heard):
     models = {name: load_model(str(tiny / name)).model for name in ("a", "b", "start")}
-    found = fuse(
+    found = fuse_checkpoints(
         [tiny / "a", tiny / "b"],
         [1.0, -0.5],
         "task_arithmetic",
@@ -75,7 +75,7 @@ def test_task_arithmetic_and_fisher_equal_those_in_memory(tiny, tmp_path, heard)
         fisher(models[name], [{**tokens, "labels": torch.tensor([1, 0])}], folder=tmp_path / "f" / name)
     footprints = [tmp_path / "f" / name for name in "ab"]
     options = {"method": "fisher", "note": heard.append}
-    found = fuse([tiny / "a", tiny / "b"], footprints=footprints, output=tmp_path / "weighed", **options)
+    found = fuse_checkpoints([tiny / "a", tiny / "b"], footprints=footprints, output=tmp_path / "weighed", **options)
     opened = [Footprint.load(folder) for folder in footprints]
     expected = fuse([models["a"], models["b"]], footprints=opened, **options)
     assert all("Below 20 effective sample size" in sentence for sentence in heard)
@@ -86,12 +86,11 @@ def test_task_arithmetic_and_fisher_equal_those_in_memory(tiny, tmp_path, heard)
     assert (
         record["models"][0]["footprint"]["sha256"] == hash_files([footprints[0] / "footprint.json"])["footprint.json"]
     )
-    assert record["dead"]["entries"] == sum(t.numel() for t in state(found).values())
     dead = sum(
         int(((f[0] / rms(opened[0])).le(1e-6) & (f[1] / rms(opened[1])).le(1e-6)).sum())
         for f in ([o[key].double() for o in opened] for key in opened[0])
     )
-    assert record["dead"]["dead"] == dead > 0
+    assert record["counts"]["at_floor_in_all_fishers"] == dead > 0
     assert f"{dead} (" in (found / "README.md").read_text()
 
 
@@ -112,16 +111,16 @@ def sharded(folder, target, size="60KB"):
 
 
 def test_sharded_checkpoints_keep_the_shards_of_the_first(tiny, tmp_path):
-    whole = fuse([tiny / "a", tiny / "b"], output=tmp_path / "whole")
+    whole = fuse_checkpoints([tiny / "a", tiny / "b"], output=tmp_path / "whole")
     parts = sharded(tiny / "a", tmp_path / "a")
-    found = fuse([parts, tiny / "b"], output=tmp_path / "out")
+    found = fuse_checkpoints([parts, tiny / "b"], output=tmp_path / "out")
     assert equal(state(found), state(whole))
     assert sorted(p.name for p in found.glob("*.safetensors")) == sorted(p.name for p in parts.glob("*.safetensors"))
     index, original = (json.loads((folder / "model.safetensors.index.json").read_text()) for folder in (found, parts))
     assert index["weight_map"] == original["weight_map"]
     assert index["metadata"]["total_size"] == original["metadata"]["total_size"]
     assert equal(load_model(str(found)).model.state_dict(), load_model(str(whole)).model.state_dict())
-    other = fuse([tiny / "b", parts], output=tmp_path / "single")  # and the other way round
+    other = fuse_checkpoints([tiny / "b", parts], output=tmp_path / "single")  # and the other way round
     assert [p.name for p in other.glob("*.safetensors")] == ["model.safetensors"]
     assert all(torch.allclose(t, state(whole)[key], atol=1e-7) for key, t in state(other).items())
 
@@ -129,7 +128,7 @@ def test_sharded_checkpoints_keep_the_shards_of_the_first(tiny, tmp_path):
 def test_files_say_that_they_are_torchs_even_if_the_first_models_do_not(tiny, tmp_path):
     plain = shutil.copytree(tiny / "a", tmp_path / "plain")
     save_file(load_file(plain / "model.safetensors"), plain / "model.safetensors")
-    found = fuse([plain, tiny / "b"], output=tmp_path / "out")
+    found = fuse_checkpoints([plain, tiny / "b"], output=tmp_path / "out")
     with safe_open(found / "model.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
 
@@ -137,7 +136,7 @@ def test_files_say_that_they_are_torchs_even_if_the_first_models_do_not(tiny, tm
 def test_tied_weights(gpt2, tmp_path, heard):
     from transformers import AutoModelForCausalLM
 
-    found = fuse([gpt2 / "a", gpt2 / "b"], [0.25, 0.75], output=tmp_path / "out", note=heard.append)
+    found = fuse_checkpoints([gpt2 / "a", gpt2 / "b"], [0.25, 0.75], output=tmp_path / "out", note=heard.append)
     assert heard == []
     assert "lm_head.weight" not in state(found)
     loaded = AutoModelForCausalLM.from_pretrained(found)
@@ -152,7 +151,7 @@ def test_bfloat16_stays_bfloat16_and_is_rounded_at_the_end(start, tmp_path):
     models = [moved(start, seed).to(torch.bfloat16) for seed in range(3)]
     for name, model in zip("abc", models, strict=True):
         save(model, make_tokenizer(), tmp_path / name)
-    found = state(fuse([tmp_path / name for name in "abc"], output=tmp_path / "out"))
+    found = state(fuse_checkpoints([tmp_path / name for name in "abc"], output=tmp_path / "out"))
     for key, values in found.items():
         exact = sum(model.state_dict()[key].double() for model in models) / 3
         least = (exact.to(torch.bfloat16).double() - exact).abs()
@@ -175,19 +174,19 @@ def test_at_most_one_tensor_of_each_model_is_in_memory(tiny, tmp_path, monkeypat
         return tensor
 
     monkeypatch.setattr(Tensors, "finite", finite)
-    fuse([tiny / name for name in "abc"], output=tmp_path / "out")
+    fuse_checkpoints([tiny / name for name in "abc"], output=tmp_path / "out")
     assert max(per_model) == 1
     assert max(most) == 2  # the start of the sum, and the one that is added
     keep = []
     monkeypatch.setattr(Tensors, "finite", lambda self, key: keep.append(finite(self, key)) or keep[-1])
-    fuse([tiny / name for name in "abc"], output=tmp_path / "hoarded")
+    fuse_checkpoints([tiny / name for name in "abc"], output=tmp_path / "hoarded")
     assert max(per_model) > 10  # the count does count
 
 
 def test_the_record_says_how_it_was_made(tiny, tmp_path):
-    found = fuse([tiny / "a", str(tiny / "b")], [0.75, 0.25], output=tmp_path / "out")
+    found = fuse_checkpoints([tiny / "a", str(tiny / "b")], [0.75, 0.25], output=tmp_path / "out")
     record = json.loads((found / "fusion.json").read_text())
-    assert (record["format"], record["version"], record["method"]) == ("commonweight-fusion", 1, "average")
+    assert (record["format"], record["version"], record["method"]) == ("commonweight-fusion", 2, "average")
     assert [model["weight"] for model in record["models"]] == [0.75, 0.25]
     for model, name in zip(record["models"], "ab", strict=True):
         assert model["weights"] == hash_files([tiny / name / "model.safetensors"])
@@ -201,10 +200,11 @@ def test_the_record_says_how_it_was_made(tiny, tmp_path):
     assert 0 < record["shared_initialisation"]["distance"][0][1] < 0.3
     assert record["shared_initialisation"]["sentence"].startswith("The models come from a shared initialisation")
     assert record["command"] == (
-        f"commonweight.fuse(['{tiny / 'a'}', '{tiny / 'b'}'], weights=[0.75, 0.25], output='{tmp_path / 'out'}')"
+        f"commonweight.fuse_checkpoints(['{tiny / 'a'}', '{tiny / 'b'}'], weights=[0.75, 0.25], "
+        f"output='{tmp_path / 'out'}')"
     )
     (tmp_path / "twice").mkdir()  # an empty folder is free
-    again = fuse((tiny / "a", str(tiny / "b")), np.array([0.75, 0.25]), output=tmp_path / "twice")
+    again = fuse_checkpoints((tiny / "a", str(tiny / "b")), np.array([0.75, 0.25]), output=tmp_path / "twice")
     assert json.loads((again / "fusion.json").read_text())["command"] == record["command"].replace("/out'", "/twice'")
     assert (again / "model.safetensors").read_bytes() == (found / "model.safetensors").read_bytes()
 
@@ -212,7 +212,7 @@ def test_the_record_says_how_it_was_made(tiny, tmp_path):
 def test_the_model_card_has_a_header_and_the_tables(tiny, tmp_path):
     from huggingface_hub import ModelCard
 
-    found = fuse([tiny / "a", tiny / "b"], output=tmp_path / "out")
+    found = fuse_checkpoints([tiny / "a", tiny / "b"], output=tmp_path / "out")
     card = ModelCard.load(found / "README.md")
     assert card.data.base_model == ["a", "b"]
     assert card.data.tags == ["merge", "commonweight"]
@@ -222,39 +222,42 @@ def test_the_model_card_has_a_header_and_the_tables(tiny, tmp_path):
     assert f"| {tiny / 'a'} | 0.5 | {digest} |" in text
     assert "| method | weighted average |" in text
     assert "The models come from a shared initialisation" in text
-    assert "commonweight.fuse([" in text
+    assert "commonweight.fuse_checkpoints([" in text
 
 
 def test_strangers_are_fused_with_a_warning(tiny, tmp_path):
     with pytest.warns(UserWarning, match=r"No shared initialisation for .*a and .*stranger"):
-        found = fuse([tiny / "a", tiny / "stranger"], output=tmp_path / "out")
+        found = fuse_checkpoints([tiny / "a", tiny / "stranger"], output=tmp_path / "out")
     assert "No shared initialisation" in (found / "README.md").read_text()
-    assert "No shared initialisation" in json.loads((found / "fusion.json").read_text())["notes"][0]
+    assert (
+        "No shared initialisation"
+        in json.loads((found / "fusion.json").read_text())["shared_initialisation"]["sentence"]
+    )
 
 
 def test_an_output_is_replaced_only_if_it_is_a_fused_checkpoint_and_asked(tiny, tmp_path):
     from commonweight import UsageError
 
-    out = fuse([tiny / "a"], output=tmp_path / "out")
+    out = fuse_checkpoints([tiny / "a"], output=tmp_path / "out")
     with pytest.raises(UsageError, match=r"holds a fused checkpoint already; .* pass overwrite=True"):
-        fuse([tiny / "b"], output=out)
+        fuse_checkpoints([tiny / "b"], output=out)
     assert equal(state(out), state(tiny / "a"))
-    fuse([tiny / "b"], output=out, overwrite=True)
+    fuse_checkpoints([tiny / "b"], output=out, overwrite=True)
     assert equal(state(out), state(tiny / "b"))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     shutil.copytree(tiny / "c", tmp_path / "mine")
     with pytest.raises(UsageError, match="exists and is not a fused checkpoint; choose another folder"):
-        fuse([tiny / "b"], output=tmp_path / "mine", overwrite=True)
+        fuse_checkpoints([tiny / "b"], output=tmp_path / "mine", overwrite=True)
     with pytest.raises(UsageError, match=r"the output .* is the input"):
-        fuse([out, tiny / "a"], output=out, overwrite=True)
+        fuse_checkpoints([out, tiny / "a"], output=out, overwrite=True)
     shutil.copytree(tiny / "a", out / "inner")
     with pytest.raises(UsageError, match=r"the output .* holds the input"):
-        fuse([out / "inner"], output=out, overwrite=True)
+        fuse_checkpoints([out / "inner"], output=out, overwrite=True)
     assert equal(state(out / "inner"), state(tiny / "a"))
 
 
 def test_a_failure_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch):
-    out = fuse([tiny / "a"], output=tmp_path / "out")
+    out = fuse_checkpoints([tiny / "a"], output=tmp_path / "out")
     calls = []
 
     def fail(*_):
@@ -268,11 +271,11 @@ def test_a_failure_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch):
     original = Fusion.tensor
     monkeypatch.setattr(Fusion, "tensor", fail)
     with pytest.raises(KeyboardInterrupt):
-        fuse([tiny / "b"], output=out, overwrite=True)
+        fuse_checkpoints([tiny / "b"], output=out, overwrite=True)
     assert equal(state(out), state(tiny / "a"))
     calls.clear()
     with pytest.raises(KeyboardInterrupt):
-        fuse([tiny / "b"], output=tmp_path / "deep" / "new")
+        fuse_checkpoints([tiny / "b"], output=tmp_path / "deep" / "new")
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir()) == ["deep", "out"]
 
 
@@ -292,11 +295,11 @@ def test_pickles_are_read_only_when_asked(tiny, gpt2, tmp_path):
 
     old = pickled(tiny / "a", tmp_path / "old")
     with pytest.raises(UsageError, match=r"only as pickle .*--allow-pickle"):
-        fuse([old, tiny / "b"], output=tmp_path / "out")
-    found = fuse([old, tiny / "b"], output=tmp_path / "out", allow_pickle=True)
-    assert equal(state(found), state(fuse([tiny / "a", tiny / "b"], output=tmp_path / "safe")))
+        fuse_checkpoints([old, tiny / "b"], output=tmp_path / "out")
+    found = fuse_checkpoints([old, tiny / "b"], output=tmp_path / "out", allow_pickle=True)
+    assert equal(state(found), state(fuse_checkpoints([tiny / "a", tiny / "b"], output=tmp_path / "safe")))
     tied = pickled(gpt2 / "a", tmp_path / "tied")
-    fused = fuse([tied, gpt2 / "b"], output=tmp_path / "gpt2", allow_pickle=True)
+    fused = fuse_checkpoints([tied, gpt2 / "b"], output=tmp_path / "gpt2", allow_pickle=True)
     assert "lm_head.weight" not in state(fused)
 
 
@@ -315,7 +318,7 @@ def test_a_pickle_is_never_run_even_when_allowed(tiny, tmp_path):
     (tmp_path / "bad" / "model.safetensors").unlink()
     (tmp_path / "bad" / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(UsageError, match="damaged or holds no plain weights"):
-        fuse([tmp_path / "bad", tiny / "b"], output=tmp_path / "out", allow_pickle=True)
+        fuse_checkpoints([tmp_path / "bad", tiny / "b"], output=tmp_path / "out", allow_pickle=True)
     assert not trace.exists()
 
 
@@ -328,15 +331,15 @@ def test_code_of_a_checkpoint_is_copied_and_never_run(tiny, tmp_path):
         config = json.loads((folder / "config.json").read_text()) | {"auto_map": {"AutoModel": "own.Own"}}
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "own.py").write_text(f"from pathlib import Path\nPath({str(trace)!r}).touch()\n")
-    found = fuse([tmp_path / "a", tmp_path / "b"], output=tmp_path / "out")
+    found = fuse_checkpoints([tmp_path / "a", tmp_path / "b"], output=tmp_path / "out")
     assert (found / "own.py").read_bytes() == (tmp_path / "a" / "own.py").read_bytes()
     (tmp_path / "b" / "own.py").write_text("other = 1\n")
     with pytest.raises(NotComparableError, match="different model code of their own"):
-        fuse([tmp_path / "a", tmp_path / "b"], output=tmp_path / "again")
+        fuse_checkpoints([tmp_path / "a", tmp_path / "b"], output=tmp_path / "again")
     assert not trace.exists()
 
 
 def test_the_start_of_a_stranger_is_not_needed_for_one_model(tmp_path):
     save(make_start(3), make_tokenizer(), tmp_path / "one")
-    found = fuse([tmp_path / "one"], output=tmp_path / "out")
+    found = fuse_checkpoints([tmp_path / "one"], output=tmp_path / "out")
     assert json.loads((found / "fusion.json").read_text())["shared_initialisation"]["sentence"].startswith("One model")

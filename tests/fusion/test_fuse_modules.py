@@ -9,7 +9,7 @@ from fusion.conftest import moved, small
 from reference import fusion as slow
 from torch import nn
 
-from commonweight import MeasurementError, NotComparableError, UsageError, fisher, fuse
+from commonweight import MeasurementError, NotComparableError, UsageError, fisher, fuse, fuse_checkpoints
 from commonweight.studies.demo.encoder import make_start
 
 
@@ -64,12 +64,12 @@ def test_floating_buffers_are_averaged_and_counts_are_the_first_models(heard):
     expected = 0.25 * models[0][1].running_var + 0.75 * models[1][1].running_var
     assert torch.allclose(fused[1].running_var, expected)
     assert fused[1].num_batches_tracked == 1
-    assert any("counts that differ are those of the first model: 1.num_batches_tracked" in text for text in heard)
-    assert any("running statistics" in text for text in heard)
+    assert any("Counts that differ are those of the first model: 1.num_batches_tracked" in text for text in heard)
+    assert any("Running statistics" in text for text in heard)
     models[1][1].running_var.fill_(9.0)
     with pytest.raises(MeasurementError, match=r"1\.running_var is a variance and came out negative"):
         fuse(models, [1.5, -0.5], note=heard.append)
-    with pytest.warns(UserWarning, match="counts that differ"), pytest.warns(UserWarning, match="running statistics"):
+    with pytest.warns(UserWarning, match="Counts that differ"), pytest.warns(UserWarning, match="Running statistics"):
         fuse(models)
 
 
@@ -171,14 +171,18 @@ def test_negative_weights_extrapolate(trio):
     [
         (lambda t: fuse([]), "at least one model to fuse, got none"),
         (lambda t: fuse(t[0]), "expected a list of models, got one Sequential; put it into a list"),
-        (lambda t: fuse("runs/a", output="x"), "expected a list of models, got one str"),
+        (lambda t: fuse("runs/a"), "expected a list of models, got one str"),
         (lambda t: fuse([t[0], t[0]]), "model 2 is the same module as model 1; give each once"),
-        (lambda t: fuse([t[0], "runs/a"]), "model 2 is a str and others are modules; give either"),
+        (lambda t: fuse([t[0], "runs/a"]), "model 2 is a str, expected a module; .*fuse_checkpoints fuses folders"),
         (lambda t: fuse(["runs/a"], base=t[0], method="task_arithmetic"), "model 1 is a str"),
         (lambda t: fuse([t[0], 3]), "model 2 is a int"),
-        (lambda t: fuse([3], output="x"), "expected modules or checkpoint folders, got a int"),
-        (lambda t: fuse(t, output="x"), "output is for checkpoint folders"),
-        (lambda t: fuse(["a", "b"]), "fusing folders needs an output folder; pass output="),
+        (lambda t: fuse(t, output="x"), "no fusion method takes 'output'; there are 'scale', 'floor', 'normalize'"),
+        (lambda t: fuse(t, scael=2), "no fusion method takes 'scael'; there are .* did you mean 'scale'"),
+        (lambda t: fuse_checkpoints("runs/a", output="x"), "expected a list of checkpoint folders, got one str"),
+        (lambda t: fuse_checkpoints([], output="x"), "at least one model to fuse, got none"),
+        (lambda t: fuse_checkpoints([3], output="x"), "expected checkpoint folders, got a int"),
+        (lambda t: fuse_checkpoints(t, output="x"), "got a Sequential; commonweight.fuse fuses modules"),
+        (lambda t: fuse_checkpoints(["a"], base=t[0], method="task_arithmetic", output="x"), "got a Sequential"),
         (lambda t: fuse(t, method="fischer"), "no method 'fischer'; there are .* did you mean 'fisher'"),
         (lambda t: fuse(t, method="task_arithmetic"), "task arithmetic needs the base .* got none"),
         (lambda t: fuse(t, method="fisher"), "needs a footprint of each model, got none"),

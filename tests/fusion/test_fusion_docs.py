@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from commonweight.cli.main import group
-from commonweight.fusion.methods import FLOOR, METHODS, NORMALIZATIONS
+from commonweight.fusion import METHODS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "fusion.md").read_text(encoding="utf-8")
 
@@ -21,8 +21,9 @@ def test_the_python_runs():
 def test_every_method_and_normalization_is_described():
     for method in METHODS:
         assert f"| `{method}` |" in TEXT
-    assert all(f'"{normalize}"' in TEXT for normalize in NORMALIZATIONS)
-    assert f"{FLOOR:g}".replace("e-0", "e-") in TEXT
+    parameters = METHODS["fisher"].parameters()
+    assert all(f'"{normalize}"' in TEXT for normalize in parameters["normalize"].choices)
+    assert f"{parameters['floor'].default:g}".replace("e-0", "e-") in TEXT
 
 
 def test_the_commands_are_such():

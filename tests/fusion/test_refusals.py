@@ -8,7 +8,7 @@ import torch
 from fusion.conftest import moved
 from safetensors.torch import load_file, save_file
 
-from commonweight import IntegrityError, MeasurementError, NotComparableError, UsageError, fuse
+from commonweight import IntegrityError, MeasurementError, NotComparableError, UsageError, fuse_checkpoints
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 
 
@@ -20,7 +20,7 @@ def pair(tiny, tmp_path):
 
 def refused(error, message, models, tmp_path, **options):
     with pytest.raises(error, match=message) as caught:
-        fuse(models, output=tmp_path / "out", **options)
+        fuse_checkpoints(models, output=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     return str(caught.value)
@@ -81,7 +81,7 @@ def test_labels_in_another_order(pair, tmp_path):
 def test_configurations_that_matter_and_those_that_do_not(pair, tmp_path, heard, changes, message):
     edit(pair[1], **changes)
     if message is None:
-        fuse(pair, output=tmp_path / "out", note=heard.append)
+        fuse_checkpoints(pair, output=tmp_path / "out", note=heard.append)
         assert len(heard) == ("rope_scaling" in changes)
     else:
         refused(NotComparableError, message, pair, tmp_path)
@@ -90,7 +90,7 @@ def test_configurations_that_matter_and_those_that_do_not(pair, tmp_path, heard,
 def test_configurations_within_configurations(pair, tmp_path):
     edit(pair[0], text_config={"heads": 2, "torch_dtype": "float16"})
     edit(pair[1], text_config={"heads": 2, "torch_dtype": "float32"})
-    fuse(pair, output=tmp_path / "fine")
+    fuse_checkpoints(pair, output=tmp_path / "fine")
     edit(pair[1], text_config={"heads": 3})
     refused(NotComparableError, r"text_config\.heads is 2 in .*, 3 in", pair, tmp_path)
 
@@ -123,8 +123,8 @@ def test_without_a_tokenizer_it_is_taken_from_whoever_has_one(pair, tmp_path, he
     for folder in pair[:1]:
         for file in folder.glob("tokenizer*"):
             file.unlink()
-    found = fuse(pair, output=tmp_path / "out", note=heard.append)
-    assert heard == [f"vocabularies could not be compared for {str(pair[0])!r}: no readable tokenizer there"]
+    found = fuse_checkpoints(pair, output=tmp_path / "out", note=heard.append)
+    assert heard == [f"Vocabularies could not be compared for {str(pair[0])!r}: no readable tokenizer there."]
     assert (found / "tokenizer.json").read_bytes() == (pair[1] / "tokenizer.json").read_bytes()
 
 
@@ -209,7 +209,7 @@ def split(folder):
 
 def test_indexes_that_lie(pair, tmp_path):
     tensors, names = split(pair[0])
-    fuse(pair, output=tmp_path / "fine")
+    fuse_checkpoints(pair, output=tmp_path / "fine")
     second = pair[0] / "model-00002-of-00002.safetensors"
     save_file({key: tensors[key] for key in names[6:]}, second)
     refused(IntegrityError, f"places {names[5]} in model-00002-of-00002.safetensors, and it is in None", pair, tmp_path)
@@ -224,9 +224,9 @@ def test_indexes_that_lie(pair, tmp_path):
 def test_whole_numbers_must_be_equal_and_odd_types_are_refused(pair, tmp_path, heard):
     for number, folder in enumerate(pair):
         rewrite(folder, lambda tensors, n=number: tensors.update(count=torch.tensor(n), ids=torch.arange(3)))
-    found = fuse(pair, output=tmp_path / "fine", note=heard.append)
+    found = fuse_checkpoints(pair, output=tmp_path / "fine", note=heard.append)
     assert load_file(found / "model.safetensors")["count"] == 0
-    assert heard == ["counts that differ are those of the first model: count"]
+    assert heard == ["Counts that differ are those of the first model: count."]
     rewrite(pair[1], lambda tensors: tensors.update(ids=torch.tensor([0, 2, 1])))
     refused(NotComparableError, "ids holds int64 and differs between .*a' and .*b'", pair, tmp_path)
     for folder in pair:
@@ -272,12 +272,12 @@ def test_places_that_do_not_serve(pair, tmp_path, monkeypatch):
     refused(UsageError, "no folder 'two words'", [a, "two words"], tmp_path)
     refused(UsageError, "as a Hugging Face id it is not in the local cache", [a, "org/surely-absent"], tmp_path)
     with pytest.raises(UsageError, match=r"the output .* is the input"):
-        fuse(pair, output=a)
+        fuse_checkpoints(pair, output=a)
     with pytest.raises(UsageError, match=r"the output .* holds the input"):
-        fuse(pair, output=tmp_path)
+        fuse_checkpoints(pair, output=tmp_path)
     (tmp_path / "locked").write_text("")
     with pytest.raises(UsageError, match=r"cannot be written to|cannot be looked into"):
-        fuse(pair, output=tmp_path / "locked" / "out")
+        fuse_checkpoints(pair, output=tmp_path / "locked" / "out")
 
 
 def test_an_id_is_read_from_the_cache(tiny, tmp_path, monkeypatch):
@@ -287,7 +287,7 @@ def test_an_id_is_read_from_the_cache(tiny, tmp_path, monkeypatch):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    found = fuse(["org/tiny@main", tiny / "b"], output=tmp_path / "out")
+    found = fuse_checkpoints(["org/tiny@main", tiny / "b"], output=tmp_path / "out")
     record = json.loads((found / "fusion.json").read_text())
     assert (record["models"][0]["source"], record["models"][0]["commit"]) == ("hub", commit)
     assert record["models"][0]["weights"] == record["models"][0]["weights"] != record["models"][1]["weights"]

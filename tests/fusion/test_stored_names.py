@@ -11,7 +11,7 @@ from fusion.conftest import moved
 from reference import fusion as slow
 from safetensors.torch import load_file, save_file
 
-from commonweight import NotComparableError, fisher, fuse
+from commonweight import NotComparableError, fisher, fuse, fuse_checkpoints
 from commonweight.cli.main import group
 from commonweight.models.checkpoint import quiet_transformers
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
@@ -89,7 +89,9 @@ class Stored:
 
     def fused(self, output, **options):
         with quiet_transformers():
-            place = fuse(self.folders, method="fisher", footprints=self.footprints, output=output, **options)
+            place = fuse_checkpoints(
+                self.folders, method="fisher", footprints=self.footprints, output=output, **options
+            )
             return type(self.models[0]).from_pretrained(place)
 
 
@@ -109,7 +111,7 @@ def test_folders_are_weighed_as_the_models_in_memory_are(family, tmp_path, heard
     found = Stored(tmp_path, *FAMILIES[family])
     fused = found.fused(tmp_path / "out", weights=[0.3, 0.7], note=heard.append)
     assert names(tmp_path / "out") == names(found.folders[0])
-    assert not any("no Fisher covers" in sentence for sentence in heard)
+    assert not any("No Fisher covers" in sentence for sentence in heard)
     if family not in EXPERT_FAMILIES or transformers.__version__ >= "5":  # before, experts were stored as they are
         assert names(found.folders[0]) != {name for name, _ in found.models[0].named_parameters()}
     for name, parameter in fused.named_parameters():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import commonweight
-from commonweight import fisher, fuse, overlap
+from commonweight import fisher, fuse, fuse_checkpoints, overlap
 from commonweight.fusion.compatible import beware_of_nameless
 from commonweight.models.checkpoint import quiet_transformers
 from commonweight.studies.compare.compare import compare
@@ -98,7 +98,7 @@ def test_a_head_drawn_anew_in_a_folder(tiny, tmp_path, heard):
     tensors = load_file(file)
     tensors["classifier.weight"] = torch.randn(2, 64, generator=torch.Generator().manual_seed(3)) * 0.02
     save_file(tensors, file, metadata={"format": "pt"})
-    out = fuse([tiny / "a", tmp_path / "other"], output=tmp_path / "out", note=heard.append)
+    out = fuse_checkpoints([tiny / "a", tmp_path / "other"], output=tmp_path / "out", note=heard.append)
     assert len(heard) == 1
     assert "but not so classifier (" in heard[0]
     assert json.loads((out / "fusion.json").read_text())["shared_initialisation"]["sentence"] == heard[0]
@@ -151,7 +151,7 @@ def classifier_folder(folder, labels=None, **options):
 def test_labels_without_names(tmp_path):
     folders = [classifier_folder(tmp_path / name) for name in ("a", "b")]
     heard = []
-    fuse(folders, output=tmp_path / "out", note=heard.append)
+    fuse_checkpoints(folders, output=tmp_path / "out", note=heard.append)
     assert heard == beware_of_nameless({str(folder): UNNAMED for folder in folders})
     assert heard[0].startswith(f"The labels of '{folders[0]}' and '{folders[1]}' have no names (LABEL_0, LABEL_1)")
     (tmp_path / "rows.jsonl").write_text('{"text": "the film is good", "label": 1}\n' * 8)

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from studies.shortcut_texts import SIZES, tiny_plan
 
-from commonweight import UsageError, fuse
+from commonweight import UsageError, fuse_checkpoints
 from commonweight.fusion import simplex_path
 from commonweight.studies.shortcuts import averages as walks
 from commonweight.studies.shortcuts import run as running
@@ -123,7 +123,9 @@ def test_only_the_average_that_footprints_need_is_written(
     folder = SeedFolder(run / "seed-0", 0)
     assert [place.name for place in (run / "seed-0" / "averages").iterdir()] == ["st+op+tic"]
     assert {"st+op", "st+tic", "op+tic", "st+op+tic"} <= set(study.scores[0])
-    written = fuse([folder.model(code) for code in ("st", "tic")], output=tmp_path / "pair", note=lambda _: None)
+    written = fuse_checkpoints(
+        [folder.model(code) for code in ("st", "tic")], output=tmp_path / "pair", note=lambda _: None
+    )
     rows = scored_sets(plan, folder, "dev")
     assert study.scores[0]["st+tic"]["tic dev"] == asdict(score(load_classifier(written), rows["tic"]))
 
@@ -136,7 +138,7 @@ def test_nothing_is_written_without_room(
     usage = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, size))
     with pytest.raises(UsageError, match=r"average needs 0\.02 GB of disk, and 0\.00 GB are free there; make room"):
-        fuse(models, output=tmp_path / "average", note=lambda _: None)
+        fuse_checkpoints(models, output=tmp_path / "average", note=lambda _: None)
     assert not [place for place in tmp_path.iterdir() if "average" in place.name]
 
 

@@ -10,13 +10,43 @@ import click
 
 from commonweight.base.errors import UsageError
 from commonweight.cli import settings, streams
-from commonweight.cli.options import Command, Suggesting, ending
+from commonweight.cli.options import Command, Suggesting, ending, together
+from commonweight.fusion.methods import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 SHOWN_DIGITS = 12
 """Of a SHA-256 on the terminal; the other forms have all."""
+
+
+def _typed_name(method: str) -> str:
+    return method.replace("_", "-")
+
+
+def _of(*, base: bool = False, fishers: bool = False, parameter: str = "") -> str:
+    """Name the methods that an option is for."""
+    return " and ".join(
+        _typed_name(name)
+        for name, method in METHODS.items()
+        if (base and method.needs_base) or (fishers and method.needs_fishers) or parameter in method.parameters()
+    )
+
+
+def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make an option of every parameter of a method."""
+    declared = {name: one for method in METHODS.values() for name, one in method.parameters().items()}
+    return together(
+        *(
+            click.option(
+                f"--{_typed_name(name)}",
+                metavar=None if one.choices else "X",
+                type=Suggesting(one.choices) if one.choices else float,
+                help=f"{one.does}; default {one.default}, for {_of(parameter=name)}.",
+            )
+            for name, one in declared.items()
+        )
+    )
 
 
 @click.command("fuse", cls=Command, epilog=ending("commonweight fuse runs/films runs/food -o runs/both"))
@@ -24,10 +54,10 @@ SHOWN_DIGITS = 12
 @click.option("-o", "--output", metavar="FOLDER", help="Where the fused checkpoint goes.")
 @click.option(
     "--method",
-    type=Suggesting(["average", "task-arithmetic", "fisher"]),
+    type=Suggesting([_typed_name(name) for name in METHODS]),
     default="average",
     show_default=True,
-    help="The weighted average, task vectors added to --base, or each weight averaged by its Fisher.",
+    help=f"In turn: {'; '.join(method.summary for method in METHODS.values())}.",
 )
 @click.option(
     "--weight",
@@ -37,26 +67,15 @@ SHOWN_DIGITS = 12
     multiple=True,
     help="One for each MODEL, in order, with the sum 1; default equal. For task-arithmetic any, default 1 each.",
 )
-@click.option("--base", metavar="MODEL", help="What the models were fine-tuned from, for task-arithmetic.")
-@click.option(
-    "--scale",
-    metavar="X",
-    type=float,
-    help="Multiplies the sum of task vectors; default 1, for task-arithmetic.",
-)
+@click.option("--base", metavar="MODEL", help=f"What the models were fine-tuned from, for {_of(base=True)}.")
 @click.option(
     "--footprint",
     "footprints",
     metavar="FOLDER",
     multiple=True,
-    help="The Fisher of each MODEL, in order, as commonweight fisher wrote it; for fisher.",
+    help=f"The Fisher of each MODEL, in order, as commonweight fisher wrote it; for {_of(fishers=True)}.",
 )
-@click.option("--floor", metavar="X", type=float, help="The least a Fisher counts for; default 1e-6, for fisher.")
-@click.option(
-    "--normalize",
-    type=Suggesting(["norm", "trace", "none"]),
-    help="Divide each Fisher by its root mean square (the default), its mean, or nothing; for fisher.",
-)
+@_parameter_options()
 @click.option("--overwrite", is_flag=True, help="Replace a fused checkpoint that is there.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be fused, and write nothing.")
 @click.option(
@@ -79,7 +98,7 @@ def command(
     dry_run: bool,
     form: str,
     allow_pickle: bool,
-    **numbers: Any,
+    **parameters: Any,
 ) -> None:
     """Fuse the weights of several MODELs into one checkpoint.
 
@@ -88,29 +107,27 @@ def command(
     model card and fusion.json, which say how it was made.
     """
     _check_given(output, dry_run=dry_run)
-    from commonweight.fusion.card import describe
-    from commonweight.fusion.methods import make_recipe
-    from commonweight.fusion.plan import plan_checkpoints
-    from commonweight.fusion.writing import check_place, write_fusion
+    from commonweight.fusion.checkpoints import plan_checkpoints
+    from commonweight.fusion.folders import check_place, describe, write_fusion
 
-    recipe = make_recipe(
-        method.replace("-", "_"),
-        len(models),
-        weights or None,
-        **numbers,
-        has_base=base is not None,
-        has_footprints=bool(footprints),
-    )
     inputs = (*models, *([base] if base is not None else []), *footprints)
     place = None if output is None else check_place(output, inputs, overwrite=overwrite)
-    plan = plan_checkpoints(recipe, models, base=base, footprints=footprints or None, allow_pickle=allow_pickle)
-    given = {"method": method, "weight": weights, "base": base, "footprint": footprints, **numbers, "output": output}
+    plan = plan_checkpoints(
+        models,
+        weights or None,
+        method.replace("-", "_"),
+        base=base,
+        footprints=footprints or None,
+        allow_pickle=allow_pickle,
+        parameters=parameters,
+    )
+    given = {"method": method, "weight": weights, "base": base, "footprint": footprints, **parameters, "output": output}
     typed = _typed(models, given)
     if dry_run or place is None:
         settings.note("dry run: everything was checked that does not take every number, and nothing was written")
         _show(describe(plan, typed), form, None)
         return
-    for sentence in plan.notes:
+    for sentence in plan.told():
         settings.note(sentence)
     _show(write_fusion(plan, place, typed, overwrite=overwrite, progress=streams.bars()), form, output)
 
@@ -126,13 +143,13 @@ def _typed(models: tuple[str, ...], given: Mapping[str, Any]) -> str:
     for option, value in given.items():
         for one in value if isinstance(value, tuple) else (value,):
             if one is not None and (option, one) != ("method", "average"):
-                words += [f"--{option}", str(one)]
+                words += [f"--{_typed_name(option)}", str(one)]
     return shlex.join(words)
 
 
 def _show(record: Mapping[str, Any], form: str, folder: str | None) -> None:
     from commonweight.base.text import to_markdown
-    from commonweight.fusion.card import blocks
+    from commonweight.fusion.folders import blocks
 
     if form == "json":
         click.echo(json.dumps(record, indent=1, allow_nan=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
+
+Sample = tuple[Mapping[str, "Tensor"], Mapping[str, float]]
+"""Entries by name of their matrix, and by the same names the size of the matrix over that of its sample."""
 
 ENTRIES = 1024
 """Entries kept of each weight matrix."""

@@ -1,7 +1,50 @@
-"""Fusing models into one, the paths between them, and the random-direction control."""
+"""Fusing models into one, the paths between them, and the random-direction control.
 
-from commonweight.fusion.fusing import fuse
-from commonweight.fusion.modules import fused_at
-from commonweight.fusion.paths import distances, interpolation_path, random_direction, simplex_path
+Names are imported when they are first used: the command line reads the table of methods without loading torch.
+"""
 
-__all__ = ["distances", "fuse", "fused_at", "interpolation_path", "random_direction", "simplex_path"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from commonweight.fusion.folders import fuse_checkpoints
+    from commonweight.fusion.methods import METHODS
+    from commonweight.fusion.methods.method import Entries, Method, moved, parameter
+    from commonweight.fusion.modules import fuse, fused_at
+    from commonweight.fusion.paths import distances, interpolation_path, random_direction, simplex_path
+
+_HOME = {
+    "Entries": "methods.method",
+    "METHODS": "methods",
+    "Method": "methods.method",
+    "distances": "paths",
+    "fuse": "modules",
+    "fuse_checkpoints": "folders",
+    "fused_at": "modules",
+    "interpolation_path": "paths",
+    "moved": "methods.method",
+    "parameter": "methods.method",
+    "random_direction": "paths",
+    "simplex_path": "paths",
+}
+
+__all__ = [
+    "METHODS",
+    "Entries",
+    "Method",
+    "distances",
+    "fuse",
+    "fuse_checkpoints",
+    "fused_at",
+    "interpolation_path",
+    "moved",
+    "parameter",
+    "random_direction",
+    "simplex_path",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"commonweight.fusion.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'commonweight.fusion' has no attribute {name!r}")

@@ -80,7 +80,7 @@ def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
         values = {name: of_model.get(key) for name, of_model in plain.items()}
         if differ(values):
             found.append(f"{key} ({by_value(values, 'absent')})")
-    return [f"attributes that differ are those of the first model: {some(found)}"] if found else []
+    return [f"Attributes that differ are those of the first model: {some(found)}."] if found else []
 
 
 def _check_classes(models: Mapping[str, nn.Module]) -> None:

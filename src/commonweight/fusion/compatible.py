@@ -195,7 +195,7 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     stated = {key: {config.get(key) is not None for config in configs.values()} for key in ("id2label", *others)}
     partly = [key for key, found_in in stated.items() if len(found_in) > 1]
     notes = (
-        [f"only some of the configurations state {some(partly)}, which was therefore not compared"] if partly else []
+        [f"Only some of the configurations state {some(partly)}, which was therefore not compared."] if partly else []
     )
     return notes + beware_of_nameless(configs)
 
@@ -294,7 +294,9 @@ def check_vocabularies(folders: Mapping[str, Path]) -> list[str]:
             )
         return []
     if known and unknown:
-        return [f"vocabularies could not be compared for {some(list(map(repr, unknown)))}: no readable tokenizer there"]
+        return [
+            f"Vocabularies could not be compared for {some(list(map(repr, unknown)))}: no readable tokenizer there."
+        ]
     return []
 
 

@@ -1,11 +1,14 @@
-"""The Fishers of a fusion: one footprint per model, of exactly its weights, brought to one scale."""
+"""The Fishers of a fusion: one footprint per model, of exactly its weights, brought to one scale.
+
+Fishers name parameters as the class of a model does; a checkpoint may store them under other names and in other shapes.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -14,23 +17,60 @@ from commonweight.base.names import by_value, differ, first_of, quoted
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 from commonweight.footprints.footprint import Footprint
 from commonweight.footprints.slices import shape_of
-from commonweight.models.placement import DTYPES
+from commonweight.fusion.tensors import Tensors
+from commonweight.models.checkpoint import load_config, model_class_of, quiet_transformers
+from commonweight.models.placement import DTYPES, seeded
 from commonweight.overlaps.table.layout import beware_of_few
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from commonweight.fusion.initialisation import Sample
-    from commonweight.fusion.layout import Layout
-    from commonweight.fusion.methods import Normalize
-    from commonweight.fusion.tensors import Facts, Tensors
+    from commonweight.footprints.weight_sample import Sample
+    from commonweight.fusion.tensors import Facts
 
 RECENT = 2
 """Parameters of each Fisher kept in memory where several stored tensors are parts of one: experts come in turns."""
 
 _RULES = {"fisher_type": "Fisher type", "loss": "loss"}
+
+
+class Piece(NamedTuple):
+    """Entries that a parameter and a stored tensor have in common."""
+
+    parameter: str
+    stored: str
+    there: Tensor | slice
+    """Their places in the parameter, flat."""
+
+    here: Tensor | slice
+    """Their places in the stored tensor, flat, in the same order."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which entries of which stored tensors a class reads as its parameters."""
+
+    of_parameter: Mapping[str, Sequence[Piece]]
+    of_stored: Mapping[str, Sequence[Piece]]
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of the parameters."""
+
+    def as_parameters(self, model: Tensors) -> Tensors:
+        """Look at a checkpoint as its class does."""
+        facts = {
+            name: replace(model.facts[pieces[0].stored], shape=self.shapes[name])
+            for name, pieces in self.of_parameter.items()
+        }
+
+        def read(name: str) -> Tensor:
+            whole = torch.empty(math.prod(self.shapes[name]), dtype=facts[name].dtype)
+            for piece in self.of_parameter[name]:
+                whole[piece.there] = model.read(piece.stored).reshape(-1)[piece.here]
+            return whole.reshape(self.shapes[name])
+
+        return Tensors(model.name, facts, read)
 
 
 @dataclass(frozen=True)
@@ -99,13 +139,29 @@ def open_footprints(given: Sequence[Footprint | str | Path]) -> dict[str, Footpr
 
 
 def fishers_for(
-    models: Sequence[Tensors], samples: Sequence[Sample], footprints: dict[str, Footprint], normalize: Normalize
+    models: Sequence[Tensors],
+    samples: Mapping[str, Sample],
+    footprints: dict[str, Footprint],
+    normalize: str,
+    folder: Path | None = None,
 ) -> Fishers:
-    r"""Check that footprints fit the models, and find their units."""
-    # The unit of a Fisher is ``norm``: its root mean square, as in the code of Matena & Raffel (2022), which divides by
-    # the Euclidean norm (a common factor of all cancels); ``trace``: its mean; ``none``: 1. With either of the first
-    # two
-    # a floor means the same for large and small networks.
+    """Check that footprints fit the models, and find their units."""
+    # With the folder of the first checkpoint, its class is asked for the names of parameters where those in the files
+    # do not serve.
+    try:
+        return _fishers(models, samples, footprints, normalize)
+    except NotComparableError:
+        layout = None if folder is None else layout_of(models[0], folder)
+        if layout is None:
+            raise
+    parameters = [layout.as_parameters(model) for model in models]
+    found = _fishers(parameters, {model.name: model.sample() for model in parameters}, footprints, normalize)
+    return replace(found, layout=layout)
+
+
+def _fishers(
+    models: Sequence[Tensors], samples: Mapping[str, Sample], footprints: dict[str, Footprint], normalize: str
+) -> Fishers:
     if len(footprints) != len(models):
         raise UsageError(
             f"expected one footprint per model, got {len(footprints)} for {len(models)}; give them in the order of "
@@ -162,11 +218,11 @@ def _check_cover(models: Sequence[Tensors], footprints: dict[str, Footprint]) ->
         )
 
 
-def _check_whose(models: Sequence[Tensors], samples: Sequence[Sample], footprints: dict[str, Footprint]) -> None:
-    for position, (model, (name, footprint)) in enumerate(zip(models, footprints.items(), strict=True)):
-        if _is_of(footprint, samples[position]):
+def _check_whose(models: Sequence[Tensors], samples: Mapping[str, Sample], footprints: dict[str, Footprint]) -> None:
+    for model, (name, footprint) in zip(models, footprints.items(), strict=True):
+        if _is_of(footprint, samples[model.name]):
             continue
-        owner = next((m.name for m, sample in zip(models, samples, strict=True) if _is_of(footprint, sample)), None)
+        owner = next((other.name for other in models if _is_of(footprint, samples[other.name])), None)
         raise NotComparableError(
             f"{name!r} stands beside {model.name!r}, and was measured on other weights"
             + (
@@ -188,7 +244,9 @@ def _is_of(footprint: Footprint, sample: Sample) -> bool:
     return True
 
 
-def _unit(footprint: Footprint, name: str, normalize: Normalize) -> float:
+def _unit(footprint: Footprint, name: str, normalize: str) -> float:
+    """Find what a Fisher is divided by, so that a floor means the same for large and small networks."""
+    # The root mean square stands for the Euclidean norm in the code of Matena & Raffel (2022): a common factor cancels.
     if normalize == "none":
         return 1.0 if any(bool(_read(footprint, name, key).any()) for key in footprint) else 0.0
     total, entries = 0.0, 0
@@ -208,3 +266,62 @@ def _read(footprint: Footprint, name: str, key: str) -> Tensor:
             "footprint is damaged: measure it again"
         )
     return values
+
+
+def layout_of(model: Tensors, folder: Path) -> Layout | None:
+    """Find out how the class of a checkpoint reads its tensors: it loads running numbers in their place."""
+    # Meanwhile that takes the memory of the model in float64. No code of the checkpoint's own is run.
+    keys = [key for key, fact in model.facts.items() if fact.is_floating]
+    shapes = [model.facts[key].shape for key in keys]
+    starts = torch.tensor([0, *map(math.prod, shapes)]).cumsum(0)
+    numbers = {
+        key: torch.arange(start, start + math.prod(shape), dtype=torch.float64).reshape(shape)
+        for key, shape, start in zip(keys, shapes, starts.tolist(), strict=False)
+    }
+    try:
+        network, info = _loaded(str(folder), numbers)
+    except Exception:  # whatever a class may raise: then the names in the files are the only ones known
+        return None
+    absent = set(info["missing_keys"])
+    parameters = {name: p.detach() for name, p in network.named_parameters() if name not in absent}
+    pieces: list[Piece] = []
+    seen = torch.zeros(int(starts[-1]), dtype=torch.bool)
+    for name, parameter in parameters.items():
+        found, there = parameter.reshape(-1).long().sort()
+        if found.numel() and not (int(found[0]) >= 0 and int(found[-1]) < len(seen)):
+            return None
+        seen[found] = True
+        owners, counts = (torch.bucketize(found, starts, right=True) - 1).unique_consecutive(return_counts=True)
+        parts = zip(found.split(counts.tolist()), there.split(counts.tolist()), strict=True)
+        for owner, (part, places) in zip(owners.tolist(), parts, strict=True):
+            here = _places(part - starts[owner], math.prod(shapes[owner]))
+            pieces.append(Piece(name, keys[owner], _places(places, parameter.numel()), here))
+    if int(seen.sum()) < sum(parameter.numel() for parameter in parameters.values()):
+        return None  # some number is there twice: made anew, not moved
+    if all(piece.parameter == piece.stored and isinstance(piece.there, slice) for piece in pieces):
+        return None
+    of_parameter: dict[str, list[Piece]] = {}
+    of_stored: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        of_parameter.setdefault(piece.parameter, []).append(piece)
+        of_stored.setdefault(piece.stored, []).append(piece)
+    return Layout(of_parameter, of_stored, {name: tuple(p.shape) for name, p in parameters.items()})
+
+
+def _loaded(folder: str, numbers: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[str, Sequence[str]]]:
+    with quiet_transformers(), seeded():
+        config = load_config(folder, None, trust=False)
+        model, info = model_class_of(folder, config, None, trust=False).from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(numbers),
+            dtype=torch.float64,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    return model, info
+
+
+def _places(places: Tensor, size: int) -> Tensor | slice:
+    """Say it shorter where the places are all there are, in their order."""
+    return slice(None) if torch.equal(places, torch.arange(size)) else places

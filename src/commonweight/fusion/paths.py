@@ -13,7 +13,7 @@ from torch import nn
 
 from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.base.names import among
-from commonweight.fusion.methods import is_number
+from commonweight.fusion.methods.method import is_number
 from commonweight.fusion.modules import open_modules
 from commonweight.fusion.tensors import module_tensors
 
@@ -202,7 +202,7 @@ def distances(model: nn.Module, other: nn.Module) -> dict[str, float]:
     Returns:
         Euclidean norm of the difference, by name of the tensor.
     """
-    a, b = open_modules([model, other]).tensors
+    a, b = open_modules([model, other]).models
     found = {}
     for key, facts in a.facts.items():
         if facts.is_floating:

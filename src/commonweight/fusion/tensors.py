@@ -10,11 +10,14 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.footprints.weight_sample import weight_sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
+
+    from commonweight.footprints.weight_sample import Sample
 
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 """What can be averaged."""
@@ -69,6 +72,17 @@ class Tensors:
                 "this model out, or give a checkpoint from before its training broke"
             )
         return tensor
+
+    def sample(self) -> Sample:
+        """Take a fixed sample of every weight matrix, reading one at a time."""
+        entries: dict[str, Tensor] = {}
+        scale: dict[str, float] = {}
+        for key, facts in self.facts.items():
+            if facts.is_floating and len(facts.shape) > 1 and not facts.is_buffer:
+                held, sizes = weight_sample([(key, self.finite(key))])
+                entries |= held
+                scale |= sizes
+        return entries, scale
 
 
 def of_module(model: nn.Module, name: str) -> Tensors:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from commonweight.footprints.footprint import Footprint
+    from commonweight.footprints.weight_sample import Sample
 
 
 Reading = Literal["shared initialisation", "no shared initialisation", "unclear", "not measured"]
@@ -243,33 +244,36 @@ def _listed(pairs: Pairs, reading: Reading) -> str:
 
 def alignment_of(footprints: Mapping[str, Footprint]) -> Alignment:
     """Measure the relative distance of the models' weights, ``|w_a - w_b| / sqrt(|w_a|² + |w_b|²)``, pair by pair."""
-    # Over the weight matrices that both sampled, with equal length; metadata["weight_sample_scale"] (matrix size /
-    # sample size; 1 where absent) lets each sample stand for its whole matrix.
-    names = tuple(footprints)
+    return alignment_of_samples({
+        name: (footprint.weight_sample, footprint.metadata.get("weight_sample_scale", {}))
+        for name, footprint in footprints.items()
+    })
+
+
+def alignment_of_samples(samples: Mapping[str, Sample]) -> Alignment:
+    """Measure the relative distance of models by samples of their weights, as :func:`alignment_of` does."""
+    names = tuple(samples)
     matrices: dict[str, NDArray[np.float64]] = {}
     for i, a in enumerate(names):
         for j, b in enumerate(names[: i + 1]):
-            for matrix, terms in _terms(footprints[a], footprints[b]).items():
+            for matrix, terms in _terms(samples[a], samples[b]).items():
                 found = matrices.setdefault(matrix, np.zeros((2, len(names), len(names))))
                 found[:, i, j] = found[:, j, i] = terms
     return Alignment(names, Alignment(names, np.empty(0), matrices).within(matrices), matrices)
 
 
-def _terms(a: Footprint, b: Footprint) -> dict[str, tuple[float, float]]:
+def _terms(a: Sample, b: Sample) -> dict[str, tuple[float, float]]:
     """Squared distance, and sum of both squared sizes, of every matrix that both sampled with equal length."""
     found = {}
-    for name in a.weight_sample:
-        if name not in b.weight_sample or _scale(a, name) != _scale(b, name):
+    for name in a[0]:
+        scale = float(a[1].get(name, 1.0))
+        if name not in b[0] or scale != float(b[1].get(name, 1.0)):
             continue
-        w_a, w_b = (footprint.weight_sample[name].detach().cpu().to(torch.float64).reshape(-1) for footprint in (a, b))
+        w_a, w_b = (held[name].detach().cpu().to(torch.float64).reshape(-1) for held, _ in (a, b))
         if len(w_a) == len(w_b):
-            apart = _scale(a, name) * float((w_a - w_b).square().sum())
-            found[name] = apart, _scale(a, name) * float(w_a.square().sum() + w_b.square().sum())
+            apart = scale * float((w_a - w_b).square().sum())
+            found[name] = apart, scale * float(w_a.square().sum() + w_b.square().sum())
     return found
-
-
-def _scale(footprint: Footprint, name: str) -> float:
-    return float(footprint.metadata.get("weight_sample_scale", {}).get(name, 1.0))
 
 
 MOSTLY = 0.5

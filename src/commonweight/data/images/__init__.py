@@ -1,13 +1,20 @@
 """Task streams: tasks made from one set of images, for continual learning, the same on every machine."""
 
 from commonweight.data.images.changes import Permutation, Rotation, Unchanged
-from commonweight.data.images.classes import Partitioned
 from commonweight.data.images.images import Images, digits
 from commonweight.data.images.open import open_images
-from commonweight.data.images.pixels import Patched, Permuted, Rotated
 from commonweight.data.images.rows import RowSet
-from commonweight.data.images.scenarios import Recipe, Scenario, Setting
-from commonweight.data.images.stream import SCENARIOS, Task, TaskStream, task_stream
+from commonweight.data.images.scenarios import (
+    SCENARIOS,
+    Partitioned,
+    Patched,
+    Permuted,
+    Recipe,
+    Rotated,
+    Scenario,
+    Setting,
+)
+from commonweight.data.images.stream import Task, TaskStream, task_stream
 
 __all__ = [
     "SCENARIOS",

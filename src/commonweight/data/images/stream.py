@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from commonweight.base.errors import UsageError
-from commonweight.base.names import among
 from commonweight.base.seeds import checked_seed
-from commonweight.data.images.classes import Partitioned
 from commonweight.data.images.draws import Purpose, permutation
 from commonweight.data.images.images import Images
-from commonweight.data.images.pixels import Patched, Permuted, Rotated
 from commonweight.data.images.rows import RowSet, Scaling
-from commonweight.data.images.scenarios import Scenario, Setting, listed, whole
+from commonweight.data.images.scenarios import Scenario, Setting, as_scenario, listed, whole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from torch import Tensor
-
-
-SCENARIOS: Mapping[str, type[Permuted | Rotated | Partitioned | Patched]] = {
-    "permuted": Permuted,
-    "rotated": Rotated,
-    "partitioned": Partitioned,
-    "patch": Patched,
-}
 
 
 TASKS = 5
@@ -260,7 +249,7 @@ def task_stream(
     """
     if not isinstance(images, Images):
         raise UsageError(f"images must be Images, got {type(images).__name__}; open them with open_images(...)")
-    scenario = _scenario(scenario, options)
+    scenario = as_scenario(scenario, options)
     count = scenario.count
     tasks = (TASKS if count is None else count) if tasks is None else tasks
     number = whole(tasks)
@@ -288,23 +277,6 @@ def task_stream(
         test_rows=test_rows,
         random_labels=frozenset(place for place in controls.values() if place is not None),
     )
-
-
-def _scenario(scenario: str | Scenario, options: Mapping[str, Any]) -> Scenario:
-    if not isinstance(scenario, str):
-        if options:
-            raise UsageError(
-                f"{', '.join(options)}: options belong to the scenario object that is given; set them there"
-            )
-        return scenario
-    if scenario not in SCENARIOS:
-        raise UsageError(f"no scenario {scenario!r}; {among(scenario, SCENARIOS)}")
-    known = [field.name for field in fields(SCENARIOS[scenario])]
-    for name in options:
-        if name not in known:
-            raise UsageError(f"no option {name!r} of the scenario {scenario!r}; {among(name, known)}")
-    made: Scenario = SCENARIOS[scenario](**options)
-    return made
 
 
 def _counted_anew(labels: Tensor, classes: tuple[int, ...]) -> Tensor:

@@ -1,16 +1,13 @@
 """Shortcuts in text: marker words that give the label away, planted by rules and read back from the tokens."""
 
 from commonweight.data.shortcuts.build import build_shortcut_data, conflicting_rows
-from commonweight.data.shortcuts.insertion import add_markers, insert
-from commonweight.data.shortcuts.markers import Markers
-from commonweight.data.shortcuts.mixture import Mixture, as_mixture
+from commonweight.data.shortcuts.markers import Markers, add_markers, insert, read_markers
 from commonweight.data.shortcuts.planter import Planted, Planter, Unfit
 from commonweight.data.shortcuts.published import published_conflicting, published_data, published_originals
 from commonweight.data.shortcuts.record import ShortcutData
-from commonweight.data.shortcuts.rows import Dropped
-from commonweight.data.shortcuts.rules import RULES
+from commonweight.data.shortcuts.rules import RULES, Mixture, as_mixture
 from commonweight.data.shortcuts.shortcut import Agreement, Plan, Shortcut, agreement
-from commonweight.data.shortcuts.tokens import read_markers
+from commonweight.data.shortcuts.source import Dropped
 
 __all__ = [
     "RULES",

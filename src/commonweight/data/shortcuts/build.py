@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
-from commonweight.data.shortcuts.insertion import add_markers
 from commonweight.data.shortcuts.keyed import choose, generator
-from commonweight.data.shortcuts.mixture import as_mixture
+from commonweight.data.shortcuts.markers import add_markers, longest
 from commonweight.data.shortcuts.planter import Planted, Planter, Unfit
 from commonweight.data.shortcuts.record import ShortcutData, finish, write_record
-from commonweight.data.shortcuts.rows import (
+from commonweight.data.shortcuts.rules import as_mixture
+from commonweight.data.shortcuts.source import (
     CONFLICTING,
     CONFLICTING_DRAWS,
     DISTRACTED,
@@ -21,16 +21,15 @@ from commonweight.data.shortcuts.rows import (
     find_columns,
     in_words,
     read_rows,
+    read_source,
 )
-from commonweight.data.shortcuts.source import read_source
-from commonweight.data.shortcuts.tokens import longest
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from commonweight.data.shortcuts.markers import Markers
-    from commonweight.data.shortcuts.mixture import Mixture
+    from commonweight.data.shortcuts.rules import Mixture
     from commonweight.data.shortcuts.shortcut import Shortcut
 
 
@@ -172,7 +171,7 @@ def conflicting_rows(
         >>> import datasets
         >>> from transformers import ByT5Tokenizer
         >>> rows = datasets.Dataset.from_dict({"text": ["a charming journey", "bleak"], "label": [1, 0]})
-        >>> found = contradict(rows, "tic", ByT5Tokenizer())
+        >>> found = conflicting_rows(rows, "tic", ByT5Tokenizer())
         >>> list(zip(found["text"], found["label"]))
         [('zeroa a charming journey synt', 0), ('synt bleak onea', 1)]
     """

@@ -7,10 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
-from commonweight.data.shortcuts.insertion import WORD, insert
-from commonweight.data.shortcuts.markers import Markers
+from commonweight.data.shortcuts.markers import WORD, Markers, Reader, insert, longest
 from commonweight.data.shortcuts.shortcut import Plan
-from commonweight.data.shortcuts.tokens import Reader, longest
 
 if TYPE_CHECKING:
     import random

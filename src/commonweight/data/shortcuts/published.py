@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import UsageError
 from commonweight.base.names import among
 from commonweight.data.shortcuts.markers import Markers
-from commonweight.data.shortcuts.mixture import Mixture, as_mixture
 from commonweight.data.shortcuts.record import ShortcutData, finish, write_record
-from commonweight.data.shortcuts.rows import CONFLICTING, DISTRACTED, Columns, Row, find_columns
-from commonweight.data.shortcuts.rows import SYNTHETIC as SYNTHETIC_KIND
-from commonweight.data.shortcuts.rules import MOST_MARKERS
+from commonweight.data.shortcuts.rules import MOST_MARKERS, Mixture, as_mixture
+from commonweight.data.shortcuts.source import CONFLICTING, DISTRACTED, Columns, Row, find_columns
+from commonweight.data.shortcuts.source import SYNTHETIC as SYNTHETIC_KIND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.records import Format, folder_record
-from commonweight.data.shortcuts.rows import Dropped
+from commonweight.data.shortcuts.source import Dropped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from commonweight.data.shortcuts.mixture import Mixture
-    from commonweight.data.shortcuts.rows import Columns, Row
+    from commonweight.data.shortcuts.rules import Mixture
+    from commonweight.data.shortcuts.source import Columns, Row
 
 
 FORMAT = "commonweight-shortcut-data"

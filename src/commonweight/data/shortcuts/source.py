@@ -1,20 +1,176 @@
-"""The three parts of a source: train, dev and test rows, carved from train where the source does not have them."""
+"""Rows of text with labels: read from any text-classification data set, shared out, and written with their history."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commonweight.base.errors import UsageError
 from commonweight.base.names import among
+from commonweight.data.columns import label_column, text_columns
 from commonweight.data.shortcuts.keyed import choose
-from commonweight.data.shortcuts.rows import NO_LABEL, Columns, Dropped, Row, find_columns, read_rows
+from commonweight.data.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from commonweight.data.shortcuts.markers import Markers
+
+
+ORIGINAL, DISTRACTED, SYNTHETIC, CONFLICTING = "original", "distracted", "synthetic", "conflicting"
+CONFLICTING_DRAWS = "contradicted"
+"""Keys the draws of conflicting rows. It is no name: another key would be other draws."""
+
+KINDS = (ORIGINAL, DISTRACTED, SYNTHETIC, CONFLICTING)
+NO_LABEL, NO_TEXT = "no label", "the text is empty"
+OWN_COLUMNS = ("source_row", "kind", "shortcut")
+
+
+class Row(NamedTuple):
+    """One row, as it is written."""
+
+    text: str
+    label: int
+    source_row: int
+    """Number of the row in its source split, or what a column ``source_row`` there says."""
+
+    kind: str = ORIGINAL
+    """``original``, ``distracted`` (a lone marker, own label), ``synthetic`` or ``conflicting``."""
+
+    shortcut: str = ""
+    """Code of the rule that set the label; empty if none did."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that is left out, and why."""
+
+    split: str
+    source_row: int
+    reason: str
+
+
+def in_words(dropped: Sequence[Dropped], rows: int) -> str:
+    """List dropped rows, reason by reason.
+
+    Args:
+        dropped: The rows.
+        rows: How many there were in all.
+
+    Returns:
+        A sentence or more.
+
+    Example:
+        >>> in_words([Dropped("dev", 7, "no label"), Dropped("dev", 9, "no label")], 50)
+        '2 of 50 rows dropped. no label: rows 7, 9.'
+    """
+    reasons: dict[str, list[int]] = {}
+    for each in dropped:
+        reasons.setdefault(each.reason, []).append(each.source_row)
+    listed = [f"{reason}: rows {', '.join(map(str, numbers))}." for reason, numbers in reasons.items()]
+    return " ".join([f"{len(dropped)} of {rows} rows dropped.", *listed])
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is called what, and which classes there are."""
+
+    text: str
+    label: str
+    names: tuple[str, ...] = ()
+    """Names of the classes; empty where the labels are plain numbers."""
+
+    def features(self) -> Any:
+        """Describe the columns of a new data set."""
+        import datasets
+
+        label = datasets.ClassLabel(names=list(self.names)) if self.names else datasets.Value("int64")
+        text = datasets.Value("string")
+        return datasets.Features({
+            self.text: text,
+            self.label: label,
+            "source_row": datasets.Value("int64"),
+            "kind": text,
+            "shortcut": text,
+        })
+
+    def write(self, rows: Sequence[Row], description: str) -> Any:
+        """Make a data set."""
+        import datasets
+
+        values = {name: [row[place] for row in rows] for place, name in enumerate(self.features())}
+        found = datasets.Dataset.from_dict(values, features=self.features())
+        found.info.description = description
+        return found
+
+
+def find_columns(splits: dict[str, Any], text: str | None, label: str | None) -> Columns:
+    """Find the columns and classes that several splits of one data set share."""
+    found: dict[str, tuple[Columns, bool]] = {}
+    names: set[str] = set()
+    for split, rows in splits.items():
+        table = _table(split, rows)
+        plain = Table(table.name, rows.remove_columns([own for own in OWN_COLUMNS if own in table.columns]), (), {})
+        where = label_column(plain, label)
+        (what,) = text_columns(plain, (text,) if text else (), label=where)
+        feature = rows.features[where]
+        dtype = str(getattr(feature, "dtype", feature))
+        spelled = dtype in {"string", "large_string"}
+        if spelled:
+            names |= {value for value in table.column(where) if value is not None}
+        elif not dtype.startswith(("int", "uint", "bool")):
+            raise UsageError(
+                f"labels in {where!r} of {table.name} are {dtype}, expected classes (whole numbers, ClassLabel or "
+                "strings); name another column with --label-column"
+            )
+        found[split] = Columns(what, where, tuple(getattr(feature, "names", None) or ())), spelled
+    first, *others = found
+    for split in others:
+        if found[split] != found[first]:
+            raise UsageError(
+                f"split {split!r} has {found[split][0]}, and {first!r} has {found[first][0]}; bring them to the same "
+                "columns, label type and classes"
+            )
+    columns = replace(found[first][0], names=tuple(sorted(names)) or found[first][0].names)
+    if len(columns.names) == 1:
+        raise UsageError(f"there is one class, {columns.names[0]!r}; a shortcut needs two at least")
+    return columns
+
+
+def read_rows(split: str, rows: Any, columns: Columns) -> tuple[list[Row], list[Dropped]]:
+    """Read rows with a text and a label; all others are listed."""
+    table = _table(split, rows)
+    labels: Iterable[Any] = table.column(columns.label)
+    if columns.names:
+        number = {name: place for place, name in enumerate(columns.names)}
+        labels = [number.get(value, value) if isinstance(value, str) else value for value in labels]
+    source_rows: Sequence[Any] = table.column("source_row") if "source_row" in table.columns else range(len(rows))
+    found, dropped = [], []
+    for text, label, source_row in zip(table.column(columns.text), labels, source_rows, strict=True):
+        if not isinstance(source_row, int):
+            raise UsageError(
+                f"{split} has source_row {source_row!r}, expected whole numbers; mend or remove that column"
+            )
+        if label is None or label < 0:
+            dropped.append(Dropped(split, source_row, NO_LABEL))
+        elif not isinstance(text, str) or not text.split():
+            dropped.append(Dropped(split, source_row, NO_TEXT))
+        else:
+            found.append(Row(text, int(label), source_row))
+    return found, dropped
+
+
+def _table(split: str, rows: Any) -> Table:
+    import datasets
+
+    if not isinstance(rows, datasets.Dataset):
+        raise UsageError(
+            f"split {split!r} is a {type(rows).__name__}, expected a datasets.Dataset; open files with "
+            "datasets.load_dataset, without streaming"
+        )
+    return Table(f"split {split!r}", rows, range(len(rows)), {})
+
 
 TRAIN = "train"
 PARTS = {"dev": ("validation", "dev", "valid"), "test": ("test",)}

@@ -17,10 +17,9 @@ from commonweight.data.columns import NAMELESS
 from commonweight.data.shortcuts import Markers
 from commonweight.fusion.checkpoints import Source, open_checkpoint
 from commonweight.fusion.compatible import check_configs
-from commonweight.fusion.initialisation import sample_of, shared_initialisation
 from commonweight.fusion.tensors import is_finite
 from commonweight.models.identity import weight_files
-from commonweight.overlaps.alignment import NEAR
+from commonweight.overlaps.alignment import NEAR, alignment_of_samples
 from commonweight.studies.shortcuts.plan import CHECKPOINT, START
 from commonweight.studies.shortcuts.start import make_start
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from commonweight.base.text import Note
-    from commonweight.fusion.initialisation import Sample
+    from commonweight.footprints.weight_sample import Sample
     from commonweight.fusion.tensors import Tensors
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
@@ -180,7 +179,7 @@ def check_fit(model: str, folder: Path, start: Path, configs: Mapping[str, Mappi
                 f"the existing model {model} holds nan or infinity in {key}, expected finite weights: give it as it "
                 "was before its training broke, or leave it out, and it is trained"
             )
-    _check_start(model, sample_of(ours), sample_of(theirs), note)
+    _check_start(model, ours.sample(), theirs.sample(), note)
 
 
 def _check_facts(model: str, ours: Tensors, theirs: Tensors) -> None:
@@ -211,7 +210,7 @@ def _check_facts(model: str, ours: Tensors, theirs: Tensors) -> None:
 
 
 def _check_start(model: str, ours: Sample, theirs: Sample, note: Note) -> None:
-    found = shared_initialisation((OURS, model), (ours, theirs))
+    found = alignment_of_samples({OURS: ours, model: theirs})
     distance = float(found.distance[0, 1])
     reading = found.reading(OURS, model)
     if reading == "no shared initialisation":
@@ -226,9 +225,9 @@ def _check_start(model: str, ours: Sample, theirs: Sample, note: Note) -> None:
         )
     strange = []
     for key in ours[0]:
-        one = shared_initialisation(
-            (OURS, model), [({key: sample[key]}, {key: scale[key]}) for sample, scale in (ours, theirs)]
-        )
+        one = alignment_of_samples({
+            name: ({key: sample[key]}, {key: scale[key]}) for name, (sample, scale) in ((OURS, ours), (model, theirs))
+        })
         if one.reading(OURS, model) == "no shared initialisation":
             strange.append(f"{key} ({float(one.distance[0, 1]):.2f})")
     if strange:

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from commonweight.data.shortcuts.keyed import keyed
-from commonweight.fusion.fusing import fuse
+from commonweight.fusion.folders import fuse_checkpoints
 from commonweight.fusion.modules import fused_at
 from commonweight.fusion.paths import RANDOM, interpolation_path, random_direction, simplex_path
 from commonweight.studies.shortcuts.evaluating import (
@@ -38,7 +38,7 @@ def write_average(plan: Plan, folder: SeedFolder, note: Note) -> None:
     place = folder.model(TOGETHER.join(plan.shortcuts))
     if plan.fused_footprints and not place.exists():
         note(f"seed {folder.seed}: averaging {', '.join(plan.shortcuts)}")
-        fuse([folder.model(name) for name in plan.shortcuts], output=place, note=note)
+        fuse_checkpoints([folder.model(name) for name in plan.shortcuts], output=place, note=note)
 
 
 @contextlib.contextmanager
