@@ -1,5 +1,6 @@
 """The pages: their examples run, their links lead somewhere, and their lines are short enough to read."""
 
+import math
 import re
 import unicodedata
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import commonweight
+from commonweight import Footprint
+from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.verdicts.needs import NEEDS
 
 ROOT = Path(__file__).parents[1]
@@ -133,3 +137,28 @@ def test_the_three_wrong_conclusions_run():
     assert table.contrast(("a/task", "b/task"), ("a/a", "b/b")).low > 0.1
     itself = table.contrast(("a/a", "a/b"), ("a/a", "b/b"))
     assert itself.low < 0 < itself.high
+
+
+EXTENSIONS = ("layer rule", "shortcut rule", "fusion method", "measure")
+
+
+def section_of(thing):
+    return text_of("CONTRIBUTING.md").partition(f"## Add a {thing}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("thing", EXTENSIONS)
+def test_each_extension_takes_about_ten_lines(thing):
+    (example,) = blocks_of(section_of(thing))
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+
+
+def test_the_measure_of_the_example_is_the_one_a_table_takes(monkeypatch):
+    monkeypatch.setitem(MEASURES, "activity", MEASURES["activity"])  # put back afterwards
+    run("CONTRIBUTING.md", blocks_of(section_of("measure")))
+    short, long, empty = (Footprint("activity", {"w": torch.tensor([x, 0.0])}, count=1) for x in (1.0, 3.0, 0.0))
+    table = commonweight.overlap({"short": short, "long": long, "empty": empty})
+    assert table.measure == "identity_coefficient"
+    assert table.pooled[0, 1] == pytest.approx(2 * 3 / (1 + 9))
+    assert table.pooled[0, 0] == 1
+    assert table.pooled[0, 2] == 0
+    assert math.isnan(table.pooled[2, 2])
