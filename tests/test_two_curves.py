@@ -1,4 +1,4 @@
-"""What the record of reproductions/two_curves.py says in words follows from its numbers, and docs/findings.md tells them."""
+"""What the record of reproductions/two_curves.py says follows from its numbers, and docs/findings.md tells them."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,5 @@
 """The noise ceiling of one Fisher is the one a table shows, needs folds, and grows with the examples."""
 
-
 import pytest
 import torch
 
