@@ -132,3 +132,13 @@ def test_the_three_wrong_conclusions_run():
     assert table.contrast(("a/task", "b/task"), ("a/a", "b/b")).low > 0.1
     itself = table.contrast(("a/a", "a/b"), ("a/a", "b/b"))
     assert itself.low < 0 < itself.high
+
+
+def test_the_pages_that_the_package_names_are_there():
+    named = {
+        page
+        for path in (ROOT / "src").rglob("*.py")
+        for page in re.findall(r"docs/[\w-]+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert [page for page in sorted(named) if not (ROOT / page).exists()] == []
