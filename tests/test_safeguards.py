@@ -1,18 +1,18 @@
-"""docs/reading.md tells what reproductions/safeguards.py found."""
+"""docs/evidence.md tells what reproductions/safeguards.py found."""
 
 import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOUND = json.loads((ROOT / "reproductions" / "results" / "safeguards.json").read_text(encoding="utf-8"))
-TOLD = " ".join((ROOT / "docs" / "reading.md").read_text(encoding="utf-8").split())
+TOLD = " ".join((ROOT / "docs" / "evidence.md").read_text(encoding="utf-8").split())
 
 
 def verdicts(found):
     return sum(found["answers"].values()) - found["answers"].get("inconclusive", 0)
 
 
-def test_the_page_on_reading_tells_what_was_found():
+def test_the_page_on_evidence_tells_what_was_found():
     order = FOUND["order"]["corrected overlap without digests"]
     untrue, together = (
         FOUND["copies"][words] for words in ("a source row for each copy (untrue)", "one source row for all copies")
@@ -24,8 +24,9 @@ def test_the_page_on_reading_tells_what_was_found():
         f"came out at {order['least']:.2f} to {order['most']:.2f}",
         f"{untrue['held']} of {count} intervals held the truth, and {untrue['wrong sign']} of {verdicts(untrue)} "
         "verdicts had the wrong sign",
-        f"(then {together['held']} of {count} intervals held the truth, and {together['effective']:.0f} effective",
-        f"({drawn['held']} of {count}, and {verdicts(drawn)} verdicts, all of the right sign)",
+        f"(then {together['held']} of {count} intervals held the truth, and an effective sample size of "
+        f"{together['effective']:.0f} decided nothing)",
+        f"one each ({drawn['held']} of {count}, and {verdicts(drawn)} verdicts, all of the right sign)",
         f"about {FOUND['few_values']['no source rows']['effective']:.0f} different rows",
         f"by .{1000 * of_same['least']:03.0f} to .{1000 * of_same['most']:03.0f} in {count} of {count} repetitions",
         f"up to {10000 * short['2']['most']:.0f}e-4 (2 weights), {10000 * short['30']['most']:.1f}e-4 (30) and "

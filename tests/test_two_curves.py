@@ -1,4 +1,4 @@
-"""What the record of reproductions/two_curves.py says in words follows from its numbers, and the README tells them."""
+"""What the record of reproductions/two_curves.py says follows from its numbers, and docs/findings.md tells them."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FINDINGS = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 RECORD = json.loads((ROOT / "reproductions" / "results" / "two_curves.json").read_text(encoding="utf-8"))
 FULL = json.loads((ROOT / "reproductions" / "results" / "two_curves_full.json").read_text(encoding="utf-8"))
 CONTRASTS = RECORD["contrasts_over_seeds"]
@@ -40,7 +40,7 @@ def test_independent_initialisations_share_nothing():
     assert answers == {"inconclusive"}
 
 
-def test_the_readme_tells_the_rise_of_both():
+def test_the_findings_tell_the_rise_of_both():
     question = "26 px: last over first layer"
     ewc, start = (
         CONTRASTS[f"Fisher overlap, {arm}"][question] for arm in ("in sequence with EWC", "the start itself, untrained")
@@ -49,6 +49,6 @@ def test_the_readme_tells_the_rise_of_both():
     both = ("corrected", "corrected − null")
     numbers = [each["value"] for found in (ewc, start) for each in (found, found["corrected_minus_null"])]
     numbers += [full[f"{arm}, {of}"][question]["value"] for arm in ("ewc", "untrained") for of in both]
-    told = README.partition("## Against depth")[2].partition("\n## ")[0]
+    told = FINDINGS.partition("## Against depth")[2].partition("\n## ")[0]
     for value in numbers:
         assert f"{value:.3f}".lstrip("0") in told

@@ -241,10 +241,10 @@ def test_the_memory_table_is_the_committed_result():
     """And it keeps what was asked for: 1.2 copies and a layer, 2 with written folds."""
     root = Path(__file__).parents[2]
     results = json.loads((root / "benchmarks" / "results" / "fisher.json").read_text(encoding="utf-8"))
-    readme = (root / "README.md").read_text(encoding="utf-8").partition("Peak memory")[2].splitlines()
+    page = (root / "docs" / "fisher.md").read_text(encoding="utf-8").partition("Peak memory")[2].splitlines()
     assert set(results["memory"]) == set(results["time"])
     for name, case in results["memory"].items():
-        row = next(line for line in readme if line.startswith(f"| {name} |"))
+        row = next(line for line in page if line.startswith(f"| {name} |"))
         cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
         assert cells == [f"{copies:.2f}" for copies in case["tensors"].values()]
         for contender, copies in case["tensors"].items():

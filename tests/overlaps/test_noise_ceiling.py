@@ -1,8 +1,5 @@
 """The noise ceiling of one Fisher is the one a table shows, needs folds, and grows with the examples."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -50,13 +47,3 @@ def test_without_folds_there_is_none():
     with pytest.raises(UsageError, match="got kind 'supermask'"):
         noise_ceiling(masks)
     assert noise_ceiling(fisher_of(40, folds=2)).pooled.missing is not None
-
-
-def test_the_example_of_the_page_on_fishers_runs(capsys):
-    text = (Path(__file__).parents[2] / "docs/fisher.md").read_text(encoding="utf-8")
-    torch.manual_seed(0)
-    (block,) = [
-        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import noise ceiling" in block
-    ]
-    exec(compile(block, "docs/fisher.md", "exec"), {})
-    assert "(95 %, 8 folds)" in capsys.readouterr().out

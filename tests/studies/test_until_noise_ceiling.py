@@ -160,7 +160,7 @@ def test_where_effective_sample_size_fall_is_shown():
     assert not curve.is_reached
     text = to_markdown(convergence(curve))
     assert "From 512 to 1024 examples the effective sample size fell from 86.5 to 14.4" in text
-    assert '"loud examples" in docs/reading.md' in text
+    assert '"loud examples" in docs/evidence.md' in text
     assert "fell" not in to_markdown(convergence(curve_of((64, 30, 0.95), (128, 60, 0.95))))
 
 

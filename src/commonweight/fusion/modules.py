@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,7 +25,7 @@ from commonweight.models.identity import code_hashes
 from commonweight.overlaps.alignment import alignment_of_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from commonweight.footprints.footprint import Footprint
     from commonweight.footprints.weight_sample import Sample

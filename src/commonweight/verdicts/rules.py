@@ -29,10 +29,10 @@ Without = Literal["inconclusive", "not above its null", "the answer stands", "no
 """What is said where a need is not met."""
 
 SMALLEST_EFFECTIVE = 20
-"""Below this effective sample size of a Fisher, an interval over folds can be too narrow: docs/reading.md."""
+"""Below this effective sample size of a Fisher, an interval over folds can be too narrow: docs/evidence.md."""
 
 LOW_NOISE_CEILING = 0.8
-"""Where a noise ceiling is lower, corrected overlaps were seen to keep some of the noise: docs/reading.md."""
+"""Where a noise ceiling is lower, corrected overlaps were seen to keep some of the noise: docs/evidence.md."""
 
 ROUNDING = 1e-9
 """Sums in double precision differ by less: an interval whose end is no farther from 0 than this holds 0."""

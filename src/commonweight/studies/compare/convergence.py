@@ -61,7 +61,7 @@ def convergence(found: Convergence) -> list[Block]:
     falls = [
         f"From {one.examples} to {two.examples} examples the effective sample size fell from {one.effective:.1f} to "
         f"{two.effective:.1f}: examples came in that carry more of the trace than those before, and noise ceilings of "
-        'rows without such examples are too high (see "loud examples" in docs/reading.md).'
+        'rows without such examples are too high (see "loud examples" in docs/evidence.md).'
         for one, two in pairwise(found.points)
         if two.effective < one.effective
     ]

@@ -33,7 +33,7 @@ def _digest(value: object) -> str:
 
 
 FOLDS = 8
-"""The usual number, and the one whose intervals were examined (docs/reading.md)."""
+"""The usual number, and the one whose intervals were examined (docs/evidence.md)."""
 
 
 def fold_count(tables: Iterable[Table], asked: int | None, note: Note) -> int:
