@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from commonweight import Footprint, overlap_over_seeds
+from commonweight import Footprint
 from commonweight.base.text import Grid, to_markdown
+from commonweight.overlaps import overlap_over_seeds
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "coverage_trainings"

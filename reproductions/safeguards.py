@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 import commonweight
-from commonweight import Footprint, NotComparableError, overlap
+from commonweight import Footprint, overlap
+from commonweight.base import NotComparableError
 from commonweight.base.text import Grid, to_markdown
 from commonweight.footprints.copies import CopiesWarning
 from commonweight.footprints.folds import fold_of

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from commonweight import Footprint, UsageError
+from commonweight import Footprint
+from commonweight.base import UsageError
 from commonweight.cli import main
 from commonweight.studies.run.hold import held
 

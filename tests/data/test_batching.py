@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.batching import IGNORED, Encoded, TensorBatches, TokenBatches, encode, stack_inputs
 from commonweight.studies.demo.encoder import make_tokenizer
 

@@ -6,7 +6,7 @@ import datasets
 import numpy as np
 import pytest
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.columns import class_labels, label_column, numbers, text_columns, texts
 from commonweight.data.table import Table
 

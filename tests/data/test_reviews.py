@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.reviews import (
     DOMAINS,
     NEGATORS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import datasets
 import pytest
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.shortcuts import build_shortcut_data
 from commonweight.data.splits import open_source
 from commonweight.studies.demo.encoder import make_tokenizer

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.utils.data import DataLoader
 
-from commonweight import UsageError
+from commonweight import task_stream
+from commonweight.base import UsageError
 from commonweight.data.images import (
     SCENARIOS,
     Images,
@@ -27,7 +28,6 @@ from commonweight.data.images import (
     Rotation,
     RowSet,
     digits,
-    task_stream,
 )
 from commonweight.data.images.draws import Purpose, permutation
 

@@ -8,8 +8,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from commonweight import UsageError
-from commonweight.data.images import digits, task_stream
+from commonweight import task_stream
+from commonweight.base import UsageError
+from commonweight.data.images import digits
 from commonweight.data.images.avalanche import from_avalanche, to_avalanche
 
 

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from commonweight.data.images import SCENARIOS, open_images
+from commonweight import open_images
+from commonweight.data.images import SCENARIOS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text(encoding="utf-8")
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from commonweight import IntegrityError, UsageError
-from commonweight.data.images import SCENARIOS, Images, digits, open_images, task_stream
+from commonweight import open_images, task_stream
+from commonweight.base import IntegrityError, UsageError
+from commonweight.data.images import SCENARIOS, Images, digits
 
 MNIST = Path(__file__).parents[2].parent / "shared" / "data" / "mnist"
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from commonweight import UsageError
-from commonweight.data.images import digits, task_stream
+from commonweight import task_stream
+from commonweight.base import UsageError
+from commonweight.data.images import digits
 
 WRONG = [
     ("rotated", {"angles": "90"}, "angles must be a list, got '90'"),

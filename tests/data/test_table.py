@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.table import choose_rows, open_table, table_name
 
 SST2 = Path(__file__).parents[2].parent / "shared" / "data" / "sst2" / "dev.tsv"

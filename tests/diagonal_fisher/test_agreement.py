@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from commonweight import Footprint, UsageError, fisher
+from commonweight import Footprint, fisher
+from commonweight.base import UsageError
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 
 ROWS = 60

@@ -19,7 +19,7 @@ from reference.fisher import loop_fisher
 from torch import nn
 
 import commonweight
-from commonweight import UsageError
+from commonweight.base import UsageError
 
 # peft asks transformers for an attribute that was renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -17,7 +17,7 @@ from diagonal_fisher.zoo import CLASSES, VOCABULARY
 from torch import nn
 
 import commonweight
-from commonweight import UsageError
+from commonweight.base import UsageError
 
 # peft asks transformers for an attribute that was renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

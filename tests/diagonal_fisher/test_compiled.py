@@ -18,7 +18,7 @@ from reference.fisher import loop_fisher
 from torch import nn
 
 import commonweight
-from commonweight import MeasurementError
+from commonweight.base import MeasurementError
 
 # peft asks transformers for an attribute that was renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -19,8 +19,9 @@ from reference.fisher import loop_fisher
 from torch import nn, tensor
 
 import commonweight
-from commonweight import CommonweightError, MeasurementError, UsageError
-from commonweight.diagonal_fisher import rules
+from commonweight import CommonweightError
+from commonweight.base import IntegrityError, MeasurementError, NotComparableError, UsageError
+from commonweight.diagonal_fisher import Verification, rules
 from commonweight.diagonal_fisher.contribution import Dense, Product
 from commonweight.diagonal_fisher.problem import TOLERANCE
 
@@ -362,10 +363,10 @@ def test_the_family_of_errors():
     assert [
         error.exit_code
         for error in (
-            commonweight.UsageError,
-            commonweight.MeasurementError,
-            commonweight.NotComparableError,
-            commonweight.IntegrityError,
+            UsageError,
+            MeasurementError,
+            NotComparableError,
+            IntegrityError,
         )
     ] == [2, 1, 3, 4]
     assert not issubclass(UsageError, MeasurementError)
@@ -482,9 +483,7 @@ def test_verify_as_a_table():
     assert report.to_markdown().endswith("|\n")
     assert str(report).startswith(report.to_markdown())
     assert str(report).splitlines()[-1].startswith("largest error of a rule: ")
-    odd = commonweight.Verification(
-        {"w": commonweight.diagonal_fisher.verification.Route("generic", reason="a|b\nc")}, 3, 1e-6
-    )
+    odd = Verification({"w": commonweight.diagonal_fisher.verification.Route("generic", reason="a|b\nc")}, 3, 1e-6)
     assert odd.to_markdown().splitlines()[-1] == r"| w | generic | – | – | a\|b c |"
 
 

@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 import commonweight
-from commonweight import MeasurementError, UsageError
+from commonweight.base import MeasurementError, UsageError
 from commonweight.base.errors import CommonweightError
 
 Pair = namedtuple("Pair", "left right")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn, tensor
 
 import commonweight
-from commonweight import FoldSorted, UsageError
+from commonweight.base import UsageError
+from commonweight.footprints import FoldSorted
 from commonweight.footprints.folds import fold_of
 
 SIZE = 20

@@ -17,7 +17,8 @@ from reference.fisher import loop_fisher
 from torch import nn, tensor
 
 import commonweight
-from commonweight import CustomLoss, MeasurementError, UsageError
+from commonweight.base import MeasurementError, UsageError
+from commonweight.diagonal_fisher import CustomLoss
 from commonweight.diagonal_fisher.batch import Batch
 from commonweight.diagonal_fisher.losses import LOSSES, choose_likelihood
 

@@ -12,7 +12,7 @@ from diagonal_fisher.zoo import VOCABULARY, text
 from torch import nn
 
 import commonweight
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.diagonal_fisher.batch import BatchReader
 from commonweight.diagonal_fisher.losses import choose_likelihood
 

@@ -10,7 +10,8 @@ import torch
 from diagonal_fisher.small import examples, in_batches, small_mlp
 
 import commonweight
-from commonweight import FoldSorted, Footprint
+from commonweight import Footprint
+from commonweight.footprints import FoldSorted
 from commonweight.footprints.copies import CopiesWarning, row_counts
 from commonweight.footprints.footprint import Spread
 

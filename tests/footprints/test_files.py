@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from torch import tensor
 
 import commonweight
-from commonweight import Footprint, IntegrityError, MeasurementError, UsageError
+from commonweight import Footprint
+from commonweight.base import IntegrityError, MeasurementError, UsageError
 from commonweight.footprints import files
 from commonweight.footprints.footprint import Fold, Spread
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import commonweight
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.footprints.folds import SHORT_FROM, needs_of
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import tensor
 
 import commonweight
-from commonweight import Footprint, UsageError
+from commonweight import Footprint
+from commonweight.base import UsageError
 from commonweight.footprints.footprint import Fold, Spread, is_under, layer_of
 
 

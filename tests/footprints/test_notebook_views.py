@@ -11,7 +11,8 @@ from diagonal_fisher.small import examples, small_mlp
 from torch import tensor
 
 import commonweight
-from commonweight import Footprint, Verification
+from commonweight import Footprint
+from commonweight.diagonal_fisher import Verification
 from commonweight.diagonal_fisher.verification import DORMANT, Route
 from commonweight.footprints.footprint import Fold, Spread
 

@@ -17,7 +17,8 @@ from reference import fusion as slow
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from commonweight import NotComparableError, fuse
+from commonweight import fuse
+from commonweight.base import NotComparableError
 from commonweight.fusion import fused_at
 
 
@@ -137,7 +138,7 @@ def test_state_that_differs_is_refused_by_name_and_equal_state_passes(make, name
 
 
 def test_a_whole_quantised_network_is_told_from_one_without_weights():
-    from commonweight import UsageError
+    from commonweight.base import UsageError
 
     model = quantised(nn.Linear, nn.Sequential(nn.Linear(3, 2)))
     with pytest.raises(

@@ -8,7 +8,7 @@ from fusion.conftest import moved, small
 from reference.fusion import norm_of_difference
 from torch import nn
 
-from commonweight import MeasurementError, NotComparableError, UsageError
+from commonweight.base import MeasurementError, NotComparableError, UsageError
 from commonweight.fusion import distances, fused_at, interpolation_path, random_direction
 from commonweight.studies.demo.encoder import make_start
 

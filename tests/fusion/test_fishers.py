@@ -8,15 +8,8 @@ import torch
 from fusion.conftest import moved, small
 from torch import nn
 
-from commonweight import (
-    Footprint,
-    IntegrityError,
-    MeasurementError,
-    NotComparableError,
-    UsageError,
-    fisher,
-    fuse,
-)
+from commonweight import Footprint, fisher, fuse
+from commonweight.base import IntegrityError, MeasurementError, NotComparableError, UsageError
 
 
 @pytest.fixture

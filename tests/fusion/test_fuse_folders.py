@@ -236,7 +236,7 @@ def test_strangers_are_fused_with_a_warning(tiny, tmp_path):
 
 
 def test_an_output_is_replaced_only_if_it_is_a_fused_checkpoint_and_asked(tiny, tmp_path):
-    from commonweight import UsageError
+    from commonweight.base import UsageError
 
     out = fuse_checkpoints([tiny / "a"], output=tmp_path / "out")
     with pytest.raises(UsageError, match=r"holds a fused checkpoint already; .* pass overwrite=True"):
@@ -291,7 +291,7 @@ def pickled(folder, target):
 
 
 def test_pickles_are_read_only_when_asked(tiny, gpt2, tmp_path):
-    from commonweight import UsageError
+    from commonweight.base import UsageError
 
     old = pickled(tiny / "a", tmp_path / "old")
     with pytest.raises(UsageError, match=r"only as pickle .*--allow-pickle"):
@@ -306,7 +306,7 @@ def test_pickles_are_read_only_when_asked(tiny, gpt2, tmp_path):
 def test_a_pickle_is_never_run_even_when_allowed(tiny, tmp_path):
     import pickle
 
-    from commonweight import UsageError
+    from commonweight.base import UsageError
 
     trace = tmp_path / "trace"
 
@@ -323,7 +323,7 @@ def test_a_pickle_is_never_run_even_when_allowed(tiny, tmp_path):
 
 
 def test_code_of_a_checkpoint_is_copied_and_never_run(tiny, tmp_path):
-    from commonweight import NotComparableError
+    from commonweight.base import NotComparableError
 
     trace = tmp_path / "trace"
     for name in "ab":

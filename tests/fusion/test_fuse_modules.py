@@ -9,7 +9,8 @@ from fusion.conftest import moved, small
 from reference import fusion as slow
 from torch import nn
 
-from commonweight import MeasurementError, NotComparableError, UsageError, fisher, fuse, fuse_checkpoints
+from commonweight import fisher, fuse, fuse_checkpoints
+from commonweight.base import MeasurementError, NotComparableError, UsageError
 from commonweight.studies.demo.encoder import make_start
 
 

@@ -7,7 +7,8 @@ import torch
 from fusion.conftest import moved, small
 from torch import nn
 
-from commonweight import MeasurementError, NotComparableError, UsageError, fisher, fuse
+from commonweight import fisher, fuse
+from commonweight.base import MeasurementError, NotComparableError, UsageError
 from commonweight.fusion import fused_at, interpolation_path
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.fusion import triangle
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.fusion import interpolation_path, simplex_path
 
 numbers = st.floats(-2, 2, allow_nan=False)

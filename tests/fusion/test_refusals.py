@@ -8,7 +8,8 @@ import torch
 from fusion.conftest import moved
 from safetensors.torch import load_file, save_file
 
-from commonweight import IntegrityError, MeasurementError, NotComparableError, UsageError, fuse_checkpoints
+from commonweight import fuse_checkpoints
+from commonweight.base import IntegrityError, MeasurementError, NotComparableError, UsageError
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 
 

@@ -11,7 +11,8 @@ from fusion.conftest import moved
 from reference import fusion as slow
 from safetensors.torch import load_file, save_file
 
-from commonweight import NotComparableError, fisher, fuse, fuse_checkpoints
+from commonweight import fisher, fuse, fuse_checkpoints
+from commonweight.base import NotComparableError
 from commonweight.cli.main import group
 from commonweight.models.checkpoint import quiet_transformers
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save

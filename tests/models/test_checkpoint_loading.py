@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.models.checkpoint import task_of
 from commonweight.models.load import load_model, short_name
 from commonweight.models.options import LoadOptions

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.models.function import load_weights
 from commonweight.models.identity import hash_state
 from commonweight.models.load import load_model, short_name

@@ -8,7 +8,7 @@ import time
 import pytest
 from huggingface_hub import constants
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.models import hub
 from commonweight.models.hub import out_of_reach
 from commonweight.models.load import load_model

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.models.load import load_model
 from commonweight.models.options import LoadOptions
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save

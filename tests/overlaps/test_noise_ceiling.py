@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import commonweight
-from commonweight import Footprint, UsageError
+from commonweight import Footprint
+from commonweight.base import UsageError
 from commonweight.overlaps import noise_ceiling
 
 

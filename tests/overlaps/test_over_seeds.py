@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from commonweight import (
-    Footprint,
-    MeasurementError,
-    NotComparableError,
-    SupermaskNetwork,
-    UsageError,
-    overlap_over_seeds,
-    supermask_footprint,
-)
+from commonweight import Footprint, SupermaskNetwork, supermask_footprint
+from commonweight.base import MeasurementError, NotComparableError, UsageError
+from commonweight.overlaps import overlap_over_seeds
 from commonweight.overlaps.over_seeds import name_of
 
 WEIGHTS = 4000

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from commonweight import Footprint, NotComparableError, fisher, overlap
+from commonweight import Footprint, fisher, overlap
+from commonweight.base import NotComparableError
 from commonweight.footprints.copies import CopiesWarning
 from commonweight.overlaps.resampling.same_folds import check_row_order, most_in_common
 

@@ -63,7 +63,7 @@ def test_the_nearer_model_shares_more(table):
 
 
 @pytest.mark.parametrize("size", [0.3, 1.5])
-def test_a_layer_without_a_shared_initialisation_shares_nothing(size):
+def test_a_layer_without_a_shared_initialisation_shares_nothing(size, tmp_path):
     """One body, and a freshly drawn head for every model: layers are asked, and the whole where they matter."""
     torch.manual_seed(1)
     start = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.Tanh(), torch.nn.Linear(40, 3))
@@ -111,7 +111,8 @@ def test_a_layer_without_a_shared_initialisation_shares_nothing(size):
     ):
         assert of_all == ("no shared initialisation" if share > 0.5 else "shared initialisation")
     assert merged.verdict(pair, other, layer="", same_rows=True).reason == whole.reason
-    again = OverlapTable.from_json(found.to_json())
+    found.save(tmp_path)
+    again = OverlapTable.load(tmp_path)
     assert again.alignment.reading(*pair, ["2.weight"]) == "no shared initialisation"
     assert np.array_equal(
         again.pair("far", "a").alignment.within(["0.weight"]), found.alignment.of(("far", "a")).within(["0.weight"])

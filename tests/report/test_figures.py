@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import commonweight
+from commonweight.base import UsageError
 from commonweight.report.curves import plot_layer_overlap
 
 
@@ -40,7 +41,7 @@ def test_dots_line_and_bars_are_the_numbers_of_the_table():
 
 def test_a_pair_must_be_named_where_there_are_more():
     figure, ax = plt.subplots()
-    with pytest.raises(commonweight.UsageError, match="3 footprints: name a pair of a, b, c"):
+    with pytest.raises(UsageError, match="3 footprints: name a pair of a, b, c"):
         plot_layer_overlap(table("abc"), ax)
     assert not ax.has_data()
     drawn = plot_layer_overlap(table("abc"), ax, pair=("c", "a"))

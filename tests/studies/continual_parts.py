@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from commonweight.data.images import TaskStream, open_images, task_stream
+from commonweight import open_images, task_stream
 from commonweight.studies.continual.approaches import read_approach
 from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.training import learn
 from commonweight.supermasks.network import SupermaskNetwork
+
+if TYPE_CHECKING:
+    from commonweight.data.images import TaskStream
 
 
 def small_plan(**given: Any) -> Plan:

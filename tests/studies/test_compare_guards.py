@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from commonweight import Footprint, IntegrityError, MeasurementError, UsageError
+from commonweight import Footprint
+from commonweight.base import IntegrityError, MeasurementError, UsageError
 from commonweight.data.reviews import reviews
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare import compare as study

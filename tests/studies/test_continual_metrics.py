@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference import continual as reference
 from sklearn.metrics import auc
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.studies.continual import metrics
 
 NAN = math.nan

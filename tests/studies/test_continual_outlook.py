@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from studies.continual_parts import network, small_plan, stream_of
 
-from commonweight import IntegrityError, UsageError
+from commonweight.base import IntegrityError, UsageError
 from commonweight.base.folders import SPARE
 from commonweight.base.text import size_words, to_markdown
 from commonweight.studies.continual import training

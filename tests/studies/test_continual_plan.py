@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.studies.continual.approaches import PRIORS, SIMILARITIES, Approach, read_approach
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.training import curve_steps

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from studies.continual_parts import small_plan
 
-from commonweight import Footprint, IntegrityError, UsageError, overlap
+from commonweight import Footprint, overlap
+from commonweight.base import IntegrityError, UsageError
 from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan, seed_folders
 from commonweight.studies.continual.reading import gather

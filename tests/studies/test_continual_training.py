@@ -9,7 +9,7 @@ import pytest
 import torch
 from studies.continual_parts import network, small_plan, stream_of, trained
 
-from commonweight import MeasurementError, UsageError
+from commonweight.base import MeasurementError, UsageError
 from commonweight.studies.continual.approaches import read_approach
 from commonweight.studies.continual.networks import make_network, multitask_fc
 from commonweight.studies.continual.plan import Plan
@@ -91,7 +91,7 @@ def test_training_learns(capsys) -> None:
 
 
 def test_random_labels_cannot_be_learned() -> None:
-    from commonweight.data.images import open_images
+    from commonweight import open_images
     from commonweight.studies.continual.networks import open_stream
 
     plan = small_plan(epochs=10, tasks=1, approaches=("classic",), random_labels=(0,))

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from studies.continual_parts import small_plan
 
-from commonweight import Footprint, UsageError, overlap_over_seeds
+from commonweight import Footprint, open_images
+from commonweight.base import UsageError
 from commonweight.base.text import Grid
-from commonweight.data.images import open_images
+from commonweight.overlaps import overlap_over_seeds
 from commonweight.studies.continual.opening import decided, going_on
 from commonweight.studies.continual.report import pair_blocks, report
 from commonweight.studies.continual.results import FORMAT, VERSION

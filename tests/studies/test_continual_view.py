@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from studies.continual_parts import small_plan
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.text import Grid
 from commonweight.report.terminal import to_plain

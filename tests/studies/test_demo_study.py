@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.report.terminal import to_plain
 from commonweight.studies.demo.demo import DemoSize, run_demo
 from commonweight.studies.demo.report import pairs_of_interest, report

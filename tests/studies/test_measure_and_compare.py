@@ -8,7 +8,8 @@ from reference.fisher import loop_fisher
 from torch.nn import functional
 
 import commonweight
-from commonweight import Footprint, IntegrityError, NotComparableError, UsageError
+from commonweight import Footprint
+from commonweight.base import IntegrityError, MeasurementError, NotComparableError, UsageError
 from commonweight.data.reviews import reviews
 from commonweight.data.table import open_table
 from commonweight.models.load import load_model
@@ -80,7 +81,7 @@ def test_auto_batch_size_halves_when_memory_runs_out(place, monkeypatch):
     assert measure(loaded, table, MeasureOptions(folds=1), note=notes.append) is done
     assert sizes == [32, 16, 8]
     assert "16 rows per batch" in notes[0]
-    with pytest.raises(commonweight.MeasurementError, match="--batch-size 9; use a smaller one, or auto"):
+    with pytest.raises(MeasurementError, match="--batch-size 9; use a smaller one, or auto"):
         measure(loaded, table, MeasureOptions(folds=1, batch_size=9))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.studies.compare.names import keep_names, name_models, named_data, split_name
 
 

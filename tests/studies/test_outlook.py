@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from studies.shortcut_texts import tiny_plan
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.base.folders import SPARE
 from commonweight.base.text import size_words, to_markdown
 from commonweight.data.reviews import reviews

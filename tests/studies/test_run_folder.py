@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from commonweight import IntegrityError, UsageError
+from commonweight.base import IntegrityError, UsageError
 from commonweight.studies.demo.demo import check_demo_folder
 from commonweight.studies.run.folder import check_place, check_question, open_run, remove_partial
 from commonweight.studies.run.output import checked_output, replacing

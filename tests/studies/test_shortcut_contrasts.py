@@ -11,7 +11,8 @@ from overlaps.folded import fisher as folded
 from scipy import stats
 from torch import Generator, rand, randn, tensor
 
-from commonweight import Footprint, UsageError, overlap
+from commonweight import Footprint, overlap
+from commonweight.base import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment

@@ -11,7 +11,7 @@ import torch
 from studies.shortcut_texts import tiny_plan
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.reviews import LABELS
 from commonweight.studies.demo.encoder import make_start as make_model
 from commonweight.studies.demo.encoder import make_tokenizer, save

@@ -14,7 +14,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from studies.shortcut_texts import SIZES, tiny_plan
 
-from commonweight import UsageError, fuse_checkpoints
+from commonweight import fuse_checkpoints
+from commonweight.base import UsageError
 from commonweight.fusion import simplex_path
 from commonweight.studies.shortcuts import averages as walks
 from commonweight.studies.shortcuts import run as running
@@ -263,7 +264,7 @@ def test_tables_and_figures_with_the_study(
     assert found is not None
     assert found.to_json() == study.to_json()
     assert "corners, middles and centre of their triangle" in (run / "study.md").read_text()
-    names = {"overlaps-data", "layers-data", "walks", "triangle", "accuracies"}
+    names = {"overlaps-empirical", "layers-empirical", "walks", "triangle", "accuracies"}
     assert {path.stem for path in (run / "figures").iterdir()} == names
 
     def fails(*_: object) -> None:

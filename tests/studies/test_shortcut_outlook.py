@@ -10,7 +10,7 @@ import datasets
 import pytest
 from studies.shortcut_texts import tiny_plan
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.studies.demo.encoder import LONGEST
 from commonweight.studies.run.hold import held
 from commonweight.studies.shortcuts import outlook as looking

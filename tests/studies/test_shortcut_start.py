@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, T5Config, T5ForSequenceClassification
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.reviews import LABELS
 from commonweight.studies.demo.encoder import make_start as make_model
 from commonweight.studies.demo.encoder import make_tokenizer, save

@@ -15,7 +15,8 @@ import pytest
 from studies.shortcut_texts import tiny_plan
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from commonweight import Footprint, IntegrityError, MeasurementError, UsageError, fisher_overlap
+from commonweight import Footprint, fisher_overlap
+from commonweight.base import IntegrityError, MeasurementError, UsageError
 from commonweight.report.terminal import to_plain
 from commonweight.studies.shortcuts import figures
 from commonweight.studies.shortcuts.evaluating import scored_sets
@@ -188,7 +189,7 @@ def test_the_files_of_a_study(done: tuple[Path, Plan, ShortcutStudy], tmp_path: 
     _, _, study = done
     assert "| st, op |" in write_tables(study, tmp_path).read_text()
     written = write_figures(study, tmp_path / "figures")
-    names = {"overlaps-data", "layers-data", "walks", "accuracies"}
+    names = {"overlaps-empirical", "layers-empirical", "walks", "accuracies"}
     assert {path.name for path in written} == {f"{name}.{form}" for name in names for form in ("png", "pdf")}
     assert all(path.stat().st_size > 5000 for path in written)
 

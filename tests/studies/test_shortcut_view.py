@@ -14,7 +14,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from overlaps.folded import fisher, squares
 
-from commonweight import UsageError, overlap
+from commonweight import overlap
+from commonweight.base import UsageError
 from commonweight.base.text import Grid
 from commonweight.fusion import simplex_path
 from commonweight.overlaps.alignment import Alignment

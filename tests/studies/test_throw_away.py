@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.studies.run.folder import check_outside, open_run, remove_partial, throw_away
 from commonweight.studies.run.hold import held
 

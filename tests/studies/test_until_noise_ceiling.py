@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 import commonweight
-from commonweight import Estimate, Footprint, UsageError
+from commonweight import Estimate, Footprint
+from commonweight.base import UsageError
 from commonweight.base.folders import SPARE
 from commonweight.base.text import to_markdown
 from commonweight.data.table import open_table

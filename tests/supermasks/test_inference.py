@@ -11,7 +11,7 @@ import pytest
 import torch
 from studies.continual_parts import network, small_plan, stream_of, trained
 
-from commonweight import MeasurementError, UsageError
+from commonweight.base import MeasurementError, UsageError
 from commonweight.supermasks.inference import METHODS, infer_task, predict, statistics_distance
 from commonweight.supermasks.norm import Statistics
 

@@ -7,10 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from commonweight.fusion.folders import fuse_checkpoints
     from commonweight.fusion.methods import METHODS
     from commonweight.fusion.methods.method import Entries, Method, moved, parameter
-    from commonweight.fusion.modules import fuse, fused_at
+    from commonweight.fusion.modules import fused_at
     from commonweight.fusion.paths import distances, interpolation_path, random_direction, simplex_path
 
 _HOME = {
@@ -18,8 +17,6 @@ _HOME = {
     "METHODS": "methods",
     "Method": "methods.method",
     "distances": "paths",
-    "fuse": "modules",
-    "fuse_checkpoints": "folders",
     "fused_at": "modules",
     "interpolation_path": "paths",
     "moved": "methods.method",
@@ -33,8 +30,6 @@ __all__ = [
     "Entries",
     "Method",
     "distances",
-    "fuse",
-    "fuse_checkpoints",
     "fused_at",
     "interpolation_path",
     "moved",

@@ -1,6 +1,5 @@
 """What a new task takes from earlier ones: alphas, prior rules, the EWC penalty."""
 
-from commonweight.transfer.alphas import Alphas, alphas_for, transfer_alphas
-from commonweight.transfer.ewc import ewc_penalty
+from commonweight.transfer.alphas import Alphas, alphas_for
 
-__all__ = ["Alphas", "alphas_for", "ewc_penalty", "transfer_alphas"]
+__all__ = ["Alphas", "alphas_for"]

@@ -7,7 +7,7 @@ import pytest
 from data.shortcuts.three_tokenizers import MAKES, ready
 from reference.shortcuts import read
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.reviews import reviews
 from commonweight.data.shortcuts import RULES, Markers, Mixture, Plan, Shortcut, build_shortcut_data
 from commonweight.data.table import open_table

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.shortcuts import read
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.reviews import reviews
 from commonweight.data.shortcuts import RULES, Mixture, build_shortcut_data, conflicting_rows
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference.shortcuts import read
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.reviews import WORDS
 from commonweight.data.shortcuts import (
     RULES,

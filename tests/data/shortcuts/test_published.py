@@ -10,7 +10,7 @@ import pytest
 from data.shortcuts.three_tokenizers import MAKES
 from reference.shortcuts import published_splits, read
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.reviews import reviews
 from commonweight.data.shortcuts import (
     RULES,

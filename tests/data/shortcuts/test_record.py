@@ -6,7 +6,7 @@ import datasets
 import pytest
 from data.shortcuts.three_tokenizers import ready
 
-from commonweight import IntegrityError, UsageError
+from commonweight.base import IntegrityError, UsageError
 from commonweight.data.reviews import reviews
 from commonweight.data.shortcuts import ShortcutData, build_shortcut_data
 from commonweight.data.table import open_table

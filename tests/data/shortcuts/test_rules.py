@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.shortcuts import read
 
-from commonweight import UsageError
+from commonweight.base import UsageError
 from commonweight.data.shortcuts import RULES, Agreement, Markers, Mixture, Plan, Shortcut, agreement, as_mixture
 
 P_LABEL_1 = {

@@ -2,7 +2,6 @@
 
 from commonweight.data.images.changes import Permutation, Rotation, Unchanged
 from commonweight.data.images.images import Images, digits
-from commonweight.data.images.open import open_images
 from commonweight.data.images.rows import RowSet
 from commonweight.data.images.scenarios import (
     SCENARIOS,
@@ -14,7 +13,7 @@ from commonweight.data.images.scenarios import (
     Scenario,
     Setting,
 )
-from commonweight.data.images.stream import Task, TaskStream, task_stream
+from commonweight.data.images.stream import Task, TaskStream
 
 __all__ = [
     "SCENARIOS",
@@ -33,6 +32,4 @@ __all__ = [
     "TaskStream",
     "Unchanged",
     "digits",
-    "open_images",
-    "task_stream",
 ]

@@ -240,7 +240,7 @@ def task_stream(
         UsageError: If a name, option or number is not as said, or a task would have too few rows.
 
     Example:
-        >>> from commonweight.data.images import open_images
+        >>> from commonweight import open_images
         >>> stream = task_stream(open_images("digits"), "rotated", tasks=3, max_angle=90)
         >>> stream.names
         ('0-0deg', '1-45deg', '2-90deg')

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from commonweight.base.errors import UsageError
-from commonweight.data.images import task_stream
+from commonweight.data.images.stream import task_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

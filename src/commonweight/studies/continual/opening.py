@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
 from commonweight.base.folders import check_writable
-from commonweight.data.images import open_images
+from commonweight.data.images.open import open_images
 from commonweight.models.function import load_function
 from commonweight.models.identity import digest_of
 from commonweight.models.options import LoadOptions
