@@ -114,7 +114,7 @@ def markdown(record):
         f"Coverage in per cent of nominal 95 % intervals (jackknife over K folds), {record['repetitions']} repetitions "
         "each; Monte Carlo error about "
         f"{100 * math.sqrt(0.0475 / record['repetitions']):.1f} points. `own` is coverage of the estimate's own mean "
-        f"(no bias), `≥ {FEW}` of the truth among repetitions with at least {FEW} effective sample size in every "
+        f"(no bias), `≥ {FEW}` of the truth among repetitions with an effective sample size of at least {FEW} in every "
         "Fisher. "
         "`above` and `below`: how often the interval lies above and below 0.",
         "",

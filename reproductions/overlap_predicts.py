@@ -230,7 +230,7 @@ def in_words(found: dict[str, dict[str, Found]], outcomes: list[dict], rows: int
         "is the share of the 24 relabellings whose mean correlation is as far from 0 (the smallest possible is "
         f"{1 / 24:.2f}). Of {len(every)} correlations {small} have p up to {LEVEL}, where {len(every) / 24:.0f} "
         f"would by chance; {excluding} intervals exclude 0.",
-        f"* rests on Fishers with fewer than {SMALLEST_EFFECTIVE} effective sample size, and decides nothing. The task "
+        f"* rests on Fishers with an effective sample size below {SMALLEST_EFFECTIVE}, and decides nothing. The task "
         f"loses {min(task):+.3f} to {max(task):+.3f}, where the standard error of one accuracy of .88 on {rows} rows "
         f"is about {(0.88 * 0.12 / rows) ** 0.5:.3f}: there is nothing to predict.",
     ]

@@ -78,7 +78,7 @@ def test_task_arithmetic_and_fisher_equal_those_in_memory(tiny, tmp_path, heard)
     found = fuse_checkpoints([tiny / "a", tiny / "b"], footprints=footprints, output=tmp_path / "weighed", **options)
     opened = [Footprint.load(folder) for folder in footprints]
     expected = fuse([models["a"], models["b"]], footprints=opened, **options)
-    assert all("Below 20 effective sample size" in sentence for sentence in heard)
+    assert all("Effective sample size below 20" in sentence for sentence in heard)
     assert equal(state(found), expected.state_dict())
     assert not equal(state(found), fuse([models["a"], models["b"]]).state_dict())
     record = json.loads((found / "fusion.json").read_text())

@@ -110,9 +110,9 @@ def test_few_effective_sample_size():
     assert many.effective_sample_size > 20 > few.effective_sample_size
     heard = []
     fuse(models, method="fisher", footprints=[many, few], note=heard.append)
-    assert heard == ["Below 20 effective sample size: footprint 2. Fishers of so few decide nothing."]
+    assert heard == ["Effective sample size below 20: footprint 2. Such Fishers decide nothing."]
     assert heard[0] in overlap({"footprint 1": many, "footprint 2": few}).to_markdown()
-    with pytest.warns(UserWarning, match="Below 20 effective sample size: footprint 1, footprint 2"):
+    with pytest.warns(UserWarning, match="Effective sample size below 20: footprint 1, footprint 2"):
         fuse(models, method="fisher", footprints=[fisher(model, [rows(5)]) for model in models])
     bare = [commonweight.Footprint("fisher", dict(f.items()), 1) for f in (many, few)]  # nobody measured it
     fuse(models, method="fisher", footprints=bare)

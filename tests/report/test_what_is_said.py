@@ -64,7 +64,7 @@ def test_the_same_weights_and_nearly_the_same():
 
 def test_a_table_warns_of_few_examples_and_of_raw_overlaps():
     text = overlap({"a": footprint(), "b": footprint(effective=19.0)}).to_markdown()
-    assert "Below 20 effective sample size: b. Fishers of so few decide nothing." in text
+    assert "Effective sample size below 20: b. Such Fishers decide nothing." in text
     assert RAW in text
     assert "Below 20" not in overlap({"a": footprint(), "b": footprint()}).to_markdown()
 

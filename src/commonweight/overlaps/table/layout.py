@@ -280,7 +280,7 @@ def beware_of_few(effective: Mapping[str, float]) -> list[str]:
     few = [name for name, found in effective.items() if found < FEW_EXAMPLES]
     if not few:
         return []
-    return [f"Below {FEW_EXAMPLES} effective sample size: {', '.join(few)}. Fishers of so few decide nothing."]
+    return [f"Effective sample size below {FEW_EXAMPLES}: {', '.join(few)}. Such Fishers decide nothing."]
 
 
 def copies(rows: Mapping[str, RowCounts]) -> list[str]:

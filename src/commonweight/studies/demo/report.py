@@ -87,7 +87,7 @@ def _few(table: OverlapTable) -> list[Block]:
     names = [name for name, effective in table.effective_sample_size.items() if not effective >= SMALLEST_EFFECTIVE]
     if not names:
         return []
-    return [f"Below {SMALLEST_EFFECTIVE} effective sample size: {', '.join(names)}. Their overlaps decide nothing."]
+    return [f"Effective sample size below {SMALLEST_EFFECTIVE}: {', '.join(names)}. Their overlaps decide nothing."]
 
 
 def _cells(row: Mapping[str, tuple[float, float]], domains: Sequence[str]) -> list[str]:

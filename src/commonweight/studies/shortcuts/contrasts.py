@@ -5,8 +5,8 @@ For two models a and b, each with its own shortcut, with ``O(x, y)`` the overlap
 =============  ============================================================================
 shared         ``O(a on originals, b on originals)``
 unshared       ``O(a on its own conflicting rows, b on its own)``: different inputs
-same input, a  ``O(a, b)``, both on the rows conflicting by a's shortcut
-same input, b  ``O(a, b)``, both on the rows conflicting by b's shortcut
+same input, a  ``O(a, b)``, both on the rows that conflict with a's shortcut
+same input, b  ``O(a, b)``, both on the rows that conflict with b's shortcut
 =============  ============================================================================
 
 ``shared − unshared`` is the published contrast. Part of it is an effect of the input, since *unshared* compares models

@@ -94,7 +94,7 @@ def _planted(source: Source, plan: Plan, folder: SeedFolder, code: str, tokenize
 
 def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, note: Note) -> None:
     """Write the rows that Fishers are measured on: originals, and for every shortcut the same rows conflicting."""
-    # A row that cannot hold one of the contradictions is left out of all files, and that is said.
+    # A row that cannot hold one of the conflicts is left out of all files, with a note.
     places = {name: folder.measured(name) for name in (ORIGINAL, *plan.shortcuts)}
     if all(place.is_file() for place in places.values()):
         return
@@ -105,7 +105,7 @@ def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenize
         note(f"seed {folder.seed}: the development set has {count} rows, and all of them are measured")
     common = _common(sets)
     if len(common) < count:
-        note(f"seed {folder.seed}: {count - len(common)} of {count} rows cannot hold every contradiction, left out")
+        note(f"seed {folder.seed}: {count - len(common)} of {count} rows cannot hold every conflict, left out")
     for name, rows in sets.items():
         places[name].parent.mkdir(parents=True, exist_ok=True)
         _write(places[name], (row for row in rows if row["source_row"] in common), source)

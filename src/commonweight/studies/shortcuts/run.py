@@ -49,7 +49,7 @@ def run_study(
     """Do a study, or go on with one; every step needs those before it, and does what of them is missing."""
     # The run folder holds ``run.json`` and per seed ``data/``, ``measured/``, ``models/``, ``averages/`` (the average
     # of
-    # all models), ``fisher-<label rule>/``, ``scores.json``, ``paths.json`` and, with three shortcuts or more,
+    # all models), ``fisher-<Fisher type>/``, ``scores.json``, ``paths.json`` and, with three shortcuts or more,
     # ``triangle.json``; at the end ``study.json``. The texts are read only as long as rows or models are to be made
     # from
     # them; a study that is finished is read from its folder. Tables and figures are not written:
