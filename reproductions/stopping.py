@@ -4,7 +4,8 @@ takes it?
     python reproductions/stopping.py
 
 Softmax regression with 10 inputs and 3 classes, labels drawn from the model, 8 folds by row number, steps 64, 128, …,
-4096. Each repetition stops where the noise ceiling passes the mark with an effective sample size of at least 20, *once* or in
+4096. Each repetition stops where the noise ceiling passes the mark with an effective sample size of at least 20, *once*
+or in
 *two* steps in a row (the rule of the command), then takes the noise ceiling of as many fresh rows, which nothing
 selected. Printed: the mean difference and its standard error, how many stopped before the rows ended, and how many of
 those had a noise ceiling more than .05 above the fresh one. Regimes: the sizes of inputs are equal, or spread

@@ -109,8 +109,8 @@ def command() -> None:
     """Does shared knowledge overlap, does unshared not, and does averaging forget it?
 
     One encoder is fine-tuned per planted shortcut. The diagonal Fishers of all models on the original texts and on
-    texts that conflict with a shortcut are compared, and the models are averaged. Every step does what is missing of the
-    steps before it, and the same command again goes on where it stopped.
+    texts that conflict with a shortcut are compared, and the models are averaged. Every step does what is missing of
+    the steps before it, and the same command again goes on where it stopped.
     """
 
 
