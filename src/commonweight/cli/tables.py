@@ -28,7 +28,7 @@ table_options = together(
         type=Suggesting(["table", "json", "csv", "markdown"]),
         default="table",
         show_default=True,
-        help="csv has one row per layer and pair, without totals; json holds everything.",
+        help="csv has one row per layer and pair, without totals; json holds every number.",
     ),
 )
 
