@@ -120,7 +120,7 @@ def test_a_layer_without_a_shared_initialisation_shares_nothing(size, tmp_path):
 
 
 @pytest.mark.parametrize(("of", "answer"), [
-    ("raw", "inconclusive"), ("null", "inconclusive"), ("corrected", "shares more"), ("extrapolated", "shares more"),
+    ("raw", "inconclusive"), ("null", "inconclusive"), ("corrected", "shares more"),
     ("above_null", "shares more"),
 ])  # fmt: skip
 def test_the_noise_of_raw_overlaps_decides_nothing(table, of, answer):
@@ -204,20 +204,15 @@ def test_almost_the_same_numbers_are_two_footprints():
     assert "two footprints" in codes_unmet(again)
 
 
-def test_mixed_fisher_types_cannot_say(prints):
-    other = replace(prints["far"], metadata=dict(prints["far"].metadata) | {"fisher_type": "exact"})
-    table = overlap({**prints, "far": other}, mixed_rules=True)
+def test_mixed_fisher_types_are_inconclusive(prints):
+    one = overlap(prints)
+    table = replace(one, fisher_types=dict(one.fisher_types) | {"far": "exact"})
     found = table.verdict(("a", "b"), ("a", "far"), same_rows=True)
     assert found.answer == "inconclusive"
     assert [need.code for need in found.lacking] == ["same Fisher type"]
     assert found.lacking[0].found == {"types": ("empirical", "exact")}
     assert table.verdict(("a", "far")).answer == "inconclusive"
     assert table.verdict(("a", "b"), layer="0").answer == "above its null"
-    both = overlap(
-        {**prints, "more": replace(other, tensors=prints["a"].tensors, folds=prints["a"].folds)} | {"far": other},
-        mixed_rules=True,
-    )
-    assert both.verdict(("a", "b"), ("more", "far"), same_rows=True).answer == "inconclusive"
 
 
 def test_parameters_left_out_are_said(prints):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from commonweight import overlap
 from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.footprints.copies import RowCounts
 from commonweight.footprints.footprint import Fold, Footprint
-from commonweight.overlaps import overlap
 from commonweight.verdicts.evidence import Corrected, Evidence
 from commonweight.verdicts.rules import NEEDS, NOT_ASKED, SMALLEST_EFFECTIVE, STANDS, STORED
 from commonweight.verdicts.verdict import Verdict, contrast_verdict, judge, null_verdict
