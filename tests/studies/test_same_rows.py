@@ -7,7 +7,7 @@ import json
 import pytest
 
 from commonweight.data.table import open_table
-from commonweight.studies.run.rows import grid_cells, rows_key
+from commonweight.studies.compare.rows import grid_cells, rows_key
 from commonweight.verdicts.tables import contrasts_of, same_rows
 
 

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commonweight.cli import settings, streams
-from commonweight.cli.options import (
-    Command,
-    checkpoint_option,
-    dry_run_option,
-    ending,
-    measure_options,
-    model_options,
-    row_options,
-)
+from commonweight.base.folders import checked_output, replacing
+from commonweight.cli import streams
+from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
+from commonweight.cli.tables import ROWS
+from commonweight.footprints.files import FOOTPRINT_FOLDER
+from commonweight.models.options import LoadOptions
+from commonweight.studies.compare.options import CompareOptions, MeasureOptions
 
 if TYPE_CHECKING:
     from commonweight.base.text import Block
@@ -42,10 +39,9 @@ if TYPE_CHECKING:
     "the "
     "noise ceiling too high, by much where a few examples carry most of the trace.",
 )
-@row_options()
-@measure_options
-@checkpoint_option
-@model_options
+@options_of(CompareOptions, only=ROWS)
+@options_of(MeasureOptions)
+@options_of(LoadOptions)
 def command(
     model: str,
     data: str,
@@ -60,9 +56,7 @@ def command(
     MODEL is a Hugging Face id (org/name@revision), a checkpoint or PEFT adapter folder, or module:function returning a
     torch module. DATA is a TSV, CSV, JSONL or Parquet file, a save_to_disk folder, or an id (org/name:config@revision).
     """
-    from commonweight.studies.run.output import checked_output, replacing
-
-    folder = checked_output(Path(output), overwrite=overwrite)
+    folder = checked_output(Path(output), FOOTPRINT_FOLDER, overwrite=overwrite)
     from commonweight.data.table import open_table
     from commonweight.footprints.footprint import Footprint
     from commonweight.models.load import load_model
@@ -71,39 +65,38 @@ def command(
     from commonweight.studies.compare.convergence import convergence, planned
     from commonweight.studies.compare.measure import measure, measure_outlook
     from commonweight.studies.compare.until_noise_ceiling import measure_until, planned_ends, until_outlook
-    from commonweight.studies.run.outlook_words import outlook
 
-    options = settings.measure_options(given)
+    options = read_options(MeasureOptions, given)
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
     with streams.only_results():
-        loaded = load_model(model, settings.load_options(given))
+        loaded = load_model(model, read_options(LoadOptions, given))
         for sentence in loaded.notes:
-            settings.note(sentence)
+            streams.tell(sentence)
     curve: list[Block] = []
     if dry_run:
         with streams.only_results():
             expected = (
-                measure_outlook(loaded, table, options, folder, settings.note)
+                measure_outlook(loaded, table, options, folder, streams.tell)
                 if until_noise_ceiling is None
-                else until_outlook(loaded, table, options, until_noise_ceiling, folder=folder, note=settings.note)
+                else until_outlook(loaded, table, options, until_noise_ceiling, folder=folder, note=streams.tell)
             )
         if until_noise_ceiling is not None:
             curve = [planned(until_noise_ceiling, planned_ends(table, options, given["data_seed"]))]
-        show([*curve, *outlook(expected)])
+        show([*curve, *expected.blocks()])
         return
-    settings.note(
+    streams.tell(
         f"measuring {'up to ' if until_noise_ceiling else ''}{len(table)} rows of {table.name} on "
         f"{loaded.identity['class']} "
         f"in {loaded.identity['dtype']}"
     )
-    with streams.only_results(), replacing(folder, overwrite=overwrite) as place:
+    with streams.only_results(), replacing(folder, FOOTPRINT_FOLDER, overwrite=overwrite) as place:
         if until_noise_ceiling is None:
-            settings.note(measure_outlook(loaded, table, options, folder).sentence())
-            measure(loaded, table, options, folder=place, progress=streams.bars(), note=settings.note)
+            streams.tell(measure_outlook(loaded, table, options, folder).sentence())
+            measure(loaded, table, options, folder=place, progress=streams.bars(), note=streams.tell)
         else:
             _, found = measure_until(
                 loaded, table, options, until_noise_ceiling, folder=place, final=folder, seed=given["data_seed"],
-                progress=streams.bars(), note=settings.note,
+                progress=streams.bars(), note=streams.tell,
             )  # fmt: skip
             curve = convergence(found)
     show([*summary(Footprint.load(folder), output), *curve])

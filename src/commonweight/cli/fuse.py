@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commonweight.base.errors import UsageError
-from commonweight.cli import settings, streams
-from commonweight.cli.options import Command, Suggesting, ending
+from commonweight.cli import streams
+from commonweight.cli.options import Command, Dangerous, Suggesting, ending
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,7 @@ SHOWN_DIGITS = 12
     show_default=True,
     help="Form of the result; json is what fusion.json says.",
 )
-@click.option("--allow-pickle", is_flag=True, help="Read weights from pickle files.")
+@click.option("--allow-pickle", cls=Dangerous, is_flag=True, help="Read weights from pickle files.")
 def command(
     models: tuple[str, ...],
     output: str | None,
@@ -107,11 +107,11 @@ def command(
     given = {"method": method, "weight": weights, "base": base, "footprint": footprints, **numbers, "output": output}
     typed = _typed(models, given)
     if dry_run or place is None:
-        settings.note("dry run: everything was checked that does not take every number, and nothing was written")
+        streams.tell("dry run: everything was checked that does not take every number, and nothing was written")
         _show(describe(plan, typed), form, None)
         return
     for sentence in plan.notes:
-        settings.note(sentence)
+        streams.tell(sentence)
     _show(write_fusion(plan, place, typed, overwrite=overwrite, progress=streams.bars()), form, output)
 
 

@@ -20,7 +20,11 @@ TWO = 2
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @click.option("--mixed-rules", is_flag=True, help="Compare footprints of different Fisher types or losses.")
 @click.option(
-    "--no-intervals", is_flag=True, help="Leave folds out: raw overlaps alone, also where numbers of folds differ."
+    "--no-intervals",
+    "intervals",
+    is_flag=True,
+    callback=lambda _, __, value: not value,
+    help="Leave folds out: raw overlaps alone, also where numbers of folds differ.",
 )
 @click.option(
     "--check-hashes", is_flag=True, help="Read every file and compare its SHA-256 with the recorded one first."
@@ -31,7 +35,7 @@ def command(
     form: str,
     common_only: bool,
     mixed_rules: bool,
-    no_intervals: bool,
+    intervals: bool,
     check_hashes: bool,
 ) -> None:
     """Compare footprints: every pair, overall and layer by layer."""
@@ -47,7 +51,7 @@ def command(
         name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
         for name, folder in zip(names, folders, strict=True)
     }
-    table = overlap(footprints, common_only=common_only, mixed_rules=mixed_rules, intervals=not no_intervals)
+    table = overlap(footprints, common_only=common_only, mixed_rules=mixed_rules, intervals=intervals)
     write(table, by, form, [*verdict_blocks(table, by=by), *sources(footprints)])
 
 

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,7 @@ from commonweight.footprints.folds import keyed
 
 if TYPE_CHECKING:
     from commonweight.diagonal_fisher.batch import Batch
-
-
-FisherType = Literal["empirical", "exact", "mc"]
-
-
-FISHER_TYPES: tuple[FisherType, ...] = ("empirical", "exact", "mc")
+    from commonweight.diagonal_fisher.fisher_type import FisherType
 
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -144,8 +139,9 @@ def check_exact(classes: int) -> None:
     """Refuse an exact expectation over more than ``LARGEST_EXACT`` labels."""
     if classes > LARGEST_EXACT:
         raise UsageError(
-            f"fisher_type='exact' takes one backward pass per class, and there are {classes} "
-            f"(at most {LARGEST_EXACT}): use fisher_type='mc'"
+            f"the Fisher type exact takes one backward pass per class, and there are {classes} "
+            f"(at most {LARGEST_EXACT}): use {{fisher_type}}",
+            fisher_type="mc",
         )
 
 

@@ -14,7 +14,6 @@ from commonweight.base.errors import CommonweightError, MeasurementError, UsageE
 from commonweight.data.batching import IGNORED
 from commonweight.diagonal_fisher.likelihood import (
     CustomLoss,
-    FisherType,
     Likelihood,
     LossFunction,
     Right,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from commonweight.diagonal_fisher.batch import Batch
+    from commonweight.diagonal_fisher.fisher_type import FisherType
 
 
 class Classification(Likelihood):
@@ -198,8 +198,9 @@ class Tokens(Likelihood):
     @override
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         raise UsageError(
-            f"fisher_type='exact' needs one backward pass per token and class with loss {self.name!r}: "
-            "use fisher_type='mc'"
+            f"the Fisher type exact needs one backward pass per token and class with loss {self.name!r}: "
+            "use {fisher_type}",
+            fisher_type="mc",
         )
 
     @override
@@ -233,9 +234,9 @@ class Custom(Likelihood):
     def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
         if self.loss.log_prob is None:
             raise UsageError(
-                "a loss of your own gives no label distribution for fisher_type='exact' or 'mc': "
-                "pass loss=CustomLoss(nll, log_prob) with log_prob(outputs, batch) -> [batch, classes], "
-                "or use fisher_type='empirical'"
+                "a loss of your own gives no label distribution for the Fisher types exact and mc: use {fisher_type}, "
+                "or in Python pass loss=CustomLoss(nll, log_prob) with log_prob(outputs, batch) -> [batch, classes]",
+                fisher_type="empirical",
             )
         log_prob = _called(self.loss.log_prob, "log_prob", outputs, batch)
         if (
@@ -261,10 +262,10 @@ class Custom(Likelihood):
         return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
 
 
-_OWN = "pass loss= a callable (outputs, batch) -> [batch]"
+_OWN = "in Python pass as loss a callable (outputs, batch) -> [batch]"
 
 
-_ONE_OUTPUT = "one output is no choice among classes; use loss='multilabel' (yes or no, Bernoulli) or loss='regression'"
+_ONE_OUTPUT = "one output is no choice among classes; use {loss} multilabel (yes or no, Bernoulli) or regression"
 
 
 LOSSES: Mapping[str, Likelihood] = {
@@ -304,7 +305,7 @@ def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Te
     if dimensions is not None and logits.dim() != dimensions:
         layout = "[batch, classes]" if dimensions == 2 else "[batch, tokens, classes]"
         remedy = _ONE_OUTPUT if logits.dim() == 1 else "for another layout " + _OWN
-        raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}: {remedy}")
+        raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}: {remedy}", loss=None)
     if not logits.dim() or logits.shape[0] != batch.size:
         raise MeasurementError(
             f"the model returned outputs of shape {list(logits.shape)} for {batch.size} examples: "
@@ -317,7 +318,8 @@ def _several(logits: Tensor, loss: str) -> Tensor:
     """Refuse a choice among one class, which is certain whatever the weights."""
     if logits.shape[-1] < 2:
         raise UsageError(
-            f"loss {loss!r} expects 2 or more classes, got outputs of shape {list(logits.shape)}: {_ONE_OUTPUT}"
+            f"loss {loss!r} expects 2 or more classes, got outputs of shape {list(logits.shape)}: {_ONE_OUTPUT}",
+            loss=None,
         )
     return logits
 
@@ -335,8 +337,9 @@ def _doubt_of_logits(logits: Tensor, loss: str) -> str:
 def _one_target(batch: Batch, loss: str) -> Tensor:
     if batch.labels is None:
         raise UsageError(
-            f"loss {loss!r} with fisher_type='empirical' needs labels: give the batch 'labels' or targets, "
-            "or use fisher_type='exact' or 'mc'"
+            f"loss {loss!r} with the Fisher type empirical needs labels: give the batch 'labels' or targets, "
+            "or use {fisher_type} exact or mc",
+            fisher_type=None,
         )
     if not isinstance(batch.labels, Tensor):
         raise UsageError(
@@ -399,7 +402,8 @@ def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Mo
     """Turn the ``loss`` argument into a likelihood; infer it only where the class or the labels leave no doubt."""
     if isinstance(loss, str):
         if loss not in LOSSES:
-            raise UsageError(f"loss must be one of {', '.join(LOSSES)}, or a callable; got {loss!r}")
+            expected = f"one of {', '.join(LOSSES)}, or a callable"
+            raise UsageError(f"{{argument}} must be {expected}; got {loss!r}", argument="loss")
         return _beside_virtual(LOSSES[loss], model)
     if isinstance(loss, CustomLoss):
         return Custom(loss)
@@ -423,8 +427,9 @@ def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Mo
     if batch.is_mapping and batch.labels is None and "label" in batch.inputs:
         raise UsageError("the batch has 'label', and Hugging Face models are called with 'labels': rename the column")
     raise UsageError(
-        f"the loss of {type(model).__name__} cannot be inferred: pass loss= one of {', '.join(LOSSES)}, "
-        "or a callable (outputs, batch) -> [batch] giving the per-example negative log-likelihood"
+        f"the loss of {type(model).__name__} cannot be inferred: pass {{loss}} (one of {', '.join(LOSSES)}), or in "
+        "Python a callable (outputs, batch) -> [batch] giving the per-example negative log-likelihood",
+        loss=None,
     )
 
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from commonweight.diagonal_fisher.likelihood import CustomLoss, FisherType, LossFunction
+    from commonweight.diagonal_fisher.fisher_type import FisherType
+    from commonweight.diagonal_fisher.likelihood import CustomLoss, LossFunction
 
 RECORDED = frozenset({
     "agreement",
@@ -135,7 +136,7 @@ def fisher(
         True
     """
     if folds < 1:
-        raise UsageError(f"folds must be at least 1, got {folds}")
+        raise UsageError(f"{{argument}} must be at least 1, got {folds}", argument="folds")
     check_fold_dtype(fold_dtype, folder)
     _check_metadata(metadata or {})
     collector = FisherCollector(

@@ -13,6 +13,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.folders import Kind
 from commonweight.base.records import Format, folder_record
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ WEIGHTS_GROUP = "weights"
 ROWS_GROUP = "rows"
 SOURCE_ROWS_GROUP = "source_rows"
 RECORD_BYTES = 2**28
+FOOTPRINT_FOLDER = Kind("footprint", RECORD)
 FOOTPRINT = Format(FORMAT, (VERSION, PACKED_VERSION), "a footprint", "measure again")
 _KEYS = {"kind", "count", "fold_counts", "metadata", "spread", "groups", "shards"}
 

@@ -48,8 +48,8 @@ class FolderWriter:
     def _check_free(self) -> None:
         there = (self.folder / RECORD).is_file()
         if self.folder.exists() and not (self._overwrite and there):
-            remedy = "pass overwrite=True to replace it" if there else "choose another folder"
-            raise UsageError(f"{self.folder} exists already: {remedy}")
+            remedy = "pass {overwrite} to replace it" if there else "choose another folder"
+            raise UsageError(f"{self.folder} exists already: {remedy}", overwrite=True)
 
     def __enter__(self) -> Self:
         self._partial.mkdir(parents=True)

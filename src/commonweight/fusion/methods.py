@@ -109,7 +109,8 @@ def make_recipe(
         )
     floor = _number("floor", FLOOR if floor is None else floor)
     if floor <= 0:
-        raise UsageError(f"floor must be above 0, got {floor:g}: where every Fisher is 0, 0/0 means nothing")
+        why = "where every Fisher is 0, 0/0 means nothing"
+        raise UsageError(f"{{argument}} must be above 0, got {floor:g}: {why}", argument="floor")
     if normalize is not None and normalize not in NORMALIZATIONS:
         raise UsageError(f"no normalization {normalize!r}; {among(str(normalize), NORMALIZATIONS)}")
     shares = checked_weights(weights, count, default=1 / count, negative=False)

@@ -105,8 +105,9 @@ def common_parameters(
         count = len(common.parameters)
         raise NotComparableError(
             f"the footprints {_quoted(footprints)} do not hold the same parameters, {_shown(common.left_out)}; "
-            "expected equal names and shapes: measure models of one architecture, or pass common_only=True to compare "
-            f"the {count} parameter{'' if count == 1 else 's'} with equal name and shape"
+            "expected equal names and shapes: measure models of one architecture, or pass {common_only} to compare "
+            f"the {count} parameter{'' if count == 1 else 's'} with equal name and shape",
+            common_only=True,
         )
     return common
 
@@ -121,8 +122,9 @@ def _check_rules(footprints: Mapping[str, Footprint]) -> None:
         differences = "; ".join(f"{words} differs: {shown}" for words, shown in differing.items())
         raise NotComparableError(
             f"the footprints {_quoted(footprints)} were not measured alike, {differences}; measure them with "
-            f"{' and '.join(f'one {words}' for words in differing)}, or pass mixed_rules=True to compare them all the "
-            "same"
+            f"{' and '.join(f'one {words}' for words in differing)}, or pass {{mixed_rules}} to compare them all the "
+            "same",
+            mixed_rules=True,
         )
 
 

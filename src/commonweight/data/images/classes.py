@@ -43,7 +43,7 @@ class Partitioned:
     def __post_init__(self) -> None:
         checked_order(self.order)
         if not isinstance(self.remap_labels, bool):
-            raise UsageError(f"remap_labels must be True or False, got {self.remap_labels!r}")
+            raise UsageError(f"{{argument}} must be True or False, got {self.remap_labels!r}", argument="remap_labels")
         if self.groups is None:
             return
         given = tuple(listed("each group", group) for group in listed("groups", self.groups))

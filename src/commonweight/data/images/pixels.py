@@ -99,7 +99,8 @@ class Rotated:
             object.__setattr__(self, "angles", tuple(map(float, angles)))
         elif not _is_finite(self.max_angle) or not 0 < self.max_angle < 360:
             raise UsageError(
-                f"max_angle must lie between 0 and 360, both excluded, got {self.max_angle!r}; or give angles"
+                f"{{argument}} must lie between 0 and 360, both excluded, got {self.max_angle!r}; or give angles",
+                argument="max_angle",
             )
 
     @property

@@ -96,7 +96,7 @@ Thing = TypeVar("Thing")
 def checked_order(order: str) -> None:
     """Check the word for an order."""
     if order not in {"given", "shuffled"}:
-        raise UsageError(f"order must be 'given' or 'shuffled', got {order!r}")
+        raise UsageError(f"{{argument}} must be 'given' or 'shuffled', got {order!r}", argument="order")
 
 
 def listed(name: str, given: Any) -> tuple[Any, ...]:

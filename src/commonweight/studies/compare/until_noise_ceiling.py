@@ -12,17 +12,14 @@ from commonweight.base.errors import UsageError
 from commonweight.base.folders import flush
 from commonweight.base.text import silent
 from commonweight.data.table import Table, row_order
-from commonweight.diagonal_fisher.collector import choose_parameters
 from commonweight.footprints.fold_format import fold_record, needs_of, shortened
 from commonweight.footprints.folds import fold_of
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.joining import joined
 from commonweight.overlaps.resampling.noise_ceiling import noise_ceiling
 from commonweight.overlaps.table.layout import FEW_EXAMPLES
-from commonweight.studies.compare.measure import FOLD_DTYPE, measure
-from commonweight.studies.compare.prepare import prepare
-from commonweight.studies.run.outlook import Outlook, model_bytes
-from commonweight.studies.run.rows import fold_count
+from commonweight.studies.compare.measure import FOLD_DTYPE, measure, measure_outlook
+from commonweight.studies.compare.rows import fold_count
 from commonweight.studies.run.scratch import scratch
 
 if TYPE_CHECKING:
@@ -32,8 +29,10 @@ if TYPE_CHECKING:
     from commonweight.base.estimate import Estimate
     from commonweight.base.text import Note
     from commonweight.footprints.copies import RowCounts
+    from commonweight.footprints.fold_format import Needs
     from commonweight.models.options import LoadedModel
-    from commonweight.studies.compare.measure import MeasureOptions
+    from commonweight.studies.compare.options import MeasureOptions
+    from commonweight.studies.run.outlook import Outlook
 
 
 FIRST = 64
@@ -111,21 +110,13 @@ def until_outlook(
     *,
     folder: Path,
     note: Note = silent,
-) -> Outlook:
+) -> Outlook[Needs]:
     """Check what :func:`measure_until` checks, without measuring, and tell what it will take at most."""
     options = _checked(table, options, target, note)
     folds = options.folds or 1
-    for sentence in prepare(loaded, table, options.columns, folds=folds).notes:
-        note(sentence)
-    parameters = choose_parameters(loaded.model, options.include or None, options.exclude or None)
-    found = Outlook(
-        folder,
-        {folder.name: needs_of(parameters, folds, FOLD_DTYPE)},
-        meanwhile=COPIES * needs_of(parameters, folds, None).disk,
-        model=model_bytes(loaded),
+    return measure_outlook(
+        loaded, table, options, folder, note, meanwhile=lambda weights: COPIES * needs_of(weights, folds, None).disk
     )
-    found.check()
-    return found
 
 
 def planned_ends(table: Table, options: MeasureOptions, seed: int | None = None) -> list[int]:
@@ -170,8 +161,9 @@ def _checked(table: Table, options: MeasureOptions, target: float, note: Note) -
     folds = fold_count([table], options.folds, note)
     if folds == 1:
         raise UsageError(
-            f"a noise ceiling needs folds, and {table.name} is measured in one piece: give more rows, or --folds 2 "
-            "or more"
+            f"a noise ceiling needs folds, and {table.name} is measured in one piece: give more rows, or {{folds}} of "
+            "2 or more",
+            folds=None,
         )
     return replace(options, folds=folds)
 
