@@ -152,7 +152,7 @@ def test_integer_targets_of_a_plain_model_are_classes():
 )
 def test_any_other_plain_model_must_say_its_loss(batch):
     with pytest.raises(
-        UsageError, match="the loss of Sequential cannot be inferred: pass loss= one of classification, mult"
+        UsageError, match=r"the loss of Sequential cannot be inferred: pass loss \(one of classification, mult"
     ):
         commonweight.fisher(small_mlp().float(), [batch])
 
@@ -285,9 +285,7 @@ def test_one_output_and_one_label_may_have_a_dimension_of_one_or_not(loss, outpu
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])
 def test_one_output_is_no_choice_among_classes(labels, rule, loss, shape):
     batch = (examples()[0], labels)
-    with pytest.raises(
-        UsageError, match=r"one output is no choice .* loss='multilabel' .*Bernoulli.* loss='regression'"
-    ):
+    with pytest.raises(UsageError, match=r"one output is no choice .* use loss multilabel .*Bernoulli.* or regression"):
         commonweight.fisher(single(shape), [batch], loss=loss, fisher_type=rule)
     assert commonweight.fisher(single(shape), [batch], loss="multilabel", fisher_type=rule).trace() > 0
 
@@ -649,7 +647,7 @@ def test_a_named_loss_takes_one_target(loss, targets):
     x, y = examples()
     message = r"expects one tensor of labels, got a (tuple|list|dict) of 2: for several targets pass loss= a callable"
     model = nn.Sequential(small_mlp(), nn.Unflatten(1, (1, 3))) if loss == "token" else small_mlp()
-    with pytest.raises(UsageError, match="cannot be inferred: pass loss=" if loss is None else message):
+    with pytest.raises(UsageError, match="cannot be inferred: pass loss" if loss is None else message):
         commonweight.fisher(model, [(x, targets(y))], loss=loss)
 
 
@@ -657,7 +655,7 @@ def test_a_named_loss_takes_one_target(loss, targets):
 @pytest.mark.parametrize("loss", [BINARY.nll, CustomLoss(BINARY.nll)])
 def test_a_loss_of_ones_own_needs_a_distribution_for_the_models_labels(rule, loss):
     with pytest.raises(
-        UsageError, match=r"gives no label distribution .*CustomLoss\(nll, log_prob\).*fisher_type='empirical'"
+        UsageError, match=r"gives no label distribution .*fisher_type='empirical'.*CustomLoss\(nll, log_prob\)"
     ):
         commonweight.fisher(small_mlp(1), [examples()], loss=loss, fisher_type=rule)
     assert commonweight.fisher(small_mlp(1), [examples()], loss=loss).trace() > 0

@@ -17,7 +17,7 @@ from commonweight.base.estimate import Estimate
 from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.compatible import LeftOut
-from commonweight.studies.shortcuts.contrasts import cell_names, pair_estimates, pair_verdicts
+from commonweight.studies.shortcuts.contrasts import cell_sets, footprint_names, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.plan import Plan
 
 SHORTCUTS = ("st", "op")
@@ -57,7 +57,8 @@ def test_every_cell_compares_what_it_says() -> None:
 
 
 def test_the_first_input_is_that_of_the_first_model() -> None:
-    names = cell_names("st", "op")
+    names = {cell: footprint_names(("st", "op"), sets) for cell, sets in cell_sets("st", "op").items()}
+    assert names["unshared"] == ("st/st", "op/op")
     assert names["same input, first"] == ("st/st", "op/st")
     assert names["same input, second"] == ("st/op", "op/op")
 
