@@ -182,7 +182,7 @@ def test_what_owns_no_footprint_may_change_and_idle_settings_do_not_matter(place
     copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(UsageError, match=r"data\.m\.sha256"):
         compare(models, data, tmp_path / "run")
-    with pytest.raises(UsageError, match=r"settings\.tokenizer was null, is now"):
+    with pytest.raises(UsageError, match=r"settings\.tokenizer was None, is now"):
         compare(models, data[:1] * 1 + [f"m={place / 'good.jsonl'}"], tmp_path / "run",
                 CompareOptions(load=LoadOptions(tokenizer=str(place / "two"))))  # fmt: skip
 

@@ -81,7 +81,7 @@ def test_auto_batch_size_halves_when_memory_runs_out(place, monkeypatch):
     assert measure(loaded, table, MeasureOptions(folds=1), note=notes.append) is done
     assert sizes == [32, 16, 8]
     assert "16 rows per batch" in notes[0]
-    with pytest.raises(MeasurementError, match="--batch-size 9; use a smaller one, or auto"):
+    with pytest.raises(MeasurementError, match="batch_size 9; use a smaller one, or leave it out"):
         measure(loaded, table, MeasureOptions(folds=1, batch_size=9))
 
 

@@ -135,9 +135,7 @@ def _refusal(one: str, other: str, common: int, moved: int, *, same: bool) -> st
         remedy = "number the rows alike, with an unshuffled loader or a source_row, in batches or as a column"
     else:
         found = f"share {common} rows, of which {moved} lie in different folds"
-        remedy = (
-            "give every row a source_row (in the batches, or as a column), the same one for the same row everywhere"
-        )
+        remedy = "give every row a source_row, the same one for the same row everywhere"
     return (
         f"{one!r} and {other!r} {found}: noise that both have in common would pass for sharing; {remedy}, and measure "
         "again, or pass {intervals} to compare without noise ceilings and intervals"

@@ -94,7 +94,7 @@ def with_less_memory(
         except torch.OutOfMemoryError as error:
             if options.batch_size is not None:
                 raise MeasurementError(
-                    f"memory ran out at {{argument}} {size}; use a smaller one, or none", argument="batch_size"
+                    f"memory ran out at {{argument}} {size}; use a smaller one, or leave it out", argument="batch_size"
                 ) from error
             if size == 1:
                 raise MeasurementError(
