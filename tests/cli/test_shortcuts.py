@@ -180,4 +180,4 @@ def test_a_study_of_trusted_code_is_done_and_gone_on_with(tmp_path, with_code):
     model = load_model(str(tmp_path / "run" / "seed-0" / "models" / "st"), LoadOptions(trust_remote_code=True))
     assert model.identity["class"] == "OwnForSequenceClassification"
     assert run_study(tmp_path / "run", plan).scores == found.scores
-    assert "trust_remote_code" not in json.loads((tmp_path / "run" / "run.json").read_text())["plan"]
+    assert "trust_remote_code" not in json.loads((tmp_path / "run" / "run.json").read_text())["asked"]

@@ -189,16 +189,16 @@ def test_an_unknown_loss_name():
             torch.zeros(4, 1).long(),
             r"expects integer labels of shape \[4\], got torch.int64 \[4, 1\]",
         ),
-        ("classification", None, "loss 'classification' with fisher_type='empirical' needs labels"),
+        ("classification", None, "loss 'classification' with the Fisher type empirical needs labels"),
         ("multilabel", torch.zeros(4), r"loss 'multilabel': logits have shape \[4, 3\], labels \[4\]"),
         ("multilabel", torch.zeros(4, 2), r"loss 'multilabel': logits have shape \[4, 3\], labels \[4, 2\]"),
         ("multilabel", torch.full((4, 3), 2), "label"),
         ("multilabel", torch.full((4, 3), -100), "label"),
-        ("multilabel", None, "loss 'multilabel' with fisher_type='empirical' needs labels"),
+        ("multilabel", None, "loss 'multilabel' with the Fisher type empirical needs labels"),
         ("multilabel", torch.zeros(3, 4).t()[:, :2], r"labels \[4, 2\]: expected one label per output"),
         ("regression", torch.zeros(4), r"regression: outputs have shape \[4, 3\], labels \[4\]"),
         ("regression", torch.zeros(4, 3, 1), r"regression: outputs have shape \[4, 3\], labels \[4, 3, 1\]"),
-        ("regression", None, "loss 'regression' with fisher_type='empirical' needs labels"),
+        ("regression", None, "loss 'regression' with the Fisher type empirical needs labels"),
         (
             "token",
             torch.zeros(4, dtype=torch.long),
@@ -645,7 +645,7 @@ def test_keys_that_the_model_does_not_take_are_for_the_loss():
 @pytest.mark.parametrize("targets", [lambda y: (y, y), lambda y: [y, y], lambda y: {"a": y, "b": y}])
 def test_a_named_loss_takes_one_target(loss, targets):
     x, y = examples()
-    message = r"expects one tensor of labels, got a (tuple|list|dict) of 2: for several targets pass loss= a callable"
+    message = r"expects one tensor of labels, got a (tuple|list|dict) of 2: for several targets in Python pass as loss"
     model = nn.Sequential(small_mlp(), nn.Unflatten(1, (1, 3))) if loss == "token" else small_mlp()
     with pytest.raises(UsageError, match="cannot be inferred: pass loss" if loss is None else message):
         commonweight.fisher(model, [(x, targets(y))], loss=loss)

@@ -295,7 +295,7 @@ def test_settings_within_containers_objects_and_functions_are_said(first, second
     models = [Own(first), Own(second)]
     models[1].load_state_dict(models[0].state_dict())
     fuse(models, note=heard.append)
-    assert heard == [f"attributes that differ are those of the first model: {said}"]
+    assert heard == [f"Attributes that differ are those of the first model: {said}."]
     heard.clear()
     fuse([Own(first), Own(first)], note=heard.append)
     assert "attributes" not in "".join(heard)
@@ -307,7 +307,7 @@ def test_a_configuration_of_ones_own_is_compared(heard):
     models[0].config, models[1].config = SimpleNamespace(heads=2), SimpleNamespace(heads=4)
     fuse(models, note=heard.append)
     assert heard == [
-        "attributes that differ are those of the first model: config.heads (2 in 'model 1', 4 in 'model 2')"
+        "Attributes that differ are those of the first model: config.heads (2 in 'model 1', 4 in 'model 2')."
     ]
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
+from commonweight.base.choices import FISHER_TYPES, FisherType
 from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.diagonal_fisher.accumulator import add_square, new_total
 from commonweight.diagonal_fisher.agreement import Agreement
 from commonweight.diagonal_fisher.capture import Capture
 from commonweight.diagonal_fisher.first_call import CENSUS, first_call
-from commonweight.diagonal_fisher.fisher_type import FISHER_TYPES, FisherType
 from commonweight.diagonal_fisher.guard import check_measurable, untouched
 from commonweight.diagonal_fisher.losses import choose_likelihood
 from commonweight.diagonal_fisher.problem import ALL, BESIDE_SUMS, Problem

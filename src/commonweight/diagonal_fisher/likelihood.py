@@ -24,8 +24,8 @@ from commonweight.base.seeds import keyed
 from commonweight.data.batching import IGNORED
 
 if TYPE_CHECKING:
+    from commonweight.base.choices import FisherType
     from commonweight.diagonal_fisher.batch import Batch
-    from commonweight.diagonal_fisher.fisher_type import FisherType
 
 
 LossFunction = Callable[[Any, Any], Tensor]

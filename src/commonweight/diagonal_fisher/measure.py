@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from commonweight.diagonal_fisher.fisher_type import FisherType
+    from commonweight.base.choices import FisherType
     from commonweight.diagonal_fisher.likelihood import CustomLoss, LossFunction
 
 RECORDED = frozenset({

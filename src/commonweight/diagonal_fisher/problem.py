@@ -19,8 +19,8 @@ from commonweight.diagonal_fisher.sites import CallShapes, Site
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from commonweight.base.choices import FisherType
     from commonweight.diagonal_fisher.batch import Batch
-    from commonweight.diagonal_fisher.fisher_type import FisherType
 
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.1, torch.float16: 0.1}

@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from commonweight.base.choices import METHODS, Method
 from commonweight.base.errors import MeasurementError, UsageError, check_kind
-from commonweight.supermasks.methods import METHODS, Method
 from commonweight.supermasks.network import SupermaskNetwork
 from commonweight.supermasks.passes import evaluating
 

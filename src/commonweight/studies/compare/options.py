@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from commonweight.base.choices import FisherType  # noqa: TC001 - the fields' types are read
 from commonweight.base.settings import check_settings, setting
-from commonweight.diagonal_fisher.fisher_type import FisherType  # noqa: TC001 - the fields' types are read
 from commonweight.models.options import LoadOptions
 
 FOLDS = 8

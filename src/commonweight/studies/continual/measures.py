@@ -19,10 +19,10 @@ from commonweight.studies.continual.training import accuracy, first_rows
 from commonweight.supermasks.inference import predict
 
 if TYPE_CHECKING:
+    from commonweight.base.choices import Method
     from commonweight.data.images import TaskStream
     from commonweight.footprints.footprint import Footprint
     from commonweight.studies.continual.plan import ApproachFolder, Plan
-    from commonweight.supermasks.methods import Method
     from commonweight.supermasks.network import SupermaskNetwork
 
 

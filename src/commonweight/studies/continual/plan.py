@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from commonweight.base.choices import METHODS, Method
 from commonweight.base.errors import UsageError
 from commonweight.base.settings import setting
 from commonweight.studies.continual.approaches import KINDS, Approach, read_approach
 from commonweight.studies.run.plan import StudyPlan
-from commonweight.supermasks.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from pathlib import Path

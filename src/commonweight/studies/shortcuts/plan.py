@@ -7,11 +7,11 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from commonweight.base.choices import FisherType  # noqa: TC001 - the fields' types are read
 from commonweight.base.errors import UsageError
 from commonweight.base.folders import Kind
 from commonweight.base.settings import setting
 from commonweight.data.shortcuts.rules import RULES
-from commonweight.diagonal_fisher.fisher_type import FisherType  # noqa: TC001 - the fields' types are read
 from commonweight.studies.compare.options import FOLDS
 from commonweight.studies.run.plan import StudyPlan
 
