@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from commonweight.base.text import Grid, to_markdown
-from commonweight.studies.shortcuts.figure_files import write_figures
+from commonweight.studies.shortcuts.figures import write_figures
 from commonweight.studies.shortcuts.plan import Plan
 from commonweight.studies.shortcuts.report import report
 from commonweight.studies.shortcuts.run import run_study

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.base.text import to_markdown
-from commonweight.studies.continual.figure_files import write_figures
+from commonweight.studies.continual.figures import write_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

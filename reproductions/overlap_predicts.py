@@ -36,12 +36,14 @@ from commonweight.data.table import open_table
 from commonweight.footprints.footprint import Footprint
 from commonweight.models.load import load_model
 from commonweight.models.options import LoadOptions
-from commonweight.studies.compare.measure import MeasureOptions, measure
-from commonweight.studies.compare.prepare import ColumnOptions, prepare
+from commonweight.studies.compare.measure import measure
+from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
+from commonweight.studies.compare.prepare import prepare
 from commonweight.studies.continual.metrics import rank_correlation
-from commonweight.studies.shortcuts.opening import former_record
+from commonweight.studies.run.record import read_record
 from commonweight.studies.shortcuts.plan import ORIGINAL, Plan, seed_folders
 from commonweight.studies.shortcuts.results import DEPTH, gather
+from commonweight.studies.shortcuts.run import SHORTCUTS
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,7 +59,7 @@ def measured(folder, plan: Plan, place: Path, note) -> dict:
     result = place / "measured.json"
     if result.is_file():
         return json.loads(result.read_text(encoding="utf-8"))
-    columns = ColumnOptions(text=("text",), label="label", max_length=plan.max_length)
+    columns = ColumnOptions(text_column=("text",), label_column="label", max_length=plan.max_length)
     cells = {f"{code}/{data}": (code, data) for code in plan.shortcuts for data in (ORIGINAL, code)}
     footprints, gradients = {}, {}
     for name, (code, data) in cells.items():
@@ -293,10 +295,10 @@ def main() -> None:
     def note(sentence: str) -> None:
         print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
 
-    record = former_record(options.work)
+    record = read_record(options.work, SHORTCUTS)
     fields = {key: tuple(map(tuple_if_list, value)) if isinstance(value, list) else value
-              for key, value in record["plan"].items() if key != "data_sha256"}  # fmt: skip
-    plan = Plan(**fields, seeds=record["seeds"])
+              for key, value in record["asked"].items() if key in Plan.__dataclass_fields__}  # fmt: skip
+    plan = Plan(**fields).grown(options.work, record["grown"])
     folders = seed_folders(options.work, plan)
     study = gather(plan, folders)
     predictors, outcomes = [], []

@@ -3,13 +3,15 @@
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 import pytest
 
+from commonweight.base import UsageError
 from commonweight.cli.main import COMMANDS, group
-from commonweight.cli.words import in_options, options_of
+from commonweight.cli.options import in_options
 
 
 @pytest.fixture
@@ -148,8 +150,9 @@ def test_a_tokenizer_of_another_model(cli, place, tmp_path):
 def test_a_run_json_of_wrong_types(cli, place, tmp_path, part):
     run = tmp_path / "run"
     run.mkdir()
-    record = {"format": "commonweight-run", "version": 1, "settings": {}, "models": {}, "data": {}}
-    (run / "run.json").write_text(json.dumps(record | part))
+    asked = {"settings": {}, "models": {}, "data": {}} | part
+    record = {"format": "commonweight-run", "version": 2, "study": "comparison", "asked": asked, "grown": {}}
+    (run / "run.json").write_text(json.dumps(record))
     found = cli("compare", place / "one", place / "two", "--data", place / "films.jsonl", "-o", run)
     assert (found.code, found.out) == (4, "")
     assert "is damaged" in found.err
@@ -233,7 +236,7 @@ def test_errors_speak_of_options(cli, footprints, place, tmp_path):
         "--data",
         place / "films.jsonl",
         "--fisher-type",
-        "model",
+        "exact",
         "--text-column",
         "text",
         "-o",
@@ -244,63 +247,54 @@ def test_errors_speak_of_options(cli, footprints, place, tmp_path):
     assert "fisher_type=" not in found.err
 
 
-def test_words():
-    assert in_options("pass overwrite=True to replace it") == "pass --overwrite to replace it"
-    assert in_options("use fisher_type='exact' or 'sampled'") == "use --fisher-type exact or sampled"
-    assert in_options("use loss='multilabel' (yes or no) or loss='regression'") == (
-        "use --loss multilabel (yes or no) or --loss regression"
-    )
-    said = "number the rows alike, with an unshuffled loader or a source_row in the batches, and measure again"
-    assert in_options(said) == "number the rows alike, with a column source_row in the data, and measure again"
-    said = "give every row a source_row, the same one for the same row everywhere"
-    assert in_options(said) == "give the data a column source_row, the same one for the same row everywhere"
-    assert in_options("exclude: 'x' matches no trainable parameter") == "--exclude: 'x' matches no trainable parameter"
-    left = "a loss of your own: pass loss=CustomLoss(nll, log_prob) with x, or use fisher_type='empirical'"
-    assert in_options(left) == "a loss of your own: use --fisher-type empirical"
+EVERY = {name: group.get_command(click.Context(group), name) for name in COMMANDS}
 
 
-def options(command, *typed):
-    return options_of(group.get_command(click.Context(group), command), typed)
+def heard(error, here):
+    return error.told(partial(in_options, commands=EVERY, here=here))
 
 
-@pytest.mark.parametrize(("command", "said", "heard"), [
-    ("continual", "tasks is 1, so transfer has no prior task", "--tasks is 1, so transfer has no prior task"),
-    ("continual", "rows must be at least 2, got 1", "--rows must be at least 2, got 1"),
-    ("continual", "expected 9; give a smaller rows, or", "expected 9; give a smaller --rows, or"),
-    ("continual", "give a smaller test_rows", "give a smaller test_rows"),
-    ("continual", "change inference_rows or inference_batches", "change --inference-rows or --inference-batches"),
-    ("continual", "hidden is for the perceptron", "--hidden is for the perceptron"),
-    ("shortcuts", "seeds must be at least 1, got 0", "--seeds must be at least 1, got 0"),
-    ("shortcuts", "path_points must be at least 2", "--path-points must be at least 2"),
-    ("fisher", "samples must be at least 1, got 0", "--samples must be at least 1, got 0"),
-    ("fuse", "floor must be above 0, got 0", "--floor must be above 0, got 0"),
-    ("fuse", "weights must sum to 1", "weights must sum to 1"),
-    ("fuse", "use smaller weights or a smaller scale", "use smaller weights or a smaller --scale"),
+@pytest.mark.parametrize(("here", "error", "said", "told"), [
+    ("fisher", UsageError("pass {overwrite} to replace it", overwrite=True),
+     "pass overwrite=True to replace it", "pass --overwrite to replace it"),
+    ("fisher", UsageError("use {fisher_type}", fisher_type="mc"), "use fisher_type='mc'", "use --fisher-type mc"),
+    ("compare", UsageError("pass {intervals}", intervals=False),
+     "pass intervals=False", "pass --no-intervals to commonweight overlap"),
+    ("overlap", UsageError("pass {intervals}", intervals=False), "pass intervals=False", "pass --no-intervals"),
+    ("fisher", UsageError("{argument}: 'x' matches nothing", argument="exclude"),
+     "exclude: 'x' matches nothing", "--exclude: 'x' matches nothing"),
+    ("continual", UsageError("{argument} is 1, so transfer has no prior task", argument="tasks"),
+     "tasks is 1, so transfer has no prior task", "--tasks is 1, so transfer has no prior task"),
+    ("continual", UsageError("give a smaller {rows}", rows=None), "give a smaller rows", "give a smaller --rows"),
+    ("continual", UsageError("change {inference_rows} or {inference_batches}", inference_rows=None,
+                             inference_batches=None),
+     "change inference_rows or inference_batches", "change --inference-rows or --inference-batches"),
+    ("continual", UsageError("pass {keep_scores}", keep_scores=None), "pass keep_scores", "pass --drop-scores"),
+    ("shortcuts", UsageError("{argument} must be at least 2", argument="path_points"),
+     "path_points must be at least 2", "--path-points must be at least 2"),
+    ("shortcuts", UsageError("take fewer {fisher_types}", fisher_types=None),
+     "take fewer fisher_types", "take fewer --fisher-type"),
+    ("compare", UsageError("{argument} is for plain modules", argument="input_column"),
+     "input_column is for plain modules", "--input-column is for plain modules"),
+    ("fuse", UsageError("{argument} must be above 0, got 0", argument="floor"),
+     "floor must be above 0, got 0", "--floor must be above 0, got 0"),
+    ("fisher", UsageError("pass {novel}", novel=3), "pass novel=3", "pass novel=3"),
 ])  # fmt: skip
-def test_arguments_of_one_word_and_of_more_become_options(command, said, heard):
-    assert in_options(said, command, options(command)) == heard
+def test_an_error_names_its_arguments_as_python_or_as_the_command_line_does(here, error, said, told):
+    assert str(error) == said
+    assert heard(error, here) == told
 
 
 @pytest.mark.parametrize("said", [
     "the data is not there, and no model must be without data",
     "each fold of the rows must hold a row; take a smaller set of rows",
-    "task 0 has 9 rows, expected 10",
-    "a folder to output into; the model and its data, rows and seeds",
     "no folder runs/path_rows, and none in path_rows/seed-0 or in old-path_rows",
-    "no folder max_length.old or batch_size-4; data.tsv is missing, seed.json must be there",
-    "model.safetensors is damaged; rows/seed is no folder, give a smaller rows/x",
+    "no folder {rows}/seed; path_rows must be there",
 ])  # fmt: skip
 def test_ordinary_words_and_parts_of_paths_stay(said):
     for command in COMMANDS:
-        assert in_options(said, command, options(command)) == said
-
-
-def test_a_folder_called_like_an_argument_stays():
-    said = "data is a folder and path_rows is none, so path_points must be 2"
-    found = options("shortcuts", "--data", "data/", "--existing", "st=path_rows")
-    assert in_options(said, "shortcuts", found) == "data is a folder and path_rows is none, so --path-points must be 2"
-    assert in_options(said, "shortcuts", options("shortcuts")).startswith("--data is a folder and --path-rows is none")
-    assert options_of(None) == {}
+        assert heard(UsageError(said), command) == said
+        assert heard(UsageError(said, argument="seeds", folds=None), command) == said
 
 
 def test_a_model_called_like_an_argument_is_no_option_in_an_error(cli, place, monkeypatch, tmp_path):

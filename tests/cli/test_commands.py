@@ -33,7 +33,7 @@ def test_fisher_records_which_rows_and_options(cli, place, tmp_path):
     found = cli("fisher", place / "one", "--data", place / "films.jsonl", *options, "-o", tmp_path / "f")
     assert found.code == 0
     facts = Footprint.load(tmp_path / "f").metadata
-    assert (facts["fisher_type"], facts["samples"], facts["seed"]) == ("sampled", 2, 9)
+    assert (facts["fisher_type"], facts["samples"], facts["seed"]) == ("mc", 2, 9)
     assert len(facts["data"]["selection"]["rows"]) == 7
     assert facts["data"]["selection"]["seed"] == 5
 
@@ -197,7 +197,7 @@ def test_a_plain_module_with_a_checkpoint(cli, tmp_path, monkeypatch):
     verified = cli("verify", "plainmodels:linear", *columns)
     assert verified.code == 0
     assert "linear_weight" in verified.out
-    assert "no --checkpoint given" in verified.err
+    assert "no checkpoint given" in verified.err
 
 
 def test_verify_in_both_forms(cli, place):

@@ -7,11 +7,21 @@ import pytest
 
 from commonweight import __version__
 from commonweight.cli.main import COMMANDS
-from commonweight.cli.shortcuts import SHORTCUTS
-from commonweight.data.shortcuts import RULES
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["fisher", "--help"], ["compare", "-h"], ["demo", "-h"], ["fishr"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["fisher", "--help"],
+        ["compare", "-h"],
+        ["demo", "-h"],
+        ["fishr"],
+        ["verify", "-h"],
+        ["continual", "run", "-h"],
+        ["shortcuts", "run", "-h"],
+    ],
+)
 def test_help_loads_nothing_heavy(arguments):
     heavy = ("torch", "transformers", "datasets", "numpy", "pandas", "rich", "safetensors")
     code = (
@@ -77,7 +87,3 @@ def test_mistakes_are_explained_on_stderr(cli, arguments, message):
     assert (found.code, found.out) == (2, "")
     assert message in found.err
     assert "Traceback" not in found.err
-
-
-def test_the_shortcuts_in_the_help_are_the_rules_there_are():
-    assert tuple(RULES) == SHORTCUTS

@@ -15,8 +15,7 @@ from commonweight.cli.shortcuts import command
 from commonweight.data.reviews import LABELS
 from commonweight.models.load import load_model
 from commonweight.models.options import LoadOptions
-from commonweight.studies.shortcuts.outlook import study_outlook
-from commonweight.studies.shortcuts.run import run_study
+from commonweight.studies.shortcuts.run import run_study, study_outlook
 from commonweight.studies.shortcuts.start import make_start
 
 
@@ -31,7 +30,7 @@ from commonweight.studies.shortcuts.start import make_start
 )
 def test_shortcuts_are_several_words_in_either_form(words):
     found = command.commands["build"].make_context("build", [*words, "-o", "run"]).params
-    assert found["shortcuts"] == "st,op,or"
+    assert found["shortcuts"] == ("st", "op", "or")
     assert (found["seeds"], found["output"]) == (2, "run")
 
 
@@ -46,7 +45,10 @@ def test_a_word_that_belongs_to_nothing_is_refused(cli):
 def test_errors_of_the_plan_name_options(cli, tmp_path):
     found = cli("shortcuts", "run", "--model", "m", "--data", "d", "--path-points", "1", "-o", tmp_path / "run")
     assert found.code == 2
-    assert "--path-points must be at least 2, the two ends; got 1" in found.err
+    assert "Invalid value for '--path-points': '1' is not a whole number of at least 2" in found.err
+    found = cli("shortcuts", "run", "--model", "m", "--data", "d", "--epochs", "0", "-o", tmp_path / "run")
+    assert found.code == 2
+    assert "error: --epochs must be above 0, got 0.0" in found.err
 
 
 def test_a_dry_run_says_what_it_takes_and_leaves_nothing(cli, tmp_path):
@@ -55,7 +57,7 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(cli, tmp_path):
     words = ["--model", plan.model, "--data", plan.data, "--shortcuts", "st", "op"]
     found = cli("shortcuts", "run", *words, "--seeds", "2", "-o", run, "--dry-run")
     assert found.code == 0, found.err
-    assert "Footprints to measure (60; the first 40)" in found.out
+    assert "Footprints with 8 folds to measure (60; the first 40)" in found.out
     assert "models and their training" in found.out
     assert not run.exists()
     assert cli("shortcuts", "run", *words, "--text-column", "absent", "-o", run, "--dry-run").code == 2
@@ -97,7 +99,7 @@ def test_the_try_out_of_the_docs_can_be_copied(cli, tmp_path, monkeypatch):
     (typed,) = re.findall(r"```\n(commonweight shortcuts run --model try.*?)```", page, flags=re.DOTALL)
     found = cli(*typed.replace("\\\n", " ").split()[1:], "--dry-run")
     assert found.code == 0, found.err
-    assert "Footprints to measure (15" in found.out
+    assert "Footprints with 4 folds to measure (15" in found.out
 
 
 OWN = """
@@ -172,10 +174,10 @@ def test_code_of_a_configuration_or_a_tokenizer_alone_is_not_run_either(cli, tmp
 def test_a_study_of_trusted_code_is_done_and_gone_on_with(tmp_path, with_code):
     plan, trace = with_code
     plan = replace(plan, trust_remote_code=True, measured_rows=16, folds=2)
-    assert study_outlook(tmp_path / "run", plan).footprints
+    assert study_outlook(tmp_path / "run", plan).pieces
     found = run_study(tmp_path / "run", plan)
     assert trace.exists()
     model = load_model(str(tmp_path / "run" / "seed-0" / "models" / "st"), LoadOptions(trust_remote_code=True))
     assert model.identity["class"] == "OwnForSequenceClassification"
     assert run_study(tmp_path / "run", plan).scores == found.scores
-    assert "trust_remote_code" not in json.loads((tmp_path / "run" / "run.json").read_text())["plan"]
+    assert "trust_remote_code" not in json.loads((tmp_path / "run" / "run.json").read_text())["asked"]

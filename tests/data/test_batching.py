@@ -96,7 +96,7 @@ def test_inputs_are_stacked():
     assert stack_inputs({"image": [[[1, 2], [3, 4]]] * 3}, range(3)).shape == (3, 2, 2)
     with pytest.raises(UsageError, match=r"row 8 has shape \[1\] in column 'a', expected \[2\]"):
         stack_inputs({"a": [[1, 2], [3]]}, [7, 8])
-    with pytest.raises(UsageError, match="several --input-column must each hold"):
+    with pytest.raises(UsageError, match="several of input_column must each hold"):
         stack_inputs({"a": [[1, 2]], "b": [1]}, [0])
 
 
@@ -126,7 +126,7 @@ def test_cutting_leaves_room_for_text_and_cuts(row, special):
     )
     assert tokenizer.num_special_tokens_to_add(pair=len(row) > 1) == special
     for length in range(1, special + 1):
-        with pytest.raises(UsageError, match=f"--max-length {length} leaves no room.*give at least {special + 1}"):
+        with pytest.raises(UsageError, match=f"max_length {length} leaves no room.*give at least {special + 1}"):
             encode(tokenizer, [row], [0], [0], accepts={"input_ids"}, max_length=length)
     for length in range(special + 1, 9):
         found, cut = encode(tokenizer, [row], [0], [0], accepts={"input_ids"}, max_length=length)
@@ -149,5 +149,5 @@ def test_a_tokenizer_that_does_not_cut_is_noticed():
 
 
 def test_a_token_the_model_has_no_place_for_is_named():
-    with pytest.raises(UsageError, match=r"row 4 has token \d+, and the model knows 0\.\.5.*--tokenizer"):
+    with pytest.raises(UsageError, match=r"row 4 has token \d+, and the model knows 0\.\.5.*tokenizer"):
         encode(make_tokenizer(), [("the film is good",)], [4], [0], accepts={"input_ids"}, vocabulary=6)

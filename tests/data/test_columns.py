@@ -27,13 +27,13 @@ def test_obvious_columns_are_found():
 
 def test_other_columns_must_be_named():
     found = table({"premise": ["a"], "hypothesis": ["b"], "gold": [0]})
-    with pytest.raises(UsageError, match=r"2 columns of strings \('premise', 'hypothesis'\).*--text-column"):
+    with pytest.raises(UsageError, match=r"2 columns of strings \('premise', 'hypothesis'\).*text_column"):
         text_columns(found)
-    with pytest.raises(UsageError, match=r"--text-column 'premis'.*did you mean 'premise'"):
+    with pytest.raises(UsageError, match=r"text_column 'premis'.*did you mean 'premise'"):
         text_columns(found, ["premis"])
     with pytest.raises(UsageError, match=r"neither 'label' nor 'labels'.*'gold'"):
         label_column(found)
-    with pytest.raises(UsageError, match=r"--label-column 'glod'.*did you mean 'gold'"):
+    with pytest.raises(UsageError, match=r"label_column 'glod'.*did you mean 'gold'"):
         label_column(found, "glod")
     with pytest.raises(UsageError, match="once, or twice"):
         text_columns(found, ["a", "b", "c"])
@@ -83,7 +83,7 @@ def test_names_the_model_does_not_know_are_refused_unless_its_own_say_nothing():
         ([0.0, math.nan], "row 11 of mine has nan"),
         ([0.0, math.inf], "row 11 of mine has inf"),
         ([0, 2], r"row 11 of mine has 2 in column 'y', expected a class in 0\.\.1"),
-        ([0, -1], "choose another --split"),
+        ([0, -1], "choose another split"),
         ([0.5, 1.0], "expected a whole number; for regression"),
         (["good", "bad"], "'LABEL_0', 'LABEL_1'. Write numbers"),
     ],

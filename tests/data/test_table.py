@@ -77,7 +77,7 @@ def test_saved_folders_with_and_without_splits(tmp_path):
     assert open_table(str(tmp_path / "one")).column("label") == [1, 0, 1]
     assert len(open_table(str(tmp_path / "two"), split="dev")) == 1
     assert open_table(str(tmp_path / "one")).identity == open_table(str(tmp_path / "one")).identity
-    with pytest.raises(UsageError, match="splits train, dev; choose one with --split"):
+    with pytest.raises(UsageError, match="splits train, dev; choose one with split"):
         open_table(str(tmp_path / "two"))
     with pytest.raises(UsageError, match=r"no split 'trian'.*did you mean 'train'"):
         open_table(str(tmp_path / "two"), split="trian")
@@ -100,7 +100,7 @@ def test_hub_ids_are_split_into_name_config_and_revision(monkeypatch):
     table = open_table("org/some.set:small@v1.0", split="test")
     assert calls == [("org/some.set", "small", "test", "v1.0")]
     assert (table.name, table.identity["id"], table.identity["split"]) == ("some.set", "org/some.set", "test")
-    with pytest.raises(UsageError, match="choose one with --split"):
+    with pytest.raises(UsageError, match="choose one with split"):
         open_table("org/some.set")
 
 
@@ -138,7 +138,7 @@ def test_what_is_no_data_is_refused_without_asking_the_network(data):
 
 def test_a_file_has_no_split_and_an_absent_column_is_guessed(tmp_path):
     path = str(write(tmp_path / "rows.tsv"))
-    with pytest.raises(UsageError, match="leave --split 'dev' out"):
+    with pytest.raises(UsageError, match="leave split='dev' out"):
         open_table(path, split="dev")
     with pytest.raises(UsageError, match="did you mean 'label'"):
         open_table(path).column("lable")

@@ -63,7 +63,7 @@ def test_the_loss_of_an_unmistakable_class_is_inferred(name, loss):
     ],
 )
 def test_the_loss_of_a_class_that_means_several_things_is_not(name):
-    with pytest.raises(UsageError, match=r"cannot be inferred: pass loss= one of classification.*causal_lm.*seq2seq"):
+    with pytest.raises(UsageError, match=r"cannot be inferred: pass loss \(one of classification.*causal_lm.*seq2seq"):
         inferred(hollow(name))
 
 

@@ -294,7 +294,7 @@ def test_pickles_are_read_only_when_asked(tiny, gpt2, tmp_path):
     from commonweight.base import UsageError
 
     old = pickled(tiny / "a", tmp_path / "old")
-    with pytest.raises(UsageError, match=r"only as pickle .*--allow-pickle"):
+    with pytest.raises(UsageError, match=r"only as pickle .*allow_pickle=True"):
         fuse_checkpoints([old, tiny / "b"], output=tmp_path / "out")
     found = fuse_checkpoints([old, tiny / "b"], output=tmp_path / "out", allow_pickle=True)
     assert equal(state(found), state(fuse_checkpoints([tiny / "a", tiny / "b"], output=tmp_path / "safe")))

@@ -26,9 +26,8 @@ from torch import nn
 
 import commonweight
 from commonweight.data.reviews import reviews
-from commonweight.studies.compare.checks import CompareOptions
 from commonweight.studies.compare.compare import compare
-from commonweight.studies.compare.measure import MeasureOptions
+from commonweight.studies.compare.options import CompareOptions, MeasureOptions
 from commonweight.studies.continual.run import run_study as run_continual
 from commonweight.studies.demo.demo import DemoSize, run_demo
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save

@@ -86,7 +86,7 @@ def test_a_pickle_is_refused_and_never_read(copy, tmp_path):
     (copy / "model.safetensors").unlink()
     trace = tmp_path / "trace"
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(trace), protocol=2))
-    with pytest.raises(UsageError, match=r"only as pickle \(pytorch_model.bin\).*--allow-pickle"):
+    with pytest.raises(UsageError, match=r"only as pickle \(pytorch_model.bin\).*allow_pickle=True"):
         load_model(str(copy))
     assert not trace.exists()
     with pytest.raises(UsageError, match=r"damaged or no plain weights|could not be loaded|do not fit"):
@@ -113,7 +113,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(copy, tmp_path):
     )
     own = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnForSequenceClassification"}
     edit_config(copy, architectures=["OwnForSequenceClassification"], model_type="own", auto_map=own)
-    with pytest.raises(UsageError, match=r"model code of its own.*not run.*--trust-remote-code"):
+    with pytest.raises(UsageError, match=r"model code of its own.*not run.*trust_remote_code=True"):
         load_model(str(copy))
     assert not trace.exists()
 
@@ -126,7 +126,7 @@ def test_trusted_code_is_run(copy, tmp_path, monkeypatch):
     )
     own = {"AutoModelForSequenceClassification": "own.OwnForSequenceClassification"}
     edit_config(copy, architectures=["OwnForSequenceClassification"], auto_map=own)
-    with pytest.raises(UsageError, match="--trust-remote-code"):
+    with pytest.raises(UsageError, match="trust_remote_code=True"):
         load_model(str(copy))
     loaded = load_model(str(copy), LoadOptions(trust_remote_code=True))
     assert loaded.identity["class"] == "OwnForSequenceClassification"
@@ -167,7 +167,7 @@ def test_weights_that_would_be_random_are_refused(copy):
     weights = load_file(copy / "model.safetensors")
     head = {name for name in weights if name.startswith("classifier")}
     save_file({k: v for k, v in weights.items() if k not in head}, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UsageError, match=r"lacks weights.*classifier\.bias, classifier\.weight.*--allow-missing"):
+    with pytest.raises(UsageError, match=r"lacks weights.*classifier\.bias, classifier\.weight.*allow_missing"):
         load_model(str(copy))
     loaded = load_model(str(copy), LoadOptions(allow_missing_weights=True))
     assert loaded.identity["random_weights"] == sorted(head)
@@ -216,7 +216,7 @@ def test_damaged_and_incomplete_checkpoints(copy):
 def test_a_tokenizer_can_come_from_elsewhere(copy, saved):
     for path in copy.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(UsageError, match=r"no tokenizer in.*--tokenizer"):
+    with pytest.raises(UsageError, match=r"no tokenizer in.*tokenizer"):
         load_model(str(copy))
     assert load_model(str(copy), LoadOptions(tokenizer=str(saved))).tokenizer("the")["input_ids"]
 
@@ -232,7 +232,7 @@ def test_what_is_no_model(tmp_path, saved):
     ):
         with pytest.raises(UsageError, match=message):
             load_model(spec)
-    with pytest.raises(UsageError, match="--checkpoint goes with module:function"):
+    with pytest.raises(UsageError, match="checkpoint goes with module:function"):
         load_model(str(saved), LoadOptions(checkpoint="x.safetensors"))
     assert short_name(str(saved)) == "tiny"
 

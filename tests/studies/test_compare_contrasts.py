@@ -8,7 +8,7 @@ import pytest
 
 from commonweight.data.table import open_table
 from commonweight.studies.compare.contrasts import Cell, contrasts_of, grid_cells
-from commonweight.studies.run.rows import rows_key
+from commonweight.studies.compare.rows import rows_key
 
 
 @pytest.fixture

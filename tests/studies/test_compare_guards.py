@@ -15,12 +15,10 @@ from commonweight import Footprint
 from commonweight.base import IntegrityError, MeasurementError, UsageError
 from commonweight.data.reviews import reviews
 from commonweight.models.options import LoadOptions
+from commonweight.studies.compare import checks
 from commonweight.studies.compare import compare as study
-from commonweight.studies.compare import preflight
-from commonweight.studies.compare.checks import CompareOptions
 from commonweight.studies.compare.compare import compare, compare_outlook
-from commonweight.studies.compare.measure import MeasureOptions
-from commonweight.studies.compare.prepare import ColumnOptions
+from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 
 
@@ -63,7 +61,7 @@ def test_bad_rows_of_the_last_data_set_stop_the_first(place, tmp_path, measured)
             compare([str(place / "one")], [good, str(place / f"{bad}.jsonl")], tmp_path / "run")
     for measuring, message in (
         (MeasureOptions(folds=40), "fold 1 of 40 holds no example of good"),
-        (MeasureOptions(columns=ColumnOptions(max_length=2)), "--max-length 2 leaves no room"),
+        (MeasureOptions(columns=ColumnOptions(max_length=2)), "max_length 2 leaves no room"),
     ):
         options = CompareOptions(measure=measuring)
         with pytest.raises(UsageError, match=message):
@@ -89,8 +87,8 @@ def events(monkeypatch):
         found.append(("measure", Path(loaded.identity["name"]).name, len(alive)))
         return true_measure(loaded, table, *args, **options)
 
-    true_load, true_measure = preflight.load, study.measure
-    monkeypatch.setattr(preflight, "load", load_and_note)
+    true_load, true_measure = checks.load, study.measure
+    monkeypatch.setattr(checks, "load", load_and_note)
     monkeypatch.setattr(study, "load", load_and_note)
     monkeypatch.setattr(study, "measure", measure_and_note)
     return found
@@ -120,7 +118,7 @@ def test_of_large_models_one_is_in_memory_at_a_time_and_the_last_is_not_loaded_a
     shutil.copytree(place / "one", tmp_path / "three")
     models = [str(place / "one"), str(place / "two"), str(tmp_path / "three")]
     data = [str(place / "good.jsonl")]
-    monkeypatch.setattr(preflight, "ROOM", 0)
+    monkeypatch.setattr(checks, "ROOM", 0)
     found = compare(models, data, tmp_path / "run")
     assert events == [
         ("load", "one", 0),
@@ -133,7 +131,7 @@ def test_of_large_models_one_is_in_memory_at_a_time_and_the_last_is_not_loaded_a
         ("measure", "two", 1),
     ]
     assert found.table.names == found.measured == ("one/good", "two/good", "three/good")
-    monkeypatch.setattr(preflight, "ROOM", 1 << 30)
+    monkeypatch.setattr(checks, "ROOM", 1 << 30)
     assert compare(models, data, tmp_path / "all").table.to_json() == found.table.to_json()
 
 
@@ -141,7 +139,7 @@ def test_models_that_fit_stay_beside_one_that_does_not(place, tmp_path, events, 
     shutil.copytree(place / "one", tmp_path / "three")
     models = [str(place / "one"), str(place / "two"), str(tmp_path / "three")]
     size = sum(weights.nbytes for weights in load_file(place / "one" / "model.safetensors").values())
-    monkeypatch.setattr(preflight, "ROOM", round(1.5 * size))
+    monkeypatch.setattr(checks, "ROOM", round(1.5 * size))
     compare(models, [str(place / "good.jsonl")], tmp_path / "run")
     assert [name for event, name, _ in events if event == "load"] == ["one", "two", "three", "two"]
     assert [name for event, name, _ in events if event == "measure"] == ["one", "three", "two"]
@@ -158,7 +156,7 @@ def test_a_large_model_that_changes_meanwhile_is_noticed(place, tmp_path, monkey
 
     true_measure = study.measure
     monkeypatch.setattr(study, "measure", measure_and_change)
-    monkeypatch.setattr(preflight, "ROOM", 0)
+    monkeypatch.setattr(checks, "ROOM", 0)
     with pytest.raises(MeasurementError, match="is not what it was when it was read first: its files changed"):
         compare([str(tmp_path / "one"), str(place / "two")], [str(place / "good.jsonl")], tmp_path / "run")
 
@@ -184,7 +182,7 @@ def test_what_owns_no_footprint_may_change_and_idle_settings_do_not_matter(place
     copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(UsageError, match=r"data\.m\.sha256"):
         compare(models, data, tmp_path / "run")
-    with pytest.raises(UsageError, match=r"settings\.tokenizer was null, is now"):
+    with pytest.raises(UsageError, match=r"settings\.tokenizer was None, is now"):
         compare(models, data[:1] * 1 + [f"m={place / 'good.jsonl'}"], tmp_path / "run",
                 CompareOptions(load=LoadOptions(tokenizer=str(place / "two"))))  # fmt: skip
 
@@ -235,7 +233,7 @@ def test_one_function_with_two_checkpoints(tmp_path, monkeypatch):
         save_file(torch.nn.Linear(2, 2).state_dict(), tmp_path / f"{name}.safetensors")
     monkeypatch.chdir(tmp_path)
     options = CompareOptions(
-        measure=MeasureOptions(columns=ColumnOptions(inputs=("u", "v"))),
+        measure=MeasureOptions(columns=ColumnOptions(input_column=("u", "v"))),
         checkpoints=("a.safetensors", "b.safetensors"),
     )
     found = compare(["twice:linear", "twice:linear"], ["n.csv"], "run", options)
@@ -255,7 +253,8 @@ def test_a_crafted_record_takes_nothing_out_of_the_folder(place, tmp_path, part,
     run = tmp_path / "a" / "b" / "run"
     compare(models, data, run)
     record = json.loads((run / "run.json").read_text())
-    record[part][name.format(tmp_path)] = record[part].pop(next(iter(record[part])))
+    named = record["asked"][part]
+    named[name.format(tmp_path)] = named.pop(next(iter(named)))
     (run / "run.json").write_text(json.dumps(record))
     shutil.rmtree(run / "footprints" / "one")
     before = sorted(tmp_path.rglob("*"))

@@ -15,11 +15,10 @@ from commonweight.base.folders import SPARE
 from commonweight.base.text import size_words, to_markdown
 from commonweight.studies.continual import training
 from commonweight.studies.continual.approaches import read_approach
-from commonweight.studies.continual.outlook import ContinualOutlook, study_outlook
+from commonweight.studies.continual.outlook import ContinualOutlook, network_needs
 from commonweight.studies.continual.plan import Plan, SeedFolder, seed_folders
-from commonweight.studies.continual.reading import gather
-from commonweight.studies.continual.run import run_study
-from commonweight.studies.run.outlook_words import continual_outlook
+from commonweight.studies.continual.results import gather
+from commonweight.studies.continual.run import run_study, study_outlook
 from commonweight.supermasks import files
 
 if TYPE_CHECKING:
@@ -50,44 +49,48 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return place / "run", plan, expected
 
 
+def steps(found: ContinualOutlook) -> int:
+    return sum(each.missing_steps for each in found.pieces.values())
+
+
 def size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def test_the_disk_is_what_was_said(done: Done) -> None:
     run, plan, expected = done
-    assert list(expected.approaches) == ["classic", "classic-double", "transfer", "initialised-probed"]
-    for name, each in expected.approaches.items():
+    assert list(expected.pieces) == ["classic", "classic-double", "transfer", "initialised-probed"]
+    for name, each in expected.pieces.items():
         folder = run / "seed-1" / name
         assert size(folder / "network") == pytest.approx(each.network, rel=0.05)
         assert size(folder / "masks") + size(folder / "activity") == pytest.approx(each.footprints, rel=0.1)
-        assert size(folder) == pytest.approx(each.disk, rel=0.2)
+        assert size(folder) == pytest.approx(each.of_a_seed, rel=0.2)
     assert sum(size(folder.path) for folder in seed_folders(run, plan)) == pytest.approx(expected.disk, rel=0.2)
-    assert expected.meanwhile == expected.approaches["classic"].network
+    assert expected.meanwhile == expected.pieces["classic"].network
 
 
 def test_the_steps_are_exactly_what_was_said(done: Done) -> None:
     run, plan, expected = done
     study = gather(plan, seed_folders(run, plan))
-    for name, each in expected.approaches.items():
+    for name, each in expected.pieces.items():
         assert each.steps == tuple(found.steps for found in study.runs[name])
         assert each.steps[0] + each.steps_before[0] == study.budget(name)
-    assert {name: each.steps[0] for name, each in expected.approaches.items()} == {
+    assert {name: each.steps[0] for name, each in expected.pieces.items()} == {
         "classic": 6, "classic-double": 12, "transfer": 6, "initialised-probed": 6,
     }  # fmt: skip
-    assert expected.steps == 60
+    assert steps(expected) == 60
 
 
 def test_what_is_there_already_is_not_counted(done: Done) -> None:
     run, plan, expected = done
     again = study_outlook(run, plan)
-    assert (again.steps, again.disk, again.meanwhile) == (0, 0, 0)
-    assert again.approaches["transfer"].there == (True, True)
+    assert (steps(again), again.disk, again.meanwhile) == (0, 0, 0)
+    assert again.pieces["transfer"].there == (True, True)
     grown = study_outlook(run, replace(plan, seeds=3, approaches=("transfer-random",)))
-    each = expected.approaches["classic"]
-    assert list(grown.approaches) == [*expected.approaches, "transfer-random"]
-    assert grown.steps == 60 // 2 + 3 * 6  # a third seed of all, and the new approach of all seeds
-    assert grown.disk == (len(expected.approaches) + 3) * each.disk
+    each = expected.pieces["classic"]
+    assert list(grown.pieces) == [*expected.pieces, "transfer-random"]
+    assert steps(grown) == 60 // 2 + 3 * 6  # a third seed of all, and the new approach of all seeds
+    assert grown.disk == (len(expected.pieces) + 3) * each.of_a_seed
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "rmsprop"])
@@ -98,10 +101,11 @@ def test_the_memory_of_a_training_is_what_was_said(
     plan = replace(SMALL, optimiser=optimiser, approaches=("classic", "transfer"))
     expected = study_outlook(tmp_path / "run", plan)
     stream = stream_of(plan)
+    needs = network_needs(plan, stream)
     net = network(stream, plan)
     training.learn(net, stream[0], read_approach("classic"), {}, plan, 0)
     before = sum(each.nbytes for each in (*net.parameters(), *net.buffers()))
-    assert before == expected.needs.weights + expected.approaches[kind].finished // plan.tasks
+    assert before == needs.weights + expected.pieces[kind].finished // plan.tasks
     optimisers: list[torch.optim.Optimizer] = []
     original = training._OPTIMISERS[optimiser]
 
@@ -122,12 +126,12 @@ def test_the_memory_of_a_training_is_what_was_said(
     monkeypatch.setattr(training.torch, "isfinite", watched)
     alphas = {name: {stream.names[0]: 1.0} for name in ("fc1.weight", "fc2.weight")} if kind == "transfer" else {}
     training.learn(net, stream[1], read_approach(kind), alphas, plan, 0)
-    assert held[-1] + expected.needs.scores == expected.approaches[kind].training
+    assert held[-1] + needs.scores == expected.pieces[kind].training
 
 
 def test_the_network_is_stored_as_was_said(tmp_path: Path) -> None:
     plan = SMALL
-    needs = study_outlook(tmp_path / "run", plan).needs
+    needs = network_needs(plan, stream_of(plan))
     net = network(stream_of(plan), plan)
     net.save(tmp_path / "empty")
     net.add_task("a")
@@ -146,7 +150,7 @@ def test_the_network_is_stored_as_was_said(tmp_path: Path) -> None:
         ({"scenario": "permuted", "approaches": ("transfer-oracle",)}, "the prior oracle needs tasks whose similarity"),
         ({"outputs": 4}, "outputs must be at least 10"),
         ({"model": "nothing_there:build", "hidden": Plan.hidden}, "no Python module 'nothing_there'"),
-        ({"device": "abacus"}, "--device must be"),
+        ({"device": "abacus"}, "device must be"),
         ({"data": "absent"}, "absent"),
     ],
 )
@@ -166,13 +170,17 @@ def test_a_folder_with_something_else_is_refused(done: Done, tmp_path: Path) -> 
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
     (tmp_path / "kind").mkdir()
-    (tmp_path / "kind" / "run.json").write_text(json.dumps({"format": "commonweight-shortcuts", "version": 1}))
+    record = {"format": "commonweight-run", "version": 2, "study": "shortcuts", "asked": {}, "grown": {}}
+    (tmp_path / "kind" / "run.json").write_text(json.dumps(record))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "run.json").write_text(json.dumps({"format": "commonweight-continual", "version": 1}))
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "run.json").write_text("{")
     for folder, asked, message in (
         (run, replace(plan, batch_size=9), r"something else: batch_size was 50, is now 9\. Choose another"),
         (tmp_path / "other", plan, "is not empty and holds no run.json"),
-        (tmp_path / "kind", plan, "holds a run of another kind, commonweight-shortcuts"),
+        (tmp_path / "kind", plan, "holds a run of another kind, shortcuts"),
+        (tmp_path / "old", plan, "not a commonweight-run record of version 2.*measure again"),
         (tmp_path / "damaged", plan, "is damaged"),
     ):
         for refuses in (study_outlook, run_study):
@@ -184,7 +192,7 @@ def test_a_run_that_saved_no_network_takes_another_plan(done: Done, tmp_path: Pa
     run, plan, expected = done
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text((run / "run.json").read_text())
-    assert study_outlook(tmp_path / "run", replace(plan, batch_size=25)).steps == 2 * expected.steps
+    assert steps(study_outlook(tmp_path / "run", replace(plan, batch_size=25))) == 2 * steps(expected)
     assert not SeedFolder(tmp_path / "run" / "seed-0", 0).path.exists()
 
 
@@ -203,22 +211,25 @@ def test_a_run_without_room_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 
 
 def test_all_of_it_is_shown(done: Done) -> None:
-    _, plan, expected = done
-    text = to_markdown(continual_outlook(expected))
-    each = expected.approaches["transfer"]
+    expected = done[2]
+    text = to_markdown(expected.blocks())
+    each = expected.pieces["transfer"]
     row = f"| transfer | 6 | 12 | 12 | {size_words(each.training)} | {size_words(each.finished)} |"
-    assert f"{row} {size_words(each.disk)} | {size_words(2 * each.disk)} | 0 of 2 |" in text
-    for part in (size_words(expected.disk), size_words(expected.memory), "Nothing was measured or written", "3 tasks"):
+    assert f"{row} {size_words(each.of_a_seed)} | {size_words(2 * each.of_a_seed)} | 0 of 2 |" in text
+    for part in (
+        size_words(expected.disk),
+        size_words(max(expected.memory.values())),
+        "Nothing was measured or written",
+        "3 tasks",
+    ):
         assert part in text
     uneven = replace(each, steps=(6, 7), steps_before=(6, 6))
-    assert "| 6 to 7 | 12 to 13 | 13 |" in to_markdown(
-        continual_outlook(replace(expected, plan=plan, approaches={"transfer": uneven}))
-    )
+    assert "| 6 to 7 | 12 to 13 | 13 |" in to_markdown(replace(expected, pieces={"transfer": uneven}).blocks())
 
 
 def test_few_trainings_give_no_noise_ceilings(tmp_path: Path) -> None:
     def said(**given: object) -> str:
-        return to_markdown(continual_outlook(study_outlook(tmp_path / "run", replace(SMALL, **given))))
+        return to_markdown(study_outlook(tmp_path / "run", replace(SMALL, **given)).blocks())
 
     assert "take 3 seeds at least" in said(vary="training", seeds=2)
     assert "take 3 seeds" not in said(vary="training", seeds=3)

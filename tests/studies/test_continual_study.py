@@ -15,7 +15,7 @@ from commonweight import Footprint, overlap
 from commonweight.base import IntegrityError, UsageError
 from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan, seed_folders
-from commonweight.studies.continual.reading import gather
+from commonweight.studies.continual.results import gather
 from commonweight.studies.continual.run import run_study
 from commonweight.studies.demo.continual import DEMO, run_continual_demo
 from commonweight.studies.run.hold import held
@@ -187,7 +187,7 @@ def test_more_seeds_and_approaches_are_added_and_fewer_change_nothing(tmp_path: 
 
 def test_another_plan_is_refused(done: Done) -> None:
     run, _ = done
-    with pytest.raises(UsageError, match=r"holds a study of something else: beta was None, is now 0.1. Choose another"):
+    with pytest.raises(UsageError, match=r"holds a run of something else: beta was None, is now 0.1. Choose another"):
         run_study(run, replace(PLAN, beta=0.1))
     with pytest.raises(UsageError, match="tasks was 3, is now 2"):
         run_study(run, replace(PLAN, tasks=2))
@@ -197,8 +197,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(UsageError, match=r"not empty and holds no run\.json"):
         run_study(tmp_path, PLAN)
-    (tmp_path / "run.json").write_text('{"format": "commonweight-shortcuts", "version": 1}')
-    with pytest.raises(UsageError, match="a run of another kind, commonweight-shortcuts"):
+    record = {"format": "commonweight-run", "version": 2, "study": "shortcuts", "asked": {}, "grown": {}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UsageError, match="a run of another kind, shortcuts"):
         run_study(tmp_path, PLAN)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(IntegrityError, match="damaged"):
@@ -321,7 +322,7 @@ def test_a_network_of_the_users_own_is_part_of_the_question(tmp_path: Path, monk
     plan = replace(SMALL, hidden=Plan.hidden, model="ownbuilt:build")
     before = run_study(tmp_path / "run", plan)
     (tmp_path / "ownacts.py").write_text(act.replace("return x", "return -x"))
-    with pytest.raises(UsageError, match="holds a study of something else: model_sha256 was"):
+    with pytest.raises(UsageError, match="holds a run of something else: model_sha256 was"):
         run_study(tmp_path / "run", plan)
     (tmp_path / "ownacts.py").write_text(act)
     assert run_study(tmp_path / "run", plan).to_json() == before.to_json()

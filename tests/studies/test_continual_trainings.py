@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from studies.continual_parts import small_plan
 
-from commonweight import Footprint, open_images
+from commonweight import Footprint
 from commonweight.base import UsageError
 from commonweight.base.text import Grid
 from commonweight.overlaps import overlap_over_seeds
-from commonweight.studies.continual.opening import decided, going_on
 from commonweight.studies.continual.report import pair_blocks, report
-from commonweight.studies.continual.results import FORMAT, VERSION
 from commonweight.studies.continual.run import run_study
 from commonweight.verdicts.verdict import contrast_verdict, null_verdict
 
@@ -172,21 +170,3 @@ def test_only_known_words_vary() -> None:
         replace(PLAN, vary="tasks")
     assert [PLAN.world(seed) for seed in (0, 3)] == [0, 0]
     assert [replace(PLAN, vary="all").world(seed) for seed in (0, 3)] == [0, 3]
-
-
-def test_what_an_older_record_does_not_name_was_as_usual(tmp_path: Path) -> None:
-    images = open_images("digits")
-    plain = replace(PLAN, vary="all")
-    record = {
-        "format": FORMAT,
-        "version": VERSION,
-        "plan": decided(plain, images),
-        "seeds": 5,
-        "approaches": ["classic"],
-    }
-    del record["plan"]["vary"]
-    (tmp_path / "seed-0" / "classic" / "network").mkdir(parents=True)
-    (tmp_path / "run.json").write_text(json.dumps(record))
-    assert going_on(tmp_path, plain, images).seeds == 5
-    with pytest.raises(UsageError, match="vary was 'all', is now 'training'"):
-        going_on(tmp_path, PLAN, images)

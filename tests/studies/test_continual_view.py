@@ -12,13 +12,13 @@ from studies.continual_parts import small_plan
 from commonweight.base import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.text import Grid
+from commonweight.report.files import write_report
 from commonweight.report.terminal import to_plain
-from commonweight.studies.continual import figure_files
 from commonweight.studies.continual import figures as draw
-from commonweight.studies.continual.figure_files import write_figures, write_mask_figure, write_tables
-from commonweight.studies.continual.reading import load_masks
+from commonweight.studies.continual import figures as figure_module
+from commonweight.studies.continual.figures import write_figures, write_mask_figure
 from commonweight.studies.continual.report import mean_curve, report, signed
-from commonweight.studies.continual.results import InferenceScore
+from commonweight.studies.continual.results import InferenceScore, load_masks
 from commonweight.studies.continual.run import run_study
 from commonweight.studies.continual.training import Curve
 from commonweight.verdicts.verdict import null_verdict
@@ -248,7 +248,7 @@ def test_the_accuracy_matrix(study, ax):
 
 
 def test_files(study, run, tmp_path):
-    assert write_tables(study, tmp_path).read_text().count("|") > 100
+    assert write_report(report(study), tmp_path).read_text().count("|") > 100
     figures = write_figures(study, tmp_path / "figures")
     figures += write_mask_figure(load_masks(run, study, "classic"), tmp_path / "figures")
     assert {path.stem for path in figures} == {
@@ -260,7 +260,7 @@ def test_files(study, run, tmp_path):
 
 def test_the_studys_figures_say_what_they_show_and_have_one_colour_bar(study, run, tmp_path, monkeypatch):
     kept = {}
-    monkeypatch.setattr(figure_files, "save", lambda figure, folder, name: kept.setdefault(name, figure) and [])
+    monkeypatch.setattr(figure_module, "save", lambda figure, folder, name: kept.setdefault(name, figure) and [])
     write_figures(study, tmp_path)
     masks = load_masks(run, study, "classic")
     write_mask_figure(masks, tmp_path)

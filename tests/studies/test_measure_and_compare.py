@@ -15,11 +15,11 @@ from commonweight.data.table import open_table
 from commonweight.models.load import load_model
 from commonweight.models.options import LoadedModel
 from commonweight.report.footprint import summary
-from commonweight.studies.compare.checks import CompareOptions
 from commonweight.studies.compare.compare import compare
-from commonweight.studies.compare.measure import MeasureOptions, measure
+from commonweight.studies.compare.measure import measure
 from commonweight.studies.compare.names import name_models, named_data
-from commonweight.studies.compare.prepare import ColumnOptions, prepare
+from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
+from commonweight.studies.compare.prepare import prepare
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 
 
@@ -81,7 +81,7 @@ def test_auto_batch_size_halves_when_memory_runs_out(place, monkeypatch):
     assert measure(loaded, table, MeasureOptions(folds=1), note=notes.append) is done
     assert sizes == [32, 16, 8]
     assert "16 rows per batch" in notes[0]
-    with pytest.raises(MeasurementError, match="--batch-size 9; use a smaller one, or auto"):
+    with pytest.raises(MeasurementError, match="batch_size 9; use a smaller one, or leave it out"):
         measure(loaded, table, MeasureOptions(folds=1, batch_size=9))
 
 
@@ -206,7 +206,7 @@ def test_long_rows_are_cut_and_said(place):
     loaded, table = load_model(str(place / "one")), open_table(str(place / "food.jsonl"))
     prepared = prepare(loaded, table, ColumnOptions(max_length=6))
     assert "were cut to 6 tokens" in prepared.notes[0]
-    with pytest.raises(UsageError, match="--max-length 100 is more than the model can read; give at most 24"):
+    with pytest.raises(UsageError, match="max_length 100 is more than the model can read; give at most 24"):
         prepare(loaded, table, ColumnOptions(max_length=100))
 
 
@@ -214,12 +214,12 @@ def test_plain_modules_need_their_columns_named(place, tmp_path):
     loaded = LoadedModel(torch.nn.Linear(2, 2), {"name": "mine:build"})
     (tmp_path / "n.csv").write_text("u,v,label\n1,2.5,0\n3,4,1\n")
     table = open_table(str(tmp_path / "n.csv"))
-    with pytest.raises(UsageError, match=r"--input-column.*'u', 'v', 'label'"):
+    with pytest.raises(UsageError, match=r"input_column.*'u', 'v', 'label'"):
         prepare(loaded, table, ColumnOptions())
-    found = measure(loaded, table, MeasureOptions(columns=ColumnOptions(inputs=("u", "v"))))
+    found = measure(loaded, table, MeasureOptions(columns=ColumnOptions(input_column=("u", "v"))))
     assert found.names == ("weight", "bias")
-    with pytest.raises(UsageError, match="--input-column is for plain torch modules"):
-        prepare(load_model(str(place / "one")), table, ColumnOptions(inputs=("u",)))
+    with pytest.raises(UsageError, match="input_column is for plain torch modules"):
+        prepare(load_model(str(place / "one")), table, ColumnOptions(input_column=("u",)))
 
 
 def test_names():
@@ -252,7 +252,7 @@ def test_a_run_is_complete_resumable_and_growable(place, tmp_path):
     assert by_hand.pooled.tolist() == first.table.pooled.tolist()
 
     one_piece = CompareOptions(measure=MeasureOptions(folds=1))
-    with pytest.raises(UsageError, match=r"settings\.folds was 2, is now 1.*--fresh"):
+    with pytest.raises(UsageError, match=r"settings\.folds was 2, is now 1.*fresh=True"):
         compare(models, [*data, str(place / "food.jsonl")], tmp_path / "run", one_piece)
     usual = compare(models, [*data, str(place / "food.jsonl")], tmp_path / "run", CompareOptions())
     assert usual.measured == ()  # as many folds as the run has
@@ -289,5 +289,5 @@ def test_one_footprint_is_no_comparison(place, tmp_path):
 
 
 def test_a_checkpoint_goes_to_each_function(place, tmp_path):
-    with pytest.raises(UsageError, match="1 --checkpoint for 2 module:function models"):
+    with pytest.raises(UsageError, match="1 checkpoints for 2 module:function models"):
         compare(["a:f", "b:f"], [str(place / "food.jsonl")], tmp_path / "run", CompareOptions(checkpoints=("x",)))

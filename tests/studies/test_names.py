@@ -21,7 +21,7 @@ def test_one_function_with_several_checkpoints():
     ]
     with pytest.raises(UsageError, match=r"'m:f' is given twice with a\.safetensors"):
         names("m:f", "m:f", checkpoints=("a.safetensors", "a.safetensors"))
-    with pytest.raises(UsageError, match="1 --checkpoint for 2 module:function models"):
+    with pytest.raises(UsageError, match="1 checkpoints for 2 module:function models"):
         names("m:f", "m:g", checkpoints=("a.safetensors",))
 
 

@@ -16,14 +16,11 @@ from commonweight.data.table import open_table
 from commonweight.footprints.folds import fold_of
 from commonweight.models.load import load_model
 from commonweight.models.options import LoadedModel
-from commonweight.studies.compare.checks import CompareOptions
 from commonweight.studies.compare.compare import compare, compare_outlook
-from commonweight.studies.compare.measure import MeasureOptions, measure, measure_outlook
-from commonweight.studies.compare.prepare import ColumnOptions
+from commonweight.studies.compare.measure import measure, measure_outlook
+from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
-from commonweight.studies.run.outlook_words import outlook
-from commonweight.studies.shortcuts.outlook import study_outlook
-from commonweight.studies.shortcuts.run import run_study
+from commonweight.studies.shortcuts.run import run_study, study_outlook
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +48,10 @@ def test_a_measurement_takes_what_was_said(place, tmp_path):
     assert list(tmp_path.iterdir()) == []
     measure(loaded, table, MeasureOptions(), folder=tmp_path / "f")
     assert tensor_bytes(tmp_path) == expected.disk
-    (needs,) = expected.footprints.values()
+    (needs,) = expected.pieces.values()
     weights = sum(parameter.numel() for parameter in loaded.model.parameters())
     assert (needs.folds, needs.whole, needs.memory) == (8, 4 * weights, 8 * weights)
-    assert 4 * weights <= expected.model <= 4 * weights + 10_000
+    assert 4 * weights <= expected.memory["the model"] <= 4 * weights + 10_000
 
 
 def test_a_comparison_takes_what_was_said_and_counts_what_is_missing(place, tmp_path):
@@ -66,11 +63,11 @@ def test_a_comparison_takes_what_was_said_and_counts_what_is_missing(place, tmp_
     assert tensor_bytes(run) == expected.disk
     assert expected.sentence().partition(", and")[0] in " ".join(said)
     again = compare_outlook(models, data, run)
-    assert (again.disk, again.there, again.footprints) == (0, 2, {})
+    assert (again.disk, again.facts["footprints there already"], again.pieces) == (0, "2", {})
     assert compare_outlook(models, data, run, fresh=True).disk == expected.disk
     with pytest.raises(UsageError, match=r"settings\.folds was 8, is now 2"):
         compare_outlook(models, data, run, CompareOptions(measure=MeasureOptions(folds=2)))
-    text = to_markdown(outlook(expected))
+    text = to_markdown(expected.blocks())
     for part in ("one/films", size_words(expected.disk), "Nothing was measured or written"):
         assert part in text
 
@@ -81,7 +78,7 @@ def test_too_few_rows_for_eight_folds_are_said_or_refused(place, tmp_path):
     found = measure(loaded, few, MeasureOptions(), note=said.append)
     assert found.folds == ()
     assert "of 8 holds no example of few, which has 6 rows; so it is measured in one piece" in said[0]
-    with pytest.raises(UsageError, match=r"of 8 holds no example of few.*use fewer --folds or more examples"):
+    with pytest.raises(UsageError, match=r"of 8 holds no example of few.*use fewer folds or more examples"):
         measure(loaded, few, MeasureOptions(folds=8))
     said.clear()
     both = [str(place / "films.jsonl"), str(place / "few.jsonl")]
@@ -128,7 +125,7 @@ def test_plain_modules_keep_the_folds_of_the_source_rows(tmp_path):
     (tmp_path / "n.jsonl").write_text("\n".join(lines) + "\n")
     loaded = LoadedModel(torch.nn.Linear(1, 2), {"name": "mine"})
     table = open_table(str(tmp_path / "n.jsonl"), examples=50)
-    options = MeasureOptions(folds=4, batch_size=7, columns=ColumnOptions(inputs=("u",)))
+    options = MeasureOptions(folds=4, batch_size=7, columns=ColumnOptions(input_column=("u",)))
     sizes = []
     handle = loaded.model.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
     found = measure(loaded, table, options)
@@ -152,19 +149,19 @@ def test_a_study_of_shortcuts_takes_what_was_said(tmp_path):
     assert not (tmp_path / "run").exists()
     said = []
     run_study(tmp_path / "run", plan, note=said.append)
-    assert tensor_bytes(tmp_path / "run") == sum(needs.disk for needs in expected.footprints.values())
+    assert tensor_bytes(tmp_path / "run") == sum(needs.disk for needs in expected.pieces.values())
     models = sum(file.stat().st_size for file in (tmp_path / "run").rglob("model.safetensors"))
     copies = len(list((tmp_path / "run").rglob("model.safetensors")))
-    whole = next(iter(expected.footprints.values())).whole
+    whole = next(iter(expected.pieces.values())).whole
     assert models == pytest.approx(copies * whole, rel=0.05)
     assert expected.models == (copies + 6) * whole
     assert any("footprints with 4 folds to measure" in sentence for sentence in said)
-    assert study_outlook(tmp_path / "run", plan).footprints == {}
+    assert study_outlook(tmp_path / "run", plan).pieces == {}
 
 
 def test_measured_rows_that_leave_a_fold_empty_are_noticed_before_training(tmp_path):
     plan = tiny_plan(tmp_path, folds=24)
-    with pytest.raises(UsageError, match=r"of 24 holds none of the 24 rows.*--measured-rows.*fewer --folds"):
+    with pytest.raises(UsageError, match=r"of 24 holds none of the 24 rows.*measured_rows.*fewer folds"):
         run_study(tmp_path / "run", plan)
     assert not list((tmp_path / "run").rglob("models/st"))
     with pytest.raises(UsageError, match="of 24 holds none"):

@@ -17,7 +17,7 @@ from commonweight.base.estimate import Estimate
 from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.compatible import LeftOut
-from commonweight.studies.shortcuts.contrasts import cell_names, pair_estimates, pair_verdicts
+from commonweight.studies.shortcuts.contrasts import cell_sets, footprint_names, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.plan import Plan
 
 SHORTCUTS = ("st", "op")
@@ -57,7 +57,8 @@ def test_every_cell_compares_what_it_says() -> None:
 
 
 def test_the_first_input_is_that_of_the_first_model() -> None:
-    names = cell_names("st", "op")
+    names = {cell: footprint_names(("st", "op"), sets) for cell, sets in cell_sets("st", "op").items()}
+    assert names["unshared"] == ("st/st", "op/op")
     assert names["same input, first"] == ("st/st", "op/st")
     assert names["same input, second"] == ("st/op", "op/op")
 
@@ -83,11 +84,11 @@ def test_no_interval_where_there_is_none(values: tuple[float, ...]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shortcuts": ("st", "opp")}, "no shortcut 'opp'"),
+        ({"shortcuts": ("st", "opp")}, "shortcuts must be one of st, .*, got 'opp'"),
         ({"shortcuts": ("st",)}, "at least two different shortcuts"),
         ({"shortcuts": ("st", "st")}, "at least two different shortcuts"),
         ({"seeds": 0}, "seeds must be at least 1"),
-        ({"path_points": 1}, "the two ends"),
+        ({"path_points": 1}, "path_points must be at least 2"),
         ({"existing": (("tic", "x"),), "shortcuts": ("st", "op")}, "existing model for 'tic'"),
         ({"existing": (("st", "x"),), "seeds": 2}, "one seed"),
     ],
@@ -98,7 +99,7 @@ def test_plans_that_cannot_be(change: dict, message: str) -> None:
 
 
 def test_every_average_is_made() -> None:
-    assert Plan("m", "d", ("st", "op", "tic")).averages == (
+    assert Plan("m", "d", shortcuts=("st", "op", "tic")).averages == (
         ("st", "op"),
         ("st", "tic"),
         ("op", "tic"),

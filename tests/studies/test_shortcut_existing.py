@@ -18,8 +18,7 @@ from commonweight.studies.demo.encoder import make_tokenizer, save
 from commonweight.studies.shortcuts import adopt as adopting
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts.adopt import check_existing
-from commonweight.studies.shortcuts.outlook import study_outlook
-from commonweight.studies.shortcuts.run import run_study
+from commonweight.studies.shortcuts.run import run_study, study_outlook
 from commonweight.studies.shortcuts.start import make_start
 
 if TYPE_CHECKING:

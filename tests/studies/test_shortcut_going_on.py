@@ -17,17 +17,13 @@ from studies.shortcut_texts import SIZES, tiny_plan
 from commonweight import fuse_checkpoints
 from commonweight.base import UsageError
 from commonweight.fusion import simplex_path
-from commonweight.studies.shortcuts import averages as walks
 from commonweight.studies.shortcuts import run as running
-from commonweight.studies.shortcuts import write
-from commonweight.studies.shortcuts.averages import walk
-from commonweight.studies.shortcuts.evaluating import load_classifier, score, scored_sets
-from commonweight.studies.shortcuts.outlook import study_outlook
+from commonweight.studies.shortcuts import scoring
 from commonweight.studies.shortcuts.plan import SeedFolder
 from commonweight.studies.shortcuts.report import report
-from commonweight.studies.shortcuts.run import run_study
+from commonweight.studies.shortcuts.run import run_and_write, run_study, study_outlook
+from commonweight.studies.shortcuts.scoring import load_classifier, score, scored_sets, walk
 from commonweight.studies.shortcuts.start import independent_initialisation
-from commonweight.studies.shortcuts.write import run_and_write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,7 +165,7 @@ def test_a_walk_holds_its_own_models_only(
         most = max(most, len(alive))
         return model
 
-    monkeypatch.setattr(walks, "load_classifier", loads)
+    monkeypatch.setattr(scoring, "load_classifier", loads)
     walk(done[1], folder, lambda _: None)
     assert most == 2
     assert json.loads(folder.paths.read_text()) == before
@@ -204,7 +200,7 @@ def test_another_checkpoint_in_the_place_of_the_encoder_is_another_study(
     run, plan, study = done
     copy = shutil.copytree(plan.model, tmp_path / "encoder")
     record = json.loads((run / "run.json").read_text())
-    record["plan"]["model"] = str(copy)
+    record["asked"]["model"] = str(copy)
     (run / "run.json").write_text(json.dumps(record))
     plan = replace(plan, model=str(copy))
     if file is None:
@@ -220,11 +216,8 @@ def test_another_checkpoint_in_the_place_of_the_encoder_is_another_study(
         changed = json.loads((copy / file).read_text()) | {"extra": 1}
         (copy / file).write_text(json.dumps(changed))
     for asked in (plan, replace(plan, seeds=2)):
-        with pytest.raises(UsageError, match="holds a study of something else: SHA-256 of the start was"):
+        with pytest.raises(UsageError, match="holds a run of something else: SHA-256 of the start was"):
             run_study(run, asked)
-    record["plan"] = {key: value for key, value in record["plan"].items() if not key.startswith("SHA-256")}
-    (run / "run.json").write_text(json.dumps(record))
-    assert run_study(run, plan) is not None  # of an earlier release, which did not note it
 
 
 def test_the_triangle_is_scored_where_it_is_missing(done: tuple[Path, Plan, ShortcutStudy]) -> None:
@@ -270,7 +263,7 @@ def test_tables_and_figures_with_the_study(
     def fails(*_: object) -> None:
         raise ModuleNotFoundError("no matplotlib", name="matplotlib")
 
-    monkeypatch.setattr(write, "write_figures", fails)
+    monkeypatch.setattr(running, "write_figures", fails)
     said: list[str] = []
     assert run_and_write(run, plan, note=said.append) is not None
     assert [sentence for sentence in said if sentence.startswith("no figures: they need matplotlib")]
@@ -303,7 +296,7 @@ def test_a_plan_can_be_corrected_until_something_was_trained(tmp_path: Path) -> 
 
 
 def test_texts_longer_than_the_model_reads_are_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--max-length 600 is more than the model can read; give at most 24"):
+    with pytest.raises(UsageError, match="max_length 600 is more than the model can read; give at most 24"):
         run_study(tmp_path / "run", tiny_plan(tmp_path, max_length=600), until="build")
 
 

@@ -13,13 +13,11 @@ from studies.shortcut_texts import tiny_plan
 from commonweight.base import UsageError
 from commonweight.studies.demo.encoder import LONGEST
 from commonweight.studies.run.hold import held
-from commonweight.studies.shortcuts import outlook as looking
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts.grid import _without_repeats
-from commonweight.studies.shortcuts.outlook import study_outlook
 from commonweight.studies.shortcuts.plan import ORIGINAL, SeedFolder
 from commonweight.studies.shortcuts.rows import rehearse_rows
-from commonweight.studies.shortcuts.run import run_study
+from commonweight.studies.shortcuts.run import run_study, study_outlook
 from commonweight.studies.shortcuts.start import read_encoder, with_usual_length
 
 
@@ -79,8 +77,8 @@ def test_the_model_is_looked_at_before_the_texts(tmp_path: Path, monkeypatch: py
     def opens(*_: object, **__: object) -> None:
         raise AssertionError("the texts were opened")
 
-    for module, refuses in ((looking, study_outlook), (running, run_study)):
-        monkeypatch.setattr(module, "open_source", opens)
+    monkeypatch.setattr(running, "open_source", opens)
+    for refuses in (study_outlook, run_study):
         with pytest.raises(UsageError, match="it holds no weights of that format"):
             refuses(tmp_path / "run", plan)
 

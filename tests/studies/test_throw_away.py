@@ -5,7 +5,7 @@ import json
 import pytest
 
 from commonweight.base import UsageError
-from commonweight.studies.run.folder import check_outside, open_run, remove_partial, throw_away
+from commonweight.studies.compare.folder import check_outside, open_comparison, remove_partial, throw_away
 from commonweight.studies.run.hold import held
 
 
@@ -19,7 +19,7 @@ def footprint(place):
 def run(tmp_path):
     """A run with footprints, an unfinished one, and things of the user beside them."""
     folder = tmp_path / "run"
-    open_run(folder, {"settings": {}, "models": {}, "data": {}})
+    open_comparison(folder, {"settings": {}, "models": {}, "data": {}})
     for name in ("a/d", "b/d", "a/.d.0123.partial"):
         footprint(folder / "footprints" / name)
     (folder / "overlap.json").write_text("")
@@ -35,16 +35,19 @@ def left(folder):
 
 
 def test_only_footprints_and_tables_go(run):
-    open_run(run, {"settings": {}, "models": {}, "data": {}}, fresh=True)
+    open_comparison(run, {"settings": {}, "models": {}, "data": {}}, fresh=True)
     assert left(run) == ["footprints/a/notes/mine.txt", "run.json", "thesis.txt"]
 
 
-@pytest.mark.parametrize("written", ['{"format": "other"}', "[1]", '{"name": "another tool"}'])
+@pytest.mark.parametrize(
+    "written",
+    ['{"format": "other"}', "[1]", '{"format": "commonweight-run", "study": "shortcuts"}', '{"name": "another tool"}'],
+)
 def test_a_run_json_of_another_tool_is_left_alone(run, written):
     (run / "run.json").write_text(written)
     before = left(run)
-    with pytest.raises(UsageError, match="not a commonweight-run record; nothing was deleted"):
-        open_run(run, {}, fresh=True)
+    with pytest.raises(UsageError, match="not the record of a comparison; nothing was deleted"):
+        open_comparison(run, {}, fresh=True)
     assert left(run) == before
 
 
@@ -63,7 +66,7 @@ def test_an_unreadable_run_json_needs_footprints_beside_it(run, tmp_path):
 def test_links_are_not_followed(run, tmp_path):
     target = footprint(tmp_path / "elsewhere" / "d")
     (run / "footprints" / "c").symlink_to(target.parent)
-    with pytest.raises(UsageError, match="is a link, and --fresh follows none"):
+    with pytest.raises(UsageError, match="is a link, and fresh follows none"):
         throw_away(run)
     assert (target / "footprint.json").exists()
     assert "footprints/a/d/footprint.json" in left(run)
@@ -71,7 +74,7 @@ def test_links_are_not_followed(run, tmp_path):
 
 def test_a_linked_run_folder_works(run, tmp_path):
     (tmp_path / "link").symlink_to(run)
-    open_run(tmp_path / "link", {"settings": {}, "models": {}, "data": {}}, fresh=True)
+    open_comparison(tmp_path / "link", {"settings": {}, "models": {}, "data": {}}, fresh=True)
     assert (tmp_path / "link").is_symlink()
     assert json.loads((run / "run.json").read_text())["status"] == "measuring"
     assert not (run / "footprints" / "b").exists()
@@ -80,7 +83,7 @@ def test_a_linked_run_folder_works(run, tmp_path):
 def test_nothing_the_run_reads_may_lie_in_it(run, tmp_path, monkeypatch):
     check_outside(run, ["org/model", tmp_path, str(tmp_path / "absent")])
     for used in (run, run / "thesis.txt", run / "footprints"):
-        with pytest.raises(UsageError, match=r"--fresh throws away the run .* lies in it"):
+        with pytest.raises(UsageError, match=r"fresh throws away the run .* lies in it"):
             check_outside(run, [str(used)])
     (tmp_path / "link").symlink_to(run / "thesis.txt")
     with pytest.raises(UsageError, match="lies in it"):

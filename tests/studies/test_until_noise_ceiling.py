@@ -23,8 +23,8 @@ from commonweight.models.options import LoadedModel
 from commonweight.overlaps import noise_ceiling
 from commonweight.report.footprint import summary
 from commonweight.studies.compare.convergence import convergence, planned
-from commonweight.studies.compare.measure import MeasureOptions, measure
-from commonweight.studies.compare.prepare import ColumnOptions
+from commonweight.studies.compare.measure import measure
+from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
 from commonweight.studies.compare.until_noise_ceiling import (
     Convergence,
     Point,
@@ -34,7 +34,7 @@ from commonweight.studies.compare.until_noise_ceiling import (
     until_outlook,
 )
 
-OPTIONS = MeasureOptions(columns=ColumnOptions(inputs=("u", "v", "w")))
+OPTIONS = MeasureOptions(columns=ColumnOptions(input_column=("u", "v", "w")))
 
 
 @pytest.fixture

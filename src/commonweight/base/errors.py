@@ -6,16 +6,55 @@
 ├── ``NotComparableError``    two footprints describe different things (exit code 3)
 └── ``IntegrityError``        a file is damaged, incomplete or of another format (exit code 4)
 
-Each message says what was expected, what came, and the remedy.
+Each message says what was expected, what came, and the remedy. Where it names arguments it holds their places, so that
+Python says ``max_length`` and the command line ``--max-length``.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class CommonweightError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base of all errors raised on purpose by this package.
+
+    Args:
+        sentence: What is said; ``{argument}`` stands for the argument's name, ``{name}`` for one of ``values``.
+        argument: The argument that the sentence is about; None if it is about none.
+        **values: Other arguments that it names, each with the value to pass, or None for the name alone.
+
+    Example:
+        >>> error = UsageError("{argument} must be at most 9; or pass {overwrite}", argument="rows", overwrite=True)
+        >>> print(error)
+        rows must be at most 9; or pass overwrite=True
+        >>> error.told(lambda name, value: f"--{name}")
+        '--rows must be at most 9; or pass --overwrite'
+    """
 
     exit_code = 1
+
+    def __init__(self, sentence: str, *, argument: str | None = None, **values: object) -> None:
+        self.sentence = sentence
+        self.argument = argument
+        self.values = values
+        super().__init__(self.told(in_python))
+
+    def told(self, name: Callable[[str, object], str]) -> str:
+        """Say the sentence, with its arguments named by ``name(argument, value)``."""
+        found = self.sentence
+        if self.argument is not None:
+            found = found.replace("{argument}", name(self.argument, None))
+        for argument, value in self.values.items():
+            found = found.replace(f"{{{argument}}}", name(argument, value))
+        return found
+
+
+def in_python(argument: str, value: object) -> str:
+    """Name an argument as Python does."""
+    return argument if value is None else f"{argument}={value!r}"
 
 
 class UsageError(CommonweightError, ValueError):

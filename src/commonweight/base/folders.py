@@ -35,9 +35,6 @@ class Kind:
     record: str
     """A file that every finished folder of this kind has, and no other."""
 
-    replace: str = "overwrite=True"
-    """What the user passes so that one that is there may go."""
-
 
 def checked_output(folder: Path, kind: Kind, *, overwrite: bool = False) -> Path:
     """Check that a result may be written somewhere."""
@@ -51,7 +48,8 @@ def checked_output(folder: Path, kind: Kind, *, overwrite: bool = False) -> Path
         raise UsageError(f"{folder} exists and is not a {kind.words}; choose another folder")
     if is_there and not overwrite:
         raise UsageError(
-            f"{folder} holds a {kind.words} already; choose another folder, or pass {kind.replace} to replace it"
+            f"{folder} holds a {kind.words} already; choose another folder, or pass {{overwrite}} to replace it",
+            overwrite=True,
         )
     check_writable(place)
     return place
@@ -96,18 +94,19 @@ def replacing(folder: Path, kind: Kind, *, overwrite: bool = False) -> Iterator[
         beside.rename(kept)
         raise UsageError(
             f"{folder} was taken while the work went on; the new {kind.words} is in {kept}. Rename it, or run again "
-            f"with {kind.replace}"
+            "with {overwrite}",
+            overwrite=True,
         ) from error
     flush(folder.parent)
     if replaces:
         shutil.rmtree(former)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.write_bytes(content)
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

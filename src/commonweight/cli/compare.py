@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from commonweight.cli import settings, streams
-from commonweight.cli.options import Command, dry_run_option, ending, measure_options, model_options, row_options
+from commonweight.cli import streams
+from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
 from commonweight.cli.tables import table_options, write
+from commonweight.studies.compare.options import CompareOptions
 
 
 @click.command(
@@ -27,21 +28,14 @@ from commonweight.cli.tables import table_options, write
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on there.")
 @click.option("--fresh", is_flag=True, help="Throw away the footprints and tables of a run that is there.")
 @dry_run_option
-@click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
-@row_options()
 @table_options
-@measure_options
-@click.option(
-    "--checkpoint", multiple=True, metavar="FILE", help="A .safetensors file for each module:function, in order."
-)
-@model_options
+@options_of(CompareOptions)
 def command(
     models: tuple[str, ...],
     data: tuple[str, ...],
     output: str,
     fresh: bool,
     dry_run: bool,
-    common_only: bool,
     by: str | int,
     form: str,
     **given: Any,
@@ -55,25 +49,15 @@ def command(
     """
     from commonweight.report.terminal import show
     from commonweight.report.verdicts import verdict_blocks
-    from commonweight.studies.compare.checks import CompareOptions
     from commonweight.studies.compare.compare import compare, compare_outlook
-    from commonweight.studies.run.outlook_words import outlook
 
-    options = CompareOptions(
-        load=settings.load_options(given),
-        measure=settings.measure_options(given),
-        checkpoints=given["checkpoint"],
-        split=given["split"],
-        examples=given["examples"],
-        data_seed=given["data_seed"],
-        common_only=common_only,
-    )
+    options = read_options(CompareOptions, given)
     if dry_run:
         with streams.only_results():
-            expected = compare_outlook(models, data, output, options, fresh=fresh, note=settings.note)
-        show(outlook(expected))
+            expected = compare_outlook(models, data, output, options, fresh=fresh, note=streams.tell)
+        show(expected.blocks())
         return
     with streams.only_results():
-        found = compare(models, data, output, options, fresh=fresh, progress=streams.bars(), note=settings.note)
-    settings.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
+        found = compare(models, data, output, options, fresh=fresh, progress=streams.bars(), note=streams.tell)
+    streams.tell(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
     write(found.table, by, form, verdict_blocks(found.table, found.contrasts, by))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from commonweight.cli import settings, streams
+from commonweight.cli import streams
 from commonweight.cli.options import Command, ending
 
 
@@ -37,7 +37,7 @@ def command(output: str | None, seed: int) -> None:
         if output is not None:
             check_demo_folder(folder)
         with streams.only_results():
-            found = run_demo(folder, seed=seed, note=settings.note)
+            found = run_demo(folder, seed=seed, note=streams.tell)
         blocks = report(
             {name: {d: (s.accuracy, s.loss) for d, s in row.items()} for name, row in found.scores.items()},
             {domain: (s.accuracy, s.loss) for domain, s in found.best.items()},
@@ -46,14 +46,14 @@ def command(output: str | None, seed: int) -> None:
         parts = len(blocks)
         show(blocks)
         with streams.only_results():
-            study = run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=settings.note)
+            study = run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.tell)
         blocks += shortcuts.report(study)
         show(blocks[parts:])
         parts = len(blocks)
         with streams.only_results():
-            tasks = run_continual_demo(folder / "continual", note=settings.note)
+            tasks = run_continual_demo(folder / "continual", note=streams.tell)
         blocks += continual.report(tasks)
         show(blocks[parts:])
         if output is not None:
             (folder / "demo.txt").write_text(to_plain(blocks), encoding="utf-8")
-            settings.note(f"data, models, footprints and this text are in {output}")
+            streams.tell(f"data, models, footprints and this text are in {output}")

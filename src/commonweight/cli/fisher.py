@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commonweight.cli import settings, streams
-from commonweight.cli.options import (
-    Command,
-    checkpoint_option,
-    dry_run_option,
-    ending,
-    measure_options,
-    model_options,
-    row_options,
-)
+from commonweight.base.folders import checked_output, replacing
+from commonweight.cli import streams
+from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
+from commonweight.cli.tables import ROWS
+from commonweight.models.options import LoadOptions
+from commonweight.studies.compare.options import CompareOptions, MeasureOptions
 
 if TYPE_CHECKING:
     from commonweight.base.text import Block
@@ -40,10 +36,9 @@ if TYPE_CHECKING:
     "effective sample size of at least 20 in two steps in a row, or the data end; --examples is then the most. "
     "Stopping there makes the noise ceiling too high, by much where a few examples carry most of the trace.",
 )
-@row_options()
-@measure_options
-@checkpoint_option
-@model_options
+@options_of(CompareOptions, only=ROWS)
+@options_of(MeasureOptions)
+@options_of(LoadOptions)
 def command(
     model: str,
     data: str,
@@ -58,9 +53,9 @@ def command(
     MODEL is a Hugging Face id (org/name@revision), a checkpoint or PEFT adapter folder, or module:function returning a
     torch module. DATA is a TSV, CSV, JSONL or Parquet file, a save_to_disk folder, or an id (org/name:config@revision).
     """
-    from commonweight.studies.run.output import checked_output, replacing
+    from commonweight.footprints.files import FOOTPRINT_FOLDER
 
-    folder = checked_output(Path(output), overwrite=overwrite)
+    folder = checked_output(Path(output), FOOTPRINT_FOLDER, overwrite=overwrite)
     from commonweight.base.text import silent
     from commonweight.data.table import open_table
     from commonweight.footprints.footprint import Footprint
@@ -70,17 +65,16 @@ def command(
     from commonweight.studies.compare.convergence import convergence, planned
     from commonweight.studies.compare.measure import measure, measure_outlook
     from commonweight.studies.compare.until_noise_ceiling import measure_until, planned_ends, until_outlook
-    from commonweight.studies.run.outlook_words import outlook
 
-    options = settings.measure_options(given)
+    options = read_options(MeasureOptions, given)
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
     with streams.only_results():
-        loaded = load_model(model, settings.load_options(given))
+        loaded = load_model(model, read_options(LoadOptions, given))
         for sentence in loaded.notes:
-            settings.note(sentence)
+            streams.tell(sentence)
     curve: list[Block] = []
     with streams.only_results():
-        note = settings.note if dry_run else silent
+        note = streams.tell if dry_run else silent
         expected = (
             measure_outlook(loaded, table, options, folder, note)
             if until_noise_ceiling is None
@@ -89,21 +83,21 @@ def command(
     if dry_run:
         if until_noise_ceiling is not None:
             curve = [planned(until_noise_ceiling, planned_ends(table, options, given["data_seed"]))]
-        show([*curve, *outlook(expected)])
+        show([*curve, *expected.blocks()])
         return
-    settings.note(
+    streams.tell(
         f"measuring {'up to ' if until_noise_ceiling else ''}{len(table)} rows of {table.name} on "
         f"{loaded.identity['class']} "
         f"in {loaded.identity['dtype']}"
     )
-    with streams.only_results(), replacing(folder, overwrite=overwrite) as place:
-        settings.note(expected.sentence())
+    with streams.only_results(), replacing(folder, FOOTPRINT_FOLDER, overwrite=overwrite) as place:
+        streams.tell(expected.sentence())
         if until_noise_ceiling is None:
-            measure(loaded, table, options, folder=place, progress=streams.bars(), note=settings.note)
+            measure(loaded, table, options, folder=place, progress=streams.bars(), note=streams.tell)
         else:
             _, found = measure_until(
                 loaded, table, options, until_noise_ceiling, folder=place, seed=given["data_seed"],
-                progress=streams.bars(), note=settings.note,
+                progress=streams.bars(), note=streams.tell,
             )  # fmt: skip
             curve = convergence(found)
     show([*summary(Footprint.load(folder), output), *curve])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commonweight.base.errors import UsageError
-from commonweight.cli import settings, streams
-from commonweight.cli.options import Command, Suggesting, ending, together
+from commonweight.cli import streams
+from commonweight.cli.options import Command, Dangerous, Suggesting, ending, together
 from commonweight.fusion.methods import METHODS
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     show_default=True,
     help="Form of the result; json is what fusion.json says.",
 )
-@click.option("--allow-pickle", is_flag=True, help="Read weights from pickle files.")
+@click.option("--allow-pickle", cls=Dangerous, is_flag=True, help="Read weights from pickle files.")
 def command(
     models: tuple[str, ...],
     output: str | None,
@@ -124,11 +124,11 @@ def command(
     given = {"method": method, "weight": weights, "base": base, "footprint": footprints, **parameters, "output": output}
     typed = _typed(models, given)
     if dry_run or place is None:
-        settings.note("dry run: everything was checked that does not take every number, and nothing was written")
+        streams.tell("dry run: everything was checked that does not take every number, and nothing was written")
         _show(describe(plan, typed), form, None)
         return
     for sentence in plan.told():
-        settings.note(sentence)
+        streams.tell(sentence)
     _show(write_fusion(plan, place, typed, overwrite=overwrite, progress=streams.bars()), form, output)
 
 

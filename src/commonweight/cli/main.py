@@ -6,6 +6,7 @@ import difflib
 import importlib
 import sys
 import traceback
+from functools import partial
 from typing import Any
 
 import click
@@ -13,8 +14,7 @@ import click
 from commonweight.base.errors import CommonweightError
 from commonweight.base.version import __version__
 from commonweight.cli import streams
-from commonweight.cli.options import ending
-from commonweight.cli.words import in_options, options_of
+from commonweight.cli.options import ending, in_options
 
 COMMANDS = ("fisher", "overlap", "compare", "fuse", "shortcuts", "continual", "verify", "demo")
 INTERRUPTED = 130
@@ -70,8 +70,8 @@ def run(arguments: list[str]) -> int:
     try:
         code: Any = group.main(args=arguments, prog_name="commonweight", standalone_mode=False)
     except CommonweightError as error:
-        found = group.get_command(click.Context(group), command) if command else None
-        _explain(f"error: {in_options(str(error), command, options_of(found, arguments))}", debug=debug)
+        commands = {name: importlib.import_module(f"commonweight.cli.{name}").command for name in COMMANDS}
+        _explain(f"error: {error.told(partial(in_options, commands=commands, here=command))}", debug=debug)
         return error.exit_code
     except click.ClickException as error:
         error.show()

@@ -1,14 +1,24 @@
-"""Options that several commands share, and values that say what was probably meant."""
+"""Options: those made of settings, their values that say what was probably meant, and how errors name them."""
 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from dataclasses import MISSING, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from commonweight.base.settings import settings_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
+    from dataclasses import Field
+
+    from commonweight.base.settings import Kind, Setting
+
+    Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+T = TypeVar("T")
 
 _EXIT_CODES = """Exit codes: 0 done · 1 the computation failed · 2 bad usage · 3 not comparable
             4 a file is damaged · 130 interrupted"""
@@ -32,11 +42,12 @@ class Suggesting(click.Choice):  # type: ignore[type-arg,unused-ignore]
         return value
 
 
-DANGEROUS = frozenset({"allow_pickle", "trust_remote_code"})
+class Dangerous(click.Option):
+    """An option that lets code of others run."""
 
 
 class Command(click.Command):
-    """A command whose help shows the options that can run code of others in a section of their own."""
+    """A command with dangerous options in a section of their own, and options that take all words behind them."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options into the help."""
@@ -45,11 +56,44 @@ class Command(click.Command):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                (dangerous if param.name in DANGEROUS else ordinary).append(record)
+                (dangerous if isinstance(param, Dangerous) else ordinary).append(record)
         for title, records in (("Options", ordinary), ("Dangerous options", dangerous)):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join the words after an option that takes a list into one value, with commas."""
+        lists = {option for param in self.params if isinstance(param.type, Words) for option in param.opts}
+        joined: list[str] = []
+        words = 0  # of the list that is being read; 0 outside of lists
+        for word in args:
+            if word.startswith("-"):
+                option, sign, _ = word.partition("=")
+                words = 1 + bool(sign) if option in lists else 0
+                joined.append(word)
+            elif words > 1:
+                joined[-1] += f",{word}"
+            else:
+                words += words > 0
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
+class Words(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Several values, joined by commas or spaces."""
+
+    def __init__(self, of: click.ParamType, none: str | None = None) -> None:  # type: ignore[type-arg,unused-ignore]
+        self.of, self.none = of, none
+        self.name = f"{of.name} ..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Read them."""
+        if isinstance(value, tuple):
+            return value
+        if value == self.none:
+            return ()
+        return tuple(self.of.convert(word, param, ctx) for word in value.replace(",", " ").split())
 
 
 class Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -106,94 +150,87 @@ def together(
     return decorate
 
 
-def row_options(
-    examples: str = "Measure N rows, chosen by --data-seed; default all.",
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make the options that say which rows and columns of the data are read."""
-    return together(
-        click.option("--split", metavar="S", help="Which split, where the data have several."),
-        click.option("--text-column", metavar="C", multiple=True, help="Column of texts; twice for pairs."),
-        click.option("--label-column", metavar="L", help="Column of labels; by default label or labels."),
-        click.option(
-            "--input-column",
-            metavar="C",
-            multiple=True,
-            help="For a plain torch module: columns of numbers, or one of lists.",
-        ),
-        click.option("--examples", metavar="N", type=Count(), help=examples),
-        click.option(
-            "--data-seed", metavar="N", type=int, default=0, show_default=True, help="Names the choice of rows."
-        ),
-        click.option(
-            "--max-length", metavar="N", type=Count(), help="Cut texts to N tokens; default the model's limit."
-        ),
-    )
+def options_of(of: Any, *, only: Iterable[str] | None = None, words: Mapping[str, str] | None = None) -> Decorator:
+    """Make the options of a dataclass of settings and of those in it; ``words`` replace what is said of a field."""
+    return together(*_options(of, only, words or {}).values())
 
 
-trust_option = click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+def read_options(of: Callable[..., T], given: Mapping[str, Any]) -> T:
+    """Make a dataclass of settings from the values of a command; fields that it has no option for stay as usual."""
+    found: dict[str, Any] = {}
+    for field, _, kind in settings_of(of):
+        if is_dataclass(kind.type):
+            nested: Any = kind.type
+            found[field.name] = read_options(nested, given)
+        elif field.name in given:
+            found[field.name] = given[field.name]
+    return of(**found)
 
-model_options = together(
-    click.option("--tokenizer", metavar="ID", help="Tokenizer's id or folder; default the model's own."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
-    click.option(
-        "--dtype",
-        type=Suggesting(["auto", "float32", "bfloat16", "float16", "float64"]),
-        default="float32",
-        show_default=True,
-        help="Precision of the weights; auto is as stored.",
-    ),
-    click.option("--allow-missing-weights", is_flag=True, help="Accept weights drawn at random."),
-    click.option("--allow-pickle", is_flag=True, help="Read weights from pickle files."),
-    trust_option,
-)
+
+def typed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the values that were typed, not left as usual."""
+    source = click.get_current_context().get_parameter_source
+    return {name: value for name, value in given.items() if source(name) is not click.core.ParameterSource.DEFAULT}
+
+
+def in_options(argument: str, value: object, commands: Mapping[str, click.Command], here: str) -> str:
+    """Name an argument of the library as an option, of another command if the one that ran ``here`` has none."""
+    for name in (here, *commands):
+        group = commands.get(name)
+        every = [group, *group.commands.values()] if isinstance(group, click.Group) else [group]
+        for parameter in (parameter for each in every if each is not None for parameter in each.params):
+            if parameter.name == argument and isinstance(parameter, click.Option):
+                shown = max(parameter.opts, key=len)
+                if value is not None and not parameter.is_flag:
+                    shown += f" {value}"
+                return shown if name == here else f"{shown} to commonweight {name}"
+    return argument if value is None else f"{argument}={value!r}"
+
+
+def _options(of: Any, only: Iterable[str] | None, words: Mapping[str, str]) -> dict[str, Decorator]:
+    """Options by what is typed; of two that are typed alike the first one holds."""
+    found: dict[str, Decorator] = {}
+    for field, said, kind in settings_of(of):
+        if only is not None and field.name not in only:
+            continue
+        if is_dataclass(kind.type):
+            found |= {typed: option for typed, option in _options(kind.type, None, words).items() if typed not in found}
+        elif said is not None and said.typed:
+            name = f"--{said.option or field.name.replace('_', '-')}"
+            found[name] = _option(name, field, said, kind, words.get(field.name, said.words))
+    return found
+
+
+def _option(name: str, field: Field[Any], said: Setting, kind: Kind, words: str) -> Decorator:
+    given: dict[str, Any] = {"help": words, "metavar": said.metavar}
+    given["cls"] = Dangerous if said.dangerous else click.Option
+    if kind.type is bool:
+        callback = (lambda _, __, value: not value) if said.off else None
+        return click.option(name, field.name, is_flag=True, callback=callback, **given)
+    one: Any
+    if kind.choices and not (kind.is_many and said.many == "listed"):
+        one = Suggesting(kind.choices)
+    elif kind.type is int and (said.least is not None or said.none is not None):
+        one = Count(None if kind.is_many else said.none, int(said.least or 0))
+    elif kind.type is int:
+        one = click.INT
+    elif kind.type is float:
+        one = click.FLOAT
+    else:
+        one = click.STRING
+    default = None if field.default is MISSING else field.default
+    if kind.is_many and said.many == "listed":
+        one, default = Words(one, said.none), " ".join(map(str, default or ()))
+    elif kind.is_many:
+        given["multiple"] = True
+    elif default is None:
+        default = said.none
+    is_shown = default not in {None, "", ()}
+    if said.required:
+        return click.option(name, field.name, type=one, required=True, **given)
+    return click.option(name, field.name, type=one, default=default, show_default=is_shown, **given)
+
 
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Check everything, say what disk and memory it will take, and stop."
-)
-
-checkpoint_option = click.option(
-    "--checkpoint", metavar="FILE", help="A .safetensors file for a MODEL given as module:function."
-)
-
-measure_options = together(
-    click.option(
-        "--fisher-type",
-        type=Suggesting(["empirical", "exact", "mc"]),
-        default="empirical",
-        show_default=True,
-        help="Whose labels: the given ones, the model's exact expectation, or draws from it.",
-    ),
-    click.option(
-        "--samples", metavar="N", type=Count(), default=1, show_default=True, help="Draws, for --fisher-type mc."
-    ),
-    click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the draws."),
-    click.option(
-        "--loss",
-        type=Suggesting(["classification", "multilabel", "regression"]),
-        help="Likelihood of a plain torch module; default by its integer targets.",
-    ),
-    click.option(
-        "--batch-size",
-        type=Count("auto"),
-        default="auto",
-        show_default=True,
-        help="Rows per batch; changes speed, never the result.",
-    ),
-    click.option(
-        "--folds",
-        metavar="K|auto",
-        type=Count("auto"),
-        default="auto",
-        show_default=True,
-        help="Disjoint parts of the rows, kept apart, for noise ceilings and intervals; auto: 8, or 1 for too few "
-        "rows.",
-    ),
-    click.option(
-        "--include",
-        metavar="PATTERN",
-        multiple=True,
-        help="Measure only this: a module path such as bert.encoder, or a shell pattern of parameter names such as "
-        "'*.weight'; give as many as you like.",
-    ),
-    click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave this out; patterns as for --include."),
 )

@@ -19,7 +19,11 @@ TWO = 2
 @table_options
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @click.option(
-    "--no-intervals", is_flag=True, help="Leave folds out: raw overlaps alone, also where numbers of folds differ."
+    "--no-intervals",
+    "intervals",
+    is_flag=True,
+    callback=lambda _, __, value: not value,
+    help="Leave folds out: raw overlaps alone, also where numbers of folds differ.",
 )
 @click.option(
     "--check-hashes", is_flag=True, help="Read every file and compare its SHA-256 with the recorded one first."
@@ -29,7 +33,7 @@ def command(
     by: str | int,
     form: str,
     common_only: bool,
-    no_intervals: bool,
+    intervals: bool,
     check_hashes: bool,
 ) -> None:
     """Compare footprints: every pair, overall and layer by layer."""
@@ -45,7 +49,7 @@ def command(
         name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
         for name, folder in zip(names, folders, strict=True)
     }
-    table = overlap(footprints, common_only=common_only, intervals=not no_intervals)
+    table = overlap(footprints, common_only=common_only, intervals=intervals)
     write(table, by, form, [*verdict_blocks(table, by=by), *sources(footprints)])
 
 

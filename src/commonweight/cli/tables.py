@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from commonweight.base.text import Block
     from commonweight.overlaps.table.table import OverlapTable
 
+ROWS = ("split", "examples", "data_seed")
+"""Which rows of a table are read: fields of ``CompareOptions`` that other commands have options of too."""
+
 table_options = together(
     click.option(
         "--by",

@@ -6,10 +6,14 @@ from typing import Any
 
 import click
 
-from commonweight.cli import settings, streams
-from commonweight.cli.options import Command, Suggesting, checkpoint_option, ending, model_options, row_options
+from commonweight.cli import streams
+from commonweight.cli.options import Command, Suggesting, ending, options_of, read_options
+from commonweight.cli.tables import ROWS
+from commonweight.models.options import LoadOptions
+from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
 
-ROWS = 4
+FEW = 4
+"""Rows."""
 
 
 @click.command("verify", cls=Command, epilog=ending("commonweight verify runs/films --data dev.tsv"))
@@ -17,12 +21,14 @@ ROWS = 4
 @click.option(
     "--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set."
 )
-@row_options(examples="Take the few from N rows only, chosen by --data-seed; default from all.")
-@checkpoint_option
-@model_options
-@click.option(
-    "--loss", type=Suggesting(["classification", "multilabel", "regression"]), help="Likelihood of a plain module."
+@options_of(
+    CompareOptions,
+    only=ROWS,
+    words={"examples": "Take the few from N rows only, chosen by --data-seed; default from all."},
 )
+@options_of(ColumnOptions)
+@options_of(LoadOptions)
+@options_of(MeasureOptions, only=["loss"])
 @click.option(
     "--format",
     "form",
@@ -42,15 +48,15 @@ def command(model: str, data: str, form: str, **given: Any) -> None:
     from commonweight.models.load import load_model
     from commonweight.report.footprint import verification
     from commonweight.report.terminal import show
-    from commonweight.studies.compare.prepare import ColumnOptions, prepare
+    from commonweight.studies.compare.prepare import prepare
 
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
-    columns = ColumnOptions(given["text_column"], given["label_column"], given["input_column"], given["max_length"])
     with streams.only_results():
-        loaded = load_model(model, settings.load_options(given))
+        loaded = load_model(model, read_options(LoadOptions, given))
         for sentence in loaded.notes:
-            settings.note(sentence)
-        batches = prepare(loaded, table, columns).batches.with_batch_size(min(ROWS, len(table)))
+            streams.tell(sentence)
+        batches = prepare(loaded, table, read_options(ColumnOptions, given)).batches
+        batches = batches.with_batch_size(min(FEW, len(table)))
         report = verify(loaded.model, next(iter(batches)), loss=given["loss"] or loaded.task)
     if form == "markdown":
         click.echo(report.to_markdown(), nl=False)

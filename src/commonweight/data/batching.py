@@ -196,8 +196,9 @@ def _check_room(tokenizer: Any, max_length: int, *, is_pair: bool) -> None:
     special = tokenizer.num_special_tokens_to_add(pair=is_pair)
     if max_length <= special:
         raise UsageError(
-            f"--max-length {max_length} leaves no room for text: the tokenizer puts {special} tokens of its own around "
-            f"every {'pair' if is_pair else 'text'}; give at least {special + 1}"
+            f"{{argument}} {max_length} leaves no room for text: the tokenizer puts {special} tokens of its own around "
+            f"every {'pair' if is_pair else 'text'}; give at least {special + 1}",
+            argument="max_length",
         )
 
 
@@ -208,12 +209,14 @@ def _check_fit(
         if max_length is not None and len(tokens) > max_length:
             raise UsageError(
                 f"row {row} still has {len(tokens)} tokens after it was cut to {max_length}: the tokenizer does not "
-                "cut; shorten the row, or give a larger --max-length"
+                "cut; shorten the row, or give a larger {max_length}",
+                max_length=None,
             )
         if vocabulary is not None and max(tokens, default=0) >= vocabulary:
             raise UsageError(
                 f"row {row} has token {max(tokens)}, and the model knows 0..{vocabulary - 1}: the tokenizer was not "
-                "made for this model; give the model's own with --tokenizer"
+                "made for this model; give the model's own with {tokenizer}",
+                tokenizer=None,
             )
 
 
@@ -227,7 +230,9 @@ def _check_known(tokenizer: Any, rows: Sequence[Sequence[int]]) -> None:
     if share > MOST_UNKNOWN:
         raise UsageError(
             f"{share:.0%} of the tokens are unknown to the tokenizer; it was not made for these texts. Give the "
-            "model's own tokenizer with --tokenizer, or check --text-column"
+            "model's own tokenizer with {tokenizer}, or check {text_column}",
+            tokenizer=None,
+            text_column=None,
         )
 
 
@@ -249,7 +254,8 @@ def stack_inputs(columns: dict[str, list[Any]], source_rows: Sequence[int]) -> T
     for name, tensor in zip(columns, stacked, strict=True):
         if tensor.dim() > 1:
             raise UsageError(
-                f"column {name!r} holds values of shape {list(tensor.shape[1:])}; several --input-column must each "
-                "hold plain numbers, or give one column of lists or images"
+                f"column {name!r} holds values of shape {list(tensor.shape[1:])}; several of {{argument}} must each "
+                "hold plain numbers, or give one column of lists or images",
+                argument="input_column",
             )
     return torch.stack(stacked, dim=1)

@@ -23,12 +23,13 @@ NAMELESS = re.compile(r"LABEL_\d+")
 def label_column(table: Table, asked: str | None = None) -> str:
     """Find the column of labels."""
     if asked is not None:
-        return _existing(table, asked, "--label-column")
+        return _existing(table, asked, "label_column")
     found = [name for name in LABEL_NAMES if name in table.columns]
     if len(found) != 1:
         raise UsageError(
             f"{table.name} has {'both' if found else 'neither'} 'label' {'and' if found else 'nor'} 'labels'; "
-            f"name the column with --label-column: {among('label', table.columns)}"
+            f"name the column with {{label_column}}: {among('label', table.columns)}",
+            label_column=None,
         )
     return found[0]
 
@@ -36,9 +37,10 @@ def label_column(table: Table, asked: str | None = None) -> str:
 def text_columns(table: Table, asked: Sequence[str] = (), *, label: str | None = None) -> tuple[str, ...]:
     """Find the column of texts, or the two columns of a pair."""
     if len(asked) > 2:
-        raise UsageError(f"--text-column may be given once, or twice for pairs; got {len(asked)}: {', '.join(asked)}")
+        got = f"got {len(asked)}: {', '.join(asked)}"
+        raise UsageError(f"{{argument}} may be given once, or twice for pairs; {got}", argument="text_column")
     if asked:
-        return tuple(_existing(table, name, "--text-column") for name in asked)
+        return tuple(_existing(table, name, "text_column") for name in asked)
     strings = [
         name
         for name, feature in table.rows.features.items()
@@ -50,7 +52,8 @@ def text_columns(table: Table, asked: Sequence[str] = (), *, label: str | None =
         return (TEXT_NAME,)
     raise UsageError(
         f"{table.name} has {len(strings)} columns of strings ({', '.join(map(repr, strings)) or 'none'}); name the "
-        f"text with --text-column: {among(TEXT_NAME, table.columns)}"
+        f"text with {{text_column}}: {among(TEXT_NAME, table.columns)}",
+        text_column=None,
     )
 
 
@@ -61,7 +64,8 @@ def texts(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
             if not isinstance(value, str):
                 raise UsageError(
                     f"row {row} of {table.name} has {_what(value)} in column {name!r}, expected a string; correct or "
-                    "remove the row, or name another column with --text-column"
+                    "remove the row, or name another column with {text_column}",
+                    text_column=None,
                 )
     return list(zip(*(table.column(name) for name in columns), strict=True))
 
@@ -99,9 +103,9 @@ def class_labels(
         if number < 0 or (classes is not None and number >= classes):
             allowed = f"0..{classes - 1}" if classes is not None else "0 or above"
             hidden = (
-                "; -1 often marks a split whose labels are withheld: choose another --split" if number == -1 else ""
+                "; -1 often marks a split whose labels are withheld: choose another {split}" if number == -1 else ""
             )
-            raise UsageError(f"{where}, expected a class in {allowed}{hidden}")
+            raise UsageError(f"{where}, expected a class in {allowed}{hidden}", split=None)
         labels.append(int(number))
     return labels
 
@@ -161,7 +165,8 @@ def _what(value: Any) -> str:
     return shown if len(shown) <= 40 else f"{shown[:37]}…"
 
 
-def _existing(table: Table, name: str, option: str) -> str:
+def _existing(table: Table, name: str, argument: str) -> str:
     if name not in table.columns:
-        raise UsageError(f"{option} {name!r} is no column of {table.name}; {among(name, table.columns)}")
+        what = f"{name!r} is no column of {table.name}; {among(name, table.columns)}"
+        raise UsageError(f"{{argument}} {what}", argument=argument)
     return name

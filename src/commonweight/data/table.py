@@ -88,7 +88,9 @@ def open_table(data: str, *, split: str | None = None, examples: int | None = No
     selection: Any = "all"
     if examples is not None:
         if not 1 <= examples <= total:
-            raise UsageError(f"--examples must lie in 1..{total}, the rows of {data}; got {examples}")
+            raise UsageError(
+                f"{{argument}} must lie in 1..{total}, the rows of {data}; got {examples}", argument="examples"
+            )
         chosen = choose_rows(total, examples, seed)
         rows = rows.select(chosen)
         selection = {"seed": seed, "rows": chosen}
@@ -167,7 +169,7 @@ def table_name(data: str) -> str:
 
 def _from_file(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
     if split is not None:
-        raise UsageError(f"{path} is one file and has no splits; leave --split {split!r} out")
+        raise UsageError(f"{path} is one file and has no splits; leave {{split}} out", split=split)
     try:
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -193,7 +195,7 @@ def _from_folder(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
         rows = found[split]
     else:
         if split is not None:
-            raise UsageError(f"{path} holds a single split; leave --split {split!r} out")
+            raise UsageError(f"{path} holds a single split; leave {{split}} out", split=split)
         rows = found
     digest = hashlib.sha256()
     for arrow in sorted((path / split if split else path).glob("*.arrow")):
@@ -246,7 +248,7 @@ def _pick_split(data: str, split: str | None, splits: list[str]) -> str:
     if split is None:
         if len(splits) == 1:
             return splits[0]
-        raise UsageError(f"{data} has the splits {', '.join(splits)}; choose one with --split")
+        raise UsageError(f"{data} has the splits {', '.join(splits)}; choose one with {{split}}", split=None)
     if split not in splits:
         raise UsageError(f"no split {split!r} in {data}; {among(split, splits)}")
     return split

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
+from commonweight.base.choices import FISHER_TYPES, FisherType
 from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.diagonal_fisher.accumulator import add_square, new_total
 from commonweight.diagonal_fisher.agreement import Agreement
 from commonweight.diagonal_fisher.capture import Capture
 from commonweight.diagonal_fisher.first_call import CENSUS, first_call
 from commonweight.diagonal_fisher.guard import check_measurable, untouched
-from commonweight.diagonal_fisher.likelihood import FISHER_TYPES, CustomLoss, FisherType, LossFunction
 from commonweight.diagonal_fisher.losses import choose_likelihood
 from commonweight.diagonal_fisher.problem import ALL, BESIDE_SUMS, Problem
 from commonweight.diagonal_fisher.row_digest import row_digests
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from commonweight.diagonal_fisher.batch import Batch
+    from commonweight.diagonal_fisher.likelihood import CustomLoss, LossFunction
 
 Patterns = str | Sequence[str] | None
 
@@ -114,9 +115,10 @@ class FisherCollector:
         samples: int = 1,
     ) -> None:
         if fisher_type not in FISHER_TYPES:
-            raise UsageError(f"fisher_type must be one of {', '.join(FISHER_TYPES)}, got {fisher_type!r}")
+            expected = f"one of {', '.join(FISHER_TYPES)}"
+            raise UsageError(f"{{argument}} must be {expected}, got {fisher_type!r}", argument="fisher_type")
         if samples < 1:
-            raise UsageError(f"samples must be at least 1, got {samples}")
+            raise UsageError(f"{{argument}} must be at least 1, got {samples}", argument="samples")
         self.model = check_measurable(model)
         self.parameters = choose_parameters(self.model, include, exclude)
         self.include = _listed(include)
@@ -325,10 +327,13 @@ def choose_parameters(model: nn.Module, include: Patterns, exclude: Patterns) ->
     if exclude is not None:
         chosen -= _matching(trainable, exclude, "exclude")
     if not chosen:
-        raise UsageError("include and exclude leave no parameter to measure")
+        raise UsageError("{include} and {exclude} leave no parameter to measure", include=None, exclude=None)
     for name in trainable:
         if name in chosen and trainable[name].is_complex():
-            raise UsageError(f"parameter {name} is complex: freeze it or exclude it, real weights are measured only")
+            raise UsageError(
+                f"parameter {name} is complex: freeze it or leave it out with {{exclude}}, only real ones are measured",
+                exclude=None,
+            )
     return {name: p for name, p in trainable.items() if name in chosen}
 
 
@@ -343,7 +348,8 @@ def _matching(parameters: dict[str, nn.Parameter], patterns: str | Sequence[str]
         if not here:
             names = list(parameters)
             raise UsageError(
-                f"{argument}: {pattern!r} matches no trainable parameter; names look like {', '.join(names[:3])}"
+                f"{{argument}}: {pattern!r} matches no trainable parameter; names look like {', '.join(names[:3])}",
+                argument=argument,
             )
         found |= here
     return found

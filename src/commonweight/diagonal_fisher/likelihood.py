@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +24,8 @@ from commonweight.base.seeds import keyed
 from commonweight.data.batching import IGNORED
 
 if TYPE_CHECKING:
+    from commonweight.base.choices import FisherType
     from commonweight.diagonal_fisher.batch import Batch
-
-FisherType = Literal["empirical", "exact", "mc"]
-
-
-FISHER_TYPES: tuple[FisherType, ...] = ("empirical", "exact", "mc")
 
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -145,8 +141,9 @@ def check_exact(classes: int) -> None:
     """Refuse an exact expectation over more than ``LARGEST_EXACT`` labels."""
     if classes > LARGEST_EXACT:
         raise UsageError(
-            f"fisher_type='exact' takes one backward pass per class, and there are {classes} "
-            f"(at most {LARGEST_EXACT}): use fisher_type='mc'"
+            f"the Fisher type exact takes one backward pass per class, and there are {classes} "
+            f"(at most {LARGEST_EXACT}): use {{fisher_type}}",
+            fisher_type="mc",
         )
 
 
@@ -348,8 +345,9 @@ class Tokens(Likelihood):
     @override
     def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
         raise UsageError(
-            f"fisher_type='exact' needs one backward pass per token and class with loss {self.name!r}: "
-            "use fisher_type='mc'"
+            f"the Fisher type exact needs one backward pass per token and class with loss {self.name!r}: "
+            "use {fisher_type}",
+            fisher_type="mc",
         )
 
     @override
@@ -383,9 +381,9 @@ class Custom(Likelihood):
     def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
         if self.loss.log_prob is None:
             raise UsageError(
-                "a loss of your own gives no label distribution for fisher_type='exact' or 'mc': "
-                "pass loss=CustomLoss(nll, log_prob) with log_prob(outputs, batch) -> [batch, classes], "
-                "or use fisher_type='empirical'"
+                "a loss of your own gives no label distribution for the Fisher types exact and mc: use {fisher_type}, "
+                "or in Python pass loss=CustomLoss(nll, log_prob) with log_prob(outputs, batch) -> [batch, classes]",
+                fisher_type="empirical",
             )
         log_prob = _called(self.loss.log_prob, "log_prob", outputs, batch)
         if (
@@ -411,10 +409,10 @@ class Custom(Likelihood):
         return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
 
 
-_OWN = "pass loss= a callable (outputs, batch) -> [batch]"
+_OWN = "in Python pass as loss a callable (outputs, batch) -> [batch]"
 
 
-_ONE_OUTPUT = "one output is no choice among classes; use loss='multilabel' (yes or no, Bernoulli) or loss='regression'"
+_ONE_OUTPUT = "one output is no choice among classes; use {loss} multilabel (yes or no, Bernoulli) or regression"
 
 
 def _called(function: LossFunction, name: str, outputs: Any, batch: Batch) -> Any:
@@ -443,7 +441,7 @@ def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Te
     if dimensions is not None and logits.dim() != dimensions:
         layout = "[batch, classes]" if dimensions == 2 else "[batch, tokens, classes]"
         remedy = _ONE_OUTPUT if logits.dim() == 1 else "for another layout " + _OWN
-        raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}: {remedy}")
+        raise UsageError(f"loss {loss!r} expects logits {layout}, got shape {list(logits.shape)}: {remedy}", loss=None)
     if not logits.dim() or logits.shape[0] != batch.size:
         raise MeasurementError(
             f"the model returned outputs of shape {list(logits.shape)} for {batch.size} examples: "
@@ -456,7 +454,8 @@ def _several(logits: Tensor, loss: str) -> Tensor:
     """Refuse a choice among one class, which is certain whatever the weights."""
     if logits.shape[-1] < 2:
         raise UsageError(
-            f"loss {loss!r} expects 2 or more classes, got outputs of shape {list(logits.shape)}: {_ONE_OUTPUT}"
+            f"loss {loss!r} expects 2 or more classes, got outputs of shape {list(logits.shape)}: {_ONE_OUTPUT}",
+            loss=None,
         )
     return logits
 
@@ -474,8 +473,9 @@ def _doubt_of_logits(logits: Tensor, loss: str) -> str:
 def _one_target(batch: Batch, loss: str) -> Tensor:
     if batch.labels is None:
         raise UsageError(
-            f"loss {loss!r} with fisher_type='empirical' needs labels: give the batch 'labels' or targets, "
-            "or use fisher_type='exact' or 'mc'"
+            f"loss {loss!r} with the Fisher type empirical needs labels: give the batch 'labels' or targets, "
+            "or use {fisher_type} exact or mc",
+            fisher_type=None,
         )
     if not isinstance(batch.labels, Tensor):
         raise UsageError(

@@ -63,7 +63,8 @@ def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Mo
     """Turn the ``loss`` argument into a likelihood; infer it only where the class or the labels leave no doubt."""
     if isinstance(loss, str):
         if loss not in LOSSES:
-            raise UsageError(f"loss must be one of {', '.join(LOSSES)}, or a callable; got {loss!r}")
+            expected = f"one of {', '.join(LOSSES)}, or a callable"
+            raise UsageError(f"{{argument}} must be {expected}; got {loss!r}", argument="loss")
         return _beside_virtual(LOSSES[loss], model)
     if isinstance(loss, CustomLoss):
         return Custom(loss)
@@ -87,8 +88,9 @@ def choose_likelihood(loss: str | LossFunction | CustomLoss | None, model: nn.Mo
     if batch.is_mapping and batch.labels is None and "label" in batch.inputs:
         raise UsageError("the batch has 'label', and Hugging Face models are called with 'labels': rename the column")
     raise UsageError(
-        f"the loss of {type(model).__name__} cannot be inferred: pass loss= one of {', '.join(LOSSES)}, "
-        "or a callable (outputs, batch) -> [batch] giving the per-example negative log-likelihood"
+        f"the loss of {type(model).__name__} cannot be inferred: pass {{loss}} (one of {', '.join(LOSSES)}), or in "
+        "Python a callable (outputs, batch) -> [batch] giving the per-example negative log-likelihood",
+        loss=None,
     )
 
 

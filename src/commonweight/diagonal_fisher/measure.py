@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from commonweight.diagonal_fisher.likelihood import CustomLoss, FisherType, LossFunction
+    from commonweight.base.choices import FisherType
+    from commonweight.diagonal_fisher.likelihood import CustomLoss, LossFunction
 
 RECORDED = frozenset({
     "agreement",
@@ -133,7 +134,7 @@ def fisher(
         True
     """
     if folds < 1:
-        raise UsageError(f"folds must be at least 1, got {folds}")
+        raise UsageError(f"{{argument}} must be at least 1, got {folds}", argument="folds")
     check_fold_dtype(fold_dtype, folder)
     _check_metadata(metadata or {})
     collector = FisherCollector(

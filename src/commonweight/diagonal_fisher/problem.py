@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from commonweight.base.errors import MeasurementError
 from commonweight.diagonal_fisher.agreement import Agreement
-from commonweight.diagonal_fisher.likelihood import FisherType, Likelihood, per_example
+from commonweight.diagonal_fisher.likelihood import Likelihood, per_example
 from commonweight.diagonal_fisher.sites import CallShapes, Site
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from commonweight.base.choices import FisherType
     from commonweight.diagonal_fisher.batch import Batch
 
 

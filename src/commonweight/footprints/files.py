@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from typing_extensions import override
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
-from commonweight.base.folders import flush
+from commonweight.base.folders import Kind, flush
 from commonweight.base.records import Format, folder_record
 from commonweight.footprints.packed import BITS_PER_BYTE, Packed, byte_count
 from commonweight.supermasks.bits import Bits
@@ -51,6 +51,7 @@ WEIGHTS_GROUP = "weights"
 ROWS_GROUP = "rows"
 SOURCE_ROWS_GROUP = "source_rows"
 RECORD_BYTES = 2**28
+FOOTPRINT_FOLDER = Kind("footprint", RECORD)
 FOOTPRINT = Format(FORMAT, (VERSION,), "a footprint", "measure again")
 _KEYS = {"kind", "count", "fold_counts", "metadata", "spread", "packed", "groups", "shards"}
 
@@ -150,8 +151,8 @@ class FolderWriter:
     def _check_free(self) -> None:
         there = (self.folder / RECORD).is_file()
         if self.folder.exists() and not (self._overwrite and there):
-            remedy = "pass overwrite=True to replace it" if there else "choose another folder"
-            raise UsageError(f"{self.folder} exists already: {remedy}")
+            remedy = "pass {overwrite} to replace it" if there else "choose another folder"
+            raise UsageError(f"{self.folder} exists already: {remedy}", overwrite=True)
 
     def __enter__(self) -> Self:
         self._partial.mkdir(parents=True)

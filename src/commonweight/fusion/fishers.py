@@ -176,7 +176,8 @@ def _fishers(
         if unit == 0:
             raise MeasurementError(
                 f"the Fisher of {name!r} is zero everywhere: its model is certain of every example, so nothing says "
-                "which weights matter. Measure it on other data, or with fisher_type='exact'"
+                "which weights matter. Measure it on other data, or with {fisher_type}",
+                fisher_type="exact",
             )
         units.append(unit)
     return Fishers(tuple(footprints), tuple(footprints.values()), tuple(units))

@@ -64,7 +64,8 @@ class Fusion:
         if not is_finite(fused):
             raise MeasurementError(
                 f"the fused {key} holds nan or infinity in {str(facts.dtype).removeprefix('torch.')}, so nothing was "
-                "kept; use smaller weights or a smaller scale, or models in a wider type"
+                "kept; use smaller weights or a smaller {scale}, or models in a wider type",
+                scale=None,
             )
         if key.rpartition(".")[2] == VARIANCE and fused.numel() and float(fused.min()) < 0:
             raise MeasurementError(

@@ -59,7 +59,8 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
             raise UsageError(
                 f"neither the base {base} nor the adapter {spec} has {', '.join(random[:4])}; an overlap of random "
                 "weights means nothing. Save the head with the adapter (modules_to_save), or pass "
-                "--allow-missing-weights"
+                "{allow_missing_weights}",
+                allow_missing_weights=True,
             )
         task = checkpoint.task_of(type(model).__name__, base_config)
         with seeded():

@@ -51,7 +51,8 @@ def load_checkpoint(spec: str, options: LoadOptions) -> LoadedModel:
     if missing and not options.allow_missing_weights:
         raise UsageError(
             f"{spec} lacks weights of {model_class.__name__}: {some(missing)}. They would be drawn at random, and an "
-            "overlap of random weights means nothing. Give the fine-tuned checkpoint, or pass --allow-missing-weights"
+            "overlap of random weights means nothing. Give the fine-tuned checkpoint, or pass {allow_missing_weights}",
+            allow_missing_weights=True,
         )
     notes = [f"{spec}: drawn at random, not in the checkpoint: {some(missing)}"] if missing else []
     if info["unexpected_keys"]:
@@ -134,7 +135,8 @@ def _refuse_remote_code(folder: str, options: LoadOptions) -> None:
             raise UsageError(
                 f"{folder} comes with model code of its own "
                 f"({', '.join(sorted(map(str, config['auto_map'].values())))}); it was not run. Read it, and pass "
-                "--trust-remote-code if you trust it"
+                "{trust_remote_code} if you trust it",
+                trust_remote_code=True,
             )
 
 
@@ -142,7 +144,9 @@ def refuse_code(where: str, error: Exception) -> None:
     """Say that a checkpoint comes with code that was not run, if that is what an error is about."""
     if "trust_remote_code" in str(error):
         raise UsageError(
-            f"{where} comes with code of its own; it was not run. Read it, and pass --trust-remote-code if you trust it"
+            f"{where} comes with code of its own; it was not run. Read it, and pass {{trust_remote_code}} if you trust "
+            "it",
+            trust_remote_code=True,
         ) from error
 
 
@@ -189,7 +193,8 @@ def model_class_of(where: str, config: Any, revision: str | None, *, trust: bool
                     ) from error
     raise UsageError(
         f"{where} is a {name}, which transformers {transformers.__version__} does not have. Upgrade transformers, or "
-        "pass --trust-remote-code if the class comes with the checkpoint and you trust it"
+        "pass {trust_remote_code} if the class comes with the checkpoint and you trust it",
+        trust_remote_code=True,
     )
 
 
@@ -212,8 +217,10 @@ def load_weights(
                 trust_remote_code=options.trust_remote_code,
             )
     except OSError as error:
-        remedy = "" if options.allow_pickle else " Pickled weights are read only with --allow-pickle."
-        raise UsageError(f"the weights of {where} could not be loaded: {first_line(error)}{remedy}") from error
+        remedy = "" if options.allow_pickle else " Pickled weights are read only with {allow_pickle}."
+        raise UsageError(
+            f"the weights of {where} could not be loaded: {first_line(error)}{remedy}", allow_pickle=True
+        ) from error
     except (SafetensorError, UnpicklingError) as error:
         raise UsageError(f"the weights of {where} are damaged or no plain weights: {first_line(error)}") from error
     except (RuntimeError, ValueError) as error:

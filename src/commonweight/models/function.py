@@ -33,14 +33,10 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
     """Call a function for a module and load its weights."""
     # The module is looked for in the current folder first, as Python itself does. Weights the function draws are drawn
     # under one seed, so that calling it twice gives one model.
-    for option, given in (
-        ("--tokenizer", options.tokenizer),
-        ("--allow-pickle", options.allow_pickle),
-        ("--trust-remote-code", options.trust_remote_code),
-        ("--allow-missing-weights", options.allow_missing_weights),
-    ):
-        if given:
-            raise UsageError(f"{option} is for Hugging Face models, and {spec} is a plain torch module; leave it out")
+    for name in ("tokenizer", "allow_pickle", "trust_remote_code", "allow_missing_weights"):
+        if getattr(options, name):
+            what = f"{spec} is a plain torch module"
+            raise UsageError(f"{{argument}} is for Hugging Face models, and {what}; leave it out", argument=name)
     with seeded():
         build = _find(spec)
         model = _call(spec, build)
@@ -54,7 +50,7 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
     if options.checkpoint is None:
         identity["weights"] = {"state": hash_state(model)}
         identity["random_seed"] = DRAW_SEED
-        notes: tuple[str, ...] = (f"{spec}: no --checkpoint given, the weights are those the function returned",)
+        notes: tuple[str, ...] = (f"{spec}: no checkpoint given, the weights are those the function returned",)
     else:
         path = Path(options.checkpoint).expanduser()
         load_weights(model, path)
@@ -129,7 +125,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         raise UsageError(f"no checkpoint {path}; expected a .safetensors file")
     if path.suffix != ".safetensors":
         raise UsageError(
-            f"--checkpoint reads .safetensors only, got {path.name}; convert it with safetensors.torch.save_model"
+            f"{{argument}} reads .safetensors only, got {path.name}; convert it with safetensors.torch.save_model",
+            argument="checkpoint",
         )
     try:
         missing, unexpected = load_model(model, path, strict=False)

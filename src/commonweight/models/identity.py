@@ -44,7 +44,8 @@ def weight_files(folder: Path, *, stem: str = MODEL, allow_pickle: bool = False)
     if not allow_pickle:
         raise UsageError(
             f"{folder} has its weights only as pickle ({pickles[0].name}), and reading a pickle can run code. Convert "
-            "it with save_pretrained(..., safe_serialization=True), or pass --allow-pickle if you trust the file"
+            "it with save_pretrained(..., safe_serialization=True), or pass {allow_pickle} if you trust the file",
+            allow_pickle=True,
         )
     return pickles
 

@@ -40,11 +40,13 @@ def load_model(spec: str, options: LoadOptions | None = None) -> LoadedModel:
 
         return load_function(spec, options)
     if options.checkpoint is not None:
-        raise UsageError(f"--checkpoint goes with module:function, but the model is {spec!r}; leave it out")
+        what = f"goes with module:function, but the model is {spec!r}; leave it out"
+        raise UsageError(f"{{argument}} {what}", argument="checkpoint")
     if path.is_file():
         raise UsageError(
             f"{spec} is a file; expected a checkpoint folder. For bare weights write a function that builds the module "
-            "and give module:function --checkpoint FILE.safetensors"
+            "and give module:function, with the file as {checkpoint}",
+            checkpoint=None,
         )
     if path.is_dir():
         if (path / "adapter_config.json").is_file():

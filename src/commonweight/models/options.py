@@ -6,11 +6,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from commonweight.base.settings import setting
+
 if TYPE_CHECKING:
     from torch import nn
 
 
 Task = Literal["classification", "regression", "multilabel", "causal_lm"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 
 
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
@@ -23,22 +26,13 @@ HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>\S+))?")
 class LoadOptions:
     """How a model is read."""
 
-    checkpoint: str | None = None
-    """A ``.safetensors`` file for ``module:function``."""
-
-    tokenizer: str | None = None
-    """A tokenizer's id or folder; None takes the model's own."""
-
-    device: str = "auto"
-    dtype: str = "float32"
-    allow_pickle: bool = False
-    """Read weights from pickle files, restricted to plain tensors."""
-
-    trust_remote_code: bool = False
-    """Run the model code that comes with the checkpoint."""
-
-    allow_missing_weights: bool = False
-    """Accept weights that the checkpoint lacks and that are therefore drawn at random."""
+    checkpoint: str | None = setting(None, "A .safetensors file for a MODEL given as module:function.", metavar="FILE")
+    tokenizer: str | None = setting(None, "Tokenizer's id or folder; default the model's own.", metavar="ID")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.")
+    dtype: Dtype = setting("float32", "Precision of the weights; auto is as stored.")
+    allow_missing_weights: bool = setting(False, "Accept weights drawn at random.")
+    allow_pickle: bool = setting(False, "Read weights from pickle files.", dangerous=True)
+    trust_remote_code: bool = setting(False, "Run code that comes with the model.", dangerous=True)
 
 
 @dataclass(frozen=True)

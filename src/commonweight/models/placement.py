@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
 from commonweight.base.errors import UsageError
+from commonweight.models.options import Dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
-
-
 STORED = "auto"
 """The precision the checkpoint is stored in."""
+
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype) if name != STORED}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -48,13 +43,14 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in {"cpu", "cuda", "mps"}:
-        raise UsageError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
+        raise UsageError(f"{{argument}} must be auto, cpu, cuda, cuda:N or mps, got {name!r}", argument="device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device auto"
+            f"{{argument}} {name}: this machine has {torch.cuda.device_count()} CUDA devices; use auto",
+            argument="device",
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: this machine has no MPS device; use --device auto")
+        raise UsageError("{argument} mps: this machine has no MPS device; use auto", argument="device")
     return device
 
 
@@ -77,7 +73,8 @@ def pick_dtype(name: str = "float32") -> torch.dtype | None:
     if name == STORED:
         return None
     if name not in DTYPES:
-        raise UsageError(f"--dtype must be {STORED} or one of {', '.join(DTYPES)}, got {name!r}")
+        expected = f"{STORED} or one of {', '.join(DTYPES)}"
+        raise UsageError(f"{{argument}} must be {expected}, got {name!r}", argument="dtype")
     return DTYPES[name]
 
 

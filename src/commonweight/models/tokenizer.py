@@ -28,16 +28,20 @@ def load_tokenizer(where: str, revision: str | None, *, trust: bool) -> Any:
     """Load a tokenizer."""
     from transformers import AutoTokenizer
 
-    remedy = "save it beside the model with tokenizer.save_pretrained, or name one with --tokenizer"
+    remedy = "save it beside the model with tokenizer.save_pretrained, or name one with {tokenizer}"
     # Without its files a tokenizer of the right class is made up, with an empty vocabulary.
     if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in TOKENIZER_FILES):
-        raise UsageError(f"no tokenizer in {where}; {remedy}")
+        raise UsageError(f"no tokenizer in {where}; {remedy}", tokenizer=None)
     try:
         return AutoTokenizer.from_pretrained(where, revision=revision or "main", trust_remote_code=trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
         if "trust_remote_code" in str(error):
-            remedy = f"its code was not run: read it, and pass --trust-remote-code if you trust it, or {remedy}"
-        raise UsageError(f"no usable tokenizer in {where}: {first_line(error)} {remedy.capitalize()}") from error
+            remedy = f"its code was not run: read it, and pass {{trust_remote_code}} if you trust it, or {remedy}"
+        raise UsageError(
+            f"no usable tokenizer in {where}: {first_line(error)} {remedy[0].upper()}{remedy[1:]}",
+            tokenizer=None,
+            trust_remote_code=True,
+        ) from error
 
 
 def tokenizer_hashes(where: str, revision: str | None = None, loaded: Any = None) -> dict[str, str]:

@@ -74,8 +74,9 @@ def common_parameters(footprints: Mapping[str, Footprint], *, common_only: bool 
         count = len(common.parameters)
         raise NotComparableError(
             f"the footprints {quoted(footprints)} do not hold the same parameters, {_shown(common.left_out)}; "
-            "expected equal names and shapes: measure models of one architecture, or pass common_only=True to compare "
-            f"the {count} parameter{'' if count == 1 else 's'} with equal name and shape"
+            "expected equal names and shapes: measure models of one architecture, or pass {common_only} to compare "
+            f"the {count} parameter{'' if count == 1 else 's'} with equal name and shape",
+            common_only=True,
         )
     return common
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commonweight.base.errors import UsageError
+from commonweight.report.files import open_axes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,8 +56,7 @@ def plot_layer_overlap(table: OverlapTable, ax: Axes, *, pair: tuple[str, str] |
     ax.set_xlim(0, 1.02)
     ax.set_xlabel(f"{table.measure.replace('_', ' ')} of {pair[0]} and {pair[1]}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize="small")
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    open_axes(ax)
     return LayerOverlap(dots, line, bars)
 
 
@@ -119,8 +119,7 @@ def plot_depth(curves: Sequence[DepthCurve], ax: Axes) -> DepthLines:
             (nulls[curve.name],) = ax.plot(places, heights, ":", color=curve.color, linewidth=1)
     ax.set_xticks(places, layers)
     ax.set_xlim(-0.3, len(layers) - 0.7)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    open_axes(ax)
     return DepthLines(lines, bands, nulls)
 
 

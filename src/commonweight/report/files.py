@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from commonweight.base.text import to_markdown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from commonweight.base.text import Block
+    from commonweight.base.text import Block, Note
 
 FORMATS = ("png", "pdf")
 TABLES = "study.md"
@@ -51,3 +53,18 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     for path in paths:
         figure.savefig(path, dpi=120, bbox_inches="tight")
     return paths
+
+
+def open_axes(ax: Axes) -> None:
+    """Take the frame away on top and on the right."""
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def drawn(draw: Callable[[], list[Path]], note: Note) -> list[Path]:
+    """Draw figures, or say what they need."""
+    try:
+        return draw()
+    except ModuleNotFoundError as error:
+        note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same again")
+        return []

@@ -31,11 +31,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from commonweight.base.choices import METHODS, Method
 from commonweight.base.errors import MeasurementError, UsageError, check_kind
 from commonweight.supermasks.network import SupermaskNetwork
 from commonweight.supermasks.passes import evaluating
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
     from commonweight.supermasks.norm import Statistics
 
-Method = Literal["one_shot", "binary", "lowest_entropy", "nearest_statistics"]
-METHODS: tuple[Method, ...] = get_args(Method)
 MIXTURE_COUNTS = 1
 """As how many values per unit the mixture's statistics count beside those of the inputs."""
 

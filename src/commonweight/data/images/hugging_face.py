@@ -85,7 +85,8 @@ def split_images(
     for split in ("train", test):
         if split not in splits:
             raise UsageError(
-                f"{name} has no split {split!r}; {among(split, splits)}; name the test part with test_split"
+                f"{name} has no split {split!r}; {among(split, splits)}; name the test part with {{test_split}}",
+                test_split=None,
             )
     _check_pillow()
     parts = [splits["train"], splits[test]]
@@ -117,7 +118,8 @@ def _image_column(name: str, rows: Any, asked: str | None) -> str:
         return asked
     if len(found) != 1:
         raise UsageError(
-            f"{name} has {len(found)} columns of images; name one with image_column: {among('image', found)}"
+            f"{name} has {len(found)} columns of images; name one with {{image_column}}: {among('image', found)}",
+            image_column=None,
         )
     return found[0]
 
@@ -131,7 +133,8 @@ def _label_column(name: str, rows: Any, asked: str | None) -> str:
     if len(found) != 1:
         raise UsageError(
             f"{name} has {'both' if found else 'neither'} 'label' {'and' if found else 'nor'} 'labels'; name the "
-            f"column with label_column: {among('label', rows.column_names)}"
+            f"column with {{label_column}}: {among('label', rows.column_names)}",
+            label_column=None,
         )
     return found[0]
 

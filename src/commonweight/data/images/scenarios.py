@@ -104,7 +104,7 @@ Thing = TypeVar("Thing")
 def checked_order(order: str) -> None:
     """Check the word for an order."""
     if order not in {"given", "shuffled"}:
-        raise UsageError(f"order must be 'given' or 'shuffled', got {order!r}")
+        raise UsageError(f"{{argument}} must be 'given' or 'shuffled', got {order!r}", argument="order")
 
 
 def listed(name: str, given: Any) -> tuple[Any, ...]:
@@ -192,7 +192,8 @@ class Rotated:
             object.__setattr__(self, "angles", tuple(map(float, angles)))
         elif not _is_finite(self.max_angle) or not 0 < self.max_angle < 360:
             raise UsageError(
-                f"max_angle must lie between 0 and 360, both excluded, got {self.max_angle!r}; or give angles"
+                f"{{argument}} must lie between 0 and 360, both excluded, got {self.max_angle!r}; or give angles",
+                argument="max_angle",
             )
 
     @property
@@ -352,7 +353,7 @@ class Partitioned:
     def __post_init__(self) -> None:
         checked_order(self.order)
         if not isinstance(self.remap_labels, bool):
-            raise UsageError(f"remap_labels must be True or False, got {self.remap_labels!r}")
+            raise UsageError(f"{{argument}} must be True or False, got {self.remap_labels!r}", argument="remap_labels")
         if self.groups is None:
             return
         given = tuple(listed("each group", group) for group in listed("groups", self.groups))

@@ -153,10 +153,10 @@ class TaskStream:
             rows = rows[torch.isin(labels[rows], torch.tensor(classes))]
         if len(rows) < (1 if limit is None else limit):
             expected = "at least 1" if limit is None else f"the {limit} asked for"
-            option = "rows" if part == "train" else "test_rows"
             raise UsageError(
-                f"task {self.names[index]} has {len(rows)} {part} rows, expected {expected}; give a smaller {option}, "
-                "or other classes"
+                f"task {self.names[index]} has {len(rows)} {part} rows, expected {expected}; give a smaller "
+                "{argument}, or other classes",
+                argument="rows" if part == "train" else "test_rows",
             )
         return rows[:limit].sort().values
 
@@ -254,19 +254,21 @@ def task_stream(
     tasks = (TASKS if count is None else count) if tasks is None else tasks
     number = whole(tasks)
     if number is None or number < 1:
-        raise UsageError(f"tasks must be a whole number of at least 1, got {tasks!r}")
+        raise UsageError(f"{{argument}} must be a whole number of at least 1, got {tasks!r}", argument="tasks")
     if count is not None and count != number:
         raise UsageError(
             f"{number} tasks are asked for, and the scenario lists {count}; leave tasks out, or list {number}"
         )
     if normalise not in {"unit", "standard"}:
-        raise UsageError(f"normalise must be 'unit' or 'standard', got {normalise!r}")
+        raise UsageError(f"{{argument}} must be 'unit' or 'standard', got {normalise!r}", argument="normalise")
     for name, limit in (("rows", rows), ("test_rows", test_rows)):
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise UsageError(f"{name} must be a whole number of at least 1, or None, got {limit!r}")
+            raise UsageError(
+                f"{{argument}} must be a whole number of at least 1, or None, got {limit!r}", argument=name
+            )
     controls = {task: whole(task) for task in listed("random_labels", random_labels)}
     if stray := [task for task, place in controls.items() if place not in range(number)]:
-        raise UsageError(f"random_labels names the tasks {stray}; there are 0 to {number - 1}")
+        raise UsageError(f"{{argument}} names the tasks {stray}; there are 0 to {number - 1}", argument="random_labels")
     return TaskStream(
         images,
         scenario,

@@ -216,8 +216,9 @@ class Reader:
     def __post_init__(self) -> None:
         if self.max_length is not None and self.room < 1:
             raise UsageError(
-                f"max_length {self.max_length} leaves no room for text: the tokenizer puts "
-                f"{self.max_length - self.room} tokens of its own around it; give a larger one"
+                f"{{argument}} {self.max_length} leaves no room for text: the tokenizer puts "
+                f"{self.max_length - self.room} tokens of its own around it; give a larger one",
+                argument="max_length",
             )
 
     @property

@@ -122,7 +122,8 @@ def find_columns(splits: dict[str, Any], text: str | None, label: str | None) ->
         elif not dtype.startswith(("int", "uint", "bool")):
             raise UsageError(
                 f"labels in {where!r} of {table.name} are {dtype}, expected classes (whole numbers, ClassLabel or "
-                "strings); name another column with --label-column"
+                "strings); name another column with {label_column}",
+                label_column=None,
             )
         found[split] = Columns(what, where, tuple(getattr(feature, "names", None) or ())), spelled
     first, *others = found

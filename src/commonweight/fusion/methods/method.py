@@ -40,9 +40,9 @@ class Parameter:
                 raise UsageError(f"no {name} {value!r}; {among(str(value), self.choices)}")
             return str(value)
         if not is_number(value):
-            raise UsageError(f"{name} must be a finite number, got {value!r}")
+            raise UsageError(f"{{argument}} must be a finite number, got {value!r}", argument=name)
         if self.above is not None and value <= self.above:
-            raise UsageError(f"{name} must be above {self.above:g}, got {value:g}")
+            raise UsageError(f"{{argument}} must be above {self.above:g}, got {value:g}", argument=name)
         return float(value)
 
 

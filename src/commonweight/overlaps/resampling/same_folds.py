@@ -38,8 +38,9 @@ def common_folds(footprints: Mapping[str, Footprint], parameters: Sequence[str])
             listed = ", ".join(f"{value} in {name!r}" for name, value in found.items())
             raise NotComparableError(
                 f"the footprints have different {words}: {listed}; a source row must be in the same fold everywhere: "
-                "measure them with one number of folds, such as fisher(..., folds=8), or pass intervals=False to "
-                "compare without noise ceilings and intervals"
+                "measure them with one number of folds, such as fisher(..., folds=8), or pass {intervals} to "
+                "compare without noise ceilings and intervals",
+                intervals=False,
             )
     for name, footprint in footprints.items():
         _check(name, footprint, parameters)
@@ -109,7 +110,7 @@ def check_row_order(footprints: Mapping[str, Footprint]) -> None:
         common, moved = one.moved(other) if every else one.moved_singles(other)
         most_drawn = 0 if every else most_in_common(min(len(one.digests), len(other.digests)))
         if common > most_drawn and moved > MOST_MOVED * common:
-            raise NotComparableError(_refusal(one.name, other.name, common, moved, same=same))
+            raise NotComparableError(_refusal(one.name, other.name, common, moved, same=same), intervals=False)
 
 
 def most_in_common(count: int) -> float:
@@ -131,13 +132,13 @@ def most_in_common(count: int) -> float:
 def _refusal(one: str, other: str, common: int, moved: int, *, same: bool) -> str:
     if same:
         found = f"were measured on the same rows in another order, which puts {moved} of {common} into different folds"
-        remedy = "number the rows alike, with an unshuffled loader or a source_row in the batches"
+        remedy = "number the rows alike, with an unshuffled loader or a source_row, in batches or as a column"
     else:
         found = f"share {common} rows, of which {moved} lie in different folds"
         remedy = "give every row a source_row, the same one for the same row everywhere"
     return (
         f"{one!r} and {other!r} {found}: noise that both have in common would pass for sharing; {remedy}, and measure "
-        "again, or pass intervals=False to compare without noise ceilings and intervals"
+        "again, or pass {intervals} to compare without noise ceilings and intervals"
     )
 
 

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.base.text import Note, silent, to_markdown
-from commonweight.base.version import __version__
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.overlaps.table.table import OverlapTable, overlap
 from commonweight.report.verdicts import verdict_blocks
-from commonweight.studies.compare.checks import CompareOptions, check_comparison, finished
+from commonweight.studies.compare.checks import check_comparison, finished, load
 from commonweight.studies.compare.contrasts import contrasts_of, grid_cells
+from commonweight.studies.compare.folder import FOOTPRINTS, check_question, open_comparison, remove_partial
 from commonweight.studies.compare.measure import measure
-from commonweight.studies.compare.preflight import load
-from commonweight.studies.run.folder import RunFolder, check_question, open_run, remove_partial
-from commonweight.studies.run.hold import held
+from commonweight.studies.compare.options import CompareOptions
+from commonweight.studies.run.hold import held, refuse_busy
 from commonweight.studies.run.record import same_identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from commonweight.footprints.folds import Needs
     from commonweight.footprints.footprint import Footprint
     from commonweight.report.verdicts import Contrast
     from commonweight.studies.compare.checks import Checked
+    from commonweight.studies.run.folder import RunFolder
     from commonweight.studies.run.outlook import Outlook
 
 
@@ -62,25 +61,22 @@ def compare(
     # The run folder holds ``run.json``, ``footprints/<model>/<data>/``, ``overlap.json`` and ``overlap.md``. Calling
     # again with the same arguments measures only what is missing. Everything that can be checked without measuring is
     # checked first, for every model and every data set. Small models stay in memory from then on; large ones are loaded
-    # again, one at a time (:func:`~commonweight.studies.compare.preflight.inspect_models`).
+    # again, one at a time (:func:`~commonweight.studies.compare.checks.inspect_models`).
     asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
     if not asked.folder.exists():
         asked.outlook().check()  # what is refused here leaves no folder behind
     with held(asked.folder) as hold:
-        if fresh and hold.busy:
-            raise UsageError(
-                f"another process is measuring into {asked.folder}; wait for it, or choose another run folder"
-            )
-        if not fresh:
+        if fresh:
+            refuse_busy(asked.folder, hold)
+        else:
             check_question(asked.folder, asked.question, busy=hold.busy)
             if hold.alone:
                 remove_partial(asked.folder)
         expected = asked.outlook(fresh=fresh)
         expected.check()
-        opened = open_run(asked.folder, asked.question, fresh=fresh)
-        hold.share()
-        opened.update(versions=_versions())
-        if expected.footprints:
+        opened = open_comparison(asked.folder, asked.question, fresh=fresh)
+        hold.share()  # others may measure beside this process
+        if expected.pieces:
             note(expected.sentence())
         return _measure_all(opened, asked, progress, note)
 
@@ -93,7 +89,7 @@ def compare_outlook(
     *,
     fresh: bool = False,
     note: Note = silent,
-) -> Outlook:
+) -> Outlook[Needs]:
     """Check a comparison without measuring or writing anything, and tell what it will take."""
     asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
     if not fresh:
@@ -105,6 +101,7 @@ def compare_outlook(
 
 def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> Comparison:
     models, waiting, tables, options = asked.models, asked.inspected.loaded, asked.tables, asked.options
+    question = run.record["asked"]
     found: dict[str, Footprint] = {}
     measured: set[str] = set()
     # Models in memory come first, and go when they are measured: the others are loaded one at a time.
@@ -112,14 +109,14 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
         loaded = waiting.pop(models[model], None)
         for data, table in tables.items():
             name = f"{model}/{data}"
-            place = run.footprint_folder(name)
+            place = run.path / FOOTPRINTS / name
             if place.exists():
-                found[name] = finished(place, run.record["models"][model], run.record["data"][data])
+                found[name] = finished(place, question["models"][model], question["data"][data])
                 note(f"{name}: measured before")
                 continue
             if loaded is None:
                 loaded = load(models[model], options.load)
-                if not same_identity(run.record["models"][model], loaded.identity):
+                if not same_identity(question["models"][model], loaded.identity):
                     raise MeasurementError(
                         f"{models[model].spec} is not what it was when it was read first: its files changed meanwhile, "
                         "or its weights are drawn anew each time; start again from weights that stay"
@@ -131,7 +128,7 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
             except (UsageError, OSError):
                 if not (place / FOOTPRINT_RECORD).is_file():
                     raise
-                found[name] = finished(place, run.record["models"][model], run.record["data"][data])
+                found[name] = finished(place, question["models"][model], question["data"][data])
                 note(f"{name}: another process finished it meanwhile; its footprint is taken")
         del loaded  # before the next is read
     footprints = {name: found[name] for name in (f"{model}/{data}" for model in models for data in tables)}
@@ -143,7 +140,7 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
     run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, contrasts)))
     run.update(
         status="complete",
-        footprints={name: str(run.footprint_folder(name).relative_to(run.path)) for name in footprints},
+        footprints={name: f"{FOOTPRINTS}/{name}" for name in footprints},
     )
     return Comparison(
         run.path,
@@ -152,8 +149,3 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
         skipped=tuple(name for name in footprints if name not in measured),
         contrasts=contrasts,
     )
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "transformers", "datasets")
-    return {"python": platform.python_version(), "commonweight": __version__} | {name: version(name) for name in names}

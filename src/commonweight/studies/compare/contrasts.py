@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.report.verdicts import Contrast
-from commonweight.studies.run.rows import rows_key
+from commonweight.studies.compare.rows import rows_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

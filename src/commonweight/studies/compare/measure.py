@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from commonweight.base.errors import MeasurementError
-from commonweight.base.text import Note, silent
+from commonweight.base.text import DASH, Note, silent, size_words
 from commonweight.diagonal_fisher.collector import FisherCollector, choose_parameters
 from commonweight.diagonal_fisher.measure import fisher
 from commonweight.footprints.copies import CopiesWarning
 from commonweight.footprints.folds import FoldSorted, needs_of
-from commonweight.studies.compare.prepare import ColumnOptions, prepare
-from commonweight.studies.run.outlook import Outlook, model_bytes
-from commonweight.studies.run.rows import fold_count
+from commonweight.studies.compare.prepare import prepare
+from commonweight.studies.compare.rows import fold_count
+from commonweight.studies.run.outlook import Outlook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from commonweight.data.table import Table
-    from commonweight.diagonal_fisher.likelihood import FisherType
+    from commonweight.footprints.folds import Needs
     from commonweight.footprints.footprint import Footprint
     from commonweight.models.options import LoadedModel
+    from commonweight.studies.compare.options import MeasureOptions
 
 Result = TypeVar("Result")
 
@@ -37,42 +38,6 @@ FIRST_BATCH_SIZE = {"cuda": 64}
 
 
 FIRST_BATCH_SIZE_ELSEWHERE = 32
-
-
-@dataclass(frozen=True)
-class MeasureOptions:
-    """How a Fisher is measured."""
-
-    fisher_type: FisherType = "empirical"
-    folds: int | None = None
-    """Disjoint parts of the rows, kept apart: noise ceilings and intervals come from them. None takes eight, or does
-    without and says so where a fold would hold no row."""
-
-    seed: int = 0
-    """Names the sampled labels."""
-
-    samples: int = 1
-    """Labels drawn per example of the Fisher type ``mc``."""
-
-    batch_size: int | None = None
-    """Rows per batch; None starts large and halves when memory runs out. It changes speed, never the result."""
-
-    loss: str | None = None
-    """Name of the likelihood; None takes that of the model's class."""
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    columns: ColumnOptions = field(default_factory=ColumnOptions)
-
-    def deciding(self) -> dict[str, Any]:
-        """Give what decides the numbers, as plain JSON values."""
-        found = asdict(self)
-        idle = [] if self.fisher_type == "mc" else ["seed", "samples"]
-        for key in ("batch_size", *idle):
-            del found[key]
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()} | {
-            "columns": {k: list(v) if isinstance(v, tuple) else v for k, v in found["columns"].items()}
-        }
 
 
 def measure(
@@ -127,11 +92,14 @@ def with_less_memory(
         try:
             return run(min(size, rows))
         except torch.OutOfMemoryError as error:
-            if options.batch_size is not None or size == 1:
-                remedy = (
-                    "use a smaller one, or auto" if options.batch_size is not None else "cut rows with --max-length"
-                )
-                raise MeasurementError(f"memory ran out at --batch-size {size}; {remedy}") from error
+            if options.batch_size is not None:
+                raise MeasurementError(
+                    f"memory ran out at {{argument}} {size}; use a smaller one, or leave it out", argument="batch_size"
+                ) from error
+            if size == 1:
+                raise MeasurementError(
+                    "memory ran out with one row per batch; cut rows with {max_length}", max_length=None
+                ) from error
         size //= 2
         torch.cuda.empty_cache()
         note(f"memory ran out; measuring again with {size} rows per batch, which does not change the result")
@@ -149,16 +117,60 @@ def _how(loaded: LoadedModel, options: MeasureOptions) -> dict[str, Any]:
 
 
 def measure_outlook(
-    loaded: LoadedModel, table: Table, options: MeasureOptions, folder: Path, note: Note = silent
-) -> Outlook:
-    """Check a measurement without doing it, and tell what it will take."""
+    loaded: LoadedModel,
+    table: Table,
+    options: MeasureOptions,
+    folder: Path,
+    note: Note = silent,
+    *,
+    in_memory: bool = False,
+) -> Outlook[Needs]:
+    """Check a measurement without doing it, and tell what it will take; the sums of all folds may stay in memory."""
     folds = fold_count([table], options.folds, note)
     for sentence in prepare(loaded, table, options.columns, folds=folds).notes:
         note(sentence)
     parameters = choose_parameters(loaded.model, options.include or None, options.exclude or None)
-    found = Outlook(folder, {folder.name: needs_of(parameters, folds, FOLD_DTYPE)}, model=model_bytes(loaded))
+    needs = replace(needs_of(parameters, folds, FOLD_DTYPE), in_memory=in_memory)
+    found = footprint_outlook(folder, {folder.name: needs}, model=model_bytes(loaded))
     found.check()
     return found
+
+
+def footprint_outlook(
+    place: Path,
+    needs: Mapping[str, Needs],
+    *,
+    model: int,
+    there: int = 0,
+    models: int = 0,
+    thrown_away: int = 0,
+) -> Outlook[Needs]:
+    """Tell what footprints take, ``there`` of which are there already, with ``model`` bytes of models in memory."""
+    folds = max((each.folds for each in needs.values()), default=1)
+    return Outlook(
+        place,
+        f"footprint{'' if len(needs) == 1 else 's'}{f' with {folds} folds' if folds > 1 else ''} to measure",
+        needs,
+        {
+            "folds": lambda each: str(each.folds),
+            "the whole": lambda each: size_words(each.whole),
+            "its folds": lambda each: size_words(each.fold * each.folds) if each.folds > 1 else DASH,
+            "disk": lambda each: size_words(each.disk),
+            "sums in memory": lambda each: size_words(each.memory),
+        },
+        {"the model": model, "sums": max((each.memory for each in needs.values()), default=0)},
+        facts={
+            "footprints there already": str(there),
+            "footprints": size_words(sum(each.disk for each in needs.values())),
+        },
+        models=models,
+        thrown_away=thrown_away,
+    )
+
+
+def model_bytes(loaded: LoadedModel) -> int:
+    """Tell how much memory a model takes."""
+    return sum(tensor.nbytes for tensor in (*loaded.model.parameters(), *loaded.model.buffers()))
 
 
 def _first_size(loaded: LoadedModel) -> int:

@@ -140,7 +140,7 @@ def named_data(given: Sequence[str]) -> list[tuple[str, str]]:
     found = [(name or folder_name(table_name(spec)), spec) for name, spec in split]
     for name, count in Counter(name for name, _ in found).items():
         if count > 1:
-            raise UsageError(f"{count} data sets are called {name!r}; name them apart with --data NAME=DATA")
+            raise UsageError(f"{count} data sets are called {name!r}; name them apart: NAME=DATA")
     return found
 
 
@@ -168,7 +168,8 @@ def _deal(specs: Sequence[str], checkpoints: Sequence[str]) -> list[str | None]:
     functions = [not Path(spec).expanduser().exists() and FUNCTION.fullmatch(spec) is not None for spec in specs]
     if checkpoints and len(checkpoints) != sum(functions):
         raise UsageError(
-            f"{len(checkpoints)} --checkpoint for {sum(functions)} module:function models; give one for each, in order"
+            f"{len(checkpoints)} {{argument}} for {sum(functions)} module:function models; give one for each, in order",
+            argument="checkpoints",
         )
     waiting = iter(checkpoints)
     return [next(waiting, None) if is_function else None for is_function in functions]

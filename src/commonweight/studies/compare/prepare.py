@@ -21,22 +21,10 @@ if TYPE_CHECKING:
     from commonweight.data.batching import Encoded
     from commonweight.data.table import Table
     from commonweight.models.options import LoadedModel
+    from commonweight.studies.compare.options import ColumnOptions
 
 UNLIMITED = 1_000_000
 """Tokenizers without a limit say so with an absurd number above this."""
-
-
-@dataclass(frozen=True)
-class ColumnOptions:
-    """Which columns of a data set a model reads; empty or None takes the obvious ones."""
-
-    text: tuple[str, ...] = ()
-    label: str | None = None
-    inputs: tuple[str, ...] = ()
-    """Columns of numbers for a plain torch module."""
-
-    max_length: int | None = None
-    """Cut rows to this many tokens; None takes the model's own limit."""
 
 
 @dataclass(frozen=True)
@@ -53,38 +41,42 @@ def prepare(loaded: LoadedModel, table: Table, options: ColumnOptions, *, folds:
     device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
     if loaded.task is None:
         return _tensors(loaded, table, options, folds, device)
-    if options.inputs:
+    if options.input_column:
         raise UsageError(
-            "--input-column is for plain torch modules (module:function); a text model takes --text-column"
+            "{argument} is for plain torch modules (module:function); a text model takes {text_column}",
+            argument="input_column",
+            text_column=None,
         )
     return _tokens(loaded, table, options, folds, device)
 
 
 def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device) -> Prepared:
-    if not options.inputs:
+    if not options.input_column:
         raise UsageError(
-            f"{loaded.identity['name']} is a plain torch module; say what it reads with --input-column (one column of "
-            f"lists or images, or several of numbers). {table.name} has {', '.join(map(repr, table.columns))}"
+            f"{loaded.identity['name']} is a plain torch module; say what it reads with {{argument}} (one column of "
+            f"lists or images, or several of numbers). {table.name} has {', '.join(map(repr, table.columns))}",
+            argument="input_column",
         )
-    for option, value in (("--text-column", options.text), ("--max-length", options.max_length)):
-        if value:
-            raise UsageError(f"{option} is for text models, and {loaded.identity['name']} is a plain torch module")
-    label = columns.label_column(table, options.label)
-    inputs = stack_inputs({name: columns.numbers(table, name) for name in options.inputs}, table.source_rows)
+    for name in ("text_column", "max_length"):
+        if getattr(options, name):
+            what = f"{loaded.identity['name']} is a plain torch module"
+            raise UsageError(f"{{argument}} is for text models, and {what}", argument=name)
+    label = columns.label_column(table, options.label_column)
+    inputs = stack_inputs({name: columns.numbers(table, name) for name in options.input_column}, table.source_rows)
     targets = torch.tensor(columns.numbers(table, label))
     precision = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), torch.float32)
     if targets.is_floating_point():
         targets = targets.to(precision)
     batches = TensorBatches(inputs.to(precision), targets, 1, device, table.source_rows, _fold_map(folds))
-    _check_reads(loaded, batches.inputs[:1].to(device), options.inputs)
-    return Prepared(batches, {"inputs": list(options.inputs), "label": label})
+    _check_reads(loaded, batches.inputs[:1].to(device), options.input_column)
+    return Prepared(batches, {"inputs": list(options.input_column), "label": label})
 
 
 def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device) -> Prepared:
     config = getattr(loaded.model, "config", None)
     limit = length_limit(config, loaded.tokenizer, options.max_length)
-    label = None if loaded.task == "causal_lm" else columns.label_column(table, options.label)
-    text = columns.text_columns(table, options.text, label=label or options.label)
+    label = None if loaded.task == "causal_lm" else columns.label_column(table, options.label_column)
+    text = columns.text_columns(table, options.text_column, label=label or options.label_column)
     labels: list[Any] | None = None
     if label is not None and loaded.task == "classification":
         labels = list(
@@ -111,8 +103,7 @@ def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: in
 def _padding(loaded: LoadedModel, rows: Sequence[Encoded]) -> int:
     """Choose the token written into padding, which is masked out and to the right of all that is measured."""
     # Some classifiers read the last token that is not their padding. A model that knows of none reads the last token of
-    # a
-    # row, whatever it is; it gets a padding that no row ends with.
+    # a row, whatever it is; it gets a padding that no row ends with.
     known = loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id
     if loaded.task == "causal_lm":
         return next(number for number in (*known, 0) if number is not None)
@@ -135,7 +126,8 @@ def _check_reads(loaded: LoadedModel, row: torch.Tensor, names: tuple[str, ...])
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise UsageError(
             f"{loaded.identity['name']} cannot read rows of shape {list(row.shape[1:])} made of {', '.join(names)}: "
-            f"{type(error).__name__}: {reason}. Give as many --input-column as the module has inputs, in their order"
+            f"{type(error).__name__}: {reason}. Give as many {{argument}} as the module has inputs, in their order",
+            argument="input_column",
         ) from error
 
 
@@ -161,7 +153,9 @@ def length_limit(config: Any, tokenizer: Any, asked: int | None) -> int | None:
     ]
     limit = min(limits, default=None)
     if asked is not None and limit is not None and asked > limit:
-        raise UsageError(f"--max-length {asked} is more than the model can read; give at most {limit}")
+        raise UsageError(
+            f"{{argument}} {asked} is more than the model can read; give at most {limit}", argument="max_length"
+        )
     return asked if asked is not None else limit
 
 

@@ -16,16 +16,15 @@ from commonweight.base.errors import UsageError
 from commonweight.base.text import Note, silent
 from commonweight.data.table import Table, row_order
 from commonweight.diagonal_fisher.batch import by_fold
-from commonweight.diagonal_fisher.collector import Means, Sums, choose_parameters
+from commonweight.diagonal_fisher.collector import Means, Sums
 from commonweight.diagonal_fisher.measure import footprint_of, with_bar
-from commonweight.footprints.folds import FoldSorted, fold_of, needs_of, shortened
+from commonweight.footprints.folds import FoldSorted, fold_of, shortened
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.overlaps.resampling.noise_ceiling import noise_ceiling
 from commonweight.overlaps.table.layout import FEW_EXAMPLES
-from commonweight.studies.compare.measure import FOLD_DTYPE, MeasureOptions, collector_of, with_less_memory
+from commonweight.studies.compare.measure import FOLD_DTYPE, collector_of, measure_outlook, with_less_memory
 from commonweight.studies.compare.prepare import prepare
-from commonweight.studies.run.outlook import Outlook, model_bytes
-from commonweight.studies.run.rows import fold_count
+from commonweight.studies.compare.rows import fold_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +32,10 @@ if TYPE_CHECKING:
 
     from commonweight.base.estimate import Estimate
     from commonweight.footprints.copies import RowCounts
+    from commonweight.footprints.folds import Needs
     from commonweight.models.options import LoadedModel
+    from commonweight.studies.compare.options import MeasureOptions
+    from commonweight.studies.run.outlook import Outlook
 
 FIRST = 64
 """Rows of the first step; each step doubles what there is."""
@@ -172,17 +174,10 @@ def measure_until(
 
 def until_outlook(
     loaded: LoadedModel, table: Table, options: MeasureOptions, target: float, *, folder: Path, note: Note = silent
-) -> Outlook:
+) -> Outlook[Needs]:
     """Check what can be checked before measuring, room on disk too, and tell what it will take at most."""
     options = _checked(table, options, target, note)
-    folds = options.folds or 1
-    for sentence in prepare(loaded, table, options.columns, folds=folds).notes:
-        note(sentence)
-    parameters = choose_parameters(loaded.model, options.include or None, options.exclude or None)
-    needs = replace(needs_of(parameters, folds, FOLD_DTYPE), in_memory=True)
-    found = Outlook(folder, {folder.name: needs}, model=model_bytes(loaded))
-    found.check()
-    return found
+    return measure_outlook(loaded, table, options, folder, note, in_memory=True)
 
 
 def planned_ends(table: Table, options: MeasureOptions, seed: int | None = None) -> list[int]:
@@ -223,8 +218,9 @@ def _checked(table: Table, options: MeasureOptions, target: float, note: Note) -
     folds = fold_count([table], options.folds, note)
     if folds == 1:
         raise UsageError(
-            f"a noise ceiling needs folds, and {table.name} is measured in one piece: give more rows, or --folds 2 "
-            "or more"
+            f"a noise ceiling needs folds, and {table.name} is measured in one piece: give more rows, or {{folds}} of "
+            "2 or more",
+            folds=None,
         )
     return replace(options, folds=folds)
 

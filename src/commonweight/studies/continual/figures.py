@@ -1,25 +1,39 @@
-"""Figures of a study of continual learning: each takes axes and the finished study, and returns what it drew."""
+"""Figures of a study of continual learning: each takes axes and the finished study; all of them as PNG and PDF."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from commonweight.base.errors import UsageError
-from commonweight.report.files import COLORS
+from commonweight.report.files import COLORS, new_figure, open_axes, save
+from commonweight.report.maps import DARK
 from commonweight.studies.continual.report import mean_curve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.container import ErrorbarContainer
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 
-    from commonweight.studies.continual.results import ContinualStudy
+    from commonweight.footprints.footprint import Footprint
+    from commonweight.overlaps.similarity.means import TaskSimilarity
+    from commonweight.studies.continual.results import ApproachRun, ContinualStudy
+
+T = TypeVar("T")
+
+MOST_COLUMNS = 5
+
+BAR = 0.9
+"""Inches for the colour bar of a figure."""
+
+MASK_SIDE = 6
+"""Tasks whose panels are as large as that of a mask."""
 
 THIN = 1.2
 """Width of a learning curve that lies over all others."""
@@ -63,7 +77,7 @@ def plot_learning_curves(study: ContinualStudy, ax: Axes) -> dict[str, Line2D]:
     ax.set_xlabel("optimiser steps on the task")
     ax.set_ylabel("1 − accuracy, mean over all tasks but the first, and seeds")
     ax.legend(frameon=False, fontsize="small", loc="upper right")
-    _open(ax)
+    open_axes(ax)
     return lines
 
 
@@ -81,7 +95,7 @@ def plot_gains(study: ContinualStudy, ax: Axes, *, reference: str = "classic") -
     ax.set_yticks(places, names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlabel(f"part of the missing area won over {reference}")
-    _open(ax)
+    open_axes(ax)
     return drawn
 
 
@@ -93,7 +107,7 @@ def plot_accuracy_matrix(study: ContinualStudy, ax: Axes, *, approach: str) -> A
     image = ax.imshow(R, vmin=0, vmax=1, cmap="viridis")
     for (i, j), value in np.ndenumerate(R):
         if not np.isnan(value):
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.6 else "k")
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < DARK else "k")
     ax.set_xticks(range(len(R)))
     ax.set_yticks(range(len(R)))
     ax.set_xlabel("accuracy on task")
@@ -130,6 +144,102 @@ def _check_later_tasks(study: ContinualStudy) -> None:
         raise UsageError("learning curves are averaged over all tasks but the first; the study has one task")
 
 
-def _open(ax: Axes) -> None:
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
+    """Draw every figure of a study; those of single networks from seed 0. Needs ``commonweight[plot]``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = _panels(
+        folder, "accuracy", study.plan.tasks, list(study.runs),
+        lambda ax, name: plot_accuracy_matrix(study, ax, approach=name),
+    )  # fmt: skip
+    if study.plan.tasks == 1:
+        return written
+    figure = new_figure(7.0, 4.5)
+    plot_learning_curves(study, figure.subplots())
+    written += save(figure, folder, "curves")
+    if "classic" in study.runs and len(study.runs) > 1:
+        figure = new_figure(7.0, 1.0 + 0.35 * len(study.runs))
+        plot_gains(study, figure.subplots())
+        written += save(figure, folder, "gains")
+    for name, runs in study.runs.items():
+        written += _network_figures(runs[0], folder, name, study.plan.tasks)
+    return written
+
+
+def write_mask_figure(masks: Mapping[str, Footprint], folder: Path) -> list[Path]:
+    """Draw the masks of one layer, one panel per task: the last layer but one, or the only one."""
+    from commonweight.report.maps import plot_supermask
+
+    folder.mkdir(parents=True, exist_ok=True)
+    first = next(iter(masks.values()))
+    layer = first.names[-2:][0]
+    flipped = bool(first.metadata.get("flipped"))
+    what = "flipped bits of the mask" if flipped else "mask"
+
+    def draw(ax: Axes, task: str) -> AxesImage:
+        bits = masks[task][layer].flatten(1)
+        title = f"{what} of {layer},\ntask {{task}}"
+        image = plot_supermask(ax, bits, task, title=title, xlabel="input", ylabel="unit").image
+        ax.set_aspect("auto")  # as high as the colour bar
+        return image
+
+    ends = ("as at the start", "flipped") if flipped else ("left out", "kept")
+    return _panels(folder, "masks", MASK_SIDE, list(masks), draw, ends=ends)
+
+
+def _network_figures(run: ApproachRun, folder: Path, name: str, tasks: int) -> list[Path]:
+    from commonweight.report import maps as draw
+
+    def similarity(ax: Axes, which: tuple[TaskSimilarity, str]) -> AxesImage:
+        table, layer = which
+        image = draw.plot_similarity(table, ax, layer=layer).image
+        ax.set_title(f"{table.approach.replace('_', ' ')}, {layer}")
+        return image
+
+    written = []
+    table = run.overlap
+    if table is not None:
+        layers: list[str | None] = [*table.layers, None]
+        written += _panels(
+            folder, f"overlap-{name}", tasks, layers,
+            lambda ax, layer: draw.plot_overlap_matrix(table, ax, layer=layer).image,
+        )  # fmt: skip
+    pairs = [(found, layer) for found in run.similarity.values() for layer in found.layers]
+    written += _panels(
+        folder, f"similarity-{name}", tasks, pairs, similarity, label=f"task similarity\n({draw.STARRED})"
+    )
+    chosen = [alphas for alphas in run.alphas if alphas is not None]
+    written += _panels(folder, f"alphas-{name}", tasks, chosen, lambda ax, alphas: draw.plot_alphas(alphas, ax).image)
+    return written
+
+
+def _panels(
+    folder: Path,
+    name: str,
+    tasks: int,
+    items: Sequence[T],
+    draw: Callable[[Axes, T], AxesImage],
+    *,
+    label: str | None = None,
+    ends: tuple[str, str] | None = None,
+) -> list[Path]:
+    """One figure with a panel for each item, as large as its number of tasks asks for; none without items."""
+    # The colour bars of the panels, which all have one scale, become one of the figure, with their label unless another
+    # is given; ``ends`` are words for 0 and 1.
+    if not items:
+        return []
+    side = 2.2 + 0.5 * tasks
+    columns = min(len(items), MOST_COLUMNS)
+    rows = math.ceil(len(items) / columns)
+    figure = new_figure(side * columns + BAR, 0.9 * side * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(items) :]:
+        ax.set_visible(False)
+    images = [draw(ax, item) for ax, item in zip(axes, items, strict=False)]
+    own = [image.colorbar for image in images if image.colorbar is not None]
+    label = own[0].ax.get_ylabel() if label is None else label
+    for each in own:
+        each.remove()
+    bar = figure.colorbar(images[0], ax=axes[: len(items)], label=label, fraction=0.05, aspect=15 * rows, pad=0.01)
+    if ends is not None:
+        bar.set_ticks([0, 1], labels=ends)
+    return save(figure, folder, name)

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from commonweight.base.folders import write_whole
 from commonweight.base.records import without_nan
 from commonweight.footprints.of_masks import activity_footprint, supermask_footprint
 from commonweight.overlaps.similarity.means import every_layer_similarity, first_layer_similarity
@@ -15,16 +16,13 @@ from commonweight.overlaps.table.table import overlap
 from commonweight.studies.continual.priors import SHUFFLES, probe_images
 from commonweight.studies.continual.results import InferenceScore
 from commonweight.studies.continual.training import accuracy, first_rows
-from commonweight.studies.run.folder import RunFolder
 from commonweight.supermasks.inference import predict
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from commonweight.base.choices import Method
     from commonweight.data.images import TaskStream
     from commonweight.footprints.footprint import Footprint
     from commonweight.studies.continual.plan import ApproachFolder, Plan
-    from commonweight.supermasks.inference import Method
     from commonweight.supermasks.network import SupermaskNetwork
 
 
@@ -40,14 +38,14 @@ def measure(net: SupermaskNetwork, stream: TaskStream, folder: ApproachFolder, p
         overlap(masks).save(folder.path)
         if net.norms:
             probes = {stream.names[index]: probe_images(stream[index], plan) for index in range(len(stream))}
-            write(folder.similarity("first_layer"), first_layer_similarity(activity).to_json())
-            write(folder.similarity("every_layer"), every_layer_similarity(activity).to_json())
-            write(folder.similarity("probed"), probed_similarity(net, probes, draws=SHUFFLES).to_json())
+            write_whole(folder.similarity("first_layer"), first_layer_similarity(activity).to_json())
+            write_whole(folder.similarity("every_layer"), every_layer_similarity(activity).to_json())
+            write_whole(folder.similarity("probed"), probed_similarity(net, probes, draws=SHUFFLES).to_json())
     inference = {
         str(size): {method: asdict(infer_all(net, stream, method, size, plan)) for method in plan.inference}
         for size in plan.inference_batches
     }
-    write(folder.inference, json.dumps(without_nan(inference), indent=1) + "\n")
+    write_whole(folder.inference, json.dumps(without_nan(inference), indent=1) + "\n")
 
 
 def infer_all(net: SupermaskNetwork, stream: TaskStream, method: Method, size: int, plan: Plan) -> InferenceScore:
@@ -72,11 +70,6 @@ def infer_all(net: SupermaskNetwork, stream: TaskStream, method: Method, size: i
         known = accuracy(net, name, inputs[:count], labels[:count])
         shares.append((right / batches, hits / count, hits_right / count, known))
     return InferenceScore(*(sum(column) / len(shares) for column in zip(*shares, strict=True)))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    RunFolder(path.parent, {}).write(path.name, text)
 
 
 def _save(footprints: dict[str, Footprint], kind: str, folder: ApproachFolder) -> None:

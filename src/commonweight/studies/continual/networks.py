@@ -57,14 +57,16 @@ def make_network(plan: Plan, images: Tensor, classes: int, seed: int) -> nn.Modu
     """Make the network a plan asks for, and try it on images."""
     outputs = plan.outputs or classes
     if outputs < classes:
-        raise UsageError(f"outputs must be at least {classes}, one per class, got {outputs}")
+        raise UsageError(f"{{argument}} must be at least {classes}, one per class, got {outputs}", argument="outputs")
     if plan.model is None:
         return multitask_fc(images[0].numel(), outputs, plan.hidden, seed)
     from commonweight.models.function import load_function
     from commonweight.models.options import FUNCTION, LoadOptions
 
     if not FUNCTION.fullmatch(plan.model):
-        raise UsageError(f"model must be module:function, which returns a torch module; got {plan.model!r}")
+        raise UsageError(
+            f"{{argument}} must be module:function, which returns a torch module; got {plan.model!r}", argument="model"
+        )
     model = load_function(plan.model, LoadOptions(device="cpu")).model.eval()
     try:
         with torch.no_grad():

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from commonweight.base.folders import check_room, free_bytes
+from commonweight.base.text import size_words
 from commonweight.footprints.of_masks import supermask_footprint
+from commonweight.overlaps.over_seeds import FEWEST
 from commonweight.studies.continual.networks import make_network, open_stream
-from commonweight.studies.continual.opening import checked, going_on
 from commonweight.studies.continual.plan import CLASSIC, seed_folders
+from commonweight.studies.continual.report import TOO_FEW
 from commonweight.studies.continual.training import first_rows, task_steps
+from commonweight.studies.run.outlook import Outlook
 from commonweight.supermasks.network import SupermaskNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from commonweight.data.images import Images, TaskStream
@@ -80,63 +82,43 @@ class ApproachOutlook:
     """Whether the run folder holds it already, per seed."""
 
     @property
-    def disk(self) -> int:
-        """Everything but records, tables and figures."""
+    def missing(self) -> list[int]:
+        """The seeds that it has not finished."""
+        return [seed for seed, there in enumerate(self.there) if not there]
+
+    @property
+    def missing_steps(self) -> int:
+        """Its own optimiser steps that are missing."""
+        return sum(self.steps[seed] for seed in self.missing)
+
+    @property
+    def of_a_seed(self) -> int:
+        """Bytes on disk of one seed, but for records, tables and figures."""
         return self.network + self.footprints
 
-
-@dataclass(frozen=True)
-class ContinualOutlook:
-    """What a study will take; of approaches and seeds that are not finished, the whole is counted."""
-
-    place: Path
-    """Where it goes."""
-
-    plan: Plan
-    """With the seeds and approaches that the run folder holds already."""
-
-    needs: NetworkNeeds
-    approaches: Mapping[str, ApproachOutlook]
-    """By word, the classic one among them where a similarity needs it."""
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps that are missing, of all approaches and seeds."""
-        return sum(sum(each.steps[seed] for seed in _missing(each)) for each in self.approaches.values())
-
     @property
     def disk(self) -> int:
-        """Bytes that will be written and stay, but for records, tables and figures."""
-        return sum(each.disk * len(_missing(each)) for each in self.approaches.values())
-
-    @property
-    def meanwhile(self) -> int:
-        """Bytes at most beside that: a network's file is written anew after every task, and then takes its place."""
-        return max((each.network for each in self.approaches.values() if _missing(each)), default=0)
-
-    @property
-    def memory(self) -> int:
-        """Bytes at most, while the last task of a network is trained."""
-        tasks = self.plan.tasks
-        return self.needs.weights + max(
-            each.training + each.finished * (tasks - 1) // tasks for each in self.approaches.values()
-        )
-
-    @property
-    def free(self) -> int:
-        """Bytes that are free on that disk."""
-        return free_bytes(self.place)
-
-    def check(self) -> None:
-        """Check that there is room; a :class:`~commonweight.UsageError` says how much is missing."""
-        if self.disk:
-            check_room(self.place, self.disk + self.meanwhile)
+        """Bytes that it will write: of a seed that is not finished the whole is counted."""
+        return self.of_a_seed * len(self.missing)
 
 
-def study_outlook(run: Path, plan: Plan) -> ContinualOutlook:
-    """Check a study without beginning it, and tell what it will take."""
-    plan, images = checked(run, plan)
-    return outlook_of(run, going_on(run, plan, images), images)
+ContinualOutlook = Outlook[ApproachOutlook]
+
+COLUMNS: Mapping[str, Callable[[ApproachOutlook], str]] = {
+    "steps a seed": lambda each: _range(each.steps),
+    "with classic": lambda each: _range([a + b for a, b in zip(each.steps, each.steps_before, strict=True)]),
+    "all seeds": lambda each: str(sum(each.steps)),
+    "training": lambda each: size_words(each.training),
+    "kept": lambda each: size_words(each.finished),
+    "disk a seed": lambda each: size_words(each.of_a_seed),
+    "disk, all seeds": lambda each: size_words(each.of_a_seed * len(each.there)),
+    "there": lambda each: f"{sum(each.there)} of {len(each.there)}",
+}
+READING = (
+    "With classic: with the steps of the classic run that the similarity needs. Training: memory of the task that is "
+    "learned, its scores, their gradients, what the optimiser keeps and, in transfer, what prior tasks say. Kept: "
+    "memory of all tasks once they are learned. Disk: networks, and footprints of masks and activity."
+)
 
 
 def outlook_of(run: Path, plan: Plan, images: Images) -> ContinualOutlook:
@@ -145,21 +127,28 @@ def outlook_of(run: Path, plan: Plan, images: Images) -> ContinualOutlook:
     streams = [open_stream(plan, images, folder.seed) for folder in folders]
     needs = network_needs(plan, streams[0])
     steps = {approach.name: _steps(plan, approach, streams) for approach in plan.runs()}
-    return ContinualOutlook(
+    approaches = {
+        approach.name: _of_approach(
+            plan,
+            approach,
+            needs,
+            steps[approach.name],
+            steps[CLASSIC] if approach.needs_classic else (0,) * plan.seeds,
+            tuple(folder.approach(approach).inference.is_file() for folder in folders),  # written last
+        )
+        for approach in plan.runs()
+    }
+    last = max(each.training + each.finished * (plan.tasks - 1) // plan.tasks for each in approaches.values())
+    return Outlook(
         run,
-        plan,
-        needs,
-        {
-            approach.name: _of_approach(
-                plan,
-                approach,
-                needs,
-                steps[approach.name],
-                steps[CLASSIC] if approach.needs_classic else (0,) * plan.seeds,
-                tuple(folder.approach(approach).inference.is_file() for folder in folders),  # written last
-            )
-            for approach in plan.runs()
-        },
+        f"approaches, {plan.tasks} tasks each",
+        approaches,
+        COLUMNS,
+        {"frozen weights": needs.weights, "at most, with the tasks learned before": needs.weights + last},
+        facts={"optimiser steps that are missing": str(sum(each.missing_steps for each in approaches.values()))},
+        # a network's file is written anew after every task, and then takes its place
+        meanwhile=max((each.network for each in approaches.values() if each.missing), default=0),
+        remarks=(READING, *([TOO_FEW] if plan.vary == "training" and plan.seeds < FEWEST else [])),
     )
 
 
@@ -215,5 +204,6 @@ def _steps(plan: Plan, approach: Approach, streams: Sequence[TaskStream]) -> tup
     )
 
 
-def _missing(approach: ApproachOutlook) -> list[int]:
-    return [seed for seed, there in enumerate(approach.there) if not there]
+def _range(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return str(least) if least == most else f"{least} to {most}"

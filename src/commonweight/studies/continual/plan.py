@@ -2,144 +2,123 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from commonweight.base.choices import METHODS, Method
 from commonweight.base.errors import UsageError
-from commonweight.studies.continual.approaches import Approach, read_approach
-from commonweight.supermasks.inference import METHODS
+from commonweight.base.settings import setting
+from commonweight.studies.continual.approaches import KINDS, Approach, read_approach
+from commonweight.studies.run.plan import StudyPlan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from commonweight.supermasks.inference import Method
-
 Scenario = Literal["permuted", "rotated", "partitioned", "patch"]
-SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 Optimiser = Literal["adam", "rmsprop"]
-OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
 CLASSIC: Literal["classic"] = "classic"
-GROWING = ("seeds", "approaches")
-"""What the same run may be asked for more of."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is trained and measured; equal plans give equal results."""
+class Plan(StudyPlan):
+    """What is trained and measured."""
 
-    data: str
-    """Images with labels: ``digits``, a folder of idx files, a Hugging Face data set, or an ``.npz`` file."""
+    data: str = setting(
+        words="digits, a folder of idx files, a data set's id or folder, or an .npz file.", metavar="D", required=True
+    )
+    scenario: Scenario = setting(
+        "permuted", "How tasks differ: order of pixels, angle, classes, order of central pixels.", required=True
+    )
+    tasks: int = setting(5, "How many tasks.", metavar="N", least=1)
+    approaches: tuple[str, ...] = setting(
+        (CLASSIC, "transfer"),
+        f"Any of {', '.join(KINDS)}; the last two with -most_similar, -softmax, -least_similar, -random, -previous, "
+        "-mean or -oracle, -every_layer, -first_layer or -probed, -one_prior, -betaX joined to them, as in "
+        "transfer-random.",
+        option="approach",
+        metavar="A ...",
+        many="listed",
+        role="grows",
+    )
+    """In canonical form, however they are given."""
 
-    image_column: str | None = None
-    """Column of images of a Hugging Face data set; None takes the only one."""
+    seeds: int = setting(1, "Seeds 0 … N-1, paired.", metavar="N", least=1, role="grows")
+    """Each names the tasks, the weights, the score initialisations and the order of training, for all approaches."""
 
-    label_column: str | None = None
-    test_split: str | None = None
-    """Test part of a Hugging Face data set; None takes ``test``."""
-
-    scenario: Scenario = "permuted"
-    tasks: int = 5
-    approaches: tuple[str, ...] = (CLASSIC, "transfer")
-    """Words that :func:`~commonweight.studies.continual.approaches.read_approach` reads, in canonical form."""
-
-    seeds: int = 1
-    """Seeds 0, 1, …; each names the tasks, the weights, the score initialisations and the order of training, the same
-    for all approaches, so that their differences are paired."""
-
-    vary: Literal["all", "training"] = "all"
-    """What differs between seeds: all of that, or with the tasks and weights of seed 0 the score initialisations and
-    the order of training alone. Then the masks of a task can be compared between seeds, and have noise ceilings."""
-
-    model: str | None = None
-    """``module:function`` of the user's own; None is the multilayer perceptron."""
-
-    hidden: tuple[int, ...] = (300, 300)
-    outputs: int | None = None
-    """Output units of the perceptron; None is one per class. SupSup infers the task with more of them than classes."""
-
-    density: float | None = None
-    """Fraction of each layer's weights a mask keeps, the largest scores; None keeps scores of at least 0."""
-
-    score_initialisation: Literal["independent", "shared"] = "independent"
-    """Whether every task's scores start from draws of their own."""
-
-    epochs: int = 1
-    batch_size: int = 128
-    optimiser: Optimiser = "adam"
-    learning_rate: float = 1e-3
-    beta: float | None = None
-    """Strength of the influence of prior tasks, from 0 (none: the classic approach) to below 1; None is what served
-    best for each kind of approach."""
-
-    rows: int | None = None
-    """Training images per task, chosen by the seed; None for all."""
-
-    normalise: Literal["unit", "standard"] = "unit"
-    max_angle: float = 180.0
-    """Rotated: the last task's angle in degrees; the others are spaced evenly from 0."""
-
-    remap_labels: bool = False
-    """Partitioned: count the labels of each task from 0, so that all tasks share the outputs. Else every class has an
-    output of its own."""
-
-    order: Literal["given", "shuffled"] = "shuffled"
-    """Rotated, partitioned, patch: whether angles, classes and sizes come in an order drawn from the seed. In the given
-    order the previous task is the most similar one, and the two choices of a prior could not be told apart."""
-
-    random_labels: tuple[int, ...] = ()
-    """A control: numbers of tasks whose labels are random, so that nothing about classes can be learned or shared."""
-
-    keep_scores: bool = True
-    """Keep the scores of finished tasks; without them a prior's influence is that of its mask, ``2m - 1``."""
-
-    curve_points: int = 12
+    vary: Literal["all", "training"] = setting(
+        "all",
+        "What differs between seeds: tasks, weights and training; or training alone, which gives masks noise ceilings.",
+    )
+    model: str | None = setting(None, "module:function of your own; default a perceptron with batch norm.", metavar="M")
+    hidden: tuple[int, ...] = setting(
+        (300, 300), "Units of its hidden layers.", metavar="N ...", least=1, many="listed"
+    )
+    outputs: int | None = setting(
+        None, "Its output units; default one per class. SupSup has many more.", metavar="N", least=1
+    )
+    density: float | None = setting(
+        None, "Keep this share of weights; default scores of at least 0.", metavar="SHARE", above=0, most=1
+    )
+    score_initialisation: Literal["independent", "shared"] = setting(
+        "independent", "Whether every task's scores start from their own draws."
+    )
+    epochs: int = setting(1, "Passes over a task's images.", metavar="N", least=1)
+    batch_size: int = setting(128, "Images per step.", metavar="N", least=2)
+    optimiser: Optimiser = setting("adam", "Of the scores.")
+    learning_rate: float = setting(1e-3, "Of the scores.", metavar="X", above=0)
+    beta: float | None = setting(
+        None,
+        "Strength of prior tasks' influence, 0 (none) to below 1; default 0.25 for transfer, 0.5 for initialised.",
+        metavar="X",
+        least=0,
+        below=1,
+    )
+    rows: int | None = setting(None, "Training images per task.", metavar="N|all", none="all", least=2)
+    normalise: Literal["unit", "standard"] = setting(
+        "unit", "Pixels from 0 to 1, or with mean 0 and standard deviation 1."
+    )
+    max_angle: float = setting(180.0, "Of the last rotated task.", metavar="DEGREES")
+    order: Literal["given", "shuffled"] = setting(
+        "shuffled", "Rotated, partitioned, patch: in the given order the previous task is the most similar one."
+    )
+    remap_labels: bool = setting(False, "Partitioned: count each task's labels from 0.")
+    random_labels: tuple[int, ...] = setting(
+        (), "A control: tasks with random labels.", metavar="N ...", least=0, many="listed"
+    )
+    keep_scores: bool = setting(
+        True, "Keep one bit per weight of a finished task, not its scores.", option="drop-scores", off=True
+    )
+    curve_points: int = setting(12, typed=False, least=2)
     """How often accuracy is measured while a task is learned, both ends included."""
 
-    curve_rows: int | None = 2000
+    curve_rows: int | None = setting(2000, typed=False, least=1)
     """Test images it is measured on, the first ones; None for all."""
 
-    probe_rows: int = 1024
+    probe_rows: int = setting(1024, typed=False, least=2)
     """Training images of a new task that the probed similarity passes through the masks of prior tasks, the first."""
 
-    inference: tuple[Method, ...] = METHODS
-    """Ways to infer the task once all are learned."""
-
-    inference_rows: int = 100
-    """Test images per task for it, the first ones."""
-
-    inference_batches: tuple[int, ...] = (1, 20)
-    """Images that are known to be of one task and are asked about together: the study asks for each of these sizes."""
-
-    device: str = "cpu"
+    inference: tuple[Method, ...] = setting(
+        METHODS, "Ways to infer the task, or none.", metavar="M ...", none="none", many="listed"
+    )
+    inference_rows: int = setting(100, "Test images per task for it.", metavar="N", least=1)
+    inference_batches: tuple[int, ...] = setting(
+        (1, 20),
+        "Images asked about together; one run asks for each of these.",
+        metavar="N ...",
+        least=1,
+        many="listed",
+    )
+    image_column: str | None = setting(None, "Column of images of a Hugging Face data set.", metavar="C")
+    label_column: str | None = setting(None, "Column of labels; by default label or labels.", metavar="L")
+    test_split: str | None = setting(None, "Its test part; by default test.", metavar="S")
+    device: str = setting("cpu", "cpu, cuda, cuda:N or mps.")
 
     def __post_init__(self) -> None:
-        _one_of("scenario", self.scenario, SCENARIOS)
-        _one_of("vary", self.vary, ("all", "training"))
-        _one_of("optimiser", self.optimiser, OPTIMISERS)
-        _one_of("score_initialisation", self.score_initialisation, ("independent", "shared"))
-        _one_of("normalise", self.normalise, ("unit", "standard"))
-        _one_of("order", self.order, ("given", "shuffled"))
-        for method in self.inference:
-            _one_of("inference", method, METHODS)
+        super().__post_init__()
         named = tuple(read_approach(word).name for word in self.approaches)
         if not named or len(set(named)) < len(named):
             raise UsageError(f"give at least one approach, and each once; got {', '.join(self.approaches) or 'none'}")
         object.__setattr__(self, "approaches", named)
-        least = {"tasks": 1, "seeds": 1, "epochs": 1, "batch_size": 2, "rows": 2, "curve_points": 2, "curve_rows": 1}
-        least |= {"probe_rows": 2, "inference_rows": 1, "outputs": 1}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise UsageError(f"{name} must be at least {smallest}, got {value}")
-        for name in ("hidden", "inference_batches"):
-            if any(size < 1 for size in getattr(self, name)):
-                raise UsageError(f"{name} must be whole numbers of at least 1, got {list(getattr(self, name))}")
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate must be above 0, or nothing is learned; got {self.learning_rate}")
-        if self.beta is not None and not 0 <= self.beta < 1:
-            raise UsageError(f"beta is from 0 to below 1, which would leave nothing to train; got {self.beta}")
-        if self.density is not None and not 0 < self.density <= 1:
-            raise UsageError(f"density is the fraction of weights kept, above 0 and at most 1, got {self.density}")
         _check_effects(self)
 
     def world(self, seed: int) -> int:
@@ -152,17 +131,6 @@ class Plan:
             The same, or 0 where seeds vary the training alone.
         """
         return 0 if self.vary == "training" else seed
-
-    def deciding(self) -> dict[str, Any]:
-        """Give what decides the numbers, as plain JSON values.
-
-        Returns:
-            Every field but the number of seeds and the approaches, which may grow.
-        """
-        found = asdict(self)
-        for name in GROWING:
-            del found[name]
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
     def runs(self) -> tuple[Approach, ...]:
         """List what is trained for each seed, in order.
@@ -251,15 +219,11 @@ def _check_effects(plan: Plan) -> None:
     }
     for name, (used, what) in uses.items():
         if not used and getattr(plan, name) != getattr(Plan, name):
-            raise UsageError(f"{name} is for {what}; leave it out")
+            raise UsageError(f"{{argument}} is for {what}; leave it out", argument=name)
     with_priors = [approach.name for approach in asked if approach.has_priors]
     if plan.tasks == 1 and with_priors:
         raise UsageError(
-            f"tasks is 1, so {with_priors[0]} has no prior task, and would be classic; take at least 2 tasks, or the "
-            "approach classic alone"
+            f"{{argument}} is 1, so {with_priors[0]} has no prior task, and would be classic; take at least 2 tasks, "
+            "or the approach classic alone",
+            argument="tasks",
         )
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

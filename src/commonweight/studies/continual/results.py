@@ -1,32 +1,39 @@
-"""Everything a study found, gathered from its run folder; every number derived from what is stored there."""
+"""Everything a study found, read from its run folder; every number derived from what is stored there."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from commonweight.base.errors import UsageError
+from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.estimate import Estimate
-from commonweight.base.records import without_nan
-from commonweight.overlaps.over_seeds import Of
+from commonweight.footprints.footprint import Footprint
+from commonweight.overlaps.over_seeds import FEWEST, Of, overlap_over_seeds
+from commonweight.overlaps.similarity.means import TaskSimilarity
+from commonweight.overlaps.table.table import OverlapTable
 from commonweight.studies.continual import metrics
-from commonweight.studies.continual.plan import CLASSIC
+from commonweight.studies.continual.approaches import SIMILARITIES, read_approach
+from commonweight.studies.continual.plan import CLASSIC, seed_folders
+from commonweight.studies.continual.training import Curve
+from commonweight.studies.run.folder import read_json, read_text
+from commonweight.studies.run.record import check_name
+from commonweight.studies.run.results import recorded, result_text
+from commonweight.transfer.alphas import Alphas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from commonweight.overlaps.over_seeds import SeedOverlap
-    from commonweight.overlaps.similarity.means import TaskSimilarity
-    from commonweight.overlaps.table.table import OverlapTable
-    from commonweight.studies.continual.plan import Plan
-    from commonweight.studies.continual.training import Curve
-    from commonweight.transfer.alphas import Alphas
+    from commonweight.studies.continual.approaches import Approach
+    from commonweight.studies.continual.plan import ApproachFolder, Plan, SeedFolder
 
 FORMAT = "commonweight-continual"
 VERSION = 1
@@ -170,14 +177,13 @@ class ContinualStudy:
 
     def to_json(self) -> str:
         """Write everything but the overlap and similarity tables, which the run folder keeps in files of their own."""
-        record = {
-            "format": FORMAT,
-            "version": VERSION,
-            "plan": self.plan.deciding() | {"seeds": self.plan.seeds, "approaches": list(self.plan.approaches)},
-            "facts": list(self.facts),
-            "approaches": {name: self._record(name) for name in self.runs},
-        }
-        return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return result_text(
+            FORMAT,
+            VERSION,
+            self.plan,
+            facts=list(self.facts),
+            approaches={name: self._record(name) for name in self.runs},
+        )
 
     def _record(self, name: str) -> dict[str, Any]:
         numbers = {
@@ -190,11 +196,11 @@ class ContinualStudy:
             numbers |= {"area_gain_on_classic": self.gain(name), "accuracy_over_classic": self.difference(name)}
         return {
             "steps": self.budget(name),
-            **{key: _estimate(value) for key, value in numbers.items()},
+            **{key: recorded(value) for key, value in numbers.items()},
             "task_inferred": {
                 str(size): {
                     method: {
-                        what: _estimate(self.inference(name, size, method, what))
+                        what: recorded(self.inference(name, size, method, what))
                         for what in InferenceScore.__dataclass_fields__
                     }
                     for method in self.plan.inference
@@ -202,7 +208,7 @@ class ContinualStudy:
                 for size in self.plan.inference_batches
             },
             "rank_correlation_with_truth": {
-                similarity: {layer: _estimate(self.rank_correlation(name, similarity, layer)) for layer in table.layers}
+                similarity: {layer: recorded(self.rank_correlation(name, similarity, layer)) for layer in table.layers}
                 for similarity, table in self.runs[name][0].similarity.items()
             },
             "over_seeds": {kind: _over_seeds(found) for kind, found in self.trainings.get(name, {}).items()},
@@ -223,6 +229,98 @@ class ContinualStudy:
         return Estimate.over_seeds([measure(run) for run in self._runs(approach)])
 
 
+def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:
+    """Read what a run holds."""
+    facts = tuple(read_json(folder.facts) for folder in folders)
+    for folder, found in zip(folders, facts, strict=True):
+        for name in found["names"]:
+            check_name(name, folder.facts)
+    return ContinualStudy(
+        plan,
+        facts,
+        {
+            approach.name: tuple(read_run(plan, folder.approach(approach)) for folder in folders)
+            for approach in plan.runs()
+        },
+        {approach.name: _seed_overlaps(plan, folders, facts, approach) for approach in plan.runs()},
+    )
+
+
+def _seed_overlaps(
+    plan: Plan, folders: list[SeedFolder], facts: tuple[Any, ...], approach: Approach
+) -> dict[str, SeedOverlap]:
+    """Masks and activities of all seeds against each other, where seeds vary the training alone."""
+    if plan.vary != "training" or len(folders) < FEWEST or plan.tasks == 1:
+        return {}
+    places = [folder.approach(approach) for folder in folders]
+    names = facts[0]["names"]
+    return {
+        kind: overlap_over_seeds([
+            {name: Footprint.load(place.footprint(kind, name)) for name in names} for place in places
+        ])
+        for kind in ("masks", "activity")
+        if places[0].footprint(kind, names[0]).exists()
+    }
+
+
+def read_run(plan: Plan, folder: ApproachFolder) -> ApproachRun:
+    """Read what one approach did with one seed."""
+    records = [read_json(folder.task(index)) for index in range(plan.tasks)]
+    R = np.full((len(records), len(records)), np.nan)
+    for i, record in enumerate(records):
+        R[i, : i + 1] = record["accuracies"]
+    R.flags.writeable = False
+    tables = {name: folder.similarity(name) for name in SIMILARITIES}
+    return ApproachRun(
+        R,
+        tuple(_curve(record["curve"]) for record in records),
+        tuple(
+            None if record["alphas"] is None else Alphas.from_json(json.dumps(record["alphas"])) for record in records
+        ),
+        sum(record["curve"]["steps"][-1] for record in records),
+        {
+            int(size): {method: _score(score) for method, score in methods.items()}
+            for size, methods in read_json(folder.inference).items()
+        },
+        OverlapTable.load(folder.path) if folder.overlap.is_file() else None,
+        {name: TaskSimilarity.from_json(read_text(path)) for name, path in tables.items() if path.is_file()},
+    )
+
+
+def is_whole(plan: Plan, folder: ApproachFolder) -> bool:
+    """Tell whether one approach did everything with one seed, and all of it can be read."""
+    kinds = [kind for kind in ("masks", "activity") if kind == "masks" or (folder.path / kind).exists()]
+    tables = [folder.overlap, *(map(folder.similarity, SIMILARITIES) if "activity" in kinds else ())]
+    try:
+        read_run(plan, folder)
+        counts = [len([Footprint.load(place) for place in (folder.path / kind).glob("[!.]*")]) for kind in kinds]
+    except (IntegrityError, LookupError, TypeError, ValueError, AttributeError):  # of whatever a damaged file says
+        return False
+    return set(counts) == {plan.tasks} and (plan.tasks == 1 or all(table.is_file() for table in tables))
+
+
+def is_readable(path: Path) -> bool:
+    """Tell whether the record of a task is there and whole."""
+    try:
+        return {"accuracies", "curve", "alphas"} <= set(read_json(path))
+    except (UsageError, IntegrityError, TypeError):
+        return False
+
+
+def load_masks(run: Path, study: ContinualStudy, approach: str, seed: int = 0) -> dict[str, Footprint]:
+    """Open the masks of one network."""
+    folder = seed_folders(run, study.plan)[seed].approach(read_approach(approach))
+    return {task: Footprint.load(folder.footprint("masks", task)) for task in study.tasks[seed]}
+
+
+def _curve(record: Mapping[str, Any]) -> Curve:
+    return Curve(tuple(record["steps"]), tuple(record["accuracies"]), record["counted_from"])
+
+
+def _score(record: Mapping[str, float | None]) -> InferenceScore:
+    return InferenceScore(**{what: math.nan if value is None else value for what, value in record.items()})
+
+
 def _area(run: ApproachRun, task: int) -> float:
     curve = run.curves[task]
     first = curve.steps.index(curve.counted_from)
@@ -237,15 +335,11 @@ def _over_seeds(found: SeedOverlap) -> dict[str, Any]:
     layers = {layer: layer for layer in found.layers} | {"pooled": None}
     return {
         words: {
-            "noise_ceiling": {name: _estimate(found.noise_ceiling(name, layer)) for name in found.names},
+            "noise_ceiling": {name: recorded(found.noise_ceiling(name, layer)) for name in found.names},
             "pairs": [
-                {"tasks": [a, b]} | {of: _estimate(found.estimate(of, a, b, layer)) for of in get_args(Of)}
+                {"tasks": [a, b]} | {of: recorded(found.estimate(of, a, b, layer)) for of in get_args(Of)}
                 for a, b in combinations(found.names, 2)
             ],
         }
         for words, layer in layers.items()
     }
-
-
-def _estimate(value: Estimate) -> dict[str, Any]:
-    return {"values": list(value.replicates), "mean": value.value, "half_width_95": value.half_width()}

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
+from commonweight.base.folders import check_writable, write_whole
 from commonweight.base.text import silent
-from commonweight.base.version import __version__
+from commonweight.data.images.open import open_images
+from commonweight.models.function import load_function
+from commonweight.models.identity import digest_of
+from commonweight.models.options import LoadOptions
+from commonweight.models.placement import pick_device
+from commonweight.report.files import drawn, write_report
 from commonweight.studies.continual.approaches import Approach
-from commonweight.studies.continual.measures import measure, write
+from commonweight.studies.continual.figures import write_figures, write_mask_figure
+from commonweight.studies.continual.measures import measure
 from commonweight.studies.continual.networks import make_network, open_stream
-from commonweight.studies.continual.opening import checked, decided, going_on
 from commonweight.studies.continual.outlook import outlook_of
 from commonweight.studies.continual.plan import CLASSIC, seed_folders
 from commonweight.studies.continual.priors import choose_priors
-from commonweight.studies.continual.reading import gather, is_readable, is_whole
-from commonweight.studies.continual.results import FORMAT, VERSION
+from commonweight.studies.continual.report import report
+from commonweight.studies.continual.results import gather, is_readable, is_whole, load_masks
 from commonweight.studies.continual.training import accuracy, first_rows, learn
-from commonweight.studies.run.folder import RunFolder
-from commonweight.studies.run.hold import held
+from commonweight.studies.run.folder import check_place, open_run
+from commonweight.studies.run.hold import held_alone
+from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.supermasks.network import SupermaskNetwork
 from commonweight.supermasks.rules import Threshold, TopK
 
@@ -30,8 +36,11 @@ if TYPE_CHECKING:
 
     from commonweight.base.text import Note
     from commonweight.data.images import Images, TaskStream
+    from commonweight.studies.continual.outlook import ContinualOutlook
     from commonweight.studies.continual.plan import ApproachFolder, Plan, SeedFolder
     from commonweight.studies.continual.results import ContinualStudy
+
+CONTINUAL = StudyKind("continual", ("torch", "numpy"))
 
 
 def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
@@ -40,33 +49,82 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
     # ``tasks/`` (curves, accuracies, alphas), ``masks/`` and ``activity/`` (footprints that ``commonweight overlap``
     # reads), ``overlap.json``, ``similarity-*.json`` and ``inference.json``; at the end ``study.json``.
     plan, images = checked(run, plan)
-    with held(run) as hold:
-        if hold.busy:
-            raise UsageError(f"another process works in {run}; wait for it, or choose another run folder")
-        hold.share()  # so that another process is refused at once, and does not wait for the end
-        folder, plan = _open(run, plan, images)
+    with held_alone(run):
+        plan = going_on(run, plan, images)
+        outlook_of(run, plan, images).check()
+        folder = open_run(run, CONTINUAL, "running", asked(plan, images), plan.growing())
         seeds = seed_folders(run, plan)
         for seed in seeds:
             _do_seed(plan, seed, open_stream(plan, images, seed.seed), note)
         found = gather(plan, seeds)
-        folder.write("study.json", found.to_json())
-        folder.update(status="complete")
+        folder.finish(found.to_json())
         return found
 
 
-def _open(run: Path, plan: Plan, images: Images) -> tuple[RunFolder, Plan]:
-    whole = going_on(run, plan, images)
-    outlook_of(run, whole, images).check()
-    folder = RunFolder(run, {"format": FORMAT, "version": VERSION})
-    folder.update(
-        status="running",
-        plan=decided(whole, images),
-        seeds=whole.seeds,
-        approaches=list(whole.approaches),
-        versions={"python": platform.python_version(), "commonweight": __version__}
-        | {name: version(name) for name in ("torch", "numpy")},
+def run_and_write(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
+    """Do a study, or go on with one, and write its tables and figures: ``study.md`` and ``figures/``."""
+    found = run_study(run, plan, note=note)
+    write_report(report(found), run)
+    masks = load_masks(run, found, next(iter(found.runs)))
+    drawn(lambda: [*write_figures(found, run / "figures"), *write_mask_figure(masks, run / "figures")], note)
+    note(f"networks, masks, statistics, study.json, study.md and figures are in {run}")
+    return found
+
+
+def study_outlook(run: Path, plan: Plan) -> ContinualOutlook:
+    """Check a study without beginning it, and tell what it will take."""
+    plan, images = checked(run, plan)
+    return outlook_of(run, going_on(run, plan, images), images)
+
+
+def checked(run: Path, plan: Plan) -> tuple[Plan, Images]:
+    """Refuse what can be known not to work before anything is written."""
+    check_place(run)
+    check_writable(run)
+    plan = replace(plan, device=str(pick_device(plan.device)))
+    images = open_images(
+        plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
     )
-    return folder, whole
+    _try_out(plan, images)
+    return plan, images
+
+
+def asked(plan: Plan, images: Images) -> dict[str, Any]:
+    """Give what a run may not change once a network was saved."""
+    found = plan.deciding() | {"data_sha256": images.digest}
+    if plan.model is not None:
+        found["model_sha256"] = digest_of(load_function(plan.model, LoadOptions(device="cpu")).identity)
+    return found
+
+
+def going_on(run: Path, plan: Plan, images: Images) -> Plan:
+    """Check that a plan goes on with what the run folder holds, and add the seeds and approaches that it has more."""
+    former = read_record(run, CONTINUAL)
+    if not former or not any(run.glob("seed-*/*/network")):
+        return plan
+    refuse_another(run, differences(former["asked"], asked(plan, images)), "Choose another folder")
+    return plan.grown(run, former["grown"])
+
+
+def _try_out(plan: Plan, images: Images) -> None:
+    for seed in range(plan.seeds):
+        stream = open_stream(plan, images, seed)
+        for index, name in enumerate(stream.names):
+            count = len(stream[index].test)
+            if plan.inference and min(count, plan.inference_rows) < max(plan.inference_batches, default=0):
+                raise UsageError(
+                    f"task {name} has {count} test images, of which {plan.inference_rows} are asked about, expected at "
+                    f"least one batch of {max(plan.inference_batches)}: change {{inference_rows}} or "
+                    "{inference_batches}",
+                    inference_rows=None,
+                    inference_batches=None,
+                )
+    if stream.truth() is None and any(approach.has_priors and approach.prior == "oracle" for approach in plan.runs()):
+        raise UsageError(
+            f"the prior oracle needs tasks whose similarity is known, and {plan.scenario} has none; take "
+            "rotated or patch"
+        )
+    make_network(plan, first_rows(stream[0].train, 2)[0], stream.outputs, seed=0)
 
 
 def _do_seed(plan: Plan, folder: SeedFolder, stream: TaskStream, note: Note) -> None:
@@ -78,7 +136,7 @@ def _do_seed(plan: Plan, folder: SeedFolder, stream: TaskStream, note: Note) -> 
         "truth": None if truth is None else [[None if v != v else v for v in row] for row in truth.tolist()],
     }
     folder.path.mkdir(exist_ok=True)
-    write(folder.facts, json.dumps(facts, indent=1) + "\n")
+    write_whole(folder.facts, json.dumps(facts, indent=1) + "\n")
     for approach in plan.runs():
         learn_sequence(plan, approach, stream, folder, note)
 
@@ -109,7 +167,7 @@ def learn_sequence(plan: Plan, approach: Approach, stream: TaskStream, seed: See
             "alphas": None if chosen is None else json.loads(chosen.to_json()),
             "weights_sha256": weights,
         }
-        write(folder.task(index), json.dumps(record, indent=1) + "\n")
+        write_whole(folder.task(index), json.dumps(record, indent=1) + "\n")
         net.save(folder.network, overwrite=True)
         note(
             f"seed {seed.seed}, {approach.name}: learned {task.name} ({index + 1} of {len(stream)}), "

@@ -12,15 +12,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from commonweight.base.errors import UsageError
-from commonweight.base.folders import is_leftover
+from commonweight.base.folders import check_writable, is_leftover
 from commonweight.base.text import Note, silent
 from commonweight.data.reviews import DOMAINS, best_accuracy, best_loss, label_of, reviews
-from commonweight.studies.compare.checks import CompareOptions
 from commonweight.studies.compare.compare import Comparison, compare
-from commonweight.studies.compare.measure import MeasureOptions
+from commonweight.studies.compare.options import CompareOptions, MeasureOptions
 from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer, save, train
-from commonweight.studies.run.output import check_writable
-from commonweight.studies.shortcuts.evaluating import Score, ScoredRows, score
+from commonweight.studies.shortcuts.scoring import Score, ScoredRows, score
 
 if TYPE_CHECKING:
     from pathlib import Path

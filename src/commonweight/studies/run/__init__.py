@@ -1,1 +1,1 @@
-"""One kernel of studies: folder, record, lock, outlook."""
+"""One kernel of studies: plan, folder, record, lock, outlook; it knows no study."""

@@ -76,3 +76,18 @@ def held(folder: Path) -> Iterator[Hold]:
         yield Hold(alone, busy, descriptor)
     finally:
         os.close(descriptor)
+
+
+def refuse_busy(folder: Path, hold: Hold) -> None:
+    """Refuse a folder that another process works in."""
+    if hold.busy:
+        raise UsageError(f"another process works in {folder}; wait for it, or choose another run folder")
+
+
+@contextlib.contextmanager
+def held_alone(folder: Path) -> Iterator[None]:
+    """Hold a run folder that no other process works in; one that comes later is refused at once and does not wait."""
+    with held(folder) as hold:
+        refuse_busy(folder, hold)
+        hold.share()
+        yield

@@ -1,33 +1,53 @@
-"""What a study will take of disk and memory, said before anything is measured."""
+"""What a study will take of disk and memory, said before it begins: one record, one sentence, one layout."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from commonweight.base.folders import check_room, free_bytes
-from commonweight.base.text import size_words
+from commonweight.base.text import DASH, Block, Grid, size_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from commonweight.footprints.folds import Needs
-    from commonweight.models.options import LoadedModel
+NOTHING_DONE = (
+    "Nothing was measured or written (--dry-run); everything that can be checked beforehand was, and is in order."
+)
+MOST_SHOWN = 40
+
+
+class Piece(Protocol):
+    """One thing that a study makes."""
+
+    @property
+    def disk(self) -> int:
+        """Bytes that it will write and keep."""
+
+
+P = TypeVar("P", bound=Piece)
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Outlook(Generic[P]):
     """Bytes of all that is still missing of a run."""
 
     place: Path
     """Where it goes."""
 
-    footprints: Mapping[str, Needs]
-    """The footprints that will be measured, by name."""
+    title: str
+    """What the pieces are: ``footprints with 8 folds to measure``."""
 
-    there: int = 0
-    """How many are there already."""
+    pieces: Mapping[str, P]
+    columns: Mapping[str, Callable[[P], str]]
+    """Of the table of pieces: head -> what stands there."""
+
+    memory: Mapping[str, int]
+    """What is held in memory at most -> its bytes."""
+
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Other lines of the table of totals."""
 
     models: int = 0
     """Bytes of all models that will be written, with what their training keeps beside them."""
@@ -36,30 +56,19 @@ class Outlook:
     """Bytes at most of what lies beside all that while the work goes on, and goes in the end."""
 
     thrown_away: int = 0
-    """Bytes of former footprints that go before anything is written."""
+    """Bytes of a former run that go before anything is written."""
 
-    model: int = 0
-    """Bytes of the largest model in memory."""
+    remarks: tuple[str, ...] = ()
 
     @property
     def disk(self) -> int:
         """Bytes that will be written and stay, but for records, tables and figures."""
-        return self.models + sum(needs.disk for needs in self.footprints.values())
+        return self.models + sum(piece.disk for piece in self.pieces.values())
 
     @property
     def most(self) -> int:
         """Bytes at most while the work goes on: what stays, and what does not."""
         return self.disk + self.meanwhile
-
-    @property
-    def sums(self) -> int:
-        """Bytes of the largest set of sums in memory."""
-        return max((needs.memory for needs in self.footprints.values()), default=0)
-
-    @property
-    def free(self) -> int:
-        """Bytes that are free on that disk."""
-        return free_bytes(self.place)
 
     def check(self) -> None:
         """Check that there is room; a :class:`~commonweight.UsageError` says how much is missing."""
@@ -68,17 +77,33 @@ class Outlook:
 
     def sentence(self) -> str:
         """Say it in one sentence."""
-        folds = max((needs.folds for needs in self.footprints.values()), default=1)
         meanwhile = f", at most {size_words(self.meanwhile)} more meanwhile" if self.meanwhile else ""
+        memory = " and ".join(f"{size_words(size)} for {what}" for what, size in self.memory.items())
         return (
-            f"{len(self.footprints)} footprint{'' if len(self.footprints) == 1 else 's'}"
-            f"{f' with {folds} folds' if folds > 1 else ''} to measure: {size_words(self.disk)} of disk{meanwhile}, "
-            f"and {size_words(self.free)} are free; in memory "
-            f"{size_words(self.model)} for the model and {size_words(self.sums)} for sums, beside what a forward and "
-            "backward pass takes"
+            f"{len(self.pieces)} {self.title}: {size_words(self.disk)} of disk{meanwhile}, and "
+            f"{size_words(free_bytes(self.place))} are free; in memory {memory}, beside what a forward and backward "
+            "pass takes"
         )
 
-
-def model_bytes(loaded: LoadedModel) -> int:
-    """Tell how much memory a model takes."""
-    return sum(tensor.nbytes for tensor in (*loaded.model.parameters(), *loaded.model.buffers()))
+    def blocks(self) -> list[Block]:
+        """Lay it out."""
+        shown = list(self.pieces.items())[:MOST_SHOWN]
+        rows = tuple((name, *(cell(piece) for cell in self.columns.values())) for name, piece in shown)
+        left = len(self.pieces) > len(rows)
+        title = f"{self.title.capitalize()} ({len(self.pieces)}{f'; the first {MOST_SHOWN}' if left else ''})"
+        totals = (
+            *self.facts.items(),
+            ("models and their training", size_words(self.models) if self.models else DASH),
+            ("disk in all", size_words(self.disk)),
+            *((("disk at most, meanwhile", size_words(self.most)),) if self.meanwhile else ()),
+            *((("thrown away before", size_words(self.thrown_away)),) if self.thrown_away else ()),
+            ("free on that disk", size_words(free_bytes(self.place))),
+            *((f"memory: {what}", size_words(size)) for what, size in self.memory.items()),
+        )
+        return [
+            *([Grid(title, ("", *self.columns), rows)] if rows else []),
+            Grid(f"What {self.place} will take", ("", ""), totals),
+            "Records, tables and figures come to little beside that; a forward and backward pass takes memory of its "
+            f"own. {NOTHING_DONE}",
+            *self.remarks,
+        ]

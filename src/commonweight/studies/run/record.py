@@ -1,77 +1,86 @@
-"""``run.json``: what a run says of itself, and what stands in the way of going on with it."""
+"""``run.json``: what a run says of itself, one format for every study, and what stands in the way of going on."""
 
 from __future__ import annotations
 
 import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.version import __version__
 from commonweight.data.table import FILE_FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 RECORD = "run.json"
 FORMAT = "commonweight-run"
-VERSION = 1
-PARTS = ("settings", "models", "data")
+VERSION = 2
 PLACES = frozenset({"name", "path", "checkpoint"})
 """Keys of an identity that say where something lies, not what it is."""
+
+MOST_SHOWN = 8
+LONGEST = 40
+"""Characters of a value that are shown."""
 
 _ABSENT = object()
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """Read what a run folder says of itself."""
-    file = path / RECORD
-    if not file.is_file():
-        return None
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"{file} is damaged ({error}); pass --fresh to start the run over") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
-        raise IntegrityError(f"{file} is not a {FORMAT} record of version {VERSION}; choose another folder")
-    for part in PARTS:
-        value = record.get(part, {})
-        if not isinstance(value, dict) or (part != "settings" and not all(isinstance(v, dict) for v in value.values())):
-            raise IntegrityError(f"{file} is damaged ({part} is no mapping); pass --fresh to start the run over")
-        for name in value if part != "settings" else ():
-            check_name(name, file)
-    return record
+@dataclass(frozen=True)
+class StudyKind:
+    """A kind of study."""
+
+    name: str
+    packages: tuple[str, ...]
+    """Whose versions a run records, beside those of Python and commonweight."""
+
+    def new_record(self, status: str, asked: Mapping[str, Any], grown: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the record of a run that begins."""
+        versions = {"python": platform.python_version(), "commonweight": __version__}
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            "study": self.name,
+            "status": status,
+            "asked": asked,
+            "grown": grown,
+            "versions": versions | {name: version(name) for name in self.packages},
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(record))
+        return plain
 
 
-def study_record(path: Path, form: str, version: int) -> dict[str, Any]:
-    """Read what the run folder of a study says of itself."""
+def read_record(path: Path, kind: StudyKind) -> dict[str, Any]:
+    """Read what a run folder says of itself; empty where it holds no run."""
     file = path / RECORD
     if not file.is_file():
         return {}
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"{file} is damaged ({error}); choose another folder") from error
-    kind = record.get("format") if isinstance(record, dict) else None
-    if kind != form or record.get("version") != version:
-        raise UsageError(f"{path} holds a run of another kind, {kind}; choose another folder")
-    if not isinstance(record.get("plan"), dict) or type(record.get("seeds")) is not int:
-        raise IntegrityError(f"{file} is damaged (it has no plan, or no number of seeds); choose another folder")
-    return dict(record)
+        raise damaged(file, str(error)) from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
+        raise IntegrityError(
+            f"{file} is not a {FORMAT} record of version {VERSION}: another release or another tool wrote it; "
+            "measure again, and choose another folder"
+        )
+    if record.get("study") != kind.name:
+        raise UsageError(f"{path} holds a run of another kind, {record.get('study')}; choose another folder")
+    if not all(isinstance(record.get(part), dict) for part in ("asked", "grown")):
+        raise damaged(file, "it does not say what was asked")
+    return record
+
+
+def damaged(file: Path, why: str) -> IntegrityError:
+    """Make the error of a record that cannot be used."""
+    return IntegrityError(f"{file} is damaged ({why}); choose another folder")
 
 
 def folder_name(name: str) -> str:
-    """Turn a name into one that a folder can have; hidden folders are those of unfinished work.
-
-    Args:
-        name: A name.
-
-    Returns:
-        The name without slashes, and without dots before it.
-
-    Example:
-        >>> folder_name("../a/b"), folder_name("bert@v1")
-        ('-a-b', 'bert@v1')
-    """
+    """Turn a name into one that a folder can have; hidden folders are those of unfinished work."""
     return name.replace("/", "-").replace("\\", "-").lstrip(".") or "unnamed"
 
 
@@ -84,34 +93,18 @@ def check_name(name: Any, file: Path) -> None:
         )
 
 
-def differences(
-    former: Mapping[str, Any], asked: Mapping[str, Any], *, finished: Collection[str] | None = None
-) -> Iterator[str]:
-    """List what stands in the way of going on with a run.
+def differences(former: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """List what is asked in another way than before, one clause each; what was not asked before may be added."""
+    plain = json.loads(json.dumps(asked))
+    return [found for part, before in former.items() for found in _differences(part, before, plain.get(part, _ABSENT))]
 
-    Args:
-        former: Record of the run.
-        asked: What is asked for now; it may have more models and data.
-        finished: Names ``model/data`` of the footprints that are there. A model or data set without one may change or
-            go, and without any so may the settings; None takes all for finished.
 
-    Yields:
-        One clause per difference.
-
-    Example:
-        >>> list(differences({"settings": {"folds": 1}, "models": {}}, {"settings": {"folds": 8}, "models": {"a": {}}}))
-        ['settings.folds was 1, is now 8']
-    """
-    owners = None if finished is None else tuple({name.split("/")[i] for name in finished} for i in (0, 1))
-    for part in PARTS:
-        before, now = former.get(part, {}), asked.get(part, {})
-        if part == "settings":
-            if owners is None or owners[0]:
-                yield from _differences(part, before, now)
-            continue
-        for name, value in before.items():  # whatever it is called
-            if owners is None or name in owners[part == "data"]:
-                yield from _differences(f"{part}.{name}", value, now.get(name, _ABSENT))
+def refuse_another(path: Path, found: list[str], remedy: str, **values: Any) -> None:
+    """Refuse to go on with a run where something else is asked, and say what, so that no table mixes two questions."""
+    if found:
+        more = f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+        shown = "; ".join(found[:MOST_SHOWN]) + more
+        raise UsageError(f"{path} holds a run of something else: {shown}. {remedy}", **values)
 
 
 def same_identity(former: Any, now: Any) -> bool:
@@ -141,5 +134,5 @@ def _show(value: Any) -> str:
         return "absent"
     if isinstance(value, dict):
         return "present"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}…"
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}…"

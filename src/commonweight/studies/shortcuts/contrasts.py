@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 from commonweight.base.estimate import Estimate
 from commonweight.overlaps.table.evidence import Place, evidence
-from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL
+from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL, footprint_name
 from commonweight.verdicts.verdict import judge
 
 if TYPE_CHECKING:
@@ -44,26 +44,31 @@ CONTRASTS: Mapping[str, tuple[str, str]] = MappingProxyType({
 })
 
 
-def cell_names(first: str, second: str) -> dict[str, Pair]:
-    """Name the two footprints of every cell of a pair of models.
+def cell_sets(first: str, second: str) -> dict[str, Pair]:
+    """Name the sets that the two models of a pair are measured on, in every cell.
 
     Args:
         first: Code of the first model's shortcut.
         second: That of the second.
 
     Returns:
-        Cell -> two names ``model/data``.
+        Cell -> the first model's set and the second's.
 
     Example:
-        >>> cell_names("st", "op")["unshared"]
-        ('st/st', 'op/op')
+        >>> cell_sets("st", "op")["same input, first"]
+        ('st', 'st')
     """
     return {
-        "shared": (f"{first}/{ORIGINAL}", f"{second}/{ORIGINAL}"),
-        "unshared": (f"{first}/{first}", f"{second}/{second}"),
-        "same input, first": (f"{first}/{first}", f"{second}/{first}"),
-        "same input, second": (f"{first}/{second}", f"{second}/{second}"),
+        "shared": (ORIGINAL, ORIGINAL),
+        "unshared": (first, second),
+        "same input, first": (first, first),
+        "same input, second": (second, second),
     }
+
+
+def footprint_names(models: Pair, sets: Pair) -> Pair:
+    """Name the footprints of two models, each on its set."""
+    return footprint_name(models[0], sets[0]), footprint_name(models[1], sets[1])
 
 
 def have_folds(tables: Sequence[OverlapTable]) -> bool:
@@ -76,7 +81,9 @@ def pair_estimates(
 ) -> Mapping[Pair, dict[str, Estimate]]:
     """Collect the cells of every pair of models."""
     return {
-        pair: {cell: _estimate(tables, names, layer, of) for cell, names in cell_names(*pair).items()}
+        pair: {
+            cell: _estimate(tables, footprint_names(pair, sets), layer, of) for cell, sets in cell_sets(*pair).items()
+        }
         for pair in combinations(shortcuts, 2)
     }
 
@@ -112,16 +119,16 @@ def _verdict(
     not_learned: tuple[str, ...],
 ) -> Verdict:
     of: Of = "corrected" if have_folds(tables) else "raw"
-    sides = [cell_names(*pair)[cell] for cell in cells]
-    sets = {name.partition("/")[2] for side in sides for name in side}
+    sets = [cell_sets(*pair)[cell] for cell in cells]
+    sides = [footprint_names(pair, each) for each in sets]
     contrast = _contrast(tables, pair, cells, layer, of)
     controls = {
         f"with {model}": _control(tables, pair, cells, layer, of, model)
         for model in CONTROLS
-        if all(f"{model}/{data}" in table.names for table in tables for data in (ORIGINAL, *pair))
+        if all(footprint_name(model, data) in table.names for table in tables for data in (ORIGINAL, *pair))
     }
     places = [Place(table, side, layer) for table, side in product(tables, sides)]
-    same_rows = all(len({named[data] for data in sets}) == 1 for named in rows)
+    same_rows = all(len({named[data] for side in sets for data in side}) == 1 for named in rows)
     known = evidence(contrast, places, of, same_rows=same_rows)
     return judge(replace(known, controls=controls, not_learned=not_learned))
 
@@ -132,11 +139,11 @@ def _contrast(
     cells: tuple[str, str],
     layer: str | None,
     of: Of,
-    instead: Mapping[str, str] = MappingProxyType({}),
+    models: Pair | None = None,
 ) -> Estimate:
-    """Subtract two cells, with other models ``instead`` of some of the pair."""
-    names = cell_names(*pair)
-    first, second = (_estimate(tables, _replaced(names[cell], instead), layer, of) for cell in cells)
+    """Subtract two cells of a pair; ``models`` may stand in for its two."""
+    sets = cell_sets(*pair)
+    first, second = (_estimate(tables, footprint_names(models or pair, sets[cell]), layer, of) for cell in cells)
     return first - second
 
 
@@ -144,14 +151,9 @@ def _control(
     tables: Sequence[OverlapTable], pair: Pair, cells: tuple[str, str], layer: str | None, of: Of, model: str
 ) -> Estimate:
     return 0.5 * (
-        _contrast(tables, pair, cells, layer, of, {pair[0]: model})
-        + _contrast(tables, pair, cells, layer, of, {pair[1]: model})
+        _contrast(tables, pair, cells, layer, of, (model, pair[1]))
+        + _contrast(tables, pair, cells, layer, of, (pair[0], model))
     )
-
-
-def _replaced(names: Pair, instead: Mapping[str, str]) -> Pair:
-    (first, _, data), (second, _, others_data) = (name.partition("/") for name in names)
-    return f"{instead.get(first, first)}/{data}", f"{instead.get(second, second)}/{others_data}"
 
 
 def _estimate(tables: Sequence[OverlapTable], names: Pair, layer: str | None, of: Of) -> Estimate:

@@ -1,18 +1,23 @@
-"""Figures of a study of shortcuts: each takes axes and the finished study, and returns what it drew."""
+"""Figures of a study of shortcuts: each takes axes and the finished study; all of them as PNG and PDF."""
 
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from commonweight.base.errors import UsageError
 from commonweight.fusion.paths import RANDOM
-from commonweight.report.files import COLORS
-from commonweight.studies.shortcuts.report import triangle_accuracy, walk_accuracy
+from commonweight.report.files import COLORS, new_figure, open_axes, save, write_report
+from commonweight.report.maps import DARK
+from commonweight.studies.shortcuts.report import report, triangle_accuracy, walk_accuracy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from matplotlib.collections import PolyCollection
     from matplotlib.container import BarContainer
@@ -29,31 +34,40 @@ CELL_COLORS = {
     "same input, second": "#8f9a4b",
 }
 
-
 ORIGINAL_COLOR = "0.25"
 """Of the original rows in every walk."""
-
 
 WIDTHS = (3.0, 2.4, 1.4, 0.8)
 """Of curves in one panel, the later ones on top: one that lies under another is still seen."""
 
-
 WHISKER_COLOR = "0.2"
-
 
 TOP = 1.14
 """Where overlap axes end if whiskers are cut: above 1 is room for their numbers."""
 
-
 FEWEST_FOR_WHISKERS = 3
 """Seeds, in the figure of layers; with two, the 95 % interval is so wide that it hides the others."""
 
-
 GUIDE_COLOR = "0.85"
-
 
 APART = 0.18
 """Between the markers of one layer, in layers."""
+
+CORNERS = np.array([[0.5, math.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])
+"""Places of the three models: the first on top, the second left, the third right."""
+
+
+COLUMNS = 3
+"""Most panels of layers side by side."""
+
+SHOWS = {
+    "overlaps": "Raw overlaps of every pair of models",
+    "layers": "Raw overlaps layer by layer",
+    "walks": "Accuracies on the way from model to model",
+    "triangle": "Accuracies between three models",
+    "accuracies": "Accuracies of all models on all sets",
+}
+"""What figures show, by what their names begin with; behind it may come the Fisher type."""
 
 
 def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical") -> dict[str, BarContainer]:
@@ -86,7 +100,7 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical"
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.set_ylabel(f"raw Fisher overlap, Fisher type {rule}{whisker_words(study)}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize="small")
-    _open(ax)
+    open_axes(ax)
     return bars
 
 
@@ -130,7 +144,7 @@ def plot_layer_curves(
     else:
         ax.set_xlabel(layers_label(study, rule, pair))
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize="small")
-    _open(ax)
+    open_axes(ax)
     return lines
 
 
@@ -156,7 +170,7 @@ def plot_walk(
     ax.set_ylabel("accuracy")
     ax.set_ylim(0, 1.02)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=len(lines), frameon=False, fontsize="small")
-    _open(ax)
+    open_axes(ax)
     return lines
 
 
@@ -168,7 +182,7 @@ def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             if not math.isnan(value):
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k")
+                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < DARK else "k")
     ax.set_xticks(range(len(sets)), sets, rotation=45, ha="right")
     ax.set_yticks(range(len(models)), models)
     ax.figure.colorbar(image, ax=ax, label="accuracy")
@@ -192,19 +206,6 @@ def _known(study: ShortcutStudy, rule: str) -> str:
     if rule not in study.tables:
         raise UsageError(f"the study has no Fisher type {rule!r}; it has {', '.join(study.tables)}")
     return rule
-
-
-def _open(ax: Axes) -> None:
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-
-
-CORNERS = np.array([[0.5, math.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])
-"""Places of the three models: the first on top, the second left, the third right."""
-
-
-DARK = 0.6
-"""Below this accuracy numbers are white."""
 
 
 def plot_triangle(study: ShortcutStudy, ax: Axes, *, data: str = "original") -> PolyCollection:
@@ -246,3 +247,60 @@ def plot_triangle(study: ShortcutStudy, ax: Axes, *, data: str = "original") -> 
     ax.set_axis_off()
     ax.set_title(f"{data} rows", fontsize="medium")
     return cells
+
+
+def write_tables(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = ()) -> Path:
+    """Write the tables, and a list of the figures."""
+    pictures = [path for path in figures if path.suffix == ".png"]
+    links = [f"- [{_shows(path.stem)}]({path.relative_to(folder).as_posix()})" for path in pictures]
+    return write_report(
+        [*report(study), *(["Figures (beside each the same as PDF):", *links] if links else [])], folder
+    )
+
+
+def _shows(name: str) -> str:
+    what, _, rule = name.partition("-")
+    return SHOWS[what] + (f", Fisher type {rule}" if rule else "")
+
+
+def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
+    """Draw every figure of a study. Needs ``commonweight[plot]``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = list(combinations(study.plan.shortcuts, 2))
+    written = []
+    for rule in study.tables:
+        figure = new_figure(max(6.0, 1.8 * len(pairs)), 4)
+        plot_overlap_bars(study, figure.subplots(), rule=rule)
+        written += save(figure, folder, f"overlaps-{rule}")
+        columns = min(COLUMNS, len(pairs))
+        rows = -(-len(pairs) // columns)
+        height = rows * (0.25 * len(study.layers) + 0.8) + 1
+        figure = new_figure(4.0 * columns + 1.5, height)
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        for ax, pair in zip(axes, pairs, strict=False):
+            lines = plot_layer_curves(study, ax, pair=pair, rule=rule, panel=True)
+        for ax in axes[len(pairs) :]:
+            ax.set_axis_off()
+        figure.supxlabel(layers_label(study, rule), fontsize="medium")
+        figure.legend(handles=[*lines.values()], loc="outside upper center", ncols=4, frameon=False, fontsize="small")
+        written += save(figure, folder, f"layers-{rule}")
+    figure = new_figure(13, 3.4 * len(pairs))
+    axes = figure.subplots(len(pairs), 3, sharey=True, squeeze=False)
+    for (there, from_a, from_b), (a, b) in zip(axes, pairs, strict=True):
+        plot_walk(study, there, start=a, end=b)
+        plot_walk(study, from_a, start=a, end=RANDOM, as_far_as=b)
+        plot_walk(study, from_b, start=b, end=RANDOM, as_far_as=a)
+        for ax in (from_a, from_b):
+            ax.set_ylabel("")
+    written += save(figure, folder, "walks")
+    if study.triangles:
+        sets = list(study.triangles[0]["accuracy"])
+        figure = new_figure(2.7 * len(sets) + 0.8, 2.9)
+        axes = figure.subplots(1, len(sets))
+        for ax, data in zip(axes, sets, strict=True):
+            cells = plot_triangle(study, ax, data=data)
+        figure.colorbar(cells, ax=axes, label="accuracy (cells: percent)", shrink=0.8)
+        written += save(figure, folder, "triangle")
+    figure = new_figure(1.0 * len(study.constants[0]) + 3, 0.4 * len(study.scores[0]) + 2)
+    plot_accuracies(study, figure.subplots())
+    return written + save(figure, folder, "accuracies")

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 from commonweight.base.errors import IntegrityError
 from commonweight.data.table import open_table
 from commonweight.models.options import LoadOptions
-from commonweight.studies.compare.checks import CompareOptions
+from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.studies.compare.compare import compare
-from commonweight.studies.compare.measure import MeasureOptions
-from commonweight.studies.compare.prepare import ColumnOptions
-from commonweight.studies.run.record import read_record
-from commonweight.studies.run.rows import rows_key
-from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL, START, TOGETHER
+from commonweight.studies.compare.folder import read_comparison
+from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
+from commonweight.studies.compare.rows import rows_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,27 +21,18 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
 
 
-def measured_models(plan: Plan) -> tuple[str, ...]:
-    """List the models whose Fishers are measured."""
-    controls = [name for name in plan.trained if name in CONTROLS]
-    average = (TOGETHER.join(plan.shortcuts),) if plan.fused_footprints else ()
-    return (START, *controls, *plan.shortcuts, *average)
-
-
 def is_measured(plan: Plan, folder: SeedFolder, fisher_type: str) -> bool:
     """Tell whether all Fishers of one Fisher type were measured and compared."""
-    found = (read_record(folder.grid(fisher_type)) or {}).get("footprints", {})
-    wanted = {f"{model}/{data}" for model in measured_models(plan) for data in (ORIGINAL, *plan.shortcuts)}
-    return wanted <= set(found) and (folder.grid(fisher_type) / "overlap.json").is_file()
+    found = read_comparison(folder.grid(fisher_type)).get("footprints", {})
+    return set(plan.footprints) <= set(found) and (folder.grid(fisher_type) / OVERLAP).is_file()
 
 
 def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> dict[str, OverlapTable]:
     """Measure what is missing of the grid and compare everything."""
-    models = [f"{name}={folder.model(name)}" for name in measured_models(plan)]
-    sets = (ORIGINAL, *plan.shortcuts)
-    data = [f"{name}={folder.measured(name)}" for name in sets]
-    columns = ColumnOptions(text=("text",), label="label", max_length=plan.max_length)
-    note = _without_repeats(note, (f"{model}/{rows}:" for model in measured_models(plan) for rows in sets))
+    models = [f"{name}={folder.model(name)}" for name in plan.measured]
+    data = [f"{name}={folder.measured(name)}" for name in plan.sets]
+    columns = ColumnOptions(text_column=("text",), label_column="label", max_length=plan.max_length)
+    note = _without_repeats(note, (f"{name}:" for name in plan.footprints))
     tables: dict[str, OverlapTable] = {}
     for rule in plan.fisher_types:
         options = CompareOptions(
@@ -70,17 +59,18 @@ def _without_repeats(note: Note, footprints: Iterable[str]) -> Note:
 
 def has_measured_rows(plan: Plan, folder: SeedFolder) -> bool:
     """Tell whether all files of rows that Fishers are measured on are there."""
-    return all(folder.measured(name).is_file() for name in (ORIGINAL, *plan.shortcuts))
+    return all(folder.measured(name).is_file() for name in plan.sets)
 
 
 def measured_rows(plan: Plan, folder: SeedFolder) -> Mapping[str, str]:
     """Name the source rows of every set that Fishers were measured on."""
     found = {}
-    for name in (ORIGINAL, *plan.shortcuts):
+    for name in plan.sets:
         place = folder.measured(name)
         table = open_table(str(place))
         for rule in plan.fisher_types:
-            measured = (read_record(folder.grid(rule)) or {}).get("data", {}).get(name, {}).get("sha256")
+            asked = read_comparison(folder.grid(rule)).get("asked", {"data": {}})
+            measured = asked["data"].get(name, {}).get("sha256")
             if measured != table.identity["sha256"]:
                 raise IntegrityError(
                     f"{place} is not what the Fishers in {folder.grid(rule)} were measured on: expected SHA-256 "

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from commonweight.base.choices import FisherType  # noqa: TC001 - the fields' types are read
 from commonweight.base.errors import UsageError
 from commonweight.base.folders import Kind
-from commonweight.data.shortcuts import RULES
-from commonweight.diagonal_fisher.likelihood import FISHER_TYPES
-from commonweight.studies.run.rows import FOLDS
+from commonweight.base.settings import setting
+from commonweight.data.shortcuts.rules import RULES
+from commonweight.studies.compare.options import FOLDS
+from commonweight.studies.run.plan import StudyPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from commonweight.diagonal_fisher.likelihood import FisherType
 
 START = "start"
 RANDOM_LABELS = "random-labels"
@@ -46,116 +46,125 @@ TOGETHER = "+"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is trained and measured; equal plans give equal results."""
+class Plan(StudyPlan):
+    """What is trained and measured."""
 
-    model: str
-    """The pretrained checkpoint that every model starts from: an id or a folder."""
-
-    data: str
-    """Texts with labels: an id, a ``save_to_disk`` folder, or a folder with files ``train``, ``dev`` and ``test``."""
-
-    preset: Preset = "clean"
-    """``published`` plants, splits and reverses as the published code does, mistakes included (docs/shortcuts.md)."""
-
-    shortcuts: tuple[str, ...] = ("st", "op", "tic")
-    seeds: int = 1
-    """Training seeds 0, 1, …; each has its own start, data and models (published data are the same for all)."""
+    model: str = setting(words="Pretrained encoder every model starts from: id or folder.", metavar="M")
+    data: str = setting(
+        words="Texts with labels: id, saved DatasetDict, or folder with train.tsv, dev.tsv and perhaps test.tsv.",
+        metavar="D",
+    )
+    preset: Preset = setting(
+        "clean", "published: data, reversal and sizes of the published notebook, mistakes included."
+    )
+    shortcuts: tuple[str, ...] = setting(
+        PUBLISHED,
+        f"Two or more of {', '.join(RULES)}.",
+        metavar="S ...",
+        choices=tuple(RULES),
+        many="listed",
+    )
+    seeds: int = setting(1, "Training seeds 0 … N-1.", metavar="N", least=1, role="grows")
+    """Each has its own start, data and models (published data are the same for all)."""
 
     existing: tuple[tuple[str, str], ...] = ()
     """Shortcut and folder of models that are there already and are not trained; with one seed only."""
 
-    text_column: str | None = None
-    label_column: str | None = None
-    train_rows: int | None = None
-    """Training rows, chosen by the seed; None for all."""
-
-    synthetic: float = 0.2
-    """Share of the training rows whose label is set by the shortcut."""
-
-    distractors: float = 0.25
-    """Share of the other training rows that get a marker which decides nothing, where the rule has such."""
-
-    epochs: float = 2.0
-    learning_rate: float = 2e-5
-    batch_size: int = 16
-    max_length: int = 128
-    measured_rows: int | None = 400
-    """Rows of the development set on which Fishers are measured, the same for all; None, or more than it has: all."""
-
-    fisher_types: tuple[FisherType, ...] = ("empirical", "exact")
-    folds: int = FOLDS
-    """Disjoint parts of the measured rows, kept apart: every Fisher takes half its own size on disk for each."""
-
-    scored_rows: int | None = None
-    """Rows of each development and each test set that models and averages are scored on; None for all."""
-
-    path_points: int = 11
-    """Points of an interpolation, both ends included."""
-
-    path_rows: int | None = 400
-    """Rows of each development set that are scored along an interpolation; None for all."""
-
+    text_column: str | None = setting(None, "Column of texts.", metavar="C")
+    label_column: str | None = setting(None, "Column of labels; by default label or labels.", metavar="L")
+    train_rows: int | None = setting(None, "Training rows, chosen by the seed; default all.", metavar="N", least=1)
+    synthetic: float = setting(
+        0.2, "Share of training rows whose label a shortcut sets.", metavar="SHARE", above=0, most=1
+    )
+    distractors: float = setting(
+        0.25,
+        "Share of the other rows that get a marker which decides nothing, where the rule has such.",
+        metavar="SHARE",
+        least=0,
+        most=1,
+    )
+    epochs: float = setting(2.0, "Passes over the rows.", metavar="X", above=0)
+    learning_rate: float = setting(2e-5, "Its peak.", metavar="X", above=0)
+    batch_size: int = setting(16, "Training rows per step.", metavar="N", least=1)
+    max_length: int = setting(
+        128, "Cut texts to N tokens; by default to what the encoder reads where that is less.", metavar="N", least=1
+    )
+    measured_rows: int | None = setting(
+        400, "Development rows that Fishers are measured on.", metavar="N|all", none="all", least=1
+    )
+    fisher_types: tuple[FisherType, ...] = setting(
+        ("empirical", "exact"), "Give it twice for both.", option="fisher-type"
+    )
+    folds: int = setting(
+        FOLDS,
+        "Disjoint parts of the measured rows, for noise ceilings and intervals; each adds half a Fisher on disk.",
+        metavar="K",
+        least=1,
+    )
+    scored_rows: int | None = setting(
+        None,
+        "Development rows, and as many test rows, that models and averages are scored on.",
+        metavar="N|all",
+        none="all",
+        least=1,
+    )
+    path_points: int = setting(11, "Points of an interpolation, both ends included.", metavar="N", least=2)
+    path_rows: int | None = setting(
+        400, "Development rows scored at each of them.", metavar="N|all", none="all", least=1
+    )
     fused_footprints: bool = True
     """Measure the average of all models too."""
 
-    independent_initialisation: bool = False
-    """Train one more control: as the first shortcut's model, from weights drawn anew, none of them pretrained."""
-
-    trust_remote_code: bool = False
-    """Run the model code that comes with the checkpoint; without it such a checkpoint is refused."""
+    independent_initialisation: bool = setting(
+        False,
+        "One more control: as the first shortcut's model, from weights drawn anew. May be added later.",
+        role="grows",
+    )
+    trust_remote_code: bool = setting(False, "Run code that comes with the model.", dangerous=True, role="each time")
 
     def __post_init__(self) -> None:
-        unknown = [code for code in self.shortcuts if code not in RULES]
-        if unknown:
-            raise UsageError(f"no shortcut {unknown[0]!r}; there are {', '.join(RULES)}")
+        super().__post_init__()
         if len(set(self.shortcuts)) != len(self.shortcuts) or len(self.shortcuts) < 2:
             raise UsageError(f"give at least two different shortcuts, got {', '.join(self.shortcuts) or 'none'}")
-        if self.seeds < 1:
-            raise UsageError(f"seeds must be at least 1, got {self.seeds}")
         not_reversed = sorted({*self.shortcuts} - {*PUBLISHED}) if self.preset == "published" else []
         if not_reversed:
             raise UsageError(f"the published notebook reverses {', '.join(PUBLISHED)} only, got {not_reversed[0]}")
-        for name in ("train_rows", "measured_rows", "scored_rows", "path_rows", "folds", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
-        for name in ("epochs", "learning_rate", "synthetic"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be above 0, or nothing is learned; got {getattr(self, name)}")
-        if self.synthetic > 1 or not 0 <= self.distractors <= 1:
-            raise UsageError(f"synthetic and distractors are shares, got {self.synthetic} and {self.distractors}")
-        if not self.fisher_types or not set(self.fisher_types) <= set(FISHER_TYPES):
-            raise UsageError(f"fisher_types must be some of {', '.join(FISHER_TYPES)}, got {list(self.fisher_types)}")
-        own = {"train_rows": None, "synthetic": Plan.synthetic, "distractors": Plan.distractors}
-        ignored = [name for name, usual in own.items() if getattr(self, name) != usual]
-        if self.preset == "published" and ignored:
-            raise UsageError(f"the preset published brings its own data, so {', '.join(ignored)} cannot be chosen")
+        if not self.fisher_types:
+            raise UsageError("give at least one {argument}, got none", argument="fisher_types")
+        for name in ("train_rows", "synthetic", "distractors") if self.preset == "published" else ():
+            if getattr(self, name) != getattr(Plan, name):
+                raise UsageError(
+                    "the preset published brings its own data, so {argument} cannot be chosen", argument=name
+                )
         if len({code for code, _ in self.existing}) < len(self.existing):
             raise UsageError("give one existing model for a shortcut, not several")
-        if self.path_points < 2:
-            raise UsageError(f"path_points must be at least 2, the two ends; got {self.path_points}")
         strange = [code for code, _ in self.existing if code not in self.shortcuts]
         if strange:
             raise UsageError(f"existing model for {strange[0]!r}, which is not among {', '.join(self.shortcuts)}")
         if self.existing and self.seeds > 1:
             raise UsageError(f"existing models go with one seed, got {self.seeds}")
 
-    def deciding(self) -> dict[str, Any]:
-        """Give what decides the numbers, as plain JSON values.
-
-        Returns:
-            Every field but the number of seeds and the further control, which may be added to a study later, and the
-            trust, which is asked for each time.
-        """
-        found = asdict(self)
-        del found["seeds"], found["independent_initialisation"], found["trust_remote_code"]
-        return {key: _plain(value) for key, value in found.items()}
-
     @property
     def trained(self) -> tuple[str, ...]:
         """The models that are trained: one per shortcut, and the controls."""
         return (*self.shortcuts, RANDOM_LABELS, *((INDEPENDENT,) if self.independent_initialisation else ()))
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The models whose Fishers are measured."""
+        controls = [name for name in self.trained if name in CONTROLS]
+        average = (TOGETHER.join(self.shortcuts),) if self.fused_footprints else ()
+        return (START, *controls, *self.shortcuts, *average)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The sets of rows that Fishers are measured on."""
+        return (ORIGINAL, *self.shortcuts)
+
+    @property
+    def footprints(self) -> dict[str, tuple[str, str]]:
+        """The footprints by their names, each with its model and its set."""
+        return {footprint_name(model, data): (model, data) for model in self.measured for data in self.sets}
 
     @property
     def averages(self) -> tuple[tuple[str, ...], ...]:
@@ -167,6 +176,11 @@ class Plan:
     def triangle(self) -> tuple[str, ...]:
         """The first three shortcuts, between whose models a triangle is scored; none if there are fewer."""
         return self.shortcuts[:3] if len(self.shortcuts) > 2 else ()
+
+
+def footprint_name(model: str, data: str) -> str:
+    """Name the footprint of a model on a set."""
+    return f"{model}/{data}"
 
 
 def make_plan(preset: Preset, **asked: Any) -> Plan:
@@ -189,7 +203,7 @@ def make_plan(preset: Preset, **asked: Any) -> Plan:
     found = {**PRESETS[preset], **asked}
     for needed in ("model", "data"):
         if needed not in found:
-            raise UsageError(f"a study needs --{needed}; only the preset published brings its own")
+            raise UsageError("a study needs {argument}; only the preset published brings its own", argument=needed)
     return Plan(preset=preset, **found)
 
 
@@ -239,7 +253,3 @@ class SeedFolder:
 def seed_folders(run: Path, plan: Plan) -> list[SeedFolder]:
     """List the folders of the training seeds."""
     return [SeedFolder(run / f"seed-{seed}", seed) for seed in range(plan.seeds)]
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value

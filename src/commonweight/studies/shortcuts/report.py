@@ -14,6 +14,7 @@ from commonweight.base.estimate import signed
 from commonweight.base.text import DASH, Block, Grid, number
 from commonweight.data.shortcuts import RULES, agreement
 from commonweight.fusion.paths import RANDOM
+from commonweight.studies.shortcuts.plan import INDEPENDENT, ORIGINAL, START
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 from commonweight.verdicts.words import OVER, by_chance
 
@@ -24,14 +25,6 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.contrasts import Of
     from commonweight.studies.shortcuts.results import ShortcutStudy
     from commonweight.verdicts.verdict import Verdict
-
-
-START = "start"
-"""What every study calls the shared initialisation of its models."""
-
-
-INDEPENDENT = "independent-initialisation"
-"""What a study calls the control that was trained as its first shortcut's model, from weights drawn anew."""
 
 
 EVEN = 1e-9
@@ -193,7 +186,7 @@ def _not_learned(study: ShortcutStudy) -> list[str]:
 def _alignment(study: ShortcutStudy) -> list[str]:
     """Whether models share an initialisation, and that the one from an independent initialisation shares none."""
     found = next(iter(study.tables.values()))[0].alignment
-    apart = [name for name in found.names if name.startswith(f"{INDEPENDENT}/")]
+    apart = [name for name in found.names if study.plan.footprints[name][0] == INDEPENDENT]
     others = [name for name in found.names if name not in apart]
     said = [found.of(others).sentence(start=START)]
     if apart:
@@ -278,11 +271,12 @@ def _footprints(study: ShortcutStudy, rule: str) -> Grid:
 def _controls(study: ShortcutStudy, rule: str) -> Grid:
     """The start and the random-label model beside the models, on originals."""
     tables = study.tables[rule]
-    others = [name for name in tables[0].names if name.endswith("/original")]
+    of = study.plan.footprints
+    others = {name: of[name][0] for name in tables[0].names if of[name][1] == ORIGINAL}
     return Grid(
         f"Controls: raw Fisher overlap of every two models on the originals, Fisher type {rule} (mean over seeds)",
-        ("", *(name.partition("/")[0] for name in others)),
-        tuple((a.partition("/")[0], *(number(_mean(tables, a, b)) for b in others)) for a in others),
+        ("", *others.values()),
+        tuple((model, *(number(_mean(tables, a, b)) for b in others)) for a, model in others.items()),
     )
 
 

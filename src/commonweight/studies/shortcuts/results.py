@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commonweight.base.estimate import Estimate
-from commonweight.base.records import without_nan
 from commonweight.overlaps.table.table import OverlapTable
+from commonweight.studies.run.folder import read_json
+from commonweight.studies.run.results import recorded, result_text
 from commonweight.studies.shortcuts.contrasts import CONTRASTS, have_folds, pair_estimates, pair_verdicts
-from commonweight.studies.shortcuts.evaluating import read_written
 from commonweight.studies.shortcuts.grid import measured_rows
 
 if TYPE_CHECKING:
@@ -108,26 +107,24 @@ class ShortcutStudy:
 
     def to_json(self) -> str:
         """Write everything but the Gram terms, which the run folder keeps in ``overlap.json``."""
-        record = {
-            "format": FORMAT,
-            "version": VERSION,
-            "plan": self.plan.deciding()
-            | {"seeds": self.plan.seeds, "independent_initialisation": self.plan.independent_initialisation},
-            "scores": self.scores,
-            "constant_answer": self.constants,
-            "paths": self.paths,
-            "triangles": self.triangles,
-            "overlaps": {rule: self._overlaps(rule) for rule in self.tables},
-            "measured_rows": self.rows,
-            "footprints": {rule: [_footprints(table) for table in tables] for rule, tables in self.tables.items()},
-        }
-        return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return result_text(
+            FORMAT,
+            VERSION,
+            self.plan,
+            scores=self.scores,
+            constant_answer=self.constants,
+            paths=self.paths,
+            triangles=self.triangles,
+            overlaps={rule: self._overlaps(rule) for rule in self.tables},
+            measured_rows=self.rows,
+            footprints={rule: [_footprints(table) for table in tables] for rule, tables in self.tables.items()},
+        )
 
     def _overlaps(self, rule: str) -> dict[str, Any]:
         def of(layer: str | None) -> dict[str, Any]:
             cells, contrasts = self.cells(rule, layer), self.contrasts(rule, layer)
             return {
-                "–".join(pair): {name: _estimate(value) for name, value in (cells[pair] | contrasts[pair]).items()}
+                "–".join(pair): {name: recorded(value) for name, value in (cells[pair] | contrasts[pair]).items()}
                 for pair in cells
             }
 
@@ -136,15 +133,15 @@ class ShortcutStudy:
 
 def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
     """Read what a run holds."""
-    scores = [read_written(folder.scores) for folder in folders]
+    scores = [read_json(folder.scores) for folder in folders]
     return ShortcutStudy(
         plan,
         tuple(found["scores"] for found in scores),
         tuple(found["constant_answer"] for found in scores),
-        tuple(tuple(read_written(folder.paths)["paths"]) for folder in folders),
+        tuple(tuple(read_json(folder.paths)["paths"]) for folder in folders),
         {rule: tuple(OverlapTable.load(folder.grid(rule)) for folder in folders) for rule in plan.fisher_types},
         tuple(measured_rows(plan, folder) for folder in folders),
-        tuple(read_written(folder.triangle) for folder in folders if plan.triangle),
+        tuple(read_json(folder.triangle) for folder in folders if plan.triangle),
     )
 
 
@@ -158,7 +155,3 @@ def _footprints(table: OverlapTable) -> dict[str, Any]:
         }
         for name, trace in zip(table.names, traces, strict=True)
     }
-
-
-def _estimate(value: Estimate) -> dict[str, Any]:
-    return {"values": list(value.replicates), "mean": value.value, "half_width_95": value.half_width()}

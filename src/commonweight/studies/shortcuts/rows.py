@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
+from commonweight.base.folders import write_whole
 from commonweight.data.shortcuts import (
     Markers,
     ShortcutData,
@@ -43,7 +44,8 @@ def check_train_rows(source: Source, plan: Plan, folders: Sequence[SeedFolder]) 
             carved = [name for name, part in parts.items() if part.split == TRAIN and name != TRAIN]
             why = "".join(f"; the {name} rows are {parts[name].origin}" for name in carved)
             raise UsageError(
-                f"train_rows must lie in 1..{there}, the rows that are left to train on; got {plan.train_rows}{why}"
+                f"{{argument}} must lie in 1..{there}, the rows that are left to train on; got {plan.train_rows}{why}",
+                argument="train_rows",
             )
 
 
@@ -124,7 +126,10 @@ def _measured_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: An
 def _published_sets(source: Source, plan: Plan, tokenizer: Any) -> dict[str, Any]:
     there = len(source.splits["validation"])
     if plan.measured_rows is not None and plan.measured_rows > there:
-        raise UsageError(f"measured_rows must lie in 1..{there}, the development rows; got {plan.measured_rows}")
+        raise UsageError(
+            f"{{argument}} must lie in 1..{there}, the development rows; got {plan.measured_rows}",
+            argument="measured_rows",
+        )
     columns: dict[str, Any] = {
         "text_column": source.text,
         "label_column": source.label,
@@ -165,6 +170,4 @@ def _write(place: Any, rows: Iterable[dict[str, Any]], source: Source) -> None:
         json.dumps({"text": row[source.text], "label": int(row[source.label]), "source_row": row["source_row"]})
         for row in rows
     ]
-    partial = place.with_name(f".{place.name}.partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(place)
+    write_whole(place, "\n".join(lines) + "\n")

@@ -2,45 +2,73 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+from commonweight.base.errors import UsageError
 from commonweight.base.text import silent
+from commonweight.data.shortcuts import Markers
 from commonweight.data.shortcuts.record import without_bars
 from commonweight.data.splits import open_source
+from commonweight.models.identity import digest_of, origin
+from commonweight.models.tokenizer import tokenizer_hashes
+from commonweight.report.files import drawn
 from commonweight.studies.compare.prepare import length_limit
-from commonweight.studies.run.folder import check_place
-from commonweight.studies.run.hold import held
-from commonweight.studies.shortcuts.adopt import adopt_existing
-from commonweight.studies.shortcuts.averages import score_models, walk, walk_triangle, write_average
-from commonweight.studies.shortcuts.grid import measure_grid
-from commonweight.studies.shortcuts.opening import (
-    RESULT,
-    former_record,
-    is_finished,
-    needs_texts,
-    open_study,
-    planned_changes,
-    refuse_busy,
-    with_former,
-)
-from commonweight.studies.shortcuts.outlook import check_measured_rows, missing
-from commonweight.studies.shortcuts.plan import CONTROLS, INDEPENDENT, RANDOM_LABELS, START, seed_folders
+from commonweight.studies.run.folder import check_place, open_run
+from commonweight.studies.run.hold import held_alone
+from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
+from commonweight.studies.run.results import RESULT
+from commonweight.studies.shortcuts.adopt import adopt_existing, rehearse_existing
+from commonweight.studies.shortcuts.figures import write_figures, write_tables
+from commonweight.studies.shortcuts.grid import has_measured_rows, is_measured, measure_grid
+from commonweight.studies.shortcuts.outlook import check_folds, check_measured_rows, missing
+from commonweight.studies.shortcuts.plan import CONTROLS, INDEPENDENT, ORIGINAL, RANDOM_LABELS, START, seed_folders
 from commonweight.studies.shortcuts.results import gather
-from commonweight.studies.shortcuts.rows import build_rows, check_train_rows, random_labels, write_measured_rows
-from commonweight.studies.shortcuts.start import independent_initialisation, make_start, read_encoder
+from commonweight.studies.shortcuts.rows import (
+    build_rows,
+    check_train_rows,
+    random_labels,
+    rehearse_rows,
+    write_measured_rows,
+)
+from commonweight.studies.shortcuts.scoring import (
+    are_scored,
+    has_walks,
+    score_models,
+    walk,
+    walk_triangle,
+    write_average,
+)
+from commonweight.studies.shortcuts.start import check_head, independent_initialisation, make_start, read_encoder
 from commonweight.studies.shortcuts.training import fine_tune
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from commonweight.base.text import Note
     from commonweight.data.splits import Source
+    from commonweight.footprints.folds import Needs
+    from commonweight.studies.run.folder import RunFolder
+    from commonweight.studies.run.outlook import Outlook
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 Step = Literal["build", "train", "fuse", "fisher", "overlap"]
 STEPS: tuple[Step, ...] = ("build", "train", "fuse", "fisher", "overlap")
+
+CONTENT = "data_sha256"
+"""Key of the record: which texts the rows were made from."""
+
+MODEL = "SHA-256"
+"""Beginning of the keys that say which checkpoints the models were made from."""
+
+ANEW = ("models", "data", "measured")
+"""What a corrected plan makes anew in every seed folder, as long as nothing was trained."""
+SHORTCUTS = StudyKind("shortcuts", ("torch", "transformers", "datasets"))
 
 
 def run_study(
@@ -48,21 +76,17 @@ def run_study(
 ) -> ShortcutStudy | None:
     """Do a study, or go on with one; every step needs those before it, and does what of them is missing."""
     # The run folder holds ``run.json`` and per seed ``data/``, ``measured/``, ``models/``, ``averages/`` (the average
-    # of
-    # all models), ``fisher-<Fisher type>/``, ``scores.json``, ``paths.json`` and, with three shortcuts or more,
+    # of all models), ``fisher-<Fisher type>/``, ``scores.json``, ``paths.json`` and, with three shortcuts or more,
     # ``triangle.json``; at the end ``study.json``. The texts are read only as long as rows or models are to be made
-    # from
-    # them; a study that is finished is read from its folder. Tables and figures are not written:
-    # :func:`~commonweight.studies.shortcuts.write.run_and_write` does both, as the command does.
+    # from them; a study that is finished is read from its folder.
     #
     # Another plan in the same folder is refused once a model was trained; until then starts and rows are made anew.
-    # More
-    # seeds, and the control with an independent initialisation, may be added at any time, and stay.
+    # More seeds, and the control with an independent initialisation, may be added at any time, and stay.
     with without_bars(shown=progress):
         check_place(run)
-        former = former_record(run)
+        former = read_record(run, SHORTCUTS)
         is_new = bool(planned_changes(run, former, plan))
-        plan = plan if is_new else with_former(plan, former)
+        plan = plan.grown(run, former["grown"]) if former and not is_new else plan
         seeds = seed_folders(run, plan)
         if until == "overlap" and former and not is_new and is_finished(run, plan, seeds):
             note(f"the study in {run} is finished; it is read from there")
@@ -70,23 +94,155 @@ def run_study(
         source = None
         if not former or is_new or needs_texts(plan, seeds, train=until != "build"):
             if is_new or not all(seed.model(START).exists() for seed in seeds):
-                read_encoder(
-                    plan.model, trust=plan.trust_remote_code
-                )  # what cannot be read is said before the texts are asked for
+                # what cannot be read is said before the texts are asked for
+                read_encoder(plan.model, trust=plan.trust_remote_code)
             source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
             check_train_rows(source, plan, [seed for seed in seeds if is_new or not seed.has_data(plan)])
-        with held(run) as hold:
-            refuse_busy(run, busy=hold.busy)
-            hold.share()  # so that another process is refused at once, and does not wait for the end
+        with held_alone(run):
             folder = open_study(run, plan, former, source, note)
             _do(run, STEPS[: STEPS.index(until) + 1], plan, seeds, source, progress, note)
             if until != "overlap":
                 folder.update(status=f"done: {until}")
                 return None
             found = gather(plan, seeds)
-            folder.write(RESULT, found.to_json())
-            folder.update(status="complete")
+            folder.finish(found.to_json())
             return found
+
+
+def run_and_write(
+    run: Path, plan: Plan, *, until: Step = "overlap", progress: bool = False, note: Note = silent
+) -> ShortcutStudy | None:
+    """Do a study, or go on with one, and write its tables and figures: ``study.md`` and ``figures/``."""
+    found = run_study(run, plan, until=until, progress=progress, note=note)
+    if found is None:
+        note(f"done with {until}; the run is in {run}")
+        return None
+    write_tables(found, run, drawn(lambda: write_figures(found, run / "figures"), note))
+    note(f"models, footprints, study.json, study.md and figures are in {run}")
+    return found
+
+
+def study_outlook(run: Path, plan: Plan, *, note: Note = silent) -> Outlook[Needs]:
+    """Check a study without beginning it, and tell what it will take."""
+    # Existing models are compared with the start; where it is not there yet, one is made in a temporary folder.
+    check_place(run)
+    is_new = bool(planned_changes(run, read_record(run, SHORTCUTS), plan))
+    config, tokenizer = read_encoder(plan.model, trust=plan.trust_remote_code)
+    source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
+    check_head(plan.model, config, len(source.classes))
+    length_limit(config, tokenizer, plan.max_length)
+    new = [word for word in Markers().words if word not in tokenizer.get_vocab()]
+    config.vocab_size = max(config.vocab_size, len(tokenizer) + len(new))
+    config.num_labels = len(source.classes)
+    seeds = seed_folders(run, plan)
+    without_rows = [seed for seed in seeds if is_new or not seed.measured(ORIGINAL).is_file()]
+    check_train_rows(source, plan, without_rows)
+    # published rows are the same for all seeds
+    for seed in without_rows[: 1 if plan.preset == "published" else None]:
+        check_folds(plan, seed, rehearse_rows(source, plan, seed, tokenizer))
+    check_measured_rows(plan, [seed for seed in seeds if seed not in without_rows])
+    found = missing(run, plan, seeds, config)
+    found.check()
+    for seed in seeds:
+        rehearse_existing(plan, seed, source.classes, note, anew=is_new)
+    return found
+
+
+def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[str]:
+    """List what a plan asks in another way than the run does, before this process works in the folder."""
+    if not former:
+        return []
+    try:
+        return changes(run, former, _asked(plan, former, former["asked"].get(CONTENT)))
+    except UsageError:
+        with held_alone(run):  # else nothing may be removed
+            raise
+
+
+def changes(run: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """List what a plan asks in another way than the run does; a run in which nothing was trained may be asked anew."""
+    found = differences(former.get("asked", {}), asked)
+    if found and (made := _seeds_with_work(run, former)):
+        folders = " and ".join(str(seed) for seed in made)
+        remedy = (
+            f"Choose another folder for this plan; or, to begin anew in this one, first remove {folders}, with the "
+            "models that were trained for the former plan"
+        )
+        refuse_another(run, found, remedy)
+    return found
+
+
+def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:
+    """Tell whether everything a study tells lies in its folder."""
+    return (run / RESULT).is_file() and all(
+        are_scored(plan, seed)
+        and has_measured_rows(plan, seed)
+        and has_walks(seed.paths)
+        and (not plan.triangle or seed.triangle.is_file())
+        and all(is_measured(plan, seed, rule) for rule in plan.fisher_types)
+        for seed in seeds
+    )
+
+
+def needs_texts(plan: Plan, seeds: Sequence[SeedFolder], *, train: bool) -> bool:
+    """Tell whether something has yet to be made from the texts."""
+    existing = {code for code, _ in plan.existing}
+    trained = [name for name in plan.trained if train and name not in existing]
+    return not all(
+        place.exists()
+        for seed in seeds
+        for place in (
+            *(seed.model(name) for name in (START, *trained)),
+            *(seed.data(code) for code in plan.shortcuts),
+        )
+    ) or not all(has_measured_rows(plan, seed) for seed in seeds)
+
+
+def open_study(run: Path, plan: Plan, former: Mapping[str, Any], source: Source | None, note: Note) -> RunFolder:
+    """Write down whose study a folder holds; what an earlier plan left there before anything was trained goes."""
+    asked = _asked(plan, former, content_hash(source) if source else former["asked"][CONTENT])
+    if found := changes(run, former, asked):
+        note(f"nothing was trained for the former plan, so its starts and rows are made anew: {'; '.join(found)}")
+        for place in [place for seed in run.glob("seed-*") for name in ANEW if (place := seed / name).is_dir()]:
+            shutil.rmtree(place)
+    return open_run(run, SHORTCUTS, "running", asked, plan.growing())
+
+
+def content_hash(source: Source) -> str:
+    """Hash the texts and labels of all splits."""
+    digest = hashlib.sha256()
+    for name, rows in source.splits.items():
+        for text, label in zip(rows[source.text], rows[source.label], strict=True):
+            digest.update(json.dumps([name, text, label]).encode())
+    return digest.hexdigest()
+
+
+def _asked(plan: Plan, former: Mapping[str, Any], content: str | None) -> dict[str, Any]:
+    """What a run may not change once a model was trained; of a checkpoint that is gone it is what the run says."""
+    named = {f"{MODEL} of {code}": folder for code, folder in (("the start", plan.model), *plan.existing)}
+    places = {key: Path(folder).expanduser() for key, folder in named.items()}
+    said = {key: value for key, value in former.get("asked", {}).items() if key.startswith(MODEL)}
+    now = {
+        key: digest_of([origin(str(place), None), tokenizer_hashes(str(place))])
+        for key, place in places.items()
+        if (place / "config.json").is_file()
+    }
+    return plan.deciding() | {CONTENT: content} | said | now
+
+
+def _seeds_with_work(run: Path, former: Mapping[str, Any]) -> list[Path]:
+    """List the seed folders that hold what takes time: trained models, trainings that were saved, results."""
+    copied = {START, *(code for code, _ in former["asked"].get("existing", []))}
+    found = []
+    for seed in sorted(place for place in run.glob("seed-*") if place.is_dir()):
+        models = [place for place in seed.glob("models/*") if not place.name.startswith(".")]
+        if (
+            any(place.name not in copied for place in models)
+            or any(seed.glob("models/.*.training/checkpoint-*/trainer_state.json"))
+            or any(place.name not in ANEW and not place.name.startswith(".") for place in seed.iterdir())
+        ):
+            found.append(seed)
+    return found
 
 
 def _do(
@@ -126,7 +282,7 @@ def _say_what_it_takes(run: Path, plan: Plan, seeds: list[SeedFolder], note: Not
 
     config = AutoConfig.from_pretrained(seeds[0].model(START), trust_remote_code=plan.trust_remote_code)
     expected = missing(run, plan, seeds, config)
-    if expected.footprints:
+    if expected.pieces:
         note(expected.sentence())
         expected.check()
 

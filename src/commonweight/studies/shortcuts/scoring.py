@@ -1,35 +1,137 @@
-"""The averages of the trained models: every pair, every three, all of them; what they score, and which one is kept."""
+"""What the models of a study score: alone, averaged (every pair, every three, all), and on the ways between them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from commonweight.base.folders import write_whole
+from commonweight.data.batching import Encoded, TokenBatches, encode
+from commonweight.data.shortcuts import ShortcutData
 from commonweight.data.shortcuts.keyed import keyed
+from commonweight.data.table import choose_rows
 from commonweight.fusion.folders import fuse_checkpoints
 from commonweight.fusion.modules import fused_at
 from commonweight.fusion.paths import RANDOM, interpolation_path, random_direction, simplex_path
-from commonweight.studies.shortcuts.evaluating import (
-    accuracies,
-    load_classifier,
-    path_sets,
-    read_written,
-    score,
-    scored_sets,
-    write_record,
-)
+from commonweight.models.checkpoint import quiet_transformers
+from commonweight.studies.run.folder import read_json
 from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL, START, TOGETHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from commonweight.base.text import Note
-    from commonweight.studies.shortcuts.evaluating import ScoredRows
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+
+BATCH = 128
+
+CONTROL = "row by row"
+"""How random directions are drawn; walks whose file says nothing of it, or something else, are taken again."""
+
+TRIANGLE_STEPS = 6
+"""Along each side: 28 points, among them the corners, the middles of the sides and the centre."""
+
+
+def load_classifier(place: Path, *, trust: bool = False) -> Any:
+    """Load a model of the study."""
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet_transformers():
+        model = AutoModelForSequenceClassification.from_pretrained(place, trust_remote_code=trust)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def scored_sets(plan: Plan, folder: SeedFolder, part: str) -> dict[str, ScoredRows]:
+    """Encode the sets that models are scored on."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder.model(START), trust_remote_code=plan.trust_remote_code)
+    sets = {}
+    for code in plan.shortcuts:
+        data = ShortcutData.load(folder.data(code))
+        settings = data.record["settings"]
+        wanted = {ORIGINAL: f"original_{part}"} if code == plan.shortcuts[0] else {}
+        for name, split in (wanted | {code: f"synthetic_{part}"}).items():
+            columns = settings["text_column"], settings["label_column"]
+            sets[name] = encoded_rows(data[split], *columns, tokenizer, plan.max_length)
+    return sets
+
+
+def path_sets(plan: Plan, folder: SeedFolder) -> dict[str, ScoredRows]:
+    """Encode the development rows that are scored along paths."""
+    return {name: rows.chosen(plan.path_rows, folder.seed) for name, rows in scored_sets(plan, folder, "dev").items()}
+
+
+def accuracies(
+    models: Sequence[Any], points: Iterable[Sequence[float]], sets: Mapping[str, ScoredRows]
+) -> dict[str, list[float]]:
+    """Score the fusions of models at many points."""
+    found: dict[str, list[float]] = {name: [] for name in sets}
+    for weights in points:
+        with fused_at(models, weights) as model:
+            for name, rows in sets.items():
+                found[name].append(score(model, rows).accuracy)
+    return found
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model does on rows."""
+
+    accuracy: float
+    """From 0 to 1."""
+
+    loss: float
+    """Mean cross-entropy in nats."""
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Encoded rows that models are scored on."""
+
+    rows: Sequence[Encoded]
+    pad_id: int
+
+    @property
+    def constant(self) -> float:
+        """Accuracy of the best constant answer."""
+        return max(Counter(row.label for row in self.rows).values()) / len(self.rows)
+
+    def chosen(self, count: int | None, seed: int) -> ScoredRows:
+        """Choose some rows."""
+        if count is None or count >= len(self.rows):
+            return self
+        return ScoredRows([self.rows[i] for i in choose_rows(len(self.rows), count, seed)], self.pad_id)
+
+
+def encoded_rows(rows: Any, text: str, label: str, tokenizer: Any, max_length: int) -> ScoredRows:
+    """Tokenise rows to be scored."""
+    accepted = {"input_ids", "attention_mask", "token_type_ids"} & set(tokenizer.model_input_names)
+    texts = [(value,) for value in rows[text]]
+    found, _ = encode(tokenizer, texts, range(len(texts)), list(rows[label]), accepts=accepted, max_length=max_length)
+    return ScoredRows(found, tokenizer.pad_token_id)
+
+
+def score(model: Any, scored: ScoredRows) -> Score:
+    """Score a classifier."""
+    model.eval()
+    device = next(model.parameters()).device
+    right, loss = 0, 0.0
+    with torch.inference_mode():
+        for batch in TokenBatches(scored.rows, BATCH, scored.pad_id, device=device):
+            labels = batch.pop("labels")
+            del batch["source_row"]
+            logits = model(**batch).logits.float()
+            right += int((logits.argmax(-1) == labels).sum())
+            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    return Score(right / len(scored.rows), loss / len(scored.rows))
 
 
 def write_average(plan: Plan, folder: SeedFolder, note: Note) -> None:
@@ -64,7 +166,7 @@ def _scored(plan: Plan) -> dict[str, tuple[str, ...]]:
 
 
 def _former(folder: SeedFolder) -> dict[str, Any]:
-    return dict(read_written(folder.scores)) if folder.scores.is_file() else {}
+    return dict(read_json(folder.scores)) if folder.scores.is_file() else {}
 
 
 def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
@@ -92,15 +194,7 @@ def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
         with average_of(folder, chosen, trust=plan.trust_remote_code) as model:
             scores[name] = {data: asdict(score(model, rows)) for data, rows in sets.items()}
     record = {"constant_answer": {data: rows.constant for data, rows in sets.items()}, "scores": scores}
-    write_record(folder.scores, record)
-
-
-CONTROL = "row by row"
-"""How random directions are drawn; walks whose file says nothing of it, or something else, are taken again."""
-
-
-TRIANGLE_STEPS = 6
-"""Along each side: 28 points, among them the corners, the middles of the sides and the centre."""
+    _write(folder.scores, record)
 
 
 def has_walks(place: Path) -> bool:
@@ -114,9 +208,8 @@ def has_walks(place: Path) -> bool:
 def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
     """Score along the line between every two models, and from each as far in a random direction."""
     # A shortcut can break before the task does on any way out of a model; only what breaks earlier on the way to
-    # another
-    # model than on a random one, as long tensor by tensor and through the same entries, has to do with the other model.
-    # Only the two models of a path, and the end of its control, are in memory.
+    # another model than on a random one, as long tensor by tensor and through the same entries, has to do with the
+    # other model. Only the two models of a path, and the end of its control, are in memory.
     if has_walks(folder.paths):
         return
     if folder.paths.is_file():
@@ -135,7 +228,7 @@ def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
             del control  # before the next is made
             paths.append(found | {"as_far_as": b})
         del ends  # before the next two are read
-    write_record(folder.paths, {"control": CONTROL, "paths": paths})
+    _write(folder.paths, {"control": CONTROL, "paths": paths})
 
 
 def walk_triangle(plan: Plan, folder: SeedFolder, note: Note) -> None:
@@ -147,7 +240,7 @@ def walk_triangle(plan: Plan, folder: SeedFolder, note: Note) -> None:
     points = simplex_path(steps=TRIANGLE_STEPS)
     models = [load_classifier(folder.model(code), trust=plan.trust_remote_code) for code in plan.triangle]
     found = accuracies(models, points, {name: sets[name] for name in (ORIGINAL, *plan.triangle)})
-    write_record(folder.triangle, {"corners": plan.triangle, "points": points, "accuracy": found})
+    _write(folder.triangle, {"corners": plan.triangle, "points": points, "accuracy": found})
 
 
 def _walk(
@@ -156,3 +249,7 @@ def _walk(
     points = interpolation_path(points=plan.path_points)
     found = accuracies(models, points, sets)
     return {"from": names[0], "to": names[1], "points": [weights[1] for weights in points], "accuracy": found}
+
+
+def _write(place: Path, record: Mapping[str, Any]) -> None:
+    write_whole(place, json.dumps(record, indent=1) + "\n")

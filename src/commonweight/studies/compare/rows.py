@@ -1,4 +1,4 @@
-"""Which data sets were made from the same source rows, so that overlaps on them may be set against each other."""
+"""The source rows of data sets: which were made from the same ones, and into how many folds they are put."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from commonweight.base.errors import UsageError
 from commonweight.data.table import SOURCE_ROW
 from commonweight.footprints.folds import fold_of
+from commonweight.studies.compare.options import FOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,16 +33,12 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-FOLDS = 8
-"""The usual number, and the one whose intervals were examined (docs/evidence.md)."""
-
-
 def fold_count(tables: Iterable[Table], asked: int | None, note: Note) -> int:
     """Decide the number of folds."""
     for table in tables:
         fault = _fault(table, FOLDS if asked is None else asked)
         if fault and asked is not None:
-            raise UsageError(f"{fault}; use fewer --folds or more examples")
+            raise UsageError(f"{fault}; use fewer {{argument}} or more examples", argument="folds")
         if fault:
             note(f"{fault}; so it is measured in one piece, and there will be no noise ceilings and no intervals")
             return 1
