@@ -22,7 +22,6 @@ from commonweight.report.maps import (
     plot_overlap_matrix,
     plot_similarity,
     plot_supermask,
-    plot_supermasks,
 )
 from commonweight.transfer.alphas import transfer_alphas
 
@@ -85,17 +84,6 @@ def test_scores_and_vectors_are_refused(ax):
         plot_supermask(ax, torch.randn(3, 4), 0)
     with pytest.raises(UsageError, match=r"at least two dimensions, got shape \[3\]"):
         plot_supermask(ax, torch.ones(3), 0)
-
-
-def test_a_picture_for_every_task():
-    net = trained()
-    figure, axes = plt.subplots(3, 1)
-    drawn = plot_supermasks(axes, {task: net.mask(task, "0.weight") for task in net.tasks})
-    assert list(drawn) == ["a", "b", "c"]
-    assert [ax.get_title() for ax in axes] == [f"Neural Activity for Task {task}" for task in "abc"]
-    with pytest.raises(UsageError, match="expected one axes per mask, got 2 axes and 3 masks"):
-        plot_supermasks(axes[:2], {task: net.mask(task, "0.weight") for task in net.tasks})
-    plt.close(figure)
 
 
 def test_overlaps_with_numbers(ax):

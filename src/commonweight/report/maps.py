@@ -12,7 +12,7 @@ from commonweight.base.errors import UsageError
 from commonweight.base.text import number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.colorbar import Colorbar
@@ -75,10 +75,31 @@ def plot_supermask(
     xlabel: str = "Neuron Index",
     ylabel: str = "Neuron Index",
 ) -> MaskImage:
-    """Draw the mask of one layer: reverse grey, so that kept weights are black. Rows are output neurons."""
-    # The axes come first here, as in the notebook this comes from, and the words are the notebook's, though what is
-    # drawn
-    # are weights, not activity: a column is an input of the layer. Nothing is written to a file.
+    """Draw the mask of one layer: reverse grey, so that kept weights are black.
+
+    A row is a unit, a column an input of the layer. The axes come first, and the words are those of the notebook that
+    this comes from, though weights are drawn and not activity. Nothing is written to a file.
+
+    Args:
+        ax: Where to draw.
+        mask: Bits, ``[units, inputs]`` or more dimensions, of which all but the first are joined.
+        task: Named in the title.
+        title: ``{task}`` stands for the task.
+        xlabel: Below.
+        ylabel: At the left.
+
+    Returns:
+        The image and its colour bar.
+
+    Raises:
+        UsageError: If the mask has fewer than two dimensions, or holds something other than bits.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> drawn = plot_supermask(Figure().subplots(), [[1, 0], [0, 1]], "a")
+        >>> drawn.image.get_array().tolist()
+        [[1, 0], [0, 1]]
+    """
     from matplotlib.ticker import MaxNLocator
 
     bits = _bits(mask)
@@ -93,14 +114,6 @@ def plot_supermask(
     colorbar = _colorbar(ax, image)
     colorbar.set_ticks([0, 1])
     return MaskImage(image, colorbar)
-
-
-def plot_supermasks(axes: Sequence[Axes], masks: Mapping[str, ArrayLike | Tensor]) -> dict[str, MaskImage]:
-    """Draw the masks of several tasks at one layer, each on axes of its own."""
-    places = list(np.asarray(axes, dtype=object).reshape(-1))
-    if len(places) != len(masks):
-        raise UsageError(f"expected one axes per mask, got {len(places)} axes and {len(masks)} masks")
-    return {task: plot_supermask(ax, mask, task) for ax, (task, mask) in zip(places, masks.items(), strict=True)}
 
 
 def plot_overlap_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = None, decimals: int = 2) -> HeatMap:
