@@ -97,7 +97,7 @@ def plot_supermask(
     Example:
         >>> from matplotlib.figure import Figure
         >>> drawn = plot_supermask(Figure().subplots(), [[1, 0], [0, 1]], "a")
-        >>> drawn.image.get_array().tolist()
+        >>> drawn.image.get_array().astype(int).tolist()
         [[1, 0], [0, 1]]
     """
     from matplotlib.ticker import MaxNLocator
