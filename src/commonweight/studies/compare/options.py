@@ -10,7 +10,7 @@ from commonweight.base.settings import check_settings, setting
 from commonweight.models.options import LoadOptions
 
 FOLDS = 8
-"""The usual number, and the one whose intervals were examined (docs/reading.md)."""
+"""The usual number, and the one whose intervals were examined (docs/evidence.md)."""
 
 Loss = Literal["classification", "multilabel", "regression"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
