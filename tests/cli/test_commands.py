@@ -33,7 +33,7 @@ def test_fisher_records_which_rows_and_options(cli, place, tmp_path):
     found = cli("fisher", place / "one", "--data", place / "films.jsonl", *options, "-o", tmp_path / "f")
     assert found.code == 0
     facts = Footprint.load(tmp_path / "f").metadata
-    assert (facts["fisher_type"], facts["samples"], facts["seed"]) == ("sampled", 2, 9)
+    assert (facts["fisher_type"], facts["samples"], facts["seed"]) == ("mc", 2, 9)
     assert len(facts["data"]["selection"]["rows"]) == 7
     assert facts["data"]["selection"]["seed"] == 5
 

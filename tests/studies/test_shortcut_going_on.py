@@ -255,7 +255,7 @@ def test_tables_and_figures_with_the_study(
     assert found is not None
     assert found.to_json() == study.to_json()
     assert "corners, middles and centre of their triangle" in (run / "study.md").read_text()
-    names = {"overlaps-data", "layers-data", "walks", "triangle", "accuracies"}
+    names = {"overlaps-empirical", "layers-empirical", "walks", "triangle", "accuracies"}
     assert {path.stem for path in (run / "figures").iterdir()} == names
 
     def fails(*_: object) -> None:

@@ -254,7 +254,7 @@ def test_a_curve_below_another_is_seen() -> None:
 
 def test_every_pair_has_its_panels(tmp_path: Path) -> None:
     names = {path.stem for path in write_figures(study(2), tmp_path)}
-    assert names == {"overlaps-data", "layers-data", "walks", "triangle", "accuracies"}
+    assert names == {"overlaps-empirical", "layers-empirical", "walks", "triangle", "accuracies"}
 
 
 def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
