@@ -198,7 +198,7 @@ def test_a_plain_module_with_a_checkpoint(cli, tmp_path, monkeypatch):
     verified = cli("verify", "plainmodels:linear", *columns)
     assert verified.code == 0
     assert "linear_weight" in verified.out
-    assert "no --checkpoint given" in verified.err
+    assert "no checkpoint given" in verified.err
 
 
 def test_verify_in_both_forms(cli, place):
