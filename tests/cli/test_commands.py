@@ -85,7 +85,7 @@ def test_what_cannot_be_compared_leaves_with_3(cli, footprints, tmp_path, place)
         "--data",
         place / "films.jsonl",
         "--fisher-type",
-        "model",
+        "exact",
         "-o",
         tmp_path / "m",
     ]
