@@ -336,7 +336,7 @@ def test_complex_parameters_may_be_left_out(choice):
     assert gap(commonweight.fisher(model, [batch]), reference) < 1e-10
     model.turn.requires_grad_(True)
     assert gap(commonweight.fisher(model, [batch], **choice), reference) < 1e-10
-    with pytest.raises(UsageError, match=r"parameter turn\.bias is complex: freeze it or exclude it"):
+    with pytest.raises(UsageError, match=r"parameter turn\.bias is complex: freeze it or leave it out with exclude"):
         commonweight.fisher(model, [batch], exclude="turn.weight")
 
 

@@ -178,7 +178,7 @@ def test_the_report_and_the_figures(done: tuple[Path, Plan, ShortcutStudy]) -> N
     assert list(walk["original"].get_xdata()) == [0.0, 0.5, 1.0]
     image = figures.plot_accuracies(study, axes[1, 1])
     assert np.asarray(image.get_array()).shape == (len(study.scores[0]), len(study.constants[0]))
-    with pytest.raises(UsageError, match="no Fisher type 'model'"):
+    with pytest.raises(UsageError, match="no Fisher type 'exact'"):
         figures.plot_overlap_bars(study, axes[0, 0], rule="exact")
     with pytest.raises(UsageError, match="no walk from op to st"):
         figures.plot_walk(study, axes[1, 0], start="op", end="st")
@@ -239,11 +239,11 @@ def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path: Path) -> No
     [
         ({"epochs": 0.0}, "epochs must be above 0"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0"),
-        ({"fisher_types": ()}, "fisher_types must be some of"),
-        ({"synthetic": 1.5}, "are shares"),
+        ({"fisher_types": ()}, "give at least one fisher_types, got none"),
+        ({"synthetic": 1.5}, "synthetic must be above 0 and at most 1, got 1.5"),
         ({"path_rows": 0}, "path_rows must be at least 1"),
         ({"scored_rows": 0}, "scored_rows must be at least 1"),
-        ({"preset": "published", "train_rows": 20}, "train_rows, synthetic cannot be chosen"),
+        ({"preset": "published", "train_rows": 20}, "train_rows cannot be chosen"),
         ({"existing": (("st", "a"), ("st", "b"))}, "one existing model for a shortcut"),
     ],
 )
@@ -344,8 +344,8 @@ def test_a_preset_sets_what_is_not_asked() -> None:
     assert (plan.model, plan.measured_rows, plan.fisher_types, plan.epochs) == (
         "google-bert/bert-base-cased",
         200,
-        ("data",),
+        ("empirical",),
         1.0,
     )
-    with pytest.raises(UsageError, match="needs --model"):
+    with pytest.raises(UsageError, match="a study needs model; only the preset published"):
         make_plan("clean", data="x")

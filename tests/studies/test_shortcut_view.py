@@ -72,7 +72,7 @@ def study(seeds: int, rules: tuple[str, ...] = ("empirical",)) -> ShortcutStudy:
         falls = {"original": [0.9, 0.8, 0.7], a: [0.9, 0.5, 0.25]}
         walks.append({"from": a, "to": "random", "points": POINTS, "accuracy": falls, "as_far_as": b})
     return ShortcutStudy(
-        SimpleNamespace(shortcuts=CODES),  # type: ignore[arg-type]
+        SimpleNamespace(shortcuts=CODES, footprints={name: tuple(name.split("/")) for name in NAMES}),  # type: ignore[arg-type]
         (scores,) * seeds,
         (dict.fromkeys(sets, 0.54),) * seeds,
         (tuple(walks),) * seeds,

@@ -300,7 +300,7 @@ def test_it_takes_the_disk_and_the_memory_it_says_and_leaves_nothing_else(loaded
     assert sum(tensor.nbytes for shard in shards for tensor in load_file(shard).values()) == expected.disk
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     one = sum(parameter.nbytes for parameter in loaded.model.parameters())
-    assert expected.sums == (8 + 2) * one  # every fold, the whole, and the fold that is being measured
+    assert expected.memory["sums"] == (8 + 2) * one  # every fold, the whole, and the fold that is being measured
     with pytest.raises(UsageError, match=r"exists already"):
         measure_until(loaded, open_table(rows), OPTIONS, 0.9999, folder=tmp_path / "f")
 
