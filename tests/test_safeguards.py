@@ -1,10 +1,11 @@
-"""docs/evidence.md tells what reproductions/safeguards.py found."""
+"""docs/evidence.md tells what reproductions/safeguards.py and fold_keys.py found."""
 
 import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOUND = json.loads((ROOT / "reproductions" / "results" / "safeguards.json").read_text(encoding="utf-8"))
+RESULTS = ROOT / "reproductions" / "results"
+FOUND = json.loads((RESULTS / "safeguards.json").read_text(encoding="utf-8"))
 TOLD = " ".join((ROOT / "docs" / "evidence.md").read_text(encoding="utf-8").split())
 
 
@@ -37,3 +38,15 @@ def test_the_page_on_evidence_tells_what_was_found():
     assert drawn["wrong sign"] == verdicts(FOUND["copies"]["no source rows"]) == verdicts(together) == 0
     assert noise["corrected - null above 0"] == 0
     assert max(map(abs, noise["on 20,000 rows"].values())) < 1e-4
+
+
+def test_rows_keyed_by_content_fail_without_a_word():
+    found = json.loads((RESULTS / "fold_keys.json").read_text(encoding="utf-8"))["found"]
+
+    def off(case, key):
+        return f".{1000 * abs(found[f'40 sparse inputs, linear: {case}'][key]['mean']):03.0f}"
+
+    case = "the same rows, shuffled"
+    assert f"| {off(case, 'running number')} too high, and refused | {off(case, 'inputs')} |" in TOLD
+    case = "augmented rows"
+    assert f"| {off(case, 'running number')} | {off(case, 'inputs')} too high, and nothing notices |" in TOLD
