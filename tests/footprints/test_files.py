@@ -242,9 +242,9 @@ def test_rows_and_shape_read_a_part(saved, reads):
     assert stored.shape("a.weight") == (4, 3)
     assert stored.rows("a.weight", 1, 3).tolist() == [[3, 4, 5], [6, 7, 8]]
     assert stored.rows("a.weight", 3, 9).tolist() == [[9, 10, 11]]
-    assert reads == ["open"] * 3
+    assert reads == ["open"]
     assert stored["a.weight"].tolist() != stored.rows("a.weight", 0, 2).tolist()
-    assert reads[-2:] == ["a.weight", "open"]
+    assert reads == ["open", "a.weight"]
 
 
 def test_a_shard_that_disappears_spoils_only_its_own_tensors(tmp_path, monkeypatch):

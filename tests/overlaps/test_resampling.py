@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from commonweight import overlap
 from commonweight.base.errors import MeasurementError, NotComparableError, UsageError
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.slices import slabs
+from commonweight.overlaps.measures.gram import parameter_gram
+from commonweight.overlaps.resampling.ratios import FoldRatios
 from commonweight.overlaps.resampling.splits import splits_of
+from commonweight.overlaps.resampling.sums import Resampled, fold_terms
 
 LAYERS = {"body": ("body.weight", "body.bias"), "head": ("head.weight",), "scale": ("scale",)}
 QUANTITIES = ("raw", "corrected", "null", "above_null")
@@ -255,8 +259,9 @@ def test_slabs_cover_every_entry_once():
     tensors = {"m": torch.arange(60.0).view(5, 4, 3), "v": torch.arange(7.0), "s": torch.tensor(2.0)}
     for name, tensor in tensors.items():
         for entries in (1, 2, 5, 14, 1000):
-            rebuilt = torch.full(next(iter(slabs([tensors], name))).shape, -1.0)
-            for slab in slabs([tensors, tensors], name, entries):
+            rebuilt = torch.full(next(iter(slabs([tensors], name, entries))).shape, -1.0)
+            shares = [slabs([tensors, tensors], name, entries, share=(share, 3)) for share in range(3)]
+            for slab in chain(*shares):
                 assert sum(part.numel() for part in slab.parts) <= max(2, entries)
                 rows, columns = slab.parts[0].shape
                 place = rebuilt[slab.row : slab.row + rows, slab.column : slab.column + columns]
@@ -272,9 +277,38 @@ def test_the_size_of_slices_and_the_disk_change_nothing(tmp_path, monkeypatch):
         single = changed(each, lambda _, tensor: tensor.float())
         single.save(tmp_path / name)
     stored = {name: Footprint.load(tmp_path / name) for name in footprints}
-    monkeypatch.setattr("commonweight.overlaps.resampling.sums.ENTRIES_IN_CACHE", 6)
-    monkeypatch.setattr("commonweight.footprints.slices.slabs.__defaults__", (30,))
+    for size, entries in (("PIECE", 6), ("WIDTH", 2), ("READ", 30)):
+        monkeypatch.setattr(f"commonweight.overlaps.resampling.sums.{size}", entries)
     assert numbers(overlap(stored)) == pytest.approx(expected, abs=1e-6)
+
+
+def flat(generator, count, shape):
+    return torch.full((count, *shape), 0.7)
+
+
+def rare(generator, count, shape):
+    """Heavy tails, and most rows of an embedding unused."""
+    drawn = torch.randn((count, *shape), generator=generator).pow(4) * 1e-9
+    return drawn * (torch.rand((1, shape[0], *[1] * (len(shape) - 1)), generator=generator) < 0.2)
+
+
+@pytest.mark.parametrize("examples", [squares, flat, rare])
+@pytest.mark.parametrize("scale", [1.0, 1e-28, 1e25])
+def test_float32_is_off_by_less_than_a_millionth(examples, scale):
+    shapes = {"embedding": (600, 130), "wide": (2, 70_000)}
+    footprints = {
+        name: fisher(lambda *drawn: scale * examples(*drawn), shapes, seed=seed) for seed, name in enumerate("ab")
+    }
+    for name, each in footprints.items():
+        footprints[name] = changed(each, lambda _, tensor: tensor.float())
+    grams = {name: parameter_gram(footprints, name) for name in shapes}
+    single, double = (
+        FoldRatios(Resampled(8, fold_terms(footprints, grams, double_up_to=entries)), grams) for entries in (0, 10**6)
+    )
+    for parameters in (("embedding",), ("wide",), tuple(shapes)):
+        for quantity in ("raw", "noise_ceiling", "corrected", "nulls"):
+            found, expected = (getattr(ratios, quantity)(parameters) for ratios in (single, double))
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=quantity)
 
 
 def test_differing_folds_are_refused():

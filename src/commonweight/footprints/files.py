@@ -17,9 +17,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -321,22 +320,24 @@ class StoredTensors(Mapping[str, "Tensor"]):
         self._folder = folder
         self._members = dict(members)
         self._states = states
+        self._shards: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open files out of copies."""
+        return self.__dict__ | {"_shards": {}}
 
     def __getitem__(self, name: str) -> Tensor:
-        with self._open(name) as shard:
-            tensor: Tensor = shard.get_tensor(name)
+        tensor: Tensor = self._read(name, lambda shard: shard.get_tensor(name))
         return tensor
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Read a slice of one tensor along its first dimension."""
-        with self._open(name) as shard:
-            part: Tensor = shard.get_slice(name)[start:stop]
+        part: Tensor = self._read(name, lambda shard: shard.get_slice(name)[start:stop])
         return part
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Tell a tensor's shape without reading it."""
-        with self._open(name) as shard:
-            return tuple(shard.get_slice(name).get_shape())
+        return tuple(self._read(name, lambda shard: shard.get_slice(name).get_shape()))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
@@ -347,20 +348,27 @@ class StoredTensors(Mapping[str, "Tensor"]):
     def __contains__(self, name: object) -> bool:
         return name in self._members
 
-    @contextmanager
-    def _open(self, name: str) -> Iterator[Any]:
-        path = self._folder / self._members[name]
-        problem = None
+    def _read(self, name: str, read: Callable[[Any], Any]) -> Any:
+        """Read from a shard, which stays open: to open it is to read the places of all its tensors."""
+        shard = self._members[name]
+        path = self._folder / shard
+        self._check(shard)
         try:
-            with safe_open(path, framework="pt") as shard:
-                yield shard
+            if shard not in self._shards:
+                self._shards[shard] = safe_open(path, framework="pt")
+            found = read(self._shards[shard])
         except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: torch's own, of a file that is gone
-            problem = error
-        now = _state(path)
-        if problem is not None and now in {None, self._states[self._members[name]]}:
-            raise IntegrityError(f"{path} cannot be read: {problem}")
-        if now != self._states[self._members[name]]:
-            raise IntegrityError(f"{path} was replaced since this footprint was opened; load it again")
+            if _state(path) in {None, self._states[shard]}:
+                raise IntegrityError(f"{path} cannot be read: {error}") from None
+        self._check(shard)
+        return found
+
+    def _check(self, shard: str) -> None:
+        now = _state(self._folder / shard)
+        if now is None:
+            raise IntegrityError(f"{self._folder / shard} cannot be read: it is gone")
+        if now != self._states[shard]:
+            raise IntegrityError(f"{self._folder / shard} was replaced since this footprint was opened; load it again")
 
 
 def _state(path: Path) -> _State | None:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENTRIES_PER_SLICE = 2**20
-ENTRIES_PER_SLAB = 2**23
-"""Of all tensors together."""
 
 
 @runtime_checkable
@@ -70,17 +68,19 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[0], int(np.prod(shape[1:], dtype=np.int64))
 
 
-def slabs(sources: Sequence[Mapping[str, Tensor]], name: str, entries: int = ENTRIES_PER_SLAB) -> Iterator[Slab]:
-    """Read one tensor of several footprints or folds."""
+def slabs(
+    sources: Sequence[Mapping[str, Tensor]], name: str, entries: int, share: tuple[int, int] = (0, 1)
+) -> Iterator[Slab]:
+    """Read one tensor of several footprints or folds, all together in slabs of some entries; of shares, one."""
     shape = shape_of(sources[0], name)
     rows, columns = matrix_shape(shape)
     each = max(1, entries // len(sources))
     if len(shape) < 2:
-        for left in range(0, columns, each):
+        for left in range(0, columns if share[0] == 0 else 0, each):
             yield Slab([_vector(source, name, left, left + each) for source in sources], 0, left, (rows, columns))
         return
     high = max(1, each // max(1, columns))
-    for top in range(0, rows, high):
+    for top in range(0, rows, high)[share[0] :: share[1]]:
         for left in range(0, columns, each):
             parts = [_rows(source, name, top, min(rows, top + high))[:, left : left + each] for source in sources]
             yield Slab(parts, top, left, (rows, columns))

@@ -14,7 +14,7 @@ from commonweight.footprints.footprint import layer_of
 from commonweight.overlaps.measures.gram import parameter_gram
 from commonweight.overlaps.resampling.ratios import FoldRatios
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
-from commonweight.overlaps.resampling.sums import Resampled, parameter_folds
+from commonweight.overlaps.resampling.sums import Resampled, fold_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,7 @@ def noise_ceiling(footprint: Footprint) -> NoiseCeilings:
     alone = {"footprint": footprint}
     common_folds(alone, footprint.names)
     grams = {name: parameter_gram(alone, name) for name in footprint.names}
-    terms = {name: parameter_folds(alone, name) for name in footprint.names}
+    terms = fold_terms(alone, grams)
     for name, gram in grams.items():
         check_traces(tuple(alone), name, np.diagonal(gram), terms[name].traces.sum(axis=0))
     layers: dict[str, tuple[str, ...]] = {}

@@ -11,37 +11,69 @@ null       the half matrix as expected when entries, rows or columns of one side
 =========  ================================================================================================
 
 each for all folds and without each fold in turn. Halves and nulls multiply different examples only, on the diagonal
-too.
+too. With :math:`x_{rc}` and :math:`y_{rc}` the square roots of a parameter's R × C entries, the expected product is
+
+=======  =====================================================================  =======================
+entries  :math:`(\sum_{rc} x_{rc}) (\sum_{rc} y_{rc}) / RC`                     any entry takes any place
+rows     :math:`\sum_c (\sum_r x_{rc}) (\sum_r y_{rc}) / R`                     units are exchanged
+columns  :math:`\sum_r (\sum_c x_{rc}) (\sum_c y_{rc}) / C`                     inputs are exchanged
+=======  =====================================================================  =======================
+
+Of the same rows, the noise that two models have in common would sit in the same entries of both, and count as above
+the null. Where a parameter has a single row or column (a bias), to exchange it would change nothing, and all three are
+that of entries.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache, reduce
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
 
 from commonweight.base.errors import MeasurementError
-from commonweight.footprints.slices import slabs
+from commonweight.footprints.slices import matrix_shape, shape_of, slabs
 from commonweight.overlaps.measures.gram import fault
-from commonweight.overlaps.resampling.null import NullSums
 from commonweight.overlaps.resampling.splits import Splits, splits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from commonweight.footprints.footprint import Footprint
-    from commonweight.overlaps.resampling.splits import Part
+    from commonweight.footprints.slices import Slab
 
     Array = NDArray[np.float64]
 
+Permuted = Literal["entries", "rows", "columns"]
+PERMUTED: tuple[Permuted, ...] = get_args(Permuted)
 
-ENTRIES_IN_CACHE = 2**16
-"""Entries of one row of X times footprints that are worked on at a time."""
+DOUBLE_UP_TO = 2**16
+"""Entries of a parameter up to which its roots and products are float64; of larger ones they are float32, and summed in
+float64 over pieces."""
+
+PIECE = 2**15
+"""Entries of one fold, of all footprints together, that are worked on at a time: what is made of them stays in cache.
+"""
+
+WIDTH = 2**9
+"""Columns of a piece."""
+
+RUN = 2**6
+"""Products that are summed in float32 before they go to float64: of equal ones more would be off by above 1e-6."""
+
+READ = 2**21
+"""Entries of all folds and footprints that a thread reads at a time."""
+
+LEAST_SCALE = 2.0**-120
+"""Entries are divided by their trace or, where that is less, by this: the quotient must be a float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,27 +131,61 @@ class Resampled:
         return Resampled(self.folds, {name: terms.of(chosen) for name, terms in self.terms.items()})
 
 
-def parameter_folds(footprints: Mapping[str, Footprint], parameter: str) -> FoldTerms:
-    """Compute the sums of one parameter, reading every fold once, a slab at a time."""
-    # Memory does not depend on the size of the model: slabs of bounded size, and sums over rows and columns.
-    names, count = tuple(footprints), len(next(iter(footprints.values())).folds)
-    stack: _Stack | None = None
-    for slab in slabs([fold.tensors for each in footprints.values() for fold in each.folds], parameter):
-        S = torch.empty(count, len(names), *slab.parts[0].shape, dtype=torch.float64)
-        for index, part in enumerate(slab.parts):
-            name, fold = names[index // count], index % count
-            held = footprints[name]
-            place = S[fold, index // count]
-            place.copy_(part)
-            complaint = fault(place, "fisher")
+def fold_terms(
+    footprints: Mapping[str, Footprint], grams: Mapping[str, Array], *, double_up_to: int = DOUBLE_UP_TO
+) -> dict[str, FoldTerms]:
+    """Compute the sums of every parameter of which there is a Gram matrix, reading each fold once."""
+    # A thread takes some rows of a large parameter, or a small one whole. Memory does not depend on their size.
+    first, threads = next(iter(footprints.values())), torch.get_num_threads()
+    folds = [fold.tensors for each in footprints.values() for fold in each.folds]
+    shapes = {name: matrix_shape(shape_of(first.tensors, name)) for name in grams}
+    large = {name: rows * columns > double_up_to for name, (rows, columns) in shapes.items()}
+    tasks = [(name, share) for name in grams for share in range(threads if large[name] else 1)]
+
+    def sums_of(task: tuple[str, int]) -> _Sums:
+        name, share = task
+        dtype = torch.float32 if large[name] else torch.float64
+        sums = _Sums(len(first.folds), shapes[name], dtype, np.diagonal(grams[name]))
+        for slab in slabs(folds, name, READ, share=(share, threads if large[name] else 1)):
+            sums.add(_stacked(footprints, name, slab, sums), slab.column)
+        return sums
+
+    with _single_threaded(threads) as pool:
+        found = zip(tasks, pool.map(sums_of, tasks), strict=True)
+        return {
+            name: reduce(_Sums.plus, (sums for _, sums in of_name)).terms()
+            for name, of_name in groupby(found, key=lambda one: one[0][0])
+        }
+
+
+@contextmanager
+def _single_threaded(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Open threads in which torch starts none of its own: on pieces in cache that is faster."""
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _stacked(footprints: Mapping[str, Footprint], parameter: str, slab: Slab, sums: _Sums) -> Tensor:
+    """Stack a slab of all folds, ``[K, n, rows, columns]``, each weighted by its count and divided by its scale."""
+    K, n = sums.splits.folds, len(footprints)
+    S = torch.empty(K, n, *slab.parts[0].shape, dtype=sums.dtype)
+    for index, (name, footprint) in enumerate(footprints.items()):
+        total = sum(fold.count for fold in footprint.folds) * sums.scales[index].item()
+        for k, fold in enumerate(footprint.folds):
+            part = slab.parts[index * K + k]
+            complaint = fault(part, "fisher")
             if complaint:
                 raise MeasurementError(
-                    f"footprint {name!r}, fold {fold}, parameter {parameter!r}: {complaint}; measure it again"
+                    f"footprint {name!r}, fold {k}, parameter {parameter!r}: {complaint}; measure it again"
                 )
-            place.mul_(held.folds[fold].count / sum(each.count for each in held.folds))
-        stack = stack or _Stack(splits_of(count), len(names), slab.shape)
-        stack.add(S, slab.column)
-    return (stack or _Stack(splits_of(count), len(names), (0, 0))).terms()
+            if part.dtype == torch.float64:
+                S[k, index].copy_(part * (fold.count / total))
+            else:
+                S[k, index].copy_(part).mul_(fold.count / total)
+    return S
 
 
 def array_folds(S: Tensor) -> FoldTerms:
@@ -137,78 +203,140 @@ def array_folds(S: Tensor) -> FoldTerms:
         >>> (terms.half[0] / terms.half[0].max()).tolist()
         [[1.0, 1.0], [1.0, 1.0]]
     """
-    stack = _Stack(splits_of(S.shape[0]), S.shape[1], (S.shape[2], S.shape[3]))
-    stack.add(S, 0)
-    return stack.terms()
+    K, n, rows, columns = S.shape
+    sums = _Sums(K, (rows, columns), S.dtype, np.ones(n))
+    sums.add(S, 0)
+    return sums.terms()
 
 
-class _Stack:
-    """Takes pieces of one parameter, and holds the sums."""
+@dataclass(frozen=True)
+class _Design:
+    """Which folds are summed before a root is taken, and which roots are multiplied."""
 
-    def __init__(self, splits: Splits, n: int, shape: tuple[int, int]) -> None:
-        K = splits.folds
-        self.splits, self.n = splits, n
-        self.full, self.half = (torch.zeros(K + 1, n, n, dtype=torch.float64) for _ in range(2))
-        self.traces = torch.zeros(K, n, dtype=torch.float64)
-        self.null = NullSums(splits.halves, K, n, shape)
+    without: Tensor
+    """``[K, K]``: all folds but one."""
+
+    slots: Tensor
+    """``[splits, slots, K]``: a half, the other, the first half without each of its folds, the other half so."""
+
+    left: list[int]
+    """Slots that are multiplied ..."""
+
+    right: list[int]
+    """... by slots: always by one of the two halves."""
+
+    versions: Tensor
+    """``[products, splits]``: 0 for a product of all folds, k + 1 without fold k."""
+
+
+@cache
+def _design(splits: Splits, dtype: torch.dtype) -> _Design:
+    K = splits.folds
+    slots, versions = [], []
+    left, right = [0], [1]
+    for halves in splits.halves:
+        # Of a half of one fold nothing is left without it.
+        reduced = [(half, fold) for half, part in enumerate(halves) for fold in part if len(part) > 1]
+        slots.append([*halves, *(tuple(f for f in halves[half] if f != fold) for half, fold in reduced)])
+        versions.append([0, *(fold + 1 for _, fold in reduced)])
+        left, right = [0, *range(2, len(slots[-1]))], [1, *(1 - half for half, _ in reduced)]
+    chosen = torch.zeros(len(slots), len(left) + 1, K, dtype=dtype)
+    for split, parts in enumerate(slots):
+        for slot, part in enumerate(parts):
+            chosen[split, slot, list(part)] = 1
+    return _Design(1 - torch.eye(K, dtype=dtype), chosen, left, right, torch.tensor(versions).T)
+
+
+class _Sums:
+    """Sums over some entries of one parameter, in float64."""
+
+    def __init__(self, K: int, shape: tuple[int, int], dtype: torch.dtype, traces: Array) -> None:
+        self.splits, self.shape, self.dtype, self.n = splits_of(K), shape, dtype, len(traces)
+        self.design = _design(self.splits, dtype)
+        # Powers of 4, whose roots and quotients are exact: entries are brought to at most about 1.
+        known = torch.from_numpy(np.array(traces)).clamp(LEAST_SCALE)
+        self.scales = 4.0 ** torch.log2(torch.where(known > LEAST_SCALE, known, 1.0)).div(2).ceil()
+        splits, slots, n = *self.design.slots.shape[:2], self.n
+        self.is_matrix = min(shape) > 1
+        self.traces, self.full = self._zeros(K, n), self._zeros(K, n, n)
+        self.half, self.by_columns = (self._zeros(splits, slots * n, 2 * n) for _ in range(2))
+        self.over_rows = self._zeros(splits, slots, n, shape[1] if self.is_matrix else 1)
+        self.over_columns = self._zeros(0)
+
+    @staticmethod
+    def _zeros(*shape: int) -> Tensor:
+        return torch.zeros(*shape, dtype=torch.float64)
+
+    def plus(self, other: _Sums) -> _Sums:
+        """Add the sums over other rows of the parameter."""
+        for name in ("traces", "full", "half", "by_columns", "over_rows"):
+            getattr(self, name).add_(getattr(other, name))
+        return self
 
     def add(self, S: Tensor, column: int) -> None:
-        """Add a piece ``[K, n, rows, columns]`` beginning at a column: from left to right, then from top to bottom."""
+        """Add a slab ``[K, n, rows, columns]`` that begins at a column: whole rows, or parts of one from the left."""
+        over_columns = S.sum(3)
+        self.traces += over_columns.sum(2)
+        if S.shape[3] == self.shape[1]:
+            used = over_columns.sum((0, 1)) > 0
+            S = S if used.all() else S[:, :, used]  # rows of an embedding that no example read add 0 to every sum
         rows, columns = S.shape[2:]
-        wide = max(1, ENTRIES_IN_CACHE // self.n)
-        high = max(1, wide // max(1, columns))
+        wide = min(columns, WIDTH)
+        high = max(1, PIECE // (self.n * wide))
         for top in range(0, rows, high):
             for left in range(0, columns, wide):
-                piece = S[:, :, top : top + high, left : left + wide]
-                self._add(piece.contiguous(), column + left)
+                self._add(S[:, :, top : top + high, left : left + wide].contiguous(), column + left)
 
     def _add(self, piece: Tensor, column: int) -> None:
         K, n, rows, columns = piece.shape
-        sums = list(piece.view(K, n, rows * columns))
-        self.traces += piece.sum(dim=(2, 3))
-        whole, without = _leave_one_out(sums)
-        X = torch.stack([whole, *without]).sqrt_()
-        self.full += X @ X.mT
-        singles = list(piece.sqrt().view(K, n, rows * columns))
-        for split, parts in enumerate(self.splits.halves):
-            multiplied = self._cross(parts, sums, singles)
-            self.null.add(split, [each.view(n, rows, columns) for each in multiplied], column)
+        folds = piece.view(K, -1)
+        roots = (self.design.without @ folds).sqrt_().view(K, n, -1)
+        self.full += _multiplied(roots, roots)
+        if column == 0:
+            self.over_columns = self._zeros(*self.design.slots.shape[:2], n, rows)
+        for split, slots in enumerate(self.design.slots):
+            roots = (slots @ folds).sqrt_()
+            self.half[split] += self._by_halves(roots.view(len(slots) * n, -1))
+            roots = roots.view(len(slots), n, rows, columns)
+            if self.is_matrix:
+                self.over_columns[split] += roots.sum(3)
+                self.over_rows[split, :, :, column : column + columns] += roots.sum(2)
+            else:
+                self.over_rows[split] += roots.sum((2, 3))[:, :, None]
+        if self.is_matrix and column + columns == self.shape[1]:
+            self.by_columns += self._by_halves(self.over_columns.flatten(1, 2))
 
-    def _cross(self, halves: tuple[Part, ...], sums: list[Tensor], singles: list[Tensor]) -> list[Tensor]:
-        """Add the products of two halves, halved: of all folds, and with each fold taken out of its half."""
-        left_out = [_leave_one_out([sums[fold] for fold in part]) for part in halves]
-        roots = [singles[part[0]] if len(part) == 1 else left_out[a][0].sqrt_() for a, part in enumerate(halves)]
-        multiplied = list(roots)
-        self.half[0] += _symmetric(roots[0] @ roots[1].T) / 2
-        for a, part in enumerate(halves):
-            if len(part) == 1:
-                continue  # nothing is left of it
-            remaining = (
-                [singles[fold] for fold in reversed(part)]
-                if len(part) == 2
-                else [each.sqrt_() for each in left_out[a][1]]
-            )
-            for fold, root in zip(part, remaining, strict=True):
-                self.half[fold + 1] += _symmetric(root @ roots[1 - a].T) / 2
-            multiplied += remaining
-        return multiplied
+    def _by_halves(self, roots: Tensor) -> Tensor:
+        """Multiply all slots of a split by its two halves: ``[..., slots * n, 2 n]``."""
+        return _multiplied(roots, roots[..., : 2 * self.n, :])
 
     def terms(self) -> FoldTerms:
-        """Give the sums."""
-        full = _symmetric(self.full[1:]) / 2
-        return FoldTerms(full.numpy(), self.half.numpy(), self.null.expected(), self.traces.numpy())
+        """Give the sums, in the footprints' own scale."""
+        R, C = self.shape
+        pairs = torch.sqrt(self.scales[:, None] * self.scales)
+        entries = self._of_halves(self._by_halves(self.over_rows.sum(3, keepdim=True).flatten(1, 2))) / max(1, R * C)
+        rows = self._of_halves(self._by_halves(self.over_rows.flatten(1, 2))) / R if self.is_matrix else entries
+        null = torch.stack([entries, rows, self._of_halves(self.by_columns) / C if self.is_matrix else entries])
+        full, half, null = _symmetric(self.full) * pairs, self._of_halves(self.half) * pairs, null * pairs
+        return FoldTerms(full.numpy(), half.numpy(), null.numpy(), (self.traces * self.scales).numpy())
+
+    def _of_halves(self, products: Tensor) -> Tensor:
+        """Sum products of different halves over the splits: ``[K + 1, n, n]``."""
+        splits, n = len(products), self.n
+        every = products.view(splits, -1, n, 2, n)[:, self.design.left, :, self.design.right]
+        found = self._zeros(self.splits.folds + 1, n, n)
+        return _symmetric(found.index_add_(0, self.design.versions.flatten(), every.reshape(-1, n, n)))
+
+
+def _multiplied(x: Tensor, y: Tensor) -> Tensor:
+    """Multiply ``[..., a, m]`` and ``[..., b, m]`` to ``[..., a, b]``, in float64 but for runs of products."""
+    if x.dtype == torch.float64:
+        return x @ y.mT
+    whole = x.shape[-1] // RUN * RUN
+    rest = (x[..., whole:] @ y[..., whole:].mT).double()
+    x, y = (each[..., :whole].unflatten(-1, (-1, RUN)).movedim(-2, 0) for each in (x, y))
+    return rest + (x @ y.mT).sum(0, dtype=torch.float64)
 
 
 def _symmetric(products: Tensor) -> Tensor:
-    return products + products.mT
-
-
-def _leave_one_out(terms: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Sum some terms, and all but each of them: no subtraction, so zeros stay zeros; sums of several are new."""
-    if len(terms) == 1:
-        return terms[0], [torch.zeros_like(terms[0])]
-    middle = len(terms) // 2
-    (left, without_left), (right, without_right) = _leave_one_out(terms[:middle]), _leave_one_out(terms[middle:])
-    without = [each + right for each in without_left] if middle > 1 else [right]
-    without += [left + each for each in without_right] if len(terms) - middle > 1 else [left]
-    return left + right, without
+    return (products + products.mT) / 2

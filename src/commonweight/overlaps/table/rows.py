@@ -11,7 +11,7 @@ import numpy as np
 
 from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named
-from commonweight.overlaps.resampling.null import PERMUTED
+from commonweight.overlaps.resampling.sums import PERMUTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

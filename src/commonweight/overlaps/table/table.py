@@ -23,7 +23,7 @@ from commonweight.overlaps.measures.gram import parameter_gram
 from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.overlaps.resampling.ratios import FoldRatios
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
-from commonweight.overlaps.resampling.sums import Resampled, parameter_folds
+from commonweight.overlaps.resampling.sums import Resampled, fold_terms
 from commonweight.overlaps.table import files, layout
 from commonweight.overlaps.table.evidence import verdict
 from commonweight.overlaps.table.rows import (
@@ -741,12 +741,9 @@ def overlap(
     terms = {parameter: parameter_gram(footprints, parameter) for parameter in common.parameters}
     folds = common_folds(footprints, common.parameters) if intervals and first.kind == "fisher" else 0
     owners = {layer_of(parameter) for parameter in common.parameters}
-    over_folds = {}
-    for parameter in common.parameters if folds else ():
-        over_folds[parameter] = parameter_folds(footprints, parameter)
-        check_traces(
-            tuple(footprints), parameter, np.diagonal(terms[parameter]), over_folds[parameter].traces.sum(axis=0)
-        )
+    over_folds = fold_terms(footprints, terms) if folds else {}
+    for parameter, found in over_folds.items():
+        check_traces(tuple(footprints), parameter, np.diagonal(terms[parameter]), found.traces.sum(axis=0))
     return OverlapTable(
         names=tuple(footprints),
         kind=first.kind,
