@@ -1,7 +1,5 @@
 """Streamed Gram matrices: equal to the direct product whatever the slices, and never more than a slice in memory."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps.measures import gram
 
 
-class Stored(Mapping):
+class Stored(slices.Sliceable):
     """Tensors that are read in slices only; remembers the largest slice."""
 
     def __init__(self, tensors):

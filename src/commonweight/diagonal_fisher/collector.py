@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
@@ -24,6 +24,7 @@ from commonweight.diagonal_fisher.row_digest import row_digests
 from commonweight.diagonal_fisher.sites import CallShapes
 from commonweight.diagonal_fisher.verification import Route, all_generic, verified_routes
 from commonweight.footprints.footprint import Spread, is_under, layer_of
+from commonweight.footprints.slices import Sliceable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -73,7 +74,7 @@ class Sums:
         return tensors
 
 
-class Means(Mapping[str, Tensor]):
+class Means(Sliceable):
     """The means of sums that go on growing, each made when it is asked for."""
 
     def __init__(self, sums: Sums) -> None:

@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -31,9 +30,11 @@ from commonweight.base.errors import IntegrityError, MeasurementError, UsageErro
 from commonweight.base.folders import Kind, flush
 from commonweight.base.records import Format, folder_record
 from commonweight.footprints.packed import BITS_PER_BYTE, Packed, byte_count
+from commonweight.footprints.slices import Sliceable
 from commonweight.supermasks.bits import Bits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from torch import Tensor
@@ -313,11 +314,11 @@ class FolderReader:
         return stored if shapes is None else StoredMasks(stored, {key: tuple(shape) for key, shape in shapes.items()})
 
 
-class StoredTensors(Mapping[str, "Tensor"]):
+class StoredTensors(Sliceable):
     """Tensors on disk, each read when it is asked for, from the files that were opened and no others."""
 
     def __init__(self, folder: Path, members: Mapping[str, str], states: Mapping[str, _State | None]) -> None:
-        self._folder = folder
+        self._paths = {shard: str(folder / shard) for shard in set(members.values())}
         self._members = dict(members)
         self._states = states
         self._shards: dict[str, Any] = {}
@@ -326,18 +327,21 @@ class StoredTensors(Mapping[str, "Tensor"]):
         """Leave the open files out of copies."""
         return self.__dict__ | {"_shards": {}}
 
+    @override
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._read(name, lambda shard: shard.get_tensor(name))
         return tensor
 
+    @override
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Read a slice of one tensor along its first dimension."""
         part: Tensor = self._read(name, lambda shard: shard.get_slice(name)[start:stop])
         return part
 
+    @override
     def shape(self, name: str) -> tuple[int, ...]:
         """Tell a tensor's shape without reading it."""
-        return tuple(self._read(name, lambda shard: shard.get_slice(name).get_shape()))
+        return tuple(self._read(name, lambda shard: shard.get_slice(name).get_shape(), contents=False))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
@@ -348,33 +352,35 @@ class StoredTensors(Mapping[str, "Tensor"]):
     def __contains__(self, name: object) -> bool:
         return name in self._members
 
-    def _read(self, name: str, read: Callable[[Any], Any]) -> Any:
+    def _read(self, name: str, read: Callable[[Any], Any], *, contents: bool = True) -> Any:
         """Read from a shard, which stays open: to open it is to read the places of all its tensors."""
         shard = self._members[name]
-        path = self._folder / shard
-        self._check(shard)
+        is_new = shard not in self._shards
         try:
-            if shard not in self._shards:
-                self._shards[shard] = safe_open(path, framework="pt")
+            if is_new or contents:
+                self._check(shard)
+            if is_new:
+                self._shards[shard] = safe_open(self._paths[shard], framework="pt")
             found = read(self._shards[shard])
         except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: torch's own, of a file that is gone
-            if _state(path) in {None, self._states[shard]}:
-                raise IntegrityError(f"{path} cannot be read: {error}") from None
-        self._check(shard)
+            self._check(shard)
+            raise IntegrityError(f"{self._paths[shard]} cannot be read: {error}") from None
+        if is_new or contents:
+            self._check(shard)
         return found
 
     def _check(self, shard: str) -> None:
-        now = _state(self._folder / shard)
+        now = _state(self._paths[shard])
         if now is None:
-            raise IntegrityError(f"{self._folder / shard} cannot be read: it is gone")
+            raise IntegrityError(f"{self._paths[shard]} cannot be read: it is gone")
         if now != self._states[shard]:
-            raise IntegrityError(f"{self._folder / shard} was replaced since this footprint was opened; load it again")
+            raise IntegrityError(f"{self._paths[shard]} was replaced since this footprint was opened; load it again")
 
 
-def _state(path: Path) -> _State | None:
+def _state(path: str | Path) -> _State | None:
     """Tell one file from another that takes its place; None if there is none."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - of a path that is not taken apart and joined each time
     except OSError:
         return None
     return _State(found.st_ino, found.st_size, found.st_mtime_ns)

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
 from commonweight.base.errors import MeasurementError
+from commonweight.footprints.slices import Sliceable
 from commonweight.supermasks.bits import Bits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from torch import Tensor
 
 BITS_PER_BYTE = 8
 
 
-class Packed(Mapping[str, "Tensor"], ABC):
+class Packed(Sliceable):
     """Masks by name that are kept as bits, eight to a byte, zeros at the end of the last; unpacked when asked for."""
 
     @abstractmethod
     def packed(self, name: str, start: int, stop: int) -> Tensor:
         """Give bytes ``start`` to ``stop`` of one mask, uint8; a mask of n bits has ``ceil(n / 8)`` of them."""
 
-    @abstractmethod
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Tell a mask's shape without unpacking it."""
-
     @override
     def __getitem__(self, name: str) -> Tensor:
         shape = self.shape(name)
         return Bits(self.packed(name, 0, byte_count(shape)), shape).unpack()
 
+    @override
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Unpack a slice of one mask along its first dimension, from the bytes that hold it alone."""
         shape = self.shape(name)

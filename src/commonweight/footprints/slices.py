@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
 ENTRIES_PER_SLICE = 2**20
 
 
-@runtime_checkable
-class Sliceable(Protocol):
+class Sliceable(Mapping[str, "Tensor"], ABC):
     """A mapping of tensors that need not be read whole, such as those of a saved footprint."""
 
+    @abstractmethod
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Read a slice of one tensor along its first dimension."""
 
+    @abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:
         """Tell a tensor's shape without reading it."""
 

@@ -54,6 +54,7 @@ def _map(footprint: Footprint) -> str:
 
 
 def _check(name: str, footprint: Footprint, parameters: Sequence[str]) -> None:
+    shapes = {parameter: list(shape_of(footprint.tensors, parameter)) for parameter in parameters}
     for index, fold in enumerate(footprint.folds):
         if fold.count < 1:
             raise MeasurementError(
@@ -62,11 +63,11 @@ def _check(name: str, footprint: Footprint, parameters: Sequence[str]) -> None:
         for parameter in parameters:
             if parameter not in fold.tensors:
                 raise MeasurementError(f"fold {index} of footprint {name!r} lacks {parameter!r}; measure it again")
-            shape, expected = shape_of(fold.tensors, parameter), shape_of(footprint.tensors, parameter)
-            if tuple(shape) != tuple(expected):
+            shape = list(shape_of(fold.tensors, parameter))
+            if shape != shapes[parameter]:
                 raise MeasurementError(
-                    f"fold {index} of footprint {name!r}: {parameter!r} has shape {list(shape)}, expected "
-                    f"{list(expected)} as in the whole; measure it again"
+                    f"fold {index} of footprint {name!r}: {parameter!r} has shape {shape}, expected "
+                    f"{shapes[parameter]} as in the whole; measure it again"
                 )
 
 

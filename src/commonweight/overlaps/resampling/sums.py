@@ -30,7 +30,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
-from itertools import groupby
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -135,27 +134,30 @@ def fold_terms(
     footprints: Mapping[str, Footprint], grams: Mapping[str, Array], *, double_up_to: int = DOUBLE_UP_TO
 ) -> dict[str, FoldTerms]:
     """Compute the sums of every parameter of which there is a Gram matrix, reading each fold once."""
-    # A thread takes some rows of a large parameter, or a small one whole. Memory does not depend on their size.
+    # A thread takes some rows of a large parameter, or all small ones. Memory does not depend on the size of the model.
     first, threads = next(iter(footprints.values())), torch.get_num_threads()
     folds = [fold.tensors for each in footprints.values() for fold in each.folds]
     shapes = {name: matrix_shape(shape_of(first.tensors, name)) for name in grams}
-    large = {name: rows * columns > double_up_to for name, (rows, columns) in shapes.items()}
-    tasks = [(name, share) for name in grams for share in range(threads if large[name] else 1)]
+    large = [name for name, (rows, columns) in shapes.items() if rows * columns > double_up_to]
+    small = [name for name in grams if name not in set(large)]
+    tasks = [(small, torch.float64, (0, 1))]
+    tasks += [([name], torch.float32, (share, threads)) for name in large for share in range(threads)]
 
-    def sums_of(task: tuple[str, int]) -> _Sums:
-        name, share = task
-        dtype = torch.float32 if large[name] else torch.float64
-        sums = _Sums(len(first.folds), shapes[name], dtype, np.diagonal(grams[name]))
-        for slab in slabs(folds, name, READ, share=(share, threads if large[name] else 1)):
-            sums.add(_stacked(footprints, name, slab, sums), slab.column)
-        return sums
+    def sums_of(task: tuple[list[str], torch.dtype, tuple[int, int]]) -> dict[str, _Sums]:
+        names, dtype, share = task
+        found = {}
+        for name in names:
+            sums = found[name] = _Sums(len(first.folds), shapes[name], dtype, np.diagonal(grams[name]))
+            for slab in slabs(folds, name, READ, share):
+                sums.add(_stacked(footprints, name, slab, sums), slab.column)
+        return found
 
     with _single_threaded(threads) as pool:
-        found = zip(tasks, pool.map(sums_of, tasks), strict=True)
-        return {
-            name: reduce(_Sums.plus, (sums for _, sums in of_name)).terms()
-            for name, of_name in groupby(found, key=lambda one: one[0][0])
-        }
+        shares: dict[str, list[_Sums]] = {name: [] for name in grams}
+        for found in pool.map(sums_of, tasks):
+            for name, sums in found.items():
+                shares[name].append(sums)
+    return {name: reduce(_Sums.plus, of_name).terms() for name, of_name in shares.items()}
 
 
 @contextmanager
@@ -170,22 +172,19 @@ def _single_threaded(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 def _stacked(footprints: Mapping[str, Footprint], parameter: str, slab: Slab, sums: _Sums) -> Tensor:
     """Stack a slab of all folds, ``[K, n, rows, columns]``, each weighted by its count and divided by its scale."""
-    K, n = sums.splits.folds, len(footprints)
-    S = torch.empty(K, n, *slab.parts[0].shape, dtype=sums.dtype)
-    for index, (name, footprint) in enumerate(footprints.items()):
-        total = sum(fold.count for fold in footprint.folds) * sums.scales[index].item()
-        for k, fold in enumerate(footprint.folds):
-            part = slab.parts[index * K + k]
+    S = torch.stack(slab.parts)
+    if fault(S, "fisher"):
+        named = ((name, fold) for name, footprint in footprints.items() for fold in range(len(footprint.folds)))
+        for (name, fold), part in zip(named, slab.parts, strict=True):
             complaint = fault(part, "fisher")
             if complaint:
                 raise MeasurementError(
-                    f"footprint {name!r}, fold {k}, parameter {parameter!r}: {complaint}; measure it again"
+                    f"footprint {name!r}, fold {fold}, parameter {parameter!r}: {complaint}; measure it again"
                 )
-            if part.dtype == torch.float64:
-                S[k, index].copy_(part * (fold.count / total))
-            else:
-                S[k, index].copy_(part).mul_(fold.count / total)
-    return S
+    counts = torch.tensor([[fold.count for fold in each.folds] for each in footprints.values()], dtype=torch.float64)
+    factors = (counts / counts.sum(1, keepdim=True) / sums.scales[:, None]).flatten()[:, None, None]
+    S = S.mul_(factors).to(sums.dtype) if S.dtype == torch.float64 else S.to(sums.dtype).mul_(factors)
+    return S.view(*counts.shape, *S.shape[1:]).transpose(0, 1)
 
 
 def array_folds(S: Tensor) -> FoldTerms:
@@ -226,7 +225,7 @@ class _Design:
     """... by slots: always by one of the two halves."""
 
     versions: Tensor
-    """``[products, splits]``: 0 for a product of all folds, k + 1 without fold k."""
+    """``[K + 1, products * splits]``: 1 where a product is of all folds (0) or without fold k (k + 1), else 0."""
 
 
 @cache
@@ -244,7 +243,8 @@ def _design(splits: Splits, dtype: torch.dtype) -> _Design:
     for split, parts in enumerate(slots):
         for slot, part in enumerate(parts):
             chosen[split, slot, list(part)] = 1
-    return _Design(1 - torch.eye(K, dtype=dtype), chosen, left, right, torch.tensor(versions).T)
+    versions_of = torch.nn.functional.one_hot(torch.tensor(versions, dtype=torch.long), K + 1).double()
+    return _Design(1 - torch.eye(K, dtype=dtype), chosen, left, right, versions_of.permute(2, 1, 0).flatten(1))
 
 
 class _Sums:
@@ -294,15 +294,17 @@ class _Sums:
         self.full += _multiplied(roots, roots)
         if column == 0:
             self.over_columns = self._zeros(*self.design.slots.shape[:2], n, rows)
-        for split, slots in enumerate(self.design.slots):
-            roots = (slots @ folds).sqrt_()
-            self.half[split] += self._by_halves(roots.view(len(slots) * n, -1))
-            roots = roots.view(len(slots), n, rows, columns)
+        splits, slots = self.design.slots.shape[:2]
+        some = max(1, PIECE // (n * rows * columns))
+        for these in (slice(split, split + some) for split in range(0, splits, some)):
+            roots = (self.design.slots[these] @ folds).sqrt_()
+            self.half[these] += self._by_halves(roots.unflatten(2, (n, -1)).flatten(1, 2))
+            roots = roots.view(-1, slots, n, rows, columns)
             if self.is_matrix:
-                self.over_columns[split] += roots.sum(3)
-                self.over_rows[split, :, :, column : column + columns] += roots.sum(2)
+                self.over_columns[these] += roots.sum(4)
+                self.over_rows[these, :, :, column : column + columns] += roots.sum(3)
             else:
-                self.over_rows[split] += roots.sum((2, 3))[:, :, None]
+                self.over_rows[these] += roots.sum((3, 4))[..., None]
         if self.is_matrix and column + columns == self.shape[1]:
             self.by_columns += self._by_halves(self.over_columns.flatten(1, 2))
 
@@ -313,19 +315,22 @@ class _Sums:
     def terms(self) -> FoldTerms:
         """Give the sums, in the footprints' own scale."""
         R, C = self.shape
+        entries = self._by_halves(self.over_rows.sum(3, keepdim=True).flatten(1, 2)) / max(1, R * C)
+        null = [entries, entries, entries]
+        if self.is_matrix:
+            null[1:] = self._by_halves(self.over_rows.flatten(1, 2)) / R, self.by_columns / C
         pairs = torch.sqrt(self.scales[:, None] * self.scales)
-        entries = self._of_halves(self._by_halves(self.over_rows.sum(3, keepdim=True).flatten(1, 2))) / max(1, R * C)
-        rows = self._of_halves(self._by_halves(self.over_rows.flatten(1, 2))) / R if self.is_matrix else entries
-        null = torch.stack([entries, rows, self._of_halves(self.by_columns) / C if self.is_matrix else entries])
-        full, half, null = _symmetric(self.full) * pairs, self._of_halves(self.half) * pairs, null * pairs
-        return FoldTerms(full.numpy(), half.numpy(), null.numpy(), (self.traces * self.scales).numpy())
+        half, *null = _symmetric(self._of_halves(torch.stack([self.half, *null])) * pairs).numpy()
+        full = _symmetric(self.full * pairs).numpy()
+        return FoldTerms(full, half, np.stack(null), (self.traces * self.scales).numpy())
 
     def _of_halves(self, products: Tensor) -> Tensor:
-        """Sum products of different halves over the splits: ``[K + 1, n, n]``."""
-        splits, n = len(products), self.n
-        every = products.view(splits, -1, n, 2, n)[:, self.design.left, :, self.design.right]
-        found = self._zeros(self.splits.folds + 1, n, n)
-        return _symmetric(found.index_add_(0, self.design.versions.flatten(), every.reshape(-1, n, n)))
+        """Sum products of different halves over the splits: ``[..., K + 1, n, n]``."""
+        every = products.unflatten(-1, (2, -1)).unflatten(-3, (-1, self.n))  # [..., splits, slots, n, 2, n]
+        every = every[..., self.design.left, :, self.design.right, :]  # [products, ..., splits, n, n]
+        every = every.movedim(0, -4).flatten(-4, -3).flatten(-2)
+        summed: Tensor = self.design.versions @ every
+        return summed.view(*summed.shape[:-1], self.n, self.n)
 
 
 def _multiplied(x: Tensor, y: Tensor) -> Tensor:
