@@ -269,23 +269,24 @@ ROUNDING = 1e-12
 
 
 def checked(G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Check that a matrix is square."""
+    """Check that matrices are square."""
     matrix = np.asarray(G, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    if matrix.ndim < 2 or matrix.shape[-2] != matrix.shape[-1]:
         raise UsageError(f"expected a Gram matrix of shape [n, n], got shape {list(matrix.shape)}")
     return matrix
 
 
 def cosine_ratio(G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide every entry by the lengths of its two rows: ``G_ij / (sqrt(G_ii) sqrt(G_jj))``."""
+    """Divide every entry of ``[..., n, n]`` by the lengths of its two rows: ``G_ij / (sqrt(G_ii) sqrt(G_jj))``."""
     # Computed as ``G_ij / g · sqrt(g) / sqrt(s)`` with the larger g and the smaller s of the two ``G_ii``: the product
     # ``G_ii G_jj`` can leave the range of float64, and two identical rows give exactly 1.
     matrix = checked(G)
-    diagonal = np.diagonal(matrix)
+    diagonal = np.diagonal(matrix, axis1=-2, axis2=-1)
     positive = np.where(diagonal > 0, diagonal, np.nan)
-    larger, smaller = np.maximum.outer(positive, positive), np.minimum.outer(positive, positive)
+    one, other = positive[..., :, None], positive[..., None, :]
+    larger, smaller = np.maximum(one, other), np.minimum(one, other)
     ratios = without_rounding(matrix / larger * (np.sqrt(larger) / np.sqrt(smaller)))
-    np.fill_diagonal(ratios, np.where(diagonal > 0, 1.0, np.nan))
+    np.einsum("...ii->...i", ratios)[...] = np.where(diagonal > 0, 1.0, np.nan)
     return ratios
 
 

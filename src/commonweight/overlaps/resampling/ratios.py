@@ -46,14 +46,16 @@ class FoldRatios:
 
     def __init__(self, resampled: Resampled, grams: Mapping[str, Array]) -> None:
         self._resampled, self._grams = resampled, grams
-        self._halves = splits_of(resampled.folds).halves
+        folds, halves = resampled.folds, splits_of(resampled.folds).halves
+        self._halves = np.array([[np.isin(range(folds), half) for half in pair] for pair in halves], dtype=np.float64)
+        self._versions = 1.0 - np.eye(folds + 1, folds, -1)
         self._sums: dict[tuple[str, ...], FoldTerms] = {}
         self._overlaps: dict[tuple[str, ...], Array] = {}
 
     def raw(self, parameters: tuple[str, ...]) -> Array:
         """Compute raw overlaps ``[K + 1, n, n]``."""
         gram = np.asarray(sum(self._grams[name] for name in parameters))
-        return _cosines(np.concatenate([gram[None], self._terms(parameters).full]))
+        return cosine_ratio(np.concatenate([gram[None], self._terms(parameters).full]))
 
     def noise_ceiling(self, parameters: tuple[str, ...]) -> Array:
         """Compute the overlaps ``[K + 1, n]`` of two halves of a footprint's own examples."""
@@ -61,7 +63,7 @@ class FoldRatios:
 
     def corrected(self, parameters: tuple[str, ...]) -> Array:
         """Compute overlaps of different halves over the root of both noise ceilings, ``[K + 1, n, n]``."""
-        return _cosines(self._of_halves(parameters))
+        return cosine_ratio(self._of_halves(parameters))
 
     def nulls(self, parameters: tuple[str, ...]) -> Array:
         """Compute entries, rows, columns, and the one that is the strictest for all folds: ``[4, K + 1, n, n]``."""
@@ -88,21 +90,13 @@ class FoldRatios:
 
     def _divided(self, products: Array, parameters: tuple[str, ...]) -> Array:
         """Divide products of different halves by those of the roots of their traces: ``[..., K + 1, n, n]``."""
-        traces, folds = self._terms(parameters).traces, self._resampled.folds
-        without = 1.0 - np.eye(folds + 1, folds, -1)
-        most = np.zeros(products.shape[-3:])
-        for halves in self._halves:
-            chosen = [list(half) for half in halves]
-            roots = np.sqrt(np.stack([without[:, half] @ traces[half] for half in chosen], axis=2))
-            whole = roots.sum(axis=2)
-            most += (whole[:, :, None] * whole[:, None, :] - roots @ roots.swapaxes(1, 2)) / 2
+        # [halves, K + 1, n, splits]: roots of the traces of each half, of all folds and without each.
+        roots = np.sqrt(np.einsum("shk,vk,kn->hvns", self._halves, self._versions, self._terms(parameters).traces))
+        crossed = roots[0] @ roots[1].swapaxes(-2, -1)
+        most = (crossed + crossed.swapaxes(-2, -1)) / 2
         return np.asarray(products / np.where(most > 0, most, np.nan))
 
     def _terms(self, parameters: tuple[str, ...]) -> FoldTerms:
         if parameters not in self._sums:
             self._sums[parameters] = FoldTerms.summed(self._resampled.terms[name] for name in parameters)
         return self._sums[parameters]
-
-
-def _cosines(grams: Array) -> Array:
-    return np.stack([cosine_ratio(gram) for gram in grams])
