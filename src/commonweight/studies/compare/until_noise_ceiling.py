@@ -258,15 +258,10 @@ def planned(table: Table, options: MeasureOptions, target: float) -> Block:
     )
 
 
-def step_ends(source_rows: Sequence[int], folds: int, first: int = FIRST) -> list[int]:
-    """Decide after how many rows each step ends: the first holds a row of every fold, and each doubles what there is.
-
-    Example:
-        >>> step_ends(range(300), 4)
-        [64, 128, 256, 300]
-    """
+def step_ends(source_rows: Sequence[int], folds: int) -> list[int]:
+    """Decide after how many rows each step ends: the first holds rows of every fold, each doubles: 64, 128, …, all."""
     numbers = [fold_of(row, folds) for row in source_rows]
-    end = max(first, *(1 + numbers.index(fold) for fold in range(folds)))
+    end = max(FIRST, *(1 + numbers.index(fold) for fold in range(folds)))
     ends = []
     while end < len(numbers):
         ends.append(end)
