@@ -50,7 +50,7 @@ def test_noise_ceilings_agree_with_the_loops():
         found = table.noise_ceiling.pooled if layer is None else table.noise_ceiling.by_layer[layer]
         expected = [reference.noise_ceiling(plain(each, names), splits_of(8).halves) for each in footprints.values()]
         assert found.tolist() == pytest.approx(expected, abs=1e-12)
-    replicates = table.over_folds.noise_ceiling(LAYERS["body"])[1:, 1]
+    replicates = table.numbers.of("noise_ceiling")(LAYERS["body"])[1:, 1]
     b = plain(footprints["b"], LAYERS["body"])
     assert replicates == pytest.approx(
         [reference.noise_ceiling(b, splits_of(8).halves, k) for k in range(8)], abs=1e-12

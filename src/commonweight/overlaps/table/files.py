@@ -26,7 +26,7 @@ from commonweight.overlaps.chance import MaskFacts
 from commonweight.overlaps.compatible import LeftOut
 from commonweight.overlaps.resampling.splits import splits_of
 from commonweight.overlaps.resampling.sums import FoldTerms, Resampled
-from commonweight.overlaps.table.rows import as_matrix, to_columns
+from commonweight.overlaps.table.numbers import as_matrix, to_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from commonweight.overlaps.table.rows import Row
+    from commonweight.overlaps.table.numbers import Row
 
 RECORD = "overlap.json"
 ARRAYS = "overlap.safetensors"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from commonweight.base.text import DASH, Block, Grid, number
 from commonweight.footprints.copies import beware_of_copies
 from commonweight.overlaps.measures.table_of_measures import MEASURES
-from commonweight.overlaps.table.rows import WHOLE
+from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Kind
     from commonweight.overlaps.chance import MaskFacts, Relation
     from commonweight.overlaps.compatible import LeftOut
-    from commonweight.overlaps.table.rows import By, Level, Row
+    from commonweight.overlaps.table.numbers import By, Level, Row
 
 MOST_LEFT_OUT = 10
 FEW_EXAMPLES = SMALLEST_EFFECTIVE
