@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table.numbers import By, Level, Row
 
 MOST_LEFT_OUT = 10
-FEW_EXAMPLES = SMALLEST_EFFECTIVE
-"""Below this effective sample size a Fisher decides nothing."""
 
 HEADS = {
     "raw": "overlap",
@@ -277,10 +275,10 @@ def footprint_blocks(
 
 def beware_of_few(effective: Mapping[str, float]) -> list[str]:
     """Warn of Fishers in which a few examples carry the trace: one sentence, or none."""
-    few = [name for name, found in effective.items() if found < FEW_EXAMPLES]
+    few = [name for name, found in effective.items() if found < SMALLEST_EFFECTIVE]
     if not few:
         return []
-    return [f"Effective sample size below {FEW_EXAMPLES}: {', '.join(few)}. Such Fishers decide nothing."]
+    return [f"Effective sample size below {SMALLEST_EFFECTIVE}: {', '.join(few)}. Such Fishers decide nothing."]
 
 
 def copies(rows: Mapping[str, RowCounts]) -> list[str]:

@@ -281,14 +281,6 @@ def frozen(array: Array) -> Array:
     return array
 
 
-def as_matrix(lists: Sequence[Sequence[float | None]], n: int) -> Array:
-    """Read a matrix ``[n, n]`` of a record, in which null is nan."""
-    array = np.array(lists, dtype=np.float64)
-    if array.shape != (n, n):
-        raise ValueError(f"a matrix of shape {list(array.shape)}, expected {[n, n]}")
-    return array
-
-
 def strictest(nulls: Array) -> NDArray[np.str_]:
     """Name the largest of three nulls ``[3, n, n]``, pair by pair."""
     names = np.asarray(PERMUTED)[np.argmax(np.nan_to_num(nulls, nan=-1.0), axis=0)]

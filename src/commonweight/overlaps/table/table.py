@@ -166,20 +166,10 @@ class OverlapTable:
         """Mean ``[n, n]`` of ``by_layer`` over the layers where it is defined; nan where it is in none."""
         return self.numbers.levels("raw").layer_mean
 
-    @cached_property
-    def layers_defined(self) -> NDArray[np.int64]:
-        """In how many layers each overlap is defined, ``[n, n]``."""
-        return np.asarray(np.isfinite(list(self.by_layer.values())).sum(axis=0))
-
     @property
     def trace_share(self) -> Mapping[str, Array]:
         """Per layer the share ``[n]`` of each footprint's trace (kept weights, squared norm); nan if it is empty."""
         return self.numbers.levels("trace_share").by_layer
-
-    @property
-    def parameter_share(self) -> Mapping[str, Array]:
-        """As ``trace_share``, per parameter."""
-        return self.numbers.levels("trace_share").by_parameter
 
     @property
     def density(self) -> Levels:
@@ -398,36 +388,6 @@ class OverlapTable:
         lengths = math.fsum(math.sqrt(known[owner].squares) for owner in owners)
         total = math.fsum(known[owner].total for owner in owners)
         return min((total / lengths) ** 2, most) if lengths > 0 else math.nan
-
-    def pair(self, a: str, b: str) -> OverlapTable:
-        """Take the table of two of the footprints.
-
-        Args:
-            a: Name of a footprint.
-            b: Name of another.
-
-        Returns:
-            A new table with ``names == (a, b)``.
-
-        Raises:
-            UsageError: If the names are not two different footprints of this table.
-        """
-        if a == b or not {a, b} <= set(self.names):
-            raise UsageError(f"expected two of {', '.join(map(repr, self.names))}, got {a!r} and {b!r}")
-        chosen = np.ix_([self.names.index(a), self.names.index(b)], [self.names.index(a), self.names.index(b)])
-        return replace(
-            self,
-            names=(a, b),
-            terms={parameter: gram[chosen] for parameter, gram in self.terms.items()},
-            alignment=self.alignment.of((a, b)),
-            counts={name: self.counts[name] for name in (a, b)},
-            effective_sample_size={name: self.effective_sample_size[name] for name in (a, b)},
-            fisher_types={name: self.fisher_types[name] for name in (a, b)},
-            masks=None if self.masks is None else self.masks.of((a, b)),
-            resampled=None if self.resampled is None else self.resampled.of((self.names.index(a), self.names.index(b))),
-            spread={name: self.spread[name] for name in (a, b) if name in self.spread},
-            rows={name: self.rows[name] for name in (a, b) if name in self.rows},
-        )
 
     def verdict(
         self,

@@ -202,9 +202,8 @@ def measure_until(
         curve = Convergence(target, (), len(table), table.identity["rows_in_all"])
         with collector_of(loaded, options) as collector:
             for start, end in pairwise([0, *ends]):
-                prepared = prepare(loaded, table.taken(table.order[start:end]), options.columns, folds=folds)
-                for sentence in prepared.notes:
-                    note(sentence)
+                step = table.taken(table.order[start:end])
+                prepared = prepare(loaded, step, options.columns, folds=folds, note=note)
                 if "rows_cut" in prepared.columns:
                     cut = prepared.columns["rows_cut"] = cut + prepared.columns["rows_cut"]
                 batches = prepared.batches.with_batch_size(batch_size)
