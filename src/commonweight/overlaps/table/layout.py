@@ -75,15 +75,7 @@ NOT_STATED = "The footprints of {pairs} do not say which draw their scores start
 
 
 class Records:
-    """The records of a table by what they are of, as cells.
-
-    Args:
-        rows: The records.
-        names: The footprints.
-        layers: How many layers there are.
-        by: What the rows of grids are of.
-        decimals: Digits after the point.
-    """
+    """The records of a table by what they are of, as cells."""
 
     def __init__(self, rows: Sequence[Row], names: tuple[str, ...], layers: int, by: By, decimals: int) -> None:
         self.names, self.layers, self.by, self.decimals = names, layers, by, decimals

@@ -630,7 +630,7 @@ def overlap(
         left_out=common.left_out,
         alignment=alignment_of(footprints),
         counts={name: footprint.count for name, footprint in footprints.items()},
-        effective_sample_size={name: footprint.effective_sample_size for name, footprint in footprints.items()},
+        effective_sample_size={name: float(each.effective_sample_size) for name, each in footprints.items()},
         fisher_types={name: None if rule is None else str(rule) for name, rule in rules.items()},
         masks=mask_facts(footprints, sizes) if first.kind == "supermask" else None,
         resampled=Resampled(folds, over_folds) if folds else None,
