@@ -18,11 +18,11 @@ cases. A result file that is there already keeps the parts that are not run agai
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -179,7 +179,7 @@ def tensors(options) -> dict:
     return found
 
 
-def memory(options) -> dict:
+def memory(_) -> dict:
     found = {}
     for million in (5, 22, 110):
         call = [sys.executable, __file__, "--peak", str(million)]
@@ -191,20 +191,17 @@ def peak(million: int) -> None:
     """Print the bytes of resident memory that a folded overlap of two drawn Fishers adds."""
     overlap({name: drawn(encoder(5), seed) for seed, name in enumerate("ab")})  # libraries and thread pools are there
     footprints = {name: drawn(encoder(million), seed) for seed, name in enumerate("ab")}
-    before = resident()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident now
+    before = highest()
     overlap(footprints)
-    print(
-        json.dumps({
-            "footprints": before,
-            "above": max(0, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before),
-        })
-    )
+    print(json.dumps({"before": before, "above": highest() - before}))
 
 
-def resident() -> int:
-    """Resident memory now, which a reset of the peak makes the peak too."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def highest() -> int:
+    """Peak of resident memory in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 PARTS = {"measured": measured, "generated": generated, "tensors": tensors, "memory": memory}

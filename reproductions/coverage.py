@@ -21,8 +21,8 @@ import torch
 from coverage_regimes import HALF, REGIMES, SETTINGS, WEIGHTS
 
 from commonweight.base.estimate import LEVEL, Estimate
-from commonweight.overlaps.resampling.ratios import FoldRatios
-from commonweight.overlaps.resampling.sums import Resampled, array_folds
+from commonweight.overlaps.resampling.ratios import FoldRatios, Resampled
+from commonweight.overlaps.resampling.sums import array_folds
 from commonweight.verdicts.rules import ROUNDING
 
 FEW = 20

@@ -83,7 +83,7 @@ def curve_of(found):
 def stop(curve, mark, steps):
     """The point at which a rule stops; None where the rows end first."""
     for number, point in enumerate(curve, 1):
-        enough = Convergence(mark, curve[:number], ROWS, ROWS).is_reached if steps == 2 else point.is_enough(mark)
+        enough = Convergence(mark, curve[:number], ROWS, ROWS).is_reached if steps == 2 else not point.fault(mark)
         if enough:
             return point
     return None

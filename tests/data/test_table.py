@@ -59,6 +59,10 @@ def test_a_choice_of_rows_is_seeded_nested_and_recorded(tmp_path):
     assert list(few.source_rows) != list(other.source_rows)
     assert few.identity["selection"] == {"seed": 0, "rows": list(few.source_rows)}
     assert (few.identity["rows_in_all"], few.identity["rows_used"]) == (100, 10)
+    for table in (open_table(path), more):
+        first = table.taken(table.order[:10])
+        assert (first.identity, list(first.source_rows)) == (few.identity, list(few.source_rows))
+        assert first.column("text") == few.column("text")
     with pytest.raises(UsageError, match=r"1\.\.100, the rows of .*; got 101"):
         open_table(path, examples=101)
 

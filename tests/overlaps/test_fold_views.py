@@ -101,11 +101,11 @@ def test_a_saved_table_can_do_all_that_a_fresh_one_can(tmp_path):
     assert (back.null.rows.by_parameter["body.bias"] == found.null.rows.by_parameter["body.bias"]).all()
 
 
-def test_a_rolled_up_pair_comes_back_as_it_was(tmp_path):
-    found = table(3).pair("c", "a").roll_up(0)
+def test_a_rolled_up_table_comes_back_as_it_was(tmp_path):
+    found = table(3).roll_up(0)
     found.save(tmp_path)
     back = OverlapTable.load(str(tmp_path))
-    assert (back.names, back.depth, back.layers) == (("c", "a"), 0, ("",))
+    assert (back.names, back.depth, back.layers) == (("a", "b", "c"), 0, ("",))
     assert back.to_markdown() == found.to_markdown()
 
 

@@ -52,6 +52,11 @@ def table(n=2, kind="fisher"):
     return overlap({name: footprint(seed, kind) for seed, name in enumerate("abcd"[:n])})
 
 
+def layers_defined(found, a, b):
+    """Over how many layers the layer mean of a pair goes."""
+    return next(row.value for row in found.records() if (row.quantity, row.a, row.b) == ("layers", a, b))
+
+
 def flat(found):
     return {name: found[name].double().reshape(-1).tolist() for name in found.names}
 
@@ -72,7 +77,7 @@ def test_every_number_agrees_with_the_loops(kind):
         assert found.pooled[i, j] == pytest.approx(whole, abs=1e-12)
         mean, count = reference.mean_of_defined(by_layer.values())
         assert found.layer_mean[i, j] == pytest.approx(mean, abs=1e-12)
-        assert found.layers_defined[i, j] == count
+        assert layers_defined(found, found.names[i], found.names[j]) == count
 
 
 def test_matrices_are_symmetric_with_ones_on_the_diagonal():
@@ -91,7 +96,8 @@ def test_trace_shares_are_shares_of_the_trace():
         expected = [a.trace(layer) / a.trace(), b.trace(layer) / b.trace()]
         assert found.trace_share[layer] == pytest.approx(expected, rel=1e-6)
     assert sum(found.trace_share.values()) == pytest.approx([1, 1])
-    assert sum(found.parameter_share.values()) == pytest.approx([1, 1])
+    shares = [row for row in found.records("parameter") if row.quantity == "trace_share"]
+    assert [sum(row.value for row in shares if row.a == name) for name in "ab"] == pytest.approx([1, 1])
 
 
 def test_pooled_and_layer_mean_can_disagree():
@@ -113,7 +119,7 @@ def test_undefined_layers_are_nan_and_not_counted():
     assert np.isnan(found.by_layer["embed"][0, 1])
     assert np.isnan(found.by_layer["embed"][1, 1])
     assert found.by_layer["embed"][0, 0] == 1
-    assert found.layers_defined.tolist() == [[5, 4], [4, 4]]
+    assert [layers_defined(found, *pair) for pair in ("aa", "ab", "bb")] == [5, 4, 4]
     assert np.isfinite(found.layer_mean).all()
     assert found.trace_share["embed"][1] == 0
 
@@ -125,7 +131,7 @@ def test_an_empty_footprint_is_nan_throughout():
     found = overlap({"a": footprint(0), "empty": empty})
     assert np.isnan(found.pooled[0, 1])
     assert np.isnan(found.layer_mean[0, 1])
-    assert found.layers_defined[0, 1] == 0
+    assert layers_defined(found, "a", "empty") == 0
     assert np.isnan(found.trace_share["embed"][1])
     assert found.pooled[0, 0] == 1
 
@@ -170,21 +176,6 @@ def test_depths_refused(depth):
         table().roll_up(depth)
 
 
-def test_a_pair_is_the_table_of_the_two():
-    expected = overlap({"c": footprint(2), "a": footprint(0)})
-    found = table(3).pair("c", "a")
-    for parameter, gram in expected.terms.items():
-        np.testing.assert_allclose(found.terms[parameter], gram, rtol=1e-14)
-    assert found.to_markdown() == expected.to_markdown()
-    assert table(3).pair("a", "c").to_markdown() != expected.to_markdown()
-
-
-@pytest.mark.parametrize("names", [("a", "a"), ("a", "z")])
-def test_pairs_refused(names):
-    with pytest.raises(UsageError, match="expected two of 'a', 'b', 'c', got 'a' and"):
-        table(3).pair(*names)
-
-
 def test_a_table_is_frozen():
     found = table()
     with pytest.raises(FrozenInstanceError):
@@ -207,7 +198,6 @@ def test_an_unknown_layer_or_parameter_is_guessed():
     for values, what in (
         (found.trace_share, "layer"),
         (found.by_parameter, "parameter"),
-        (found.parameter_share, "parameter"),
     ):
         with pytest.raises(KeyError, match=f"no {what} 'emebd' in this table; there are 'embed"):
             values["emebd"]
@@ -552,7 +542,6 @@ def test_effective_sample_size_of_a_layer_are_its_own(tmp_path):
             assert found.effective_sample_size_of(name, layer) == pytest.approx(counted(each[layer]), rel=1e-12)
             assert found.effective_sample_size_of(name, layer) == found.spread[name][layer].effective_sample_size
         assert found.effective_sample_size_of(name) == found.effective_sample_size[name]
-    assert found.pair("b", "a").effective_sample_size_of("a", "embed") == found.effective_sample_size_of("a", "embed")
     assert saved(found, tmp_path).spread == found.spread
     with pytest.raises(UsageError, match="no footprint 'c'"):
         found.effective_sample_size_of("c")

@@ -15,9 +15,9 @@ from commonweight.base.errors import MeasurementError, NotComparableError, Usage
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.slices import slabs
 from commonweight.overlaps.measures.gram import parameter_gram
-from commonweight.overlaps.resampling.ratios import FoldRatios
+from commonweight.overlaps.resampling.ratios import FoldRatios, Resampled
 from commonweight.overlaps.resampling.splits import splits_of
-from commonweight.overlaps.resampling.sums import Resampled, fold_terms
+from commonweight.overlaps.resampling.sums import fold_terms
 
 LAYERS = {"body": ("body.weight", "body.bias"), "head": ("head.weight",), "scale": ("scale",)}
 QUANTITIES = ("raw", "corrected", "null", "above_null")
@@ -54,7 +54,7 @@ def test_noise_ceilings_agree_with_the_loops():
         found = table.noise_ceiling.pooled if layer is None else table.noise_ceiling.by_layer[layer]
         expected = [reference.noise_ceiling(plain(each, names), splits_of(8).halves) for each in footprints.values()]
         assert found.tolist() == pytest.approx(expected, abs=1e-12)
-    replicates = table.over_folds.noise_ceiling(LAYERS["body"])[1:, 1]
+    replicates = table.numbers.of("noise_ceiling")(LAYERS["body"])[1:, 1]
     b = plain(footprints["b"], LAYERS["body"])
     assert replicates == pytest.approx(
         [reference.noise_ceiling(b, splits_of(8).halves, k) for k in range(8)], abs=1e-12
@@ -205,8 +205,8 @@ def test_the_order_of_footprints_changes_nothing():
     footprints = three()
     backwards = dict(reversed(footprints.items()))
     assert numbers(overlap(backwards)) == pytest.approx(numbers(overlap(footprints)), abs=1e-12)
-    pair = overlap(footprints).pair("c", "a")
-    assert numbers(pair, "c", "a") == pytest.approx(numbers(overlap(footprints), "a", "c"), abs=1e-12)
+    two = overlap({"c": footprints["c"], "a": footprints["a"]})
+    assert numbers(two, "c", "a") == pytest.approx(numbers(overlap(footprints), "a", "c"), abs=1e-12)
 
 
 def test_disjoint_fishers_stay_disjoint():

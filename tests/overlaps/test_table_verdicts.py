@@ -115,7 +115,7 @@ def test_a_layer_without_a_shared_initialisation_shares_nothing(size, tmp_path):
     again = OverlapTable.load(tmp_path)
     assert again.alignment.reading(*pair, ["2.weight"]) == "no shared initialisation"
     assert np.array_equal(
-        again.pair("far", "a").alignment.within(["0.weight"]), found.alignment.of(("far", "a")).within(["0.weight"])
+        again.alignment.of(("far", "a")).within(["0.weight"]), found.alignment.of(("far", "a")).within(["0.weight"])
     )
 
 

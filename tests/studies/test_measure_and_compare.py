@@ -204,8 +204,9 @@ def test_regression_and_multilabel_targets_are_floats(tmp_path):
 
 def test_long_rows_are_cut_and_said(place):
     loaded, table = load_model(str(place / "one")), open_table(str(place / "food.jsonl"))
-    prepared = prepare(loaded, table, ColumnOptions(max_length=6))
-    assert "were cut to 6 tokens" in prepared.notes[0]
+    said = []
+    prepare(loaded, table, ColumnOptions(max_length=6), note=said.append)
+    assert "were cut to 6 tokens" in said[0]
     with pytest.raises(UsageError, match="max_length 100 is more than the model can read; give at most 24"):
         prepare(loaded, table, ColumnOptions(max_length=100))
 

@@ -62,9 +62,8 @@ def command(
     from commonweight.models.load import load_model
     from commonweight.report.footprint import summary
     from commonweight.report.terminal import show
-    from commonweight.studies.compare.convergence import convergence, planned
     from commonweight.studies.compare.measure import measure, measure_outlook
-    from commonweight.studies.compare.until_noise_ceiling import measure_until, planned_ends, until_outlook
+    from commonweight.studies.compare.until_noise_ceiling import measure_until, planned, until_outlook
 
     options = read_options(MeasureOptions, given)
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
@@ -82,13 +81,12 @@ def command(
         )
     if dry_run:
         if until_noise_ceiling is not None:
-            curve = [planned(until_noise_ceiling, planned_ends(table, options, given["data_seed"]))]
+            curve = [planned(table, options, until_noise_ceiling)]
         show([*curve, *expected.blocks()])
         return
     streams.tell(
         f"measuring {'up to ' if until_noise_ceiling else ''}{len(table)} rows of {table.name} on "
-        f"{loaded.identity['class']} "
-        f"in {loaded.identity['dtype']}"
+        f"{loaded.identity['class']} in {loaded.identity['dtype']}"
     )
     with streams.only_results(), replacing(folder, FOOTPRINT_FOLDER, overwrite=overwrite) as place:
         streams.tell(expected.sentence())
@@ -96,8 +94,7 @@ def command(
             measure(loaded, table, options, folder=place, progress=streams.bars(), note=streams.tell)
         else:
             _, found = measure_until(
-                loaded, table, options, until_noise_ceiling, folder=place, seed=given["data_seed"],
-                progress=streams.bars(), note=streams.tell,
-            )  # fmt: skip
-            curve = convergence(found)
+                loaded, table, options, until_noise_ceiling, folder=place, progress=streams.bars(), note=streams.tell
+            )
+            curve = found.blocks()
     show([*summary(Footprint.load(folder), output), *curve])

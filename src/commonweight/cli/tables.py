@@ -52,7 +52,7 @@ def write(table: OverlapTable, by: str | int, form: str, beside: Sequence[Block]
 
 def to_csv(table: OverlapTable, by: str | int = "layer") -> str:
     """Write one row per layer and pair, without totals, at full precision; undefined is an empty field."""
-    from commonweight.overlaps.table.rows import WHOLE
+    from commonweight.overlaps.table.numbers import WHOLE
 
     if by == "parameter":
         frame = table.to_frame("parameter")

@@ -46,6 +46,9 @@ class Table:
     identity: dict[str, Any]
     """Where the rows come from and which they are: plain JSON values, equal exactly if the data are."""
 
+    seed: int = 0
+    """Names the order in which a choice of rows takes them."""
+
     def __len__(self) -> int:
         return len(self.source_rows)
 
@@ -58,6 +61,30 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         """Names of the columns."""
         return tuple(self.rows.column_names)
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Places of the rows, in the order in which a growing choice takes them."""
+        numbers = self._numbers
+        return sorted(range(len(self)), key=lambda place: _drawn(numbers[place], self.seed))
+
+    def taken(self, places: Sequence[int]) -> Table:
+        """Take some of the rows: the first of :attr:`order` are those that so many examples would be."""
+        places = sorted(places)
+        selection = {"seed": self.seed, "rows": [self._numbers[place] for place in places]}
+        return Table(
+            self.name,
+            self.rows.select(places),
+            [self.source_rows[place] for place in places],
+            self.identity | {"rows_used": len(places), "selection": selection},
+            self.seed,
+        )
+
+    @property
+    def _numbers(self) -> Sequence[int]:
+        """Numbers of the rows in the whole data set."""
+        selection = self.identity["selection"]
+        return range(len(self)) if selection == "all" else selection["rows"]
 
     def column(self, name: str) -> list[Any]:
         """Read one column."""
@@ -95,7 +122,7 @@ def open_table(data: str, *, split: str | None = None, examples: int | None = No
         rows = rows.select(chosen)
         selection = {"seed": seed, "rows": chosen}
     identity |= {"rows_in_all": total, "rows_used": len(chosen), "selection": selection}
-    return Table(table_name(data), rows, _written_source_rows(rows) or chosen, identity)
+    return Table(table_name(data), rows, _written_source_rows(rows) or chosen, identity, seed)
 
 
 def _written_source_rows(rows: Any) -> list[int] | None:
@@ -121,28 +148,11 @@ def choose_rows(total: int, count: int, seed: int) -> list[int]:
         >>> choose_rows(10, 3, seed=0), choose_rows(10, 4, seed=0)
         ([4, 5, 9], [2, 4, 5, 9])
     """
-    return sorted(row_order(total, seed)[:count])
+    return sorted(sorted(range(total), key=lambda row: _drawn(row, seed))[:count])
 
 
-def row_order(total: int, seed: int) -> list[int]:
-    """Order rows by their keyed hashes, as :func:`choose_rows` takes them.
-
-    Args:
-        total: How many rows there are.
-        seed: Names the order.
-
-    Returns:
-        Every row number once.
-
-    Example:
-        >>> row_order(10, seed=0)[:4]
-        [9, 4, 5, 2]
-    """
-
-    def key(row: int) -> bytes:
-        return hashlib.blake2b(f"commonweight examples {seed} {row}".encode(), digest_size=8).digest()
-
-    return sorted(range(total), key=key)
+def _drawn(row: int, seed: int) -> bytes:
+    return hashlib.blake2b(f"commonweight examples {seed} {row}".encode(), digest_size=8).digest()
 
 
 def table_name(data: str) -> str:

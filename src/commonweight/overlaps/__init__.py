@@ -9,7 +9,7 @@ from commonweight.overlaps.compatible import LeftOut
 from commonweight.overlaps.over_seeds import SeedOverlap, overlap_over_seeds
 from commonweight.overlaps.resampling.noise_ceiling import NoiseCeilings, noise_ceiling
 from commonweight.overlaps.similarity.means import TaskSimilarity
-from commonweight.overlaps.table.rows import Levels, Null, Row
+from commonweight.overlaps.table.numbers import Levels, Null, Row
 
 __all__ = [
     "Alignment",

@@ -52,12 +52,6 @@ class MaskFacts:
             return "shared"
         return "moved" if every & others_every else "independent"
 
-    def of(self, names: tuple[str, ...]) -> MaskFacts:
-        """Take the facts of some of the footprints."""
-        return MaskFacts(
-            self.sizes, {name: self.starts[name] for name in names}, {name: self.flipped[name] for name in names}
-        )
-
     @property
     def independent(self) -> NDArray[np.bool_]:
         """Which pairs have independent initialisations, ``[n, n]``; no mask is independent of itself."""

@@ -20,7 +20,7 @@ from commonweight.base.estimate import Estimate
 from commonweight.base.text import Block, Grid
 from commonweight.overlaps.compatible import check_named
 from commonweight.overlaps.measures.gram import ROUNDING
-from commonweight.overlaps.table.rows import WHOLE, frozen
+from commonweight.overlaps.table.numbers import WHOLE, frozen
 from commonweight.overlaps.table.table import overlap
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from commonweight.base.text import DASH, Block, Grid
 from commonweight.diagonal_fisher.agreement import beware_of_labels
-from commonweight.overlaps.table.layout import FEW_EXAMPLES
+from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
         blocks.append(f"Measured one example at a time, exact but slower: {_some(reasons)}.")
     if unused:
         blocks.append(f"Unused by the data, their Fisher is zero: {_some(unused)}.")
-    if effective < FEW_EXAMPLES:
+    if effective < SMALLEST_EFFECTIVE:
         blocks.append(f"{_few(footprint.count, effective)}, so an overlap with this footprint says little.")
     return [*blocks, *(f"{sentence}." for sentence in beware_of_labels({folder: footprint}))]
 
@@ -99,7 +99,7 @@ def _counted(count: int, word: str) -> str:
 
 
 def _few(count: int, effective: float) -> str:
-    if count < FEW_EXAMPLES:
+    if count < SMALLEST_EFFECTIVE:
         return f"Only {_counted(count, 'example')}, {effective:.1f} effective"
     return f"The trace is as unevenly spread as if {effective:.1f} of the {count} examples carried all of it"
 

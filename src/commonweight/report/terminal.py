@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from commonweight.base.text import Block
 
-
+WIDTH = 100
 WIDEST = 10_000
 """Room to measure in, so that a table's own width is found."""
 
@@ -55,26 +55,8 @@ def show(blocks: Sequence[Block], stream: TextIO | None = None) -> None:
         console.print()
 
 
-WIDTH = 100
-
-
 def to_plain(blocks: Sequence[Block]) -> str:
-    """Write paragraphs and grids.
-
-    Args:
-        blocks: What to write, from top to bottom.
-
-    Returns:
-        Text ending in a line break; names and words on the left, numbers aligned on the right, totals under a rule.
-
-    Example:
-        >>> from commonweight.base.text import Grid
-        >>> print(to_plain([Grid("Overlap", ("layer", "a and b"), (("head", "0.5000"),))]))
-        Overlap
-        layer  a and b
-        -----  -------
-        head    0.5000
-    """
+    """Write plain text: names and words on the left, numbers aligned on the right, totals under a rule."""
     return "\n\n".join(fill(b) if isinstance(b, str) else _grid(b) for b in blocks) + "\n"
 
 
@@ -84,21 +66,7 @@ def fill(paragraph: str, width: int = WIDTH) -> str:
 
 
 def split_columns(grid: Grid, width: int) -> list[Grid]:
-    """Split a grid that is too wide into several, each with the first column and as many others as fit.
-
-    Args:
-        grid: The grid.
-        width: Characters per line; a single column may still be wider.
-
-    Returns:
-        The grids, from left to right; only the first keeps the title.
-
-    Example:
-        >>> from commonweight.base.text import Grid
-        >>> wide = Grid("Overlap", ("layer", "a and b", "a and c"), (("head", "0.5", "0.6"),))
-        >>> [part.header for part in split_columns(wide, 16)]
-        [('layer', 'a and b'), ('layer', 'a and c')]
-    """
+    """Split a grid that is too wide into several, each with the first column; only the first keeps the title."""
     widths = [max(len(row[i]) for row in (grid.header, *grid.rows, *grid.totals)) for i in range(len(grid.header))]
     parts: list[list[int]] = []
     room = 0

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.base.text import Block, Grid
-from commonweight.overlaps.table.rows import WHOLE
+from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.verdicts.rules import ABOVE, LESS, MORE
 from commonweight.verdicts.words import OVER, SHORT, by_chance
 

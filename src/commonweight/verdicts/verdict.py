@@ -69,12 +69,12 @@ class Verdict:
     @property
     def reason(self) -> str:
         """Why: what is lacking, the number with its interval, what the interval is over, and what to beware of."""
-        return words.reason(self.estimate, self.findings)
+        return words.reason(self.estimate, self.findings, over=True)
 
     @property
     def brief(self) -> str:
         """The reason without what its interval is over, for a table that says so once."""
-        return words.brief(self.estimate, self.findings)
+        return words.reason(self.estimate, self.findings, over=False)
 
     @property
     def short(self) -> str:

@@ -42,14 +42,16 @@ def sentence(finding: Finding) -> str:
     return words.format(**{name: _shown(value) for name, value in finding.found.items()})
 
 
-def brief(estimate: Estimate, findings: Sequence[Finding]) -> str:
-    """Say what is lacking, the number with its interval, and what to read beside it."""
-    return _reason(estimate, findings, "")
-
-
-def reason(estimate: Estimate, findings: Sequence[Finding]) -> str:
-    """Say the same, and what the interval is over."""
-    return _reason(estimate, findings, f", {OVER[estimate.over]}")
+def reason(estimate: Estimate, findings: Sequence[Finding], *, over: bool) -> str:
+    """Say what is lacking, the number with its interval (and what that is over), and what to read beside it."""
+    faults = [finding for finding in findings if not finding.met]
+    said = [sentence(finding) for finding in faults if finding.without != STANDS]
+    if estimate.missing and math.isfinite(estimate.value):
+        said.append(f"the value is {number(estimate.value)}")
+    elif math.isfinite(estimate.value):
+        said.append(f"{estimate}, {OVER[estimate.over]}" if over else str(estimate))
+    also = [sentence(finding) for finding in faults if finding.without == STANDS]
+    return "; ".join([*said, *([f"also: {'; '.join(also)}"] if also else [])])
 
 
 def short(answer: Answer, lacking: Sequence[Finding]) -> str:
@@ -67,15 +69,6 @@ def by_chance(looked_at: int, of: Literal["contrasts", "nulls"]) -> str:
         f"Each interval is at {100 * LEVEL:.0f} %, and there are {looked_at}: if {nothing}, about "
         f"{looked_at * share:.1f} would {would} by chance."
     )
-
-
-def _reason(estimate: Estimate, findings: Sequence[Finding], over: str) -> str:
-    faults = [finding for finding in findings if not finding.met]
-    said = [sentence(finding) for finding in faults if finding.without != STANDS]
-    if math.isfinite(estimate.value):
-        said.append(f"the value is {number(estimate.value)}" if estimate.missing else f"{estimate}{over}")
-    also = [sentence(finding) for finding in faults if finding.without == STANDS]
-    return "; ".join([*said, *([f"also: {'; '.join(also)}"] if also else [])])
 
 
 def _shown(value: object) -> object:

@@ -12,9 +12,9 @@ from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named
 from commonweight.footprints.footprint import layer_of
 from commonweight.overlaps.measures.gram import parameter_gram
-from commonweight.overlaps.resampling.ratios import FoldRatios
+from commonweight.overlaps.resampling.ratios import FoldRatios, Resampled
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
-from commonweight.overlaps.resampling.sums import Resampled, fold_terms
+from commonweight.overlaps.resampling.sums import fold_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

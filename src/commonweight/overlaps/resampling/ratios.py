@@ -18,22 +18,70 @@ noise would push corrected overlaps up: a single weight would have an overlap ab
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from commonweight.overlaps.measures.gram import cosine_ratio
 from commonweight.overlaps.resampling.splits import splits_of
-from commonweight.overlaps.resampling.sums import FoldTerms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from commonweight.overlaps.resampling.sums import Resampled
-
     Array = NDArray[np.float64]
+
+
+Permuted = Literal["entries", "rows", "columns"]
+PERMUTED: tuple[Permuted, ...] = get_args(Permuted)
+
+
+@dataclass(frozen=True, eq=False)
+class FoldTerms:
+    """The additive sums of one parameter, or of several together, over K folds and n footprints.
+
+    Where a first dimension has K + 1 entries, entry 0 is of all folds and entry k of all but fold k - 1.
+    """
+
+    full: Array
+    """``[K, n, n]``: without each fold; of all folds it is the table's own Gram matrix."""
+
+    half: Array
+    """``[K + 1, n, n]``, summed over the splits."""
+
+    null: Array
+    """``[3, K + 1, n, n]``: entries, rows, columns of the halves permuted."""
+
+    traces: Array
+    """``[K, n]``: the trace of each fold's part of the Fisher."""
+
+    def __post_init__(self) -> None:
+        for array in self.arrays.values():
+            array.flags.writeable = False
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All of them by name."""
+        return {"full": self.full, "half": self.half, "null": self.null, "traces": self.traces}
+
+    @classmethod
+    def summed(cls, terms: Iterable[FoldTerms]) -> FoldTerms:
+        """Add the sums of several parameters."""
+        each = [one.arrays for one in terms]
+        return cls(**{name: np.asarray(sum(one[name] for one in each)) for name in each[0]})
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """The sums over folds that belong to a table."""
+
+    folds: int
+    """K."""
+
+    terms: Mapping[str, FoldTerms]
+    """Per parameter."""
 
 
 class FoldRatios:
@@ -74,14 +122,6 @@ class FoldRatios:
         largest = np.argmax(np.nan_to_num(found[:, 0], nan=-1.0), axis=0)
         chosen = np.take_along_axis(found, np.broadcast_to(largest, (1, *found.shape[1:])), axis=0)
         return np.concatenate([found, chosen])
-
-    def null(self, parameters: tuple[str, ...]) -> Array:
-        """Compute the strictest null, ``[K + 1, n, n]``."""
-        return np.asarray(self.nulls(parameters)[-1])
-
-    def above_null(self, parameters: tuple[str, ...]) -> Array:
-        """Compute corrected overlaps less their null, ``[K + 1, n, n]``."""
-        return np.asarray(self.corrected(parameters) - self.null(parameters))
 
     def _of_halves(self, parameters: tuple[str, ...]) -> Array:
         if parameters not in self._overlaps:

@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -38,10 +38,11 @@ import torch
 from commonweight.base.errors import MeasurementError
 from commonweight.footprints.slices import matrix_shape, shape_of, slabs
 from commonweight.overlaps.measures.gram import fault
+from commonweight.overlaps.resampling.ratios import FoldTerms
 from commonweight.overlaps.resampling.splits import Splits, splits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -50,9 +51,6 @@ if TYPE_CHECKING:
     from commonweight.footprints.slices import Slab
 
     Array = NDArray[np.float64]
-
-Permuted = Literal["entries", "rows", "columns"]
-PERMUTED: tuple[Permuted, ...] = get_args(Permuted)
 
 DOUBLE_UP_TO = 2**16
 """Entries of a parameter up to which its roots and products are float64; of larger ones they are float32, and summed in
@@ -73,61 +71,6 @@ READ = 2**21
 
 LEAST_SCALE = 2.0**-120
 """Entries are divided by their trace or, where that is less, by this: the quotient must be a float32."""
-
-
-@dataclass(frozen=True, eq=False)
-class FoldTerms:
-    """The additive sums of one parameter, or of several together, over K folds and n footprints.
-
-    Where a first dimension has K + 1 entries, entry 0 is of all folds and entry k of all but fold k - 1.
-    """
-
-    full: Array
-    """``[K, n, n]``: without each fold; of all folds it is the table's own Gram matrix."""
-
-    half: Array
-    """``[K + 1, n, n]``, summed over the splits."""
-
-    null: Array
-    """``[3, K + 1, n, n]``: entries, rows, columns of the halves permuted."""
-
-    traces: Array
-    """``[K, n]``: the trace of each fold's part of the Fisher."""
-
-    def __post_init__(self) -> None:
-        for array in self.arrays.values():
-            array.flags.writeable = False
-
-    @property
-    def arrays(self) -> dict[str, Array]:
-        """All of them by name."""
-        return {"full": self.full, "half": self.half, "null": self.null, "traces": self.traces}
-
-    @classmethod
-    def summed(cls, terms: Iterable[FoldTerms]) -> FoldTerms:
-        """Add the sums of several parameters."""
-        each = [one.arrays for one in terms]
-        return cls(**{name: np.asarray(sum(one[name] for one in each)) for name in each[0]})
-
-    def of(self, chosen: Sequence[int]) -> FoldTerms:
-        """Take the sums of some footprints."""
-        pairs = {name: array[..., chosen, :][..., chosen] for name, array in self.arrays.items() if name != "traces"}
-        return FoldTerms(**pairs, traces=self.traces[:, chosen])
-
-
-@dataclass(frozen=True, eq=False)
-class Resampled:
-    """The sums over folds that belong to a table."""
-
-    folds: int
-    """K."""
-
-    terms: Mapping[str, FoldTerms]
-    """Per parameter."""
-
-    def of(self, chosen: Sequence[int]) -> Resampled:
-        """Take the sums of some footprints."""
-        return Resampled(self.folds, {name: terms.of(chosen) for name, terms in self.terms.items()})
 
 
 def fold_terms(

@@ -16,7 +16,8 @@ from commonweight.base.seeds import checked_seed
 from commonweight.base.text import Block, Grid, number
 from commonweight.footprints.footprint import layer_of
 from commonweight.overlaps.compatible import check_named
-from commonweight.overlaps.table.rows import as_matrix, frozen
+from commonweight.overlaps.table.files import as_matrix
+from commonweight.overlaps.table.numbers import frozen
 from commonweight.overlaps.table.table import overlap
 
 if TYPE_CHECKING:

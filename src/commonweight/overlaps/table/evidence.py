@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from commonweight.base.estimate import Estimate
     from commonweight.overlaps.alignment import Reading
-    from commonweight.overlaps.table.rows import Quantity
+    from commonweight.overlaps.table.numbers import Quantity
     from commonweight.verdicts.evidence import Pair
     from commonweight.verdicts.verdict import Verdict
 

@@ -24,9 +24,9 @@ from commonweight.footprints.footprint import KINDS, Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.chance import MaskFacts
 from commonweight.overlaps.compatible import LeftOut
+from commonweight.overlaps.resampling.ratios import FoldTerms, Resampled
 from commonweight.overlaps.resampling.splits import splits_of
-from commonweight.overlaps.resampling.sums import FoldTerms, Resampled
-from commonweight.overlaps.table.rows import as_matrix, to_columns
+from commonweight.overlaps.table.numbers import to_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from commonweight.overlaps.table.rows import Row
+    from commonweight.overlaps.table.numbers import Row
 
 RECORD = "overlap.json"
 ARRAYS = "overlap.safetensors"
@@ -116,6 +116,14 @@ def _arrays(folder: Path, expected: str) -> dict[str, NDArray[np.float64]]:
     except (OSError, SafetensorError) as error:
         raise IntegrityError(f"{path} cannot be read ({error}): compute the table again") from None
     raise IntegrityError(f"{path} is not the file that {RECORD} was written with: compute the table again")
+
+
+def as_matrix(lists: Sequence[Sequence[float | None]], n: int) -> NDArray[np.float64]:
+    """Read a matrix ``[n, n]`` of a record, in which null is nan."""
+    array = np.array(lists, dtype=np.float64)
+    if array.shape != (n, n):
+        raise ValueError(f"a matrix of shape {list(array.shape)}, expected {[n, n]}")
+    return array
 
 
 def _fields(record: dict[str, Any], arrays: Mapping[str, NDArray[np.float64]] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from commonweight.base.text import DASH, Block, Grid, number
 from commonweight.footprints.copies import beware_of_copies
 from commonweight.overlaps.measures.table_of_measures import MEASURES
-from commonweight.overlaps.table.rows import WHOLE
+from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 if TYPE_CHECKING:
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Kind
     from commonweight.overlaps.chance import MaskFacts, Relation
     from commonweight.overlaps.compatible import LeftOut
-    from commonweight.overlaps.table.rows import By, Level, Row
+    from commonweight.overlaps.table.numbers import By, Level, Row
 
 MOST_LEFT_OUT = 10
-FEW_EXAMPLES = SMALLEST_EFFECTIVE
-"""Below this effective sample size a Fisher decides nothing."""
 
 HEADS = {
     "raw": "overlap",
@@ -77,15 +75,7 @@ NOT_STATED = "The footprints of {pairs} do not say which draw their scores start
 
 
 class Records:
-    """The records of a table by what they are of, as cells.
-
-    Args:
-        rows: The records.
-        names: The footprints.
-        layers: How many layers there are.
-        by: What the rows of grids are of.
-        decimals: Digits after the point.
-    """
+    """The records of a table by what they are of, as cells."""
 
     def __init__(self, rows: Sequence[Row], names: tuple[str, ...], layers: int, by: By, decimals: int) -> None:
         self.names, self.layers, self.by, self.decimals = names, layers, by, decimals
@@ -277,10 +267,10 @@ def footprint_blocks(
 
 def beware_of_few(effective: Mapping[str, float]) -> list[str]:
     """Warn of Fishers in which a few examples carry the trace: one sentence, or none."""
-    few = [name for name, found in effective.items() if found < FEW_EXAMPLES]
+    few = [name for name, found in effective.items() if found < SMALLEST_EFFECTIVE]
     if not few:
         return []
-    return [f"Effective sample size below {FEW_EXAMPLES}: {', '.join(few)}. Such Fishers decide nothing."]
+    return [f"Effective sample size below {SMALLEST_EFFECTIVE}: {', '.join(few)}. Such Fishers decide nothing."]
 
 
 def copies(rows: Mapping[str, RowCounts]) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -17,28 +17,19 @@ from commonweight.base.names import Named, among
 from commonweight.footprints.footprint import layer_of
 from commonweight.footprints.slices import shape_of
 from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
-from commonweight.overlaps.chance import chance_corrected, chance_jaccard, mask_facts
+from commonweight.overlaps.chance import mask_facts
 from commonweight.overlaps.compatible import LeftOut, check_named, check_names, common_parameters
 from commonweight.overlaps.measures.gram import parameter_gram
 from commonweight.overlaps.measures.table_of_measures import MEASURES
-from commonweight.overlaps.resampling.ratios import FoldRatios
+from commonweight.overlaps.resampling.ratios import Resampled
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
-from commonweight.overlaps.resampling.sums import Resampled, fold_terms
+from commonweight.overlaps.resampling.sums import fold_terms
 from commonweight.overlaps.table import files, layout
 from commonweight.overlaps.table.evidence import verdict
-from commonweight.overlaps.table.rows import (
-    Measured,
-    Null,
-    frozen,
-    levels_of,
-    mean_over_layers,
-    rows_of,
-    strictest,
-    to_frame,
-)
+from commonweight.overlaps.table.numbers import Numbers, Quantity, frozen, mean_over_layers, to_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Literal
 
     import pandas as pd
@@ -49,18 +40,13 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Footprint, Kind, Spread
     from commonweight.overlaps.alignment import Alignment, Reading, Strange
     from commonweight.overlaps.chance import MaskFacts
-    from commonweight.overlaps.table.rows import By, Levels, Quantity, Row
+    from commonweight.overlaps.table.numbers import By, Levels, Null, Row
     from commonweight.verdicts.evidence import Pair
     from commonweight.verdicts.verdict import Verdict
 
     Array = NDArray[np.float64]
     Parameters = tuple[str, ...]
 
-NO_FOLDS = (
-    "without folds in every footprint there is no noise ceiling, no correction and no interval: measure with folds, "
-    "such as fisher(..., folds=8)"
-)
-OF_FISHERS = "noise ceilings, corrections over folds and permutation nulls are of Fishers"
 THE_SAME = 1e-12
 """Two footprints whose squared distance is less than this, relative to their size, are one and the same: sums over the
 same numbers in another order differ by as much as 1e-14."""
@@ -156,73 +142,63 @@ class OverlapTable:
             members[layer] = (*members.get(layer, ()), parameter)
         return members
 
+    @cached_property
+    def numbers(self) -> Numbers:
+        """Every number of the table, from which all that follows is taken."""
+        return Numbers(self.names, self.kind, self.terms, self.members, self.masks, self.resampled)
+
     @property
     def by_layer(self) -> Mapping[str, Array]:
         """Per layer the overlaps ``[n, n]``, normalised within the layer; read them beside ``trace_share``."""
-        return self._raw.by_layer
+        return self.numbers.levels("raw").by_layer
 
     @property
     def by_parameter(self) -> Mapping[str, Array]:
         """Per parameter the overlaps ``[n, n]``, normalised within the parameter."""
-        return self._raw.by_parameter
+        return self.numbers.levels("raw").by_parameter
 
     @property
     def pooled(self) -> Array:
         """Overlaps ``[n, n]`` of all weights as one vector: the formula on the summed Gram matrix."""
-        return self._raw.pooled
+        return self.numbers.levels("raw").pooled
 
     @property
     def layer_mean(self) -> Array:
         """Mean ``[n, n]`` of ``by_layer`` over the layers where it is defined; nan where it is in none."""
-        return self._raw.layer_mean
-
-    @cached_property
-    def layers_defined(self) -> NDArray[np.int64]:
-        """In how many layers each overlap is defined, ``[n, n]``."""
-        return np.asarray(np.isfinite(list(self.by_layer.values())).sum(axis=0))
+        return self.numbers.levels("raw").layer_mean
 
     @property
     def trace_share(self) -> Mapping[str, Array]:
         """Per layer the share ``[n]`` of each footprint's trace (kept weights, squared norm); nan if it is empty."""
-        return self._shares.by_layer
+        return self.numbers.levels("trace_share").by_layer
 
     @property
-    def parameter_share(self) -> Mapping[str, Array]:
-        """As ``trace_share``, per parameter."""
-        return self._shares.by_parameter
-
-    @cached_property
     def density(self) -> Levels:
         """Fraction of the weights each mask keeps, ``[n]``: ``.by_layer``, ``.by_parameter``, ``.pooled``."""
-        return self._levels(self._density_of)
+        return self.numbers.levels("density")
 
-    @cached_property
+    @property
     def chance(self) -> Levels:
         """Jaccard index ``[n, n]`` of independent masks of these densities; nan where scores did not start so."""
-        return self._levels(self._chance_of)
+        return self.numbers.levels("chance")
 
-    @cached_property
+    @property
     def corrected(self) -> Levels:
         """Overlap ``[n, n]``; of supermasks beyond chance, ``(overlap - chance) / (1 - chance)``, nan where chance is.
 
         Of Fishers with folds between different halves of the examples, over the root of both noise ceilings.
         """
-        return self._levels(self._corrected_of)
+        return self.numbers.levels("corrected")
 
-    @cached_property
+    @property
     def noise_ceiling(self) -> Levels:
         """Overlap ``[n]`` of two halves of the examples of one and the same Fisher."""
-        return self._levels(self.over_folds.noise_ceiling)
+        return self.numbers.levels("noise_ceiling")
 
     @cached_property
     def null(self) -> Null:
         """Overlap ``[n, n]`` of permuted Fishers, corrected as ``corrected`` is; ``.strictest`` of three."""
-        ratios = self.over_folds
-
-        def of(place: int) -> Levels:
-            return self._levels(lambda parameters: np.asarray(ratios.nulls(parameters)[place]))
-
-        return Null(of(0), of(1), of(2), strictest=of(3))
+        return self.numbers.null()
 
     def estimate(
         self,
@@ -255,7 +231,9 @@ class OverlapTable:
             raise UsageError(f"no footprint {missing[0]!r} in this table; {among(missing[0], self.names)}")
         if total not in {"pooled", "layer_mean"}:
             raise UsageError(f"total must be 'pooled' or 'layer_mean', got {total!r}")
-        versions = self._versions(of)
+        if of not in get_args(Quantity):
+            raise UsageError(f"expected raw, corrected, null or above_null, got {of!r}")
+        versions = self.numbers.of(of)
         if layer is None and parameter is None and total == "layer_mean":
             found = mean_over_layers([versions(members) for members in self.members.values()])
         else:
@@ -412,36 +390,6 @@ class OverlapTable:
         total = math.fsum(known[owner].total for owner in owners)
         return min((total / lengths) ** 2, most) if lengths > 0 else math.nan
 
-    def pair(self, a: str, b: str) -> OverlapTable:
-        """Take the table of two of the footprints.
-
-        Args:
-            a: Name of a footprint.
-            b: Name of another.
-
-        Returns:
-            A new table with ``names == (a, b)``.
-
-        Raises:
-            UsageError: If the names are not two different footprints of this table.
-        """
-        if a == b or not {a, b} <= set(self.names):
-            raise UsageError(f"expected two of {', '.join(map(repr, self.names))}, got {a!r} and {b!r}")
-        chosen = np.ix_([self.names.index(a), self.names.index(b)], [self.names.index(a), self.names.index(b)])
-        return replace(
-            self,
-            names=(a, b),
-            terms={parameter: gram[chosen] for parameter, gram in self.terms.items()},
-            alignment=self.alignment.of((a, b)),
-            counts={name: self.counts[name] for name in (a, b)},
-            effective_sample_size={name: self.effective_sample_size[name] for name in (a, b)},
-            fisher_types={name: self.fisher_types[name] for name in (a, b)},
-            masks=None if self.masks is None else self.masks.of((a, b)),
-            resampled=None if self.resampled is None else self.resampled.of((self.names.index(a), self.names.index(b))),
-            spread={name: self.spread[name] for name in (a, b) if name in self.spread},
-            rows={name: self.rows[name] for name in (a, b) if name in self.rows},
-        )
-
     def verdict(
         self,
         first: Pair,
@@ -515,16 +463,7 @@ class OverlapTable:
             >>> [(row.level, row.value) for row in rows if (row.quantity, row.a, row.b) == ("raw", "a", "b")]
             [('pooled', 1.0), ('layer_mean', 1.0), ('layer', 1.0)]
         """
-        found = [Measured("raw", self._raw_of), Measured("trace_share", self._share_of, totals=())]
-        if self.masks is not None:
-            found += [Measured("density", self._density_of, totals=("pooled",)), Measured("chance", self._chance_of)]
-            found.append(Measured("corrected", self._corrected_of))
-        if self.resampled is not None:
-            ratios = self.over_folds
-            found += [Measured("noise_ceiling", ratios.noise_ceiling), Measured("corrected", ratios.corrected)]
-            found.append(Measured("null", ratios.null, named=lambda members: strictest(ratios.nulls(members)[:3, 0])))
-            found.append(Measured("above_null", ratios.above_null))
-        return rows_of(self.names, by, self.members, tuple(self.terms), found)
+        return self.numbers.records(by)
 
     def to_frame(self, by: By = "layer") -> pd.DataFrame:
         """Give one row per layer (or parameter) and pair.
@@ -629,72 +568,10 @@ class OverlapTable:
             {each.name: getattr(self, each.name) for each in fields(self)}, self.measure, self.records()
         )
 
-    @cached_property
-    def over_folds(self) -> FoldRatios:
-        """Everything that the folds give, for all of them and without each."""
-        if self.resampled is None:
-            raise UsageError(NO_FOLDS if self.kind == "fisher" else f"{OF_FISHERS}, and this table is of {self.kind}")
-        return FoldRatios(self.resampled, self.terms)
-
-    @cached_property
-    def _raw(self) -> Levels:
-        return self._levels(self._raw_of)
-
-    @cached_property
-    def _shares(self) -> Levels:
-        return self._levels(self._share_of)
-
-    def _levels(self, versions: Callable[[Parameters], Array]) -> Levels:
-        return levels_of(lambda parameters: versions(parameters)[0], self.members, tuple(self.terms))
-
     def _parameters(self, layer: str | None = None, parameter: str | None = None) -> Parameters:
         if parameter is not None:
             return Named("parameter", {name: (name,) for name in self.terms})[parameter]
         return tuple(self.terms) if layer is None else Named("layer", self.members)[layer]
-
-    # What follows gives a quantity of some parameters together, of all folds first and then without each: [K + 1, ...].
-
-    def _versions(self, of: Quantity) -> Callable[[Parameters], Array]:
-        if of == "raw":
-            return self._raw_of
-        if of == "corrected":
-            return self._corrected_of
-        if of == "null":
-            return self.over_folds.null
-        if of == "above_null":
-            return self.over_folds.above_null
-        raise UsageError(f"expected raw, corrected, null or above_null, got {of!r}")
-
-    def _raw_of(self, parameters: Parameters) -> Array:
-        if self.resampled is not None:
-            return self.over_folds.raw(parameters)
-        return MEASURES[self.kind].from_gram(self._gram(parameters))[None]
-
-    def _share_of(self, parameters: Parameters) -> Array:
-        whole = np.diagonal(self._gram(tuple(self.terms)))
-        return np.asarray(np.diagonal(self._gram(parameters)) / np.where(whole > 0, whole, np.nan))[None]
-
-    def _density_of(self, parameters: Parameters) -> Array:
-        size = sum(self._masks.sizes[name] for name in parameters)
-        return np.asarray(np.diagonal(self._gram(parameters)) / (size or np.nan))[None]
-
-    def _chance_of(self, parameters: Parameters) -> Array:
-        level = chance_jaccard({name: self.terms[name] for name in parameters}, self._masks.sizes)
-        return np.where(self._masks.independent, level, np.nan)[None]
-
-    def _corrected_of(self, parameters: Parameters) -> Array:
-        if self.masks is None:
-            return self.over_folds.corrected(parameters)
-        return chance_corrected(self._raw_of(parameters), self._chance_of(parameters))
-
-    @property
-    def _masks(self) -> MaskFacts:
-        if self.masks is None:
-            raise UsageError(f"density and chance are of supermasks, and this table is of kind {self.kind}")
-        return self.masks
-
-    def _gram(self, parameters: Parameters) -> Array:
-        return np.asarray(sum(self.terms[name] for name in parameters))
 
 
 def overlap(
@@ -751,7 +628,7 @@ def overlap(
         left_out=common.left_out,
         alignment=alignment_of(footprints),
         counts={name: footprint.count for name, footprint in footprints.items()},
-        effective_sample_size={name: footprint.effective_sample_size for name, footprint in footprints.items()},
+        effective_sample_size={name: float(each.effective_sample_size) for name, each in footprints.items()},
         fisher_types={name: None if rule is None else str(rule) for name, rule in rules.items()},
         masks=mask_facts(footprints, sizes) if first.kind == "supermask" else None,
         resampled=Resampled(folds, over_folds) if folds else None,

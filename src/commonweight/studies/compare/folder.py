@@ -68,15 +68,7 @@ def check_question(path: Path, asked: Mapping[str, Any], *, busy: bool = False) 
 
 
 def bound_by(former: Mapping[str, Any], finished: Collection[str] | None) -> dict[str, Any]:
-    """Choose what of a question may not change: what has a footprint, and the settings if there is any.
-
-    Args:
-        former: The question.
-        finished: Names ``model/data`` of the footprints that are there; None takes all for finished.
-
-    Returns:
-        ``settings``, ``models.NAME`` and ``data.NAME``, each with its value.
-    """
+    """Choose what of a question may not change: what has a footprint, and the settings if there is any; None is all."""
     parts = _parts(former)
     if finished is None:
         return parts

@@ -52,9 +52,7 @@ def measure(
 ) -> Footprint:
     """Measure the Fisher of a model on a data set."""
     folds = fold_count([table], options.folds, note)
-    prepared = prepare(loaded, table, options.columns, folds=folds)
-    for sentence in prepared.notes:
-        note(sentence)
+    prepared = prepare(loaded, table, options.columns, folds=folds, note=note)
     metadata = {"model": loaded.identity, "data": table.identity | {"columns": prepared.columns}}
 
     def run(batch_size: int) -> Footprint:
@@ -127,8 +125,7 @@ def measure_outlook(
 ) -> Outlook[Needs]:
     """Check a measurement without doing it, and tell what it will take; the sums of all folds may stay in memory."""
     folds = fold_count([table], options.folds, note)
-    for sentence in prepare(loaded, table, options.columns, folds=folds).notes:
-        note(sentence)
+    prepare(loaded, table, options.columns, folds=folds, note=note)
     parameters = choose_parameters(loaded.model, options.include or None, options.exclude or None)
     needs = replace(needs_of(parameters, folds, FOLD_DTYPE), in_memory=in_memory)
     found = footprint_outlook(folder, {folder.name: needs}, model=model_bytes(loaded))

@@ -35,19 +35,7 @@ class Model:
 
 
 def split_name(given: str) -> tuple[str | None, str]:
-    """Split ``NAME=REST``.
-
-    Args:
-        given: As the user gave it. What exists under its whole name is not split, nor is what has a slash, colon or at
-            before the equals sign.
-
-    Returns:
-        The name, None without one, and the rest.
-
-    Example:
-        >>> split_name("films=runs/lr=0.1"), split_name("runs/lr=0.1"), split_name("org/set@a=b")
-        (('films', 'runs/lr=0.1'), (None, 'runs/lr=0.1'), (None, 'org/set@a=b'))
-    """
+    """Split ``NAME=REST``, but not what exists under its whole name, nor after a slash, colon or at."""
     name, sign, rest = given.partition("=")
     if sign and rest and NAME.fullmatch(name) and not Path(given).expanduser().exists():
         return name, rest
@@ -55,23 +43,7 @@ def split_name(given: str) -> tuple[str | None, str]:
 
 
 def name_models(given: Sequence[str], checkpoints: Sequence[str] = ()) -> list[Model]:
-    """Give every model a short name and its checkpoint; equal names get parts of their path until they differ.
-
-    Args:
-        given: Models as the user gave them, ``NAME=`` before them if wanted.
-        checkpoints: One file for every ``module:function``, in their order; or none at all.
-
-    Returns:
-        One entry each, the names without a slash and all different.
-
-    Raises:
-        UsageError: If a model is given twice with the same checkpoint, two have the same given name, or there are more
-            or fewer checkpoints than functions.
-
-    Example:
-        >>> [m.name for m in name_models(["org/bert@v1", "org/bert@v2", "runs/food/final", "x=runs/films/final"])]
-        ['bert@v1', 'bert@v2', 'final', 'x']
-    """
+    """Give every model a short name and its checkpoint; equal names get parts of their path until they differ."""
     split = [split_name(one) for one in given]
     specs = [spec for _, spec in split]
     files = _deal(specs, checkpoints)
@@ -121,21 +93,7 @@ def keep_names(
 
 
 def named_data(given: Sequence[str]) -> list[tuple[str, str]]:
-    """Split ``NAME=DATA`` and name the rest after their last part.
-
-    Args:
-        given: Data as the user gave them.
-
-    Returns:
-        Name and data, in order.
-
-    Raises:
-        UsageError: If two have the same name.
-
-    Example:
-        >>> named_data(["dev.tsv", "films=runs/a.jsonl"])
-        [('dev', 'dev.tsv'), ('films', 'runs/a.jsonl')]
-    """
+    """Split ``NAME=DATA``, and name what has no name after its last part; all names differ."""
     split = [split_name(one) for one in given]
     found = [(name or folder_name(table_name(spec)), spec) for name, spec in split]
     for name, count in Counter(name for name, _ in found).items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from commonweight.base.errors import UsageError
+from commonweight.base.text import Note, silent
 from commonweight.data import columns
 from commonweight.data.batching import TensorBatches, TokenBatches, encode, stack_inputs
 from commonweight.footprints.folds import fold_of
@@ -33,10 +34,11 @@ class Prepared:
 
     batches: TokenBatches | TensorBatches
     columns: dict[str, Any]
-    notes: tuple[str, ...] = ()
 
 
-def prepare(loaded: LoadedModel, table: Table, options: ColumnOptions, *, folds: int = 1) -> Prepared:
+def prepare(
+    loaded: LoadedModel, table: Table, options: ColumnOptions, *, folds: int = 1, note: Note = silent
+) -> Prepared:
     """Make batches of size 1 (``batches.with_batch_size`` changes that) of a data set for a model."""
     device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
     if loaded.task is None:
@@ -47,7 +49,7 @@ def prepare(loaded: LoadedModel, table: Table, options: ColumnOptions, *, folds:
             argument="input_column",
             text_column=None,
         )
-    return _tokens(loaded, table, options, folds, device)
+    return _tokens(loaded, table, options, folds, device, note)
 
 
 def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device) -> Prepared:
@@ -72,7 +74,9 @@ def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: i
     return Prepared(batches, {"inputs": list(options.input_column), "label": label})
 
 
-def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device) -> Prepared:
+def _tokens(
+    loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device, note: Note
+) -> Prepared:
     config = getattr(loaded.model, "config", None)
     limit = length_limit(config, loaded.tokenizer, options.max_length)
     label = None if loaded.task == "causal_lm" else columns.label_column(table, options.label_column)
@@ -96,8 +100,9 @@ def _tokens(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: in
         vocabulary=_vocabulary(loaded.model),
     )
     batches = TokenBatches(rows, 1, _padding(loaded, rows), _fold_map(folds), device)
-    notes = (f"{cut} of {len(rows)} rows of {table.name} were cut to {limit} tokens",) if cut else ()
-    return Prepared(batches, {"text": list(text), "label": label, "max_length": limit, "rows_cut": cut}, notes)
+    if cut:
+        note(f"{cut} of {len(rows)} rows of {table.name} were cut to {limit} tokens")
+    return Prepared(batches, {"text": list(text), "label": label, "max_length": limit, "rows_cut": cut})
 
 
 def _padding(loaded: LoadedModel, rows: Sequence[Encoded]) -> int:

@@ -10,27 +10,29 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from commonweight.base.errors import UsageError
-from commonweight.base.text import Note, silent
-from commonweight.data.table import Table, row_order
+from commonweight.base.records import without_nan
+from commonweight.base.text import DASH, Block, Grid, Note, number, silent
 from commonweight.diagonal_fisher.batch import by_fold
 from commonweight.diagonal_fisher.collector import Means, Sums
 from commonweight.diagonal_fisher.measure import footprint_of, with_bar
+from commonweight.footprints.copies import beware_of_copies
 from commonweight.footprints.folds import FoldSorted, fold_of, shortened
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.overlaps.resampling.noise_ceiling import noise_ceiling
-from commonweight.overlaps.table.layout import FEW_EXAMPLES
 from commonweight.studies.compare.measure import FOLD_DTYPE, collector_of, measure_outlook, with_less_memory
 from commonweight.studies.compare.prepare import prepare
 from commonweight.studies.compare.rows import fold_count
+from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from commonweight.base.estimate import Estimate
+    from commonweight.data.table import Table
     from commonweight.footprints.copies import RowCounts
     from commonweight.footprints.folds import Needs
     from commonweight.models.options import LoadedModel
@@ -40,8 +42,20 @@ if TYPE_CHECKING:
 FIRST = 64
 """Rows of the first step; each step doubles what there is."""
 
-KEY = "until_noise_ceiling"
-"""Where the metadata of the footprint keep the curve."""
+READING = (
+    "The noise ceiling is the overlap of two halves of the examples, so it is that of half as many; an overlap "
+    "corrected by it is the estimate to quote. It says how much noise of the examples is left, not how well other "
+    "trainings agree."
+)
+PASSED = (
+    "Rows were added until the noise ceiling was reached in two steps in a row, so the last value is one that passed: "
+    "by this selection it is too high on average, and its interval holds only given that the measurement stopped "
+    "there. It is far too high where a few loud examples carry much of the trace and these rows hold too few of them."
+)
+NEVER_PASSED = (
+    "The measurement would have stopped earlier had the noise ceiling been reached in two steps in a row: by this "
+    "selection the last value is, if anything, too low on average, and its interval holds only given that."
+)
 
 
 @dataclass(frozen=True)
@@ -50,18 +64,21 @@ class Point:
 
     examples: int
     effective: float
-    """Effective sample size, ``(Σ t)² / Σ t²``; nan for a zero Fisher."""
+    """Effective sample size; nan for a zero Fisher."""
 
     noise_ceiling: Estimate
     """Of all weights pooled, over folds."""
 
     rows: RowCounts | None = None
-    """How many rows are distinct, and how many have copies in other folds; None where it was not measured."""
+    """How many rows have copies in other folds; None where it was not measured."""
 
-    def is_enough(self, target: float) -> bool:
-        """Tell whether the noise ceiling is high enough here; to stop takes two such steps in a row."""
-        disjoint = self.rows is None or self.rows.are_disjoint
-        return disjoint and self.noise_ceiling.value >= target and self.effective >= FEW_EXAMPLES
+    def fault(self, target: float) -> Literal["", "low", "copies", "few"]:
+        """Say what keeps the noise ceiling from being high enough here; to stop takes two steps in a row without."""
+        if not self.noise_ceiling.value >= target:
+            return "low"
+        if self.rows is not None and not self.rows.are_disjoint:
+            return "copies"
+        return "" if self.effective >= SMALLEST_EFFECTIVE else "few"
 
 
 @dataclass(frozen=True)
@@ -82,33 +99,86 @@ class Convergence:
         # One step is not enough: a loud example in the next may make the same rows agree far less.
         most = 2 * self.points[-1].examples / 3
         before = [point.examples <= most for point in self.points].count(True)
-        return before > 0 and all(point.is_enough(self.target) for point in self.points[before - 1 :])
+        return before > 0 and not any(point.fault(self.target) for point in self.points[before - 1 :])
 
     def record(self) -> dict[str, Any]:
         """Describe it in plain JSON values."""
-
-        def plain(value: float) -> float | None:
-            return value if math.isfinite(value) else None
-
         points = [
             {
                 "examples": point.examples,
-                "effective_sample_size": plain(point.effective),
-                "noise_ceiling": plain(point.noise_ceiling.value),
-                "low": plain(point.noise_ceiling.low),
-                "high": plain(point.noise_ceiling.high),
-                "rows": None if point.rows is None else point.rows._asdict(),
+                "effective_sample_size": point.effective,
+                "noise_ceiling": point.noise_ceiling.value,
+                "low": point.noise_ceiling.low,
+                "high": point.noise_ceiling.high,
+                "rows": point.rows and point.rows._asdict(),
             }
             for point in self.points
         ]
-        return {
+        found: dict[str, Any] = without_nan({
             "target": self.target,
-            "fewest_effective_sample_size": FEW_EXAMPLES,
+            "fewest_effective_sample_size": SMALLEST_EFFECTIVE,
             "reached": self.is_reached,
             "rows": self.available,
             "rows_in_all": self.in_all,
             "points": points,
+        })
+        return found
+
+    def blocks(self) -> list[Block]:
+        """Lay out the curve, and say what it supports."""
+        rows = tuple(
+            (
+                str(examples),
+                DASH if math.isnan(effective) else f"{effective:.1f}",
+                number(found.value),
+                DASH if found.missing else f"[{number(found.low)}, {number(found.high)}]",
+            )
+            for examples, effective, found in (
+                (each.examples, each.effective, each.noise_ceiling) for each in self.points
+            )
+        )
+        head = ("examples", "effective sample size", "noise ceiling", "95 % over folds")
+        falls = [
+            f"From {one.examples} to {two.examples} examples the effective sample size fell from {one.effective:.1f} "
+            f"to {two.effective:.1f}: examples came in that carry more of the trace than those before, and noise "
+            'ceilings of rows without such examples are too high (see "loud examples" in docs/evidence.md).'
+            for one, two in pairwise(self.points)
+            if two.effective < one.effective
+        ]
+        grid = Grid("Split-half noise ceiling of all weights, as examples are added", head, rows)
+        return [grid, *falls, *self._end(), READING]
+
+    def _end(self) -> list[Block]:
+        """Say what the last noise ceiling means, and what helps where the rows ended before it was reached."""
+        last, target = self.points[-1], self.target
+        if math.isnan(last.noise_ceiling.value):
+            zero = "is zero"
+            if not math.isnan(last.effective):
+                zero += " but for one fold, so no two halves can be compared"
+            return [
+                f"The noise ceiling is undefined, so whether {target:g} can be reached is unknown: the Fisher of all "
+                f"{last.examples} examples {zero}. Look at the labels, at what --include and --exclude leave, and "
+                "whether the model is certain of every label it is given."
+            ]
+        if self.is_reached:
+            return [
+                f"The noise ceiling of {target:g} is reached with {last.examples} of {self.available} examples, in two "
+                "steps in a row.",
+                PASSED,
+            ]
+        whose, more = "The data", "Measure on more rows"
+        if self.available < self.in_all:
+            whose, more = "The rows that --examples allows", f"Allow more of the {self.in_all} rows with --examples"
+        value = f"with all {self.available} examples it is {number(last.noise_ceiling.value)}"
+        said = {
+            "low": f"was reached: {value}, below {target:g}. {more}, or quote corrected overlaps with their intervals.",
+            "copies": f"could count: {value}, but {last.rows and beware_of_copies(last.rows)}.",
+            "few": f"could count: {value}, but the effective sample size of {last.effective:.1f} is below "
+            f"{SMALLEST_EFFECTIVE}. {more}.",
+            "": f"was confirmed: {value}, at least {target:g}, but two steps in a row must be enough, the first with "
+            f"at most two thirds of the rows. {more}.",
         }
+        return [f"{whose} ended before the noise ceiling {said[last.fault(target)]}", NEVER_PASSED]
 
 
 def measure_until(
@@ -118,27 +188,24 @@ def measure_until(
     target: float,
     *,
     folder: Path,
-    seed: int | None = None,
     progress: bool = False,
     note: Note = silent,
 ) -> tuple[Footprint, Convergence]:
-    """Measure a Fisher on rows in a seeded order, doubled in every step, until its noise ceiling reaches a target."""
+    """Measure a Fisher on rows in the order of the table, doubled in every step, until its noise ceiling is reached."""
     if folder.exists():
         raise UsageError(f"{folder} exists already: choose another folder")
-    options = _checked(table, options, target, note)
-    folds, in_all = options.folds or 1, table.identity.get("rows_in_all", len(table))
-    order = _order(table, seed)
-    ends = [0, *planned_ends(table, options, seed)]
+    folds = _folds(table, options, target, note)
+    ends = step_ends([table.source_rows[place] for place in table.order], folds)
 
     def run(batch_size: int) -> tuple[Footprint, Convergence]:
         whole, parts, cut = Sums(), [Sums() for _ in range(folds)], 0
-        curve = Convergence(target, (), len(table), in_all)
+        curve = Convergence(target, (), len(table), table.identity["rows_in_all"])
         with collector_of(loaded, options) as collector:
-            for start, end in pairwise(ends):
-                prepared = prepare(loaded, _part(table, order[start:end]), options.columns, folds=folds)
-                for sentence in prepared.notes:
-                    note(sentence)
-                cut += prepared.columns.get("rows_cut", 0)
+            for start, end in pairwise([0, *ends]):
+                step = table.taken(table.order[start:end])
+                prepared = prepare(loaded, step, options.columns, folds=folds, note=note)
+                if "rows_cut" in prepared.columns:
+                    cut = prepared.columns["rows_cut"] = cut + prepared.columns["rows_cut"]
                 batches = prepared.batches.with_batch_size(batch_size)
                 sorted_batches = FoldSorted(batches, folds, by_position=not table.is_numbered)
                 with with_bar(sorted_batches, progress=progress) as bar:
@@ -149,9 +216,8 @@ def measure_until(
                         part.add(sums)
                         whole.add(sums)
                         del sums  # its tensors go before the next fold has its own
-                columns = prepared.columns | ({"rows_cut": cut} if "rows_cut" in prepared.columns else {})
-                data = _identity(table, order[:end], seed) | {"columns": columns}
-                facts = {"model": loaded.identity, "data": data}
+                so_far = table if end == len(table) else table.taken(table.order[:end])
+                facts = {"model": loaded.identity, "data": so_far.identity | {"columns": prepared.columns}}
                 kept = [Fold(part.count, Means(part)) for part in parts]
                 found = footprint_of(collector, Means(whole), parts, kept, facts, FOLD_DTYPE)
                 point = Point(found.count, found.effective_sample_size, noise_ceiling(found).pooled, found.rows)
@@ -163,7 +229,7 @@ def measure_until(
                 if curve.is_reached:
                     break
         short = tuple(Fold(fold.count, shortened(fold.tensors, FOLD_DTYPE)) for fold in found.folds)
-        metadata = {**found.metadata, KEY: curve.record()}
+        metadata = {**found.metadata, "until_noise_ceiling": curve.record()}
         replace(found, folds=short, metadata=metadata).save(folder)
         if found.copies:
             note(f"{table.name}: {found.copies}")
@@ -176,42 +242,33 @@ def until_outlook(
     loaded: LoadedModel, table: Table, options: MeasureOptions, target: float, *, folder: Path, note: Note = silent
 ) -> Outlook[Needs]:
     """Check what can be checked before measuring, room on disk too, and tell what it will take at most."""
-    options = _checked(table, options, target, note)
+    options = replace(options, folds=_folds(table, options, target, note))
     return measure_outlook(loaded, table, options, folder, note, in_memory=True)
 
 
-def planned_ends(table: Table, options: MeasureOptions, seed: int | None = None) -> list[int]:
-    """Tell after how many rows each step of :func:`measure_until` ends, if none of them is enough."""
-    folds = fold_count([table], options.folds, silent)
-    return step_ends([table.source_rows[position] for position in _order(table, seed)], folds)
+def planned(table: Table, options: MeasureOptions, target: float) -> Block:
+    """Say what a measurement up to a noise ceiling will do."""
+    folds = _folds(table, options, target, silent)
+    *before, last = step_ends([table.source_rows[place] for place in table.order], folds)
+    steps = f"{', '.join(map(str, before))} and {last}" if before else last
+    return (
+        f"It stops where the noise ceiling is at least {target:g}, with an effective sample size of "
+        f"{SMALLEST_EFFECTIVE} or more, in two steps in a row. Steps: {steps} rows; at most {last} are measured."
+    )
 
 
-def step_ends(source_rows: Sequence[int], folds: int, first: int = FIRST) -> list[int]:
-    """Decide after how many rows each step ends: the first holds a row of every fold, and each doubles what there is.
-
-    Args:
-        source_rows: In the order in which they are taken; all together fill every fold.
-        folds: How many folds.
-        first: Rows of the first step, at least.
-
-    Returns:
-        Numbers of rows, ascending; the last is all rows.
-
-    Example:
-        >>> step_ends(range(300), 4)
-        [64, 128, 256, 300]
-    """
+def step_ends(source_rows: Sequence[int], folds: int) -> list[int]:
+    """Decide after how many rows each step ends: the first holds rows of every fold, each doubles: 64, 128, …, all."""
     numbers = [fold_of(row, folds) for row in source_rows]
-    end = min(first, len(numbers))
-    while len(set(numbers[:end])) < folds:
-        end += 1
-    ends = [end]
-    while ends[-1] < len(numbers):
-        ends.append(min(2 * ends[-1], len(numbers)))
-    return ends
+    end = max(FIRST, *(1 + numbers.index(fold) for fold in range(folds)))
+    ends = []
+    while end < len(numbers):
+        ends.append(end)
+        end *= 2
+    return [*ends, len(numbers)]
 
 
-def _checked(table: Table, options: MeasureOptions, target: float, note: Note) -> MeasureOptions:
+def _folds(table: Table, options: MeasureOptions, target: float, note: Note) -> int:
     """Check the target, and decide the number of folds."""
     if not 0 < target < 1:
         raise UsageError(f"the noise ceiling to be reached must be above 0 and below 1, such as 0.95, got {target:g}")
@@ -222,44 +279,4 @@ def _checked(table: Table, options: MeasureOptions, target: float, note: Note) -
             "2 or more",
             folds=None,
         )
-    return replace(options, folds=folds)
-
-
-def _seed(table: Table, asked: int | None) -> int:
-    selection = table.identity.get("selection", "all")
-    if selection == "all":
-        return asked or 0
-    own: int = selection["seed"]
-    if asked not in {None, own}:
-        raise UsageError(
-            f"the rows of {table.name} were chosen with seed {own}, so the first of them in the order of seed {asked} "
-            f"are no choice of either: leave the seed out, or open the table with seed {asked}"
-        )
-    return own
-
-
-def _chosen(table: Table) -> Sequence[int]:
-    """Numbers of the table's rows in the whole data set."""
-    selection = table.identity.get("selection", "all")
-    rows: Sequence[int] = range(len(table)) if selection == "all" else selection["rows"]
-    return rows
-
-
-def _order(table: Table, seed: int | None) -> list[int]:
-    """Positions in the table, in the order in which rows are chosen from the whole data set."""
-    position = {row: index for index, row in enumerate(_chosen(table))}
-    total = table.identity.get("rows_in_all", len(table))
-    return [position[row] for row in row_order(total, _seed(table, seed)) if row in position]
-
-
-def _part(table: Table, positions: Sequence[int]) -> Table:
-    rows = sorted(positions)
-    return Table(table.name, table.rows.select(rows), [table.source_rows[row] for row in rows], table.identity)
-
-
-def _identity(table: Table, positions: Sequence[int], seed: int | None) -> dict[str, Any]:
-    if len(positions) == len(table):
-        return table.identity
-    chosen = _chosen(table)
-    rows = sorted(chosen[position] for position in positions)
-    return table.identity | {"rows_used": len(rows), "selection": {"seed": _seed(table, seed), "rows": rows}}
+    return folds
