@@ -54,7 +54,7 @@ def one(regime, n, K, generator):
         found[of, "overlap"] = overlap
         found[of, "contrast"] = overlap - estimate(versions, 2, every)
         found[of, "layers"] = estimate(versions, 1, ("one.weight",)) - estimate(versions, 1, ("two.weight",))
-    found["corrected", "above null"] = estimate(ratios.above_null, 1, every)
+    found["corrected", "above null"] = estimate(lambda p: ratios.corrected(p) - ratios.nulls(p)[-1], 1, every)
     shares = values.sum(axis=2, dtype=np.float64)
     effective = (shares.sum(axis=1) ** 2 / (shares**2).sum(axis=1)).min()
     return found, float(effective), float(ratios.noise_ceiling(every)[0].min())
