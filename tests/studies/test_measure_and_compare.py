@@ -232,7 +232,7 @@ def test_names():
         named_data(["a/dev.tsv", "b/dev.tsv"])
 
 
-def test_a_run_is_complete_resumable_and_growable(place, tmp_path):
+def test_a_run_is_complete_resumable_and_growable(place, tmp_path, monkeypatch):
     models, data = [str(place / "one"), str(place / "two")], [f"m={place / 'films.jsonl'}"]
     options = CompareOptions(measure=MeasureOptions(folds=2))
     first = compare(models, data, tmp_path / "run", options)
@@ -245,6 +245,15 @@ def test_a_run_is_complete_resumable_and_growable(place, tmp_path):
     again = compare(models, data, tmp_path / "run", options)
     assert (again.measured, again.skipped) == ((), ("one/m", "two/m"))
     assert again.table.to_json() == first.table.to_json() == commonweight.OverlapTable.load(tmp_path / "run").to_json()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("commonweight.overlaps.table.table.fold_terms", lambda *_: pytest.fail("computed again"))
+        assert compare(models, data, tmp_path / "run", options).table.to_json() == first.table.to_json()
+        (tmp_path / "run" / "overlap.safetensors").write_bytes(b"")
+        with pytest.raises(pytest.fail.Exception, match="computed again"):
+            compare(models, data, tmp_path / "run", options)
+    (tmp_path / "run" / "overlap.json").write_text("{}")
+    assert compare(models, data, tmp_path / "run", options).table.to_json() == first.table.to_json()
 
     grown = compare(models, [*data, str(place / "food.jsonl")], tmp_path / "run", options)
     assert grown.measured == ("one/food", "two/food")

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.base.text import Note, silent, to_markdown
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
+from commonweight.footprints.files import sha256
+from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.overlaps.table.table import OverlapTable, overlap
 from commonweight.report.verdicts import verdict_blocks
 from commonweight.studies.compare.checks import check_comparison, finished, load
 from commonweight.studies.compare.contrasts import contrasts_of, grid_cells
-from commonweight.studies.compare.folder import FOOTPRINTS, check_question, open_comparison, remove_partial
+from commonweight.studies.compare.folder import (
+    FOOTPRINTS,
+    check_question,
+    open_comparison,
+    read_comparison,
+    remove_partial,
+)
 from commonweight.studies.compare.measure import measure
 from commonweight.studies.compare.options import CompareOptions
 from commonweight.studies.run.hold import held, refuse_busy
 from commonweight.studies.run.record import same_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from commonweight.footprints.folds import Needs
     from commonweight.footprints.footprint import Footprint
@@ -74,11 +82,12 @@ def compare(
                 remove_partial(asked.folder)
         expected = asked.outlook(fresh=fresh)
         expected.check()
+        table_of = {} if fresh else read_comparison(asked.folder).get("table_of", {})
         opened = open_comparison(asked.folder, asked.question, fresh=fresh)
         hold.share()  # others may measure beside this process
         if expected.pieces:
             note(expected.sentence())
-        return _measure_all(opened, asked, progress, note)
+        return _measure_all(opened, asked, table_of, progress, note)
 
 
 def compare_outlook(
@@ -99,7 +108,7 @@ def compare_outlook(
     return found
 
 
-def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> Comparison:
+def _measure_all(run: RunFolder, asked: Checked, table_of: Mapping[str, Any], progress: bool, note: Note) -> Comparison:
     models, waiting, tables, options = asked.models, asked.inspected.loaded, asked.tables, asked.options
     question = run.record["asked"]
     found: dict[str, Footprint] = {}
@@ -134,12 +143,12 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
     footprints = {name: found[name] for name in (f"{model}/{data}" for model in models for data in tables)}
     for sentence in beware_of_labels(footprints):
         note(sentence)
-    overlaps = overlap(footprints, common_only=options.common_only)
-    overlaps.save(run.path)
+    overlaps, table_of = _table(run.path, footprints, options.common_only, table_of)
     contrasts = contrasts_of(grid_cells(models, tables))
     run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, contrasts)))
     run.update(
         status="complete",
+        table_of=table_of,
         footprints={name: f"{FOOTPRINTS}/{name}" for name in footprints},
     )
     return Comparison(
@@ -149,3 +158,20 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
         skipped=tuple(name for name in footprints if name not in measured),
         contrasts=contrasts,
     )
+
+
+def _table(
+    run: Path, footprints: Mapping[str, Footprint], common_only: bool, former: Mapping[str, Any]
+) -> tuple[OverlapTable, dict[str, Any]]:
+    """Compute the table, or read the one that was saved of just these footprints; with what it is of."""
+    records = {name: sha256(run / FOOTPRINTS / name / FOOTPRINT_RECORD) for name in footprints}
+    is_of = {"footprints": list(records), "records": records, "common_only": common_only}
+    saved = run / OVERLAP
+    if saved.is_file() and former == is_of | {"sha256": sha256(saved)}:
+        try:
+            return OverlapTable.load(run), dict(former)
+        except IntegrityError:
+            pass  # its arrays were damaged, and are computed again
+    table = overlap(footprints, common_only=common_only)
+    table.save(run)
+    return table, is_of | {"sha256": sha256(saved)}
