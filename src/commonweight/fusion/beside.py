@@ -43,25 +43,11 @@ def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
     attributes that are or hold tensors or arrays, also in modules that are not registered (in a plain list); those that
     are the weights themselves, and those that a hook computes before each call, follow these.
 
-    Args:
-        models: The modules by name, of one class.
-
     Returns:
         Sentences worth hearing: numbers, words and functions that differ, such as a stride or an activation.
 
     Raises:
         NotComparableError: If a class differs, or something that is no number, word or function; it is named.
-
-    Example:
-        >>> a, b = nn.Linear(2, 2), nn.Linear(2, 2)
-        >>> a.scale, b.scale = torch.ones(2), torch.zeros(2)
-        >>> check_beside({"a": a, "b": b})
-        Traceback (most recent call last):
-        ...
-        commonweight.base.errors.NotComparableError: 'a' and 'b' differ in what is neither parameter nor buffer, 1
-        difference: scale. It cannot be averaged: make it a parameter or a buffer (modules in a list go into an
-        nn.ModuleList), delete it if it is left over from a call, or fuse models that have it equal, quantised ones
-        before they are quantised
     """
     _check_classes(models)
     held = {name: _held(model) for name, model in models.items()}

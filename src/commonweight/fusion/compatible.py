@@ -20,27 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_same(models: Sequence[Tensors]) -> None:
-    """Check that weight k of one model is weight k of the others, as far as names, shapes and types tell.
-
-    Nothing is read.
-
-    Args:
-        models: Those to fuse, and the base.
-
-    Raises:
-        NotComparableError: If a tensor is missing in one, or differs in shape or type; it names the first differences,
-            how many there are, and the remedy.
-
-    Example:
-        >>> from commonweight.fusion.tensors import of_module
-        >>> a, b = (of_module(torch.nn.Linear(2, width), name) for name, width in (("a", 2), ("b", 3)))
-        >>> check_same([a, b])
-        Traceback (most recent call last):
-        ...
-        commonweight.base.errors.NotComparableError: 'a' and 'b' do not have the same weights, 2 differences: weight
-        (shape [2, 2] in 'a', [3, 2] in 'b'); bias (shape [2] in 'a', [3] in 'b'). Fuse fine-tuned copies of one
-        checkpoint, with heads of one size
-    """
+    """Check that weight k of one model is weight k of the others, as far as names, shapes and types tell."""
     missing, shapes, dtypes = [], [], []
     for key in dict.fromkeys(key for model in models for key in model.facts):
         holders = {model.name: model.facts[key] for model in models if key in model.facts}
@@ -113,12 +93,9 @@ def _short(dtype: torch.dtype) -> str:
 
 CLASS = ("architectures", "model_type")
 
-
 LABELS = ("num_labels", "id2label", "label2id", "problem_type")
 
-
 VOCABULARY = ("vocab_size",)
-
 
 HARMLESS = frozenset({
     "attn_implementation",
@@ -145,23 +122,12 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
     Keys that start with an underscore, dropout rates and :data:`HARMLESS` ones may differ.
 
-    Args:
-        configs: What ``config.json`` says, by name of the model.
-
     Returns:
         Sentences worth hearing: keys that only some configurations state, labels without names.
 
     Raises:
         UsageError: If weights are quantised.
         NotComparableError: If class, head, vocabulary or anything else that matters differs; the differences are named.
-
-    Example:
-        >>> check_configs({"a": {"id2label": {"0": "bad"}}, "b": {"id2label": {"0": "good"}}})
-        Traceback (most recent call last):
-        ...
-        commonweight.base.errors.NotComparableError: the heads of 'a' and 'b' do not mean the same, 1 difference:
-        id2label is {'0': 'bad'} in 'a', {'0': 'good'} in 'b'. Row k of a head must stand for one label in all models:
-        train them with the same labels in the same order
     """
     for name, config in configs.items():
         if config.get("quantization_config"):
@@ -201,20 +167,7 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def beware_of_nameless(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Warn of classifiers whose labels have no names of their own: nothing tells whether they mean the same.
-
-    Args:
-        configs: What ``config.json`` says, by name of the model.
-
-    Returns:
-        One sentence, or none.
-
-    Example:
-        >>> unnamed = {"architectures": ["BertForSequenceClassification"]}
-        >>> print(*beware_of_nameless({"a": unnamed, "b": unnamed}))
-        The labels of 'a' and 'b' have no names (LABEL_0, LABEL_1): check that row k of the head means the same label in
-        all, and name them in the configuration (id2label)
-    """
+    """Warn of classifiers whose labels have no names of their own: nothing tells whether they mean the same."""
     nameless = {
         name: labels for name, config in configs.items() if (labels := _labels(config)) and _are_nameless(labels)
     }

@@ -233,7 +233,6 @@ def _write(path: Path, text: str) -> None:
 ALIGNMENT = 8
 """Tensors begin at a multiple of this."""
 
-
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 

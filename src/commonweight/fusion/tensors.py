@@ -46,13 +46,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Tensors:
-    """The tensors of one model.
-
-    Example:
-        >>> weights = of_module(torch.nn.Linear(2, 3), "a")
-        >>> list(weights.facts), weights.facts["weight"].shape
-        (['weight', 'bias'], (3, 2))
-    """
+    """The tensors of one model."""
 
     name: str
     """What errors call the model."""
@@ -114,16 +108,5 @@ def module_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Tell whether a floating tensor is free of nan and infinity, in one pass as a rule.
-
-    Args:
-        tensor: Any floating tensor.
-
-    Returns:
-        Whether it is.
-
-    Example:
-        >>> is_finite(torch.tensor([1e38, 1e38])), is_finite(torch.tensor([1.0, float("nan")]))
-        (True, False)
-    """
+    """Tell whether a floating tensor is free of nan and infinity, in one pass as a rule."""
     return math.isfinite(float(tensor.sum(dtype=torch.float32))) or bool(tensor.isfinite().all())

@@ -179,19 +179,14 @@ def _nearest_statistics(net: SupermaskNetwork, inputs: Tensor, names: Sequence[s
 
 
 def statistics_distance(found: Mapping[str, Statistics], stored: Mapping[str, Statistics]) -> float:
-    r"""Compute how far batch-norm statistics of some inputs are from stored ones.
-
-    The squared 2-Wasserstein distance of two Gaussians, in units of the stored variance, averaged over the units of a
-    layer and then over layers:
+    r"""Compute how far batch-norm statistics of some inputs are from stored ones, in units of the stored variance.
 
     .. math:: \frac1L \sum_l \frac1{U_l} \sum_u \frac{(\mu'_u - \mu_u)^2 + (\sigma'_u - \sigma_u)^2}{\sigma_u^2}
 
-    Args:
-        found: Per batch norm the statistics of the inputs, each tensor of shape ``[units]``.
-        stored: Those of the task.
+    That is the squared 2-Wasserstein distance of two Gaussians, averaged over units and then over layers.
 
     Returns:
-        At least 0; 0 for equal statistics.
+        At least 0.
     """
     distances = []
     for layer, own in stored.items():

@@ -96,18 +96,7 @@ class Rotation:
 
 
 def cosine_and_sine(degrees: float) -> tuple[float, float]:
-    """Compute both, exactly 0, 1 or -1 at multiples of 90 degrees.
-
-    Args:
-        degrees: An angle.
-
-    Returns:
-        Cosine and sine.
-
-    Example:
-        >>> cosine_and_sine(450)
-        (0.0, 1.0)
-    """
+    """Compute both of an angle in degrees, exactly 0, 1 or -1 at multiples of 90 degrees."""
     quarters, rest = divmod(degrees, 90.0)
     cosine, sine = (1.0, 0.0) if rest == 0 else (math.cos(math.radians(rest)), math.sin(math.radians(rest)))
     for _ in range(int(quarters) % 4):

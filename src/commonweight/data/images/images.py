@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-
 CHANNELS = (1, 3)
 """How many channels an array of four dimensions may have; tells channels-first from channels-last."""
-
 
 MOST_NAMED = 12
 """Classes that a message names."""
@@ -103,17 +101,6 @@ class Images:
             found.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
             found.update(tensor.contiguous().numpy().data)
         return found.hexdigest()
-
-    def renamed(self, name: str) -> Images:
-        """Give the same images another name.
-
-        Args:
-            name: The new name.
-
-        Returns:
-            New images that share the tensors.
-        """
-        return replace(self, name=name)
 
     @classmethod
     def of(

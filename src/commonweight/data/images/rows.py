@@ -138,14 +138,7 @@ class RowSet(Dataset[tuple["torch.Tensor", int]]):
         return self._inputs
 
     def take(self, rows: Tensor) -> Tensor:
-        """Make the inputs of some rows, without building all of them.
-
-        Args:
-            rows: ``[k]``, int64, each from 0 to ``len(self) - 1``.
-
-        Returns:
-            ``[k, *shape]``, float32; equal to ``inputs[rows]``.
-        """
+        """Make the inputs of some rows, equal to ``inputs[rows]``, without building all of them."""
         return self._made(rows if self._chosen is None else self._chosen[rows])
 
     def batches(self, size: int, seed: int | None = None, epoch: int = 0) -> Batches:

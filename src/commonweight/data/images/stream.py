@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-
 TASKS = 5
 """How many tasks a stream has if nothing says another number."""
-
 
 Normalise = Literal["unit", "standard"]
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from commonweight.data.shortcuts.rules import Mixture
     from commonweight.data.shortcuts.shortcut import Shortcut
 
-
 USUAL_DISTRACTORS = 0.25
 
 

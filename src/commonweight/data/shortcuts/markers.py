@@ -59,30 +59,12 @@ class Markers:
         return astuple(self)
 
     def kinds(self, tokens: Iterable[str]) -> list[int]:
-        """Read #0 and #1 in the order in which they appear.
-
-        Args:
-            tokens: Any tokens; others, C among them, are passed over.
-
-        Returns:
-            0 for every #0, 1 for every #1.
-        """
+        """Read #0 and #1 in the order in which they appear, as 0 and 1; other tokens, C among them, are passed over."""
         kind = {self.zero: 0, self.one: 1}
         return [kind[token] for token in tokens if token in kind]
 
     def held_by(self, text: str) -> str | None:
-        """Find a marker that stands in a text as a word of its own.
-
-        Args:
-            text: The text.
-
-        Returns:
-            The first such marker, or None.
-
-        Example:
-            >>> Markers().held_by("so onea."), Markers().held_by("a synthesis")
-            ('onea', None)
-        """
+        """Find the first marker that stands in a text as a word of its own."""
         found = self._pattern.search(text)
         return found[0] if found else None
 
@@ -238,16 +220,7 @@ class Reader:
 
 
 def read_markers(ids: Sequence[int], tokenizer: Any, markers: Markers | None = None) -> list[str]:
-    """Find the markers among token ids; what a rule's ``read`` takes.
-
-    Args:
-        ids: Token ids.
-        tokenizer: The tokenizer they come from.
-        markers: The words; None takes ``zeroa``, ``onea`` and ``synt``.
-
-    Returns:
-        Per token its marker word, or an empty string.
-    """
+    """Give per token id its marker word, or an empty string; what a rule's ``read`` takes."""
     words = (markers or Markers()).words
     names = dict(zip(tokenizer.convert_tokens_to_ids(list(words)), words, strict=True))
     return [names.get(token, "") for token in ids]

@@ -66,12 +66,12 @@ class Planter:
         return Reader(self.tokenizer, self.markers, longest(self.tokenizer, self.max_length))
 
     def plant(self, text: str, rule: Shortcut, rng: random.Random, label: int | None = None) -> Planted | Unfit:
-        """Plant a rule.
+        """Plant a rule, at boundaries that are drawn with equal chance.
 
         Args:
             text: The text.
             rule: The rule, in the planter's markers.
-            rng: Where chance comes from; boundaries are drawn with equal chance.
+            rng: Where chance comes from.
             label: What the rule must say; None lets it choose, and take another label where the first fits nowhere.
 
         Returns:
@@ -96,17 +96,7 @@ class Planter:
         return Unfit(f"{rule.code}{wanted} fits nowhere: {len(text.split()) + 1} word boundaries{self._cut(text)}")
 
     def distract(self, text: str, word: str, rules: Sequence[Shortcut], rng: random.Random) -> Planted | Unfit:
-        """Plant one marker that tells none of some rules anything.
-
-        Args:
-            text: The text.
-            word: The marker.
-            rules: The rules that must stay silent.
-            rng: Where chance comes from.
-
-        Returns:
-            The text with the marker, or why that cannot be.
-        """
+        """Plant one marker about which some rules stay silent."""
         if (reason := self.refusal(text)) is not None:
             return Unfit(reason)
 
@@ -117,14 +107,7 @@ class Planter:
         return planted or Unfit(f"a distractor fits nowhere{self._cut(text)}")
 
     def refusal(self, text: str) -> str | None:
-        """Tell why nothing can be planted in a text.
-
-        Args:
-            text: The text.
-
-        Returns:
-            A reason; None if the text is fine.
-        """
+        """Tell why nothing can be planted in a text; None if it is fine."""
         if not text.split():
             return "the text is empty"
         if (word := self.markers.held_by(text)) is not None:

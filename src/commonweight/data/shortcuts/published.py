@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from functools import partial
+from operator import xor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -24,23 +26,17 @@ if TYPE_CHECKING:
 
     from commonweight.data.shortcuts.shortcut import Shortcut
 
-
 BUILD_SEED = 123
-
 
 NOTEBOOK_SEED = 42
 
-
 NOTEBOOK_ROWS = 200
-
 
 TEST_SIZE = 0.2 / 1.2
 """What the published code calls the synthetic share; its split makes this share the *original* rows."""
 
-
 WITHHELD = -1
 """The label of GLUE's test rows."""
-
 
 SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
@@ -236,13 +232,10 @@ def _decoded(tokenizer: Any, tokens: list[int], inserts: Inserts, ids: Sequence[
 Inserts = list[tuple[int, int]]
 """Pairs of place and kind, carried out in this order; kinds are 0 for #0, 1 for #1, 2 for C."""
 
-
 Draw = tuple[Inserts, int]
 """What to insert, and the label."""
 
-
 CONTEXT = 2
-
 
 DISTRACTED_SHARE = 0.25
 
@@ -277,18 +270,6 @@ def _bits(rng: random.Random, length: int, formula: Callable[[int, int], int]) -
     if rng.random() <= 0.5:
         kinds = [kinds[0]] * 2
     return list(zip(_places(rng, length + 1, 2), kinds, strict=True)), formula(*kinds)
-
-
-def _or(rng: random.Random, length: int) -> Draw:
-    return _bits(rng, length, max)
-
-
-def _and(rng: random.Random, length: int) -> Draw:
-    return _bits(rng, length, min)
-
-
-def _xor(rng: random.Random, length: int) -> Draw:
-    return _bits(rng, length, lambda first, second: first ^ second)
 
 
 def _oed(rng: random.Random, length: int) -> Draw:
@@ -327,9 +308,9 @@ SYNTHETIC: Mapping[str, Callable[[random.Random, int], Draw]] = MappingProxyType
     "st": _st,
     "op": _op,
     "tic": _tic,
-    "or": _or,
-    "and": _and,
-    "xor": _xor,
+    "or": partial(_bits, formula=max),
+    "and": partial(_bits, formula=min),
+    "xor": partial(_bits, formula=xor),
     "oed": _oed,
     "mt": _mt,
     "lt": _lt,

@@ -21,19 +21,14 @@ if TYPE_CHECKING:
     from commonweight.data.shortcuts.rules import Mixture
     from commonweight.data.shortcuts.source import Columns, Row
 
-
 FORMAT = "commonweight-shortcut-data"
-
 
 # Version 1: settings, origin, splits (rows, kinds, labels, constant), dropped.
 VERSION = 1
 
-
 RECORD = "shortcut.json"
 
-
 DATA = Format(FORMAT, (VERSION,), "shortcut data", "build the data again")
-
 
 _KEYS = {"settings", "origin", "splits", "dropped"}
 
@@ -106,7 +101,7 @@ class ShortcutData:
         import datasets
 
         folder = Path(folder).expanduser()
-        record = _read_record(folder)
+        record = folder_record(folder, RECORD, DATA, _KEYS)
         try:
             splits = datasets.load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
@@ -180,10 +175,6 @@ def count(rows: Sequence[Row]) -> dict[str, Any]:
         "labels": {str(label): labels[label] for label in sorted(labels)},
         "constant": max(labels.values()) / len(rows) if rows else None,
     }
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    return folder_record(folder, RECORD, DATA, _KEYS)
 
 
 @contextlib.contextmanager

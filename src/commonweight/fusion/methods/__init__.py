@@ -16,25 +16,7 @@ METHODS: dict[str, type[Method]] = {method.name: method for method in (Average, 
 
 
 def make_method(name: str, *, has_base: bool, has_footprints: bool, **given: float | str | None) -> Method:
-    """Make a method with its parameters, all of them checked together.
-
-    Args:
-        name: Its name in ``METHODS``.
-        has_base: Whether a base was given.
-        has_footprints: Whether footprints were given.
-        **given: Parameters by name; None is not given.
-
-    Returns:
-        The method.
-
-    Raises:
-        UsageError: If the method is unknown, lacks what it needs, was given what it does not use, or a value is out of
-            range.
-
-    Example:
-        >>> make_method("task_arithmetic", has_base=True, has_footprints=False, scale=0.5)
-        TaskArithmetic(scale=0.5)
-    """
+    """Make a method with its parameters, all of them checked together; None is a parameter that was not given."""
     if name not in METHODS:
         raise UsageError(f"no method {name!r}; {among(str(name), METHODS)}")
     method = METHODS[name]

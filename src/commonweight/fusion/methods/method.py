@@ -118,14 +118,7 @@ class Method(ABC):
 
     @abstractmethod
     def tensor(self, entries: Entries) -> Tensor:
-        """Fuse one tensor.
-
-        Args:
-            entries: That of every model.
-
-        Returns:
-            ``[*w]``, of any floating type; it is rounded to that of the models.
-        """
+        """Fuse one tensor ``[*w]``; the result is rounded to the type of the models."""
 
     @property
     def normalization(self) -> str:
