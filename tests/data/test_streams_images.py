@@ -76,7 +76,7 @@ DAMAGES = {
     "magic": (damage_magic, "starts with 1f 00 08 03; expected 00 00 08"),
     "floats": (lambda content: b"\x00\x00\x0d\x03" + content[4:], "starts with 00 00 0d 03"),
     "cut": (lambda content: content[:-1], "states 200 values, 199 came; it is damaged"),
-    "longer": (lambda content: content + b"\x00", "states 200 values, more came"),
+    "longer": (lambda content: content + b"\x00", "states 200 values, 201 came"),
     "header": (lambda content: content[:9], "ends before its sizes"),
     "empty": (lambda content: b"", "starts with nothing"),
     "huge": (lambda content: content[:4] + b"\xff" * 12 + content[16:], f"states {(2**32 - 1) ** 3} values, 200 came"),

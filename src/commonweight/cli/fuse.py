@@ -11,7 +11,7 @@ import click
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
 from commonweight.cli.options import Command, Dangerous, Suggesting, ending, together
-from commonweight.fusion.methods import METHODS
+from commonweight.fusion.methods import METHODS, takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,13 +24,9 @@ def _typed_name(method: str) -> str:
     return method.replace("_", "-")
 
 
-def _of(*, base: bool = False, fishers: bool = False, parameter: str = "") -> str:
+def _of(what: str) -> str:
     """Name the methods that an option is for."""
-    return " and ".join(
-        _typed_name(name)
-        for name, method in METHODS.items()
-        if (base and method.needs_base) or (fishers and method.needs_fishers) or parameter in method.parameters()
-    )
+    return " and ".join(_typed_name(name) for name, method in METHODS.items() if what in takes(method))
 
 
 def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -42,7 +38,7 @@ def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
                 f"--{_typed_name(name)}",
                 metavar=None if one.choices else "X",
                 type=Suggesting(one.choices) if one.choices else float,
-                help=f"{one.does}; default {one.default}, for {_of(parameter=name)}.",
+                help=f"{one.does}; default {one.default}, for {_of(name)}.",
             )
             for name, one in declared.items()
         )
@@ -67,13 +63,13 @@ def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     multiple=True,
     help="One for each MODEL, in order, with the sum 1; default equal. For task-arithmetic any, default 1 each.",
 )
-@click.option("--base", metavar="MODEL", help=f"What the models were fine-tuned from, for {_of(base=True)}.")
+@click.option("--base", metavar="MODEL", help=f"What the models were fine-tuned from, for {_of('base')}.")
 @click.option(
     "--footprint",
     "footprints",
     metavar="FOLDER",
     multiple=True,
-    help=f"The Fisher of each MODEL, in order, as commonweight fisher wrote it; for {_of(fishers=True)}.",
+    help=f"The Fisher of each MODEL, in order, as commonweight fisher wrote it; for {_of('footprints')}.",
 )
 @_parameter_options()
 @click.option("--overwrite", is_flag=True, help="Replace a fused checkpoint that is there.")

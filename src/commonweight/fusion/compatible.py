@@ -169,7 +169,9 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def beware_of_nameless(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Warn of classifiers whose labels have no names of their own: nothing tells whether they mean the same."""
     nameless = {
-        name: labels for name, config in configs.items() if (labels := _labels(config)) and _are_nameless(labels)
+        name: labels
+        for name, config in configs.items()
+        if len(labels := _labels(config)) > 1 and all(NAMELESS.fullmatch(str(label)) for label in labels)
     }
     if len(nameless) < 2:
         return []
@@ -195,10 +197,6 @@ def _labels(config: Mapping[str, Any]) -> list[str]:
         return []
     # Default names are not written to config.json, and two labels are the default.
     return list((config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).values())
-
-
-def _are_nameless(labels: list[str]) -> bool:
-    return len(labels) > 1 and all(NAMELESS.fullmatch(str(label)) for label in labels)
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,12 +231,14 @@ def check_vocabularies(folders: Mapping[str, Path]) -> list[str]:
                 raise NotComparableError(
                     f"the vocabularies of {first!r} and {name!r} differ, "
                     f"{first_of(_token_differences({first: expected, name: tokens}))}. Row k of the embeddings must "
-                    "be one "
-                    "token in all models: fuse models made with one tokenizer, to which the same tokens were added in "
-                    "the same order"
+                    "be one token in all models: fuse models made with one tokenizer, to which the same tokens were "
+                    "added in the same order"
                 )
     unknown = {name: folders[name] for name in folders if name not in known}
-    binaries = {name: _binary(folder) for name, folder in unknown.items()}
+    binaries = {
+        name: hash_files(folder / file for file in BINARY if (folder / file).is_file())
+        for name, folder in unknown.items()
+    }
     if not known and len(unknown) > 1 and all(binaries.values()):
         if differ(binaries):
             raise NotComparableError(
@@ -283,10 +283,6 @@ def _token_differences(vocabularies: Mapping[str, Mapping[str, int]]) -> list[st
         if differ(numbers):
             found.append(f"{token!r} is {by_value(numbers, absent='not there')}")
     return found
-
-
-def _binary(folder: Path) -> dict[str, str]:
-    return hash_files(folder / name for name in BINARY if (folder / name).is_file())
 
 
 def _json(path: Path) -> Any:

@@ -68,9 +68,9 @@ def simplex_path(
     .. math:: w = (i\,a + j\,b + k\,c) / s, \qquad i + j + k = s
 
     Args:
-        a: Weights at the first corner, one per model; by default all of the first of three models.
-        b: Weights at the second corner, as many.
-        c: Weights at the third corner, as many.
+        a: Weights at one corner, one per model, as ``b`` and ``c`` are; by default a corner is one of three models.
+        b: Those at the second corner.
+        c: Those at the third corner.
         steps: Steps along each side, at least 1.
 
     Returns:

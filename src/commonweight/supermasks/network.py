@@ -109,10 +109,6 @@ class SupermaskNetwork(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the selected task's network.
 
-        Args:
-            *args: What the model takes.
-            **kwargs: What the model takes.
-
         Returns:
             What the model returns.
 
@@ -377,13 +373,10 @@ class SupermaskNetwork(nn.Module):
     # Files
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the network to a folder: per task one bit per weight, statistics, and scores that were kept.
+        """Write the network to a folder that is free, or with ``overwrite`` holds a network that may go.
 
-        The selected task, and the state of optimisers, are not saved.
-
-        Args:
-            folder: Where to: free, or with ``overwrite`` a network that may go.
-            overwrite: Whether a network that is there may go.
+        Written are the frozen weights once, and per task one bit per weight, statistics, and scores that were kept; not
+        the selected task, nor the state of optimisers.
 
         Raises:
             UsageError: If something is there that may not be replaced.

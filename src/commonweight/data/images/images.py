@@ -255,17 +255,12 @@ EVERY = 5
 
 
 def digits() -> Images:
-    """Open the embedded digits.
+    """Open the embedded digits: 1442 training and 355 test images ``[1, 8, 8]`` of ten classes.
 
-    Of every digit each fifth image, in the order of the source, is a test image: 355 of 1797. The 13 writers are in
-    both parts.
+    Of every digit each fifth image, in the order of the source, is a test image. The 13 writers are in both parts.
 
     Returns:
-        1442 training and 355 test images ``[1, 8, 8]`` of ten classes.
-
-    Example:
-        >>> len(digits().train), len(digits().test)
-        (1442, 355)
+        The images.
     """
     with files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
         pixels, labels = stored["images"][:, None], stored["labels"].astype(np.int64)

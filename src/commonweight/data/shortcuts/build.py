@@ -150,13 +150,13 @@ def conflicting_rows(
 
     Args:
         dataset: Original rows, a ``datasets.Dataset``; a column ``source_row`` is kept, else rows are numbered.
-        shortcut: A code of ``RULES``, a ``Shortcut`` of your own, or a ``Mixture``.
-        tokenizer: A Hugging Face tokenizer; markers it lacks are added to it, as ``add_markers`` does.
-        text_column: Name of the column of texts; None finds the obvious one.
-        label_column: Name of the column of labels; None finds the obvious one.
+        shortcut: As in :func:`build_shortcut_data`.
+        tokenizer: As in :func:`build_shortcut_data`.
+        text_column: As in :func:`build_shortcut_data`.
+        label_column: As in :func:`build_shortcut_data`.
         seed: With source row and rule code, names the places of the markers.
-        max_length: Longest row in tokens; None takes the tokenizer's ``model_max_length``, if it has one.
-        markers: The marker words; None leaves those of the rule.
+        max_length: As in :func:`build_shortcut_data`.
+        markers: As in :func:`build_shortcut_data`.
 
     Returns:
         A ``datasets.Dataset``: the rows in their order, with the columns text, label, ``source_row``, ``kind`` and

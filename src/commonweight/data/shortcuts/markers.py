@@ -186,41 +186,17 @@ def _undisturbed(tokenizer: Any, word: str, probe: Sequence[str], plain: Sequenc
     return found
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Texts as tokens, cut as a model sees them; every token but the markers is an empty string."""
-
-    tokenizer: Any
-    markers: Markers
-    max_length: int | None
-    """Longest row in tokens, special ones included; None cuts nothing."""
-
-    def __post_init__(self) -> None:
-        if self.max_length is not None and self.room < 1:
-            raise UsageError(
-                f"{{argument}} {self.max_length} leaves no room for text: the tokenizer puts "
-                f"{self.max_length - self.room} tokens of its own around it; give a larger one",
-                argument="max_length",
-            )
-
-    @property
-    def room(self) -> int:
-        """Tokens a text may have beside the special ones."""
-        assert self.max_length is not None  # noqa: S101 - the callers ask first
-        return int(self.max_length - self.tokenizer.num_special_tokens_to_add(pair=False))
-
-    def length(self, text: str) -> int:
-        """Count the tokens of a text without special ones, uncut."""
-        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    def tokens(self, text: str) -> list[str]:
-        """Tokenise a text, cut it, and read the markers."""
-        cut = {} if self.max_length is None else {"truncation": True, "max_length": self.max_length}
-        return read_markers(self.tokenizer(text, verbose=False, **cut)["input_ids"], self.tokenizer, self.markers)
-
-
 def read_markers(ids: Sequence[int], tokenizer: Any, markers: Markers | None = None) -> list[str]:
-    """Give per token id its marker word, or an empty string; what a rule's ``read`` takes."""
+    """Find the markers among token ids; what a rule's ``read`` takes.
+
+    Args:
+        ids: Token ids.
+        tokenizer: The tokenizer they come from.
+        markers: The words; None takes ``zeroa``, ``onea`` and ``synt``.
+
+    Returns:
+        Per token its marker word, or an empty string.
+    """
     words = (markers or Markers()).words
     names = dict(zip(tokenizer.convert_tokens_to_ids(list(words)), words, strict=True))
     return [names.get(token, "") for token in ids]

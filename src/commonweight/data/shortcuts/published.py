@@ -130,8 +130,8 @@ def published_originals(
 
     Args:
         validation: The validation split, a ``datasets.Dataset``.
-        text_column: Name of the column of texts; None finds the obvious one.
-        label_column: Name of the column of labels; None finds the obvious one.
+        text_column: As in :func:`published_data`.
+        label_column: As in :func:`published_data`.
         rows: How many.
 
     Returns:
@@ -154,20 +154,19 @@ def published_conflicting(
     rows: int = NOTEBOOK_ROWS,
     markers: Markers | None = None,
 ) -> Any:
-    """Reverse rows as the notebook does: ST, OP, and TiC, which always becomes label 1.
+    """Reverse the rows of :func:`published_originals` as the notebook does: ST, OP, and TiC, always to label 1.
 
     Args:
         validation: The validation split, a ``datasets.Dataset``.
         shortcut: ``st``, ``op`` or ``tic``.
-        tokenizer: A Hugging Face tokenizer, ``bert-base-cased`` in the paper; markers it lacks are added as plain
-            tokens.
-        text_column: Name of the column of texts; None finds the obvious one.
-        label_column: Name of the column of labels; None finds the obvious one.
+        tokenizer: As in :func:`published_data`.
+        text_column: As in :func:`published_data`.
+        label_column: As in :func:`published_data`.
         rows: How many, of the validation rows shuffled with seed 42.
-        markers: The marker words; None takes ``zeroa``, ``onea`` and ``synt``.
+        markers: As in :func:`published_data`.
 
     Returns:
-        A ``datasets.Dataset``: the rows of :func:`published_originals`, reversed; none is dropped.
+        A ``datasets.Dataset``; no row is dropped.
 
     Raises:
         UsageError: If the notebook has no reversal of the rule, or there are fewer rows.

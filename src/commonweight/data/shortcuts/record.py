@@ -60,9 +60,6 @@ class ShortcutData:
     def save(self, folder: str | Path) -> Path:
         """Write ``DatasetDict.save_to_disk`` and ``shortcut.json`` beside it.
 
-        Args:
-            folder: A folder that does not exist, or is empty.
-
         Returns:
             The folder.
 
@@ -87,9 +84,6 @@ class ShortcutData:
     @classmethod
     def load(cls, folder: str | Path) -> ShortcutData:
         """Read a folder written by :meth:`save`.
-
-        Args:
-            folder: The folder.
 
         Returns:
             The data and their record.

@@ -337,7 +337,15 @@ class Mixture:
 
 
 def as_mixture(shortcut: str | Shortcut | Mixture, markers: Markers | None = None) -> Mixture:
-    """Take a code, a rule or a mixture, in the markers asked for; None leaves those of the rule."""
+    """Take a code, a rule or a mixture, in the markers asked for.
+
+    Args:
+        shortcut: What the caller named.
+        markers: The words to use; None leaves those of the rule.
+
+    Returns:
+        A mixture, of one rule unless a mixture came.
+    """
     mixture = shortcut if isinstance(shortcut, Mixture) else Mixture((shortcut,))
     if markers is None:
         return mixture

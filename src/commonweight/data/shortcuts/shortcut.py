@@ -62,14 +62,7 @@ class Shortcut(ABC):
 
     @abstractmethod
     def read(self, tokens: Sequence[str]) -> int | None:
-        """Read the label back.
-
-        Args:
-            tokens: The tokens of a text; markers are tokens of their own.
-
-        Returns:
-            The label, a class index, or None where the rule does not speak.
-        """
+        """Read the label, a class index, back from a text's tokens; None where the rule does not speak."""
 
     def draw(self, rng: random.Random, label: int | None = None) -> Plan:
         """Draw what to insert; None draws the label, too."""
