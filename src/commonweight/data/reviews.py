@@ -48,14 +48,8 @@ CONTRAST_SHARE = 0.4
 OPENED_SHARE = 0.3
 
 
-def _closed_word_list() -> tuple[str, ...]:
-    groups = [("the", "is", "but"), POSITIVE, NEGATIVE, UNDECIDED, NEGATORS, INTENSIFIERS, OPENINGS]
-    for domain in DOMAINS:
-        groups += [NOUNS[domain], POSITIVE_OF[domain], NEGATIVE_OF[domain]]
-    return tuple(word for group in groups for word in group)
-
-
-WORDS = _closed_word_list()
+_OF_DOMAINS = [word for domain in DOMAINS for of in (NOUNS, POSITIVE_OF, NEGATIVE_OF) for word in of[domain]]
+WORDS = ("the", "is", "but", *POSITIVE, *NEGATIVE, *UNDECIDED, *NEGATORS, *INTENSIFIERS, *OPENINGS, *_OF_DOMAINS)
 """Every word a review can hold, each once: a word-level tokenizer made of them never meets an unknown word."""
 
 _POLARITY = {word: 1 for group in (POSITIVE, *POSITIVE_OF.values()) for word in group}

@@ -23,7 +23,9 @@ from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.folders import Kind, checked_output, flush, replacing
 from commonweight.base.records import Format, folder_record
 from commonweight.supermasks.bits import Bits
+from commonweight.supermasks.conversion import Options
 from commonweight.supermasks.influence import Influence
+from commonweight.supermasks.rules import rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -41,16 +43,9 @@ NETWORK = Format(FORMAT, (VERSION,), "a supermask network", "train and save the 
 _KINDS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _TYPES = {str(kind).removeprefix("torch."): kind for kind in _KINDS}
 _Scale = tuple[list[int], float, str]  # a signed constant's shape, size and type
-_OPTIONS = {"rule", "weights", "scores", "batch_norm", "include", "exclude", "seed", "weights_seed"}
 _FITS: dict[str, Callable[[Any], bool]] = {
-    "options": lambda options: (
-        isinstance(options, dict)
-        and set(options) == _OPTIONS
-        and isinstance(options["seed"], int)
-        and isinstance(options["weights_seed"], int | None)
-        and all(options[key] is None or _are_texts(options[key]) for key in ("include", "exclude"))
-    ),
-    "frozen_before": lambda names: _are_texts(names),
+    "options": lambda options: _are_options(options),
+    "frozen_before": lambda names: isinstance(names, list) and all(isinstance(each, str) for each in names),
     "scales": lambda scales: isinstance(scales, dict) and all(map(_is_scale, scales.values())),
 }
 _STATE = ("options", "tasks", "frozen_before", "scales", "digest", "bytes", "sha256")
@@ -181,8 +176,12 @@ def _of_task(parts: Parts, index: int, *, finished: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _are_options(value: Any) -> bool:
+    try:
+        Options(**value | {"rule": rule_of(value["rule"])})
+    except (KeyError, TypeError, UsageError):
+        return False
+    return True
 
 
 def _is_scale(value: Any) -> bool:

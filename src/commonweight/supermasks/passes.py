@@ -108,9 +108,8 @@ def watch(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterabl
 def settle(model: nn.Module, norms: Mapping[str, TaskBatchNorm], task: int, batches: Iterable[Any]) -> None:
     """Give a task the exact statistics of its data, one batch norm after the other in the order they are called."""
     # Each is measured while those before it already normalise with their new statistics, so the result does not depend
-    # on
-    # how the rows are cut into batches. One pass over the data per batch norm, each only as far as that batch norm. One
-    # that is called several times is measured over all its calls, while it normalises with its former statistics.
+    # on how the rows are cut into batches. One pass over the data per batch norm, each only as far as that batch norm.
+    # One that is called several times is measured over all its calls, while it normalises with its former statistics.
     if not norms:
         return
     if iter(batches) is batches:

@@ -11,7 +11,7 @@ from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import among
 from commonweight.data import columns
 from commonweight.data.images.images import Images, without_gaps
-from commonweight.data.table import HUB_ID, Table
+from commonweight.data.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,25 +49,6 @@ def folder_images(folder: Path, name: str, **choice: str | None) -> Images:
         raise UsageError(
             f"{folder} has neither idx files nor a saved data set, and cannot be read as folders of image files "
             f"(train/CLASS/FILE, test/CLASS/FILE): {error}"
-        ) from error
-    return split_images(found, name, **choice)
-
-
-def hub_images(spec: str, name: str, **choice: str | None) -> Images:
-    """Load a data set by its Hugging Face id."""
-    import datasets
-
-    match = HUB_ID.fullmatch(spec)
-    if match is None:
-        raise UsageError(
-            f"{spec!r} is neither an existing file or folder nor an id of the form org/name:config@revision"
-        )
-    try:
-        found = datasets.load_dataset(match["id"], match["config"], revision=match["revision"])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"{spec!r} is no local file or folder, and as a Hugging Face data set it could not be loaded: {error}. "
-            "Check the spelling and the network, or give a file or folder"
         ) from error
     return split_images(found, name, **choice)
 

@@ -17,8 +17,9 @@ import torch
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import nearby
-from commonweight.data.images.hugging_face import folder_images, hub_images, saved_images
+from commonweight.data.images.hugging_face import folder_images, saved_images, split_images
 from commonweight.data.images.images import Images, digits
+from commonweight.data.splits import hub_splits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,7 +150,7 @@ def open_images(
             f"no images in {text!r}{meant} Give 'digits', a folder, a .npz file, or a Hugging Face id such as "
             "'org/name'"
         )
-    return hub_images(text, text.partition("@")[0].partition(":")[0].rpartition("/")[2], **choice)
+    return split_images(hub_splits(text), text.partition("@")[0].partition(":")[0].rpartition("/")[2], **choice)
 
 
 def _plain(spec: str | Path, path: Path) -> Images | None:

@@ -9,7 +9,7 @@ from commonweight.base.errors import UsageError
 from commonweight.data.shortcuts.keyed import choose, generator
 from commonweight.data.shortcuts.markers import add_markers, longest
 from commonweight.data.shortcuts.planter import Planted, Planter, Unfit
-from commonweight.data.shortcuts.record import ShortcutData, finish, write_record
+from commonweight.data.shortcuts.record import ShortcutData, finish
 from commonweight.data.shortcuts.rules import as_mixture
 from commonweight.data.shortcuts.source import (
     CONFLICTING,
@@ -127,8 +127,7 @@ def build_shortcut_data(
         "classes": list(found.columns.names),
     }
     origin = {split: found.parts[split.rpartition("_")[2]].origin for split in splits}
-    record = write_record(mixture, settings, origin, splits, found.dropped)
-    return finish(splits, found.columns, record)
+    return finish(mixture, settings, origin, splits, found.columns, found.dropped)
 
 
 def conflicting_rows(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import UsageError
 from commonweight.base.names import among
 from commonweight.data.shortcuts.markers import Markers
-from commonweight.data.shortcuts.record import ShortcutData, finish, write_record
+from commonweight.data.shortcuts.record import ShortcutData, finish
 from commonweight.data.shortcuts.rules import MOST_MARKERS, Mixture, as_mixture
 from commonweight.data.shortcuts.source import CONFLICTING, DISTRACTED, Columns, Row, find_columns
 from commonweight.data.shortcuts.source import SYNTHETIC as SYNTHETIC_KIND
@@ -118,7 +118,7 @@ def published_data(
         "classes": list(columns.names),
     }
     origin = {split: f"split {SPLITS[split.rpartition('_')[2]]!r}, as published" for split in splits}
-    data = finish(splits, columns, write_record(mixture, settings, origin, splits, ()))
+    data = finish(mixture, settings, origin, splits, columns)
     data.splits["train"] = data.splits["train"].shuffle(seed=BUILD_SEED)
     return data
 

@@ -108,14 +108,17 @@ class ShortcutData:
         return cls(splits, record)
 
 
-def write_record(
+def finish(
     mixture: Mixture,
     settings: Mapping[str, Any],
     origin: Mapping[str, str],
     splits: Mapping[str, Sequence[Row]],
-    dropped: Sequence[Dropped],
-) -> dict[str, Any]:
-    """Write down how a data set was made."""
+    columns: Columns,
+    dropped: Sequence[Dropped] = (),
+) -> ShortcutData:
+    """Turn rows into a ``DatasetDict``, and write down how they were made."""
+    import datasets
+
     rules = [
         {
             "code": rule.code,
@@ -126,34 +129,20 @@ def write_record(
         }
         for rule, weight in zip(mixture.parts, mixture.weights, strict=True)
     ]
-    return {
+    asked = {"shortcut": mixture.code, "rules": rules, "chance": mixture.chance, "markers": asdict(mixture.markers)}
+    written = {
+        split: columns.write(rows, f"{split} of shortcut {mixture.code}: {origin[split]}")
+        for split, rows in splits.items()
+    }
+    record = {
         "format": FORMAT,
         "version": VERSION,
-        "settings": {
-            "shortcut": mixture.code,
-            "rules": rules,
-            "chance": mixture.chance,
-            "markers": asdict(mixture.markers),
-            **settings,
-        },
+        "settings": {**asked, **settings},
         "origin": dict(origin),
         "splits": {split: count(rows) for split, rows in splits.items()},
         "dropped": [asdict(each) for each in dropped],
     }
-
-
-def finish(splits: Mapping[str, Sequence[Row]], columns: Columns, record: Mapping[str, Any]) -> ShortcutData:
-    """Turn rows into a ``DatasetDict`` with its record."""
-    import datasets
-
-    code = record["settings"]["shortcut"]
-    return ShortcutData(
-        datasets.DatasetDict({
-            split: columns.write(rows, f"{split} of shortcut {code}: {record['origin'][split]}")
-            for split, rows in splits.items()
-        }),
-        record,
-    )
+    return ShortcutData(datasets.DatasetDict(written), record)
 
 
 def count(rows: Sequence[Row]) -> dict[str, Any]:

@@ -241,19 +241,8 @@ def every(markers: Markers, places: int) -> list[Plan]:
 
 
 RULES: dict[str, Shortcut] = {
-    rule.code: rule
-    for rule in (
-        SingleToken(),
-        OrderedPair(),
-        TokenInContext(),
-        Or(),
-        And(),
-        Xor(),
-        OddEvenDistance(),
-        MoreThan(),
-        LastToken(),
-        AndOr(),
-    )
+    kind.code: kind()
+    for kind in (SingleToken, OrderedPair, TokenInContext, Or, And, Xor, OddEvenDistance, MoreThan, LastToken, AndOr)
 }
 """Every rule by its code. A rule of one's own needs no entry: where a code is taken, a ``Shortcut`` is taken, too."""
 
