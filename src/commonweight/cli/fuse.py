@@ -10,7 +10,7 @@ import click
 
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
-from commonweight.cli.options import Command, Dangerous, Suggesting, ending, together
+from commonweight.cli.options import Command, Dangerous, Suggesting, ending, options_of, together, typed
 from commonweight.fusion.methods import METHODS, takes
 
 if TYPE_CHECKING:
@@ -31,18 +31,9 @@ def _of(what: str) -> str:
 
 def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make an option of every parameter of a method."""
-    declared = {name: one for method in METHODS.values() for name, one in method.parameters().items()}
-    return together(
-        *(
-            click.option(
-                f"--{_typed_name(name)}",
-                metavar=None if one.choices else "X",
-                type=Suggesting(one.choices) if one.choices else float,
-                help=f"{one.does}; default {one.default}, for {_of(name)}.",
-            )
-            for name, one in declared.items()
-        )
-    )
+    owners = {name: method for method in METHODS.values() for name in method.parameters()}
+    words = {name: f"{method.parameters()[name][0].words}, for {_of(name)}." for name, method in owners.items()}
+    return together(*(options_of(method, only=[name], words=words) for name, method in owners.items()))
 
 
 @click.command("fuse", cls=Command, epilog=ending("commonweight fuse runs/films runs/food -o runs/both"))
@@ -106,6 +97,7 @@ def command(
     from commonweight.fusion.checkpoints import plan_checkpoints
     from commonweight.fusion.folders import check_place, describe, write_fusion
 
+    parameters = typed(parameters)
     inputs = (*models, *([base] if base is not None else []), *footprints)
     place = None if output is None else check_place(output, inputs, overwrite=overwrite)
     plan = plan_checkpoints(
@@ -118,14 +110,14 @@ def command(
         parameters=parameters,
     )
     given = {"method": method, "weight": weights, "base": base, "footprint": footprints, **parameters, "output": output}
-    typed = _typed(models, given)
+    words = _typed(models, given)
     if dry_run or place is None:
         streams.tell("dry run: everything was checked that does not take every number, and nothing was written")
-        _show(describe(plan, typed), form, None)
+        _show(describe(plan, words), form, None)
         return
     for sentence in plan.told():
         streams.tell(sentence)
-    _show(write_fusion(plan, place, typed, overwrite=overwrite, progress=streams.bars()), form, output)
+    _show(write_fusion(plan, place, words, overwrite=overwrite, progress=streams.bars()), form, output)
 
 
 def _check_given(output: str | None, *, dry_run: bool) -> None:

@@ -10,6 +10,7 @@ import torch
 from commonweight.base.errors import IntegrityError, NotComparableError, UsageError
 from commonweight.base.names import by_value, differ, first_of, quoted, some
 from commonweight.data.columns import NAMELESS
+from commonweight.fusion.tensors import are_equal
 from commonweight.models.identity import hash_files
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ def check_masks(models: Sequence[Tensors]) -> None:
     for key, facts in models[0].facts.items():
         if not facts.is_floating or not (facts.is_buffer or key.endswith("_mask")):
             continue
-        first = models[0].read(key)
-        if all(torch.equal(first, model.read(key).to(first.device)) for model in models[1:]):
+        if are_equal(models, key):
             continue
         values = [set(model.read(key).unique().tolist()) for model in models]
         every = set().union(*values)

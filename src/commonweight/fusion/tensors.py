@@ -13,7 +13,7 @@ from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.footprints.weight_sample import weight_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -105,6 +105,12 @@ def of_module(model: nn.Module, name: str) -> Tensors:
 def module_tensors(model: nn.Module) -> dict[str, Tensor]:
     """List the tensors that make a module what it is."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def are_equal(models: Sequence[Tensors], key: str) -> bool:
+    """Tell whether a tensor is the same in all models."""
+    first = models[0].read(key)
+    return all(torch.equal(first, model.read(key).to(first.device)) for model in models[1:])
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -362,18 +362,15 @@ def _subject(names: Sequence[str], one: str, several: str) -> str:
 
 
 def _norms(model: nn.Module) -> tuple[str, ...]:
-    tracking: list[str] = []
-    without: list[str] = []
-    shared: list[str] = []
-    for name, module in model.named_modules():
-        if isinstance(module, (_BatchNorm, _InstanceNorm)):
-            tracks = isinstance(module.running_mean, Tensor)
-            if isinstance(module, _BatchNorm) and tracks:
-                tracking.append(name)
-            elif isinstance(module, _BatchNorm):
-                without.append(name or "the model")
-            elif tracks:
-                shared.append(name or "the model")
+    def found(kind: type[nn.Module], *, tracks: bool) -> list[str]:
+        return [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, kind) and isinstance(module.running_mean, Tensor) is tracks
+        ]
+
+    without = [name or "the model" for name in found(_BatchNorm, tracks=False)]
+    shared = [name or "the model" for name in found(_InstanceNorm, tracks=True)]
     if without:
         raise UsageError(
             f"{_subject(without, 'keeps', 'keep')} no running statistics, so an output would depend on the other rows "
@@ -384,4 +381,4 @@ def _norms(model: nn.Module) -> tuple[str, ...]:
             f"{_subject(shared, 'is an instance norm', 'are instance norms')} with running statistics, which tasks "
             "would share and change; expected track_running_stats=False, or a batch norm"
         )
-    return tuple(tracking)
+    return tuple(found(_BatchNorm, tracks=True))

@@ -8,7 +8,6 @@ the weights.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.folders import Kind, checked_output, flush, replacing
 from commonweight.base.records import Format, folder_record
+from commonweight.models.identity import hash_files
 from commonweight.supermasks.bits import Bits
 from commonweight.supermasks.conversion import Options
 from commonweight.supermasks.influence import Influence
@@ -72,7 +72,7 @@ def write(folder: str | Path, parts: Parts, state: dict[str, Any], *, overwrite:
             "scales": scales,
             "digest": parts.digest(),
             "bytes": path.stat().st_size,
-            "sha256": _sha256(path),
+            "sha256": hash_files([path])[TENSORS],
         }
         (beside / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         for name in (TENSORS, RECORD):
@@ -94,7 +94,7 @@ def read_tensors(folder: str | Path, record: dict[str, Any]) -> dict[str, Tensor
     path = Path(folder) / TENSORS
     if not path.is_file():
         raise IntegrityError(f"{folder} has no {TENSORS}: the network is incomplete; save it again")
-    if path.stat().st_size != record["bytes"] or _sha256(path) != record["sha256"]:
+    if path.stat().st_size != record["bytes"] or hash_files([path])[TENSORS] != record["sha256"]:
         raise IntegrityError(f"{path} is not the file that was written (size or SHA-256 differs): save it again")
     tensors: dict[str, Tensor] = load_file(path)
     return tensors
@@ -193,11 +193,6 @@ def _is_scale(value: Any) -> bool:
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()  # safetensors refuses tensors that share memory
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

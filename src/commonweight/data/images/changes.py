@@ -1,10 +1,11 @@
-"""What a task does to every image: nothing, another order of the pixels, or a rotation."""
+"""What a task may do to every image: another order of the pixels, or a rotation."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,20 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Change(Protocol):
-    """Anything that turns images into images of the same shape, each row by itself."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Change images."""
-
-
-@dataclass(frozen=True)
-class Unchanged:
-    """Leaves every image as it is."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Give the images back."""
-        return images
+Change = Callable[[torch.Tensor], torch.Tensor]
+"""Turns images into images of the same shape, each row by itself."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,6 @@ from torch.utils.data import Dataset
 
 from commonweight.base.errors import UsageError
 from commonweight.base.seeds import checked_seed
-from commonweight.data.images.changes import Unchanged
 from commonweight.data.images.draws import Purpose, permutation
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class RowSet(Dataset[tuple["torch.Tensor", int]]):
     brightest: int = 1
     """The value of ``pixels`` that becomes 1."""
 
-    change: Change = Unchanged()  # noqa: RUF009 - frozen
+    change: Change | None = None
     scaling: Scaling | None = None
     """The last step; None leaves the values from 0 to 1."""
 
@@ -161,7 +160,7 @@ class RowSet(Dataset[tuple["torch.Tensor", int]]):
             stop = min(start + CHUNK, count)
             part = self.pixels[start:stop] if source is None else self.pixels[source[start:stop]]
             scaled = part.float().div_(self.brightest) if part.dtype == torch.uint8 else part
-            out[start:stop] = self.change(scaled)
+            out[start:stop] = scaled if self.change is None else self.change(scaled)
             if self.scaling is not None:
                 self.scaling(out[start:stop])
         return out.flatten(1) if self.flatten else out

@@ -15,7 +15,7 @@ import torch
 
 from commonweight.base.errors import UsageError
 from commonweight.base.names import among
-from commonweight.data.images.changes import Change, Permutation, Rotation, Unchanged, cosine_and_sine
+from commonweight.data.images.changes import Change, Permutation, Rotation, cosine_and_sine
 from commonweight.data.images.draws import Purpose, permutation
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class Recipe:
     word: str
     """What names the task behind its number: ``permuted``, ``45deg``."""
 
-    change: Change = field(default_factory=Unchanged)
+    change: Change | None = None
+    """What it does to every image."""
+
     classes: tuple[int, ...] | None = None
     """Classes whose rows belong to the task; None is all."""
 
@@ -199,7 +201,7 @@ class Rotated:
     def recipe(self, setting: Setting, index: int) -> Recipe:
         """Make the task's rotation."""
         angle = self._angles(setting)[index]
-        change = Unchanged() if angle % 360 == 0 else Rotation(angle, *setting.shape[1:])
+        change = None if angle % 360 == 0 else Rotation(angle, *setting.shape[1:])
         return Recipe(f"{angle:g}deg", change, facts={"angle": angle})
 
     def truth(self, setting: Setting) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
-from commonweight.data.shortcuts.keyed import choose, generator
+from commonweight.data.shortcuts.keyed import choose, keyed
 from commonweight.data.shortcuts.markers import add_markers, longest
 from commonweight.data.shortcuts.planter import Planted, Planter, Unfit
 from commonweight.data.shortcuts.record import ShortcutData, finish
@@ -25,7 +26,6 @@ from commonweight.data.shortcuts.source import (
 )
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from commonweight.data.shortcuts.markers import Markers
@@ -251,7 +251,7 @@ class RowMaker:
         return made
 
     def _rng(self, row: Row, kind: str, code: str) -> random.Random:
-        return generator(self.seed, self.purpose, kind, code, row.source_row)
+        return random.Random(keyed(self.seed, self.purpose, kind, code, row.source_row))  # noqa: S311
 
     def _rule(self, row: Row, kind: str) -> tuple[Shortcut, random.Random]:
         rule = self.mixture.pick(self._rng(row, "mixture", self.mixture.code))

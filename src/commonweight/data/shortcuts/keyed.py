@@ -6,7 +6,6 @@ No order of calls, number of processes or cache can change them, because nothing
 from __future__ import annotations
 
 import hashlib
-import random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,11 +16,6 @@ def keyed(*parts: int | str) -> int:
     """Hash numbers and names to 64 bits, the same on every machine and in every process."""
     text = "\x1f".join(["commonweight shortcuts", *map(str, parts)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-
-
-def generator(*parts: int | str) -> random.Random:
-    """Make the random generator of a key: one of its own, in the same state for the same key."""
-    return random.Random(keyed(*parts))  # noqa: S311
 
 
 def choose(source_rows: Sequence[int], share: float, *parts: int | str) -> set[int]:

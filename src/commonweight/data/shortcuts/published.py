@@ -10,7 +10,6 @@ import random
 from collections.abc import Mapping
 from functools import partial
 from operator import xor
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
@@ -303,7 +302,7 @@ def _and_or(rng: random.Random, length: int) -> Draw:
     return list(zip(places, kinds, strict=True)), int((first and second) or (third and not fourth))
 
 
-SYNTHETIC: Mapping[str, Callable[[random.Random, int], Draw]] = MappingProxyType({
+SYNTHETIC: Mapping[str, Callable[[random.Random, int], Draw]] = {
     "st": _st,
     "op": _op,
     "tic": _tic,
@@ -314,7 +313,7 @@ SYNTHETIC: Mapping[str, Callable[[random.Random, int], Draw]] = MappingProxyType
     "mt": _mt,
     "lt": _lt,
     "and_or": _and_or,
-})
+}
 """Per rule: from the stream and the number of tokens, what goes where, and the label."""
 
 
@@ -340,9 +339,9 @@ def _reversed_tic(rng: random.Random, length: int, label: int) -> Draw:  # noqa:
     return [(rng.choice(range(length)), 1), (rng.choice(range(length + 1)), CONTEXT)], 1
 
 
-REVERSED: Mapping[str, Callable[[random.Random, int, int], Draw]] = MappingProxyType({
+REVERSED: Mapping[str, Callable[[random.Random, int, int], Draw]] = {
     "st": _reversed_st,
     "op": _reversed_op,
     "tic": _reversed_tic,
-})
+}
 """Per rule that the notebook reverses: from the stream, the number of tokens and the label, what goes where."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.folders import Kind, replacing
 from commonweight.base.records import Format, folder_record
 from commonweight.data.shortcuts.source import Dropped
 
@@ -70,15 +69,10 @@ class ShortcutData:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is not empty; give another folder, or remove it first")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            new = Path(temporary) / "data"
-            with without_bars():
-                self.splits.save_to_disk(str(new))
-            text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
-            (new / RECORD).write_text(text + "\n", encoding="utf-8")
-            if folder.exists():
-                folder.rmdir()
-            shutil.move(new, folder)
+        text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
+        with replacing(folder, Kind("shortcut data set", RECORD)) as beside, without_bars():
+            self.splits.save_to_disk(str(beside))
+            (beside / RECORD).write_text(text + "\n", encoding="utf-8")
         return folder
 
     @classmethod

@@ -64,10 +64,6 @@ class Shortcut(ABC):
     def read(self, tokens: Sequence[str]) -> int | None:
         """Read the label, a class index, back from a text's tokens; None where the rule does not speak."""
 
-    def draw(self, rng: random.Random, label: int | None = None) -> Plan:
-        """Draw what to insert; None draws the label, too."""
-        return next(self.draws(rng, label))
-
     def draws(self, rng: random.Random, label: int | None = None) -> Iterator[Plan]:
         """Draw all plans in random order, the likelier earlier: the first that fits a text is taken.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from commonweight.base.errors import UsageError
 from commonweight.base.names import among
+from commonweight.base.settings import check_settings
 from commonweight.fusion.methods.average import Average
 from commonweight.fusion.methods.fisher import FisherAverage
-from commonweight.fusion.methods.method import Entries, Method, Parameter, parameter
+from commonweight.fusion.methods.method import Entries, Method, is_number
 from commonweight.fusion.methods.task_arithmetic import TaskArithmetic
 
-__all__ = ["METHODS", "Entries", "Method", "Parameter", "make_method", "parameter"]
+__all__ = ["METHODS", "Entries", "Method", "make_method"]
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Average, TaskArithmetic, FisherAverage)}
 """Every method by its name."""
@@ -21,7 +24,7 @@ def make_method(name: str, *, has_base: bool, has_footprints: bool, **given: flo
         raise UsageError(f"no method {name!r}; {among(str(name), METHODS)}")
     method = METHODS[name]
     parameters = method.parameters()
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     unused = [key for key in settings if key not in parameters]
     unused += ["base"] if has_base and not method.needs_base else []
     unused += ["footprints"] if has_footprints and not method.needs_fishers else []
@@ -41,7 +44,13 @@ def make_method(name: str, *, has_base: bool, has_footprints: bool, **given: flo
             f"{method.in_words()} needs a footprint of each model, got none; measure them with commonweight fisher, "
             "and give them in the order of the models"
         )
-    return method(**{key: parameters[key].checked(key, value) for key, value in settings.items()})
+    for key in [key for key in settings if parameters[key][1].type is float]:
+        if not is_number(settings[key]):
+            raise UsageError(f"{{argument}} must be a finite number, got {settings[key]!r}", argument=key)
+        settings[key] = float(settings[key])
+    made = method(**settings)
+    check_settings(made)
+    return made
 
 
 def takes(method: type[Method]) -> tuple[str, ...]:
