@@ -66,16 +66,7 @@ class Review(TypedDict):
 
 
 def review(index: int, *, seed: int = 0, domain: Domain | None = None, ambiguous: float = 0.1) -> Review:
-    """Write one review; the same arguments always give the same row.
-
-    With the chance ``ambiguous``, from 0 to 1, the last adjective has no polarity and the label is a fair coin.
-
-    Returns:
-        Text, label (0 negative, 1 positive), domain and source row.
-
-    Raises:
-        UsageError: If the chance is outside 0..1 or the domain is unknown.
-    """
+    """Write one review; with the chance ``ambiguous`` no adjective decides it, and its label is a fair coin."""
     if not 0 <= ambiguous <= 1:
         raise UsageError(f"ambiguous is a chance and must lie in 0..1, got {ambiguous}")
     if domain is not None and domain not in DOMAINS:

@@ -120,14 +120,12 @@ HARMLESS = frozenset({
 def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Check that models compute the same function of their weights, as far as their configurations tell.
 
-    Keys that start with an underscore, dropout rates and :data:`HARMLESS` ones may differ.
-
     Returns:
         Sentences worth hearing: keys that only some configurations state, labels without names.
 
     Raises:
         UsageError: If weights are quantised.
-        NotComparableError: If class, head, vocabulary or anything else that matters differs; the differences are named.
+        NotComparableError: If class, head, vocabulary or anything else that matters differs.
     """
     for name, config in configs.items():
         if config.get("quantization_config"):
@@ -228,11 +226,12 @@ def check_vocabularies(folders: Mapping[str, Path]) -> list[str]:
         first, expected = next(iter(known.items()))
         for name, tokens in known.items():
             if tokens != expected:
+                others = differing({first: expected, name: tokens}, "not there")
                 raise NotComparableError(
                     f"the vocabularies of {first!r} and {name!r} differ, "
-                    f"{first_of(_token_differences({first: expected, name: tokens}))}. Row k of the embeddings must "
-                    "be one token in all models: fuse models made with one tokenizer, to which the same tokens were "
-                    "added in the same order"
+                    f"{first_of([f'{token!r} is {numbers}' for token, numbers in others.items()])}. Row k of the "
+                    "embeddings must be one token in all models: fuse models made with one tokenizer, to which the "
+                    "same tokens were added in the same order"
                 )
     unknown = {name: folders[name] for name in folders if name not in known}
     binaries = {
@@ -276,12 +275,13 @@ def vocabulary(folder: Path) -> dict[str, int] | None:
         ) from error
 
 
-def _token_differences(vocabularies: Mapping[str, Mapping[str, int]]) -> list[str]:
-    found = []
-    for token in dict.fromkeys(token for tokens in vocabularies.values() for token in tokens):
-        numbers = {name: tokens.get(token) for name, tokens in vocabularies.items()}
-        if differ(numbers):
-            found.append(f"{token!r} is {by_value(numbers, absent='not there')}")
+def differing(held: Mapping[str, Mapping[str, Any]], absent: str) -> dict[str, str]:
+    """List what differs between several mappings, and who has which value."""
+    found = {}
+    for key in dict.fromkeys(key for values in held.values() for key in values):
+        values = {name: one.get(key) for name, one in held.items()}
+        if differ(values):
+            found[key] = by_value(values, absent)
     return found
 
 

@@ -173,11 +173,9 @@ def _nearest_statistics(net: SupermaskNetwork, inputs: Tensor, names: Sequence[s
 
 
 def statistics_distance(found: Mapping[str, Statistics], stored: Mapping[str, Statistics]) -> float:
-    r"""Compute how far batch-norm statistics of some inputs are from stored ones, in units of the stored variance.
+    r"""Average the squared 2-Wasserstein distance of two Gaussians, in stored variances, over units and then layers.
 
     .. math:: \frac1L \sum_l \frac1{U_l} \sum_u \frac{(\mu'_u - \mu_u)^2 + (\sigma'_u - \sigma_u)^2}{\sigma_u^2}
-
-    That is the squared 2-Wasserstein distance of two Gaussians, averaged over units and then over layers.
 
     Returns:
         At least 0.

@@ -19,10 +19,6 @@ def keyed(*parts: int | str) -> int:
 
 
 def choose(source_rows: Sequence[int], share: float, *parts: int | str) -> set[int]:
-    """Choose a share of rows by the smallest hashes: nested for growing shares, whatever the rows' order.
-
-    Returns:
-        Positions in ``source_rows``.
-    """
+    """Choose places of a share of rows by the smallest hashes: nested for growing shares, whatever the rows' order."""
     hashes = [(keyed(*parts, row), row, position) for position, row in enumerate(source_rows)]
     return {position for _, _, position in sorted(hashes)[: round(share * len(hashes))]}
