@@ -38,9 +38,9 @@ WITHOUT_WEIGHT = (nn.modules.dropout._DropoutNd, nn.Identity)
 
 def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
     """Check that what modules hold beside parameters and buffers is equal in all: a fusion keeps the first model's."""
-    # Compared are classes of modules within, what else ``state_dict`` saves (packed weights, extra state), and attributes
-    # that are or hold tensors or arrays, also in modules that are not registered. Weights, and what a hook computes of
-    # them, may differ; so may numbers, words and functions (a stride, an activation), which come back as a sentence.
+    # Compared are classes of modules within, what else ``state_dict`` saves (packed weights, extra state), and
+    # attributes that are or hold tensors or arrays, also in modules that are not registered. Weights, and what a hook
+    # computes of them, may differ; so may numbers, words and functions (a stride), which come back as a sentence.
     _check_classes(models)
     held = {name: _held(model) for name, model in models.items()}
     first, *others = held.values()
