@@ -70,7 +70,7 @@ class ShortcutData:
             raise UsageError(f"{folder} exists and is not empty; give another folder, or remove it first")
         folder.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
-        with replacing(folder, Kind("shortcut data set", RECORD)) as beside, without_bars():
+        with replacing(folder.resolve(), Kind("shortcut data set", RECORD)) as beside, without_bars():
             self.splits.save_to_disk(str(beside))
             (beside / RECORD).write_text(text + "\n", encoding="utf-8")
         return folder
