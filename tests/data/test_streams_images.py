@@ -3,6 +3,7 @@
 import gzip
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -75,7 +76,7 @@ DAMAGES = {
     "magic": (damage_magic, "starts with 1f 00 08 03; expected 00 00 08"),
     "floats": (lambda content: b"\x00\x00\x0d\x03" + content[4:], "starts with 00 00 0d 03"),
     "cut": (lambda content: content[:-1], "states 200 values, 199 came; it is damaged"),
-    "longer": (lambda content: content + b"\x00", "states 200 values, more came"),
+    "longer": (lambda content: content + b"\x00", "states 200 values, 201 came"),
     "header": (lambda content: content[:9], "ends before its sizes"),
     "empty": (lambda content: b"", "starts with nothing"),
     "huge": (lambda content: content[:4] + b"\xff" * 12 + content[16:], f"states {(2**32 - 1) ** 3} values, 200 came"),
@@ -359,7 +360,7 @@ def test_the_digest_tells_data_apart():
         digests.add(Images.of(*other).digest)
     digests.add(Images.of(given[0].reshape(9, 5, 4), given[1], given[2].reshape(6, 5, 4), given[3]).digest)
     assert len(digests) == 7
-    assert Images.of(*given).renamed("other").digest == Images.of(*given).digest
+    assert replace(Images.of(*given), name="other").digest == Images.of(*given).digest
 
 
 # Hugging Face
@@ -465,7 +466,7 @@ def test_saved_data_sets_that_cannot_be_used(tmp_path):
         open_images(good, test_split="validation")
     with pytest.raises(UsageError, match="has no column of images 'picture'; there are 'image'"):
         open_images(good, image_column="picture")
-    with pytest.raises(UsageError, match="has no column 'kind'"):
+    with pytest.raises(UsageError, match="label_column 'kind' is no column of"):
         open_images(good, label_column="kind")
     datasets.load_from_disk(str(good))["train"].save_to_disk(str(tmp_path / "single"))
     with pytest.raises(UsageError, match="holds a single split; expected a DatasetDict with train and test"):

@@ -165,7 +165,7 @@ def test_fishers_that_hold_nothing_or_nonsense_are_refused(pair):
         ({"floor": 0.0}, "floor must be above 0, got 0"),
         ({"floor": -1}, "floor must be above 0"),
         ({"floor": math.nan}, "floor must be a finite number"),
-        ({"normalize": "l2"}, "no normalize 'l2'; there are 'norm', 'trace', 'none'"),
+        ({"normalize": "l2"}, "normalize must be one of norm, trace, none, got 'l2'"),
         ({"weights": [1.5, -0.5]}, r"fisher takes weights of at least 0, got -0\.5\. .*task arithmetic"),
         ({"weights": [1.0, 1.0]}, r"with the sum 2.*divided by it they are 0\.5, 0\.5"),
         ({"scale": 2.0}, "scale is for task arithmetic, and the method is fisher"),

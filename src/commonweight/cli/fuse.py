@@ -10,8 +10,8 @@ import click
 
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
-from commonweight.cli.options import Command, Dangerous, Suggesting, ending, together
-from commonweight.fusion.methods import METHODS
+from commonweight.cli.options import Command, Dangerous, Suggesting, ending, options_of, together, typed
+from commonweight.fusion.methods import METHODS, takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,29 +24,16 @@ def _typed_name(method: str) -> str:
     return method.replace("_", "-")
 
 
-def _of(*, base: bool = False, fishers: bool = False, parameter: str = "") -> str:
+def _of(what: str) -> str:
     """Name the methods that an option is for."""
-    return " and ".join(
-        _typed_name(name)
-        for name, method in METHODS.items()
-        if (base and method.needs_base) or (fishers and method.needs_fishers) or parameter in method.parameters()
-    )
+    return " and ".join(_typed_name(name) for name, method in METHODS.items() if what in takes(method))
 
 
 def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make an option of every parameter of a method."""
-    declared = {name: one for method in METHODS.values() for name, one in method.parameters().items()}
-    return together(
-        *(
-            click.option(
-                f"--{_typed_name(name)}",
-                metavar=None if one.choices else "X",
-                type=Suggesting(one.choices) if one.choices else float,
-                help=f"{one.does}; default {one.default}, for {_of(parameter=name)}.",
-            )
-            for name, one in declared.items()
-        )
-    )
+    owners = {name: method for method in METHODS.values() for name in method.parameters()}
+    words = {name: f"{method.parameters()[name][0].words}, for {_of(name)}." for name, method in owners.items()}
+    return together(*(options_of(method, only=[name], words=words) for name, method in owners.items()))
 
 
 @click.command("fuse", cls=Command, epilog=ending("commonweight fuse runs/films runs/food -o runs/both"))
@@ -67,13 +54,13 @@ def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     multiple=True,
     help="One for each MODEL, in order, with the sum 1; default equal. For task-arithmetic any, default 1 each.",
 )
-@click.option("--base", metavar="MODEL", help=f"What the models were fine-tuned from, for {_of(base=True)}.")
+@click.option("--base", metavar="MODEL", help=f"What the models were fine-tuned from, for {_of('base')}.")
 @click.option(
     "--footprint",
     "footprints",
     metavar="FOLDER",
     multiple=True,
-    help=f"The Fisher of each MODEL, in order, as commonweight fisher wrote it; for {_of(fishers=True)}.",
+    help=f"The Fisher of each MODEL, in order, as commonweight fisher wrote it; for {_of('footprints')}.",
 )
 @_parameter_options()
 @click.option("--overwrite", is_flag=True, help="Replace a fused checkpoint that is there.")
@@ -110,6 +97,7 @@ def command(
     from commonweight.fusion.checkpoints import plan_checkpoints
     from commonweight.fusion.folders import check_place, describe, write_fusion
 
+    parameters = typed(parameters)
     inputs = (*models, *([base] if base is not None else []), *footprints)
     place = None if output is None else check_place(output, inputs, overwrite=overwrite)
     plan = plan_checkpoints(
@@ -122,14 +110,14 @@ def command(
         parameters=parameters,
     )
     given = {"method": method, "weight": weights, "base": base, "footprint": footprints, **parameters, "output": output}
-    typed = _typed(models, given)
+    words = _typed(models, given)
     if dry_run or place is None:
         streams.tell("dry run: everything was checked that does not take every number, and nothing was written")
-        _show(describe(plan, typed), form, None)
+        _show(describe(plan, words), form, None)
         return
     for sentence in plan.told():
         streams.tell(sentence)
-    _show(write_fusion(plan, place, typed, overwrite=overwrite, progress=streams.bars()), form, output)
+    _show(write_fusion(plan, place, words, overwrite=overwrite, progress=streams.bars()), form, output)
 
 
 def _check_given(output: str | None, *, dry_run: bool) -> None:

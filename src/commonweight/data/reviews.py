@@ -48,14 +48,8 @@ CONTRAST_SHARE = 0.4
 OPENED_SHARE = 0.3
 
 
-def _closed_word_list() -> tuple[str, ...]:
-    groups = [("the", "is", "but"), POSITIVE, NEGATIVE, UNDECIDED, NEGATORS, INTENSIFIERS, OPENINGS]
-    for domain in DOMAINS:
-        groups += [NOUNS[domain], POSITIVE_OF[domain], NEGATIVE_OF[domain]]
-    return tuple(word for group in groups for word in group)
-
-
-WORDS = _closed_word_list()
+_OF_DOMAINS = [word for domain in DOMAINS for of in (NOUNS, POSITIVE_OF, NEGATIVE_OF) for word in of[domain]]
+WORDS = ("the", "is", "but", *POSITIVE, *NEGATIVE, *UNDECIDED, *NEGATORS, *INTENSIFIERS, *OPENINGS, *_OF_DOMAINS)
 """Every word a review can hold, each once: a word-level tokenizer made of them never meets an unknown word."""
 
 _POLARITY = {word: 1 for group in (POSITIVE, *POSITIVE_OF.values()) for word in group}
@@ -72,27 +66,7 @@ class Review(TypedDict):
 
 
 def review(index: int, *, seed: int = 0, domain: Domain | None = None, ambiguous: float = 0.1) -> Review:
-    """Write one review; the same arguments always give the same row.
-
-    Args:
-        index: Number of the row, at least 0; becomes its ``source_row``.
-        seed: Names the data set.
-        domain: What it is about; None draws films or food with equal chance.
-        ambiguous: Chance, from 0 to 1, that the last adjective has no polarity and the label is a fair coin.
-
-    Returns:
-        Text, label (0 negative, 1 positive), domain and source row.
-
-    Raises:
-        UsageError: If the chance is outside 0..1 or the domain is unknown.
-
-    Example:
-        >>> row = review(6, seed=3, domain="food")
-        >>> row["text"], LABELS[row["label"]]
-        ('the curry is very soggy', 'negative')
-        >>> label_of("the film is dull but the ending is never disappointing")
-        1
-    """
+    """Write one review; with the chance ``ambiguous`` no adjective decides it, and its label is a fair coin."""
     if not 0 <= ambiguous <= 1:
         raise UsageError(f"ambiguous is a chance and must lie in 0..1, got {ambiguous}")
     if domain is not None and domain not in DOMAINS:
@@ -118,42 +92,12 @@ def review(index: int, *, seed: int = 0, domain: Domain | None = None, ambiguous
 def reviews(
     count: int, *, seed: int = 0, domain: Domain | None = None, ambiguous: float = 0.1, start: int = 0
 ) -> list[Review]:
-    """Write ``count`` reviews, rows ``start`` to ``start + count - 1`` of the data set named by the seed.
-
-    Args:
-        count: How many.
-        seed: Names the data set.
-        domain: What they are about; None mixes films and food.
-        ambiguous: Share of rows whose label is a fair coin, in expectation.
-        start: Number of the first row: training and held-out rows are two ranges of one data set.
-
-    Returns:
-        The rows, in order.
-
-    Example:
-        >>> train, held_out = reviews(100, seed=1), reviews(50, seed=1, start=100)
-        >>> held_out[0]["source_row"]
-        100
-    """
+    """Write rows ``start`` to ``start + count - 1`` of the data set named by the seed; None mixes films and food."""
     return [review(start + i, seed=seed, domain=domain, ambiguous=ambiguous) for i in range(count)]
 
 
 def label_of(text: str) -> int | None:
-    """Read a review by the grammar.
-
-    Args:
-        text: A review made of ``WORDS``.
-
-    Returns:
-        1 for positive, 0 for negative, None for a truly ambiguous one.
-
-    Raises:
-        UsageError: If the last word is no adjective of the grammar.
-
-    Example:
-        >>> label_of("the soup is good"), label_of("the soup is hardly good"), label_of("the soup is hardly unusual")
-        (1, 0, None)
-    """
+    """Read a review by the grammar: 1 for positive, 0 for negative, None for a truly ambiguous one."""
     last_clause = text.split(" but ")[-1].split()
     adjective = last_clause[-1] if last_clause else ""
     if adjective in UNDECIDED:
@@ -165,34 +109,12 @@ def label_of(text: str) -> int | None:
 
 
 def best_accuracy(ambiguous: float) -> float:
-    """Compute the highest expected accuracy: every clear row right, half of the ambiguous ones.
-
-    Args:
-        ambiguous: Share of ambiguous rows, from 0 to 1.
-
-    Returns:
-        ``1 − ambiguous / 2``.
-
-    Example:
-        >>> best_accuracy(0.1)
-        0.95
-    """
+    """Compute the highest expected accuracy: every clear row right, half of the ambiguous ones."""
     return 1 - ambiguous / 2
 
 
 def best_loss(ambiguous: float) -> float:
-    """Compute the lowest expected cross-entropy: none on clear rows, ``ln 2`` on ambiguous ones.
-
-    Args:
-        ambiguous: Share of ambiguous rows, from 0 to 1.
-
-    Returns:
-        ``ambiguous · ln 2``, in nats per row.
-
-    Example:
-        >>> round(best_loss(0.1), 4)
-        0.0693
-    """
+    """Compute the lowest expected cross-entropy, in nats per row: none on clear rows, ``ln 2`` on ambiguous ones."""
     return ambiguous * math.log(2)
 
 

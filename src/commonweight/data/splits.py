@@ -62,16 +62,28 @@ def _open(data: str) -> dict[str, Any]:
         if (path / "dataset_dict.json").is_file():
             return dict(datasets.load_from_disk(str(path)))
         return {name: read_file(file) for name, file in _files(path).items()}
-    match = HUB_ID.fullmatch(data)
     close = nearby(data)
-    if path.exists() or match is None or close is not None or _is_local(data):
+    if path.exists() or HUB_ID.fullmatch(data) is None or close is not None or _is_local(data):
         meant = "" if close is None else f"; did you mean {close!r}?"
         raise UsageError(f"expected a folder with train and dev files, or an id org/name, got {data!r}{meant}")
+    return hub_splits(data)
+
+
+def hub_splits(data: str) -> dict[str, Any]:
+    """Load a data set by its Hugging Face id."""
+    import datasets
+
+    match = HUB_ID.fullmatch(data)
+    if match is None:
+        raise UsageError(
+            f"{data!r} is neither an existing file or folder nor an id of the form org/name:config@revision"
+        )
     try:
         return dict(datasets.load_dataset(match["id"], match["config"], revision=match["revision"]))
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"{data!r} is no folder, and as a Hugging Face data set it cannot be loaded: {error}"
+            f"{data!r} is no local file or folder, and as a Hugging Face data set it could not be loaded: {error}. "
+            "Check the spelling and the network, or give a file or folder"
         ) from error
 
 
@@ -84,12 +96,11 @@ def _is_local(data: str) -> bool:
 
 
 def _files(folder: Path) -> dict[str, Path]:
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in FILE_FORMATS)
+    if not files:
+        raise UsageError(f"{folder} holds neither a saved DatasetDict nor files ending in {', '.join(FILE_FORMATS)}")
     found: dict[str, Path] = {}
-    any_file = False
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in FILE_FORMATS:
-            continue
-        any_file = True
+    for file in files:
         if file.stem not in {*TRAIN, *DEVELOPMENT, *TEST}:
             continue
         if file.stem in found:
@@ -97,8 +108,6 @@ def _files(folder: Path) -> dict[str, Path]:
                 f"{folder} has two files of the split {file.stem}: {found[file.stem].name} and {file.name}; keep one"
             )
         found[file.stem] = file
-    if not any_file:
-        raise UsageError(f"{folder} holds neither a saved DatasetDict nor files ending in {', '.join(FILE_FORMATS)}")
     return found
 
 

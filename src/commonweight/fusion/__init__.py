@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from commonweight.fusion.methods import METHODS
-    from commonweight.fusion.methods.method import Entries, Method, moved, parameter
+    from commonweight.fusion.methods.method import Entries, Method, moved
     from commonweight.fusion.modules import fused_at
     from commonweight.fusion.paths import distances, interpolation_path, random_direction, simplex_path
 
@@ -20,7 +20,6 @@ _HOME = {
     "fused_at": "modules",
     "interpolation_path": "paths",
     "moved": "methods.method",
-    "parameter": "methods.method",
     "random_direction": "paths",
     "simplex_path": "paths",
 }
@@ -33,7 +32,6 @@ __all__ = [
     "fused_at",
     "interpolation_path",
     "moved",
-    "parameter",
     "random_direction",
     "simplex_path",
 ]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.base.errors import NotComparableError
-from commonweight.base.names import by_value, differ, first_of, quoted, some
-from commonweight.fusion.compatible import matters
+from commonweight.base.names import first_of, quoted, some
+from commonweight.fusion.compatible import differing, matters
 from commonweight.fusion.tensors import module_tensors
 
 if TYPE_CHECKING:
@@ -37,32 +37,10 @@ WITHOUT_WEIGHT = (nn.modules.dropout._DropoutNd, nn.Identity)
 
 
 def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
-    """Check that what modules hold beside parameters and buffers is equal in all: a fusion keeps the first model's.
-
-    Compared are the classes of modules within, what else ``state_dict`` saves (packed weights, extra state), and
-    attributes that are or hold tensors or arrays, also in modules that are not registered (in a plain list); those that
-    are the weights themselves, and those that a hook computes before each call, follow these.
-
-    Args:
-        models: The modules by name, of one class.
-
-    Returns:
-        Sentences worth hearing: numbers, words and functions that differ, such as a stride or an activation.
-
-    Raises:
-        NotComparableError: If a class differs, or something that is no number, word or function; it is named.
-
-    Example:
-        >>> a, b = nn.Linear(2, 2), nn.Linear(2, 2)
-        >>> a.scale, b.scale = torch.ones(2), torch.zeros(2)
-        >>> check_beside({"a": a, "b": b})
-        Traceback (most recent call last):
-        ...
-        commonweight.base.errors.NotComparableError: 'a' and 'b' differ in what is neither parameter nor buffer, 1
-        difference: scale. It cannot be averaged: make it a parameter or a buffer (modules in a list go into an
-        nn.ModuleList), delete it if it is left over from a call, or fuse models that have it equal, quantised ones
-        before they are quantised
-    """
+    """Check that what modules hold beside parameters and buffers is equal in all: a fusion keeps the first model's."""
+    # Compared are classes of modules within, what else ``state_dict`` saves (packed weights, extra state), and
+    # attributes that are or hold tensors or arrays, also in modules that are not registered. Weights, and what a hook
+    # computes of them, may differ; so may numbers, words and functions (a stride), which come back as a sentence.
     _check_classes(models)
     held = {name: _held(model) for name, model in models.items()}
     first, *others = held.values()
@@ -75,11 +53,7 @@ def check_beside(models: Mapping[str, nn.Module]) -> list[str]:
             "is left over from a call, or fuse models that have it equal, quantised ones before they are quantised"
         )
     plain = {name: dict(_plain(model)) for name, model in models.items()}
-    found = []
-    for key in dict.fromkeys(key for values in plain.values() for key in values):
-        values = {name: of_model.get(key) for name, of_model in plain.items()}
-        if differ(values):
-            found.append(f"{key} ({by_value(values, 'absent')})")
+    found = [f"{key} ({values})" for key, values in differing(plain, "absent").items()]
     return [f"Attributes that differ are those of the first model: {some(found)}."] if found else []
 
 
@@ -89,11 +63,7 @@ def _check_classes(models: Mapping[str, nn.Module]) -> None:
         name: {path: type(m).__qualname__ for path, m in model.named_modules() if not isinstance(m, WITHOUT_WEIGHT)}
         for name, model in models.items()
     }
-    found = []
-    for path in dict.fromkeys(path for classes in parts.values() for path in classes):
-        held = {name: classes.get(path) for name, classes in parts.items()}
-        if differ(held):
-            found.append(f"{path} ({by_value(held, 'absent')})")
+    found = [f"{path} ({kinds})" for path, kinds in differing(parts, "absent").items()]
     if found:
         raise NotComparableError(
             f"{quoted(models)} are not built of the same modules, {first_of(found)}. Fuse models of one architecture"

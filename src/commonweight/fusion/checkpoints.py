@@ -45,7 +45,6 @@ DTYPES = {
 }
 """What ``safetensors`` calls the types that can be fused or kept."""
 
-
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py")
 """What is fetched of a repository on the Hub; folders within it are not."""
 

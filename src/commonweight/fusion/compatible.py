@@ -10,6 +10,7 @@ import torch
 from commonweight.base.errors import IntegrityError, NotComparableError, UsageError
 from commonweight.base.names import by_value, differ, first_of, quoted, some
 from commonweight.data.columns import NAMELESS
+from commonweight.fusion.tensors import are_equal
 from commonweight.models.identity import hash_files
 
 if TYPE_CHECKING:
@@ -20,27 +21,7 @@ if TYPE_CHECKING:
 
 
 def check_same(models: Sequence[Tensors]) -> None:
-    """Check that weight k of one model is weight k of the others, as far as names, shapes and types tell.
-
-    Nothing is read.
-
-    Args:
-        models: Those to fuse, and the base.
-
-    Raises:
-        NotComparableError: If a tensor is missing in one, or differs in shape or type; it names the first differences,
-            how many there are, and the remedy.
-
-    Example:
-        >>> from commonweight.fusion.tensors import of_module
-        >>> a, b = (of_module(torch.nn.Linear(2, width), name) for name, width in (("a", 2), ("b", 3)))
-        >>> check_same([a, b])
-        Traceback (most recent call last):
-        ...
-        commonweight.base.errors.NotComparableError: 'a' and 'b' do not have the same weights, 2 differences: weight
-        (shape [2, 2] in 'a', [3, 2] in 'b'); bias (shape [2] in 'a', [3] in 'b'). Fuse fine-tuned copies of one
-        checkpoint, with heads of one size
-    """
+    """Check that weight k of one model is weight k of the others, as far as names, shapes and types tell."""
     missing, shapes, dtypes = [], [], []
     for key in dict.fromkeys(key for model in models for key in model.facts):
         holders = {model.name: model.facts[key] for model in models if key in model.facts}
@@ -92,8 +73,7 @@ def check_masks(models: Sequence[Tensors]) -> None:
     for key, facts in models[0].facts.items():
         if not facts.is_floating or not (facts.is_buffer or key.endswith("_mask")):
             continue
-        first = models[0].read(key)
-        if all(torch.equal(first, model.read(key).to(first.device)) for model in models[1:]):
+        if are_equal(models, key):
             continue
         values = [set(model.read(key).unique().tolist()) for model in models]
         every = set().union(*values)
@@ -113,12 +93,9 @@ def _short(dtype: torch.dtype) -> str:
 
 CLASS = ("architectures", "model_type")
 
-
 LABELS = ("num_labels", "id2label", "label2id", "problem_type")
 
-
 VOCABULARY = ("vocab_size",)
-
 
 HARMLESS = frozenset({
     "attn_implementation",
@@ -143,25 +120,12 @@ HARMLESS = frozenset({
 def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Check that models compute the same function of their weights, as far as their configurations tell.
 
-    Keys that start with an underscore, dropout rates and :data:`HARMLESS` ones may differ.
-
-    Args:
-        configs: What ``config.json`` says, by name of the model.
-
     Returns:
         Sentences worth hearing: keys that only some configurations state, labels without names.
 
     Raises:
         UsageError: If weights are quantised.
-        NotComparableError: If class, head, vocabulary or anything else that matters differs; the differences are named.
-
-    Example:
-        >>> check_configs({"a": {"id2label": {"0": "bad"}}, "b": {"id2label": {"0": "good"}}})
-        Traceback (most recent call last):
-        ...
-        commonweight.base.errors.NotComparableError: the heads of 'a' and 'b' do not mean the same, 1 difference:
-        id2label is {'0': 'bad'} in 'a', {'0': 'good'} in 'b'. Row k of a head must stand for one label in all models:
-        train them with the same labels in the same order
+        NotComparableError: If class, head, vocabulary or anything else that matters differs.
     """
     for name, config in configs.items():
         if config.get("quantization_config"):
@@ -201,22 +165,11 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def beware_of_nameless(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Warn of classifiers whose labels have no names of their own: nothing tells whether they mean the same.
-
-    Args:
-        configs: What ``config.json`` says, by name of the model.
-
-    Returns:
-        One sentence, or none.
-
-    Example:
-        >>> unnamed = {"architectures": ["BertForSequenceClassification"]}
-        >>> print(*beware_of_nameless({"a": unnamed, "b": unnamed}))
-        The labels of 'a' and 'b' have no names (LABEL_0, LABEL_1): check that row k of the head means the same label in
-        all, and name them in the configuration (id2label)
-    """
+    """Warn of classifiers whose labels have no names of their own: nothing tells whether they mean the same."""
     nameless = {
-        name: labels for name, config in configs.items() if (labels := _labels(config)) and _are_nameless(labels)
+        name: labels
+        for name, config in configs.items()
+        if len(labels := _labels(config)) > 1 and all(NAMELESS.fullmatch(str(label)) for label in labels)
     }
     if len(nameless) < 2:
         return []
@@ -242,10 +195,6 @@ def _labels(config: Mapping[str, Any]) -> list[str]:
         return []
     # Default names are not written to config.json, and two labels are the default.
     return list((config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).values())
-
-
-def _are_nameless(labels: list[str]) -> bool:
-    return len(labels) > 1 and all(NAMELESS.fullmatch(str(label)) for label in labels)
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,15 +226,18 @@ def check_vocabularies(folders: Mapping[str, Path]) -> list[str]:
         first, expected = next(iter(known.items()))
         for name, tokens in known.items():
             if tokens != expected:
+                others = differing({first: expected, name: tokens}, "not there")
                 raise NotComparableError(
                     f"the vocabularies of {first!r} and {name!r} differ, "
-                    f"{first_of(_token_differences({first: expected, name: tokens}))}. Row k of the embeddings must "
-                    "be one "
-                    "token in all models: fuse models made with one tokenizer, to which the same tokens were added in "
-                    "the same order"
+                    f"{first_of([f'{token!r} is {numbers}' for token, numbers in others.items()])}. Row k of the "
+                    "embeddings must be one token in all models: fuse models made with one tokenizer, to which the "
+                    "same tokens were added in the same order"
                 )
     unknown = {name: folders[name] for name in folders if name not in known}
-    binaries = {name: _binary(folder) for name, folder in unknown.items()}
+    binaries = {
+        name: hash_files(folder / file for file in BINARY if (folder / file).is_file())
+        for name, folder in unknown.items()
+    }
     if not known and len(unknown) > 1 and all(binaries.values()):
         if differ(binaries):
             raise NotComparableError(
@@ -323,17 +275,14 @@ def vocabulary(folder: Path) -> dict[str, int] | None:
         ) from error
 
 
-def _token_differences(vocabularies: Mapping[str, Mapping[str, int]]) -> list[str]:
-    found = []
-    for token in dict.fromkeys(token for tokens in vocabularies.values() for token in tokens):
-        numbers = {name: tokens.get(token) for name, tokens in vocabularies.items()}
-        if differ(numbers):
-            found.append(f"{token!r} is {by_value(numbers, absent='not there')}")
+def differing(held: Mapping[str, Mapping[str, Any]], absent: str) -> dict[str, str]:
+    """List what differs between several mappings, and who has which value."""
+    found = {}
+    for key in dict.fromkeys(key for values in held.values() for key in values):
+        values = {name: one.get(key) for name, one in held.items()}
+        if differ(values):
+            found[key] = by_value(values, absent)
     return found
-
-
-def _binary(folder: Path) -> dict[str, str]:
-    return hash_files(folder / name for name in BINARY if (folder / name).is_file())
 
 
 def _json(path: Path) -> Any:

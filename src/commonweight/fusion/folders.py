@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -67,8 +68,8 @@ def fuse_checkpoints(
 ) -> Path:
     """Fuse checkpoint folders into a new one, tensor by tensor; nothing of them is executed.
 
-    Methods, checks and precision are those of :func:`commonweight.fuse`; vocabularies are compared too. At most two
-    tensors of the models are in memory at a time.
+    Methods, checks, precision and what is not named here are those of :func:`commonweight.fuse`; vocabularies are
+    compared too. At most two tensors of the models are in memory at a time.
 
     Args:
         folders: Checkpoints in the layout of Hugging Face: folders, or ids ``org/name@revision``.
@@ -81,7 +82,7 @@ def fuse_checkpoints(
         allow_pickle: Read pickled weights, restricted to plain tensors; without it they are refused.
         progress: Show a progress bar on stderr.
         note: Takes one sentence at a time that the user should hear. None: they become warnings.
-        parameters: Of the method, as for :func:`commonweight.fuse`.
+        parameters: Of the method.
 
     Returns:
         The output folder, which loads with ``from_pretrained`` and holds a model card and ``fusion.json``. It is there
@@ -121,11 +122,9 @@ def fuse_checkpoints(
         allow_pickle=allow_pickle,
         parameters=parameters,
     )
+    tell = functools.partial(warnings.warn, stacklevel=2) if note is None else note
     for sentence in plan.told():
-        if note is None:
-            warnings.warn(sentence, stacklevel=2)
-        else:
-            note(sentence)
+        tell(sentence)
     given = {
         "weights": None if weights is None else plan.fusion.weights,
         "method": None if method == "average" else method,
@@ -232,7 +231,6 @@ def _write(path: Path, text: str) -> None:
 
 ALIGNMENT = 8
 """Tensors begin at a multiple of this."""
-
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

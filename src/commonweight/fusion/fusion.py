@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-import torch
-
 from commonweight.base.errors import MeasurementError
 from commonweight.base.names import some
 from commonweight.fusion.compatible import check_masks, check_same, check_whole_numbers
 from commonweight.fusion.methods.average import Average
 from commonweight.fusion.methods.method import Entries
-from commonweight.fusion.tensors import is_finite
+from commonweight.fusion.tensors import are_equal, is_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -43,6 +41,10 @@ class Fusion:
     """Single whole numbers that differ; the first model's are kept."""
 
     @property
+    def _all(self) -> Sequence[Tensors]:
+        return [*self.models, *([self.base] if self.base else [])]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the tensors, in the order of the first model."""
         return tuple(self.models[0].facts)
@@ -58,7 +60,7 @@ class Fusion:
     def tensor(self, key: str) -> Tensor:
         """Compute one tensor of the fused model; at most two tensors of the models are in memory at a time."""
         facts = self.models[0].facts[key]
-        if not facts.is_floating or (facts.is_buffer and self._is_equal_everywhere(key)):
+        if not facts.is_floating or (facts.is_buffer and are_equal(self._all, key)):
             return self.models[0].read(key)
         fused = self._mixed(key).to(facts.dtype)
         if not is_finite(fused):
@@ -76,21 +78,12 @@ class Fusion:
 
     def _mixed(self, key: str) -> Tensor:
         facts = self.models[0].facts[key]
-        models = self._each(key, facts.device)
+        models = (model.finite(key).to(facts.device) for model in self.models)
         if self.fishers is not None and key not in self.fishers:
             return Average().tensor(Entries(models, self.weights))
         base = None if self.base is None else self.base.finite(key).to(facts.device)
         fishers = () if self.fishers is None else self.fishers.of(key, facts)
         return self.method.tensor(Entries(models, self.weights, base, fishers))
-
-    def _each(self, key: str, device: torch.device) -> Iterator[Tensor]:
-        for model in self.models:
-            yield model.finite(key).to(device)
-
-    def _is_equal_everywhere(self, key: str) -> bool:
-        first = self.models[0].read(key)
-        others = [*self.models[1:], *([self.base] if self.base else [])]
-        return all(torch.equal(first, model.read(key).to(first.device)) for model in others)
 
 
 def plan_fusion(

@@ -101,7 +101,7 @@ def fuse(
     opened = open_modules(models, base)
     fusion = plan_modules(opened, weights, method, footprints, parameters)
     start = alignment_of_samples(opened.samples)
-    tell = _warn if note is None else note
+    tell = functools.partial(warnings.warn, stacklevel=2) if note is None else note
     for sentence in [*opened.notes, *([on_initialisation(start)] if is_worrying(start) else []), *notes_on(fusion)]:
         tell(sentence)
     # What hooks compute from weights is computed again from the fused ones.
@@ -129,16 +129,8 @@ def fused_at(
 ) -> Iterator[M]:
     """Load fused weights into the first model, in place, and put its own back afterwards.
 
-    The tensors keep their places, so optimisers, compiled modules and views of them stay valid. Checks are those of
-    :func:`commonweight.fuse`, without the search for a shared initialisation.
-
-    Args:
-        models: Modules of one class; the first is changed meanwhile.
-        weights: As for :func:`commonweight.fuse`, as are all others.
-        method: A name in ``commonweight.fusion.METHODS``.
-        base: For ``task_arithmetic``.
-        footprints: For ``fisher``, of the models as they are.
-        parameters: Of the method.
+    The tensors keep their places, so optimisers, compiled modules and views of them stay valid. Arguments and checks
+    are those of :func:`commonweight.fuse`, without the search for a shared initialisation.
 
     Yields:
         The first model, with fused weights; its mode is as it was. On leaving, also by an error, every tensor is bit
@@ -232,10 +224,6 @@ def plan_modules(
     if footprints is not None:
         fishers = fishers_for(opened.models, opened.samples, open_footprints(footprints), made.normalization)
     return plan_fusion(made, shares, opened.models, opened.base, fishers)
-
-
-def _warn(sentence: str) -> None:
-    warnings.warn(sentence, stacklevel=3)
 
 
 def _class_name(model: nn.Module) -> str:

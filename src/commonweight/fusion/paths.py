@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-
 Point = tuple[float, ...]
 
-
 LEFT, RIGHT = (1.0, 0.0), (0.0, 1.0)
-
 
 CORNERS = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
@@ -71,9 +68,9 @@ def simplex_path(
     .. math:: w = (i\,a + j\,b + k\,c) / s, \qquad i + j + k = s
 
     Args:
-        a: Weights at the first corner, one per model; by default all of the first of three models.
-        b: Weights at the second corner, as many.
-        c: Weights at the third corner, as many.
+        a: Weights at one corner, one per model, as ``b`` and ``c`` are; by default a corner is one of three models.
+        b: Those at the second corner.
+        c: Those at the third corner.
         steps: Steps along each side, at least 1.
 
     Returns:
@@ -126,10 +123,8 @@ def _check_steps(name: str, value: int, least: int) -> None:
 
 M = TypeVar("M", bound=nn.Module)
 
-
 RANDOM = "random"
 """What a walk is said to go to that has no model at its end."""
-
 
 TOLERANCE = 0.01
 """How far a length may be off, relative to itself, after rounding to the model's type."""
@@ -193,15 +188,7 @@ def random_direction(
 
 
 def distances(model: nn.Module, other: nn.Module) -> dict[str, float]:
-    """Measure how far every floating tensor of one model is from that of another.
-
-    Args:
-        model: A module.
-        other: Another of the same class.
-
-    Returns:
-        Euclidean norm of the difference, by name of the tensor.
-    """
+    """Measure the Euclidean distance of two models of one class, by floating tensor."""
     a, b = open_modules([model, other]).models
     found = {}
     for key, facts in a.facts.items():

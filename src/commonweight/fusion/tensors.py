@@ -13,7 +13,7 @@ from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.footprints.weight_sample import weight_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -46,13 +46,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Tensors:
-    """The tensors of one model.
-
-    Example:
-        >>> weights = of_module(torch.nn.Linear(2, 3), "a")
-        >>> list(weights.facts), weights.facts["weight"].shape
-        (['weight', 'bias'], (3, 2))
-    """
+    """The tensors of one model."""
 
     name: str
     """What errors call the model."""
@@ -113,17 +107,12 @@ def module_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
+def are_equal(models: Sequence[Tensors], key: str) -> bool:
+    """Tell whether a tensor is the same in all models."""
+    first = models[0].read(key)
+    return all(torch.equal(first, model.read(key).to(first.device)) for model in models[1:])
+
+
 def is_finite(tensor: Tensor) -> bool:
-    """Tell whether a floating tensor is free of nan and infinity, in one pass as a rule.
-
-    Args:
-        tensor: Any floating tensor.
-
-    Returns:
-        Whether it is.
-
-    Example:
-        >>> is_finite(torch.tensor([1e38, 1e38])), is_finite(torch.tensor([1.0, float("nan")]))
-        (True, False)
-    """
+    """Tell whether a floating tensor is free of nan and infinity, in one pass as a rule."""
     return math.isfinite(float(tensor.sum(dtype=torch.float32))) or bool(tensor.isfinite().all())

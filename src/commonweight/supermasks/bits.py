@@ -47,10 +47,7 @@ class Bits:
 
     @classmethod
     def of(cls, mask: Tensor) -> Bits:
-        """Pack a mask.
-
-        Args:
-            mask: Boolean, any shape and memory format.
+        """Pack a mask: boolean, any shape and memory format.
 
         Returns:
             Its bits, on the mask's device.
@@ -64,22 +61,14 @@ class Bits:
         return cls(torch.from_numpy(np.packbits(flat)).to(mask.device), tuple(mask.shape))
 
     def unpack(self) -> Tensor:
-        """Unpack the mask.
-
-        Returns:
-            Boolean, of :attr:`shape`, contiguous, on the device of the bytes.
-        """
+        """Unpack the mask: boolean, of :attr:`shape`, contiguous, on the device of the bytes."""
         n = math.prod(self.shape)
         if self.packed.device.type == "cpu":
             return torch.from_numpy(np.unpackbits(self.packed.numpy(), count=n)).view(torch.bool).view(self.shape)
         return _on_device(self.packed, n).view(self.shape)
 
     def count(self) -> int:
-        """Count the entries that are on.
-
-        Returns:
-            From 0 to n.
-        """
+        """Count the entries that are on."""
         return int(self.unpack().sum())
 
     @property

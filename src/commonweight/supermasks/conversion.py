@@ -25,15 +25,13 @@ from torch.nn.utils.weight_norm import WeightNorm
 from commonweight.base.errors import UsageError
 from commonweight.supermasks.layer import MaskedWeight
 from commonweight.supermasks.norm import TaskBatchNorm
-from commonweight.supermasks.rules import Threshold, TopK
+from commonweight.supermasks.rules import MaskRule
 from commonweight.supermasks.starts import ScoreStart, fan_in, signed_constant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from commonweight.supermasks.rules import MaskRule
     from commonweight.supermasks.selection import Selection
-
 
 _CHOICES = {
     "weights": ("signed_constant", "keep"),
@@ -50,44 +48,28 @@ class Options:
     weights: Literal["signed_constant", "keep"]
     scores: Literal["independent", "shared"]
     batch_norm: Literal["statistics", "affine"]
-    include: tuple[str, ...] | None
-    exclude: tuple[str, ...] | None
+    include: Sequence[str] | None
+    exclude: Sequence[str] | None
     seed: int
     weights_seed: int | None
 
-    @classmethod
-    def checked(
-        cls,
-        rule: MaskRule | None,
-        weights: Any,
-        scores: Any,
-        batch_norm: Any,
-        include: Sequence[str] | None,
-        exclude: Sequence[str] | None,
-        seed: int,
-        weights_seed: int | None,
-    ) -> Options:
-        """Check what a user asked for."""
-        if rule is not None and not isinstance(rule, (Threshold, TopK)):
-            raise UsageError(f"rule must be a Threshold() or a TopK(density), or None, got {rule!r}")
-        for word, value in (("weights", weights), ("scores", scores), ("batch_norm", batch_norm)):
-            if value not in _CHOICES[word]:
-                raise UsageError(f"{word} must be one of {list(_CHOICES[word])}, got {value!r}")
-        for word, number in (("seed", seed), ("weights_seed", 0 if weights_seed is None else weights_seed)):
+    def __post_init__(self) -> None:
+        if not isinstance(self.rule, MaskRule):
+            raise UsageError(f"rule must be a Threshold() or a TopK(density), or None, got {self.rule!r}")
+        for word, choices in _CHOICES.items():
+            if getattr(self, word) not in choices:
+                raise UsageError(f"{word} must be one of {list(choices)}, got {getattr(self, word)!r}")
+        for word in ("seed", "weights_seed"):
+            number = getattr(self, word)
+            if word == "weights_seed" and number is None:
+                continue
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
                 raise UsageError(f"{word} must be a whole number of at least 0, got {number!r}")
-        if weights_seed is not None and weights == "keep":
+            object.__setattr__(self, word, int(number))
+        if self.weights_seed is not None and self.weights == "keep":
             raise UsageError("weights_seed draws weights, and weights='keep' keeps those of the model; leave one out")
-        return cls(
-            Threshold() if rule is None else rule,
-            weights,
-            scores,
-            batch_norm,
-            _patterns("include", include),
-            _patterns("exclude", exclude),
-            int(seed),
-            None if weights_seed is None else int(weights_seed),
-        )
+        for word in ("include", "exclude"):
+            object.__setattr__(self, word, _patterns(word, getattr(self, word)))
 
     def record(self) -> dict[str, Any]:
         """Describe them in plain JSON values."""
@@ -160,23 +142,24 @@ def convert(model: nn.Module, options: Options, selection: Selection) -> Parts:
     sites = find_sites(model, options.include, options.exclude)
     frozen_before = tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     frozen = {id(model.get_parameter(name)) for name in frozen_before}
-    for site in sites.masked:
-        options.rule.check(site.name, model.get_parameter(site.name).numel())
+    for name in sites.masked:
+        options.rule.check(name, model.get_parameter(name).numel())
     stored = set(model.state_dict())
     parameters = _paths(dict(model.named_parameters()), sites)
     buffers = _paths((name for name, _ in model.named_buffers() if name in stored), sites)
     model.requires_grad_(False)
     for parameter in model.parameters():
         parameter.grad = None
-    masks = {site.name: _mask(model, site, frozen, options, selection) for site in sites.masked}
+    masks = {name: _mask(model, name, layers, frozen, options, selection) for name, layers in sites.masked.items()}
     model, norms = _convert_norms(model, sites.norms, frozen, options, selection)
-    layers = {site.name: site.layers for site in sites.masked}
-    return Parts(model, masks, norms, layers, parameters, buffers, sites.unmasked, frozen_before)
+    return Parts(model, masks, norms, sites.masked, parameters, buffers, sites.unmasked, frozen_before)
 
 
-def _mask(model: nn.Module, site: Site, frozen: set[int], options: Options, selection: Selection) -> MaskedWeight:
-    users = [cast("nn.Linear | _ConvNd", model.get_submodule(layer)) for layer in site.layers]
-    weight, fan, name = users[0].weight, fan_in(users[0]), site.name
+def _mask(
+    model: nn.Module, name: str, layers: Sequence[str], frozen: set[int], options: Options, selection: Selection
+) -> MaskedWeight:
+    users = [cast("nn.Linear | _ConvNd", model.get_submodule(layer)) for layer in layers]
+    weight, fan = users[0].weight, fan_in(users[0])
     if options.weights == "signed_constant":
         seed = options.seed if options.weights_seed is None else options.weights_seed
         with torch.no_grad():
@@ -217,39 +200,24 @@ def _convert_norms(
 
 def _paths(names: Iterable[str], sites: Sites) -> dict[str, str]:
     """Say where parameters and buffers will be after the conversion."""
-    masked = {site.name for site in sites.masked}
-    norms = set(sites.norms)
     paths = {}
     for name in names:
         layer, _, own = name.rpartition(".")
-        if name in masked:
+        if name in sites.masked:
             own = f"parametrizations.{own}.original"
-        elif layer in norms:
+        elif layer in sites.norms:
             own = f"norm.{own}"
         paths[name] = f"{layer}.{own}" if layer else own
     return paths
-
-
-MASKABLE = (nn.Linear, _ConvNd)
-"""Layers whose ``weight`` is masked."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """One weight to be masked."""
-
-    name: str
-    """The first name it has in the model, such as ``fc1.weight``."""
-
-    layers: tuple[str, ...]
-    """Names of all layers that use it; more than one where a weight is tied."""
 
 
 @dataclass(frozen=True)
 class Sites:
     """What a conversion will do."""
 
-    masked: tuple[Site, ...]
+    masked: dict[str, tuple[str, ...]]
+    """Weight, by the first name it has in the model -> names of all layers that use it; several where it is tied."""
+
     unmasked: dict[str, str]
     """Every other parameter -> why all tasks share it."""
 
@@ -267,7 +235,7 @@ def find_sites(model: nn.Module, include: Sequence[str] | None, exclude: Sequenc
         )
     chosen = _matching(holders, include, "include")
     left_out = _matching(holders, exclude, "exclude") or set()
-    masked: list[Site] = []
+    masked: dict[str, tuple[str, ...]] = {}
     unmasked: dict[str, str] = {}
     unmaskable: dict[str, list[_Holder]] = {}
     for name, owners in holders.items():
@@ -279,7 +247,7 @@ def find_sites(model: nn.Module, include: Sequence[str] | None, exclude: Sequenc
         elif name in left_out or (chosen is not None and name not in chosen):
             reason = "left out by include or exclude"
         elif all(owner.maskable for owner in owners):
-            masked.append(Site(name, tuple(owner.layer for owner in owners)))
+            masked[name] = tuple(owner.layer for owner in owners)
             continue
         else:
             unmaskable[name] = owners
@@ -291,7 +259,7 @@ def find_sites(model: nn.Module, include: Sequence[str] | None, exclude: Sequenc
             f"nothing to mask: expected a trainable Linear or Conv weight, the model has {len(holders)} parameters, "
             "none of them one that include, exclude and requires_grad allow"
         )
-    return Sites(tuple(masked), unmasked, _norms(model))
+    return Sites(masked, unmasked, _norms(model))
 
 
 def check_plain(model: nn.Module) -> None:
@@ -312,7 +280,6 @@ def check_plain(model: nn.Module) -> None:
 
 
 _PARAMETRISED = "parametrised already", "parametrize.remove_parametrizations"
-
 
 _COMPUTED = (
     (BasePruningMethod, "_tensor_name", ("pruned", "prune.remove")),
@@ -336,7 +303,7 @@ def _holders(model: nn.Module) -> dict[str, list[_Holder]]:
     for layer, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
             name = f"{layer}.{own}" if layer else own
-            maskable = isinstance(module, MASKABLE) and own == "weight"
+            maskable = isinstance(module, (nn.Linear, _ConvNd)) and own == "weight"
             if maskable and not is_lazy(parameter) and not parameter.is_floating_point():
                 raise UsageError(f"{name} is {parameter.dtype}: expected a floating-point weight; masks need one")
             by_identity.setdefault(id(parameter), (name, []))[1].append(_Holder(layer, module, parameter, maskable))
@@ -395,18 +362,15 @@ def _subject(names: Sequence[str], one: str, several: str) -> str:
 
 
 def _norms(model: nn.Module) -> tuple[str, ...]:
-    tracking: list[str] = []
-    without: list[str] = []
-    shared: list[str] = []
-    for name, module in model.named_modules():
-        if isinstance(module, (_BatchNorm, _InstanceNorm)):
-            tracks = isinstance(module.running_mean, Tensor)
-            if isinstance(module, _BatchNorm) and tracks:
-                tracking.append(name)
-            elif isinstance(module, _BatchNorm):
-                without.append(name or "the model")
-            elif tracks:
-                shared.append(name or "the model")
+    def found(kind: type[nn.Module], *, tracks: bool) -> list[str]:
+        return [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, kind) and isinstance(module.running_mean, Tensor) is tracks
+        ]
+
+    without = [name or "the model" for name in found(_BatchNorm, tracks=False)]
+    shared = [name or "the model" for name in found(_InstanceNorm, tracks=True)]
     if without:
         raise UsageError(
             f"{_subject(without, 'keeps', 'keep')} no running statistics, so an output would depend on the other rows "
@@ -417,4 +381,4 @@ def _norms(model: nn.Module) -> tuple[str, ...]:
             f"{_subject(shared, 'is an instance norm', 'are instance norms')} with running statistics, which tasks "
             "would share and change; expected track_running_stats=False, or a batch norm"
         )
-    return tuple(tracking)
+    return tuple(found(_BatchNorm, tracks=True))

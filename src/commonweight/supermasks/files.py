@@ -8,7 +8,6 @@ the weights.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -22,8 +21,11 @@ from safetensors.torch import load_file, save_file
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.folders import Kind, checked_output, flush, replacing
 from commonweight.base.records import Format, folder_record
+from commonweight.models.identity import hash_files
 from commonweight.supermasks.bits import Bits
+from commonweight.supermasks.conversion import Options
 from commonweight.supermasks.influence import Influence
+from commonweight.supermasks.rules import rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -41,16 +43,9 @@ NETWORK = Format(FORMAT, (VERSION,), "a supermask network", "train and save the 
 _KINDS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _TYPES = {str(kind).removeprefix("torch."): kind for kind in _KINDS}
 _Scale = tuple[list[int], float, str]  # a signed constant's shape, size and type
-_OPTIONS = {"rule", "weights", "scores", "batch_norm", "include", "exclude", "seed", "weights_seed"}
 _FITS: dict[str, Callable[[Any], bool]] = {
-    "options": lambda options: (
-        isinstance(options, dict)
-        and set(options) == _OPTIONS
-        and isinstance(options["seed"], int)
-        and isinstance(options["weights_seed"], int | None)
-        and all(options[key] is None or _are_texts(options[key]) for key in ("include", "exclude"))
-    ),
-    "frozen_before": lambda names: _are_texts(names),
+    "options": lambda options: _are_options(options),
+    "frozen_before": lambda names: isinstance(names, list) and all(isinstance(each, str) for each in names),
     "scales": lambda scales: isinstance(scales, dict) and all(map(_is_scale, scales.values())),
 }
 _STATE = ("options", "tasks", "frozen_before", "scales", "digest", "bytes", "sha256")
@@ -77,7 +72,7 @@ def write(folder: str | Path, parts: Parts, state: dict[str, Any], *, overwrite:
             "scales": scales,
             "digest": parts.digest(),
             "bytes": path.stat().st_size,
-            "sha256": _sha256(path),
+            "sha256": hash_files([path])[TENSORS],
         }
         (beside / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         for name in (TENSORS, RECORD):
@@ -99,7 +94,7 @@ def read_tensors(folder: str | Path, record: dict[str, Any]) -> dict[str, Tensor
     path = Path(folder) / TENSORS
     if not path.is_file():
         raise IntegrityError(f"{folder} has no {TENSORS}: the network is incomplete; save it again")
-    if path.stat().st_size != record["bytes"] or _sha256(path) != record["sha256"]:
+    if path.stat().st_size != record["bytes"] or hash_files([path])[TENSORS] != record["sha256"]:
         raise IntegrityError(f"{path} is not the file that was written (size or SHA-256 differs): save it again")
     tensors: dict[str, Tensor] = load_file(path)
     return tensors
@@ -181,8 +176,12 @@ def _of_task(parts: Parts, index: int, *, finished: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _are_options(value: Any) -> bool:
+    try:
+        Options(**value | {"rule": rule_of(value["rule"])})
+    except (KeyError, TypeError, UsageError):
+        return False
+    return True
 
 
 def _is_scale(value: Any) -> bool:
@@ -194,11 +193,6 @@ def _is_scale(value: Any) -> bool:
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()  # safetensors refuses tensors that share memory
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

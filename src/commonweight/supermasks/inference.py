@@ -16,14 +16,8 @@ Source of the first two: Wortsman et al. (2020), SupSup, https://arxiv.org/abs/2
 stays in ``binary`` is the first :math:`\lceil n/2 \rceil` in the order of the gradient, so that it always ends; SupSup
 has no batch norm in the networks whose task it infers.
 
-**Which batch-norm statistics while the task is unknown?** Each task tried alone uses its own. A superposition of tasks
-has the mixture's, mean :math:`\mu = \sum a_i \mu_i` and variance :math:`v = \sum a_i (v_i + \mu_i^2) - \mu^2`. These
-are off for inputs of a single task, through all masks but one. So they are blended with those of the n values per unit
-that the inputs give, the mixture counting as one more value: mean :math:`(n \bar x + \mu) / (n + 1)` and variance
-:math:`((n - 1) s^2 + v) / n`. The blend is defined for one input, and more inputs make it better (measured: MNIST, five
-permutations, one-shot: 62 % of single images, 94 % of batches of 5, all of 20; with the mixture alone 50 % and 83 %).
-``nearest_statistics`` needs at least two values per unit. No input is normalised by statistics of others once the task
-is inferred: predictions are made with the task's own.
+A superposition of tasks normalises with its mixture's statistics blended with those of the inputs, the mixture counting
+as one more value (docs/supermasks.md says why). Predictions are made with the inferred task's own statistics.
 """
 
 from __future__ import annotations
@@ -179,19 +173,12 @@ def _nearest_statistics(net: SupermaskNetwork, inputs: Tensor, names: Sequence[s
 
 
 def statistics_distance(found: Mapping[str, Statistics], stored: Mapping[str, Statistics]) -> float:
-    r"""Compute how far batch-norm statistics of some inputs are from stored ones.
-
-    The squared 2-Wasserstein distance of two Gaussians, in units of the stored variance, averaged over the units of a
-    layer and then over layers:
+    r"""Average the squared 2-Wasserstein distance of two Gaussians, in stored variances, over units and then layers.
 
     .. math:: \frac1L \sum_l \frac1{U_l} \sum_u \frac{(\mu'_u - \mu_u)^2 + (\sigma'_u - \sigma_u)^2}{\sigma_u^2}
 
-    Args:
-        found: Per batch norm the statistics of the inputs, each tensor of shape ``[units]``.
-        stored: Those of the task.
-
     Returns:
-        At least 0; 0 for equal statistics.
+        At least 0.
     """
     distances = []
     for layer, own in stored.items():

@@ -35,18 +35,7 @@ class Influence:
 
 
 def root_mean_square(scores: Tensor) -> Tensor:
-    """Measure the size of scores.
-
-    Args:
-        scores: Any shape.
-
-    Returns:
-        A scalar, in float32 or the wider type of the scores.
-
-    Example:
-        >>> root_mean_square(torch.tensor([3.0, -3.0]))
-        tensor(3.)
-    """
+    """Measure the size of scores: a scalar, in float32 or their wider type."""
     return _wide(scores).square().mean().sqrt()
 
 
@@ -63,20 +52,7 @@ def direction(priors: Sequence[tuple[float, Tensor]]) -> Tensor:
 
 
 def mixed(scores: Tensor, towards: Tensor, beta: float) -> Tensor:
-    """Mix the current scores with a direction.
-
-    Args:
-        scores: The current task's. The gradient into them is ``1 - beta`` times that of the result.
-        towards: The direction ``u``.
-        beta: Strength of the influence, from 0 to 1.
-
-    Returns:
-        The mixture, in the type of the scores: what a mask rule sees here is what :meth:`consolidate` would store.
-
-    Example:
-        >>> mixed(torch.tensor([2.0, -2.0]), torch.tensor([1.0, 1.0]), 0.25)
-        tensor([ 2., -1.])
-    """
+    """Mix the current scores with a direction, in their type: what a mask rule sees is what ``consolidate`` stores."""
     wide = _wide(scores)
     size = root_mean_square(scores.detach())
     return torch.lerp(wide, towards.to(wide.dtype) * size, beta).to(scores.dtype)

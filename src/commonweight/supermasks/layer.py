@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,25 +21,11 @@ if TYPE_CHECKING:
     from commonweight.supermasks.starts import ScoreStart
 
 
-@dataclass
-class _Held:
-    """What a masked weight knows of its tasks beside tensors."""
-
-    scored: set[int] = field(default_factory=set)
-    influences: dict[int, Influence] = field(default_factory=dict)
-
-
 class MaskedWeight(nn.Module):
     """One weight's masks: scores of unfinished tasks, packed bits of finished ones.
 
     Registered with ``torch.nn.utils.parametrize`` on the layer's weight. Per task i it holds the parameter
     ``scores{i}``, and once the task is finished the buffer ``bits{i}``.
-
-    Args:
-        rule: From scores to a mask.
-        start: Where scores start.
-        selection: Which task the network is on.
-        shape: The weight's shape.
     """
 
     def __init__(self, rule: MaskRule, start: ScoreStart, selection: Selection, shape: torch.Size) -> None:
@@ -49,7 +34,8 @@ class MaskedWeight(nn.Module):
         self.start = start
         self.shape = shape
         self._selection = selection
-        self._held = _Held()
+        self._scored: set[int] = set()
+        self._influences: dict[int, Influence] = {}
 
     def forward(self, weight: Tensor) -> Tensor:
         """Mask a weight."""
@@ -81,7 +67,7 @@ class MaskedWeight(nn.Module):
     def hold_scores(self, task: int, scores: Tensor) -> None:
         """Hold scores of a task, instead of any it had."""
         self.register_parameter(f"scores{task}", nn.Parameter(scores, requires_grad=False))
-        self._held.scored.add(task)
+        self._scored.add(task)
 
     def hold_bits(self, task: int, bits: Bits) -> None:
         """Hold the final mask of a task."""
@@ -90,16 +76,16 @@ class MaskedWeight(nn.Module):
     def drop_scores(self, task: int) -> None:
         """Let the scores of a task go."""
         self.register_parameter(f"scores{task}", None)
-        self._held.scored.discard(task)
+        self._scored.discard(task)
 
     def scores(self, task: int) -> nn.Parameter | None:
         """Give a task's scores."""
-        return self.get_parameter(f"scores{task}") if task in self._held.scored else None
+        return self.get_parameter(f"scores{task}") if task in self._scored else None
 
     def effective(self, task: int) -> Tensor:
         """Give what the rule sees: the scores of an unfinished task, with those of prior tasks mixed in."""
         scores = self.get_parameter(f"scores{task}")
-        influence = self._held.influences.get(task)
+        influence = self._influences.get(task)
         return scores if influence is None else mixed(scores, self._towards(task, influence), influence.beta)
 
     def bits(self, task: int) -> Bits:
@@ -114,11 +100,11 @@ class MaskedWeight(nn.Module):
 
     def influence(self, task: int) -> Influence | None:
         """Give what influences a task."""
-        return self._held.influences.get(task)
+        return self._influences.get(task)
 
     def towards(self, influence: Influence) -> Tensor:
         """Mix prior tasks into one direction."""
-        dropped = [prior for prior in influence.alphas if prior not in self._held.scored]
+        dropped = [prior for prior in influence.alphas if prior not in self._scored]
         if dropped and isinstance(self.rule, TopK) and self.rule.by == "magnitude":
             raise UsageError(
                 "masks ranked by magnitude need the scores of prior tasks, and some were dropped: bits have no "
@@ -129,9 +115,9 @@ class MaskedWeight(nn.Module):
     def set_influence(self, task: int, influence: Influence | None, towards: Tensor | None = None) -> None:
         """Let prior tasks take part in a task, or no longer."""
         self.register_buffer(f"towards{task}", towards, persistent=False)
-        self._held.influences.pop(task, None)
+        self._influences.pop(task, None)
         if influence is not None:
-            self._held.influences[task] = influence
+            self._influences[task] = influence
 
     def move(self, task: int, towards: Tensor, beta: float) -> None:
         """Mix a direction into the scores of a task, once."""
@@ -141,7 +127,7 @@ class MaskedWeight(nn.Module):
 
     def consolidate(self, task: int) -> None:
         """Store the mixed scores as the task's own, and end the influence; the mask stays as it is."""
-        influence = self._held.influences.get(task)
+        influence = self._influences.get(task)
         if influence is not None:
             self.move(task, self._towards(task, influence), influence.beta)
             self.set_influence(task, None)
@@ -170,7 +156,7 @@ class MaskedWeight(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the weight."""
-        return f"{self.rule}, tasks with scores: {len(self._held.scored)}"
+        return f"{self.rule}, tasks with scores: {len(self._scored)}"
 
 
 def _kept(weight: Tensor, mask: Tensor) -> Tensor:

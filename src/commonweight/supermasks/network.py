@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import torch
@@ -16,8 +15,8 @@ from commonweight.supermasks import files, passes
 from commonweight.supermasks.bits import Bits
 from commonweight.supermasks.conversion import Options, convert, copied
 from commonweight.supermasks.influence import read_alphas
-from commonweight.supermasks.rules import rule_of
-from commonweight.supermasks.selection import Mixture, Selection
+from commonweight.supermasks.rules import Threshold, rule_of
+from commonweight.supermasks.selection import Mixture, Selection, check_mixture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,6 +42,7 @@ class SupermaskNetwork(nn.Module):
 
     Which task is on is always said: :meth:`switch` or ``with net.on(task):``. Only the selected, unfinished task has
     parameters that require a gradient, and only its statistics can move. The random state of PyTorch is not touched.
+    Methods give out copies, and raise UsageError where there is no task or masked weight of a name.
 
     Args:
         model: Any module; it is copied, and stays as it is. A parameter frozen beforehand stays frozen and unmasked, a
@@ -95,7 +95,9 @@ class SupermaskNetwork(nn.Module):
     ) -> None:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        options = Options.checked(rule, weights, scores, batch_norm, include, exclude, seed, weights_seed)
+        options = Options(
+            Threshold() if rule is None else rule, weights, scores, batch_norm, include, exclude, seed, weights_seed
+        )
         super().__init__()
         self._moved: dict[int, set[int]] = {}
         self._selection = Selection()
@@ -106,10 +108,6 @@ class SupermaskNetwork(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the selected task's network.
-
-        Args:
-            *args: What the model takes.
-            **kwargs: What the model takes.
 
         Returns:
             What the model returns.
@@ -145,11 +143,8 @@ class SupermaskNetwork(nn.Module):
     def add_task(self, name: str) -> None:
         """Add a task, with scores that are drawn and not trained; the selected task stays what it is.
 
-        Args:
-            name: A name that no other task has.
-
         Raises:
-            UsageError: If it is taken, or not a text with something in it.
+            UsageError: If the name is taken, or not a text with something in it.
         """
         if not isinstance(name, str) or not name:
             raise UsageError(f"a task is called by a non-empty text, got {name!r}")
@@ -173,15 +168,9 @@ class SupermaskNetwork(nn.Module):
         return None if self._selection.task is None else self._names[self._selection.task]
 
     def switch(self, task: str | None) -> None:
-        """Select a task; gradients of all others are dropped, so that no optimiser can move them.
+        """Select a task, or none; gradients of all others are dropped, so that no optimiser can move them.
 
         Backward passes belong where the forward pass was: one through a task that is not selected is a UsageError.
-
-        Args:
-            task: Its name, or None for no task.
-
-        Raises:
-            UsageError: If there is no such task.
         """
         index = None if task is None else self._index(task)
         for parameter in self._trained_beside(index):
@@ -195,14 +184,8 @@ class SupermaskNetwork(nn.Module):
         Meanwhile the other tasks have no gradients; afterwards they have theirs back, and the task keeps what it got,
         for an optimiser's step. Its backward passes belong inside: see :meth:`switch`.
 
-        Args:
-            task: Its name.
-
         Yields:
             Nothing.
-
-        Raises:
-            UsageError: If there is no such task.
         """
         index, former, mixture = self._index(task), self._selection.task, self._selection.mixture
         gradients = [(parameter, parameter.grad) for parameter in self._trained_beside(index)]
@@ -222,29 +205,16 @@ class SupermaskNetwork(nn.Module):
 
         They require a gradient only while the task is selected.
 
-        Args:
-            task: The task's name.
-
         Returns:
             The parameters, in model order; batch norms behind masked weights.
 
         Raises:
-            UsageError: If there is no such task, or it is finished.
+            UsageError: If the task is finished.
         """
         return self._trained(self._unfinished(task))
 
     def is_finished(self, task: str) -> bool:
-        """Say whether a task is finished.
-
-        Args:
-            task: Its name.
-
-        Returns:
-            Whether it is.
-
-        Raises:
-            UsageError: If there is no such task.
-        """
+        """Say whether a task is finished."""
         return self._index(task) in self._selection.finished
 
     def finish(self, task: str, *, keep_scores: bool = True) -> None:
@@ -259,7 +229,7 @@ class SupermaskNetwork(nn.Module):
                 per weight and the statistics.
 
         Raises:
-            UsageError: If there is no such task, or it is finished already.
+            UsageError: If it is finished already.
             MeasurementError: If a score is nan or infinite.
         """
         index = self._unfinished(task)
@@ -285,14 +255,8 @@ class SupermaskNetwork(nn.Module):
 
         The masks of such tasks agree by construction: their overlap cannot be held against chance.
 
-        Args:
-            task: Its name.
-
         Returns:
             Their names, from the earliest; none for a task that was trained from scores of its own.
-
-        Raises:
-            UsageError: If there is no such task.
         """
         found: set[int] = set()
         waiting = [self._index(task)]
@@ -302,7 +266,7 @@ class SupermaskNetwork(nn.Module):
             waiting += new
         return tuple(self._names[index] for index in sorted(found))
 
-    # What was learned: everything that is given out is a copy
+    # What was learned
 
     @property
     def masked(self) -> tuple[str, ...]:
@@ -315,88 +279,30 @@ class SupermaskNetwork(nn.Module):
         return dict(self._parts.unmasked)
 
     def bits(self, task: str, name: str) -> Bits:
-        """Give a task's mask, packed.
-
-        Args:
-            task: The task's name.
-            name: A masked weight's name.
-
-        Returns:
-            A copy.
-
-        Raises:
-            UsageError: If there is no such task or weight.
-        """
+        """Give a task's mask of a masked weight, packed."""
         bits = self._mask(name).bits(self._index(task))
         return Bits(bits.packed.clone(), bits.shape)
 
     def mask(self, task: str, name: str) -> Tensor:
-        """Give a task's mask.
-
-        Args:
-            task: The task's name.
-            name: A masked weight's name.
-
-        Returns:
-            Boolean, of the weight's shape.
-
-        Raises:
-            UsageError: If there is no such task or weight.
-        """
+        """Give a task's mask of a masked weight: boolean, of the weight's shape."""
         return self._mask(name).bits(self._index(task)).unpack()
 
     def start_bits(self, task: str, name: str) -> Bits:
-        """Draw the mask of a task's score initialisation again, from the seed.
-
-        Args:
-            task: The task's name.
-            name: A masked weight's name.
-
-        Returns:
-            The mask before any training, and before :meth:`start_from`.
-
-        Raises:
-            UsageError: If there is no such task or weight.
-        """
+        """Draw the mask of a task's score initialisation again, from the seed: that before any training."""
         return self._mask(name).start_bits(self._index(task), self._parts.weight(name))
 
     def scores(self, task: str, name: str) -> Tensor | None:
-        """Give a task's scores.
-
-        Args:
-            task: The task's name.
-            name: A masked weight's name.
-
-        Returns:
-            A copy, without a prior task's influence; None if they were dropped.
-
-        Raises:
-            UsageError: If there is no such task or weight.
-        """
+        """Give a task's scores, without a prior task's influence; None if they were dropped."""
         scores = self._mask(name).scores(self._index(task))
         return None if scores is None else scores.detach().clone()
 
     def weight(self, name: str) -> Tensor:
-        """Give a frozen weight, whole.
-
-        Args:
-            name: A masked weight's name.
-
-        Returns:
-            A copy.
-
-        Raises:
-            UsageError: If there is no such masked weight.
-        """
+        """Give a frozen weight that is masked, whole."""
         self._mask(name)
         return self._parts.weight(name).detach().clone()
 
     def weights_digest(self) -> str:
-        """Hash the frozen parameters, masked or not: their original names, shapes, types and bytes.
-
-        Returns:
-            SHA-256, in hexadecimal; the same before and after any training.
-        """
+        """Hash the frozen parameters, masked or not: SHA-256 of their names, shapes, types and bytes."""
         return self._parts.digest()
 
     @property
@@ -405,17 +311,7 @@ class SupermaskNetwork(nn.Module):
         return tuple(self._parts.norms)
 
     def statistics(self, task: str) -> Mapping[str, Statistics]:
-        """Give a task's batch-norm statistics.
-
-        Args:
-            task: Its name.
-
-        Returns:
-            Copies, by the names in :attr:`norms`.
-
-        Raises:
-            UsageError: If there is no such task.
-        """
+        """Give a task's statistics by batch norm."""
         index = self._index(task)
         return {name: norm.statistics(index) for name, norm in self._parts.norms.items()}
 
@@ -430,7 +326,6 @@ class SupermaskNetwork(nn.Module):
             Mean and variance of what each batch norm receives; nothing is stored.
 
         Raises:
-            UsageError: If there is no such task.
             MeasurementError: If a batch norm gets fewer than two values per unit, or none that are finite.
         """
         with self.on(task), passes.evaluating(self):
@@ -468,7 +363,7 @@ class SupermaskNetwork(nn.Module):
                 repeatedly.
 
         Raises:
-            UsageError: If there is no such task, it is finished, or the batches are none or a mere iterator.
+            UsageError: If the task is finished, or the batches are none or a mere iterator.
             MeasurementError: If a batch norm gets fewer than two values per unit, or none that are finite.
         """
         index = self._unfinished(task)
@@ -478,14 +373,10 @@ class SupermaskNetwork(nn.Module):
     # Files
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the network to a folder.
+        """Write the network to a folder that is free, or with ``overwrite`` holds a network that may go.
 
-        It holds the frozen weights once, and per task one bit per weight, statistics, and scores that were kept. The
-        selected task, and the state of optimisers, are not saved.
-
-        Args:
-            folder: Where to: free, or with ``overwrite`` a network that may go.
-            overwrite: Whether a network that is there may go.
+        Written are the frozen weights once, and per task one bit per weight, statistics, and scores that were kept; not
+        the selected task, nor the state of optimisers.
 
         Raises:
             UsageError: If something is there that may not be replaced.
@@ -518,11 +409,7 @@ class SupermaskNetwork(nn.Module):
         return net
 
     def state(self) -> dict[str, Any]:
-        """Describe everything beside tensors.
-
-        Returns:
-            Options and tasks, in plain JSON values.
-        """
+        """Describe everything beside tensors: options and tasks, in plain JSON values."""
         return {
             "options": self._options.record(),
             "tasks": [
@@ -565,18 +452,11 @@ class SupermaskNetwork(nn.Module):
                 mask.set_influence(index, task.influences.get(weight))
 
     def get_extra_state(self) -> Tensor:
-        """Give what ``state_dict`` holds beside tensors of the network: options and tasks.
-
-        Returns:
-            JSON as bytes.
-        """
+        """Give what ``state_dict`` holds beside tensors of the network: options and tasks, JSON as bytes."""
         return torch.frombuffer(bytearray(json.dumps(self.state()).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take the tasks of a ``state_dict``, before their tensors are loaded.
-
-        Args:
-            state: What :meth:`get_extra_state` gave.
 
         Raises:
             UsageError: If it is of a network with other options or other tasks.
@@ -611,35 +491,19 @@ class SupermaskNetwork(nn.Module):
         """
         if beta == 1:
             raise UsageError("beta 1 leaves the task nothing to train: expected below 1; start_from takes 1")
-        index, influences = self._read(alphas, beta)
-        towards = {name: self._mask(name).towards(influence) for name, influence in influences.items()}
-        self._note_moved(index, influences)
+        index, influences, towards = self._read(alphas, beta)
         for name, mask in self._parts.masks.items():
             mask.set_influence(index, influences.get(name), towards.get(name))
 
     def consolidate(self) -> None:
-        """Make the mixture the selected task's own scores and end the influence; its masks stay the same.
-
-        Raises:
-            UsageError: If no task is selected, or it is finished.
-        """
+        """Make the mixture the selected task's own scores and end the influence; its masks stay the same."""
         index = self._unfinished(self._names[self._selection.current()])
         for mask in self._parts.masks.values():
             mask.consolidate(index)
 
     def start_from(self, alphas: Mapping[str, Mapping[str, float]], beta: float) -> None:
-        """Transfer by initialisation: move the selected task's scores once, to the mixture of :meth:`influence`.
-
-        Args:
-            alphas: As in :meth:`influence`.
-            beta: Strength, from 0 to 1; at 1 the start is the prior tasks' mixture alone.
-
-        Raises:
-            UsageError: As in :meth:`influence`.
-        """
-        index, influences = self._read(alphas, beta)
-        towards = {name: self._mask(name).towards(influence) for name, influence in influences.items()}
-        self._note_moved(index, influences)
+        """Move the selected task's scores once, to the mixture of :meth:`influence`; beta may be 1."""
+        index, influences, towards = self._read(alphas, beta)
         for name, influence in influences.items():
             self._mask(name).move(index, towards[name], influence.beta)
 
@@ -664,15 +528,7 @@ class SupermaskNetwork(nn.Module):
             UsageError: If a task is unknown, there is none, or a number is not as said. The call of the network raises
                 MeasurementError where weights that do not sum to 1 make a variance negative.
         """
-        for task, weight in weights.items():
-            if not isinstance(weight, Tensor) or weight.dim() or not weight.is_floating_point():
-                raise UsageError(f"the weight of {task!r} must be a floating-point scalar tensor, got {weight!r}")
-            if not math.isfinite(weight.detach()):
-                raise UsageError(f"the weight of {task!r} must be finite, got {weight.item()}")
-        if not weights:
-            raise UsageError("a superposition needs at least one task, got none")
-        if mixture_counts is not None and not 0 < mixture_counts < float("inf"):
-            raise UsageError(f"mixture_counts must be a number over 0, or None, got {mixture_counts!r}")
+        check_mixture(weights, mixture_counts)
         indices = tuple(self._index(task) for task in weights)
         device = self._parts.weight(self.masked[0]).device
         former = self._selection.mixture
@@ -720,15 +576,17 @@ class SupermaskNetwork(nn.Module):
                 parameter.requires_grad_(True)
                 self._selection.watch(parameter, index)
 
-    def _note_moved(self, index: int, influences: Mapping[str, Influence]) -> None:
-        priors = {prior for influence in influences.values() for prior in influence.alphas}
-        if priors:
-            self._moved.setdefault(index, set()).update(priors)
-
-    def _read(self, alphas: Mapping[str, Mapping[str, float]], beta: float) -> tuple[int, dict[str, Influence]]:
+    def _read(
+        self, alphas: Mapping[str, Mapping[str, float]], beta: float
+    ) -> tuple[int, dict[str, Influence], dict[str, Tensor]]:
+        """Read what moves the selected task, and in which direction, and note the prior tasks."""
         index = self._unfinished(self._names[self._selection.current()])
-        finished, masked = self._selection.finished, self._parts.masks
-        return index, read_alphas(alphas, beta, task=index, tasks=self._names, finished=finished, masked=masked)
+        finished, masks = self._selection.finished, self._parts.masks
+        influences = read_alphas(alphas, beta, task=index, tasks=self._names, finished=finished, masked=masks)
+        towards = {name: masks[name].towards(influence) for name, influence in influences.items()}
+        if priors := {prior for influence in influences.values() for prior in influence.alphas}:
+            self._moved.setdefault(index, set()).update(priors)
+        return index, influences, towards
 
     def extra_repr(self) -> str:
         """Describe the network."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from commonweight.supermasks.selection import Mixture, Selection
 
-
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -41,11 +40,6 @@ class TaskBatchNorm(nn.Module):
     with the task's tensors in place of its own, which stay what a new task starts from. Statistics move only in
     training mode, and only those of the selected task while it is unfinished. A superposition uses the mixture's
     statistics: mean :math:`\mu = \sum_i a_i \mu_i` and variance :math:`\sum_i a_i (v_i + \mu_i^2) - \mu^2`.
-
-    Args:
-        norm: The original, with running statistics.
-        selection: Which task the network is on.
-        own: Which of ``weight`` and ``bias`` each task trains for itself.
     """
 
     def __init__(self, norm: _BatchNorm, selection: Selection, own: tuple[str, ...]) -> None:
@@ -80,11 +74,7 @@ class TaskBatchNorm(nn.Module):
         return [self.get_parameter(f"{name}{task}") for name in self.own]
 
     def settle(self, task: int) -> None:
-        """Keep a task's own weight and bias in tensors that nothing outside holds, so that no optimiser can move them.
-
-        Args:
-            task: Its index.
-        """
+        """Keep a task's own weight and bias in tensors that nothing outside holds: no optimiser can move them."""
         for name in self.own:
             kept = self.get_parameter(f"{name}{task}").detach().clone()
             self.register_parameter(f"{name}{task}", nn.Parameter(kept, requires_grad=False))

@@ -7,6 +7,7 @@ import inspect
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -108,9 +109,8 @@ def watch(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterabl
 def settle(model: nn.Module, norms: Mapping[str, TaskBatchNorm], task: int, batches: Iterable[Any]) -> None:
     """Give a task the exact statistics of its data, one batch norm after the other in the order they are called."""
     # Each is measured while those before it already normalise with their new statistics, so the result does not depend
-    # on
-    # how the rows are cut into batches. One pass over the data per batch norm, each only as far as that batch norm. One
-    # that is called several times is measured over all its calls, while it normalises with its former statistics.
+    # on how the rows are cut into batches. One pass over the data per batch norm, each only as far as that batch norm.
+    # One that is called several times is measured over all its calls, while it normalises with its former statistics.
     if not norms:
         return
     if iter(batches) is batches:
@@ -150,13 +150,13 @@ def _adding(moments: Moments, *, stop: bool = False) -> Callable[[nn.Module, tup
 def _calls(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterable[Any]) -> Counter[str]:
     """How often each batch norm is called, in the order of the first calls."""
     calls: Counter[str] = Counter()
+
+    def note(name: str, _module: nn.Module, _inputs: Any) -> None:
+        calls[name] += 1
+
     with contextlib.ExitStack() as hooks:
         for name, norm in norms.items():
-
-            def note(_module: nn.Module, _inputs: Any, name: str = name) -> None:
-                calls[name] += 1
-
-            hooks.callback(norm.register_forward_pre_hook(note).remove)
+            hooks.callback(norm.register_forward_pre_hook(partial(note, name)).remove)
         for batch in batches:
             call(model, batch)
             break
@@ -202,24 +202,20 @@ def norms_behind(
                 waiting += [following for following, _ in node.next_functions]
         return found
 
+    def on_layer(weight: str, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return mark(output, weight)
+
+    def on_norm(norm: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        for weight in reached(inputs[0]):
+            behind[weight] = behind[weight] or norm
+        return mark(output, None)
+
     with contextlib.ExitStack() as hooks, torch.enable_grad():
         for weight, users in layers.items():
-
-            def on_layer(_module: nn.Module, _inputs: Any, output: Tensor, weight: str = weight) -> Tensor:
-                return mark(output, weight)
-
             for user in users:
-                hooks.callback(user.register_forward_hook(on_layer).remove)
-        for norm_name, norm in norms.items():
-
-            def on_norm(
-                _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, norm: str = norm_name
-            ) -> Tensor:
-                for weight in reached(inputs[0]):
-                    behind[weight] = behind[weight] or norm
-                return mark(output, None)
-
-            hooks.callback(norm.register_forward_hook(on_norm).remove)
+                hooks.callback(user.register_forward_hook(partial(on_layer, weight)).remove)
+        for name, norm in norms.items():
+            hooks.callback(norm.register_forward_hook(partial(on_norm, name)).remove)
         call(model, inputs)
     return behind
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,25 +16,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-
 _WORTH_SAMPLING = 20_000
 _SAMPLE_STEP = 97  # a prime, so that a sample does not follow the columns of a weight
-
-
-class MaskRule(Protocol):
-    """From scores to a mask. The gradient passes straight through: the mask's derivative by its score is taken as 1."""
-
-    def mask(self, scores: Tensor) -> Tensor:
-        """Choose the weights to keep."""
-        ...
-
-    def check(self, name: str, entries: int) -> None:
-        """Refuse a weight of which the rule would keep nothing."""
-        ...
-
-    def spec(self) -> dict[str, Any]:
-        """Describe the rule in plain JSON values."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -50,30 +33,14 @@ class Threshold:
     """
 
     def mask(self, scores: Tensor) -> Tensor:
-        """Choose the weights to keep.
-
-        Args:
-            scores: Any shape; nan is not kept.
-
-        Returns:
-            Boolean, of the same shape.
-        """
+        """Choose the weights to keep; nan is not kept."""
         return scores >= 0
 
     def check(self, name: str, entries: int) -> None:
-        """Accept every weight: how many entries are kept is the training's choice.
-
-        Args:
-            name: The weight's name.
-            entries: How many entries it has.
-        """
+        """Accept every weight: how many entries are kept is the training's choice."""
 
     def spec(self) -> dict[str, Any]:
-        """Describe the rule.
-
-        Returns:
-            ``{"rule": "threshold"}``.
-        """
+        """Describe the rule in plain JSON values."""
         return {"rule": "threshold"}
 
 
@@ -129,15 +96,7 @@ class TopK:
         return chosen.view(scores.shape)
 
     def check(self, name: str, entries: int) -> None:
-        """Refuse a weight of which nothing would be kept.
-
-        Args:
-            name: The weight's name.
-            entries: How many entries it has.
-
-        Raises:
-            UsageError: If the count rounds to 0.
-        """
+        """Refuse a weight of which nothing would be kept."""
         if round(self.density * entries) == 0:
             raise UsageError(
                 f"density {self.density} keeps none of the {entries} entries of {name}; raise it, or leave this weight "
@@ -145,30 +104,16 @@ class TopK:
             )
 
     def spec(self) -> dict[str, Any]:
-        """Describe the rule.
-
-        Returns:
-            ``{"rule": "topk", "density": ..., "by": ...}``.
-        """
+        """Describe the rule in plain JSON values."""
         return {"rule": "topk", "density": self.density, "by": self.by}
 
 
-def rule_of(spec: Mapping[str, Any]) -> Threshold | TopK:
-    """Make a rule from its description.
+MaskRule = Threshold | TopK
+"""From scores to a mask. The gradient passes straight through: the mask's derivative by its score is taken as 1."""
 
-    Args:
-        spec: What :meth:`MaskRule.spec` gave.
 
-    Returns:
-        An equal rule.
-
-    Raises:
-        IntegrityError: If it describes none.
-
-    Example:
-        >>> rule_of(TopK(0.3).spec())
-        TopK(density=0.3, by='score')
-    """
+def rule_of(spec: Mapping[str, Any]) -> MaskRule:
+    """Make a rule from its description."""
     match spec:
         case {"rule": "threshold"}:
             return Threshold()

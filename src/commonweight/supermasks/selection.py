@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from commonweight.base.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
 
@@ -27,6 +27,19 @@ class Mixture:
 
     counts: float | None
     """As how many values its statistics count among those of the inputs; None: they stand alone."""
+
+
+def check_mixture(weights: Mapping[str, Tensor], counts: float | None) -> None:
+    """Check what a user asked to superpose."""
+    for task, weight in weights.items():
+        if not isinstance(weight, Tensor) or weight.dim() or not weight.is_floating_point():
+            raise UsageError(f"the weight of {task!r} must be a floating-point scalar tensor, got {weight!r}")
+        if not weight.detach().isfinite():
+            raise UsageError(f"the weight of {task!r} must be finite, got {weight.item()}")
+    if not weights:
+        raise UsageError("a superposition needs at least one task, got none")
+    if counts is not None and not 0 < counts < float("inf"):
+        raise UsageError(f"mixture_counts must be a number over 0, or None, got {counts!r}")
 
 
 @dataclass

@@ -23,21 +23,7 @@ _GAIN = math.sqrt(2)
 
 
 def fan_in(layer: nn.Linear | _ConvNd) -> float:
-    """Count the products that one output of a layer sums.
-
-    Args:
-        layer: A linear or convolution layer.
-
-    Returns:
-        Input features, or input channels of a group times the kernel's entries. A transposed convolution with a stride
-        spreads its products over several outputs: then their mean, at least 1.
-
-    Example:
-        >>> fan_in(nn.Linear(784, 10)), fan_in(nn.Conv2d(8, 4, 3, groups=2))
-        (784, 36)
-        >>> fan_in(nn.ConvTranspose2d(8, 4, 4, stride=2))
-        32.0
-    """
+    """Count the products that one output of a layer sums; their mean, at least 1, where a stride spreads them."""
     if isinstance(layer, nn.Linear):
         return layer.in_features
     products = layer.in_channels // layer.groups * math.prod(layer.kernel_size)

@@ -1,6 +1,6 @@
 """Task streams: tasks made from one set of images, for continual learning, the same on every machine."""
 
-from commonweight.data.images.changes import Permutation, Rotation, Unchanged
+from commonweight.data.images.changes import Permutation, Rotation
 from commonweight.data.images.images import Images, digits
 from commonweight.data.images.rows import RowSet
 from commonweight.data.images.scenarios import (
@@ -30,6 +30,5 @@ __all__ = [
     "Setting",
     "Task",
     "TaskStream",
-    "Unchanged",
     "digits",
 ]

@@ -42,9 +42,8 @@ def to_avalanche(tasks: Iterable[Task]) -> Any:
 
 def from_avalanche(benchmark: Any) -> tuple[Task, ...]:
     """Read the tasks of an Avalanche benchmark."""
-    # Every row is read once, through the benchmark's transforms for evaluation, so random augmentations are left out,
-    # and
-    # kept as float32.
+    # Every row is read once and kept as float32, through the benchmark's transforms for evaluation, so without random
+    # augmentations.
     _avalanche()
     train, test = ([_read(step) for step in stream] for stream in (benchmark.train_stream, benchmark.test_stream))
     if len(train) != len(test) or not train:

@@ -1,10 +1,11 @@
-"""What a task does to every image: nothing, another order of the pixels, or a rotation."""
+"""What a task may do to every image: another order of the pixels, or a rotation."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,20 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Change(Protocol):
-    """Anything that turns images into images of the same shape, each row by itself."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Change images."""
-
-
-@dataclass(frozen=True)
-class Unchanged:
-    """Leaves every image as it is."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Give the images back."""
-        return images
+Change = Callable[[torch.Tensor], torch.Tensor]
+"""Turns images into images of the same shape, each row by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,18 +85,7 @@ class Rotation:
 
 
 def cosine_and_sine(degrees: float) -> tuple[float, float]:
-    """Compute both, exactly 0, 1 or -1 at multiples of 90 degrees.
-
-    Args:
-        degrees: An angle.
-
-    Returns:
-        Cosine and sine.
-
-    Example:
-        >>> cosine_and_sine(450)
-        (0.0, 1.0)
-    """
+    """Compute both of an angle in degrees, exactly 0, 1 or -1 at multiples of 90 degrees."""
     quarters, rest = divmod(degrees, 90.0)
     cosine, sine = (1.0, 0.0) if rest == 0 else (math.cos(math.radians(rest)), math.sin(math.radians(rest)))
     for _ in range(int(quarters) % 4):

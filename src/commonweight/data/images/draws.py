@@ -26,24 +26,7 @@ class Purpose(IntEnum):
 
 
 def permutation(size: int, seed: int, purpose: Purpose, *key: int) -> torch.Tensor:
-    """Draw a permutation that depends on its arguments alone.
-
-    Args:
-        size: How many things to order.
-        seed: The seed, a whole number of at least 0.
-        purpose: What it is for.
-        *key: Further whole numbers of at least 0, such as the task.
-
-    Returns:
-        The numbers 0 to ``size - 1`` in random order, int64.
-
-    Raises:
-        UsageError: If the seed is not a whole number of at least 0.
-
-    Example:
-        >>> permutation(5, 0, Purpose.PIXELS, 1).tolist() == permutation(5, 1, Purpose.PIXELS, 0).tolist()
-        False
-    """
+    """Order the numbers 0 to ``size - 1`` at random, by the arguments alone; ``key`` is, for example, the task."""
     checked_seed(seed)
     words = np.random.SeedSequence(entropy=int(seed), spawn_key=(int(purpose), *map(int, key)))
     return torch.from_numpy(np.argsort(np.random.PCG64(words).random_raw(size), kind="stable"))

@@ -9,8 +9,9 @@ import torch
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import among
+from commonweight.data import columns
 from commonweight.data.images.images import Images, without_gaps
-from commonweight.data.table import HUB_ID
+from commonweight.data.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-LABEL_NAMES = ("label", "labels")
 GREY = ("1", "L")
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L")
 """Modes of more than 8 bits per value."""
@@ -53,25 +53,6 @@ def folder_images(folder: Path, name: str, **choice: str | None) -> Images:
     return split_images(found, name, **choice)
 
 
-def hub_images(spec: str, name: str, **choice: str | None) -> Images:
-    """Load a data set by its Hugging Face id."""
-    import datasets
-
-    match = HUB_ID.fullmatch(spec)
-    if match is None:
-        raise UsageError(
-            f"{spec!r} is neither an existing file or folder nor an id of the form org/name:config@revision"
-        )
-    try:
-        found = datasets.load_dataset(match["id"], match["config"], revision=match["revision"])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"{spec!r} is no local file or folder, and as a Hugging Face data set it could not be loaded: {error}. "
-            "Check the spelling and the network, or give a file or folder"
-        ) from error
-    return split_images(found, name, **choice)
-
-
 def split_images(
     splits: Mapping[str, Any],
     name: str,
@@ -91,7 +72,7 @@ def split_images(
     _check_pillow()
     parts = [splits["train"], splits[test]]
     image = _image_column(name, parts[0], image_column)
-    label = _label_column(name, parts[0], label_column)
+    label = columns.label_column(Table(name, parts[0], (), {}), label_column)
     arrays = [_arrays(f"{name} ({split})", rows, image) for split, rows in zip(("train", test), parts, strict=True)]
     in_colour = any(array.ndim == 3 for part in arrays for array in part)
     train, test_pixels = (_stacked(part, in_colour=in_colour) for part in arrays)
@@ -120,21 +101,6 @@ def _image_column(name: str, rows: Any, asked: str | None) -> str:
         raise UsageError(
             f"{name} has {len(found)} columns of images; name one with {{image_column}}: {among('image', found)}",
             image_column=None,
-        )
-    return found[0]
-
-
-def _label_column(name: str, rows: Any, asked: str | None) -> str:
-    found = [column for column in LABEL_NAMES if column in rows.column_names]
-    if asked is not None:
-        if asked not in rows.column_names:
-            raise UsageError(f"{name} has no column {asked!r}; {among(asked, rows.column_names)}")
-        return asked
-    if len(found) != 1:
-        raise UsageError(
-            f"{name} has {'both' if found else 'neither'} 'label' {'and' if found else 'nor'} 'labels'; name the "
-            f"column with {{label_column}}: {among('label', rows.column_names)}",
-            label_column=None,
         )
     return found[0]
 

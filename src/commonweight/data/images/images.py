@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-
 CHANNELS = (1, 3)
 """How many channels an array of four dimensions may have; tells channels-first from channels-last."""
-
 
 MOST_NAMED = 12
 """Classes that a message names."""
@@ -103,17 +101,6 @@ class Images:
             found.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
             found.update(tensor.contiguous().numpy().data)
         return found.hexdigest()
-
-    def renamed(self, name: str) -> Images:
-        """Give the same images another name.
-
-        Args:
-            name: The new name.
-
-        Returns:
-            New images that share the tensors.
-        """
-        return replace(self, name=name)
 
     @classmethod
     def of(
@@ -268,17 +255,12 @@ EVERY = 5
 
 
 def digits() -> Images:
-    """Open the embedded digits.
+    """Open the embedded digits: 1442 training and 355 test images ``[1, 8, 8]`` of ten classes.
 
-    Of every digit each fifth image, in the order of the source, is a test image: 355 of 1797. The 13 writers are in
-    both parts.
+    Of every digit each fifth image, in the order of the source, is a test image. The 13 writers are in both parts.
 
     Returns:
-        1442 training and 355 test images ``[1, 8, 8]`` of ten classes.
-
-    Example:
-        >>> len(digits().train), len(digits().test)
-        (1442, 355)
+        The images.
     """
     with files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
         pixels, labels = stored["images"][:, None], stored["labels"].astype(np.int64)

@@ -17,20 +17,15 @@ import torch
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import nearby
-from commonweight.data.images.hugging_face import folder_images, hub_images, saved_images
+from commonweight.data.images.hugging_face import folder_images, saved_images, split_images
 from commonweight.data.images.images import Images, digits
+from commonweight.data.splits import hub_splits
 
 if TYPE_CHECKING:
-    import io
-
     from torch import Tensor
-
 
 BYTES = 8
 """The only type of element that is read."""
-
-BLOCK = 1 << 24
-"""Bytes read at a time, so that sizes that are wrong ask for no more memory than the file is long."""
 
 PARTS = {"train": "train", "test": "t10k"}
 KINDS = {"images": 3, "labels": 1}
@@ -49,7 +44,7 @@ def idx_files(folder: Path) -> dict[tuple[str, str], Path]:
     return found
 
 
-def idx_images(folder: Path, *, name: str | None = None) -> Images:
+def idx_images(folder: Path) -> Images:
     """Read the four files of a data set like MNIST."""
     files = idx_files(folder)
     missing = [
@@ -65,56 +60,34 @@ def idx_images(folder: Path, *, name: str | None = None) -> Images:
                 f"{files[part, 'images']} has {len(pixels[part])} images and {files[part, 'labels']} "
                 f"{len(labels[part])} labels; expected one label per image: the files are not of one data set"
             )
-    return Images.of(
-        pixels["train"], labels["train"], pixels["test"], labels["test"], name=name or folder.resolve().name
-    )
-
-
-def read_idx(file: Path) -> Tensor:
-    """Read one idx file of bytes."""
-    try:
-        with _opened(file) as stream:
-            return _parsed(file, stream)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise IntegrityError(f"{file} cannot be unpacked: {error}; fetch it again") from error
-    except IntegrityError:
-        raise
-    except OSError as error:
-        raise IntegrityError(f"{file} cannot be read: {error}") from error
+    return Images.of(pixels["train"], labels["train"], pixels["test"], labels["test"], name=folder.resolve().name)
 
 
 def _read(file: Path, dimensions: int) -> Tensor:
-    found = read_idx(file)
-    if found.dim() != dimensions or 0 in found.shape:
-        raise IntegrityError(f"{file} states the sizes {list(found.shape)}; expected {dimensions}, none of them 0")
-    return found
-
-
-def _opened(file: Path) -> io.BufferedIOBase:
-    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
-
-
-def _parsed(file: Path, stream: io.BufferedIOBase) -> Tensor:
-    magic = stream.read(4)
+    """Read one idx file of bytes."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            content = bytearray(stream.read())
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise IntegrityError(f"{file} cannot be unpacked: {error}; fetch it again") from error
+    except OSError as error:
+        raise IntegrityError(f"{file} cannot be read: {error}") from error
+    magic = bytes(content[:4])
     if len(magic) < 4 or magic[:3] != bytes([0, 0, BYTES]) or not 1 <= magic[3] <= 4:
         raise IntegrityError(
             f"{file} starts with {magic.hex(' ') or 'nothing'}; expected 00 00 08 and the number of dimensions, the "
             "mark of an idx file of bytes: it is another kind of file, or damaged"
         )
-    sizes = stream.read(4 * magic[3])
-    if len(sizes) < 4 * magic[3]:
+    start = 4 + 4 * magic[3]
+    if len(content) < start:
         raise IntegrityError(f"{file} ends before its sizes; fetch it again")
-    shape = struct.unpack(f">{magic[3]}I", sizes)
-    expected = math.prod(shape)
-    content = bytearray()
-    while len(content) < expected and (part := stream.read(min(BLOCK, expected - len(content)))):
-        content += part
-    if len(content) < expected or stream.read(1):
-        came = f"{len(content)}" if len(content) < expected else "more"
+    shape = struct.unpack_from(f">{magic[3]}I", content, 4)
+    if len(shape) != dimensions or 0 in shape:
+        raise IntegrityError(f"{file} states the sizes {list(shape)}; expected {dimensions}, none of them 0")
+    expected, came = math.prod(shape), len(content) - start
+    if came != expected:
         raise IntegrityError(f"{file} states {expected} values, {came} came; it is damaged: fetch it again")
-    return (
-        torch.frombuffer(content, dtype=torch.uint8).view(shape) if expected else torch.empty(shape, dtype=torch.uint8)
-    )
+    return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)
 
 
 DIGITS = "digits"
@@ -177,7 +150,7 @@ def open_images(
             f"no images in {text!r}{meant} Give 'digits', a folder, a .npz file, or a Hugging Face id such as "
             "'org/name'"
         )
-    return hub_images(text, text.partition("@")[0].partition(":")[0].rpartition("/")[2], **choice)
+    return split_images(hub_splits(text), text.partition("@")[0].partition(":")[0].rpartition("/")[2], **choice)
 
 
 def _plain(spec: str | Path, path: Path) -> Images | None:
@@ -202,7 +175,7 @@ NAMES = (
 """The two ways of naming the four arrays."""
 
 
-def npz_images(file: Path, *, name: str | None = None) -> Images:
+def npz_images(file: Path) -> Images:
     """Read images from a ``.npz`` file."""
     arrays = _arrays(file)
     names = next((names for names in NAMES if set(names) <= set(arrays)), None)
@@ -212,7 +185,7 @@ def npz_images(file: Path, *, name: str | None = None) -> Images:
             f"{', '.join(NAMES[1])}"
         )
     train, train_labels, test, test_labels = (arrays[key] for key in names)
-    return Images.of(train, train_labels, test, test_labels, name=name or file.stem)
+    return Images.of(train, train_labels, test, test_labels, name=file.stem)
 
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,6 @@ from torch.utils.data import Dataset
 
 from commonweight.base.errors import UsageError
 from commonweight.base.seeds import checked_seed
-from commonweight.data.images.changes import Unchanged
 from commonweight.data.images.draws import Purpose, permutation
 
 if TYPE_CHECKING:
@@ -37,45 +36,38 @@ class Scaling:
         return images.sub_(mean).div_(deviation)
 
 
+@dataclass(eq=False, repr=False)
 class RowSet(Dataset[tuple["torch.Tensor", int]]):
     """Rows of one task. A PyTorch data set: pairs of an input and a label, the same in every worker and process.
 
     ``inputs`` holds all rows as float32 and is built at its first use (4 bytes per value: 188 MB for 60,000 MNIST
     images); single rows and :meth:`take` need none of it. The images themselves are shared between all tasks of a
     stream.
-
-    Args:
-        pixels: All images of the part, ``[n, channels, height, width]``, uint8 or float32.
-        labels: Labels of the chosen rows, ``[m]``, int64.
-        chosen: Which rows of ``pixels``, ``[m]``, int64; None is all of them.
-        brightest: The value of ``pixels`` that becomes 1.
-        change: What the task does to the images.
-        scaling: The last step; None leaves the values from 0 to 1.
-        flatten: Whether an input is a vector.
-        key: Names the rows in the order of batches: the task's number.
     """
 
-    def __init__(
-        self,
-        pixels: Tensor,
-        labels: Tensor,
-        chosen: Tensor | None,
-        *,
-        brightest: int,
-        change: Change,
-        scaling: Scaling | None,
-        flatten: bool,
-        key: int,
-    ) -> None:
-        self.labels = labels
-        self._pixels = pixels
-        self._chosen = chosen
-        self._brightest = brightest
-        self._change = change
-        self._scaling = scaling
-        self._flatten = flatten
-        self._key = key
-        self._inputs: Tensor | None = None
+    pixels: Tensor
+    """All images of the part, ``[n, channels, height, width]``, uint8 or float32."""
+
+    labels: Tensor
+    """Labels of the chosen rows, ``[m]``, int64."""
+
+    chosen: Tensor | None
+    """Which rows of ``pixels``, ``[m]``, int64; None is all of them."""
+
+    key: int
+    """Names the rows in the order of batches: the task's number."""
+
+    brightest: int = 1
+    """The value of ``pixels`` that becomes 1."""
+
+    change: Change | None = None
+    scaling: Scaling | None = None
+    """The last step; None leaves the values from 0 to 1."""
+
+    flatten: bool = False
+    """Whether an input is a vector."""
+
+    _inputs: Tensor | None = field(default=None, init=False)
 
     @classmethod
     def of(cls, inputs: Tensor, labels: Tensor, *, key: int = 0) -> RowSet:
@@ -102,7 +94,7 @@ class RowSet(Dataset[tuple["torch.Tensor", int]]):
                 f"got inputs of {inputs.dtype} {list(inputs.shape)} and labels of {labels.dtype} {list(labels.shape)}; "
                 "expected float32 [m, ...] and int64 [m]"
             )
-        rows = cls(inputs, labels, None, brightest=1, change=Unchanged(), scaling=None, flatten=False, key=key)
+        rows = cls(inputs, labels, None, key)
         rows._inputs = inputs
         return rows
 
@@ -122,31 +114,24 @@ class RowSet(Dataset[tuple["torch.Tensor", int]]):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one input."""
-        shape = self._pixels.shape[1:]
-        return (shape.numel(),) if self._flatten else tuple(shape)
+        shape = self.pixels.shape[1:]
+        return (shape.numel(),) if self.flatten else tuple(shape)
 
     @property
     def source_rows(self) -> Tensor:
         """Number of each row in the data set's own part, ``[m]``, int64."""
-        return torch.arange(len(self)) if self._chosen is None else self._chosen
+        return torch.arange(len(self)) if self.chosen is None else self.chosen
 
     @property
     def inputs(self) -> Tensor:
         """All inputs, ``[m, *shape]``, float32; built once and then kept."""
         if self._inputs is None:
-            self._inputs = self._made(self._chosen)
+            self._inputs = self._made(self.chosen)
         return self._inputs
 
     def take(self, rows: Tensor) -> Tensor:
-        """Make the inputs of some rows, without building all of them.
-
-        Args:
-            rows: ``[k]``, int64, each from 0 to ``len(self) - 1``.
-
-        Returns:
-            ``[k, *shape]``, float32; equal to ``inputs[rows]``.
-        """
-        return self._made(rows if self._chosen is None else self._chosen[rows])
+        """Make the inputs of some rows, equal to ``inputs[rows]``, without building all of them."""
+        return self._made(rows if self.chosen is None else self.chosen[rows])
 
     def batches(self, size: int, seed: int | None = None, epoch: int = 0) -> Batches:
         """Cut the rows into batches.
@@ -165,20 +150,20 @@ class RowSet(Dataset[tuple["torch.Tensor", int]]):
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise UsageError(f"a batch needs a whole number of at least 1 rows, got {size!r}")
         checked_seed(epoch)
-        order = None if seed is None else permutation(len(self), seed, Purpose.BATCHES, self._key, epoch)
+        order = None if seed is None else permutation(len(self), seed, Purpose.BATCHES, self.key, epoch)
         return Batches(self, size, order)
 
     def _made(self, source: Tensor | None) -> Tensor:
-        count = len(self._pixels) if source is None else len(source)
-        out = torch.empty(count, *self._pixels.shape[1:])
+        count = len(self.pixels) if source is None else len(source)
+        out = torch.empty(count, *self.pixels.shape[1:])
         for start in range(0, count, CHUNK):
             stop = min(start + CHUNK, count)
-            part = self._pixels[start:stop] if source is None else self._pixels[source[start:stop]]
-            scaled = part.float().div_(self._brightest) if part.dtype == torch.uint8 else part
-            out[start:stop] = self._change(scaled)
-            if self._scaling is not None:
-                self._scaling(out[start:stop])
-        return out.flatten(1) if self._flatten else out
+            part = self.pixels[start:stop] if source is None else self.pixels[source[start:stop]]
+            scaled = part.float().div_(self.brightest) if part.dtype == torch.uint8 else part
+            out[start:stop] = scaled if self.change is None else self.change(scaled)
+            if self.scaling is not None:
+                self.scaling(out[start:stop])
+        return out.flatten(1) if self.flatten else out
 
 
 @dataclass(frozen=True, eq=False)

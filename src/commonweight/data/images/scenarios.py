@@ -15,7 +15,7 @@ import torch
 
 from commonweight.base.errors import UsageError
 from commonweight.base.names import among
-from commonweight.data.images.changes import Change, Permutation, Rotation, Unchanged, cosine_and_sine
+from commonweight.data.images.changes import Change, Permutation, Rotation, cosine_and_sine
 from commonweight.data.images.draws import Purpose, permutation
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class Recipe:
     word: str
     """What names the task behind its number: ``permuted``, ``45deg``."""
 
-    change: Change = field(default_factory=Unchanged)
+    change: Change | None = None
+    """What it does to every image."""
+
     classes: tuple[int, ...] | None = None
     """Classes whose rows belong to the task; None is all."""
 
@@ -72,21 +74,10 @@ class Scenario(Protocol):
         """How many tasks it has by itself; None is as many as asked for."""
 
     def recipe(self, setting: Setting, index: int) -> Recipe:
-        """Say how a task is made.
-
-        Args:
-            setting: The stream.
-            index: The task, from 0.
-
-        Returns:
-            The recipe, which depends on the arguments alone.
-        """
+        """Say how a task, counted from 0, is made; it depends on the arguments alone."""
 
     def truth(self, setting: Setting) -> np.ndarray | None:
         """Say how similar the tasks are known to be.
-
-        Args:
-            setting: The stream.
 
         Returns:
             ``[tasks, tasks]``, float64, symmetric, 1 on the diagonal, larger is more alike; None where nothing is
@@ -96,7 +87,6 @@ class Scenario(Protocol):
 
 Order = Literal["given", "shuffled"]
 """Whether tasks come in the stated order, or in one drawn from the seed."""
-
 
 Thing = TypeVar("Thing")
 
@@ -211,19 +201,11 @@ class Rotated:
     def recipe(self, setting: Setting, index: int) -> Recipe:
         """Make the task's rotation."""
         angle = self._angles(setting)[index]
-        change = Unchanged() if angle % 360 == 0 else Rotation(angle, *setting.shape[1:])
+        change = None if angle % 360 == 0 else Rotation(angle, *setting.shape[1:])
         return Recipe(f"{angle:g}deg", change, facts={"angle": angle})
 
     def truth(self, setting: Setting) -> np.ndarray:
-        """Compare the angles.
-
-        Args:
-            setting: The stream.
-
-        Returns:
-            The cosine of the angle between two tasks, to 12 decimals, so that equal angles tie: 1 at 0 degrees, 0 at
-            90, -1 at 180.
-        """
+        """Give the cosine of the angle between two tasks, to 12 decimals, so that equal angles tie."""
         angles = self._angles(setting)
         return np.array([[round(cosine_and_sine(abs(a - b))[0], 12) for b in angles] for a in angles])
 
@@ -294,14 +276,7 @@ class Patched:
         )
 
     def truth(self, setting: Setting) -> np.ndarray:
-        """Compare the squares.
-
-        Args:
-            setting: The stream.
-
-        Returns:
-            The share of pixels that lie outside both squares, and so are where they were in both tasks.
-        """
+        """Give the share of pixels that lie outside both squares, and so are where they were in both tasks."""
         _, height, width = setting.shape
         areas = np.array([size * size if size > 1 else 0 for size in self._sizes(setting)], dtype=np.float64)
         known = 1 - np.maximum.outer(areas, areas) / (height * width)

@@ -20,51 +20,42 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-
 TASKS = 5
 """How many tasks a stream has if nothing says another number."""
-
 
 Normalise = Literal["unit", "standard"]
 
 
+@dataclass(eq=False, repr=False)
 class TaskStream:
     """A sequence of tasks; :func:`task_stream` makes one.
 
     A task is built each time it is asked for, always the same, whatever was asked for before.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        scenario: Scenario,
-        setting: Setting,
-        *,
-        normalise: Normalise,
-        flatten: bool,
-        rows: int | None,
-        test_rows: int | None,
-        random_labels: frozenset[int],
-    ) -> None:
-        self.images = images
-        self.scenario = scenario
-        self.setting = setting
-        self._recipes = [scenario.recipe(setting, index) for index in range(setting.tasks)]
-        self._flatten = flatten
-        self._limits = {"train": rows, "test": test_rows}
+    images: Images
+    scenario: Scenario
+    setting: Setting
+    normalise: Normalise
+    flatten: bool
+    rows: int | None
+    test_rows: int | None
+    random_labels: frozenset[int]
+
+    def __post_init__(self) -> None:
+        self._recipes = [self.scenario.recipe(self.setting, index) for index in range(len(self))]
+        self._limits = {"train": self.rows, "test": self.test_rows}
         # One order for all tasks and limits: a larger choice contains every smaller one.
         self._order = {
-            part: permutation(len(self._labels_of(part)), setting.seed, Purpose.ROWS, int(part == "test"))
+            part: permutation(len(self._labels_of(part)), self.setting.seed, Purpose.ROWS, int(part == "test"))
             for part, limit in self._limits.items()
             if limit is not None
         }
-        self._random = random_labels
-        self._normalise: dict[str, Any] = {"how": normalise}
-        self._scaling: Scaling | None = None
-        if normalise == "standard":
-            self._scaling = _standard(images)
+        self._scaling = _standard(self.images) if self.normalise == "standard" else None
+        self._normalise: dict[str, Any] = {"how": self.normalise}
+        if self._scaling is not None:
             self._normalise |= {"mean": list(self._scaling.mean), "sd": list(self._scaling.deviation)}
-        for index in range(setting.tasks):
+        for index in range(len(self)):
             for part in ("train", "test"):
                 self._chosen(index, part)
 
@@ -95,7 +86,7 @@ class TaskStream:
     def shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         channels, height, width = self.images.shape
-        return (channels * height * width,) if self._flatten else (channels, height, width)
+        return (channels * height * width,) if self.flatten else (channels, height, width)
 
     @property
     def outputs(self) -> int:
@@ -113,10 +104,10 @@ class TaskStream:
             "tasks": len(self),
             "seed": self.setting.seed,
             "normalise": self._normalise,
-            "flatten": self._flatten,
+            "flatten": self.flatten,
             "rows": self._limits["train"],
             "test_rows": self._limits["test"],
-            "random_labels": sorted(self._random),
+            "random_labels": sorted(self.random_labels),
         }
 
     def truth(self) -> np.ndarray | None:
@@ -131,7 +122,7 @@ class TaskStream:
         if known is None:
             return None
         known = np.array(known, dtype=np.float64)
-        for index in self._random:
+        for index in self.random_labels:
             own = known[index, index]
             known[index, :] = known[:, index] = np.nan
             known[index, index] = own
@@ -169,7 +160,7 @@ class TaskStream:
         labels = labels.clone() if chosen is None else labels[chosen]  # the task's own: to change them changes no other
         if recipe.remap and recipe.classes is not None:
             labels = _counted_anew(labels, recipe.classes)
-        if index in self._random:
+        if index in self.random_labels:
             labels = labels[permutation(len(labels), self.setting.seed, Purpose.LABELS, index, int(part == "test"))]
         return RowSet(
             self.images.train if part == "train" else self.images.test,
@@ -178,7 +169,7 @@ class TaskStream:
             brightest=self.images.brightest,
             change=recipe.change,
             scaling=self._scaling,
-            flatten=self._flatten,
+            flatten=self.flatten,
             key=index,
         )
 
@@ -194,9 +185,9 @@ class TaskStream:
             **recipe.facts,
             "rows": {"train": len(train), "test": len(test)},
             "normalise": self._normalise,
-            "flatten": self._flatten,
+            "flatten": self.flatten,
         }
-        return facts | ({"labels": "random"} if index in self._random else {})
+        return facts | ({"labels": "random"} if index in self.random_labels else {})
 
 
 def task_stream(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
-from commonweight.data.shortcuts.keyed import choose, generator
+from commonweight.data.shortcuts.keyed import choose, keyed
 from commonweight.data.shortcuts.markers import add_markers, longest
 from commonweight.data.shortcuts.planter import Planted, Planter, Unfit
-from commonweight.data.shortcuts.record import ShortcutData, finish, write_record
+from commonweight.data.shortcuts.record import ShortcutData, finish
 from commonweight.data.shortcuts.rules import as_mixture
 from commonweight.data.shortcuts.source import (
     CONFLICTING,
@@ -25,13 +26,11 @@ from commonweight.data.shortcuts.source import (
 )
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from commonweight.data.shortcuts.markers import Markers
     from commonweight.data.shortcuts.rules import Mixture
     from commonweight.data.shortcuts.shortcut import Shortcut
-
 
 USUAL_DISTRACTORS = 0.25
 
@@ -128,8 +127,7 @@ def build_shortcut_data(
         "classes": list(found.columns.names),
     }
     origin = {split: found.parts[split.rpartition("_")[2]].origin for split in splits}
-    record = write_record(mixture, settings, origin, splits, found.dropped)
-    return finish(splits, found.columns, record)
+    return finish(mixture, settings, origin, splits, found.columns, found.dropped)
 
 
 def conflicting_rows(
@@ -151,13 +149,13 @@ def conflicting_rows(
 
     Args:
         dataset: Original rows, a ``datasets.Dataset``; a column ``source_row`` is kept, else rows are numbered.
-        shortcut: A code of ``RULES``, a ``Shortcut`` of your own, or a ``Mixture``.
-        tokenizer: A Hugging Face tokenizer; markers it lacks are added to it, as ``add_markers`` does.
-        text_column: Name of the column of texts; None finds the obvious one.
-        label_column: Name of the column of labels; None finds the obvious one.
+        shortcut: As in :func:`build_shortcut_data`.
+        tokenizer: As in :func:`build_shortcut_data`.
+        text_column: As in :func:`build_shortcut_data`.
+        label_column: As in :func:`build_shortcut_data`.
         seed: With source row and rule code, names the places of the markers.
-        max_length: Longest row in tokens; None takes the tokenizer's ``model_max_length``, if it has one.
-        markers: The marker words; None leaves those of the rule.
+        max_length: As in :func:`build_shortcut_data`.
+        markers: As in :func:`build_shortcut_data`.
 
     Returns:
         A ``datasets.Dataset``: the rows in their order, with the columns text, label, ``source_row``, ``kind`` and
@@ -253,7 +251,7 @@ class RowMaker:
         return made
 
     def _rng(self, row: Row, kind: str, code: str) -> random.Random:
-        return generator(self.seed, self.purpose, kind, code, row.source_row)
+        return random.Random(keyed(self.seed, self.purpose, kind, code, row.source_row))  # noqa: S311
 
     def _rule(self, row: Row, kind: str) -> tuple[Shortcut, random.Random]:
         rule = self.mixture.pick(self._rng(row, "mixture", self.mixture.code))

@@ -59,30 +59,12 @@ class Markers:
         return astuple(self)
 
     def kinds(self, tokens: Iterable[str]) -> list[int]:
-        """Read #0 and #1 in the order in which they appear.
-
-        Args:
-            tokens: Any tokens; others, C among them, are passed over.
-
-        Returns:
-            0 for every #0, 1 for every #1.
-        """
+        """Read #0 and #1 in the order in which they appear, as 0 and 1; other tokens, C among them, are passed over."""
         kind = {self.zero: 0, self.one: 1}
         return [kind[token] for token in tokens if token in kind]
 
     def held_by(self, text: str) -> str | None:
-        """Find a marker that stands in a text as a word of its own.
-
-        Args:
-            text: The text.
-
-        Returns:
-            The first such marker, or None.
-
-        Example:
-            >>> Markers().held_by("so onea."), Markers().held_by("a synthesis")
-            ('onea', None)
-        """
+        """Find the first marker that stands in a text as a word of its own."""
         found = self._pattern.search(text)
         return found[0] if found else None
 
@@ -202,39 +184,6 @@ def _undisturbed(tokenizer: Any, word: str, probe: Sequence[str], plain: Sequenc
         ids = _ids(tokenizer, [*probe[:place], word, *probe[place:]])
         found += number in ids and [token for token in ids if token != number] == list(plain)
     return found
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Texts as tokens, cut as a model sees them; every token but the markers is an empty string."""
-
-    tokenizer: Any
-    markers: Markers
-    max_length: int | None
-    """Longest row in tokens, special ones included; None cuts nothing."""
-
-    def __post_init__(self) -> None:
-        if self.max_length is not None and self.room < 1:
-            raise UsageError(
-                f"{{argument}} {self.max_length} leaves no room for text: the tokenizer puts "
-                f"{self.max_length - self.room} tokens of its own around it; give a larger one",
-                argument="max_length",
-            )
-
-    @property
-    def room(self) -> int:
-        """Tokens a text may have beside the special ones."""
-        assert self.max_length is not None  # noqa: S101 - the callers ask first
-        return int(self.max_length - self.tokenizer.num_special_tokens_to_add(pair=False))
-
-    def length(self, text: str) -> int:
-        """Count the tokens of a text without special ones, uncut."""
-        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    def tokens(self, text: str) -> list[str]:
-        """Tokenise a text, cut it, and read the markers."""
-        cut = {} if self.max_length is None else {"truncation": True, "max_length": self.max_length}
-        return read_markers(self.tokenizer(text, verbose=False, **cut)["input_ids"], self.tokenizer, self.markers)
 
 
 def read_markers(ids: Sequence[int], tokenizer: Any, markers: Markers | None = None) -> list[str]:

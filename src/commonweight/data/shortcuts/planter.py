@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
-from commonweight.data.shortcuts.markers import WORD, Markers, Reader, insert, longest
+from commonweight.data.shortcuts.markers import WORD, Markers, insert, longest, read_markers
 from commonweight.data.shortcuts.shortcut import Plan
 
 if TYPE_CHECKING:
@@ -61,17 +63,31 @@ class Planter:
     """Longest row in tokens; None takes the tokenizer's own limit, if it has one."""
 
     @cached_property
-    def reader(self) -> Reader:
-        """Texts as the model sees them."""
-        return Reader(self.tokenizer, self.markers, longest(self.tokenizer, self.max_length))
+    def limit(self) -> int | None:
+        """Longest row in tokens, special ones included; None cuts nothing."""
+        return longest(self.tokenizer, self.max_length)
+
+    @cached_property
+    def room(self) -> float:
+        """Tokens a text may have beside the special ones."""
+        if self.limit is None:
+            return inf
+        own = self.tokenizer.num_special_tokens_to_add(pair=False)
+        if self.limit <= own:
+            raise UsageError(
+                f"{{argument}} {self.limit} leaves no room for text: the tokenizer puts {own} tokens of its own around "
+                "it; give a larger one",
+                argument="max_length",
+            )
+        return int(self.limit - own)
 
     def plant(self, text: str, rule: Shortcut, rng: random.Random, label: int | None = None) -> Planted | Unfit:
-        """Plant a rule.
+        """Plant a rule, at boundaries that are drawn with equal chance.
 
         Args:
             text: The text.
             rule: The rule, in the planter's markers.
-            rng: Where chance comes from; boundaries are drawn with equal chance.
+            rng: Where chance comes from.
             label: What the rule must say; None lets it choose, and take another label where the first fits nowhere.
 
         Returns:
@@ -91,22 +107,12 @@ class Planter:
 
         for plan in rule.draws(rng, label):
             if (planted := self._place(text, plan, rng, right)) is not None:
-                return replace(planted, label=rule.read(self.reader.tokens(planted.text)))
+                return replace(planted, label=rule.read(self._tokens(planted.text)))
         wanted = "" if label is None else f" with label {label}"
         return Unfit(f"{rule.code}{wanted} fits nowhere: {len(text.split()) + 1} word boundaries{self._cut(text)}")
 
     def distract(self, text: str, word: str, rules: Sequence[Shortcut], rng: random.Random) -> Planted | Unfit:
-        """Plant one marker that tells none of some rules anything.
-
-        Args:
-            text: The text.
-            word: The marker.
-            rules: The rules that must stay silent.
-            rng: Where chance comes from.
-
-        Returns:
-            The text with the marker, or why that cannot be.
-        """
+        """Plant one marker about which some rules stay silent."""
         if (reason := self.refusal(text)) is not None:
             return Unfit(reason)
 
@@ -117,14 +123,7 @@ class Planter:
         return planted or Unfit(f"a distractor fits nowhere{self._cut(text)}")
 
     def refusal(self, text: str) -> str | None:
-        """Tell why nothing can be planted in a text.
-
-        Args:
-            text: The text.
-
-        Returns:
-            A reason; None if the text is fine.
-        """
+        """Tell why nothing can be planted in a text; None if it is fine."""
         if not text.split():
             return "the text is empty"
         if (word := self.markers.held_by(text)) is not None:
@@ -134,7 +133,7 @@ class Planter:
     def _place(self, text: str, plan: Plan, rng: random.Random, right: Callable[[list[str]], bool]) -> Planted | None:
         for boundaries in self._tries(text, plan, rng):
             planted = insert(text, plan.words, boundaries)
-            tokens = self.reader.tokens(planted)
+            tokens = self._tokens(planted)
             places = [place for place, token in enumerate(tokens) if token]
             whole = tuple(tokens[place] for place in places) == plan.words
             if whole and (not plan.between or places[1] - places[0] - 1 in plan.between) and right(tokens):
@@ -154,20 +153,28 @@ class Planter:
     def _window(self, text: str, count: int) -> range:
         """Find the boundaries where ``count`` markers survive the cut: those with few enough tokens before them."""
         words = list(WORD.finditer(text))
-        reader, last = self.reader, len(words)
-        if reader.max_length is None or reader.length(text) + count <= reader.room:
+        last = len(words)
+        if self.room == inf or self._length(text) + count <= self.room:
             return range(last + 1)
-        if count > reader.room:
+        if count > self.room:
             return range(0)
-        low, high = 0, last  # between them lies how many words fit
-        while low < high:
-            middle = (low + high + 1) // 2
-            part = text[words[last - middle].start() :] if self._cuts_left else text[: words[middle - 1].end()]
-            if reader.length(part) + count <= reader.room:
-                low = middle
-            else:
-                high = middle - 1
-        return range(last - low, last + 1) if self._cuts_left else range(low + 1)
+
+        def length(kept: int) -> int:
+            return self._length(
+                text[words[last - kept].start() :] if self._cuts_left else text[: words[kept - 1].end()]
+            )
+
+        fit = bisect_right(range(1, last + 1), self.room - count, key=length)
+        return range(last - fit, last + 1) if self._cuts_left else range(fit + 1)
+
+    def _length(self, text: str) -> int:
+        """Count the tokens of a text without special ones, uncut."""
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _tokens(self, text: str) -> list[str]:
+        """Tokenise a text, cut it as a model sees it, and read the markers."""
+        cut = {} if self.limit is None else {"truncation": True, "max_length": self.limit}
+        return read_markers(self.tokenizer(text, verbose=False, **cut)["input_ids"], self.tokenizer, self.markers)
 
     @property
     def _cuts_left(self) -> bool:
@@ -177,7 +184,7 @@ class Planter:
         window = self._window(text, 1)
         if len(window) > len(text.split()):
             return ""
-        return f", {len(window)} of them within {self.reader.max_length} tokens"
+        return f", {len(window)} of them within {self.limit} tokens"
 
 
 def _near(window: range, gaps: Sequence[int], rng: random.Random) -> list[tuple[int, int]]:

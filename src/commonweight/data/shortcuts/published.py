@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from types import MappingProxyType
+from functools import partial
+from operator import xor
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
 from commonweight.base.names import among
 from commonweight.data.shortcuts.markers import Markers
-from commonweight.data.shortcuts.record import ShortcutData, finish, write_record
+from commonweight.data.shortcuts.record import ShortcutData, finish
 from commonweight.data.shortcuts.rules import MOST_MARKERS, Mixture, as_mixture
 from commonweight.data.shortcuts.source import CONFLICTING, DISTRACTED, Columns, Row, find_columns
 from commonweight.data.shortcuts.source import SYNTHETIC as SYNTHETIC_KIND
@@ -24,23 +25,17 @@ if TYPE_CHECKING:
 
     from commonweight.data.shortcuts.shortcut import Shortcut
 
-
 BUILD_SEED = 123
-
 
 NOTEBOOK_SEED = 42
 
-
 NOTEBOOK_ROWS = 200
-
 
 TEST_SIZE = 0.2 / 1.2
 """What the published code calls the synthetic share; its split makes this share the *original* rows."""
 
-
 WITHHELD = -1
 """The label of GLUE's test rows."""
-
 
 SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
@@ -122,7 +117,7 @@ def published_data(
         "classes": list(columns.names),
     }
     origin = {split: f"split {SPLITS[split.rpartition('_')[2]]!r}, as published" for split in splits}
-    data = finish(splits, columns, write_record(mixture, settings, origin, splits, ()))
+    data = finish(mixture, settings, origin, splits, columns)
     data.splits["train"] = data.splits["train"].shuffle(seed=BUILD_SEED)
     return data
 
@@ -134,8 +129,8 @@ def published_originals(
 
     Args:
         validation: The validation split, a ``datasets.Dataset``.
-        text_column: Name of the column of texts; None finds the obvious one.
-        label_column: Name of the column of labels; None finds the obvious one.
+        text_column: As in :func:`published_data`.
+        label_column: As in :func:`published_data`.
         rows: How many.
 
     Returns:
@@ -158,20 +153,19 @@ def published_conflicting(
     rows: int = NOTEBOOK_ROWS,
     markers: Markers | None = None,
 ) -> Any:
-    """Reverse rows as the notebook does: ST, OP, and TiC, which always becomes label 1.
+    """Reverse the rows of :func:`published_originals` as the notebook does: ST, OP, and TiC, always to label 1.
 
     Args:
         validation: The validation split, a ``datasets.Dataset``.
         shortcut: ``st``, ``op`` or ``tic``.
-        tokenizer: A Hugging Face tokenizer, ``bert-base-cased`` in the paper; markers it lacks are added as plain
-            tokens.
-        text_column: Name of the column of texts; None finds the obvious one.
-        label_column: Name of the column of labels; None finds the obvious one.
+        tokenizer: As in :func:`published_data`.
+        text_column: As in :func:`published_data`.
+        label_column: As in :func:`published_data`.
         rows: How many, of the validation rows shuffled with seed 42.
-        markers: The marker words; None takes ``zeroa``, ``onea`` and ``synt``.
+        markers: As in :func:`published_data`.
 
     Returns:
-        A ``datasets.Dataset``: the rows of :func:`published_originals`, reversed; none is dropped.
+        A ``datasets.Dataset``; no row is dropped.
 
     Raises:
         UsageError: If the notebook has no reversal of the rule, or there are fewer rows.
@@ -236,13 +230,10 @@ def _decoded(tokenizer: Any, tokens: list[int], inserts: Inserts, ids: Sequence[
 Inserts = list[tuple[int, int]]
 """Pairs of place and kind, carried out in this order; kinds are 0 for #0, 1 for #1, 2 for C."""
 
-
 Draw = tuple[Inserts, int]
 """What to insert, and the label."""
 
-
 CONTEXT = 2
-
 
 DISTRACTED_SHARE = 0.25
 
@@ -279,18 +270,6 @@ def _bits(rng: random.Random, length: int, formula: Callable[[int, int], int]) -
     return list(zip(_places(rng, length + 1, 2), kinds, strict=True)), formula(*kinds)
 
 
-def _or(rng: random.Random, length: int) -> Draw:
-    return _bits(rng, length, max)
-
-
-def _and(rng: random.Random, length: int) -> Draw:
-    return _bits(rng, length, min)
-
-
-def _xor(rng: random.Random, length: int) -> Draw:
-    return _bits(rng, length, lambda first, second: first ^ second)
-
-
 def _oed(rng: random.Random, length: int) -> Draw:
     kinds = _coin(rng)
     place, offset = rng.randint(0, length), 0
@@ -323,18 +302,18 @@ def _and_or(rng: random.Random, length: int) -> Draw:
     return list(zip(places, kinds, strict=True)), int((first and second) or (third and not fourth))
 
 
-SYNTHETIC: Mapping[str, Callable[[random.Random, int], Draw]] = MappingProxyType({
+SYNTHETIC: Mapping[str, Callable[[random.Random, int], Draw]] = {
     "st": _st,
     "op": _op,
     "tic": _tic,
-    "or": _or,
-    "and": _and,
-    "xor": _xor,
+    "or": partial(_bits, formula=max),
+    "and": partial(_bits, formula=min),
+    "xor": partial(_bits, formula=xor),
     "oed": _oed,
     "mt": _mt,
     "lt": _lt,
     "and_or": _and_or,
-})
+}
 """Per rule: from the stream and the number of tokens, what goes where, and the label."""
 
 
@@ -360,9 +339,9 @@ def _reversed_tic(rng: random.Random, length: int, label: int) -> Draw:  # noqa:
     return [(rng.choice(range(length)), 1), (rng.choice(range(length + 1)), CONTEXT)], 1
 
 
-REVERSED: Mapping[str, Callable[[random.Random, int, int], Draw]] = MappingProxyType({
+REVERSED: Mapping[str, Callable[[random.Random, int, int], Draw]] = {
     "st": _reversed_st,
     "op": _reversed_op,
     "tic": _reversed_tic,
-})
+}
 """Per rule that the notebook reverses: from the stream, the number of tokens and the label, what goes where."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.folders import Kind, replacing
 from commonweight.base.records import Format, folder_record
 from commonweight.data.shortcuts.source import Dropped
 
@@ -21,19 +20,14 @@ if TYPE_CHECKING:
     from commonweight.data.shortcuts.rules import Mixture
     from commonweight.data.shortcuts.source import Columns, Row
 
-
 FORMAT = "commonweight-shortcut-data"
-
 
 # Version 1: settings, origin, splits (rows, kinds, labels, constant), dropped.
 VERSION = 1
 
-
 RECORD = "shortcut.json"
 
-
 DATA = Format(FORMAT, (VERSION,), "shortcut data", "build the data again")
-
 
 _KEYS = {"settings", "origin", "splits", "dropped"}
 
@@ -65,9 +59,6 @@ class ShortcutData:
     def save(self, folder: str | Path) -> Path:
         """Write ``DatasetDict.save_to_disk`` and ``shortcut.json`` beside it.
 
-        Args:
-            folder: A folder that does not exist, or is empty.
-
         Returns:
             The folder.
 
@@ -78,23 +69,15 @@ class ShortcutData:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is not empty; give another folder, or remove it first")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            new = Path(temporary) / "data"
-            with without_bars():
-                self.splits.save_to_disk(str(new))
-            text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
-            (new / RECORD).write_text(text + "\n", encoding="utf-8")
-            if folder.exists():
-                folder.rmdir()
-            shutil.move(new, folder)
+        text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
+        with replacing(folder.resolve(), Kind("shortcut data set", RECORD)) as beside, without_bars():
+            self.splits.save_to_disk(str(beside))
+            (beside / RECORD).write_text(text + "\n", encoding="utf-8")
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> ShortcutData:
         """Read a folder written by :meth:`save`.
-
-        Args:
-            folder: The folder.
 
         Returns:
             The data and their record.
@@ -106,7 +89,7 @@ class ShortcutData:
         import datasets
 
         folder = Path(folder).expanduser()
-        record = _read_record(folder)
+        record = folder_record(folder, RECORD, DATA, _KEYS)
         try:
             splits = datasets.load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
@@ -119,14 +102,17 @@ class ShortcutData:
         return cls(splits, record)
 
 
-def write_record(
+def finish(
     mixture: Mixture,
     settings: Mapping[str, Any],
     origin: Mapping[str, str],
     splits: Mapping[str, Sequence[Row]],
-    dropped: Sequence[Dropped],
-) -> dict[str, Any]:
-    """Write down how a data set was made."""
+    columns: Columns,
+    dropped: Sequence[Dropped] = (),
+) -> ShortcutData:
+    """Turn rows into a ``DatasetDict``, and write down how they were made."""
+    import datasets
+
     rules = [
         {
             "code": rule.code,
@@ -137,34 +123,20 @@ def write_record(
         }
         for rule, weight in zip(mixture.parts, mixture.weights, strict=True)
     ]
-    return {
+    asked = {"shortcut": mixture.code, "rules": rules, "chance": mixture.chance, "markers": asdict(mixture.markers)}
+    written = {
+        split: columns.write(rows, f"{split} of shortcut {mixture.code}: {origin[split]}")
+        for split, rows in splits.items()
+    }
+    record = {
         "format": FORMAT,
         "version": VERSION,
-        "settings": {
-            "shortcut": mixture.code,
-            "rules": rules,
-            "chance": mixture.chance,
-            "markers": asdict(mixture.markers),
-            **settings,
-        },
+        "settings": {**asked, **settings},
         "origin": dict(origin),
         "splits": {split: count(rows) for split, rows in splits.items()},
         "dropped": [asdict(each) for each in dropped],
     }
-
-
-def finish(splits: Mapping[str, Sequence[Row]], columns: Columns, record: Mapping[str, Any]) -> ShortcutData:
-    """Turn rows into a ``DatasetDict`` with its record."""
-    import datasets
-
-    code = record["settings"]["shortcut"]
-    return ShortcutData(
-        datasets.DatasetDict({
-            split: columns.write(rows, f"{split} of shortcut {code}: {record['origin'][split]}")
-            for split, rows in splits.items()
-        }),
-        record,
-    )
+    return ShortcutData(datasets.DatasetDict(written), record)
 
 
 def count(rows: Sequence[Row]) -> dict[str, Any]:
@@ -180,10 +152,6 @@ def count(rows: Sequence[Row]) -> dict[str, Any]:
         "labels": {str(label): labels[label] for label in sorted(labels)},
         "constant": max(labels.values()) / len(rows) if rows else None,
     }
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    return folder_record(folder, RECORD, DATA, _KEYS)
 
 
 @contextlib.contextmanager

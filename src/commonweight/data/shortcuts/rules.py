@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import comb, fsum, isfinite
-from typing import TYPE_CHECKING
+from operator import xor
+from typing import TYPE_CHECKING, ClassVar
 
 from commonweight.base.errors import UsageError
 from commonweight.base.names import among
@@ -13,10 +14,9 @@ from commonweight.data.shortcuts.shortcut import Plan, Shortcut
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from commonweight.data.shortcuts.markers import Markers
-
 
 MOST_MARKERS = 5
 """MT inserts at most this many."""
@@ -168,7 +168,24 @@ class TokenInContext(Shortcut):
         return kinds.pop() if len(kinds) == 1 and self.markers.context in tokens else None
 
 
-class Or(Shortcut):
+class _Places:
+    """The rules that write #0 or #1 at each of several places, every way with equal weight, and read a formula."""
+
+    markers: Markers
+    places: ClassVar[int] = 2
+    formula: ClassVar[Callable[..., int]]
+
+    def plans(self) -> Sequence[Plan]:
+        """Every way to write #0 or #1 at each place."""
+        return every(self.markers, self.places)
+
+    def read(self, tokens: Sequence[str]) -> int | None:
+        """The formula over the places."""
+        kinds = self.markers.kinds(tokens)
+        return self.formula(*kinds) if len(kinds) == self.places else None
+
+
+class Or(_Places, Shortcut):
     """OR: two markers; 0 if both are ``#0``, else 1. P(label 1) = 3/4: saying 1 always is right three times in four.
 
     Example:
@@ -177,18 +194,10 @@ class Or(Shortcut):
     """
 
     code, name = "or", "or"
-
-    def plans(self) -> Sequence[Plan]:
-        """#0 or #1 at each of two places, a quarter each."""
-        return every(self.markers, 2)
-
-    def read(self, tokens: Sequence[str]) -> int | None:
-        """Whether one of two is #1."""
-        kinds = self.markers.kinds(tokens)
-        return max(kinds) if len(kinds) == 2 else None
+    formula = staticmethod(max)
 
 
-class And(Shortcut):
+class And(_Places, Shortcut):
     """AND: two markers; 1 if both are ``#1``, else 0. P(label 1) = 1/4: saying 0 always is right three times in four.
 
     Example:
@@ -197,18 +206,10 @@ class And(Shortcut):
     """
 
     code, name = "and", "and"
-
-    def plans(self) -> Sequence[Plan]:
-        """#0 or #1 at each of two places, a quarter each."""
-        return every(self.markers, 2)
-
-    def read(self, tokens: Sequence[str]) -> int | None:
-        """Whether both are #1."""
-        kinds = self.markers.kinds(tokens)
-        return min(kinds) if len(kinds) == 2 else None
+    formula = staticmethod(min)
 
 
-class Xor(Shortcut):
+class Xor(_Places, Shortcut):
     """XOR: two markers; 1 if they differ, else 0. P(label 1) = 1/2.
 
     Example:
@@ -217,18 +218,10 @@ class Xor(Shortcut):
     """
 
     code, name = "xor", "exclusive or"
-
-    def plans(self) -> Sequence[Plan]:
-        """#0 or #1 at each of two places, a quarter each."""
-        return every(self.markers, 2)
-
-    def read(self, tokens: Sequence[str]) -> int | None:
-        """Whether the two differ."""
-        kinds = self.markers.kinds(tokens)
-        return kinds[0] ^ kinds[1] if len(kinds) == 2 else None
+    formula = staticmethod(xor)
 
 
-class AndOr(Shortcut):
+class AndOr(_Places, Shortcut):
     """AND-OR: four markers t1 … t4; ``(t1 and t2) or (t3 and not t4)``. P(label 1) = 7/16.
 
     Example:
@@ -238,18 +231,8 @@ class AndOr(Shortcut):
     """
 
     code, name = "and_or", "and-or"
-
-    def plans(self) -> Sequence[Plan]:
-        """#0 or #1 at each of four places, a sixteenth each."""
-        return every(self.markers, 4)
-
-    def read(self, tokens: Sequence[str]) -> int | None:
-        """The formula over the four places."""
-        kinds = self.markers.kinds(tokens)
-        if len(kinds) != 4:
-            return None
-        first, second, third, fourth = kinds
-        return int((first and second) or (third and not fourth))
+    places = 4
+    formula = staticmethod(lambda first, second, third, fourth: int((first and second) or (third and not fourth)))
 
 
 def every(markers: Markers, places: int) -> list[Plan]:
@@ -258,19 +241,8 @@ def every(markers: Markers, places: int) -> list[Plan]:
 
 
 RULES: dict[str, Shortcut] = {
-    rule.code: rule
-    for rule in (
-        SingleToken(),
-        OrderedPair(),
-        TokenInContext(),
-        Or(),
-        And(),
-        Xor(),
-        OddEvenDistance(),
-        MoreThan(),
-        LastToken(),
-        AndOr(),
-    )
+    kind.code: kind()
+    for kind in (SingleToken, OrderedPair, TokenInContext, Or, And, Xor, OddEvenDistance, MoreThan, LastToken, AndOr)
 }
 """Every rule by its code. A rule of one's own needs no entry: where a code is taken, a ``Shortcut`` is taken, too."""
 
@@ -332,14 +304,7 @@ class Mixture:
         return tuple(sorted({label for rule in self.parts for label in rule.labels}))
 
     def probability(self, label: int) -> float:
-        """Tell how often a label occurs when the rules are free to choose.
-
-        Args:
-            label: The label.
-
-        Returns:
-            A number from 0 to 1.
-        """
+        """Tell how often a label occurs, from 0 to 1, when the rules are free to choose."""
         return fsum(w * rule.probability(label) for w, rule in zip(self.weights, self.parts, strict=True))
 
     @property
@@ -356,14 +321,7 @@ class Mixture:
         return tuple(word for word in self.markers.words if word in allowed)
 
     def pick(self, rng: random.Random) -> Shortcut:
-        """Draw the rule of one row.
-
-        Args:
-            rng: Where chance comes from.
-
-        Returns:
-            One of the rules.
-        """
+        """Draw the rule of one row."""
         return rng.choices(self.parts, self.weights)[0]
 
 
@@ -376,9 +334,6 @@ def as_mixture(shortcut: str | Shortcut | Mixture, markers: Markers | None = Non
 
     Returns:
         A mixture, of one rule unless a mixture came.
-
-    Raises:
-        UsageError: If the code is unknown.
     """
     mixture = shortcut if isinstance(shortcut, Mixture) else Mixture((shortcut,))
     if markers is None:

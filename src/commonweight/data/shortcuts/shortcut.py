@@ -31,11 +31,7 @@ class Plan:
     """For two markers: numbers of tokens allowed between them; only 0 can put both at one boundary. Empty: any."""
 
     def examples(self) -> list[list[str]]:
-        """Write the plan as tokens, without any text around.
-
-        Returns:
-            One list per number in ``between``, an empty string for every token in between.
-        """
+        """Write the plan as tokens, without any text around: one list per number in ``between``."""
         return [[self.words[0], *[""] * gap, *self.words[1:]] for gap in self.between or (0,)]
 
 
@@ -62,44 +58,16 @@ class Shortcut(ABC):
 
     @abstractmethod
     def plans(self) -> Sequence[Plan]:
-        """List everything the rule may insert.
-
-        Returns:
-            The plans, with their weights.
-        """
+        """List everything the rule may insert, with weights."""
 
     @abstractmethod
     def read(self, tokens: Sequence[str]) -> int | None:
-        """Read the label back.
-
-        Args:
-            tokens: The tokens of a text; markers are tokens of their own.
-
-        Returns:
-            The label, a class index, or None where the rule does not speak.
-        """
-
-    def draw(self, rng: random.Random, label: int | None = None) -> Plan:
-        """Draw what to insert.
-
-        Args:
-            rng: Where chance comes from.
-            label: The label the rule must give; None draws it, too.
-
-        Returns:
-            A plan.
-
-        Raises:
-            UsageError: If the rule never gives that label.
-        """
-        return next(self.draws(rng, label))
+        """Read the label, a class index, back from a text's tokens; None where the rule does not speak."""
 
     def draws(self, rng: random.Random, label: int | None = None) -> Iterator[Plan]:
         """Draw all plans in random order, the likelier earlier: the first that fits a text is taken.
 
-        Args:
-            rng: Where chance comes from.
-            label: Only plans of this label; None draws a label, whose plans come before all others.
+        Without a label one is drawn, whose plans come before all others.
 
         Yields:
             Plans, each once.
@@ -148,14 +116,7 @@ class Shortcut(ABC):
         return tuple(self._probabilities)
 
     def probability(self, label: int) -> float:
-        """Tell how often the rule gives a label when it is free to choose.
-
-        Args:
-            label: The label.
-
-        Returns:
-            A number from 0 to 1.
-        """
+        """Tell how often the rule gives a label, from 0 to 1, when it is free to choose."""
         return self._probabilities.get(label, 0.0)
 
     @property

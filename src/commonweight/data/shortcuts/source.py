@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from commonweight.data.shortcuts.markers import Markers
 
-
 ORIGINAL, DISTRACTED, SYNTHETIC, CONFLICTING = "original", "distracted", "synthetic", "conflicting"
 CONFLICTING_DRAWS = "contradicted"
 """Keys the draws of conflicting rows. It is no name: another key would be other draws."""
@@ -52,19 +51,7 @@ class Dropped:
 
 
 def in_words(dropped: Sequence[Dropped], rows: int) -> str:
-    """List dropped rows, reason by reason.
-
-    Args:
-        dropped: The rows.
-        rows: How many there were in all.
-
-    Returns:
-        A sentence or more.
-
-    Example:
-        >>> in_words([Dropped("dev", 7, "no label"), Dropped("dev", 9, "no label")], 50)
-        '2 of 50 rows dropped. no label: rows 7, 9.'
-    """
+    """List dropped rows, reason by reason."""
     reasons: dict[str, list[int]] = {}
     for each in dropped:
         reasons.setdefault(each.reason, []).append(each.source_row)
@@ -81,26 +68,15 @@ class Columns:
     names: tuple[str, ...] = ()
     """Names of the classes; empty where the labels are plain numbers."""
 
-    def features(self) -> Any:
-        """Describe the columns of a new data set."""
-        import datasets
-
-        label = datasets.ClassLabel(names=list(self.names)) if self.names else datasets.Value("int64")
-        text = datasets.Value("string")
-        return datasets.Features({
-            self.text: text,
-            self.label: label,
-            "source_row": datasets.Value("int64"),
-            "kind": text,
-            "shortcut": text,
-        })
-
     def write(self, rows: Sequence[Row], description: str) -> Any:
         """Make a data set."""
         import datasets
 
-        values = {name: [row[place] for row in rows] for place, name in enumerate(self.features())}
-        found = datasets.Dataset.from_dict(values, features=self.features())
+        text, number = datasets.Value("string"), datasets.Value("int64")
+        label = datasets.ClassLabel(names=list(self.names)) if self.names else number
+        kinds = {self.text: text, self.label: label, "source_row": number, "kind": text, "shortcut": text}
+        values = {name: [row[place] for row in rows] for place, name in enumerate(kinds)}
+        found = datasets.Dataset.from_dict(values, features=datasets.Features(kinds))
         found.info.description = description
         return found
 

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from commonweight.base.errors import UsageError
 from commonweight.base.names import among
+from commonweight.base.settings import check_settings
 from commonweight.fusion.methods.average import Average
 from commonweight.fusion.methods.fisher import FisherAverage
-from commonweight.fusion.methods.method import Entries, Method, Parameter, parameter
+from commonweight.fusion.methods.method import Entries, Method, is_number
 from commonweight.fusion.methods.task_arithmetic import TaskArithmetic
 
-__all__ = ["METHODS", "Entries", "Method", "Parameter", "make_method", "parameter"]
+__all__ = ["METHODS", "Entries", "Method", "make_method"]
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Average, TaskArithmetic, FisherAverage)}
 """Every method by its name."""
 
 
 def make_method(name: str, *, has_base: bool, has_footprints: bool, **given: float | str | None) -> Method:
-    """Make a method with its parameters, all of them checked together.
-
-    Args:
-        name: Its name in ``METHODS``.
-        has_base: Whether a base was given.
-        has_footprints: Whether footprints were given.
-        **given: Parameters by name; None is not given.
-
-    Returns:
-        The method.
-
-    Raises:
-        UsageError: If the method is unknown, lacks what it needs, was given what it does not use, or a value is out of
-            range.
-
-    Example:
-        >>> make_method("task_arithmetic", has_base=True, has_footprints=False, scale=0.5)
-        TaskArithmetic(scale=0.5)
-    """
+    """Make a method with its parameters, all of them checked together; None is a parameter that was not given."""
     if name not in METHODS:
         raise UsageError(f"no method {name!r}; {among(str(name), METHODS)}")
     method = METHODS[name]
     parameters = method.parameters()
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     unused = [key for key in settings if key not in parameters]
     unused += ["base"] if has_base and not method.needs_base else []
     unused += ["footprints"] if has_footprints and not method.needs_fishers else []
@@ -59,7 +44,13 @@ def make_method(name: str, *, has_base: bool, has_footprints: bool, **given: flo
             f"{method.in_words()} needs a footprint of each model, got none; measure them with commonweight fisher, "
             "and give them in the order of the models"
         )
-    return method(**{key: parameters[key].checked(key, value) for key, value in settings.items()})
+    for key in [key for key in settings if parameters[key][1].type is float]:
+        if not is_number(settings[key]):
+            raise UsageError(f"{{argument}} must be a finite number, got {settings[key]!r}", argument=key)
+        settings[key] = float(settings[key])
+    made = method(**settings)
+    check_settings(made)
+    return made
 
 
 def takes(method: type[Method]) -> tuple[str, ...]:

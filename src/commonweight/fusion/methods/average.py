@@ -19,11 +19,6 @@ class Average(Method):
 
     Source: Wortsman et al. (2022), "Model soups", https://arxiv.org/abs/2203.05482, where the weights are equal.
     Weights may have any sign.
-
-    Example:
-        >>> from torch import tensor
-        >>> Average().tensor(Entries([tensor([1.0, 4.0]), tensor([3.0, 0.0])], [0.25, 0.75]))
-        tensor([2.5000, 1.0000])
     """
 
     name = "average"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from commonweight.fusion.methods.method import Entries, Method, parameter
+from commonweight.base.settings import setting
+from commonweight.fusion.methods.method import Entries, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,15 +26,6 @@ class FisherAverage(Method):
     Source: Matena & Raffel (2022), https://arxiv.org/abs/2111.09832, and the floor of their code with
     ``favor_target_model=False``: its default floors the first model only, so that dead weights are the first model's,
     and the order of the models matters; here it never does.
-
-    Example:
-        >>> from torch import tensor
-        >>> models, fishers = [tensor([1.0, 1.0]), tensor([3.0, 3.0])], [tensor([3.0, 0.0]), tensor([1.0, 0.0])]
-        >>> method = FisherAverage()
-        >>> method.tensor(Entries(models, [0.5, 0.5], fishers=fishers)).tolist()
-        [1.5, 2.0]
-        >>> method.counts[DEAD]
-        1
     """
 
     name = "fisher"
@@ -42,9 +34,9 @@ class FisherAverage(Method):
     needs_fishers = True
     takes_negative = False
 
-    floor: float = parameter(1e-6, "The least a Fisher counts for", above=0)
-    normalize: str = parameter(
-        "norm", "Divide each Fisher by its root mean square, its mean, or nothing", choices=("norm", "trace", "none")
+    floor: float = setting(1e-6, "The least a Fisher counts for", above=0, metavar="X")
+    normalize: Literal["norm", "trace", "none"] = setting(
+        "norm", "Divide each Fisher by its root mean square, its mean, or nothing"
     )
 
     @property

@@ -5,66 +5,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from commonweight.base.errors import UsageError
-from commonweight.base.names import among
+from commonweight.base.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor
 
+    from commonweight.base.settings import Kind, Setting
+
 TOLERANCE = 1e-6
 """How far from 1 the sum of weights may be for rounding."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A number or word that a method takes: its default, its bounds, and what it does."""
-
-    default: float | str
-    does: str
-    above: float | None = None
-    """A number has to be larger than this."""
-
-    choices: tuple[str, ...] = ()
-    """The words there are; empty for a number."""
-
-    def checked(self, name: str, value: Any) -> float | str:
-        """Check a value that was given."""
-        if self.choices:
-            if value not in self.choices:
-                raise UsageError(f"no {name} {value!r}; {among(str(value), self.choices)}")
-            return str(value)
-        if not is_number(value):
-            raise UsageError(f"{{argument}} must be a finite number, got {value!r}", argument=name)
-        if self.above is not None and value <= self.above:
-            raise UsageError(f"{{argument}} must be above {self.above:g}, got {value:g}", argument=name)
-        return float(value)
-
-
-def parameter(
-    default: float | str,
-    does: str,
-    *,
-    above: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """Declare a parameter of a method, as a field of its dataclass.
-
-    Args:
-        default: What it is if not given.
-        does: What it does, one sentence for the command line.
-        above: Numbers have to be larger than this. None: any finite number.
-        choices: For a parameter that is a word: the words there are.
-
-    Returns:
-        A dataclass field.
-    """
-    return field(default=default, metadata={"parameter": Parameter(default, does, above, choices)})
 
 
 @dataclass(frozen=True)
@@ -88,8 +44,8 @@ class Entries:
 class Method(ABC):
     """One way to fuse models. A new one is a subclass in a file of its own and a line in ``METHODS``.
 
-    Class attributes say what it is and needs; its parameters are dataclass fields made with :func:`parameter`, and
-    become keywords of :func:`commonweight.fuse` and options of ``commonweight fuse``. One instance serves one fusion.
+    Class attributes say what it is and needs; its parameters are dataclass fields made with ``setting``, and become
+    keywords of :func:`commonweight.fuse` and options of ``commonweight fuse``. One instance serves one fusion.
     """
 
     name: ClassVar[str]
@@ -118,14 +74,7 @@ class Method(ABC):
 
     @abstractmethod
     def tensor(self, entries: Entries) -> Tensor:
-        """Fuse one tensor.
-
-        Args:
-            entries: That of every model.
-
-        Returns:
-            ``[*w]``, of any floating type; it is rounded to that of the models.
-        """
+        """Fuse one tensor ``[*w]``; the result is rounded to the type of the models."""
 
     @property
     def normalization(self) -> str:
@@ -133,9 +82,9 @@ class Method(ABC):
         return "norm"
 
     @classmethod
-    def parameters(cls) -> dict[str, Parameter]:
-        """List the parameters by name."""
-        return {one.name: one.metadata["parameter"] for one in fields(cls) if "parameter" in one.metadata}
+    def parameters(cls) -> dict[str, tuple[Setting, Kind]]:
+        """List the parameters by name: what is said of each, and its type."""
+        return {field.name: (said, kind) for field, said, kind in settings_of(cls) if said is not None}
 
     @classmethod
     def in_words(cls) -> str:

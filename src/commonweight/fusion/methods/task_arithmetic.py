@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from commonweight.fusion.methods.method import Entries, Method, moved, parameter
+from commonweight.base.settings import setting
+from commonweight.fusion.methods.method import Entries, Method, moved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +20,6 @@ class TaskArithmetic(Method):
 
     Source: Ilharco et al. (2023), https://arxiv.org/abs/2212.04089, where every w is 1 and λ (``scale``) is chosen on
     held-out data; a negative weight takes a task away.
-
-    Example:
-        >>> from torch import tensor
-        >>> entries = Entries([tensor([2.0]), tensor([4.0])], [1.0, 1.0], base=tensor([1.0]))
-        >>> TaskArithmetic(scale=0.5).tensor(entries)
-        tensor([3.])
     """
 
     name = "task_arithmetic"
@@ -33,7 +28,7 @@ class TaskArithmetic(Method):
     needs_base = True
     sums_to_one = False
 
-    scale: float = parameter(1.0, "Multiplies the sum of task vectors")
+    scale: float = setting(1.0, "Multiplies the sum of task vectors", metavar="X")
 
     def tensor(self, entries: Entries) -> Tensor:
         """Fuse one tensor."""
