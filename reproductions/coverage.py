@@ -126,7 +126,8 @@ def markdown(record):
             enough = row["coverage_if_enough"]
             lines.append(
                 f"| {setting['regime']} | {setting['examples']} | {setting['folds']} "
-                f"| {setting['effective_sample_size'][1]:.0f} | {setting['noise_ceiling']:.3f} | {row['of']} | {row['what']} "
+                f"| {setting['effective_sample_size'][1]:.0f} | {setting['noise_ceiling']:.3f} "
+                f"| {row['of']} | {row['what']} "
                 f"| {row['truth']:.3f} | {row['mean']:.3f} | {row['standard_deviation']:.3f} "
                 f"| {100 * row['coverage']:.1f} | {100 * row['coverage_of_own_mean']:.1f} "
                 f"| {'–' if enough is None else f'{100 * enough:.1f}'} "
