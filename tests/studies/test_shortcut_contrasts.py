@@ -89,7 +89,10 @@ def test_no_interval_where_there_is_none(values: tuple[float, ...]) -> None:
         ({"shortcuts": ("st", "st")}, "at least two different shortcuts"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"path_points": 1}, "path_points must be at least 2"),
-        ({"existing": (("tic", "x"),), "shortcuts": ("st", "op")}, "existing model for 'tic'"),
+        (
+            {"existing": (("tic", "x"),), "shortcuts": ("st", "op")},
+            "existing names 'tic', which is not among the shortcuts of the study, st, op",
+        ),
         ({"existing": (("st", "x"),), "seeds": 2}, "one seed"),
     ],
 )

@@ -65,7 +65,7 @@ def _open(data: str) -> dict[str, Any]:
     match = HUB_ID.fullmatch(data)
     close = nearby(data)
     if path.exists() or match is None or close is not None or _is_local(data):
-        meant = "" if close is None else f"; did you mean {close!r}?"
+        meant = ", a file" if path.is_file() else "" if close is None else f"; did you mean {close!r}?"
         raise UsageError(f"expected a folder with train and dev files, or an id org/name, got {data!r}{meant}")
     try:
         return dict(datasets.load_dataset(match["id"], match["config"], revision=match["revision"]))
