@@ -244,7 +244,6 @@ def test_every_seed_must_have_what_a_contrast_takes(place: int) -> None:
     changes = {
         "shared initialisation": {"alignment": Alignment(one.names, distance)},
         "effective sample size": {"effective_sample_size": dict(one.effective_sample_size) | {"op/op": 12.0}},
-        "same Fisher type": {"fisher_types": dict(one.fisher_types) | {"op/op": "model"}},
         "two footprints": {"terms": again.terms, "resampled": again.resampled},
     }
     assert verdicts_of(tables)[SHORTCUTS]["shared − unshared"].answer == "shares more"

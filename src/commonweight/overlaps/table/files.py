@@ -60,7 +60,8 @@ def to_record(table: Mapping[str, Any], measure: str, rows: Sequence[Row]) -> di
         "shared_initialisation": alignment.sentence(),
         "weight_distance": alignment.distance.tolist(),
         "weight_matrices": {name: terms.tolist() for name, terms in alignment.matrices.items()},
-        "masks": masks and {"sizes": masks.sizes, "starts": masks.starts, "flipped": masks.flipped},
+        "masks": masks
+        and {"sizes": masks.sizes, "starts": masks.starts, "moved": masks.moved, "flipped": masks.flipped},
         "folds": folds and {"count": folds.folds, "splits": splits_of(folds.folds).words},
         "terms": {parameter: gram.tolist() for parameter, gram in table["terms"].items()},
         "records": to_columns(rows),
@@ -162,6 +163,7 @@ def _masks(masks: dict[str, Any], names: tuple[str, ...], parameters: tuple[str,
     return MaskFacts(
         {parameter: int(masks["sizes"][parameter]) for parameter in parameters},
         starts,
+        {name: {str(prior): str(draw) for prior, draw in masks["moved"][name].items()} for name in names},
         {name: bool(masks["flipped"][name]) for name in names},
     )
 
