@@ -58,6 +58,7 @@ def to_record(table: Mapping[str, Any], measure: str, rows: Sequence[Row]) -> di
         "rows": {name: list(counts) for name, counts in table["rows"].items()},
         "left_out": [{"parameter": item.parameter, "reason": item.reason} for item in table["left_out"]],
         "shared_initialisation": alignment.sentence(),
+        "models": alignment.models,
         "weight_distance": alignment.distance.tolist(),
         "weight_matrices": {name: terms.tolist() for name, terms in alignment.matrices.items()},
         "masks": masks
@@ -149,6 +150,7 @@ def _fields(record: dict[str, Any], arrays: Mapping[str, NDArray[np.float64]] | 
                 str(name): np.stack([as_matrix(apart, n), as_matrix(size, n)])
                 for name, (apart, size) in record["weight_matrices"].items()
             },
+            {str(name): str(model) for name, model in record["models"].items()},
         ),
         "terms": {parameter: as_matrix(gram, n) for parameter, gram in record["terms"].items()},
         "masks": _masks(record["masks"], names, parameters) if kind == "supermask" else None,

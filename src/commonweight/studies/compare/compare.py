@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,9 +134,12 @@ def _measure_all(run: RunFolder, asked: Checked, progress: bool, note: Note) -> 
     footprints = {name: found[name] for name in (f"{model}/{data}" for model in models for data in tables)}
     for sentence in beware_of_labels(footprints):
         note(sentence)
+    cells = grid_cells(models, tables)
     overlaps = overlap(footprints, common_only=options.common_only)
+    of_models = replace(overlaps.alignment, models={name: cell.model for name, cell in cells.items()})
+    overlaps = replace(overlaps, alignment=of_models)
     overlaps.save(run.path)
-    contrasts = contrasts_of(grid_cells(models, tables))
+    contrasts = contrasts_of(cells)
     run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, contrasts)))
     run.update(
         status="complete",
