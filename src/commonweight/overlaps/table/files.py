@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 RECORD = "overlap.json"
 ARRAYS = "overlap.safetensors"
 FORMAT = "commonweight-overlap"
-VERSION = 2
+VERSION = 3
 TABLE = Format(FORMAT, (VERSION,), "an overlap table", "compute it again")
 
 
