@@ -29,7 +29,7 @@ FEW = 20
 
 
 def one(regime, n, K, generator):
-    """Estimates of one repetition, with the smallest number of effective sample size and the smallest noise ceiling."""
+    """Estimates of one repetition, with the smallest effective sample size and the smallest noise ceiling."""
     values = regime.draw(generator, n)
     folds = generator.integers(K, size=n)
     while len(np.unique(folds)) < K:
@@ -115,8 +115,7 @@ def markdown(record):
         "each; Monte Carlo error about "
         f"{100 * math.sqrt(0.0475 / record['repetitions']):.1f} points. `own` is coverage of the estimate's own mean "
         f"(no bias), `≥ {FEW}` of the truth among repetitions with an effective sample size of at least {FEW} in every "
-        "Fisher. "
-        "`above` and `below`: how often the interval lies above and below 0.",
+        "Fisher. `above` and `below`: how often the interval lies above and below 0.",
         "",
         "| regime | n | K | effective (median) | noise ceiling | of | what | truth | mean | sd "
         "| covers | own | ≥ 20 | above | below |",
@@ -127,8 +126,8 @@ def markdown(record):
             enough = row["coverage_if_enough"]
             lines.append(
                 f"| {setting['regime']} | {setting['examples']} | {setting['folds']} "
-                f"| {setting['effective_sample_size'][1]:.0f} | {setting['noise_ceiling']:.3f} | {row['of']} | "
-                f"{row['what']} "
+                f"| {setting['effective_sample_size'][1]:.0f} | {setting['noise_ceiling']:.3f} "
+                f"| {row['of']} | {row['what']} "
                 f"| {row['truth']:.3f} | {row['mean']:.3f} | {row['standard_deviation']:.3f} "
                 f"| {100 * row['coverage']:.1f} | {100 * row['coverage_of_own_mean']:.1f} "
                 f"| {'–' if enough is None else f'{100 * enough:.1f}'} "
@@ -144,10 +143,15 @@ def main():
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--tables", action="store_true", help="write the table anew from the JSON; simulate nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
     place = options.out / "coverage.json"
+    if options.tables:
+        found = json.loads(place.read_text(encoding="utf-8"))
+        (options.out / "coverage.md").write_text(markdown(found), encoding="utf-8")
+        return
     record = {"seed": options.seed, "repetitions": options.repetitions, "weights": WEIGHTS}
     record["regimes"] = {name: regime.words for name, regime in REGIMES.items()}
     record["settings"] = []

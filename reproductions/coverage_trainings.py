@@ -73,17 +73,7 @@ def setting(strength: str, trainings: int, repetitions: int, seed: int) -> dict:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    found = [
-        setting(strength, trainings, options.repetitions, options.seed)
-        for strength in STRENGTHS
-        for trainings in (3, 5, 10)
-    ]
+def table(found: list[dict]) -> Grid:
     rows = tuple(
         (
             f"{each['strength']}, {each['trainings']}",
@@ -94,18 +84,34 @@ def main() -> None:
         )
         for each in found
     )
-    title = f"Coverage in per cent of nominal 95 % intervals over trainings ({options.repetitions} repetitions)"
+    title = f"Coverage in per cent of nominal 95 % intervals over trainings ({found[0]['repetitions']} repetitions)"
     head = (
         "tasks, trainings",
-        "noise_ceiling",
+        "noise ceiling",
         "corrected",
         "covers: noise ceiling",
         "between",
         "corrected",
         "corrected is defined",
     )
-    written = to_markdown([Grid(title, head, rows)])
-    (RESULTS / f"{NAME}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return Grid(title, head, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tables", action="store_true", help="write the table anew from the JSON; simulate nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if not options.tables:
+        found = [
+            setting(strength, trainings, options.repetitions, options.seed)
+            for strength in STRENGTHS
+            for trainings in (3, 5, 10)
+        ]
+        (RESULTS / f"{NAME}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    written = to_markdown([table(json.loads((RESULTS / f"{NAME}.json").read_text(encoding="utf-8")))])
     (RESULTS / f"{NAME}.md").write_text(written, encoding="utf-8")
     print(written)
 

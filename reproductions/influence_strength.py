@@ -11,7 +11,7 @@ The same command goes on where it stopped. Writes ``reproductions/results/influe
 
 from __future__ import annotations
 
-from on_mnist import given, leave, recorded
+from on_mnist import Given, given, read_record, recorded, write_record, write_tables
 from similarity_helps import table
 
 from commonweight.studies.continual.plan import Plan
@@ -21,9 +21,8 @@ NAME = "influence_strength"
 STRENGTHS = {"transfer": (0.1, 0.25, 0.5, 0.75), "initialised": (0.25, 0.5, 0.75, 0.9)}
 
 
-def main() -> None:
-    options = given(__doc__, "influence-strength", seeds=3)
-    record, tables = {}, []
+def measure(options: Given) -> dict:
+    record = {}
     for scenario in ("rotated", "permuted"):
         plan = Plan(
             data=options.data,
@@ -36,8 +35,14 @@ def main() -> None:
         )
         study = run_study(options.work / scenario, plan, note=options.note)
         record[scenario] = recorded(study, options.data)
-        tables.append(table(scenario, study))
-    leave(NAME, record, tables)
+    return record
+
+
+def main() -> None:
+    options = given(__doc__, "influence-strength", seeds=3)
+    if not options.tables:
+        write_record(NAME, measure(options))
+    write_tables(NAME, [table(scenario, found) for scenario, found in read_record(NAME).items()])
 
 
 if __name__ == "__main__":

@@ -5,14 +5,15 @@ images (``vary="training"``): the overlap of two trainings of one task is the no
 
     python reproductions/mask_ceilings.py --data ../shared/data/mnist --work runs/mask-ceilings
 
-The same command goes on where it stopped. Writes ``reproductions/results/mask_ceilings.json`` and ``.md``.
+The same command goes on where it stopped. Writes ``reproductions/results/mask_ceilings.json`` and ``.md``; the verdicts
+of the latter need the masks, which only the run folder holds.
 """
 
 from __future__ import annotations
 
 from itertools import combinations
 
-from on_mnist import given, leave, recorded
+from on_mnist import given, recorded, write_record, write_tables
 
 from commonweight.base.text import Grid
 from commonweight.studies.continual.plan import Plan
@@ -45,7 +46,7 @@ def summary(setting: str, study) -> list[tuple[str, ...]]:
 
 
 def main() -> None:
-    options = given(__doc__, "mask-ceilings")
+    options = given(__doc__, "mask-ceilings", from_record=False)
     record, rows, blocks = {}, [], []
     for setting, asked in SETTINGS.items():
         plan = Plan(
@@ -66,7 +67,8 @@ def main() -> None:
         blocks += [f"## {setting}", *pair_blocks(study)]
     head = ("setting: footprint, layer", "noise ceilings", "within", "corrected", "undefined")
     grid = Grid("Smallest to largest, over tasks and pairs of tasks", head, tuple(rows))
-    leave(NAME, record, [grid, *blocks])
+    write_record(NAME, record)
+    write_tables(NAME, [grid, *blocks])
 
 
 if __name__ == "__main__":

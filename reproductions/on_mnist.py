@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from commonweight.base.estimate import Estimate
 from commonweight.base.text import to_markdown
 from commonweight.studies.continual.figures import write_figures
 
@@ -29,24 +31,34 @@ class Given(NamedTuple):
     work: Path
     seeds: int
     rows: int
+    tables: bool
+    """Write the tables anew from the JSON, and measure nothing."""
+
     note: Callable[[str], None]
     """Prints a sentence with the seconds since the start."""
 
 
-def given(words: str, work: str, seeds: int = 5) -> Given:
-    """Read the command line: where MNIST is, where runs go, how many seeds, and training images per task."""
+def given(words: str, work: str, seeds: int = 5, *, from_record: bool = True) -> Given:
+    """Read the command line; ``from_record`` says whether the JSON holds all that the tables need."""
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs") / work)
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--rows", type=int, default=20_000, help="training images per task, where not all are taken")
+    if from_record:
+        parser.add_argument(
+            "--tables", action="store_true", help="write the tables anew from the JSON; measure nothing"
+        )
+    parser.set_defaults(tables=False)
     options = parser.parse_args()
+    if options.data is None and not options.tables:
+        parser.error("give --data, the folder of MNIST")
     start = time.time()
 
     def note(sentence: str) -> None:
         print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
 
-    return Given(str(options.data), options.work, options.seeds, options.rows, note)
+    return Given(str(options.data), options.work, options.seeds, options.rows, options.tables, note)
 
 
 def recorded(study: ContinualStudy, data: str) -> dict:
@@ -63,10 +75,23 @@ def keep_figures(study: ContinualStudy, work: Path, place: Path, names: Sequence
             shutil.copyfile(file, place / file.name)
 
 
-def leave(name: str, record: dict, blocks: Sequence[Block]) -> None:
-    """Write the results, and print the tables."""
+def estimate(found: dict) -> Estimate:
+    """Read back an estimate over seeds."""
+    return Estimate.over_seeds([math.nan if value is None else value for value in found["values"]])
+
+
+def write_record(name: str, record: dict) -> None:
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_record(name: str) -> dict:
+    found: dict = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def write_tables(name: str, blocks: Sequence[Block]) -> None:
+    """Write the tables, and print them."""
     markdown = to_markdown(list(blocks))
     (RESULTS / f"{name}.md").write_text(markdown, encoding="utf-8")
     print(markdown)

@@ -204,7 +204,7 @@ def relabelled(given: dict[str, float], lost: dict[str, float], new: dict[str, s
 
 
 def weakest(tables: list, predictor: str, codes: tuple[str, ...]) -> float:
-    """The fewest effective sample size of a Fisher that a predictor rests on; nan for gradients."""
+    """The smallest effective sample size of a Fisher that a predictor rests on; nan for gradients."""
     if "gradient" in predictor:
         return float("nan")
     data = {code: (ORIGINAL,) if " shared" in predictor else (code,) for code in codes}
@@ -285,16 +285,28 @@ def draw(predictors: list[dict], outcomes: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("runs/fuse-to-forget"), help="the finished study")
-    parser.add_argument("--measures", type=Path, default=Path("runs/overlap-predicts"))
-    options = parser.parse_args()
-    start = time.time()
+def tables(predictors: list[dict], outcomes: list[dict], effective: dict[str, float], rows: int) -> list:
+    """Lay out what was found."""
+    pairs = list(outcomes[0][OUTCOMES[0]])
+    found = correlations(predictors, outcomes, tuple(dict.fromkeys(code for pair in pairs for code in pair.split("–"))))
+    correlated = tuple(
+        (f"{name}{' *' if effective[name] < SMALLEST_EFFECTIVE else ''}", *(shown(each) for each in by.values()))
+        for name, by in found.items()
+    )
+    lost = tuple(
+        (pair, *(Estimate.over_seeds([lost[outcome][pair] for lost in outcomes]).short() for outcome in OUTCOMES))
+        for pair in pairs
+    )
+    return [
+        Grid("Spearman's rank correlation over the six pairs of models", ("predictor", *OUTCOMES), correlated),
+        *in_words(found, outcomes, rows),
+        corrected(predictors, pairs),
+        Grid("Accuracy lost (own model − average of two; means over seeds)", ("pair", *OUTCOMES), lost),
+    ]
 
-    def note(sentence: str) -> None:
-        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
 
+def read(options, note) -> dict:
+    """Collect what predicts and what is lost from the finished study, and measure what is missing."""
     record = read_record(options.work, SHORTCUTS)
     fields = {key: tuple(map(tuple_if_list, value)) if isinstance(value, list) else value
               for key, value in record["asked"].items() if key in Plan.__dataclass_fields__}  # fmt: skip
@@ -307,35 +319,39 @@ def main() -> None:
         place.mkdir(parents=True, exist_ok=True)
         predictors.append(raw(study.tables["empirical"][index], plan) | measured(folder, plan, place, note))
         outcomes.append(losses(study, index))
-    codes = tuple(plan.shortcuts)
-    found = correlations(predictors, outcomes, codes)
-    effective = {name: weakest(study.tables["empirical"], name, codes) for name in found}
-    rows = tuple(
-        (f"{name}{' *' if effective[name] < SMALLEST_EFFECTIVE else ''}", *(shown(each) for each in by.values()))
-        for name, by in found.items()
-    )
-    tables = [Grid("Spearman's rank correlation over the six pairs of models", ("predictor", *OUTCOMES), rows)]
-    tables += in_words(found, outcomes, plan.scored_rows)
-    tables.append(corrected(predictors, list(outcomes[0][OUTCOMES[0]])))
-    seen = tuple(
-        (pair, *(Estimate.over_seeds([lost[outcome][pair] for lost in outcomes]).short() for outcome in OUTCOMES))
-        for pair in outcomes[0][OUTCOMES[0]]
-    )
-    tables.append(Grid("Accuracy lost (own model − average of two; means over seeds)", ("pair", *OUTCOMES), seen))
-    written = {
+    found = correlations(predictors, outcomes, plan.shortcuts)
+    return {
+        "scored_rows": plan.scored_rows,
         "predictors": predictors,
         "outcomes": outcomes,
         "rank_correlation": {
             name: {outcome: {"mean": e.over_seeds.value, "seeds": e.over_seeds.replicates, "p": e.p}
                    for outcome, e in by.items()} for name, by in found.items()
         },
-        "effective_sample_size": effective,
+        "effective_sample_size": {name: weakest(study.tables["empirical"], name, plan.shortcuts) for name in found},
     }  # fmt: skip
-    text = json.dumps(without_nan(written), indent=1, ensure_ascii=False, allow_nan=False)
-    (RESULTS / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
-    (RESULTS / f"{NAME}.md").write_text(to_markdown(tables), encoding="utf-8")
-    draw(predictors, outcomes, RESULTS / f"{NAME}.png")
-    print(to_markdown(tables))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs/fuse-to-forget"), help="the finished study")
+    parser.add_argument("--measures", type=Path, default=Path("runs/overlap-predicts"))
+    parser.add_argument("--tables", action="store_true", help="write the tables anew from the JSON; measure nothing")
+    options = parser.parse_args()
+    start = time.time()
+
+    def note(sentence: str) -> None:
+        print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
+
+    if not options.tables:
+        text = json.dumps(without_nan(read(options, note)), indent=1, ensure_ascii=False, allow_nan=False)
+        (RESULTS / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
+    record = json.loads((RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))
+    effective = {name: np.nan if size is None else size for name, size in record["effective_sample_size"].items()}
+    written = to_markdown(tables(record["predictors"], record["outcomes"], effective, record["scored_rows"]))
+    (RESULTS / f"{NAME}.md").write_text(written, encoding="utf-8")
+    draw(record["predictors"], record["outcomes"], RESULTS / f"{NAME}.png")
+    print(written)
 
 
 def tuple_if_list(value):

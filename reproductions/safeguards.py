@@ -7,6 +7,7 @@ Writes ``reproductions/results/safeguards.json`` and ``.md``.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import warnings
@@ -192,12 +193,14 @@ def report(record: dict) -> list[Grid]:
     def of(found: dict[str, float], digits: int = 4) -> str:
         return f"{found['mean']:.{digits}f} ({found['least']:.{digits}f} to {found['most']:.{digits}f})"
 
+    repetitions = record["repetitions"]
+
     def verdicts(case: str, title: str) -> Grid:
         header = ("rows", "effective sample size", "interval holds the truth", "verdicts", "of the wrong sign")
         rows = [
             (
-                words, f"{found['effective']:.0f}", f"{found['held']} of {REPETITIONS}",
-                f"{REPETITIONS - found['answers'].get('cannot say', 0)} of {REPETITIONS}", str(found["wrong sign"]),
+                words, f"{found['effective']:.0f}", f"{found['held']} of {repetitions}",
+                f"{repetitions - found['answers'].get('inconclusive', 0)} of {repetitions}", str(found["wrong sign"]),
             )
             for words, found in record[case].items()
         ]  # fmt: skip
@@ -210,7 +213,7 @@ def report(record: dict) -> list[Grid]:
             ("what", "found"),
             (
                 ("corrected overlap, digests left out", of(order["corrected overlap without digests"], 2)),
-                ("refused, with digests", f"{order['refused with digests']} of {REPETITIONS}"),
+                ("refused, with digests", f"{order['refused with digests']} of {repetitions}"),
             ),
         ),
         verdicts("copies", "12 examples, 30 copies of each"),
@@ -222,7 +225,7 @@ def report(record: dict) -> list[Grid]:
                 ("overlap - null, on 20,000 rows", of(noise["on 20,000 rows"], 5)),
                 ("overlap - null, both of the same 200 rows", of(noise["raw - null on the same rows"])),
                 ("corrected - null, as the tables have it", of(noise["corrected - null"])),
-                ("its interval lies above 0", f"{noise['corrected - null above 0']} of {REPETITIONS}"),
+                ("its interval lies above 0", f"{noise['corrected - null above 0']} of {repetitions}"),
             ),
         ),
         Grid(
@@ -237,14 +240,18 @@ def report(record: dict) -> list[Grid]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", CopiesWarning)
-    record = {}
-    for case in (order, copies, few_values, noise_in_common, short_folds):
-        torch.manual_seed(0)
-        record[case.__name__] = case()
-    (RESULTS / "safeguards.json").write_text(json.dumps({"repetitions": REPETITIONS, **record}, indent=1) + "\n")
-    markdown = to_markdown(report(record))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", action="store_true", help="write the tables anew from the JSON; measure nothing")
+    place = RESULTS / "safeguards.json"
+    if not parser.parse_args().tables:
+        torch.set_num_threads(1)
+        warnings.simplefilter("ignore", CopiesWarning)
+        record: dict = {"repetitions": REPETITIONS}
+        for case in (order, copies, few_values, noise_in_common, short_folds):
+            torch.manual_seed(0)
+            record[case.__name__] = case()
+        place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    markdown = to_markdown(report(json.loads(place.read_text(encoding="utf-8"))))
     (RESULTS / "safeguards.md").write_text(markdown, encoding="utf-8")
     print(markdown)
 

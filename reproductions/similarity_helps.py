@@ -13,7 +13,7 @@ The same command goes on where it stopped. Writes ``reproductions/results/simila
 
 from __future__ import annotations
 
-from on_mnist import RESULTS, given, keep_figures, leave, recorded
+from on_mnist import RESULTS, Given, estimate, given, keep_figures, read_record, recorded, write_record, write_tables
 
 from commonweight.base.text import Grid
 from commonweight.studies.continual.plan import Plan
@@ -47,23 +47,19 @@ def plan(data: str, scenario: str, seeds: int, rows: int) -> Plan:
     )
 
 
-def table(scenario: str, study) -> Grid:
+def table(scenario: str, record: dict) -> Grid:
     rows = []
-    for name in study.runs:
+    for name, found in record["approaches"].items():
+        accuracy = estimate(found["average_accuracy"]).short()
         if name == "classic":
-            rows.append((name, str(study.budget(name)), study.average_accuracy(name).short(), "–", "–", "–"))
+            rows.append((name, str(found["steps"]), accuracy, "–", "–", "–"))
             continue
-        kind = name.split("-")[0]
-        random = f"{kind}-random"
-        against = study.gain(name) - study.gain(random) if random in study.runs and name != random else None
-        rows.append((
-            name,
-            str(study.budget(name)),
-            study.average_accuracy(name).short(),
-            study.gain(name).short(),
-            study.difference(name).short(),
-            "–" if against is None else against.short(),
-        ))
+        gain, random = estimate(found["area_gain_on_classic"]), f"{name.split('-')[0]}-random"
+        against = "–"
+        if random in record["approaches"] and name != random:
+            against = (gain - estimate(record["approaches"][random]["area_gain_on_classic"])).short()
+        over_classic = estimate(found["accuracy_over_classic"]).short()
+        rows.append((name, str(found["steps"]), accuracy, gain.short(), over_classic, against))
     head = (
         "approach",
         "steps",
@@ -76,17 +72,22 @@ def table(scenario: str, study) -> Grid:
     return Grid(title, head, tuple(rows))
 
 
-def main() -> None:
-    options = given(__doc__, "similarity-helps")
-    record, tables = {}, []
+def measure(options: Given) -> dict:
+    record = {}
     for scenario in SCENARIOS:
         study = run_study(
             options.work / scenario, plan(options.data, scenario, options.seeds, options.rows), note=options.note
         )
         record[scenario] = recorded(study, options.data)
-        tables.append(table(scenario, study))
         keep_figures(study, options.work / scenario, RESULTS / NAME / scenario, FIGURES)
-    leave(NAME, record, tables)
+    return record
+
+
+def main() -> None:
+    options = given(__doc__, "similarity-helps")
+    if not options.tables:
+        write_record(NAME, measure(options))
+    write_tables(NAME, [table(scenario, found) for scenario, found in read_record(NAME).items()])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ included. The trained checkpoints stay in the work folder, where the commands be
     commonweight compare runs/sst2-halves/half-a runs/sst2-halves/half-b --data dev=../shared/data/sst2/dev.tsv \\
         -o runs/sst2-halves/compare
 
-The script runs the second step itself and writes ``reproductions/results/sst2_halves.json`` and ``.md``.
+The script runs the second step itself and writes ``reproductions/results/sst2_halves.json``, ``.md`` and ``.png``, and
+the table of overlaps into ``sst2_halves/``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import commonweight
 from commonweight.report.curves import plot_layer_overlap
 
 RESULTS = Path(__file__).parent / "results"
+NAME = "sst2_halves"
 
 
 def pretrained() -> str:
@@ -96,15 +98,7 @@ def train(model, data, rate: float) -> None:
             print(f"step {step}/{len(data)} loss {loss.item():.3f} {time.time() - start:.0f} s", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/sst2-halves"))
-    parser.add_argument("--rows", type=int, help="training rows of each half; default all")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=5e-5)
-    options = parser.parse_args()
-
+def measure(options: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(pretrained())
     rows = read(options.data / "train.tsv")
     random.Random(0).shuffle(rows)
@@ -137,17 +131,30 @@ def main() -> None:
         record.setdefault("effective_sample_size", {})[name] = footprints[name].effective_sample_size
         record.setdefault("largest_error_of_a_rule", {})[name] = footprints[name].metadata["verified"]["largest_error"]
         record.setdefault("generic_parameters", {})[name] = list(footprints[name].metadata["generic"])
-    table = commonweight.overlap(footprints)
-    record["overlap"] = json.loads(table.to_json())
     record["versions"] = footprints["half-a"].metadata["versions"]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "sst2_halves.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / "sst2_halves.md").write_text(table.roll_up(4).to_markdown())
-    print(table.roll_up(4).to_markdown())
+    commonweight.overlap(footprints).save(RESULTS / NAME)
+    (RESULTS / f"{NAME}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("runs/sst2-halves"))
+    parser.add_argument("--rows", type=int, help="training rows of each half; default all")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=5e-5)
+    parser.add_argument("--tables", action="store_true", help="write table and figure anew; measure nothing")
+    options = parser.parse_args()
+    if not options.tables:
+        if options.data is None:
+            parser.error("give --data, the folder of SST-2")
+        measure(options)
+    table = commonweight.OverlapTable.load(RESULTS / NAME).roll_up(4)
+    (RESULTS / f"{NAME}.md").write_text(table.to_markdown(), encoding="utf-8")
+    print(table.to_markdown())
     figure, ax = plt.subplots(figsize=(7.5, 4.2))
-    plot_layer_overlap(table.roll_up(4), ax)
-    figure.savefig(RESULTS / "sst2_halves.png", dpi=130, bbox_inches="tight", metadata={"Software": None})
+    plot_layer_overlap(table, ax)
+    figure.savefig(RESULTS / f"{NAME}.png", dpi=130, bbox_inches="tight", metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""How much too high is a noise ceiling that is taken where it passes the mark, as ``fisher --until-noise-ceiling``
-takes it?
+"""How much too high is a noise ceiling that ``fisher --until-noise-ceiling`` takes where it passes the mark?
 
     python reproductions/stopping.py
 
 Softmax regression with 10 inputs and 3 classes, labels drawn from the model, 8 folds by row number, steps 64, 128, …,
 4096. Each repetition stops where the noise ceiling passes the mark with an effective sample size of at least 20, *once*
-or in
-*two* steps in a row (the rule of the command), then takes the noise ceiling of as many fresh rows, which nothing
+or in *two* steps in a row (the rule of the command), then takes the noise ceiling of as many fresh rows, which nothing
 selected. Printed: the mean difference and its standard error, how many stopped before the rows ended, and how many of
 those had a noise ceiling more than .05 above the fresh one. Regimes: the sizes of inputs are equal, or spread
 (log-normal); or loud examples, 2 % or 0.5 % of all, carry about half of the trace, in other weights.
 """
 
+import argparse
 import math
 
 import numpy as np
@@ -23,7 +22,7 @@ from commonweight.footprints.footprint import Fold
 from commonweight.overlaps import noise_ceiling
 from commonweight.studies.compare.until_noise_ceiling import Convergence, Point, step_ends
 
-ROWS, FOLDS, INPUTS, CLASSES, REPETITIONS = 4096, 8, 10, 3, 200
+ROWS, FOLDS, INPUTS, CLASSES = 4096, 8, 10, 3
 FOLD = np.array([fold_of(row, FOLDS) for row in range(ROWS)])
 MARKS = (0.9, 0.95)
 FAR = 0.05
@@ -89,12 +88,13 @@ def stop(curve, mark, steps):
     return None
 
 
-for name, drawn in REGIMES.items():
+def simulate(name, drawn, repetitions):
+    """Print what one regime gives."""
     generator = np.random.default_rng(0)
     model = (0.1 if "loud" in name else 0.5) * generator.standard_normal((INPUTS, CLASSES))
     differences = {(mark, steps): [] for mark in MARKS for steps in (1, 2)}
     rows = {key: [] for key in differences}
-    for _ in range(REPETITIONS):
+    for _ in range(repetitions):
         found, fresh = (squares(generator, drawn(generator), model) for _ in range(2))
         curve = curve_of(found)
         for key, kept in differences.items():
@@ -105,6 +105,18 @@ for name, drawn in REGIMES.items():
         error = np.std(kept, ddof=1) / np.sqrt(len(kept))
         print(
             f"{name}, mark {mark}, {('once', 'two in a row')[steps - 1]}: {np.mean(kept):+.4f} ± {error:.4f}, "
-            f"{len(kept)} of {REPETITIONS} stopped, at {np.mean(rows[mark, steps]):.0f} rows; "
+            f"{len(kept)} of {repetitions} stopped, at {np.mean(rows[mark, steps]):.0f} rows; "
             f"{np.mean(np.array(kept) > FAR):.0%} of them more than {FAR} too high"
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=200)
+    options = parser.parse_args()
+    for name, drawn in REGIMES.items():
+        simulate(name, drawn, options.repetitions)
+
+
+if __name__ == "__main__":
+    main()

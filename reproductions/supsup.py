@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from on_mnist import RESULTS, given, keep_figures, leave, recorded
+from on_mnist import RESULTS, Given, estimate, given, keep_figures, read_record, recorded, write_record, write_tables
 from torch import nn
 
 from commonweight.base.text import Grid
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
 
+NAME = "supsup"
 PUBLISHED = {5: ("92.37 % (SupSup's notebook)", "100 % of 250"), 10: ("96.31 % (reported by WSN)", "–")}
 INFERRED = ("one_shot", "binary", "lowest_entropy")
 
@@ -54,30 +55,39 @@ def plan(data: str, tasks: int, epochs: int, seeds: int) -> Plan:
     )
 
 
-def main() -> None:
-    options = given(__doc__, "supsup")
-    record, rows = {}, []
+def measure(options: Given) -> dict:
+    record = {}
     for tasks, epochs in ((5, 1), (10, 1), (10, 5)):
-        name = f"{tasks} permutations, {epochs} epoch{'s' if epochs > 1 else ''}"
-        study = run_study(
-            options.work / f"{tasks}-tasks-{epochs}-epochs",
-            plan(options.data, tasks, epochs, options.seeds),
-            note=options.note,
-        )
         folder = f"{tasks}-tasks-{epochs}-epochs"
-        keep_figures(study, options.work / folder, RESULTS / "supsup" / folder, ("curves", "overlap-classic"))
+        study = run_study(options.work / folder, plan(options.data, tasks, epochs, options.seeds), note=options.note)
+        keep_figures(study, options.work / folder, RESULTS / NAME / folder, ("curves", "overlap-classic"))
+        name = f"{tasks} permutations, {epochs} epoch{'s' if epochs > 1 else ''}"
         record[name] = recorded(study, options.data)
-        accuracy, inferred = PUBLISHED[tasks]
+    return record
+
+
+def table(record: dict) -> Grid:
+    rows = []
+    for name, study in record.items():
+        accuracy, inferred = PUBLISHED[study["plan"]["tasks"]]
+        found = study["approaches"]["classic"]
         rows.append((
             name,
             accuracy,
-            study.average_accuracy("classic").short(),
+            estimate(found["average_accuracy"]).short(),
             inferred,
-            *(study.inference("classic", 1, method, "task").short() for method in INFERRED),
+            *(estimate(found["task_inferred"]["1"][method]["task"]).short() for method in INFERRED),
         ))
     head = ("run", "published", "mean accuracy", "published inference", *(f"{m}, 1 image" for m in INFERRED))
     title = "SupSup on permuted MNIST (means over seeds, 95 % intervals; inference from one image, 50 images a task)"
-    leave("supsup", record, [Grid(title, head, tuple(rows))])
+    return Grid(title, head, tuple(rows))
+
+
+def main() -> None:
+    options = given(__doc__, NAME)
+    if not options.tables:
+        write_record(NAME, measure(options))
+    write_tables(NAME, [table(read_record(NAME))])
 
 
 if __name__ == "__main__":

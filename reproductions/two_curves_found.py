@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.base.estimate import Estimate
 from commonweight.overlaps.similarity.means import TaskSimilarity
-from commonweight.overlaps.table.evidence import evidence
+from commonweight.overlaps.table.evidence import Place, evidence
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.verdicts.verdict import Verdict, contrast_verdict, judge
 
@@ -37,7 +37,7 @@ STARTS = ("independent", "shared")
 MASKS = ("Masks, Jaccard index beyond chance", "Flipped bits, Jaccard index")
 """What is compared with each of the two starts of scores."""
 
-Place = tuple[str, str]
+At = tuple[str, str]
 """A pair and a layer."""
 
 SIMILARITIES = {"every_layer": "Similarity by batch-norm means", "probed": "Similarity by probing"}
@@ -136,7 +136,7 @@ QUESTIONS = (
 """Differences that are above 0 where the answer is yes; the paper says yes to the first and the third."""
 
 
-def compared(first: str, last: str) -> dict[str, tuple[Place, Place]]:
+def compared(first: str, last: str) -> dict[str, tuple[At, At]]:
     """What each question subtracts, the second from the first."""
     pairs = (
         (("8 px", first), ("26 px", first)),
@@ -194,7 +194,7 @@ def contrasts(found: Found) -> dict[str, dict[str, Contrast]]:
     return answers
 
 
-def judged(found: Found, arm: str, corrected: Estimate, beyond: Estimate, places: tuple[Place, Place]) -> Verdict:
+def judged(found: Found, arm: str, corrected: Estimate, beyond: Estimate, places: tuple[At, At]) -> Verdict:
     """Say "shares" of a difference of corrected overlaps only where that of corrected - null agrees."""
     every = [Place(table, ("first", "second"), layer) for pair, layer in places for table in found.fishers[arm][pair]]
     known = evidence(corrected, every, "corrected", same_rows=True)

@@ -35,8 +35,7 @@ WORDS = (
     "a word: a network shares all its weights with itself, and an untrained one has learned nothing. Nor is there a "
     "word for flipped bits: their chance level is not known.",
     "Inconclusive: independent initialisations have no shared initialisation; elsewhere one of the two differences "
-    "does not exclude 0, or "
-    "they exclude it on different sides. The record beside this file gives the reason of each.",
+    "does not exclude 0, or they exclude it on different sides. The record beside this file gives the reason of each.",
 )
 
 
@@ -93,7 +92,7 @@ def report(found: Found, settings: dict, seeds: int) -> str:
             for name, measure in (
                 ("corrected", lambda a, p, k: found.fisher("corrected", a, p, k)),
                 ("corrected − null", lambda a, p, k: found.fisher("above_null", a, p, k)),
-                ("noise_ceiling", found.noise_ceiling),
+                ("noise ceiling", found.noise_ceiling),
                 ("trace share", found.share),
             )
             for pair in PAIRS
@@ -163,7 +162,7 @@ def record(found: Found, settings: dict, digest: str, seeds: int) -> dict:
             } | {
                 "null": float(table.null.strictest.by_layer[layer][0, 1]),
                 "null_permutes": str(table.null.which(layer)[0, 1]),
-                "noise ceilings": table.noise_ceiling.by_layer[layer].tolist(),
+                "noise_ceilings": table.noise_ceiling.by_layer[layer].tolist(),
                 "trace_shares": table.trace_share[layer].tolist(),
             }
         return {

@@ -9,7 +9,7 @@ it; beside it the Jaccard indices of the masks. Score starts are independent, an
     python reproductions/what_similarity_measures.py --data ../shared/data/mnist --work runs/what-similarity
 
 The same command goes on where it stopped. Writes ``what_similarity_measures.json``, ``.md`` and ``.png`` into
-``reproductions/results/``.
+``reproductions/results/``; the rows on Jaccard indices need the masks, which only the run folder holds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from on_mnist import RESULTS, given, leave, recorded
+from on_mnist import RESULTS, given, recorded, write_record, write_tables
 
 from commonweight.base.estimate import Estimate
 from commonweight.base.text import Grid
@@ -79,7 +79,7 @@ def draw(rows, path: Path) -> None:
 
 
 def main() -> None:
-    options = given(__doc__, "what-similarity")
+    options = given(__doc__, "what-similarity", from_record=False)
     record, rows = {}, []
     for scenario in ("rotated", "patch"):
         for starts in ("independent", "shared"):
@@ -97,7 +97,8 @@ def main() -> None:
     head = ("tasks", "score initialisations", "measure", "layer", "rank correlation with the truth")
     written = tuple((*row[:-1], row[-1].short()) for row in rows)
     draw(rows, RESULTS / f"{NAME}.png")
-    leave(NAME, record, [Grid("Spearman's rank correlation (means over seeds, 95 % intervals)", head, written)])
+    write_record(NAME, record)
+    write_tables(NAME, [Grid("Spearman's rank correlation (means over seeds, 95 % intervals)", head, written)])
 
 
 if __name__ == "__main__":

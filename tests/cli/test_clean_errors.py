@@ -303,3 +303,98 @@ def test_a_model_called_like_an_argument_is_no_option_in_an_error(cli, place, mo
     found = cli("fisher", "loss", "--data", place / "films.jsonl", "-o", "f")
     assert found.code == 2
     assert "error: loss is a file" in found.err
+
+
+def bad_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def empty_config(folder):
+    (folder / "config.json").write_text("{}")
+
+
+def cut_weights(folder):
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (bad_config, "config.json cannot be read (Expecting property name"),
+        (empty_config, "config.json is no mapping, or an empty one: copy the checkpoint again"),
+        (cut_weights, "are damaged or no plain weights (Error while deserializing"),
+    ],
+)
+def test_a_damaged_checkpoint_is_said_with_its_remedy(cli, place, tmp_path, damage, message):
+    shutil.copytree(place / "one", tmp_path / "m")
+    damage(tmp_path / "m")
+    found = cli("fisher", tmp_path / "m", "--data", place / "films.jsonl", "-o", tmp_path / "f")
+    assert (found.code, found.out) == (2, "")
+    assert message in found.err
+    assert "again" in found.err
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "message"),
+    [
+        ("half.jsonl", '{"text": "a", "label": 0}\n{"text": oops\n', "is not a readable JSONL file (JSON parse error"),
+        ("none.jsonl", "", "is not a readable JSONL file (Empty JSON file): correct it, or save it again"),
+        ("not.parquet", "text", "is not a readable PARQUET file ("),
+        ("seven.jsonl", '{"text": "a", "label": 7}\n', "expected a class in 0..1; correct or remove the row, or name"),
+    ],
+)
+def test_data_that_cannot_be_used_are_said_with_their_remedy(cli, place, tmp_path, name, written, message):
+    (tmp_path / name).write_text(written)
+    found = cli("fisher", place / "one", "--data", tmp_path / name, "-o", tmp_path / "f")
+    assert (found.code, found.out) == (2, "")
+    assert message in found.err
+
+
+def test_a_damaged_record_is_said_with_its_remedy(cli, footprints, tmp_path):
+    for written, message in (
+        (
+            "{",
+            "is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)): it was damaged",
+        ),
+        ("{}", "is not a commonweight-footprint record: give that of a footprint"),
+    ):
+        shutil.copytree(footprints / "two", tmp_path / "f", dirs_exist_ok=True)
+        (tmp_path / "f" / "footprint.json").write_text(written)
+        found = cli("overlap", footprints / "one", tmp_path / "f")
+        assert (found.code, found.out) == (4, "")
+        assert message in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["overlap", "a", "b", "--by", "-1"], "Or give a number of module levels."),
+        (
+            ["shortcuts", "run", "--model", "m", "--data", "d", "--learning-rate", "inf"],
+            "--learning-rate must be a finite number, above 0, got inf",
+        ),
+        (
+            ["shortcuts", "run", "--model", "m", "--data", "d", "--existing", "zz=m"],
+            "--existing names 'zz', which is not",
+        ),
+        (
+            ["continual", "run", "--data", "digits", "--scenario", "rotated", "--image-column", "c"],
+            "leave --image-column",
+        ),
+        (
+            ["continual", "run", "--data", "digits", "--scenario", "rotated", "--learning-rate", "inf"],
+            "--learning-rate",
+        ),
+        (
+            ["continual", "run", "--data", "{films}", "--scenario", "rotated"],
+            "is no .npz file; give 'digits', a folder",
+        ),
+        (["shortcuts", "run", "--model", "{one}", "--data", "{films}"], "films.jsonl', a file"),
+    ],
+)
+def test_wrong_values_are_said_in_the_words_of_the_command_line(cli, place, tmp_path, arguments, message):
+    given = [each.format(films=place / "films.jsonl", one=place / "one") for each in arguments]
+    found = cli(*given, *([] if given[0] == "overlap" else ["--dry-run", "-o", tmp_path / "o"]))
+    assert (found.code, found.out) == (2, "")
+    assert message in found.err
+    assert "shows where" not in found.err

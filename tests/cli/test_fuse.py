@@ -111,8 +111,8 @@ def test_every_format(cli, place, tmp_path):
         (["--method", "task-arithmetic", "-o", "x"], "task arithmetic needs the base"),
         (["--method", "fisher", "-o", "x"], "needs a footprint of each model"),
         (["--method", "fisher", "--footprint", "f", "-o", "x"], "expected the folder of a footprint"),
-        (["--scale", "2", "-o", "x"], "scale is for task arithmetic, and the method is average"),
-        (["--floor", "2", "-o", "x"], "floor is for fisher"),
+        (["--scale", "2", "-o", "x"], "--scale is for task arithmetic, and the method is average"),
+        (["--floor", "2", "-o", "x"], "--floor is for fisher"),
         (["--bsae", "two", "-o", "x"], "Did you mean one of: '--base'"),
     ],
 )

@@ -131,7 +131,8 @@ def measured_on(distances, data=("x", "y", "z")):
     """Footprints of models on several data: their distances are those of their models."""
     models = list("abcdef"[: len(distances)])
     names = tuple(f"{model}/{rows}" for model in models for rows in data)
-    return Alignment(names, np.kron(np.array(distances), np.ones((len(data), len(data)))))
+    of = {name: name.partition("/")[0] for name in names}
+    return Alignment(names, np.kron(np.array(distances), np.ones((len(data), len(data)))), models=of)
 
 
 def test_distances_are_told_of_models_not_of_footprints():
@@ -145,7 +146,7 @@ def test_distances_are_told_of_models_not_of_footprints():
     assert unknown.sentence() == "A shared initialisation was not measured for a and b."
 
 
-def test_names_that_only_look_like_models_are_told_as_they_are():
+def test_names_that_look_like_models_are_told_as_they_are():
     found = Alignment(("run/a", "run/b"), np.array([[0.0, 0.9], [0.9, 0.0]]))
     assert found.sentence().startswith("No shared initialisation for run/a and run/b (relative distance 0.90), so")
 

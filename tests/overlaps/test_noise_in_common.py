@@ -110,7 +110,7 @@ def test_activities_have_no_rows_to_ask_for():
     vectors = overlap({name: Footprint("activity", {"fc": torch.rand(6)}, 8) for name in "abc"})
     found = vectors.verdict(("a", "b"), ("a", "c"), of="raw", same_rows=True)
     asked = {each.code for each in found.findings}
-    assert {"two footprints", "same Fisher type"} < asked
+    assert "two footprints" in asked
     assert not {"counted rows", "distinct rows", "at most 1"} & asked
 
 

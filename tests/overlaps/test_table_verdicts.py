@@ -204,17 +204,6 @@ def test_almost_the_same_numbers_are_two_footprints():
     assert "two footprints" in codes_unmet(again)
 
 
-def test_mixed_fisher_types_are_inconclusive(prints):
-    one = overlap(prints)
-    table = replace(one, fisher_types=dict(one.fisher_types) | {"far": "exact"})
-    found = table.verdict(("a", "b"), ("a", "far"), same_rows=True)
-    assert found.answer == "inconclusive"
-    assert [need.code for need in found.lacking] == ["same Fisher type"]
-    assert found.lacking[0].found == {"types": ("empirical", "exact")}
-    assert table.verdict(("a", "far")).answer == "inconclusive"
-    assert table.verdict(("a", "b"), layer="0").answer == "above its null"
-
-
 def test_parameters_left_out_are_said(prints):
     head = {"head.weight": torch.ones(2, 2)}
     wider = replace(prints["a"], tensors=dict(prints["a"].tensors) | head)

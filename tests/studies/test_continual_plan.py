@@ -88,7 +88,7 @@ def test_the_strength_is_the_words_or_the_plans_or_the_usual() -> None:
         ({"tasks": 0}, "tasks must be at least 1, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number, above 0"),
         ({"beta": 1.5}, "beta must be at least 0 and below 1"),
         ({"density": 0.0}, "density must be above 0 and at most 1"),
         ({"hidden": (3, 0)}, "hidden must be at least 1, got 0"),

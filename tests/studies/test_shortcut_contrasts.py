@@ -89,7 +89,10 @@ def test_no_interval_where_there_is_none(values: tuple[float, ...]) -> None:
         ({"shortcuts": ("st", "st")}, "at least two different shortcuts"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"path_points": 1}, "path_points must be at least 2"),
-        ({"existing": (("tic", "x"),), "shortcuts": ("st", "op")}, "existing model for 'tic'"),
+        (
+            {"existing": (("tic", "x"),), "shortcuts": ("st", "op")},
+            "existing names 'tic', which is not among the shortcuts of the study, st, op",
+        ),
         ({"existing": (("st", "x"),), "seeds": 2}, "one seed"),
     ],
 )
@@ -241,7 +244,6 @@ def test_every_seed_must_have_what_a_contrast_takes(place: int) -> None:
     changes = {
         "shared initialisation": {"alignment": Alignment(one.names, distance)},
         "effective sample size": {"effective_sample_size": dict(one.effective_sample_size) | {"op/op": 12.0}},
-        "same Fisher type": {"fisher_types": dict(one.fisher_types) | {"op/op": "model"}},
         "two footprints": {"terms": again.terms, "resampled": again.resampled},
     }
     assert verdicts_of(tables)[SHORTCUTS]["shared − unshared"].answer == "shares more"

@@ -209,7 +209,7 @@ def test_controls_stand_beside_and_decide_nothing():
 
 @pytest.mark.parametrize(("facts", "code"), [
     ({"not_learned": ("a",)}, "shortcut learned"), ({"one_and_the_same": (("a", "b"),)}, "two footprints"),
-    ({"fisher_types": ("exact", None)}, "same Fisher type"), ({"rows": (("a", None),)}, "counted rows"),
+    ({"rows": (("a", None),)}, "counted rows"),
     ({"rows": (("a", RowCounts(9, 3, 9)),)}, "distinct rows"), ({"one_network": (("a", "b"),)}, "two networks"),
     ({"beyond": -UP}, "beyond the null too"),
 ])  # fmt: skip

@@ -30,7 +30,6 @@ def told(**known):
 CASES = [
     ({"not_learned": ("op", "st")}, "own shortcut not learned by 'op' and 'st'"),
     ({"one_and_the_same": (("a", "b"), ("c", "d"))}, "'a' and 'b', 'c' and 'd' are the same footprint"),
-    ({"fisher_types": ("exact", None)}, "Fisher types differ: 'exact' and not stated"),
     ({"rows": (("a", None),)}, "copies among the rows were not counted"),
     (
         {"rows": (("a", RowCounts(360, 30, 360)),)},
@@ -96,11 +95,11 @@ def test_none_is_missing():
 def test_the_reason_tells_what_is_lacking_the_number_and_what_to_beware_of():
     number, over = "0.1100 [0.0852, 0.1348] (95 %, 3 seeds)", OVER["seeds"]
     assert str(told()) == f"shares more: {number}, {over}"
-    found = told(same_rows=False, fisher_types=("exact", "mc"), left_out=2, **STRANGE)
+    found = told(same_rows=False, not_learned=("op",), left_out=2, **STRANGE)
     lacking, also = ("; ".join(map(sentence, each)) for each in (found.lacking, found.beware))
     assert found.reason == f"{lacking}; {number}, {over}; also: {also}"
     assert found.brief == f"{lacking}; {number}; also: {also}"
-    assert lacking == "Fisher types differ: 'exact' and 'mc'; the two sides have different source rows"
+    assert lacking == "own shortcut not learned by 'op'; the two sides have different source rows"
 
 
 def test_where_there_is_no_interval_the_value_is_told_if_there_is_one():
@@ -129,5 +128,5 @@ def test_several_at_once():
 
 def test_no_sentence_has_a_place_that_is_not_filled():
     with pytest.raises(KeyError):
-        sentence(Finding("same Fisher type", "differ"))
+        sentence(Finding("shortcut learned", "not learned"))
     assert not [need.code for need in NEEDS if re.search(r"[.:]$", "".join(need.words.values()))]

@@ -37,7 +37,10 @@ def folder_record(folder: Path, file: str, form: Format, keys: Iterable[str]) ->
     if not folder.is_dir():
         raise UsageError(f"expected the folder of {form.words}, and {folder} is not a folder")
     if not path.is_file():
-        raise IntegrityError(f"{folder} has no {file}: it is not {form.words}, or was never finished")
+        raise IntegrityError(
+            f"{folder} has no {file}: it is not {form.words}, or was never finished; give another folder, "
+            f"or {form.again}"
+        )
     try:
         written = path.read_bytes()
     except OSError as error:
@@ -50,9 +53,9 @@ def record_of(written: str | bytes, name: str, form: Format, keys: Iterable[str]
     try:
         record = json.loads(written)
     except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{name} is not JSON: {error}") from None
+        raise IntegrityError(f"{name} is not JSON ({error}): it was damaged; {form.again}") from None
     if not isinstance(record, dict) or record.get("format") != form.name:
-        raise IntegrityError(f"{name} is not a {form.name} record")
+        raise IntegrityError(f"{name} is not a {form.name} record: give that of {form.words}")
     if record.get("version") not in form.versions:
         versions = " and ".join(map(str, form.versions))
         raise IntegrityError(
@@ -60,7 +63,7 @@ def record_of(written: str | bytes, name: str, form: Format, keys: Iterable[str]
             f"the release that wrote it, or {form.again}"
         )
     if missing := sorted(set(keys) - set(record)):
-        raise IntegrityError(f"{name} lacks {', '.join(missing)}: it was damaged or written by hand")
+        raise IntegrityError(f"{name} lacks {', '.join(missing)}: it was damaged or written by hand; {form.again}")
     return record
 
 

@@ -6,6 +6,7 @@ Python reads them as fields, and the command line makes its options of them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import MISSING, dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -60,8 +61,8 @@ class Setting:
     """How several values are typed: the option again for each, or all behind it."""
 
     def holds(self, value: Any) -> bool:
-        """Tell whether a value lies within the bounds; nan does not."""
-        return (
+        """Tell whether a value lies within the bounds; nan and infinity do not."""
+        return math.isfinite(value) and (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
@@ -108,7 +109,8 @@ def check_settings(given: Any) -> None:
                 expected = f"one of {', '.join(kind.choices)}"
                 raise UsageError(f"{{argument}} must be {expected}, got {each!r}", argument=field.name)
             if said is not None and said.bounds and not said.holds(each):
-                raise UsageError(f"{{argument}} must be {said.bounds}, got {each!r}", argument=field.name)
+                expected = said.bounds if math.isfinite(each) else f"a finite number, {said.bounds}"
+                raise UsageError(f"{{argument}} must be {expected}, got {each!r}", argument=field.name)
 
 
 def _kind(hint: Any, choices: tuple[str, ...]) -> Kind:

@@ -134,7 +134,10 @@ class By(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         """Read it."""
         if isinstance(value, str) and value.isascii() and value.isdecimal():
             return int(value)
-        return str(Suggesting(["layer", "parameter"]).convert(value, param, ctx))
+        try:
+            return str(Suggesting(["layer", "parameter"]).convert(value, param, ctx))
+        except click.BadParameter as error:
+            raise click.BadParameter(f"{error.message} Or give a number of module levels.", ctx, param) from None
 
 
 def together(

@@ -102,10 +102,10 @@ def class_labels(
             raise UsageError(f"{where}, expected a whole number; for regression use a model whose problem_type says so")
         if number < 0 or (classes is not None and number >= classes):
             allowed = f"0..{classes - 1}" if classes is not None else "0 or above"
-            hidden = (
-                "; -1 often marks a split whose labels are withheld: choose another {split}" if number == -1 else ""
-            )
-            raise UsageError(f"{where}, expected a class in {allowed}{hidden}", split=None)
+            remedy = "correct or remove the row, or name another column with {label_column}"
+            if number == -1:
+                remedy = "-1 often marks a split whose labels are withheld: choose another {split}"
+            raise UsageError(f"{where}, expected a class in {allowed}; {remedy}", split=None, label_column=None)
         labels.append(int(number))
     return labels
 

@@ -64,7 +64,7 @@ def _open(data: str) -> dict[str, Any]:
         return {name: read_file(file) for name, file in _files(path).items()}
     close = nearby(data)
     if path.exists() or HUB_ID.fullmatch(data) is None or close is not None or _is_local(data):
-        meant = "" if close is None else f"; did you mean {close!r}?"
+        meant = ", a file" if path.is_file() else "" if close is None else f"; did you mean {close!r}?"
         raise UsageError(f"expected a folder with train and dev files, or an id org/name, got {data!r}{meant}")
     return hub_splits(data)
 

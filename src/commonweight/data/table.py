@@ -300,7 +300,9 @@ def read_file(path: Path) -> Any:
             raise UsageError(f"{path} has several columns called {twice[0]!r}; give each a name of its own")
         return datasets.Dataset(InMemoryTable(rows))
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path} is not a readable {suffix[1:].upper()} file: {error}") from error
+        raise UsageError(
+            f"{path} is not a readable {suffix[1:].upper()} file ({error}): correct it, or save it again"
+        ) from error
 
 
 def _read_arrow(path: Path, suffix: str) -> Any:

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Kind
 
 
-MOVED = ", moved towards "
-"""In the words for a score initialisation, stands before the numbers of the prior tasks."""
-
-
 def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = False, count: int = 0) -> Footprint:
     """Take a task's masks as a footprint: one bit per weight, in memory and when saved.
 
@@ -39,9 +35,10 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         count: Training examples behind the mask; 0 where nobody counted.
 
     Returns:
-        A footprint of kind ``supermask``, a snapshot. Its metadata say which draw the scores started from, and towards
-        those of which prior tasks they were moved (``score_initialisation``), the rule, the density of each mask, a
-        digest of the frozen weights, and whether the bits are those that flipped.
+        A footprint of kind ``supermask``, a snapshot. Its metadata name the draw that the scores started from
+        (``score_initialisation``) and, by prior task, the draws they were moved towards (``moved_towards``); equal
+        names are one draw, different ones are independent. They also hold the rule, the density of each mask, a digest
+        of the frozen weights, and whether the bits are those that flipped.
 
     Raises:
         UsageError: If ``net`` is no supermask network, or there is no such task.
@@ -62,40 +59,19 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         bits = {name: Bits(mask.packed ^ starts[name].packed, mask.shape) for name, mask in bits.items()}
     facts = {
         "rule": net.state()["options"]["rule"],
-        "score_initialisation": _score_initialisation(net, task),
+        "score_initialisation": _draw(net, task),
+        "moved_towards": {prior: _draw(net, prior) for prior in net.priors(task)},
         "flipped": flipped,
         "density": {name: mask.count() / max(1, math.prod(mask.shape)) for name, mask in bits.items()},
     }
     return task_footprint(net, task, "supermask", PackedMasks(bits), count, facts)
 
 
-def draws(score_initialisation: str) -> tuple[str, frozenset[str]]:
-    """Take apart what ``metadata["score_initialisation"]`` says.
-
-    Args:
-        score_initialisation: The words.
-
-    Returns:
-        The draw that the scores started from, and all draws that went into them, prior tasks' included. Equal words
-        mean the same draw, different ones independent draws.
-
-    Example:
-        >>> own, every = draws("independent, seed 0, task 2, moved towards 0, 1")
-        >>> own, sorted(every)[:2]
-        ('independent, seed 0, task 2', ['independent, seed 0, task 0', 'independent, seed 0, task 1'])
-    """
-    own, _, priors = score_initialisation.partition(MOVED)
-    words = own.rpartition(" ")[0]
-    return own, frozenset({own} | {f"{words} {prior}" for prior in priors.split(", ") if prior})
-
-
-def _score_initialisation(net: SupermaskNetwork, task: str) -> str:
+def _draw(net: SupermaskNetwork, task: str) -> str:
+    """Name the draw that a task's scores started from."""
     options = net.state()["options"]
     draw = f"{options['scores']}, seed {options['seed']}"
-    if options["scores"] == "shared":
-        return draw
-    priors = ", ".join(str(net.tasks.index(prior)) for prior in net.priors(task))
-    return f"{draw}, task {net.tasks.index(task)}" + (MOVED + priors if priors else "")
+    return draw if options["scores"] == "shared" else f"{draw}, task {net.tasks.index(task)}"
 
 
 MEAN = "running_mean"

@@ -127,7 +127,9 @@ def _refuse_remote_code(folder: str, options: LoadOptions) -> None:
     try:
         config = json.loads((Path(folder) / "config.json").read_text())
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder}/config.json cannot be read: {error}") from error
+        raise UsageError(f"{folder}/config.json cannot be read ({error}): copy the checkpoint again") from error
+    if not isinstance(config, dict) or not config:
+        raise UsageError(f"{folder}/config.json is no mapping, or an empty one: copy the checkpoint again")
     if "auto_map" in config and not options.trust_remote_code:
         import transformers
 
@@ -222,7 +224,9 @@ def load_weights(
             f"the weights of {where} could not be loaded: {first_line(error)}{remedy}", allow_pickle=True
         ) from error
     except (SafetensorError, UnpicklingError) as error:
-        raise UsageError(f"the weights of {where} are damaged or no plain weights: {first_line(error)}") from error
+        raise UsageError(
+            f"the weights of {where} are damaged or no plain weights ({first_line(error)}): copy them again"
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the weights of {where} do not fit {model_class.__name__}: {error}") from error
     if getattr(model, "_hf_peft_config_loaded", False):  # whoever asks for the model gets the adapter beside it too

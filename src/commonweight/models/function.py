@@ -85,7 +85,8 @@ def _find(spec: str) -> Callable[..., Any]:
     if not callable(build):
         close = difflib.get_close_matches(function_name, [n for n, v in vars(module).items() if callable(v)], n=1)
         raise UsageError(
-            f"no function {function_name!r} in {module_name}" + (f"; did you mean {close[0]!r}?" if close else "")
+            f"no function {function_name!r} in {module_name}; "
+            + (f"did you mean {close[0]!r}?" if close else "name one that takes nothing and returns a torch module")
         )
     return cast("Callable[..., Any]", build)
 

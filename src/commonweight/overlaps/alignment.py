@@ -64,6 +64,9 @@ class Alignment:
     """Per weight matrix ``[2, n, n]``: the squared distance, and the sum of both squared sizes; 0 where not both
     sampled it, nan where weights are not finite. They add over matrices. Empty where only models were compared."""
 
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Footprint -> name of its model, where several are of one; it lacks those that are told by their own names."""
+
     def within(self, parameters: Collection[str]) -> NDArray[np.float64]:
         """Give the distance over some weight matrices alone.
 
@@ -141,13 +144,13 @@ class Alignment:
             tuple(names),
             self.distance[chosen],
             {name: np.stack([each[chosen] for each in terms]) for name, terms in self.matrices.items()},
+            {name: model for name, model in self.models.items() if name in names},
         )
 
     def sentence(self, *, start: str | None = None) -> str:
         """Say in one sentence what holds for all pairs.
 
-        Footprints called ``model/data`` are told by their models, since distances are those of models; of many pairs
-        the farthest are told.
+        Pairs of models are told, since distances are theirs; of many pairs the farthest.
 
         Args:
             start: A model that all others are known to come from: far from it is then not of another start. None if
@@ -204,20 +207,13 @@ class Alignment:
         return f", but not so {', '.join([*strange[:MOST_LISTED], *rest])}" if strange else ""
 
     def _by_model(self) -> Pairs:
-        """Distances of pairs of models, where names say of which model a footprint is; else of pairs of footprints."""
-        found: dict[tuple[str, str], list[float]] = {}
+        """Distances of pairs of models."""
+        found: Pairs = {}
         for (i, a), (j, b) in combinations(enumerate(self.names), 2):
-            found.setdefault((a.rpartition("/")[0], b.rpartition("/")[0]), []).append(float(self.distance[i, j]))
-        same = (distance for (a, b), each in found.items() if a == b for distance in each)
-        is_of_models = (
-            all("/" in name for name in self.names)
-            and all(distance == 0 or math.isnan(distance) for distance in same)
-            and all(reading_of(min(each)) == reading_of(max(each)) for each in found.values())
-        )
-        if is_of_models:
-            return {(a, b): each[0] for (a, b), each in found.items() if a != b}
-        names = combinations(enumerate(self.names), 2)
-        return {(a, b): float(self.distance[i, j]) for (i, a), (j, b) in names}
+            one, other = self.models.get(a, a), self.models.get(b, b)
+            if one != other:
+                found.setdefault((one, other), float(self.distance[i, j]))
+        return found
 
 
 def reading_of(distance: float) -> Reading:

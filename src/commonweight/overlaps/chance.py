@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from commonweight.footprints.of_masks import draws
 from commonweight.overlaps.measures.gram import ROUNDING
 
 if TYPE_CHECKING:
@@ -37,7 +36,10 @@ class MaskFacts:
     """Weights of each parameter."""
 
     starts: Mapping[str, str | None]
-    """Per footprint, in words, the draw its scores started from; None where it does not say."""
+    """Per footprint the name of the draw its scores started from; None where it does not say."""
+
+    moved: Mapping[str, Mapping[str, str]]
+    """Per footprint, by prior task, the names of the draws its scores were moved towards."""
 
     flipped: Mapping[str, bool]
     """Whether each footprint holds the bits that differ from its start's mask, instead of the mask."""
@@ -47,10 +49,10 @@ class MaskFacts:
         one, other = self.starts[a], self.starts[b]
         if one is None or other is None:
             return "not stated"
-        (own, every), (others_own, others_every) = draws(one), draws(other)
-        if own == others_own:
+        if one == other:
             return "shared"
-        return "moved" if every & others_every else "independent"
+        every, others = {one, *self.moved[a].values()}, {other, *self.moved[b].values()}
+        return "moved" if every & others else "independent"
 
     @property
     def independent(self) -> NDArray[np.bool_]:
@@ -64,6 +66,7 @@ def mask_facts(footprints: Mapping[str, Footprint], sizes: Mapping[str, int]) ->
     return MaskFacts(
         sizes,
         {name: None if start is None else str(start) for name, start in starts.items()},
+        {name: dict(footprint.metadata.get("moved_towards", {})) for name, footprint in footprints.items()},
         {name: bool(footprint.metadata.get("flipped")) for name, footprint in footprints.items()},
     )
 

@@ -50,9 +50,6 @@ class Evidence:
     one_and_the_same: tuple[Pair, ...] | None = None
     """Pairs whose two footprints hold the same numbers."""
 
-    fisher_types: tuple[str | None, ...] | None = None
-    """The different ones; None is not stated."""
-
     rows: tuple[tuple[str, RowCounts | None], ...] | None = None
     """Of every footprint its name and how many of its rows are distinct; None was not counted."""
 

@@ -92,12 +92,6 @@ def _two_footprints(evidence: Evidence) -> Found:
     return _none(evidence.one_and_the_same, "one", "pairs")
 
 
-def _same_fisher_type(evidence: Evidence) -> Found:
-    if evidence.fisher_types is None:
-        return None
-    return "differ" if len(evidence.fisher_types) > 1 else "", {"types": evidence.fisher_types}
-
-
 def _counted_rows(evidence: Evidence) -> Found:
     if evidence.rows is None:
         return None
@@ -255,13 +249,6 @@ NEEDS: tuple[Need, ...] = (
         "the two of a pair hold different numbers (asked of tables)",
         {"one": "{pairs} are the same footprint"},
         short="one footprint",
-    ),
-    Need(
-        "same Fisher type",
-        _same_fisher_type,
-        "all Fishers behind it have the same Fisher type (asked of tables)",
-        {"differ": "Fisher types differ: {types}"},
-        short="Fisher types",
     ),
     Need(
         "counted rows",

@@ -84,5 +84,5 @@ def _shown(value: object) -> object:
     return f"{', '.join(head)} and {last}" if head else last
 
 
-def _named(name: str | None) -> str:
-    return "not stated" if name is None else repr(name) if name else "the whole network"
+def _named(name: str) -> str:
+    return repr(name) if name else "the whole network"

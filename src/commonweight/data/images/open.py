@@ -134,7 +134,7 @@ def open_images(
     plain = _plain(spec, path)
     if plain is not None:
         if asked := [name for name, value in choice.items() if value is not None]:
-            raise UsageError(f"{spec} has no columns and no named splits; leave {', '.join(asked)} out")
+            raise UsageError(f"{spec} has no columns and no named splits; leave {{argument}} out", argument=asked[0])
         return plain
     if path.is_dir():
         name = path.resolve().name
@@ -144,6 +144,8 @@ def open_images(
         return folder_images(path, name, **choice)
     text = str(spec)
     close = nearby(text) or next(iter(difflib.get_close_matches(text, (DIGITS,), cutoff=0.75)), None)
+    if path.is_file():
+        raise UsageError(f"{text!r} is no .npz file; give 'digits', a folder, a .npz file, or a Hugging Face id")
     if path.exists() or close is not None or text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix:
         meant = "." if close is None else f"; did you mean {close!r}?"
         raise UsageError(

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = "commonweight-shortcut-data"
 
-# Version 1: settings, origin, splits (rows, kinds, labels, constant), dropped.
-VERSION = 1
+# Settings, origin, splits (rows, kinds, labels, constant), dropped.
+VERSION = 2
 
 RECORD = "shortcut.json"
 

@@ -33,7 +33,10 @@ def make_method(name: str, *, has_base: bool, has_footprints: bool, **given: flo
         if not owners:
             known = dict.fromkeys(name for other in METHODS.values() for name in other.parameters())
             raise UsageError(f"no fusion method takes {key!r}; {among(key, known)}")
-        raise UsageError(f"{key} is for {' and '.join(owners)}, and the method is {method.in_words()}; leave it out")
+        raise UsageError(
+            f"{{argument}} is for {' and '.join(owners)}, and the method is {method.in_words()}; leave it out",
+            argument=key,
+        )
     if method.needs_base and not has_base:
         raise UsageError(
             f"{method.in_words()} needs the base the models were fine-tuned from, got none; give the starting "

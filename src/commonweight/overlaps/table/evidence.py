@@ -55,7 +55,6 @@ def evidence(estimate: Estimate, places: Sequence[Place], of: Quantity, *, same_
         same_rows=same_rows,
         noise_taken_out=of not in {"raw", "null"} if is_fisher else None,
         one_and_the_same=tuple(sorted({pair for table, pair, _ in places if table.one_and_the_same(*pair)})),
-        fisher_types=tuple(sorted({table.fisher_types[name] for table, name, _ in behind}, key=str)),
         rows=tuple((name, table.rows.get(name)) for table, name, _ in behind) if is_fisher else None,
         corrected=tuple(
             Corrected(pair, layer, table.estimate("corrected", *pair, layer)) for table, pair, layer in places if folded

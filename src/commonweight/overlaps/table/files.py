@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 RECORD = "overlap.json"
 ARRAYS = "overlap.safetensors"
 FORMAT = "commonweight-overlap"
-VERSION = 2
+VERSION = 3
 TABLE = Format(FORMAT, (VERSION,), "an overlap table", "compute it again")
 
 
@@ -58,9 +58,11 @@ def to_record(table: Mapping[str, Any], measure: str, rows: Sequence[Row]) -> di
         "rows": {name: list(counts) for name, counts in table["rows"].items()},
         "left_out": [{"parameter": item.parameter, "reason": item.reason} for item in table["left_out"]],
         "shared_initialisation": alignment.sentence(),
+        "models": alignment.models,
         "weight_distance": alignment.distance.tolist(),
         "weight_matrices": {name: terms.tolist() for name, terms in alignment.matrices.items()},
-        "masks": masks and {"sizes": masks.sizes, "starts": masks.starts, "flipped": masks.flipped},
+        "masks": masks
+        and {"sizes": masks.sizes, "starts": masks.starts, "moved": masks.moved, "flipped": masks.flipped},
         "folds": folds and {"count": folds.folds, "splits": splits_of(folds.folds).words},
         "terms": {parameter: gram.tolist() for parameter, gram in table["terms"].items()},
         "records": to_columns(rows),
@@ -156,6 +158,7 @@ def _fields(record: dict[str, Any], arrays: Mapping[str, NDArray[np.float64]] | 
                 str(name): np.stack([as_matrix(apart, n), as_matrix(size, n)])
                 for name, (apart, size) in record["weight_matrices"].items()
             },
+            {str(name): str(model) for name, model in record["models"].items()},
         ),
         "terms": {parameter: as_matrix(gram, n) for parameter, gram in record["terms"].items()},
         "masks": _masks(record["masks"], names, parameters) if kind == "supermask" else None,
@@ -170,6 +173,7 @@ def _masks(masks: dict[str, Any], names: tuple[str, ...], parameters: tuple[str,
     return MaskFacts(
         {parameter: int(masks["sizes"][parameter]) for parameter in parameters},
         starts,
+        {name: {str(prior): str(draw) for prior, draw in masks["moved"][name].items()} for name in names},
         {name: bool(masks["flipped"][name]) for name in names},
     )
 

@@ -243,7 +243,7 @@ def footprint_blocks(
                 name,
                 "flipped" if masks.flipped[name] else "mask",
                 records.cell("pooled", "", "density", name),
-                masks.starts[name] or DASH,
+                _start(masks, name),
                 *((str(counts[name]),) if counted else ()),
             )
             for name in records.names
@@ -263,6 +263,12 @@ def footprint_blocks(
         for name in records.names
     ]
     return [Grid("The footprints", head, tuple(rows))]
+
+
+def _start(masks: MaskFacts, name: str) -> str:
+    """Tell which draw scores started from, and towards which tasks they were moved."""
+    moved = f", moved towards {', '.join(masks.moved[name])}" if masks.moved[name] else ""
+    return f"{masks.starts[name] or DASH}{moved}"
 
 
 def beware_of_few(effective: Mapping[str, float]) -> list[str]:

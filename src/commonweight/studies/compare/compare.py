@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Footprint
     from commonweight.report.verdicts import Contrast
     from commonweight.studies.compare.checks import Checked
+    from commonweight.studies.compare.contrasts import Cell
     from commonweight.studies.run.folder import RunFolder
     from commonweight.studies.run.outlook import Outlook
 
@@ -143,8 +144,9 @@ def _measure_all(run: RunFolder, asked: Checked, table_of: Mapping[str, Any], pr
     footprints = {name: found[name] for name in (f"{model}/{data}" for model in models for data in tables)}
     for sentence in beware_of_labels(footprints):
         note(sentence)
-    overlaps, table_of = _table(run.path, footprints, options.common_only, table_of)
-    contrasts = contrasts_of(grid_cells(models, tables))
+    cells = grid_cells(models, tables)
+    overlaps, table_of = _table(run.path, footprints, cells, options.common_only, table_of)
+    contrasts = contrasts_of(cells)
     run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, contrasts)))
     run.update(
         status="complete",
@@ -161,7 +163,11 @@ def _measure_all(run: RunFolder, asked: Checked, table_of: Mapping[str, Any], pr
 
 
 def _table(
-    run: Path, footprints: Mapping[str, Footprint], common_only: bool, former: Mapping[str, Any]
+    run: Path,
+    footprints: Mapping[str, Footprint],
+    cells: Mapping[str, Cell],
+    common_only: bool,
+    former: Mapping[str, Any],
 ) -> tuple[OverlapTable, dict[str, Any]]:
     """Compute the table, or read the one that was saved of just these footprints; with what it is of."""
     records = {name: sha256(run / FOOTPRINTS / name / FOOTPRINT_RECORD) for name in footprints}
@@ -173,5 +179,7 @@ def _table(
         except IntegrityError:
             pass  # its arrays were damaged, and are computed again
     table = overlap(footprints, common_only=common_only)
+    of_models = replace(table.alignment, models={name: cell.model for name, cell in cells.items()})
+    table = replace(table, alignment=of_models)
     table.save(run)
     return table, is_of | {"sha256": sha256(saved)}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from commonweight.studies.continual.plan import ApproachFolder, Plan, SeedFolder
 
 FORMAT = "commonweight-continual"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,8 @@ class Plan(StudyPlan):
             raise UsageError("give one existing model for a shortcut, not several")
         strange = [code for code, _ in self.existing if code not in self.shortcuts]
         if strange:
-            raise UsageError(f"existing model for {strange[0]!r}, which is not among {', '.join(self.shortcuts)}")
+            known = f"which is not among the shortcuts of the study, {', '.join(self.shortcuts)}"
+            raise UsageError(f"{{argument}} names {strange[0]!r}, {known}", argument="existing")
         if self.existing and self.seeds > 1:
             raise UsageError(f"existing models go with one seed, got {self.seeds}")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from commonweight.verdicts.verdict import Verdict
 
 FORMAT = "commonweight-shortcuts"
-VERSION = 1
+VERSION = 2
 DEPTH = 4
 """Module levels of the layer tables: embeddings, encoder blocks, pooler, head."""
 

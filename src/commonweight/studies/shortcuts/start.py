@@ -121,6 +121,7 @@ def with_usual_length(run: Path, plan: Plan) -> Plan:
 
 
 def _unreadable(checkpoint: str, why: str) -> str:
+    why = why.rstrip(".")
     return f"{checkpoint!r} cannot be read {why}. Expected the id or folder of an encoder with safetensors weights"
 
 
