@@ -616,11 +616,11 @@ def test_a_record_of_another_format(saved, text):
         Footprint.load(saved)
 
 
-@pytest.mark.parametrize("version", [1, 2, 0, "3", None])
+@pytest.mark.parametrize("version", [1, 2, 3, 0, "4", None])
 def test_a_record_of_another_version(saved, version):
     edit(saved, version=version)
     with pytest.raises(
-        IntegrityError, match=f"has format version {version!r}, this release reads version 3.*or measure again"
+        IntegrityError, match=f"has format version {version!r}, this release reads version 4.*or measure again"
     ):
         Footprint.load(saved)
 

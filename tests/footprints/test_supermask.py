@@ -177,7 +177,7 @@ def test_all_kinds_have_one_version_and_masks_say_their_shapes(tmp_path):
     fisher = Footprint("fisher", {"w": tensor([1.0, 0.0])}, 1).save(tmp_path / "fisher")
     mask = Footprint("supermask", {"w": tensor([1, 0])}, 1).save(tmp_path / "mask")
     records = [json.loads((folder / "footprint.json").read_text()) for folder in (fisher, mask)]
-    assert [(record["version"], record["packed"]) for record in records] == [(3, {}), (3, {"footprint": {"w": [2]}})]
+    assert [(record["version"], record["packed"]) for record in records] == [(4, {}), (4, {"footprint": {"w": [2]}})]
     assert Footprint.load(fisher)["w"].tolist() == [1.0, 0.0]
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "commonweight-footprint"
-VERSION = 3
+VERSION = 4
 """Shards of float tensors (each the mean over its examples), one group for the whole, one per fold, one for the sample
 of the model's weights; of Fishers one of int64 digests of the rows, per fold, and one of int64 source rows where they
 were given. ``packed`` names groups of masks with the shape of each; a shard holds their bits, eight to a byte."""
