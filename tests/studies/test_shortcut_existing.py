@@ -17,9 +17,8 @@ from commonweight.studies.demo.encoder import make_start as make_model
 from commonweight.studies.demo.encoder import make_tokenizer, save
 from commonweight.studies.shortcuts import adopt as adopting
 from commonweight.studies.shortcuts import run as running
-from commonweight.studies.shortcuts.adopt import check_existing
+from commonweight.studies.shortcuts.models import check_existing, make_start
 from commonweight.studies.shortcuts.run import run_study, study_outlook
-from commonweight.studies.shortcuts.start import make_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -61,9 +61,9 @@ def _pairs(existing: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 def _run(until: Any, folder: Path, preset: Any, asked: dict[str, Any], *, dry_run: bool) -> None:
     plan = make_plan(preset, **asked)
     from commonweight.report.terminal import show
+    from commonweight.studies.shortcuts.models import with_usual_length
     from commonweight.studies.shortcuts.report import report
     from commonweight.studies.shortcuts.run import run_and_write, study_outlook
-    from commonweight.studies.shortcuts.start import with_usual_length
 
     with streams.only_results():
         if "max_length" not in {*asked, *PRESETS[plan.preset]}:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from commonweight.base.choices import Order
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -92,10 +94,6 @@ class Scenario(Protocol):
             ``[tasks, tasks]``, float64, symmetric, 1 on the diagonal, larger is more alike; None where nothing is
             known.
         """
-
-
-Order = Literal["given", "shuffled"]
-"""Whether tasks come in the stated order, or in one drawn from the seed."""
 
 
 Thing = TypeVar("Thing")

@@ -21,16 +21,7 @@ LAYERS, WIDTH, HEADS = 3, 64, 4
 
 
 def make_tokenizer() -> Any:
-    """Make a word-level tokenizer that knows exactly the words of the grammar.
-
-    Returns:
-        A ``PreTrainedTokenizerFast``.
-
-    Example:
-        >>> tokenizer = make_tokenizer()
-        >>> tokenizer.convert_ids_to_tokens(tokenizer("the soup is not bland")["input_ids"])
-        ['[CLS]', 'the', 'soup', 'is', 'not', 'bland', '[SEP]']
-    """
+    """Make a word-level tokenizer that knows exactly the words of the grammar."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace

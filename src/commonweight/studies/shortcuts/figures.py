@@ -209,19 +209,7 @@ def _known(study: ShortcutStudy, rule: str) -> str:
 
 
 def plot_triangle(study: ShortcutStudy, ax: Axes, *, data: str = "original") -> PolyCollection:
-    """Draw the accuracy of averages of the first three models, with weights all over their triangle; means over seeds.
-
-    Args:
-        study: What was found.
-        ax: Where to draw.
-        data: The set: ``original`` or one of the three shortcuts.
-
-    Returns:
-        The cells, six-cornered, in the order of the points; each holds its accuracy in percent.
-
-    Raises:
-        UsageError: If the study has fewer than three shortcuts, or there is no such set.
-    """
+    """Draw the accuracy of averages of the first three models, with weights all over their triangle; means over seeds."""
     from matplotlib.collections import PolyCollection
 
     points, accuracy = triangle_accuracy(study)

@@ -184,22 +184,7 @@ def footprint_name(model: str, data: str) -> str:
 
 
 def make_plan(preset: Preset, **asked: Any) -> Plan:
-    """Make a plan from a preset and what is asked beside it.
-
-    Args:
-        preset: ``clean`` or ``published``.
-        **asked: Fields of the plan; the others are left to the preset.
-
-    Returns:
-        The plan.
-
-    Raises:
-        UsageError: If there is no model or no data.
-
-    Example:
-        >>> make_plan("published", seeds=3).measured_rows
-        200
-    """
+    """Make a plan from a preset and what is asked beside it."""
     found = {**PRESETS[preset], **asked}
     for needed in ("model", "data"):
         if needed not in found:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from commonweight.overlaps.table.table import OverlapTable
-    from commonweight.studies.shortcuts.contrasts import Of
-    from commonweight.studies.shortcuts.results import ShortcutStudy
+    from commonweight.studies.shortcuts.results import Of, ShortcutStudy
     from commonweight.verdicts.verdict import Verdict
 
 

@@ -22,10 +22,24 @@ from commonweight.studies.run.folder import check_place, open_run
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.studies.run.results import RESULT
-from commonweight.studies.shortcuts.adopt import adopt_existing, rehearse_existing
 from commonweight.studies.shortcuts.figures import write_figures, write_tables
-from commonweight.studies.shortcuts.grid import has_measured_rows, is_measured, measure_grid
-from commonweight.studies.shortcuts.outlook import check_folds, check_measured_rows, missing
+from commonweight.studies.shortcuts.grid import (
+    check_folds,
+    check_measured_rows,
+    has_measured_rows,
+    is_measured,
+    measure_grid,
+    missing,
+)
+from commonweight.studies.shortcuts.models import (
+    adopt_existing,
+    check_head,
+    fine_tune,
+    independent_initialisation,
+    make_start,
+    read_encoder,
+    rehearse_existing,
+)
 from commonweight.studies.shortcuts.plan import CONTROLS, INDEPENDENT, ORIGINAL, RANDOM_LABELS, START, seed_folders
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.rows import (
@@ -43,8 +57,6 @@ from commonweight.studies.shortcuts.scoring import (
     walk_triangle,
     write_average,
 )
-from commonweight.studies.shortcuts.start import check_head, independent_initialisation, make_start, read_encoder
-from commonweight.studies.shortcuts.training import fine_tune
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
