@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,7 @@ from commonweight.studies.compare.measure import FOLD_DTYPE, footprint_outlook
 from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
 from commonweight.studies.compare.rows import rows_key
 from commonweight.studies.shortcuts.models import COPIES
-from commonweight.studies.shortcuts.plan import INDEPENDENT, ORIGINAL, START, TOGETHER
+from commonweight.studies.shortcuts.plan import INDEPENDENT, ORIGINAL, START
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 
     from commonweight.base.text import Note
     from commonweight.footprints.folds import Needs
-    from commonweight.overlaps.table.table import OverlapTable
     from commonweight.studies.run.outlook import Outlook
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+
+
+TRAINING = 4
+"""Copies of the weights while a model is trained: these, their gradients, and the two moments of the optimizer."""
 
 
 def is_measured(plan: Plan, folder: SeedFolder, fisher_type: str) -> bool:
@@ -39,21 +43,18 @@ def is_measured(plan: Plan, folder: SeedFolder, fisher_type: str) -> bool:
     return set(plan.footprints) <= set(found) and (folder.grid(fisher_type) / OVERLAP).is_file()
 
 
-def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> dict[str, OverlapTable]:
+def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> None:
     """Measure what is missing of the grid and compare everything."""
     models = [f"{name}={folder.model(name)}" for name in plan.measured]
     data = [f"{name}={folder.measured(name)}" for name in plan.sets]
     columns = ColumnOptions(text_column=("text",), label_column="label", max_length=plan.max_length)
     note = _without_repeats(note, (f"{name}:" for name in plan.footprints))
-    tables: dict[str, OverlapTable] = {}
     for rule in plan.fisher_types:
         options = CompareOptions(
             load=LoadOptions(trust_remote_code=plan.trust_remote_code),
             measure=MeasureOptions(fisher_type=rule, folds=plan.folds, columns=columns),
         )
-        found = compare(models, data, folder.grid(rule), options, progress=progress, note=note)
-        tables[rule] = found.table
-    return tables
+        compare(models, data, folder.grid(rule), options, progress=progress, note=note)
 
 
 def _without_repeats(note: Note, footprints: Iterable[str]) -> Note:
@@ -93,10 +94,6 @@ def measured_rows(plan: Plan, folder: SeedFolder) -> Mapping[str, str]:
     return found
 
 
-TRAINING = 4
-"""Copies of the weights while a model is trained: these, their gradients, and the two moments of the optimizer."""
-
-
 def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> Outlook[Needs]:
     """Count what is missing of a study."""
     from transformers import AutoModelForSequenceClassification
@@ -107,24 +104,20 @@ def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> 
         )
     size = sum(parameter.nbytes for parameter in model.parameters())
     needs = needs_of(choose_parameters(model, None, None), plan.folds, FOLD_DTYPE)
-    average = [TOGETHER.join(plan.shortcuts)] if plan.fused_footprints else []
-    names = [START, *plan.trained, *average]
+    names = [START, *plan.trained, *plan.average]
     absent = [name for seed in seeds for name in names if not seed.model(name).exists()]
-    trained = {name for name in absent if name not in {START, *average, *(code for code, _ in plan.existing)}}
-    footprints: dict[str, Needs] = {}
-    there = 0
-    for seed in seeds:
-        for rule in plan.fisher_types:
-            for name, (of, data) in plan.footprints.items():
-                if (seed.grid(rule) / FOOTPRINTS / of / data).exists():
-                    there += 1
-                else:
-                    footprints[f"seed {seed.seed}, {rule}: {name}"] = needs
+    trained = {*absent} - {START, *plan.average, *dict(plan.existing)}
+    every = {
+        f"seed {seed.seed}, {rule}: {name}": seed.grid(rule) / FOOTPRINTS / of / data
+        for seed, rule in product(seeds, plan.fisher_types)
+        for name, (of, data) in plan.footprints.items()
+    }
+    footprints = {words: needs for words, place in every.items() if not place.exists()}
     return footprint_outlook(
         run,
         footprints,
         model=size * max(TRAINING if trained else 1, len(plan.shortcuts) + 1),
-        there=there,
+        there=len(every) - len(footprints),
         # the weights that one of them begins with are drawn anew, and go when it is trained
         models=size * (len(absent) + (COPIES if trained else 0) + (INDEPENDENT in trained)),
     )
@@ -133,11 +126,9 @@ def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> 
 def check_measured_rows(plan: Plan, seeds: Sequence[SeedFolder]) -> None:
     """Check that every fold holds measured rows, of the seeds whose rows are chosen already."""
     for seed in seeds:
-        place = seed.measured(ORIGINAL)
-        if not place.is_file():
-            continue
-        lines = place.read_text(encoding="utf-8").splitlines()
-        check_folds(plan, seed, {json.loads(line)["source_row"] for line in lines})
+        if seed.measured(ORIGINAL).is_file():
+            lines = seed.measured(ORIGINAL).read_text(encoding="utf-8").splitlines()
+            check_folds(plan, seed, {json.loads(line)["source_row"] for line in lines})
 
 
 def check_folds(plan: Plan, seed: SeedFolder, rows: Collection[int]) -> None:

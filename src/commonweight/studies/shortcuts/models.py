@@ -39,6 +39,39 @@ if TYPE_CHECKING:
     from commonweight.fusion.tensors import Tensors
     from commonweight.studies.shortcuts.plan import Preset, SeedFolder
 
+CHECKPOINTS = 4
+"""How often a training is saved, so that it can be resumed."""
+
+COPIES = 6
+"""Weights, and as much as twice them of the optimizer's state; a new checkpoint is written before the last one goes."""
+
+NAMES = ("id2label", "label2id")
+"""What a ``config.json`` says about its classes."""
+
+SAFE = "model.safetensors"
+
+TEXTS = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "bpe.codes",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+"""Names of the files of generation settings and tokenizers."""
+
+OURS = "the shared initialisation"
+
+REMEDY = "give the checkpoint it was fine-tuned from, head and markers included, as the model of the study"
+
 
 def make_start(
     checkpoint: str, labels: Sequence[str], seed: int, place: Path, preset: Preset, *, trust: bool = False
@@ -113,7 +146,12 @@ def read_encoder(checkpoint: str, *, trust: bool = False) -> tuple[Any, Any]:
     folder = Path(checkpoint)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise UsageError(_unreadable(checkpoint, "as an encoder: it holds no weights of that format"))
-    _check_padding(checkpoint, tokenizer)
+    if tokenizer.pad_token is None:
+        raise UsageError(
+            f"the tokenizer of {checkpoint!r} has no token for padding, so texts of different lengths make no batch. "
+            "Set one (tokenizer.pad_token = tokenizer.eos_token and model.config.pad_token_id to its number), save "
+            "both to a folder, and give that folder"
+        )
     return config, tokenizer
 
 
@@ -137,22 +175,6 @@ def with_usual_length(run: Path, plan: Plan) -> Plan:
 
 def _unreadable(checkpoint: str, why: str) -> str:
     return f"{checkpoint!r} cannot be read {why}. Expected the id or folder of an encoder with safetensors weights"
-
-
-def _check_padding(checkpoint: str, tokenizer: Any) -> None:
-    if tokenizer.pad_token is None:
-        raise UsageError(
-            f"the tokenizer of {checkpoint!r} has no token for padding, so texts of different lengths make no batch. "
-            "Set one (tokenizer.pad_token = tokenizer.eos_token and model.config.pad_token_id to its number), save "
-            "both to a folder, and give that folder"
-        )
-
-
-CHECKPOINTS = 4
-"""How often a training is saved, so that it can be resumed."""
-
-COPIES = 6
-"""Weights, and as much as twice them of the optimizer's state; a new checkpoint is written before the last one goes."""
 
 
 def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: int, place: Path, *, bar: bool) -> None:
@@ -263,42 +285,14 @@ def _arguments(plan: Plan, seed: int, folder: Path, *, save_every: int, bar: boo
     )
 
 
-NAMES = ("id2label", "label2id")
-"""What a ``config.json`` says about its classes."""
-
-
-SAFE = "model.safetensors"
-
-
-TEXTS = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "bpe.codes",
-    "spiece.model",
-    "spm.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
-"""Names of the files of generation settings and tokenizers."""
-
-
 def adopt_existing(plan: Plan, folder: SeedFolder, note: Note) -> None:
     """Take over the plan's existing models; all are checked before the first is copied, and before any training."""
-    missing = {code: model for code, model in plan.existing if not folder.model(code).exists()}
-    fitting = {
-        code: check_existing(model, folder.model(START), note, trust=plan.trust_remote_code)
-        for code, model in missing.items()
-    }
-    for code, existing in fitting.items():
+    missing = [(code, model) for code, model in plan.existing if not folder.model(code).exists()]
+    trust = plan.trust_remote_code
+    fitting = [check_existing(model, folder.model(START), note, trust=trust) for _, model in missing]
+    for (code, model), existing in zip(missing, fitting, strict=True):
         existing.copy(folder.model(code))
-        note(f"seed {folder.seed}: {code} is {missing[code]}")
+        note(f"seed {folder.seed}: {code} is {model}")
 
 
 def rehearse_existing(plan: Plan, folder: SeedFolder, labels: Sequence[str], note: Note, *, anew: bool = False) -> None:
@@ -350,10 +344,8 @@ def check_existing(model: str, start: Path, note: Note = silent, *, trust: bool 
                 "give the checkpoint it was trained from as the model of the study"
             )
     weights = _weights(folder)
-    vocabularies = [
-        AutoTokenizer.from_pretrained(where, trust_remote_code=trust).get_vocab() for where in (start, folder)
-    ]
-    if vocabularies[0] != vocabularies[1]:
+    own, other = (AutoTokenizer.from_pretrained(where, trust_remote_code=trust) for where in (start, folder))
+    if own.get_vocab() != other.get_vocab():
         words = ", ".join(Markers().words)
         raise UsageError(
             f"the tokenizer of {model} numbers words in another way than the study's start; its vocabulary needs the "
@@ -361,7 +353,8 @@ def check_existing(model: str, start: Path, note: Note = silent, *, trust: bool 
         )
     check_fit(model, folder, start, {OURS: ours, model: named}, note)
     code = folder.glob("*.py") if named.get("auto_map") else ()
-    return Existing(named, (*weights, *_texts(folder), *code))
+    texts = (folder / name for name in TEXTS if (folder / name).is_file())  # a training leaves other files there
+    return Existing(named, (*weights, *texts, *code))
 
 
 def _named(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
@@ -375,25 +368,14 @@ def _named(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
 
 def _weights(folder: Path) -> list[Path]:
     index = folder / f"{SAFE}.index.json"
-    if index.is_file() and not (folder / SAFE).is_file():
+    if (folder / SAFE).is_file():
+        return [folder / SAFE]
+    if index.is_file():
         return [index, *weight_files(folder)]
-    if not (folder / SAFE).is_file():
-        raise UsageError(
-            f"the existing model {folder} has no {SAFE}; load it and write it again with save_pretrained(…), which "
-            "writes safetensors"
-        )
-    return [folder / SAFE]
-
-
-def _texts(folder: Path) -> list[Path]:
-    """List the generation settings and the tokenizer's files; a training leaves other files in the folder."""
-    return [folder / name for name in TEXTS if (folder / name).is_file()]
-
-
-OURS = "the shared initialisation"
-
-
-REMEDY = "give the checkpoint it was fine-tuned from, head and markers included, as the model of the study"
+    raise UsageError(
+        f"the existing model {folder} has no {SAFE}; load it and write it again with save_pretrained(…), which writes "
+        "safetensors"
+    )
 
 
 def check_fit(model: str, folder: Path, start: Path, configs: Mapping[str, Mapping[str, Any]], note: Note) -> None:
@@ -441,7 +423,8 @@ def _check_facts(model: str, ours: Tensors, theirs: Tensors) -> None:
 
 
 def _check_start(model: str, ours: Sample, theirs: Sample, note: Note) -> None:
-    found = alignment_of_samples({OURS: ours, model: theirs})
+    both = {OURS: ours, model: theirs}
+    found = alignment_of_samples(both)
     distance = float(found.distance[0, 1])
     reading = found.reading(OURS, model)
     if reading == "no shared initialisation":
@@ -456,9 +439,7 @@ def _check_start(model: str, ours: Sample, theirs: Sample, note: Note) -> None:
         )
     strange = []
     for key in ours[0]:
-        one = alignment_of_samples({
-            name: ({key: sample[key]}, {key: scale[key]}) for name, (sample, scale) in ((OURS, ours), (model, theirs))
-        })
+        one = alignment_of_samples({n: ({key: sample[key]}, {key: scale[key]}) for n, (sample, scale) in both.items()})
         if one.reading(OURS, model) == "no shared initialisation":
             strange.append(f"{key} ({float(one.distance[0, 1]):.2f})")
     if strange:

@@ -152,9 +152,17 @@ class Plan(StudyPlan):
     @property
     def measured(self) -> tuple[str, ...]:
         """The models whose Fishers are measured."""
-        controls = [name for name in self.trained if name in CONTROLS]
-        average = (TOGETHER.join(self.shortcuts),) if self.fused_footprints else ()
-        return (START, *controls, *self.shortcuts, *average)
+        return (*self.alone, *self.average)
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """The models that are no average: start, controls, and those of the shortcuts."""
+        return (START, *self.trained[len(self.shortcuts) :], *self.shortcuts)
+
+    @property
+    def average(self) -> tuple[str, ...]:
+        """The average of all models, if its Fisher is measured: it alone is written."""
+        return (TOGETHER.join(self.shortcuts),) if self.fused_footprints else ()
 
     @property
     def sets(self) -> tuple[str, ...]:

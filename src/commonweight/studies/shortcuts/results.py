@@ -1,4 +1,20 @@
-"""Everything a study found."""
+r"""Everything a study found, gathered from its run folder: the cells that answer the question, and their contrasts.
+
+For two models a and b, each with its own shortcut, with ``O(x, y)`` the overlap of two footprints:
+
+=============  ============================================================================
+shared         ``O(a on originals, b on originals)``
+unshared       ``O(a on its own conflicting rows, b on its own)``: different inputs
+same input, a  ``O(a, b)``, both on the rows that conflict with a's shortcut
+same input, b  ``O(a, b)``, both on the rows that conflict with b's shortcut
+=============  ============================================================================
+
+``shared − unshared`` is the published contrast. Part of it is an effect of the input, since *unshared* compares models
+on different inputs; what remains of it when the input is the same is ``shared − same input``.
+
+With folds both are also taken between corrected overlaps, which sampling noise does not lower. The estimates are over
+training seeds; of a single seed with folds, over examples.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +44,8 @@ if TYPE_CHECKING:
     from commonweight.verdicts.verdict import Verdict
 
 Of = Literal["raw", "corrected"]
-CELLS = ("shared", "unshared", "same input, first", "same input, second")
-CONTRASTS: Mapping[str, tuple[str, str]] = MappingProxyType({
-    "shared − unshared": ("shared", "unshared"),
-    "shared − same input, first": ("shared", "same input, first"),
-    "shared − same input, second": ("shared", "same input, second"),
+CONTRASTS: Mapping[str, Pair] = MappingProxyType({
+    f"shared − {cell}": ("shared", cell) for cell in ("unshared", "same input, first", "same input, second")
 })
 
 
@@ -81,73 +94,38 @@ def pair_verdicts(
     # the same contrast with the start, the random-label model or, where there is one, the model from an independent
     # initialisation in place of one of the two models (the mean of both ways).
     # They decide nothing; where a contrast is not shown to be larger than a control, its reason says so.
-    return {
-        pair: {
-            name: _verdict(tables, rows, pair, cells, layer, tuple(code for code in pair if code in without_shortcut))
-            for name, cells in CONTRASTS.items()
-        }
-        for pair in combinations(shortcuts, 2)
-    }
-
-
-def _verdict(
-    tables: Sequence[OverlapTable],
-    rows: Sequence[Mapping[str, str]],
-    pair: Pair,
-    cells: tuple[str, str],
-    layer: str | None,
-    not_learned: tuple[str, ...],
-) -> Verdict:
     of: Of = "corrected" if have_folds(tables) else "raw"
-    sets = [cell_sets(*pair)[cell] for cell in cells]
-    sides = [footprint_names(pair, each) for each in sets]
-    contrast = _contrast(tables, pair, cells, layer, of)
-    controls = {
-        f"with {model}": _control(tables, pair, cells, layer, of, model)
-        for model in CONTROLS
-        if all(footprint_name(model, data) in table.names for table in tables for data in (ORIGINAL, *pair))
+
+    def verdict(pair: Pair, cells: Pair) -> Verdict:
+        sets = [cell_sets(*pair)[cell] for cell in cells]
+
+        def contrast(models: Pair) -> Estimate:  # of the two, or with another in the place of one
+            first, second = (_estimate(tables, footprint_names(models, each), layer, of) for each in sets)
+            return first - second
+
+        places = [Place(table, footprint_names(pair, side), layer) for table, side in product(tables, sets)]
+        same_rows = all(len({named[data] for side in sets for data in side}) == 1 for named in rows)
+        controls = {
+            f"with {model}": 0.5 * (contrast((model, pair[1])) + contrast((pair[0], model)))
+            for model in CONTROLS
+            if all(footprint_name(model, data) in table.names for table in tables for data in (ORIGINAL, *pair))
+        }
+        not_learned = tuple(code for code in pair if code in without_shortcut)
+        known = evidence(contrast(pair), places, of, same_rows=same_rows)
+        return judge(replace(known, controls=controls, not_learned=not_learned))
+
+    return {
+        pair: {name: verdict(pair, cells) for name, cells in CONTRASTS.items()} for pair in combinations(shortcuts, 2)
     }
-    places = [Place(table, side, layer) for table, side in product(tables, sides)]
-    same_rows = all(len({named[data] for side in sets for data in side}) == 1 for named in rows)
-    known = evidence(contrast, places, of, same_rows=same_rows)
-    return judge(replace(known, controls=controls, not_learned=not_learned))
-
-
-def _contrast(
-    tables: Sequence[OverlapTable],
-    pair: Pair,
-    cells: tuple[str, str],
-    layer: str | None,
-    of: Of,
-    models: Pair | None = None,
-) -> Estimate:
-    """Subtract two cells of a pair; ``models`` may stand in for its two."""
-    sets = cell_sets(*pair)
-    first, second = (_estimate(tables, footprint_names(models or pair, sets[cell]), layer, of) for cell in cells)
-    return first - second
-
-
-def _control(
-    tables: Sequence[OverlapTable], pair: Pair, cells: tuple[str, str], layer: str | None, of: Of, model: str
-) -> Estimate:
-    return 0.5 * (
-        _contrast(tables, pair, cells, layer, of, (model, pair[1]))
-        + _contrast(tables, pair, cells, layer, of, (pair[0], model))
-    )
 
 
 def _estimate(tables: Sequence[OverlapTable], names: Pair, layer: str | None, of: Of) -> Estimate:
     if of == "raw":
-        return Estimate.over_seeds([_raw(table, names, layer) for table in tables])
+        levels = [table.pooled if layer is None else table.by_layer[layer] for table in tables]
+        places = [[table.names.index(name) for name in names] for table in tables]
+        return Estimate.over_seeds([float(level[i, j]) for level, (i, j) in zip(levels, places, strict=True)])
     estimates = [table.estimate(of, *names, layer) for table in tables]
-    if len(estimates) == 1:
-        return estimates[0]
-    return Estimate.over_seeds([found.value for found in estimates])
-
-
-def _raw(table: OverlapTable, names: Pair, layer: str | None) -> float:
-    i, j = (table.names.index(name) for name in names)
-    return float((table.pooled if layer is None else table.by_layer[layer])[i, j])
+    return estimates[0] if len(estimates) == 1 else Estimate.over_seeds([found.value for found in estimates])
 
 
 FORMAT = "commonweight-shortcuts"
@@ -244,7 +222,7 @@ class ShortcutStudy:
             triangles=self.triangles,
             overlaps={rule: self._overlaps(rule) for rule in self.tables},
             measured_rows=self.rows,
-            footprints={rule: [_footprints(table) for table in tables] for rule, tables in self.tables.items()},
+            footprints={rule: [footprint_facts(table) for table in tables] for rule, tables in self.tables.items()},
         )
 
     def _overlaps(self, rule: str) -> dict[str, Any]:
@@ -272,7 +250,8 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
     )
 
 
-def _footprints(table: OverlapTable) -> dict[str, Any]:
+def footprint_facts(table: OverlapTable) -> dict[str, Any]:
+    """Tell of every footprint of a table how many examples it is from, how many carry it, and its trace."""
     traces = np.diagonal(sum(table.terms.values()))
     return {
         name: {

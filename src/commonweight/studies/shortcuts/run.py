@@ -22,7 +22,7 @@ from commonweight.studies.run.folder import check_place, open_run
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.studies.run.results import RESULT
-from commonweight.studies.shortcuts.figures import write_figures, write_tables
+from commonweight.studies.shortcuts.figures import write_figures
 from commonweight.studies.shortcuts.grid import (
     check_folds,
     check_measured_rows,
@@ -41,6 +41,7 @@ from commonweight.studies.shortcuts.models import (
     rehearse_existing,
 )
 from commonweight.studies.shortcuts.plan import CONTROLS, INDEPENDENT, ORIGINAL, RANDOM_LABELS, START, seed_folders
+from commonweight.studies.shortcuts.report import write_tables
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.rows import (
     build_rows,
