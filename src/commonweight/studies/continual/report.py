@@ -261,14 +261,15 @@ def _similarities(study: ContinualStudy) -> list[Block]:
     """How each similarity of the first approach goes with the truth, and how often it is above its null."""
     name, runs = next(iter(study.runs.items()))
     rows, looked = {}, 0
-    earlier = np.tril_indices(study.plan.tasks, -1)
     is_ranked = study.known_pairs >= FEWEST_RANKED
     for kind, layer in [(kind, layer) for kind, table in runs[0].similarity.items() for layer in table.layers]:
         tables = [run.similarity[kind] for run in runs]
-        above = np.concatenate([table.beats_null(layer)[earlier] for table in tables])
+        above = np.concatenate([table.beats_null(layer)[study.earlier] for table in tables])
         looked += above.size
         rows[f"{kind}, {layer}"] = {
-            "mean": Estimate.over_seeds([float(np.mean(table.values[layer][earlier])) for table in tables]).short(),
+            "mean": Estimate.over_seeds([
+                float(np.mean(table.values[layer][study.earlier])) for table in tables
+            ]).short(),
             "pairs above their null": f"{above.sum()} of {above.size}",
             "rank correlation with truth": signed(study.rank_correlation(name, kind, layer)) if is_ranked else DASH,
         }

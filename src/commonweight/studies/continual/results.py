@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from commonweight.overlaps.over_seeds import SeedOverlap
-    from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.plan import ApproachFolder, Plan, SeedFolder
 
 FORMAT = "commonweight-continual"
@@ -160,23 +159,24 @@ class ContinualStudy:
 
     def rank_correlation(self, approach: str, similarity: str, layer: str) -> Estimate:
         """Compare a similarity with the truth, over every task and each of those before it."""
-        found = []
-        for run, facts in zip(self._runs(approach), self.facts, strict=True):
-            values = run.similarity[similarity].values[layer]
-            earlier = np.tril_indices(len(values), -1)
-            truth = np.array(facts["truth"] or np.full(values.shape, np.nan), dtype=np.float64)[earlier]
-            found.append(metrics.rank_correlation(values[earlier], truth))
-        return Estimate.over_seeds(found)
+        values = [run.similarity[similarity].values[layer][self.earlier] for run in self._runs(approach)]
+        return Estimate.over_seeds([*map(metrics.rank_correlation, values, self._truths)])
 
     @property
     def known_pairs(self) -> int:
         """Pairs of tasks whose true similarity is known, in the seed with the fewest: what is ranked."""
-        return min(
-            int(np.isfinite(np.array(facts["truth"], dtype=np.float64)[np.tril_indices(self.plan.tasks, -1)]).sum())
-            if facts["truth"]
-            else 0
-            for facts in self.facts
-        )
+        return min(int(np.isfinite(truth).sum()) for truth in self._truths)
+
+    @property
+    def earlier(self) -> tuple[NDArray[np.intp], ...]:
+        """Places of every task with each of those before it."""
+        return np.tril_indices(self.plan.tasks, -1)
+
+    @property
+    def _truths(self) -> list[NDArray[np.float64]]:
+        """Per seed the true similarities there; nan where they are not known."""
+        unknown = np.full((self.plan.tasks, self.plan.tasks), np.nan)
+        return [np.array(facts["truth"] or unknown, dtype=np.float64)[self.earlier] for facts in self.facts]
 
     def to_json(self) -> str:
         """Write everything but the overlap and similarity tables, which the run folder keeps in files of their own."""
@@ -238,25 +238,19 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:
     for folder, found in zip(folders, facts, strict=True):
         for name in found["names"]:
             check_name(name, folder.facts)
+    places = {approach.name: [folder.approach(approach) for folder in folders] for approach in plan.runs()}
     return ContinualStudy(
         plan,
         facts,
-        {
-            approach.name: tuple(read_run(plan, folder.approach(approach)) for folder in folders)
-            for approach in plan.runs()
-        },
-        {approach.name: _seed_overlaps(plan, folders, facts, approach) for approach in plan.runs()},
+        {name: tuple(read_run(plan, place) for place in each) for name, each in places.items()},
+        {name: _seed_overlaps(plan, each, facts[0]["names"]) for name, each in places.items()},
     )
 
 
-def _seed_overlaps(
-    plan: Plan, folders: list[SeedFolder], facts: tuple[Any, ...], approach: Approach
-) -> dict[str, SeedOverlap]:
+def _seed_overlaps(plan: Plan, places: list[ApproachFolder], names: list[str]) -> dict[str, SeedOverlap]:
     """Masks and activities of all seeds against each other, where seeds vary the training alone."""
-    if plan.vary != "training" or len(folders) < FEWEST or plan.tasks == 1:
+    if plan.vary != "training" or len(places) < FEWEST or plan.tasks == 1:
         return {}
-    places = [folder.approach(approach) for folder in folders]
-    names = facts[0]["names"]
     return {
         kind: overlap_over_seeds([
             {name: Footprint.load(place.footprint(kind, name)) for name in names} for place in places

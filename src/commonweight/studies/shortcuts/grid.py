@@ -70,11 +70,6 @@ def _without_repeats(note: Note, footprints: Iterable[str]) -> Note:
     return once
 
 
-def has_measured_rows(plan: Plan, folder: SeedFolder) -> bool:
-    """Tell whether all files of rows that Fishers are measured on are there."""
-    return all(folder.measured(name).is_file() for name in plan.sets)
-
-
 def measured_rows(plan: Plan, folder: SeedFolder) -> Mapping[str, str]:
     """Name the source rows of every set that Fishers were measured on."""
     found = {}

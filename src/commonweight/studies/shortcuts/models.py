@@ -23,7 +23,7 @@ from commonweight.data.columns import NAMELESS
 from commonweight.data.shortcuts import Markers, add_markers
 from commonweight.data.shortcuts.keyed import keyed
 from commonweight.fusion.checkpoints import Source, open_checkpoint
-from commonweight.fusion.compatible import check_configs
+from commonweight.fusion.compatible import check_configs, check_same
 from commonweight.fusion.tensors import is_finite
 from commonweight.models.checkpoint import quiet_transformers, refuse_code
 from commonweight.models.identity import first_line, weight_files
@@ -380,12 +380,13 @@ def _weights(folder: Path) -> list[Path]:
 
 def check_fit(model: str, folder: Path, start: Path, configs: Mapping[str, Mapping[str, Any]], note: Note) -> None:
     """Check that a model can stand beside models trained from the start; headers first, then the weights."""
+    ours, theirs = (open_checkpoint(Source(name, place)).tensors for name, place in ((OURS, start), (model, folder)))
+    _check_types(model, ours, theirs)
     try:
         check_configs(configs)
+        check_same([ours, theirs])
     except NotComparableError as error:
         raise UsageError(f"the existing model {model} cannot stand beside {OURS}: {error}; {REMEDY}") from error
-    ours, theirs = (open_checkpoint(Source(name, place)).tensors for name, place in ((OURS, start), (model, folder)))
-    _check_facts(model, ours, theirs)
     for key, facts in theirs.facts.items():
         if facts.is_floating and not is_finite(theirs.read(key)):
             raise UsageError(
@@ -395,24 +396,9 @@ def check_fit(model: str, folder: Path, start: Path, configs: Mapping[str, Mappi
     _check_start(model, ours.sample(), theirs.sample(), note)
 
 
-def _check_facts(model: str, ours: Tensors, theirs: Tensors) -> None:
-    lacking = [key for key in ours.facts if key not in theirs.facts]
-    surplus = [key for key in theirs.facts if key not in ours.facts]
-    other = [
-        f"{key} is {list(theirs.facts[key].shape)}, not {list(facts.shape)}"
-        for key, facts in ours.facts.items()
-        if key in theirs.facts and theirs.facts[key].shape != facts.shape
-    ]
-    if lacking or surplus or other:
-        found = [*(f"{key} is missing" for key in lacking), *other, *(f"{key} is not in the start" for key in surplus)]
-        raise UsageError(
-            f"the existing model {model} does not have the weights of {OURS}, {first_of(found)}. Expected all "
-            f"{len(ours.facts)} tensors of a classifier, under the names they have there: load it with "
-            "AutoModelForSequenceClassification, write it again with save_pretrained, and give that folder; a "
-            "checkpoint without a head has to be fine-tuned first"
-        )
-    narrow = next((key for key, facts in ours.facts.items() if theirs.facts[key].dtype != facts.dtype), None)
-    if narrow is not None:
+def _check_types(model: str, ours: Tensors, theirs: Tensors) -> None:
+    both = [key for key in ours.facts if key in theirs.facts]
+    if narrow := next((key for key in both if theirs.facts[key].dtype != ours.facts[key].dtype), None):
         stored, wanted = (str(one.facts[narrow].dtype).removeprefix("torch.") for one in (theirs, ours))
         raise UsageError(
             f"the existing model {model} is stored as {stored} ({narrow}), expected {wanted} as {OURS} is: overlaps "

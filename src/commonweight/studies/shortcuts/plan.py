@@ -219,6 +219,10 @@ class SeedFolder:
         """Name the file of rows that Fishers are measured on."""
         return self.path / "measured" / f"{name}.jsonl"
 
+    def has_measured_rows(self, plan: Plan) -> bool:
+        """Tell whether all files of rows that Fishers are measured on are there."""
+        return all(self.measured(name).is_file() for name in plan.sets)
+
     def model(self, name: str) -> Path:
         """Name the folder of a model."""
         return self.path / ("averages" if TOGETHER in name else "models") / name
