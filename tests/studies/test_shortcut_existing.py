@@ -69,7 +69,7 @@ def with_another_activation(model: torch.nn.Module) -> None:
         (lambda model: model.half(), "is stored as float16"),
         (
             without_biases,
-            r"'the shared initialisation' and .* do not have the same weights, 2 differences: classifier.*head included",
+            r"'the shared initialisation' and .* not have the same weights, 2 differences: classifier.*head included",
         ),
         (with_nan, r"holds nan or infinity in classifier\.bias"),
         (

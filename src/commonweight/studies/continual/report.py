@@ -264,12 +264,11 @@ def _similarities(study: ContinualStudy) -> list[Block]:
     is_ranked = study.known_pairs >= FEWEST_RANKED
     for kind, layer in [(kind, layer) for kind, table in runs[0].similarity.items() for layer in table.layers]:
         tables = [run.similarity[kind] for run in runs]
+        values = [float(np.mean(table.values[layer][study.earlier])) for table in tables]
         above = np.concatenate([table.beats_null(layer)[study.earlier] for table in tables])
         looked += above.size
         rows[f"{kind}, {layer}"] = {
-            "mean": Estimate.over_seeds([
-                float(np.mean(table.values[layer][study.earlier])) for table in tables
-            ]).short(),
+            "mean": Estimate.over_seeds(values).short(),
             "pairs above their null": f"{above.sum()} of {above.size}",
             "rank correlation with truth": signed(study.rank_correlation(name, kind, layer)) if is_ranked else DASH,
         }
