@@ -27,6 +27,7 @@ from commonweight.fusion.compatible import check_configs, check_same
 from commonweight.fusion.tensors import is_finite
 from commonweight.models.checkpoint import quiet_transformers, refuse_code
 from commonweight.models.identity import first_line, weight_files
+from commonweight.models.tokenizer import BESIDE, TOKENIZER_FILES
 from commonweight.overlaps.alignment import NEAR, alignment_of_samples
 from commonweight.studies.compare.prepare import length_limit
 from commonweight.studies.shortcuts.plan import CHECKPOINT, INDEPENDENT, START, Plan, seed_folders
@@ -50,22 +51,7 @@ NAMES = ("id2label", "label2id")
 
 SAFE = "model.safetensors"
 
-TEXTS = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "bpe.codes",
-    "spiece.model",
-    "spm.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
+TEXTS = ("generation_config.json", "chat_template.jinja", *TOKENIZER_FILES, *BESIDE)
 """Names of the files of generation settings and tokenizers."""
 
 OURS = "the shared initialisation"
@@ -107,10 +93,14 @@ def make_start(
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id  # else it reads no two texts at once
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(place, CHECKPOINT) as folder:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+        _save(model, tokenizer, place)
+
+
+def _save(model: Any, tokenizer: Any, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(place, CHECKPOINT) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 @contextlib.contextmanager
@@ -216,10 +206,7 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
                 f"training {place.name} left {broken[0]} not finite: start another run with a learning rate below "
                 f"{plan.learning_rate:g}"
             )
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(place, CHECKPOINT) as folder:
-            trainer.model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+        _save(trainer.model, tokenizer, place)
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
@@ -260,12 +247,8 @@ def _arguments(plan: Plan, seed: int, folder: Path, *, save_every: int, bar: boo
             f"a batch of {plan.batch_size} rows cannot be shared out evenly to {devices} GPUs; choose another batch "
             "size, or hide some with CUDA_VISIBLE_DEVICES"
         )
-    known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    by_length = (
-        {"train_sampling_strategy": "group_by_length"}
-        if "train_sampling_strategy" in known
-        else {"group_by_length": True}
-    )
+    is_named = "train_sampling_strategy" in {field.name for field in dataclasses.fields(TrainingArguments)}
+    by_length = {"train_sampling_strategy": "group_by_length"} if is_named else {"group_by_length": True}
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=plan.batch_size // devices,
