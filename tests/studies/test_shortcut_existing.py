@@ -15,7 +15,7 @@ from commonweight.base import UsageError
 from commonweight.data.reviews import LABELS
 from commonweight.studies.demo.encoder import make_start as make_model
 from commonweight.studies.demo.encoder import make_tokenizer, save
-from commonweight.studies.shortcuts import adopt as adopting
+from commonweight.studies.shortcuts import models as adopting
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts.models import check_existing, make_start
 from commonweight.studies.shortcuts.run import run_study, study_outlook
