@@ -135,7 +135,7 @@ def run_demo(folder: Path, *, size: DemoSize | None = None, seed: int = 0, note:
         note(f"training a copy of the start on {size.training_rows} {domain} reviews, {size.steps} steps")
         rows = reviews(size.training_rows, seed=seed, domain=domain, ambiguous=AMBIGUOUS)
         models[domain] = copy.deepcopy(start)
-        train(models[domain], encode_reviews(tokenizer, rows), steps=size.steps, seed=seed, learning_rate=5e-4)
+        train(models[domain], encode_reviews(tokenizer, rows), steps=size.steps, seed=seed)
     for name, model in models.items():
         model.eval()
         save(model, tokenizer, folder / "models" / name)

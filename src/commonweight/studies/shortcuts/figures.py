@@ -134,7 +134,7 @@ def plot_layer_curves(
     if panel:
         ax.set_xlabel(f"{pair[0]} and {pair[1]}")
     else:
-        ax.set_xlabel(layers_label(study, rule, pair))
+        ax.set_xlabel(layers_label(study, rule, f" of {pair[0]} and {pair[1]}"))
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize="small")
     open_axes(ax)
     return lines
@@ -182,9 +182,8 @@ def whisker_words(study: ShortcutStudy, fewest: int = 2) -> str:
     return f"\n(whiskers: 95 % over {seeds} seeds)" if seeds >= fewest else ""
 
 
-def layers_label(study: ShortcutStudy, rule: str, pair: tuple[str, str] | None = None) -> str:
+def layers_label(study: ShortcutStudy, rule: str, models: str = "") -> str:
     """Label the axis of overlaps layer by layer."""
-    models = f" of {pair[0]} and {pair[1]}" if pair else ""
     said = whisker_words(study, FEWEST_FOR_WHISKERS)
     return f"raw Fisher overlap{models}, normalised per layer, Fisher type {rule}{said}"
 
@@ -235,8 +234,7 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         written += save(figure, folder, f"overlaps-{rule}")
         columns = min(COLUMNS, len(pairs))
         rows = -(-len(pairs) // columns)
-        height = rows * (0.25 * len(study.layers) + 0.8) + 1
-        figure = new_figure(4.0 * columns + 1.5, height)
+        figure = new_figure(4.0 * columns + 1.5, rows * (0.25 * len(study.layers) + 0.8) + 1)
         axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for ax, pair in zip(axes, pairs, strict=False):
             lines = plot_layer_curves(study, ax, pair=pair, rule=rule, panel=True)

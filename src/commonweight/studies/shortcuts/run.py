@@ -162,10 +162,8 @@ def study_outlook(run: Path, plan: Plan, *, note: Note = silent) -> Outlook[Need
 
 def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[str]:
     """List what a plan asks in another way than the run does, before this process works in the folder."""
-    if not former:
-        return []
     try:
-        return changes(run, former, _asked(plan, former, former["asked"].get(CONTENT)))
+        return changes(run, former, _asked(plan, former, former["asked"].get(CONTENT))) if former else []
     except UsageError:
         with held_alone(run):  # else nothing may be removed
             raise
