@@ -46,10 +46,10 @@ import commonweight
 from commonweight.overlaps.similarity.means import every_layer_similarity, first_layer_similarity
 from commonweight.overlaps.similarity.probed import probed_similarity
 from commonweight.studies.continual.approaches import Approach
-from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.training import accuracy as mask_accuracy
 from commonweight.studies.continual.training import learn as learn_mask
+from commonweight.studies.continual.training import multitask_fc
 from commonweight.transfer.ewc import ewc_penalty
 
 if TYPE_CHECKING:

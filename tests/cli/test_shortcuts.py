@@ -15,8 +15,8 @@ from commonweight.cli.shortcuts import command
 from commonweight.data.reviews import LABELS
 from commonweight.models.load import load_model
 from commonweight.models.options import LoadOptions
+from commonweight.studies.shortcuts.models import make_start
 from commonweight.studies.shortcuts.run import run_study, study_outlook
-from commonweight.studies.shortcuts.start import make_start
 
 
 @pytest.mark.parametrize(

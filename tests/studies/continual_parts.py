@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight import open_images, task_stream
 from commonweight.studies.continual.approaches import read_approach
-from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan
-from commonweight.studies.continual.training import learn
+from commonweight.studies.continual.training import learn, multitask_fc
 from commonweight.supermasks.network import SupermaskNetwork
 
 if TYPE_CHECKING:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from commonweight.base import UsageError
+from commonweight.base.choices import ScenarioName
+from commonweight.data.images import SCENARIOS
 from commonweight.studies.continual.approaches import PRIORS, SIMILARITIES, Approach, read_approach
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.training import curve_steps
+from commonweight.transfer.prior_rules import RULES
+
+
+def test_the_words_to_choose_from_are_those_of_the_rooms() -> None:
+    assert get_args(ScenarioName) == tuple(SCENARIOS)
+    assert set(PRIORS) == set(RULES)
 
 
 def test_a_word_and_its_approach_are_one() -> None:

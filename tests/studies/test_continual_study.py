@@ -13,11 +13,11 @@ from studies.continual_parts import small_plan
 
 from commonweight import Footprint, overlap
 from commonweight.base import IntegrityError, UsageError
-from commonweight.studies.continual.networks import multitask_fc
 from commonweight.studies.continual.plan import Plan, seed_folders
 from commonweight.studies.continual.results import gather
 from commonweight.studies.continual.run import run_study
-from commonweight.studies.demo.continual import DEMO, run_continual_demo
+from commonweight.studies.continual.training import multitask_fc
+from commonweight.studies.demo.demo import CONTINUAL, run_continual_demo
 from commonweight.studies.run.hold import held
 from commonweight.supermasks.network import SupermaskNetwork
 
@@ -329,6 +329,6 @@ def test_a_network_of_the_users_own_is_part_of_the_question(tmp_path: Path, monk
 
 
 def test_the_demonstration_made_smaller(tmp_path: Path) -> None:
-    assert DEMO.tasks == 5
-    small = replace(DEMO, tasks=2, seeds=1, epochs=1, rows=100, approaches=("classic",), **NOT_INFERRED)
+    assert CONTINUAL.tasks == 5
+    small = replace(CONTINUAL, tasks=2, seeds=1, epochs=1, rows=100, approaches=("classic",), **NOT_INFERRED)
     assert list(run_continual_demo(tmp_path / "run", plan=small).runs) == ["classic"]

@@ -11,9 +11,8 @@ from studies.continual_parts import network, small_plan, stream_of, trained
 
 from commonweight.base import MeasurementError, UsageError
 from commonweight.studies.continual.approaches import read_approach
-from commonweight.studies.continual.networks import make_network, multitask_fc
 from commonweight.studies.continual.plan import Plan
-from commonweight.studies.continual.training import accuracy, learn, train_task
+from commonweight.studies.continual.training import accuracy, learn, make_network, multitask_fc, train_task
 from commonweight.supermasks.network import SupermaskNetwork
 from commonweight.supermasks.rules import TopK
 
@@ -92,7 +91,7 @@ def test_training_learns(capsys) -> None:
 
 def test_random_labels_cannot_be_learned() -> None:
     from commonweight import open_images
-    from commonweight.studies.continual.networks import open_stream
+    from commonweight.studies.continual.training import open_stream
 
     plan = small_plan(epochs=10, tasks=1, approaches=("classic",), random_labels=(0,))
     stream = open_stream(plan, open_images("digits"), 0)

@@ -6,8 +6,7 @@ import pytest
 
 from commonweight.base import UsageError
 from commonweight.report.terminal import to_plain
-from commonweight.studies.demo.demo import DemoSize, run_demo
-from commonweight.studies.demo.report import pairs_of_interest, report
+from commonweight.studies.demo.demo import PAIRS, DemoSize, report, run_demo
 
 SMALL = DemoSize(training_rows=1500, held_out_rows=100, steps=300, folds=2)
 
@@ -32,7 +31,7 @@ def test_all_models_on_all_reviews_from_one_start(demo):
     table = demo[1].comparison.table
     assert table.names == tuple(f"{m}/{d}" for m in ("start", "films", "food") for d in ("films", "food"))
     assert table.alignment.reading("films/films", "food/food") == "shared initialisation"
-    assert {name for _, a, b in pairs_of_interest() for name in (a, b)} <= set(table.names)
+    assert {name for pair in PAIRS.values() for name in pair} <= set(table.names)
 
 
 def test_no_held_out_review_is_there_twice(demo):
@@ -43,13 +42,7 @@ def test_no_held_out_review_is_there_twice(demo):
 
 def test_the_report_has_every_part(demo):
     found = demo[1]
-    text = to_plain(
-        report(
-            {name: {d: (s.accuracy, s.loss) for d, s in row.items()} for name, row in found.scores.items()},
-            {d: (s.accuracy, s.loss) for d, s in found.best.items()},
-            found.comparison.table,
-        )
-    )
+    text = to_plain(report(found))
     for part in (
         "best attainable",
         "all weights together",
@@ -66,7 +59,7 @@ def test_the_report_has_every_part(demo):
 
 def test_other_folders_are_left_alone(tmp_path):
     (tmp_path / "mine").write_text("")
-    with pytest.raises(UsageError, match="not a demonstration"):
+    with pytest.raises(UsageError, match=r"holds no demo\.json"):
         run_demo(tmp_path, size=SMALL)
     with pytest.raises(UsageError, match="is a file"):
         run_demo(tmp_path / "mine", size=SMALL)

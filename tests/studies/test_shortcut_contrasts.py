@@ -17,8 +17,8 @@ from commonweight.base.estimate import Estimate
 from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.compatible import LeftOut
-from commonweight.studies.shortcuts.contrasts import cell_sets, footprint_names, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.plan import Plan
+from commonweight.studies.shortcuts.results import cell_sets, footprint_names, pair_estimates, pair_verdicts
 
 SHORTCUTS = ("st", "op")
 

@@ -15,11 +15,10 @@ from commonweight.base import UsageError
 from commonweight.data.reviews import LABELS
 from commonweight.studies.demo.encoder import make_start as make_model
 from commonweight.studies.demo.encoder import make_tokenizer, save
-from commonweight.studies.shortcuts import adopt as adopting
+from commonweight.studies.shortcuts import models as adopting
 from commonweight.studies.shortcuts import run as running
-from commonweight.studies.shortcuts.adopt import check_existing
+from commonweight.studies.shortcuts.models import check_existing, make_start
 from commonweight.studies.shortcuts.run import run_study, study_outlook
-from commonweight.studies.shortcuts.start import make_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +69,7 @@ def with_another_activation(model: torch.nn.Module) -> None:
         (lambda model: model.half(), "is stored as float16"),
         (
             without_biases,
-            r"does not have the weights of the shared initialisation, 2 differences: classifier.*save_pretrained",
+            r"'the shared initialisation' and .* not have the same weights, 2 differences: classifier.*head included",
         ),
         (with_nan, r"holds nan or infinity in classifier\.bias"),
         (

@@ -19,11 +19,11 @@ from commonweight.base import UsageError
 from commonweight.fusion import simplex_path
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts import scoring
+from commonweight.studies.shortcuts.models import independent_initialisation
 from commonweight.studies.shortcuts.plan import SeedFolder
 from commonweight.studies.shortcuts.report import report
 from commonweight.studies.shortcuts.run import run_and_write, run_study, study_outlook
 from commonweight.studies.shortcuts.scoring import load_classifier, score, scored_sets, walk
-from commonweight.studies.shortcuts.start import independent_initialisation
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,10 +15,10 @@ from commonweight.studies.demo.encoder import LONGEST
 from commonweight.studies.run.hold import held
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts.grid import _without_repeats
+from commonweight.studies.shortcuts.models import read_encoder, with_usual_length
 from commonweight.studies.shortcuts.plan import ORIGINAL, SeedFolder
 from commonweight.studies.shortcuts.rows import rehearse_rows
 from commonweight.studies.shortcuts.run import run_study, study_outlook
-from commonweight.studies.shortcuts.start import read_encoder, with_usual_length
 
 
 def without_test(plan):

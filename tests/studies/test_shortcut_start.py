@@ -13,8 +13,7 @@ from commonweight.base import UsageError
 from commonweight.data.reviews import LABELS
 from commonweight.studies.demo.encoder import make_start as make_model
 from commonweight.studies.demo.encoder import make_tokenizer, save
-from commonweight.studies.shortcuts.adopt import check_existing
-from commonweight.studies.shortcuts.start import make_start
+from commonweight.studies.shortcuts.models import check_existing, make_start
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,10 +19,10 @@ from commonweight import Footprint, fisher_overlap
 from commonweight.base import IntegrityError, MeasurementError, UsageError
 from commonweight.report.terminal import to_plain
 from commonweight.studies.shortcuts import figures
-from commonweight.studies.shortcuts.figures import write_figures, write_tables
+from commonweight.studies.shortcuts.figures import write_figures
 from commonweight.studies.shortcuts.grid import measured_rows
 from commonweight.studies.shortcuts.plan import SeedFolder, make_plan
-from commonweight.studies.shortcuts.report import report
+from commonweight.studies.shortcuts.report import report, write_tables
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.shortcuts.scoring import scored_sets

@@ -21,8 +21,8 @@ from commonweight.fusion import simplex_path
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.studies.shortcuts import figures
-from commonweight.studies.shortcuts.figures import plot_triangle, write_figures, write_tables
-from commonweight.studies.shortcuts.report import report, triangle_accuracy, walk_accuracy
+from commonweight.studies.shortcuts.figures import plot_triangle, write_figures
+from commonweight.studies.shortcuts.report import report, triangle_accuracy, walk_accuracy, write_tables
 from commonweight.studies.shortcuts.results import ShortcutStudy
 from commonweight.verdicts import NEEDS
 

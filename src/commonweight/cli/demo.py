@@ -26,32 +26,25 @@ def command(output: str | None, seed: int) -> None:
     """
     from commonweight.report.terminal import show, to_plain
     from commonweight.studies.continual import report as continual
-    from commonweight.studies.demo.continual import run_continual_demo
-    from commonweight.studies.demo.demo import check_demo_folder, run_demo
-    from commonweight.studies.demo.report import report
-    from commonweight.studies.demo.shortcuts import run_shortcut_demo
+    from commonweight.studies.demo import demo
     from commonweight.studies.shortcuts import report as shortcuts
 
     with ExitStack() as stack:
         folder = Path(output or stack.enter_context(tempfile.TemporaryDirectory(prefix="commonweight-demo-")))
         if output is not None:
-            check_demo_folder(folder)
+            demo.check_demo_folder(folder)
         with streams.only_results():
-            found = run_demo(folder, seed=seed, note=streams.tell)
-        blocks = report(
-            {name: {d: (s.accuracy, s.loss) for d, s in row.items()} for name, row in found.scores.items()},
-            {domain: (s.accuracy, s.loss) for domain, s in found.best.items()},
-            found.comparison.table,
-        )
+            found = demo.run_demo(folder, seed=seed, note=streams.tell)
+        blocks = demo.report(found)
         parts = len(blocks)
         show(blocks)
         with streams.only_results():
-            study = run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.tell)
+            study = demo.run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.tell)
         blocks += shortcuts.report(study)
         show(blocks[parts:])
         parts = len(blocks)
         with streams.only_results():
-            tasks = run_continual_demo(folder / "continual", note=streams.tell)
+            tasks = demo.run_continual_demo(folder / "continual", note=streams.tell)
         blocks += continual.report(tasks)
         show(blocks[parts:])
         if output is not None:

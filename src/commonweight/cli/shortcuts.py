@@ -14,12 +14,12 @@ from commonweight.studies.shortcuts.plan import PRESETS, Plan, make_plan
 
 EXAMPLE = "--model google-bert/bert-base-cased --data stanfordnlp/sst2"
 STEPS = {
-    "run": ("overlap", "Do the whole study and show what was found."),
-    "build": ("build", "Make the start and plant the shortcuts."),
-    "train": ("train", "Build, then fine-tune one model per shortcut and one on random labels."),
-    "fuse": ("fuse", "Train, then average the models, score them all, and walk between them."),
-    "fisher": ("fisher", "Fuse, then measure every model's Fisher on every set."),
-    "overlap": ("overlap", "Measure, then compare: the same as run."),
+    "run": "Do the whole study and show what was found.",
+    "build": "Make the start and plant the shortcuts.",
+    "train": "Build, then fine-tune one model per shortcut and one on random labels.",
+    "fuse": "Train, then average the models, score them all, and walk between them.",
+    "fisher": "Fuse, then measure every model's Fisher on every set.",
+    "overlap": "Measure, then compare: the same as run.",
 }
 
 
@@ -36,7 +36,7 @@ def command() -> None:
     """
 
 
-def _add(name: str, until: Any, words: str) -> None:
+def _add(name: str, words: str) -> None:
     example = f"commonweight shortcuts {name} {EXAMPLE} --shortcuts st op tic -o runs/s"
 
     @command.command(name, cls=Command, help=words, epilog=ending(example))
@@ -47,6 +47,7 @@ def _add(name: str, until: Any, words: str) -> None:
     )
     @dry_run_option
     def step(output: str, preset: Any, existing: tuple[str, ...], dry_run: bool, **given: Any) -> None:
+        until = "overlap" if name == "run" else name
         _run(until, Path(output), preset, typed(given) | {"existing": _pairs(existing)}, dry_run=dry_run)
 
 
@@ -61,9 +62,9 @@ def _pairs(existing: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 def _run(until: Any, folder: Path, preset: Any, asked: dict[str, Any], *, dry_run: bool) -> None:
     plan = make_plan(preset, **asked)
     from commonweight.report.terminal import show
+    from commonweight.studies.shortcuts.models import with_usual_length
     from commonweight.studies.shortcuts.report import report
     from commonweight.studies.shortcuts.run import run_and_write, study_outlook
-    from commonweight.studies.shortcuts.start import with_usual_length
 
     with streams.only_results():
         if "max_length" not in {*asked, *PRESETS[plan.preset]}:
@@ -77,5 +78,5 @@ def _run(until: Any, folder: Path, preset: Any, asked: dict[str, Any], *, dry_ru
         show(blocks)
 
 
-for _name, (_until, _words) in STEPS.items():
-    _add(_name, _until, _words)
+for _name, _words in STEPS.items():
+    _add(_name, _words)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.base.text import to_markdown
+from commonweight.base.text import Grid, to_markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -38,6 +38,12 @@ def write_report(blocks: list[Block], folder: Path) -> Path:
     path = folder / TABLES
     path.write_text(to_markdown(blocks), encoding="utf-8")
     return path
+
+
+def grid_of(title: str, corner: str, rows: Mapping[str, Mapping[str, str]]) -> Grid:
+    """Lay out a table: row -> column -> text, with the columns of the first row."""
+    columns = next(iter(rows.values()))
+    return Grid(title, (corner, *columns), tuple((name, *row.values()) for name, row in rows.items()))
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from commonweight.overlaps.table.table import OverlapTable
     from commonweight.transfer.alphas import Alphas
 
+Aspect = Literal["equal", "auto"]
 MOST_NUMBERS = 15
 """Rows or columns beyond which cells are too small for numbers."""
 
@@ -181,6 +182,17 @@ def plot_alphas(alphas: Alphas, ax: Axes, *, decimals: int = 2) -> HeatMap:
     ax.set_title(f"Alphas of {alphas.task}")
     ax.set_xlabel("prior task")
     return drawn
+
+
+def accuracy_map(ax: Axes, values: NDArray[np.float64], *, fontsize: int, aspect: Aspect = "equal") -> AxesImage:
+    """Draw accuracies from 0 to 1, with a number in every defined cell."""
+    image = ax.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect=aspect)
+    for (i, j), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            color = "w" if value < DARK else "k"
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=fontsize, color=color)
+    ax.figure.colorbar(image, ax=ax, label="accuracy")
+    return image
 
 
 def _bits(mask: ArrayLike | Tensor) -> NDArray[np.bool_]:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from commonweight.base.choices import PriorRule
+
     Array = NDArray[np.float64]
 
-Rule = Literal["most_similar", "softmax", "least_similar", "random", "previous", "mean", "oracle"]
 WHOLE = ""
 """Names the one row of alphas that holds for every layer."""
 
@@ -117,7 +118,7 @@ class Alphas:
 def transfer_alphas(
     table: TaskSimilarity,
     task: str,
-    rule: Rule = "most_similar",
+    rule: PriorRule = "most_similar",
     *,
     per_layer: bool = True,
     temperature: float = 0.1,

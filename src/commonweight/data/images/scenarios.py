@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from commonweight.base.choices import Order
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -84,9 +86,6 @@ class Scenario(Protocol):
             known.
         """
 
-
-Order = Literal["given", "shuffled"]
-"""Whether tasks come in the stated order, or in one drawn from the seed."""
 
 Thing = TypeVar("Thing")
 

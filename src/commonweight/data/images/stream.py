@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from commonweight.base.choices import Normalise
+
+
 TASKS = 5
 """How many tasks a stream has if nothing says another number."""
-
-Normalise = Literal["unit", "standard"]
 
 
 @dataclass(eq=False, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,13 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from commonweight.base.choices import SimilarityName
     from commonweight.footprints.footprint import Footprint
 
     Array = NDArray[np.float64]
-
-
-Approach = Literal["first_layer", "every_layer", "probed"]
-
 
 LEVEL = 0.05
 POINT = 0.95
@@ -67,7 +64,7 @@ class TaskSimilarity:
         [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
 
-    approach: Approach
+    approach: SimilarityName
     """``first_layer``, ``every_layer`` or ``probed``."""
 
     tasks: tuple[str, ...]
@@ -223,7 +220,7 @@ def check_shuffles(seed: int, draws: int) -> None:
         raise UsageError(f"draws must be a whole number of at least 19, to show a 95 % point, got {draws!r}")
 
 
-def _by_means(footprints: Mapping[str, Footprint], approach: Approach, seed: int, draws: int) -> TaskSimilarity:
+def _by_means(footprints: Mapping[str, Footprint], approach: SimilarityName, seed: int, draws: int) -> TaskSimilarity:
     check_shuffles(seed, draws)
     first = next(iter(footprints.values()))
     if first.kind != "activity":

@@ -6,26 +6,23 @@ import difflib
 import re
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from commonweight.base.choices import PriorRule, SimilarityName
 from commonweight.base.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Kind = Literal["classic", "classic-double", "transfer", "initialised"]
-Prior = Literal["most_similar", "softmax", "least_similar", "random", "previous", "mean", "oracle"]
-Similarity = Literal["first_layer", "every_layer", "probed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-PRIORS: tuple[Prior, ...] = get_args(Prior)
-SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
-BY_SIMILARITY: tuple[Prior, ...] = ("most_similar", "softmax", "least_similar")
+PRIORS: tuple[PriorRule, ...] = get_args(PriorRule)
+SIMILARITIES: tuple[SimilarityName, ...] = get_args(SimilarityName)
+BY_SIMILARITY: tuple[PriorRule, ...] = ("most_similar", "softmax", "least_similar")
 ONE_PRIOR = "one_prior"
 USUAL_BETA: Mapping[str, float] = MappingProxyType({"transfer": 0.25, "initialised": 0.5})
 """Strength of the influence by kind, where nothing else is asked: what served best on rotated and on permuted MNIST
 (docs/supermasks.md has the numbers)."""
-
-_BETA = re.compile(r"beta(\d*\.?\d+)")
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,10 @@ class Approach:
     """``classic``: alone. ``classic-double``: alone, with twice the steps. ``transfer``: prior tasks influence the mask
     throughout training. ``initialised``: they influence its start only."""
 
-    prior: Prior = "most_similar"
+    prior: PriorRule = "most_similar"
     """Which prior tasks have influence."""
 
-    similarity: Similarity = "every_layer"
+    similarity: SimilarityName = "every_layer"
     """Which similarity chooses them, where one does."""
 
     per_layer: bool = True
@@ -86,55 +83,39 @@ class Approach:
 
 
 def read_approach(word: str) -> Approach:
-    """Read an approach from its word: a kind, and joined by hyphens in any order what differs from the usual.
-
-    Args:
-        word: ``classic``, ``classic-double``, or ``transfer`` or ``initialised`` with any of a prior
-            (``most_similar``, ``softmax``, ``least_similar``, ``random``, ``previous``, ``mean``, ``oracle``), a
-            similarity (``every_layer``, ``first_layer``, ``probed``), ``one_prior`` and ``beta0.5``.
-
-    Returns:
-        The approach.
-
-    Raises:
-        UsageError: If a part is unknown, given twice, or without effect.
-
-    Example:
-        >>> read_approach("transfer-probed-one_prior").similarity, read_approach("transfer-every_layer").name
-        ('probed', 'transfer')
-    """
+    """Read an approach from its word: a kind, and joined by hyphens in any order what differs from the usual."""
     if word in KINDS[:2]:
         return Approach(word)
     kind, *parts = word.split("-")
     if kind not in KINDS[2:]:
         raise UsageError(f"no approach {word!r}: it starts with one of {', '.join(KINDS)}{_guess(kind, KINDS)}")
-    prior: list[str] = [part for part in parts if part in PRIORS]
-    similarity: list[str] = [part for part in parts if part in SIMILARITIES]
-    betas = [match[1] for part in parts if (match := _BETA.fullmatch(part))]
-    one_prior = parts.count(ONE_PRIOR)
-    unknown = [part for part in parts if part not in {*PRIORS, *SIMILARITIES, ONE_PRIOR} and not _BETA.fullmatch(part)]
-    if unknown:
-        words = (*PRIORS, *SIMILARITIES, ONE_PRIOR)
-        guess = _guess(unknown[0], words)
-        raise UsageError(f"approach {word!r}: {unknown[0]!r} is none of {', '.join(words)}, and not betaX{guess}")
-    if max(len(prior), len(similarity), len(betas), one_prior) > 1:
+    said = [_read_part(word, part) for part in parts]
+    asked = dict(said)
+    if len(asked) < len(said):
         raise UsageError(f"approach {word!r} says the same thing twice; give one prior, one similarity, one beta")
-    beta = float(betas[0]) if betas else None
-    if beta is not None and not (0 <= beta < 1 or (beta == 1 and kind == "initialised")):
+    found = Approach(kind, **asked)
+    if found.beta is not None and not (0 <= found.beta < 1 or (found.beta == 1 and kind == "initialised")):
         raise UsageError(
-            f"approach {word!r}: beta is from 0 to below 1, got {beta:g}; 1 leaves nothing to train, or for "
+            f"approach {word!r}: beta is from 0 to below 1, got {found.beta:g}; 1 leaves nothing to train, or for "
             "'initialised' a start that is the prior tasks' alone"
         )
-    found = Approach(
-        kind,
-        cast("Prior", prior[0] if prior else "most_similar"),
-        cast("Similarity", similarity[0] if similarity else "every_layer"),
-        per_layer=not one_prior,
-        beta=beta,
-    )
-    if similarity and not found.by_similarity:
-        raise UsageError(f"approach {word!r}: {found.prior} asks no similarity; leave {similarity[0]!r} out")
+    if "similarity" in asked and not found.by_similarity:
+        raise UsageError(f"approach {word!r}: {found.prior} asks no similarity; leave {found.similarity!r} out")
     return found
+
+
+def _read_part(word: str, part: str) -> tuple[str, Any]:
+    """Give the field of an approach that a part of its word sets, and its value."""
+    if part in PRIORS:
+        return "prior", part
+    if part in SIMILARITIES:
+        return "similarity", part
+    if part == ONE_PRIOR:
+        return "per_layer", False
+    if beta := re.fullmatch(r"beta(\d*\.?\d+)", part):
+        return "beta", float(beta[1])
+    words = (*PRIORS, *SIMILARITIES, ONE_PRIOR)
+    raise UsageError(f"approach {word!r}: {part!r} is none of {', '.join(words)}, and not betaX{_guess(part, words)}")
 
 
 def _guess(word: str, words: tuple[str, ...]) -> str:

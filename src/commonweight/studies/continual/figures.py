@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from commonweight.base.errors import UsageError
+from commonweight.report import maps
 from commonweight.report.files import COLORS, new_figure, open_axes, save
-from commonweight.report.maps import DARK
 from commonweight.studies.continual.report import mean_curve
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from commonweight.footprints.footprint import Footprint
     from commonweight.overlaps.similarity.means import TaskSimilarity
+    from commonweight.overlaps.table.table import OverlapTable
     from commonweight.studies.continual.results import ApproachRun, ContinualStudy
 
 T = TypeVar("T")
 
 MOST_COLUMNS = 5
-
 BAR = 0.9
 """Inches for the colour bar of a figure."""
 
@@ -104,16 +104,12 @@ def plot_accuracy_matrix(study: ContinualStudy, ax: Axes, *, approach: str) -> A
     if approach not in study.runs:
         raise UsageError(f"the study has no approach {approach!r}; it has {', '.join(study.runs)}")
     R = np.mean([run.R for run in study.runs[approach]], axis=0)
-    image = ax.imshow(R, vmin=0, vmax=1, cmap="viridis")
-    for (i, j), value in np.ndenumerate(R):
-        if not np.isnan(value):
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < DARK else "k")
+    image = maps.accuracy_map(ax, R, fontsize=7)
     ax.set_xticks(range(len(R)))
     ax.set_yticks(range(len(R)))
     ax.set_xlabel("accuracy on task")
     ax.set_ylabel("after learning task")
     ax.set_title(approach, fontsize="medium")
-    ax.figure.colorbar(image, ax=ax, label="accuracy")
     return image
 
 
@@ -147,10 +143,11 @@ def _check_later_tasks(study: ContinualStudy) -> None:
 def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
     """Draw every figure of a study; those of single networks from seed 0. Needs ``commonweight[plot]``."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = _panels(
-        folder, "accuracy", study.plan.tasks, list(study.runs),
-        lambda ax, name: plot_accuracy_matrix(study, ax, approach=name),
-    )  # fmt: skip
+
+    def accuracies(ax: Axes, name: str) -> AxesImage:
+        return plot_accuracy_matrix(study, ax, approach=name)
+
+    written = _panels(folder, "accuracy", study.plan.tasks, list(study.runs), accuracies)
     if study.plan.tasks == 1:
         return written
     figure = new_figure(7.0, 4.5)
@@ -167,8 +164,6 @@ def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
 
 def write_mask_figure(masks: Mapping[str, Footprint], folder: Path) -> list[Path]:
     """Draw the masks of one layer, one panel per task: the last layer but one, or the only one."""
-    from commonweight.report.maps import plot_supermask
-
     folder.mkdir(parents=True, exist_ok=True)
     first = next(iter(masks.values()))
     layer = first.names[-2:][0]
@@ -178,7 +173,7 @@ def write_mask_figure(masks: Mapping[str, Footprint], folder: Path) -> list[Path
     def draw(ax: Axes, task: str) -> AxesImage:
         bits = masks[task][layer].flatten(1)
         title = f"{what} of {layer},\ntask {{task}}"
-        image = plot_supermask(ax, bits, task, title=title, xlabel="input", ylabel="unit").image
+        image = maps.plot_supermask(ax, bits, task, title=title, xlabel="input", ylabel="unit").image
         ax.set_aspect("auto")  # as high as the colour bar
         return image
 
@@ -187,29 +182,24 @@ def write_mask_figure(masks: Mapping[str, Footprint], folder: Path) -> list[Path
 
 
 def _network_figures(run: ApproachRun, folder: Path, name: str, tasks: int) -> list[Path]:
-    from commonweight.report import maps as draw
-
     def similarity(ax: Axes, which: tuple[TaskSimilarity, str]) -> AxesImage:
         table, layer = which
-        image = draw.plot_similarity(table, ax, layer=layer).image
+        image = maps.plot_similarity(table, ax, layer=layer).image
         ax.set_title(f"{table.approach.replace('_', ' ')}, {layer}")
         return image
 
-    written = []
-    table = run.overlap
-    if table is not None:
-        layers: list[str | None] = [*table.layers, None]
-        written += _panels(
-            folder, f"overlap-{name}", tasks, layers,
-            lambda ax, layer: draw.plot_overlap_matrix(table, ax, layer=layer).image,
-        )  # fmt: skip
+    def overlaps(ax: Axes, which: tuple[OverlapTable, str | None]) -> AxesImage:
+        return maps.plot_overlap_matrix(which[0], ax, layer=which[1]).image
+
+    layers = [(table, layer) for table in [run.overlap] if table is not None for layer in (*table.layers, None)]
     pairs = [(found, layer) for found in run.similarity.values() for layer in found.layers]
-    written += _panels(
-        folder, f"similarity-{name}", tasks, pairs, similarity, label=f"task similarity\n({draw.STARRED})"
-    )
     chosen = [alphas for alphas in run.alphas if alphas is not None]
-    written += _panels(folder, f"alphas-{name}", tasks, chosen, lambda ax, alphas: draw.plot_alphas(alphas, ax).image)
-    return written
+    starred = f"task similarity\n({maps.STARRED})"
+    return [
+        *_panels(folder, f"overlap-{name}", tasks, layers, overlaps),
+        *_panels(folder, f"similarity-{name}", tasks, pairs, similarity, label=starred),
+        *_panels(folder, f"alphas-{name}", tasks, chosen, lambda ax, alphas: maps.plot_alphas(alphas, ax).image),
+    ]
 
 
 def _panels(

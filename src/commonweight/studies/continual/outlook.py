@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from commonweight.base.text import size_words
 from commonweight.footprints.of_masks import supermask_footprint
 from commonweight.overlaps.over_seeds import FEWEST
-from commonweight.studies.continual.networks import make_network, open_stream
-from commonweight.studies.continual.plan import CLASSIC, seed_folders
+from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.report import TOO_FEW
-from commonweight.studies.continual.training import first_rows, task_steps
+from commonweight.studies.continual.training import first_rows, make_network, open_stream, task_steps
 from commonweight.studies.run.outlook import Outlook
 from commonweight.supermasks.network import SupermaskNetwork
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from commonweight.data.images import Images, TaskStream
-    from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.plan import Optimiser, Plan
 
 MOMENTS: Mapping[Optimiser, int] = {"adam": 2, "rmsprop": 1}
@@ -51,10 +49,6 @@ class NetworkNeeds:
     footprints: int
     """Those of the mask and, where there are batch norms, of the activity; each with its sample of frozen weights."""
 
-    def task(self, *, scores: bool) -> int:
-        """Count what a finished task keeps, in memory and in the network's file."""
-        return self.bits + self.statistics + (self.scores if scores else 0)
-
 
 @dataclass(frozen=True)
 class ApproachOutlook:
@@ -82,14 +76,9 @@ class ApproachOutlook:
     """Whether the run folder holds it already, per seed."""
 
     @property
-    def missing(self) -> list[int]:
-        """The seeds that it has not finished."""
-        return [seed for seed, there in enumerate(self.there) if not there]
-
-    @property
     def missing_steps(self) -> int:
         """Its own optimiser steps that are missing."""
-        return sum(self.steps[seed] for seed in self.missing)
+        return sum(steps for steps, there in zip(self.steps, self.there, strict=True) if not there)
 
     @property
     def of_a_seed(self) -> int:
@@ -99,7 +88,7 @@ class ApproachOutlook:
     @property
     def disk(self) -> int:
         """Bytes that it will write: of a seed that is not finished the whole is counted."""
-        return self.of_a_seed * len(self.missing)
+        return self.of_a_seed * self.there.count(False)
 
 
 ContinualOutlook = Outlook[ApproachOutlook]
@@ -126,19 +115,22 @@ def outlook_of(run: Path, plan: Plan, images: Images) -> ContinualOutlook:
     folders = seed_folders(run, plan)
     streams = [open_stream(plan, images, folder.seed) for folder in folders]
     needs = network_needs(plan, streams[0])
-    steps = {approach.name: _steps(plan, approach, streams) for approach in plan.runs()}
+    single = [sum(task_steps(plan, len(stream[index].train)) for index in range(len(stream))) for stream in streams]
+    training = needs.scores * (2 + MOMENTS[plan.optimiser]) + needs.statistics
+    finished = plan.tasks * (needs.bits + needs.statistics + (needs.scores if plan.keep_scores else 0))
     approaches = {
-        approach.name: _of_approach(
-            plan,
-            approach,
-            needs,
-            steps[approach.name],
-            steps[CLASSIC] if approach.needs_classic else (0,) * plan.seeds,
-            tuple(folder.approach(approach).inference.is_file() for folder in folders),  # written last
+        approach.name: ApproachOutlook(
+            steps=tuple(approach.passes * steps for steps in single),
+            steps_before=tuple(single) if approach.needs_classic else (0,) * plan.seeds,
+            training=training + (needs.influenced if approach.kind == "transfer" else 0),
+            finished=finished,
+            network=needs.frozen + finished,
+            footprints=plan.tasks * needs.footprints,
+            there=tuple(folder.approach(approach).inference.is_file() for folder in folders),
         )
         for approach in plan.runs()
     }
-    last = max(each.training + each.finished * (plan.tasks - 1) // plan.tasks for each in approaches.values())
+    last = max(each.training for each in approaches.values()) + finished * (plan.tasks - 1) // plan.tasks
     return Outlook(
         run,
         f"approaches, {plan.tasks} tasks each",
@@ -147,7 +139,7 @@ def outlook_of(run: Path, plan: Plan, images: Images) -> ContinualOutlook:
         {"frozen weights": needs.weights, "at most, with the tasks learned before": needs.weights + last},
         facts={"optimiser steps that are missing": str(sum(each.missing_steps for each in approaches.values()))},
         # a network's file is written anew after every task, and then takes its place
-        meanwhile=max((each.network for each in approaches.values() if each.missing), default=0),
+        meanwhile=needs.frozen + finished if any(each.disk for each in approaches.values()) else 0,
         remarks=(READING, *([TOO_FEW] if plan.vary == "training" and plan.seeds < FEWEST else [])),
     )
 
@@ -172,35 +164,6 @@ def network_needs(plan: Plan, stream: TaskStream) -> NetworkNeeds:
         bits=sum(bits.values()),
         statistics=sum(norm.mean.nbytes + norm.variance.nbytes + BATCHES for norm in norms),
         footprints=sum(bits.values()) + sample + sum(norm.mean.nbytes for norm in norms) + (sample if norms else 0),
-    )
-
-
-def _of_approach(
-    plan: Plan,
-    approach: Approach,
-    needs: NetworkNeeds,
-    steps: tuple[int, ...],
-    steps_before: tuple[int, ...],
-    there: tuple[bool, ...],
-) -> ApproachOutlook:
-    finished = plan.tasks * needs.task(scores=plan.keep_scores)
-    return ApproachOutlook(
-        steps,
-        steps_before,
-        training=needs.scores * (2 + MOMENTS[plan.optimiser])
-        + needs.statistics
-        + (needs.influenced if approach.kind == "transfer" else 0),
-        finished=finished,
-        network=needs.frozen + finished,
-        footprints=plan.tasks * needs.footprints,
-        there=there,
-    )
-
-
-def _steps(plan: Plan, approach: Approach, streams: Sequence[TaskStream]) -> tuple[int, ...]:
-    return tuple(
-        approach.passes * sum(task_steps(plan, len(stream[index].train)) for index in range(len(stream)))
-        for stream in streams
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from commonweight.base.choices import METHODS, Method
+from commonweight.base.choices import METHODS, Method, Normalise, Order, ScenarioName
 from commonweight.base.errors import UsageError
 from commonweight.base.settings import setting
 from commonweight.studies.continual.approaches import KINDS, Approach, read_approach
@@ -14,7 +14,6 @@ from commonweight.studies.run.plan import StudyPlan
 if TYPE_CHECKING:
     from pathlib import Path
 
-Scenario = Literal["permuted", "rotated", "partitioned", "patch"]
 Optimiser = Literal["adam", "rmsprop"]
 CLASSIC: Literal["classic"] = "classic"
 
@@ -26,7 +25,7 @@ class Plan(StudyPlan):
     data: str = setting(
         words="digits, a folder of idx files, a data set's id or folder, or an .npz file.", metavar="D", required=True
     )
-    scenario: Scenario = setting(
+    scenario: ScenarioName = setting(
         "permuted", "How tasks differ: order of pixels, angle, classes, order of central pixels.", required=True
     )
     tasks: int = setting(5, "How many tasks.", metavar="N", least=1)
@@ -74,11 +73,9 @@ class Plan(StudyPlan):
         below=1,
     )
     rows: int | None = setting(None, "Training images per task.", metavar="N|all", none="all", least=2)
-    normalise: Literal["unit", "standard"] = setting(
-        "unit", "Pixels from 0 to 1, or with mean 0 and standard deviation 1."
-    )
+    normalise: Normalise = setting("unit", "Pixels from 0 to 1, or with mean 0 and standard deviation 1.")
     max_angle: float = setting(180.0, "Of the last rotated task.", metavar="DEGREES")
-    order: Literal["given", "shuffled"] = setting(
+    order: Order = setting(
         "shuffled", "Rotated, partitioned, patch: in the given order the previous task is the most similar one."
     )
     remap_labels: bool = setting(False, "Partitioned: count each task's labels from 0.")
@@ -102,11 +99,7 @@ class Plan(StudyPlan):
     )
     inference_rows: int = setting(100, "Test images per task for it.", metavar="N", least=1)
     inference_batches: tuple[int, ...] = setting(
-        (1, 20),
-        "Images asked about together; one run asks for each of these.",
-        metavar="N ...",
-        least=1,
-        many="listed",
+        (1, 20), "Images asked about together; one run asks for each of these.", metavar="N ...", least=1, many="listed"
     )
     image_column: str | None = setting(None, "Column of images of a Hugging Face data set.", metavar="C")
     label_column: str | None = setting(None, "Column of labels; by default label or labels.", metavar="L")
@@ -115,29 +108,19 @@ class Plan(StudyPlan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        named = tuple(read_approach(word).name for word in self.approaches)
+        asked = [read_approach(word) for word in self.approaches]
+        named = tuple(approach.name for approach in asked)
         if not named or len(set(named)) < len(named):
             raise UsageError(f"give at least one approach, and each once; got {', '.join(self.approaches) or 'none'}")
         object.__setattr__(self, "approaches", named)
-        _check_effects(self)
+        _check_effects(self, asked)
 
     def world(self, seed: int) -> int:
-        """Say which seed names the tasks and the frozen weights.
-
-        Args:
-            seed: The seed of a training.
-
-        Returns:
-            The same, or 0 where seeds vary the training alone.
-        """
+        """Say which seed names the tasks and the frozen weights: 0 where seeds vary the training alone."""
         return 0 if self.vary == "training" else seed
 
     def runs(self) -> tuple[Approach, ...]:
-        """List what is trained for each seed, in order.
-
-        Returns:
-            The approaches; the classic one comes first where it is asked for or a similarity needs it.
-        """
+        """List what is trained for each seed: classic first, where it is asked for or a similarity needs it."""
         asked = [read_approach(word) for word in self.approaches]
         first = [Approach(CLASSIC)] if any(a.needs_classic or a.kind == CLASSIC for a in asked) else []
         return (*first, *(approach for approach in asked if approach.kind != CLASSIC))
@@ -145,7 +128,7 @@ class Plan(StudyPlan):
 
 @dataclass(frozen=True)
 class ApproachFolder:
-    """Where everything of one approach and seed lies."""
+    """Where everything of one approach and seed lies; its overlaps of masks lie as an ``OverlapTable`` is saved."""
 
     path: Path
 
@@ -153,6 +136,11 @@ class ApproachFolder:
     def network(self) -> Path:
         """The network with the tasks it has learned so far."""
         return self.path / "network"
+
+    @property
+    def inference(self) -> Path:
+        """How well tasks are inferred; written last."""
+        return self.path / "inference.json"
 
     def task(self, index: int) -> Path:
         """Name the record of a task that was learned."""
@@ -162,19 +150,9 @@ class ApproachFolder:
         """Name the footprint of a task."""
         return self.path / kind / task
 
-    @property
-    def overlap(self) -> Path:
-        """Jaccard indices of all masks."""
-        return self.path / "overlap.json"
-
     def similarity(self, name: str) -> Path:
         """Name the table of a similarity."""
         return self.path / f"similarity-{name}.json"
-
-    @property
-    def inference(self) -> Path:
-        """How well tasks are inferred."""
-        return self.path / "inference.json"
 
 
 @dataclass(frozen=True)
@@ -199,9 +177,8 @@ def seed_folders(run: Path, plan: Plan) -> list[SeedFolder]:
     return [SeedFolder(run / f"seed-{seed}", seed) for seed in range(plan.seeds)]
 
 
-def _check_effects(plan: Plan) -> None:
+def _check_effects(plan: Plan, asked: list[Approach]) -> None:
     """Refuse what would change nothing: a field that is not as usual where nothing asks for it, priors of one task."""
-    asked = [read_approach(word) for word in plan.approaches]
     perceptron = plan.model is None, f"the perceptron, and {plan.model} has layers of its own"
     inferring = bool(plan.inference), "inferring the task, and no way to infer it is asked for"
     uses = {

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import combinations, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from commonweight.base import estimate
 from commonweight.base.estimate import Estimate
 from commonweight.base.text import DASH, Block, Grid
 from commonweight.overlaps.over_seeds import FEWEST, seed_blocks
 from commonweight.overlaps.similarity.means import LEVEL
+from commonweight.report.files import grid_of
 from commonweight.report.verdicts import MOST_CONTRASTS, verdict_grids
 from commonweight.verdicts.rules import ABOVE, INCONCLUSIVE, LESS, MORE, ROUNDING
 from commonweight.verdicts.verdict import Verdict, contrast_verdict, null_verdict
@@ -26,13 +28,11 @@ if TYPE_CHECKING:
     from commonweight.studies.continual.results import ContinualStudy
     from commonweight.verdicts.evidence import Pair
 
-
 INTRODUCTION = (
     "One network with frozen weights learned {tasks} tasks ({scenario} {data}), one after the other, with one mask and "
     "one set of batch-norm statistics per task. Classic: each mask is trained alone. Transfer: alphas let prior tasks "
     "influence the mask while it is trained. Initialised: prior tasks influence only where it starts.{betas}"
 )
-
 
 READING = (
     "How to read this. ACC is the mean final accuracy with the task known; BWT and forgetting come from accuracies "
@@ -44,7 +44,6 @@ READING = (
     "Student's t, paired); with one seed there is none, and then a difference decides nothing."
 )
 
-
 INFERENCE = (
     "Images asked about together are of one task; {rows} test images per task. Accuracy is that of the predictions "
     "made, whichever task was inferred; wrong task = 0 counts a wrongly inferred batch as all wrong, as SupSup does. "
@@ -52,24 +51,18 @@ INFERENCE = (
     "of tasks, the other two each task's own. Chance of the right task is 1/{tasks} = {chance:.3f}{below}."
 )
 
-
 BELOW = "*"
-
-
 WORSE = f"; {BELOW} is below it: guessing would have found the task more often"
-
 
 NO_ANSWER = (
     "Rows of dashes: nearest_statistics compares the spread of units with that of batch norm; it is not defined for a "
     "single image, and there is none in a network without batch norm."
 )
 
-
 ENDED = (
     "A dash: not all tasks were measured there. classic-double takes twice the steps of the others: in the first half "
     "it is classic, and its area is that of the second half alone."
 )
-
 
 MASKS = (
     "Chance is what independent masks of the same densities have; beyond chance is (raw - chance) / (1 - chance). "
@@ -77,20 +70,46 @@ MASKS = (
     "beyond it undefined. Whether it is above 0 is asked over seeds, of the mean over pairs of tasks."
 )
 
-
 SHUFFLES = (
     "A similarity is above its null if at most 5 % of shuffles of the units reach it, asked of every pair and seed: of "
     "{looked}, about {chance:.1f} would seem to be by chance."
 )
 
+READING_PAIRS = (
+    "Is the overlap of two masks beyond chance above 0, and which of two pairs with a task in common shares more? {of} "
+    "Intervals are {over}."
+)
+
+OF = {
+    "corrected": "The second is asked of overlaps corrected by noise ceilings.",
+    "within": (
+        "The second is asked of overlaps beyond chance: how far noise of training keeps two masks apart is seen with "
+        "--vary training, which gives noise ceilings."
+    ),
+}
+
+TOO_FEW = (
+    f"Noise ceilings, which say how far noise of training keeps two masks of one task apart, take {FEWEST} seeds at "
+    "least, and ten where they are small."
+)
+
+NOT_ABOVE = (
+    "Of {count} noise ceilings of masks {few} are not shown to be above chance, and correct nothing: more seeds "
+    "(--seeds 10) show smaller ones, longer training (--epochs) makes larger ones."
+)
+
+NO_CHANCE = "Cosines of activities have no chance level, so they get no verdicts."
+
+NOT_PAIRED = (
+    "The seeds have tasks or orders of tasks of their own, so pairs of tasks get no verdicts over seeds; with "
+    "--vary training all have the same."
+)
 
 CURVE_COLUMNS = 6
 """Points of the learning curves in the table that all approaches have."""
 
-
 LATER_COLUMNS = 4
 """Points at later steps, which only some have."""
-
 
 FEWEST_RANKED = 6
 """Pairs of tasks: the rank correlation of fewer is almost any number by chance, and is not shown."""
@@ -99,7 +118,9 @@ FEWEST_RANKED = 6
 def report(study: ContinualStudy) -> list[Block]:
     """Lay out a study."""
     plan = study.plan
-    introduction = INTRODUCTION.format(tasks=plan.tasks, scenario=plan.scenario, data=plan.data, betas=_betas(study))
+    strengths = [f"{found.name} {found.strength(plan.beta):g}" for found in plan.runs() if found.has_priors]
+    betas = f" Strength (beta): {', '.join(strengths)}." if strengths else ""
+    introduction = INTRODUCTION.format(tasks=plan.tasks, scenario=plan.scenario, data=plan.data, betas=betas)
     blocks: list[Block] = [introduction, accuracies(study)]
     if plan.tasks > 1:
         blocks += [*_curves(study), *_inference(study), _finals(study), *_masks(study), *pair_blocks(study)]
@@ -109,60 +130,50 @@ def report(study: ContinualStudy) -> list[Block]:
 
 def accuracies(study: ContinualStudy) -> Grid:
     """Lay out what each approach came to."""
-    has_reference = "classic" in study.runs
-    head = ("approach", "ACC", "BWT", "forgetting", "area", "gain", "ACC over classic", "steps")
-    rows = []
-    for name in study.runs:
-        against = [DASH, DASH]
-        if has_reference and name != "classic":
-            against = [signed(study.gain(name)), signed(study.difference(name))]
-        rows.append((
-            name,
-            study.average_accuracy(name).short(),
-            signed(study.backward_transfer(name)),
-            signed(study.forgetting(name)),
-            study.area(name).short(),
-            *against,
-            str(study.budget(name)),
-        ))
-    return Grid(f"Accuracy with the task known (seeds: {study.plan.seeds})", head, tuple(rows))
+
+    def row(name: str) -> dict[str, str]:
+        has_reference = "classic" in study.runs and name != "classic"
+        return {
+            "ACC": study.average_accuracy(name).short(),
+            "BWT": signed(study.backward_transfer(name)),
+            "forgetting": signed(study.forgetting(name)),
+            "area": study.area(name).short(),
+            "gain": signed(study.gain(name)) if has_reference else DASH,
+            "ACC over classic": signed(study.difference(name)) if has_reference else DASH,
+            "steps": str(study.budget(name)),
+        }
+
+    title = f"Accuracy with the task known (seeds: {study.plan.seeds})"
+    return grid_of(title, "approach", {name: row(name) for name in study.runs})
 
 
 def signed(value: Estimate) -> str:
-    """Write a difference with its interval."""
-    if math.isnan(value.value):
-        return DASH
-    half = "" if math.isnan(value.half_width()) else f" ± {value.half_width():.4f}"
-    return "0" if not any(value.replicates) else f"{value.value:+.4f}{half}"
+    """Write a difference with its interval; one that is 0 in every seed is a plain 0."""
+    return "0" if value.replicates and not any(value.replicates) else estimate.signed(value)
 
 
 def mean_curve(study: ContinualStudy, approach: str) -> dict[int, float]:
     """Average the learning curves of all tasks but the first, over tasks and seeds."""
-    curves = [curve for run in study.runs[approach] for curve in run.curves[1:]]
-    common = set.intersection(*(set(curve.steps) for curve in curves))
-    return {
-        step: float(np.mean([curve.accuracies[curve.steps.index(step)] for curve in curves])) for step in sorted(common)
-    }
+    curves = [dict(zip(c.steps, c.accuracies, strict=True)) for run in study.runs[approach] for c in run.curves[1:]]
+    return {step: float(np.mean([curve[step] for curve in curves])) for step in _in_all(curves)}
 
 
-def _betas(study: ContinualStudy) -> str:
-    """A sentence on the strength of the influence in every approach that has one."""
-    strengths = [f"{found.name} {found.strength(study.plan.beta):g}" for found in study.plan.runs() if found.has_priors]
-    return f" Strength (beta): {', '.join(strengths)}." if strengths else ""
+def _in_all(curves: Sequence[Mapping[int, Any]]) -> list[int]:
+    return sorted(set.intersection(*map(set, curves)))
 
 
 def _curves(study: ContinualStudy) -> list[Block]:
     curves = {name: mean_curve(study, name) for name in study.runs}
-    common = sorted(set.intersection(*(set(curve) for curve in curves.values())))
+    common = _in_all([*curves.values()])
     later = sorted({step for curve in curves.values() for step in curve if step > common[-1]})
     shown = _spread(common, CURVE_COLUMNS, first=True) + _spread(later, LATER_COLUMNS, first=False)
-    grid = Grid(
+    grid = grid_of(
         "Accuracy while a task is learned (mean over all tasks but the first, and seeds)",
-        ("approach, after steps", *map(str, shown)),
-        tuple(
-            (name, *(f"{curve[step]:.3f}" if step in curve else DASH for step in shown))
+        "approach, after steps",
+        {
+            name: {str(step): f"{curve[step]:.3f}" if step in curve else DASH for step in shown}
             for name, curve in curves.items()
-        ),
+        },
     )
     return [grid, ENDED] if later else [grid]
 
@@ -178,108 +189,96 @@ def _inference(study: ContinualStudy) -> list[Block]:
     plan = study.plan
     if not plan.inference or not plan.inference_batches:
         return []
-    head = ("approach, method, images", "task right", "accuracy", "wrong task = 0", "task known")
+    columns = {"task": "task right", "accuracy": "accuracy", "accuracy_wrong_task_0": "wrong task = 0"}
+    columns["known"] = "task known"
     chance = 1 / plan.tasks
-    rows, any_below, any_undefined = [], False, False
+    rows, any_below, any_undefined = {}, False, False
     for name, method, size in product(study.runs, plan.inference, plan.inference_batches):
-        right, *others = (
-            study.inference(name, size, method, what) for what in ("task", "accuracy", "accuracy_wrong_task_0", "known")
-        )
-        is_below = right.value < chance - ROUNDING
+        found = {head: study.inference(name, size, method, what) for what, head in columns.items()}
+        is_below = found["task right"].value < chance - ROUNDING
         any_below |= is_below
-        any_undefined |= all(math.isnan(each.value) for each in (right, *others))
-        rows.append((f"{name}, {method}, {size}", _share(right) + BELOW * is_below, *map(_share, others)))
+        any_undefined |= all(math.isnan(each.value) for each in found.values())
+        row = {head: _share(each) for head, each in found.items()}
+        row["task right"] += BELOW * is_below
+        rows[f"{name}, {method}, {size}"] = row
     below = WORSE if any_below else ""
     words = INFERENCE.format(rows=plan.inference_rows, tasks=plan.tasks, chance=chance, below=below)
-    return [Grid("With the task inferred", head, tuple(rows)), words, *([NO_ANSWER] if any_undefined else [])]
+    grid = grid_of("With the task inferred", "approach, method, images", rows)
+    return [grid, words, *([NO_ANSWER] if any_undefined else [])]
 
 
 def _finals(study: ContinualStudy) -> Grid:
     """The last row of every accuracy matrix: all tasks after the last one."""
-    names = [f"task {index}" for index in range(len(study.tasks[0]))]
-    return Grid(
+    means = {name: np.mean([run.R[-1] for run in runs], axis=0) for name, runs in study.runs.items()}
+    return grid_of(
         "Final accuracy on every task (mean over seeds)",
-        ("approach", *names),
-        tuple(
-            (name, *(f"{value:.3f}" for value in np.mean([run.R[-1] for run in runs], axis=0)))
-            for name, runs in study.runs.items()
-        ),
+        "approach",
+        {name: {f"task {task}": f"{value:.3f}" for task, value in enumerate(mean)} for name, mean in means.items()},
     )
 
 
 def _masks(study: ContinualStudy) -> list[Block]:
     """Density, raw, chance and corrected Jaccard index of the masks, mean over pairs of tasks, and a verdict."""
-    rows, looked = [], 0
+    rows, looked = {}, 0
     reasons: dict[str, None] = {}
     for name, runs in study.runs.items():
         tables = [run.overlap for run in runs if run.overlap is not None]
+        levels = [*zip(*((table, table.chance, table.corrected) for table in tables), strict=True)]
         for layer in (*tables[0].layers, None):
-            every = [
-                [
-                    levels.pooled if layer is None else levels.by_layer[layer]
-                    for levels in (table, table.chance, table.corrected)
-                ]
-                for table in tables
-            ]
-            raw, chance, corrected = (Estimate.over_seeds([_pairs(levels[k]) for levels in every]) for k in range(3))
-            density = Estimate.over_seeds([
-                float(np.mean(table.density.pooled if layer is None else table.density.by_layer[layer]))
-                for table in tables
-            ])
+            raw, chance, corrected = (
+                Estimate.over_seeds([_mean_over_pairs(_at(each, layer)) for each in level]) for level in levels
+            )
             verdict = null_verdict(corrected, aligned=True, effective_sample_size=None)
             looked += corrected.missing is None
             if verdict.answer == INCONCLUSIVE:
                 reasons[sentence(verdict.lacking[0])] = None
-            rows.append((
-                f"{name}, {'pooled' if layer is None else layer}",
-                *(each.short() for each in (density, raw, chance, corrected)),
-                SHORT[verdict.answer],
-            ))
+            rows[f"{name}, {'pooled' if layer is None else layer}"] = {
+                "density": Estimate.over_seeds([float(np.mean(_at(table.density, layer))) for table in tables]).short(),
+                "raw": raw.short(),
+                "chance": chance.short(),
+                "beyond chance": corrected.short(),
+                "is that above 0": SHORT[verdict.answer],
+            }
     what = "flipped bits of the masks" if study.plan.score_initialisation == "shared" else "masks"
-    head = ("approach, layer", "density", "raw", "chance", "beyond chance", "is that above 0")
     return [
-        Grid(f"Jaccard index of the {what} (mean over pairs of tasks and seeds)", head, tuple(rows)),
+        grid_of(f"Jaccard index of the {what} (mean over pairs of tasks and seeds)", "approach, layer", rows),
         MASKS,
         *([f"Inconclusive: {'; or '.join(reasons)}."] if reasons else []),
         *([by_chance(looked, "nulls")] if looked else []),
     ]
 
 
+def _at(level: Any, layer: str | None) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = level.pooled if layer is None else level.by_layer[layer]
+    return found
+
+
+def _mean_over_pairs(matrix: NDArray[np.float64]) -> float:
+    return float(np.mean(matrix[np.triu_indices(len(matrix), 1)]))
+
+
 def _similarities(study: ContinualStudy) -> list[Block]:
     """How each similarity of the first approach goes with the truth, and how often it is above its null."""
     name, runs = next(iter(study.runs.items()))
-    rows, looked = [], 0
-    pairs_known = study.known_pairs
-    for kind in runs[0].similarity:
-        for layer in runs[0].similarity[kind].layers:
-            tables = [run.similarity[kind] for run in runs]
-            earlier = [np.tril_indices(len(table.tasks), -1) for table in tables]
-            mean = Estimate.over_seeds([
-                float(np.mean(table.values[layer][pairs])) for table, pairs in zip(tables, earlier, strict=True)
-            ])
-            above = [
-                is_above
-                for table, pairs in zip(tables, earlier, strict=True)
-                for is_above in table.beats_null(layer)[pairs].tolist()
-            ]
-            looked += len(above)
-            rows.append((
-                f"{kind}, {layer}",
-                mean.short(),
-                f"{sum(above)} of {len(above)}",
-                signed(study.rank_correlation(name, kind, layer)) if pairs_known >= FEWEST_RANKED else DASH,
-            ))
+    rows, looked = {}, 0
+    is_ranked = study.known_pairs >= FEWEST_RANKED
+    for kind, layer in [(kind, layer) for kind, table in runs[0].similarity.items() for layer in table.layers]:
+        tables = [run.similarity[kind] for run in runs]
+        values = [float(np.mean(table.values[layer][study.earlier])) for table in tables]
+        above = np.concatenate([table.beats_null(layer)[study.earlier] for table in tables])
+        looked += above.size
+        rows[f"{kind}, {layer}"] = {
+            "mean": Estimate.over_seeds(values).short(),
+            "pairs above their null": f"{above.sum()} of {above.size}",
+            "rank correlation with truth": signed(study.rank_correlation(name, kind, layer)) if is_ranked else DASH,
+        }
     if not rows:
         return []
-    head = ("similarity, batch norm", "mean", "pairs above their null", "rank correlation with truth")
+    title = f"Task similarity in the {name} network (every task with those before it; mean over seeds)"
     return [
-        Grid(
-            f"Task similarity in the {name} network (every task with those before it; mean over seeds)",
-            head,
-            tuple(rows),
-        ),
+        grid_of(title, "similarity, batch norm", rows),
         SHUFFLES.format(looked=looked, chance=looked * LEVEL),
-        _ranked(pairs_known),
+        _ranked(study.known_pairs),
     ]
 
 
@@ -296,15 +295,14 @@ def _ranked(pairs: int) -> str:
 
 def _alphas(study: ContinualStudy) -> list[Block]:
     """Which prior tasks each task of seed 0 was influenced by."""
-    rows = []
-    for name, runs in study.runs.items():
-        for alphas in runs[0].alphas:
-            if alphas is not None:
-                rows += [
-                    (f"{name}, {alphas.task}, {layer or 'every layer'}", _chosen(row), alphas.reasons[layer])
-                    for layer, row in alphas.layers.items()
-                ]
-    return [Grid("Alphas of seed 0", ("approach, task, batch norm", "alphas", "reason"), tuple(rows))] if rows else []
+    rows = {
+        f"{name}, {alphas.task}, {layer or 'every layer'}": {"alphas": _chosen(row), "reason": alphas.reasons[layer]}
+        for name, runs in study.runs.items()
+        for alphas in runs[0].alphas
+        if alphas is not None
+        for layer, row in alphas.layers.items()
+    }
+    return [grid_of("Alphas of seed 0", "approach, task, batch norm", rows)] if rows else []
 
 
 def _chosen(row: Mapping[str, float]) -> str:
@@ -315,48 +313,6 @@ def _share(value: Estimate) -> str:
     if math.isnan(value.value):
         return DASH
     return f"{value.value:.3f}" + ("" if math.isnan(value.half_width()) else f" ± {value.half_width():.3f}")
-
-
-def _pairs(matrix: NDArray[np.float64]) -> float:
-    return float(np.mean(matrix[np.triu_indices(len(matrix), 1)]))
-
-
-READING_PAIRS = (
-    "Is the overlap of two masks beyond chance above 0, and which of two pairs with a task in common shares more? {of} "
-    "Intervals are {over}."
-)
-
-
-OF = {
-    "corrected": "The second is asked of overlaps corrected by noise ceilings.",
-    "within": (
-        "The second is asked of overlaps beyond chance: how far noise of training keeps two masks apart is seen with "
-        "--vary training, which gives noise ceilings."
-    ),
-}
-
-
-TOO_FEW = (
-    f"Noise ceilings, which say how far noise of training keeps two masks of one task apart, take {FEWEST} seeds at "
-    "least, "
-    "and ten where they are small."
-)
-
-
-NOT_ABOVE = (
-    "Of {count} noise ceilings of masks {few} are not shown to be above chance, and correct nothing: more seeds "
-    "(--seeds 10) "
-    "show smaller ones, longer training (--epochs) makes larger ones."
-)
-
-
-NO_CHANCE = "Cosines of activities have no chance level, so they get no verdicts."
-
-
-NOT_PAIRED = (
-    "The seeds have tasks or orders of tasks of their own, so pairs of tasks get no verdicts over seeds; with "
-    "--vary training all have the same."
-)
 
 
 def pair_blocks(study: ContinualStudy) -> list[Block]:
@@ -423,8 +379,6 @@ def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
 
 
 def _not_above(overlaps: SeedOverlap) -> list[Block]:
-    noise_ceilings = [
-        overlaps.noise_ceiling(name, layer) for name in overlaps.names for layer in (*overlaps.layers, None)
-    ]
-    few = sum(not noise_ceiling.low > ROUNDING for noise_ceiling in noise_ceilings)
-    return [NOT_ABOVE.format(count=len(noise_ceilings), few=few)] if few else []
+    found = [overlaps.noise_ceiling(*each) for each in product(overlaps.names, (*overlaps.layers, None))]
+    few = sum(not noise_ceiling.low > ROUNDING for noise_ceiling in found)
+    return [NOT_ABOVE.format(count=len(found), few=few)] if few else []

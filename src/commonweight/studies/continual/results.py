@@ -15,6 +15,7 @@ from commonweight.base.estimate import Estimate
 from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps.over_seeds import FEWEST, Of, overlap_over_seeds
 from commonweight.overlaps.similarity.means import TaskSimilarity
+from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.studies.continual import metrics
 from commonweight.studies.continual.approaches import SIMILARITIES, read_approach
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from commonweight.overlaps.over_seeds import SeedOverlap
-    from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.plan import ApproachFolder, Plan, SeedFolder
 
 FORMAT = "commonweight-continual"
@@ -81,6 +81,12 @@ class ApproachRun:
     similarity: Mapping[str, TaskSimilarity]
     """Similarity -> its table, where it was measured."""
 
+    @property
+    def areas(self) -> list[float]:
+        """Areas of the learning curves of all tasks that have a prior, over the last steps of one classic training."""
+        starts = [(curve, curve.steps.index(curve.counted_from)) for curve in self.curves[1:]]
+        return [metrics.curve_area(curve.steps[first:], curve.accuracies[first:]) for curve, first in starts]
+
 
 @dataclass(frozen=True)
 class ContinualStudy:
@@ -111,14 +117,12 @@ class ContinualStudy:
 
     def area(self, approach: str) -> Estimate:
         """Average the areas of the learning curves of all tasks that have a prior."""
-        # The area is over the last part of a curve that is as long as one classic training: of ``classic-double`` its
-        # second half, where the steps of a classic run have been spent already.
-        return self._each(approach, lambda run: _mean([_area(run, task) for task in range(1, len(run.curves))]))
+        return self._each(approach, lambda run: _mean(run.areas))
 
     def gain(self, approach: str, reference: str = CLASSIC) -> Estimate:
         """Average the area gains over all tasks that have a prior."""
         return Estimate.over_seeds([
-            _mean([metrics.area_gain(_area(run, t), _area(other, t)) for t in range(1, len(run.curves))])
+            _mean([metrics.area_gain(area, before) for area, before in zip(run.areas, other.areas, strict=True)])
             for run, other in zip(self._runs(approach), self._runs(reference), strict=True)
         ])
 
@@ -142,12 +146,10 @@ class ContinualStudy:
 
     def beyond_chance(self, approach: str, a: str, b: str, layer: str | None = None) -> Estimate:
         """Collect the overlap of the masks of two tasks beyond chance."""
-        found = []
-        for run in self._runs(approach):
-            if run.overlap is None:
-                raise UsageError("a study of one task has no overlaps")
-            found.append(run.overlap.estimate("corrected", a, b, layer).value)
-        return Estimate.over_seeds(found)
+        tables = [run.overlap for run in self._runs(approach) if run.overlap is not None]
+        if not tables:
+            raise UsageError("a study of one task has no overlaps")
+        return Estimate.over_seeds([table.estimate("corrected", a, b, layer).value for table in tables])
 
     @property
     def same_tasks(self) -> bool:
@@ -157,23 +159,24 @@ class ContinualStudy:
 
     def rank_correlation(self, approach: str, similarity: str, layer: str) -> Estimate:
         """Compare a similarity with the truth, over every task and each of those before it."""
-        found = []
-        for run, facts in zip(self._runs(approach), self.facts, strict=True):
-            values = run.similarity[similarity].values[layer]
-            earlier = np.tril_indices(len(values), -1)
-            truth = np.array(facts["truth"] or np.full(values.shape, np.nan), dtype=np.float64)[earlier]
-            found.append(metrics.rank_correlation(values[earlier], truth))
-        return Estimate.over_seeds(found)
+        values = [run.similarity[similarity].values[layer][self.earlier] for run in self._runs(approach)]
+        return Estimate.over_seeds([*map(metrics.rank_correlation, values, self._truths)])
 
     @property
     def known_pairs(self) -> int:
         """Pairs of tasks whose true similarity is known, in the seed with the fewest: what is ranked."""
-        return min(
-            int(np.isfinite(np.array(facts["truth"], dtype=np.float64)[np.tril_indices(self.plan.tasks, -1)]).sum())
-            if facts["truth"]
-            else 0
-            for facts in self.facts
-        )
+        return min(int(np.isfinite(truth).sum()) for truth in self._truths)
+
+    @property
+    def earlier(self) -> tuple[NDArray[np.intp], ...]:
+        """Places of every task with each of those before it."""
+        return np.tril_indices(self.plan.tasks, -1)
+
+    @property
+    def _truths(self) -> list[NDArray[np.float64]]:
+        """Per seed the true similarities there; nan where they are not known."""
+        unknown = np.full((self.plan.tasks, self.plan.tasks), np.nan)
+        return [np.array(facts["truth"] or unknown, dtype=np.float64)[self.earlier] for facts in self.facts]
 
     def to_json(self) -> str:
         """Write everything but the overlap and similarity tables, which the run folder keeps in files of their own."""
@@ -235,25 +238,19 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:
     for folder, found in zip(folders, facts, strict=True):
         for name in found["names"]:
             check_name(name, folder.facts)
+    places = {approach.name: [folder.approach(approach) for folder in folders] for approach in plan.runs()}
     return ContinualStudy(
         plan,
         facts,
-        {
-            approach.name: tuple(read_run(plan, folder.approach(approach)) for folder in folders)
-            for approach in plan.runs()
-        },
-        {approach.name: _seed_overlaps(plan, folders, facts, approach) for approach in plan.runs()},
+        {name: tuple(read_run(plan, place) for place in each) for name, each in places.items()},
+        {name: _seed_overlaps(plan, each, facts[0]["names"]) for name, each in places.items()},
     )
 
 
-def _seed_overlaps(
-    plan: Plan, folders: list[SeedFolder], facts: tuple[Any, ...], approach: Approach
-) -> dict[str, SeedOverlap]:
+def _seed_overlaps(plan: Plan, places: list[ApproachFolder], names: list[str]) -> dict[str, SeedOverlap]:
     """Masks and activities of all seeds against each other, where seeds vary the training alone."""
-    if plan.vary != "training" or len(folders) < FEWEST or plan.tasks == 1:
+    if plan.vary != "training" or len(places) < FEWEST or plan.tasks == 1:
         return {}
-    places = [folder.approach(approach) for folder in folders]
-    names = facts[0]["names"]
     return {
         kind: overlap_over_seeds([
             {name: Footprint.load(place.footprint(kind, name)) for name in names} for place in places
@@ -270,19 +267,20 @@ def read_run(plan: Plan, folder: ApproachFolder) -> ApproachRun:
     for i, record in enumerate(records):
         R[i, : i + 1] = record["accuracies"]
     R.flags.writeable = False
+    curves = [record["curve"] for record in records]
     tables = {name: folder.similarity(name) for name in SIMILARITIES}
     return ApproachRun(
         R,
-        tuple(_curve(record["curve"]) for record in records),
+        tuple(Curve(tuple(c["steps"]), tuple(c["accuracies"]), c["counted_from"]) for c in curves),
         tuple(
             None if record["alphas"] is None else Alphas.from_json(json.dumps(record["alphas"])) for record in records
         ),
-        sum(record["curve"]["steps"][-1] for record in records),
+        sum(curve["steps"][-1] for curve in curves),
         {
             int(size): {method: _score(score) for method, score in methods.items()}
             for size, methods in read_json(folder.inference).items()
         },
-        OverlapTable.load(folder.path) if folder.overlap.is_file() else None,
+        OverlapTable.load(folder.path) if (folder.path / OVERLAP).is_file() else None,
         {name: TaskSimilarity.from_json(read_text(path)) for name, path in tables.items() if path.is_file()},
     )
 
@@ -290,7 +288,7 @@ def read_run(plan: Plan, folder: ApproachFolder) -> ApproachRun:
 def is_whole(plan: Plan, folder: ApproachFolder) -> bool:
     """Tell whether one approach did everything with one seed, and all of it can be read."""
     kinds = [kind for kind in ("masks", "activity") if kind == "masks" or (folder.path / kind).exists()]
-    tables = [folder.overlap, *(map(folder.similarity, SIMILARITIES) if "activity" in kinds else ())]
+    tables = [folder.path / OVERLAP, *(map(folder.similarity, SIMILARITIES) if "activity" in kinds else ())]
     try:
         read_run(plan, folder)
         counts = [len([Footprint.load(place) for place in (folder.path / kind).glob("[!.]*")]) for kind in kinds]
@@ -307,24 +305,14 @@ def is_readable(path: Path) -> bool:
         return False
 
 
-def load_masks(run: Path, study: ContinualStudy, approach: str, seed: int = 0) -> dict[str, Footprint]:
-    """Open the masks of one network."""
-    folder = seed_folders(run, study.plan)[seed].approach(read_approach(approach))
-    return {task: Footprint.load(folder.footprint("masks", task)) for task in study.tasks[seed]}
-
-
-def _curve(record: Mapping[str, Any]) -> Curve:
-    return Curve(tuple(record["steps"]), tuple(record["accuracies"]), record["counted_from"])
+def load_masks(run: Path, study: ContinualStudy, approach: str) -> dict[str, Footprint]:
+    """Open the masks of one network, that of seed 0."""
+    folder = seed_folders(run, study.plan)[0].approach(read_approach(approach))
+    return {task: Footprint.load(folder.footprint("masks", task)) for task in study.tasks[0]}
 
 
 def _score(record: Mapping[str, float | None]) -> InferenceScore:
     return InferenceScore(**{what: math.nan if value is None else value for what, value in record.items()})
-
-
-def _area(run: ApproachRun, task: int) -> float:
-    curve = run.curves[task]
-    first = curve.steps.index(curve.counted_from)
-    return metrics.curve_area(curve.steps[first:], curve.accuracies[first:])
 
 
 def _mean(values: list[float]) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
-from commonweight.base.folders import check_writable, write_whole
+from commonweight.base.folders import check_writable
 from commonweight.base.text import silent
 from commonweight.data.images.open import open_images
 from commonweight.models.function import load_function
@@ -15,17 +15,14 @@ from commonweight.models.identity import digest_of
 from commonweight.models.options import LoadOptions
 from commonweight.models.placement import pick_device
 from commonweight.report.files import drawn, write_report
-from commonweight.studies.continual.approaches import Approach
 from commonweight.studies.continual.figures import write_figures, write_mask_figure
-from commonweight.studies.continual.measures import measure
-from commonweight.studies.continual.networks import make_network, open_stream
+from commonweight.studies.continual.measures import choose_priors, measure
 from commonweight.studies.continual.outlook import outlook_of
-from commonweight.studies.continual.plan import CLASSIC, seed_folders
-from commonweight.studies.continual.priors import choose_priors
+from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.report import report
 from commonweight.studies.continual.results import gather, is_readable, is_whole, load_masks
-from commonweight.studies.continual.training import accuracy, first_rows, learn
-from commonweight.studies.run.folder import check_place, open_run
+from commonweight.studies.continual.training import accuracy, first_rows, learn, make_network, open_stream
+from commonweight.studies.run.folder import check_place, open_run, write_json
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.supermasks.network import SupermaskNetwork
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
 
     from commonweight.base.text import Note
     from commonweight.data.images import Images, TaskStream
+    from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.outlook import ContinualOutlook
     from commonweight.studies.continual.plan import ApproachFolder, Plan, SeedFolder
     from commonweight.studies.continual.results import ContinualStudy
@@ -133,10 +131,10 @@ def _do_seed(plan: Plan, folder: SeedFolder, stream: TaskStream, note: Note) -> 
         "names": list(stream.names),
         "stream": dict(stream.facts),
         "tasks": [dict(task.facts) for task in stream],
-        "truth": None if truth is None else [[None if v != v else v for v in row] for row in truth.tolist()],
+        "truth": None if truth is None else truth.tolist(),
     }
     folder.path.mkdir(exist_ok=True)
-    write_whole(folder.facts, json.dumps(facts, indent=1) + "\n")
+    write_json(folder.facts, facts)
     for approach in plan.runs():
         learn_sequence(plan, approach, stream, folder, note)
 
@@ -154,20 +152,19 @@ def learn_sequence(plan: Plan, approach: Approach, stream: TaskStream, seed: See
     tests = [task.test for task in stream]
     for index in range(len(net.tasks), len(stream)):
         task = stream[index]  # its rows are built anew, and let go afterwards
-        alphas, chosen = choose_priors(net, task, approach, stream, seed.approach(Approach(CLASSIC)), plan, seed.seed)
+        alphas, chosen = choose_priors(net, task, approach, stream, plan, seed)
         curve = learn(net, task, approach, alphas, plan, seed.seed)
         if net.weights_digest() != weights:
             raise MeasurementError(f"a frozen weight changed while task {task.name} was learned; the run is void")
-        done = range(index + 1)
-        accuracies = [accuracy(net, stream.names[j], *first_rows(tests[j], None)) for j in done]
+        accuracies = [accuracy(net, stream.names[j], *first_rows(tests[j], None)) for j in range(index + 1)]
         record = {
             "task": task.name,
             "accuracies": accuracies,
-            "curve": {"steps": curve.steps, "accuracies": curve.accuracies, "counted_from": curve.counted_from},
+            "curve": asdict(curve),
             "alphas": None if chosen is None else json.loads(chosen.to_json()),
             "weights_sha256": weights,
         }
-        write_whole(folder.task(index), json.dumps(record, indent=1) + "\n")
+        write_json(folder.task(index), record)
         net.save(folder.network, overwrite=True)
         note(
             f"seed {seed.seed}, {approach.name}: learned {task.name} ({index + 1} of {len(stream)}), "

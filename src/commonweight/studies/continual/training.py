@@ -1,20 +1,24 @@
-"""One task learned: its mask trained alone or under the influence of prior tasks, then finished for good."""
+"""A network with frozen weights, and how it learns one task: alone, or under the influence of prior tasks."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from commonweight.base.errors import MeasurementError
+from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.data.images.stream import task_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
+    from commonweight.data.images import Images, TaskStream
     from commonweight.data.images.rows import RowSet
     from commonweight.data.images.stream import Task
     from commonweight.studies.continual.approaches import Approach
@@ -34,6 +38,61 @@ _OPTIMISERS: Mapping[Optimiser, Callable[..., torch.optim.Optimizer]] = {
 
 LayerAlphas = dict[str, dict[str, float]]
 """Masked weight -> prior task -> weight of its influence."""
+
+
+def multitask_fc(inputs: int, outputs: int, hidden: Sequence[int] = (300, 300), seed: int = 0) -> nn.Sequential:
+    """Make a multilayer perceptron: linear, batch norm, ReLU; the last layer is linear alone. No layer has a bias."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        width = inputs
+        for number, units in enumerate(hidden, start=1):
+            layers[f"fc{number}"] = nn.Linear(width, units, bias=False)
+            layers[f"bn{number}"] = nn.BatchNorm1d(units)
+            layers[f"relu{number}"] = nn.ReLU()
+            width = units
+        layers["out"] = nn.Linear(width, outputs, bias=False)
+    return nn.Sequential(layers)
+
+
+def make_network(plan: Plan, images: Tensor, classes: int, seed: int) -> nn.Module:
+    """Make the network a plan asks for, and try it on images."""
+    outputs = plan.outputs or classes
+    if outputs < classes:
+        raise UsageError(f"{{argument}} must be at least {classes}, one per class, got {outputs}", argument="outputs")
+    if plan.model is None:
+        return multitask_fc(images[0].numel(), outputs, plan.hidden, seed)
+    from commonweight.models.function import load_function
+    from commonweight.models.options import FUNCTION, LoadOptions
+
+    if not FUNCTION.fullmatch(plan.model):
+        raise UsageError(
+            f"{{argument}} must be module:function, which returns a torch module; got {plan.model!r}", argument="model"
+        )
+    model = load_function(plan.model, LoadOptions(device="cpu")).model.eval()
+    try:
+        with torch.no_grad():
+            shape = list(model(images).shape)
+    except Exception as error:  # whatever a network of the user's own may do
+        raise UsageError(f"{plan.model} does not take images of shape {list(images.shape)}: {error}") from error
+    if len(shape) != 2 or shape[1] < classes:
+        raise UsageError(f"{plan.model} must give one score per class, [rows, {classes} or more], got {shape}")
+    return model.train()
+
+
+def open_stream(plan: Plan, images: Images, seed: int) -> TaskStream:
+    """Make the stream of one seed."""
+    settings = {"permuted": (), "rotated": ("order", "max_angle"), "partitioned": ("order", "remap_labels")}
+    return task_stream(
+        images,
+        plan.scenario,
+        plan.tasks,
+        plan.world(seed),
+        normalise=plan.normalise,
+        rows=plan.rows,
+        random_labels=plan.random_labels,
+        **{name: getattr(plan, name) for name in settings.get(plan.scenario, ("order",))},
+    )
 
 
 @dataclass(frozen=True)
@@ -89,9 +148,8 @@ def train_task(net: SupermaskNetwork, task: Task, plan: Plan, seed: int, *, pass
     due = sorted({
         number * single + step for number in range(passes) for step in curve_steps(single, plan.curve_points)
     })
-    measured: dict[int, float] = {}
     step = 0
-    measured[0] = accuracy(net, task.name, *watched)
+    measured = {step: accuracy(net, task.name, *watched)}
     net.train()
     for epoch in range(passes * plan.epochs):
         for inputs, labels in task.train.batches(plan.batch_size, seed=seed, epoch=epoch):
@@ -114,20 +172,7 @@ def train_task(net: SupermaskNetwork, task: Task, plan: Plan, seed: int, *, pass
 
 
 def task_steps(plan: Plan, rows: int) -> int:
-    """Count the optimiser steps of one pass: the plan's epochs, without a last batch of a single row.
-
-    Args:
-        plan: Epochs and batch size.
-        rows: Training rows of the task, at least 1.
-
-    Returns:
-        At least 0.
-
-    Example:
-        >>> from commonweight.studies.continual.plan import Plan
-        >>> [task_steps(Plan("digits", "rotated", batch_size=50, epochs=2), rows) for rows in (100, 101, 102)]
-        [4, 4, 6]
-    """
+    """Count the optimiser steps of one pass: the plan's epochs, without a last batch of a single row."""
     full, rest = divmod(rows, plan.batch_size)
     return plan.epochs * (full + (rest >= LEAST_TO_TRAIN_ON))
 
@@ -150,17 +195,5 @@ def first_rows(rows: RowSet, count: int | None) -> tuple[Tensor, Tensor]:
 
 
 def curve_steps(total: int, points: int) -> Sequence[int]:
-    """Choose the steps at which a curve is measured: their distances grow from the first to the last.
-
-    Args:
-        total: Steps of training, at least 1.
-        points: How many, both ends included; fewer where the steps are few.
-
-    Returns:
-        Rising steps from 0 to ``total``.
-
-    Example:
-        >>> curve_steps(100, 5)
-        [0, 6, 25, 56, 100]
-    """
+    """Choose the steps at which a curve is measured: their distances grow from the first to the last."""
     return sorted({round(total * (k / (points - 1)) ** 2) for k in range(points)})

@@ -18,19 +18,11 @@ if TYPE_CHECKING:
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 LONGEST = 24
 LAYERS, WIDTH, HEADS = 3, 64, 4
+BATCH, LEARNING_RATE = 32, 5e-4
 
 
 def make_tokenizer() -> Any:
-    """Make a word-level tokenizer that knows exactly the words of the grammar.
-
-    Returns:
-        A ``PreTrainedTokenizerFast``.
-
-    Example:
-        >>> tokenizer = make_tokenizer()
-        >>> tokenizer.convert_ids_to_tokens(tokenizer("the soup is not bland")["input_ids"])
-        ['[CLS]', 'the', 'soup', 'is', 'not', 'bland', '[SEP]']
-    """
+    """Make a word-level tokenizer that knows exactly the words of the grammar."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -78,11 +70,9 @@ def encode_reviews(tokenizer: Any, rows: Sequence[Review]) -> list[Encoded]:
     return encode(tokenizer, texts, numbers, labels, accepts={"input_ids", "attention_mask"})[0]
 
 
-def train(
-    model: Any, rows: Sequence[Encoded], *, steps: int, seed: int, batch_size: int = 32, learning_rate: float = 1e-3
-) -> None:
+def train(model: Any, rows: Sequence[Encoded], *, steps: int, seed: int) -> None:
     """Train a classifier in place: AdamW, warm-up over a tenth of the steps, then linear decay."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     warm_up = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up))
@@ -91,10 +81,12 @@ def train(
     waiting: list[int] = []
     model.train()
     for _ in range(steps):
-        if len(waiting) < batch_size:
+        if len(waiting) < BATCH:
             waiting = torch.randperm(len(rows), generator=order).tolist()
-        chosen, waiting = [rows[i] for i in waiting[:batch_size]], waiting[batch_size:]
-        loss = model(**_only(chosen)).loss
+        chosen, waiting = [rows[i] for i in waiting[:BATCH]], waiting[BATCH:]
+        (batch,) = TokenBatches(chosen, BATCH, pad_id=0)
+        del batch["source_row"]
+        loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -110,9 +102,3 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     with quiet_transformers():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-def _only(rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-    (batch,) = TokenBatches(rows, len(rows), pad_id=0)
-    del batch["source_row"]
-    return batch

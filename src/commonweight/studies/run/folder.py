@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.folders import is_leftover, write_whole
+from commonweight.base.records import without_nan
 from commonweight.studies.run.record import RECORD, StudyKind
 from commonweight.studies.run.results import RESULT
 
@@ -48,15 +49,20 @@ def open_run(
     return run
 
 
-def check_place(path: Path) -> None:
-    """Check, before any work, that a folder is free for a run or holds one."""
+def check_place(path: Path, record: str = RECORD) -> None:
+    """Check, before any work, that a folder is free for a run or holds one, which is known by its record."""
     try:
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file; a run needs a folder")
-        if path.is_dir() and not all(map(is_leftover, path.iterdir())) and not (path / RECORD).is_file():
-            raise UsageError(f"{path} is not empty and holds no {RECORD}, so it is not a run; choose another folder")
+        if path.is_dir() and not all(map(is_leftover, path.iterdir())) and not (path / record).is_file():
+            raise UsageError(f"{path} is not empty and holds no {record}, so it is not a run; choose another folder")
     except OSError as error:
         raise UsageError(f"{path} cannot be looked into: {error}; choose another folder") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file of a run whole or not at all; undefined numbers are null."""
+    write_whole(path, json.dumps(without_nan(value), indent=1) + "\n")
 
 
 def read_text(path: Path) -> str:

@@ -10,12 +10,11 @@ import numpy as np
 
 from commonweight.base.errors import UsageError
 from commonweight.fusion.paths import RANDOM
-from commonweight.report.files import COLORS, new_figure, open_axes, save, write_report
-from commonweight.report.maps import DARK
-from commonweight.studies.shortcuts.report import report, triangle_accuracy, walk_accuracy
+from commonweight.report.files import COLORS, new_figure, open_axes, save
+from commonweight.report.maps import DARK, accuracy_map
+from commonweight.studies.shortcuts.report import triangle_accuracy, walk_accuracy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.container import BarContainer
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
+    from numpy.typing import NDArray
 
+    from commonweight.base.estimate import Estimate
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 
@@ -41,6 +42,7 @@ WIDTHS = (3.0, 2.4, 1.4, 0.8)
 """Of curves in one panel, the later ones on top: one that lies under another is still seen."""
 
 WHISKER_COLOR = "0.2"
+GUIDE_COLOR = "0.85"
 
 TOP = 1.14
 """Where overlap axes end if whiskers are cut: above 1 is room for their numbers."""
@@ -48,26 +50,14 @@ TOP = 1.14
 FEWEST_FOR_WHISKERS = 3
 """Seeds, in the figure of layers; with two, the 95 % interval is so wide that it hides the others."""
 
-GUIDE_COLOR = "0.85"
-
 APART = 0.18
 """Between the markers of one layer, in layers."""
 
 CORNERS = np.array([[0.5, math.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])
 """Places of the three models: the first on top, the second left, the third right."""
 
-
 COLUMNS = 3
 """Most panels of layers side by side."""
-
-SHOWS = {
-    "overlaps": "Raw overlaps of every pair of models",
-    "layers": "Raw overlaps layer by layer",
-    "walks": "Accuracies on the way from model to model",
-    "triangle": "Accuracies between three models",
-    "accuracies": "Accuracies of all models on all sets",
-}
-"""What figures show, by what their names begin with; behind it may come the Fisher type."""
 
 
 def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical") -> dict[str, BarContainer]:
@@ -80,9 +70,8 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical"
     width = 0.8 / len(CELL_COLORS)
     is_cut = False
     for number, (cell, color) in enumerate(CELL_COLORS.items()):
-        found = [cells[pair][cell] for pair in pairs]
+        means, half = _intervals([cells[pair][cell] for pair in pairs])
         places = np.arange(len(pairs)) + (number - (len(CELL_COLORS) - 1) / 2) * width
-        means, half = np.array([v.value for v in found]), np.array([v.half_width() for v in found])
         whiskers = np.stack([np.minimum(half, means), np.minimum(half, 1 - means)])
         bars[cell] = ax.bar(
             places,
@@ -102,6 +91,10 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical"
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize="small")
     open_axes(ax)
     return bars
+
+
+def _intervals(found: list[Estimate]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array([each.value for each in found]), np.array([each.half_width() for each in found])
 
 
 def _arrows(ax: Axes, place: float, mean: float, half: float) -> bool:
@@ -129,8 +122,7 @@ def plot_layer_curves(
     lines = {}
     ax.hlines(places, 0, 1, color=GUIDE_COLOR, linewidth=0.5, zorder=0)
     for number, (cell, color) in enumerate(CELL_COLORS.items()):
-        found = [cells[pair][cell] for cells in by_layer.values()]
-        means, half = np.array([v.value for v in found]), np.array([v.half_width() for v in found])
+        means, half = _intervals([cells[pair][cell] for cells in by_layer.values()])
         beside = places + (number - (len(CELL_COLORS) - 1) / 2) * APART  # so that no marker hides another
         (lines[cell],) = ax.plot(means, beside, "o", markersize=3.5, color=color, label=cell)
         if len(study.scores) >= FEWEST_FOR_WHISKERS:
@@ -142,7 +134,7 @@ def plot_layer_curves(
     if panel:
         ax.set_xlabel(f"{pair[0]} and {pair[1]}")
     else:
-        ax.set_xlabel(layers_label(study, rule, pair))
+        ax.set_xlabel(layers_label(study, rule, f" of {pair[0]} and {pair[1]}"))
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize="small")
     open_axes(ax)
     return lines
@@ -178,14 +170,9 @@ def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
     """Draw the accuracy of every model on every set, means over seeds."""
     models, sets = list(study.scores[0]), list(study.constants[0])
     values = np.array([[study.accuracy(model, data).value for data in sets] for model in models])
-    image = ax.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    for i, row in enumerate(values):
-        for j, value in enumerate(row):
-            if not math.isnan(value):
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < DARK else "k")
+    image = accuracy_map(ax, values, fontsize=6, aspect="auto")
     ax.set_xticks(range(len(sets)), sets, rotation=45, ha="right")
     ax.set_yticks(range(len(models)), models)
-    ax.figure.colorbar(image, ax=ax, label="accuracy")
     return image
 
 
@@ -195,9 +182,8 @@ def whisker_words(study: ShortcutStudy, fewest: int = 2) -> str:
     return f"\n(whiskers: 95 % over {seeds} seeds)" if seeds >= fewest else ""
 
 
-def layers_label(study: ShortcutStudy, rule: str, pair: tuple[str, str] | None = None) -> str:
+def layers_label(study: ShortcutStudy, rule: str, models: str = "") -> str:
     """Label the axis of overlaps layer by layer."""
-    models = f" of {pair[0]} and {pair[1]}" if pair else ""
     said = whisker_words(study, FEWEST_FOR_WHISKERS)
     return f"raw Fisher overlap{models}, normalised per layer, Fisher type {rule}{said}"
 
@@ -209,19 +195,7 @@ def _known(study: ShortcutStudy, rule: str) -> str:
 
 
 def plot_triangle(study: ShortcutStudy, ax: Axes, *, data: str = "original") -> PolyCollection:
-    """Draw the accuracy of averages of the first three models, with weights all over their triangle; means over seeds.
-
-    Args:
-        study: What was found.
-        ax: Where to draw.
-        data: The set: ``original`` or one of the three shortcuts.
-
-    Returns:
-        The cells, six-cornered, in the order of the points; each holds its accuracy in percent.
-
-    Raises:
-        UsageError: If the study has fewer than three shortcuts, or there is no such set.
-    """
+    """Draw the accuracy of averages of the first three models, all over their triangle; means over seeds."""
     from matplotlib.collections import PolyCollection
 
     points, accuracy = triangle_accuracy(study)
@@ -249,20 +223,6 @@ def plot_triangle(study: ShortcutStudy, ax: Axes, *, data: str = "original") -> 
     return cells
 
 
-def write_tables(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = ()) -> Path:
-    """Write the tables, and a list of the figures."""
-    pictures = [path for path in figures if path.suffix == ".png"]
-    links = [f"- [{_shows(path.stem)}]({path.relative_to(folder).as_posix()})" for path in pictures]
-    return write_report(
-        [*report(study), *(["Figures (beside each the same as PDF):", *links] if links else [])], folder
-    )
-
-
-def _shows(name: str) -> str:
-    what, _, rule = name.partition("-")
-    return SHOWS[what] + (f", Fisher type {rule}" if rule else "")
-
-
 def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
     """Draw every figure of a study. Needs ``commonweight[plot]``."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -274,8 +234,7 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         written += save(figure, folder, f"overlaps-{rule}")
         columns = min(COLUMNS, len(pairs))
         rows = -(-len(pairs) // columns)
-        height = rows * (0.25 * len(study.layers) + 0.8) + 1
-        figure = new_figure(4.0 * columns + 1.5, height)
+        figure = new_figure(4.0 * columns + 1.5, rows * (0.25 * len(study.layers) + 0.8) + 1)
         axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for ax, pair in zip(axes, pairs, strict=False):
             lines = plot_layer_curves(study, ax, pair=pair, rule=rule, panel=True)

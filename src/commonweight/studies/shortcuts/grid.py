@@ -1,24 +1,40 @@
-"""The full grid: every model's Fisher on every data set, under every Fisher type, and all overlaps of one seed."""
+"""The full grid: every model's Fisher on every data set, under every Fisher type; what it takes, and its rows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
-from commonweight.base.errors import IntegrityError
+import torch
+
+from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.data.table import open_table
+from commonweight.diagonal_fisher.collector import choose_parameters
+from commonweight.footprints.folds import fold_of, needs_of
+from commonweight.models.checkpoint import quiet_transformers
 from commonweight.models.options import LoadOptions
 from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.studies.compare.compare import compare
-from commonweight.studies.compare.folder import read_comparison
+from commonweight.studies.compare.folder import FOOTPRINTS, read_comparison
+from commonweight.studies.compare.measure import FOLD_DTYPE, footprint_outlook
 from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
 from commonweight.studies.compare.rows import rows_key
+from commonweight.studies.shortcuts.models import COPIES
+from commonweight.studies.shortcuts.plan import INDEPENDENT, ORIGINAL, START
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from commonweight.base.text import Note
-    from commonweight.overlaps.table.table import OverlapTable
+    from commonweight.footprints.folds import Needs
+    from commonweight.studies.run.outlook import Outlook
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+
+
+TRAINING = 4
+"""Copies of the weights while a model is trained: these, their gradients, and the two moments of the optimizer."""
 
 
 def is_measured(plan: Plan, folder: SeedFolder, fisher_type: str) -> bool:
@@ -27,21 +43,18 @@ def is_measured(plan: Plan, folder: SeedFolder, fisher_type: str) -> bool:
     return set(plan.footprints) <= set(found) and (folder.grid(fisher_type) / OVERLAP).is_file()
 
 
-def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> dict[str, OverlapTable]:
+def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> None:
     """Measure what is missing of the grid and compare everything."""
     models = [f"{name}={folder.model(name)}" for name in plan.measured]
     data = [f"{name}={folder.measured(name)}" for name in plan.sets]
     columns = ColumnOptions(text_column=("text",), label_column="label", max_length=plan.max_length)
     note = _without_repeats(note, (f"{name}:" for name in plan.footprints))
-    tables: dict[str, OverlapTable] = {}
     for rule in plan.fisher_types:
         options = CompareOptions(
             load=LoadOptions(trust_remote_code=plan.trust_remote_code),
             measure=MeasureOptions(fisher_type=rule, folds=plan.folds, columns=columns),
         )
-        found = compare(models, data, folder.grid(rule), options, progress=progress, note=note)
-        tables[rule] = found.table
-    return tables
+        compare(models, data, folder.grid(rule), options, progress=progress, note=note)
 
 
 def _without_repeats(note: Note, footprints: Iterable[str]) -> Note:
@@ -55,11 +68,6 @@ def _without_repeats(note: Note, footprints: Iterable[str]) -> Note:
         heard.add(sentence)
 
     return once
-
-
-def has_measured_rows(plan: Plan, folder: SeedFolder) -> bool:
-    """Tell whether all files of rows that Fishers are measured on are there."""
-    return all(folder.measured(name).is_file() for name in plan.sets)
 
 
 def measured_rows(plan: Plan, folder: SeedFolder) -> Mapping[str, str]:
@@ -79,3 +87,52 @@ def measured_rows(plan: Plan, folder: SeedFolder) -> Mapping[str, str]:
                 )
         found[name] = rows_key(table)
     return found
+
+
+def missing(run: Path, plan: Plan, seeds: Sequence[SeedFolder], config: Any) -> Outlook[Needs]:
+    """Count what is missing of a study."""
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet_transformers(), torch.device("meta"):
+        model: Any = AutoModelForSequenceClassification.from_config(
+            config, dtype=torch.float32, trust_remote_code=plan.trust_remote_code
+        )
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    needs = needs_of(choose_parameters(model, None, None), plan.folds, FOLD_DTYPE)
+    names = [START, *plan.trained, *plan.average]
+    absent = [name for seed in seeds for name in names if not seed.model(name).exists()]
+    trained = {*absent} - {START, *plan.average, *dict(plan.existing)}
+    every = {
+        f"seed {seed.seed}, {rule}: {name}": seed.grid(rule) / FOOTPRINTS / of / data
+        for seed, rule in product(seeds, plan.fisher_types)
+        for name, (of, data) in plan.footprints.items()
+    }
+    footprints = {words: needs for words, place in every.items() if not place.exists()}
+    return footprint_outlook(
+        run,
+        footprints,
+        model=size * max(TRAINING if trained else 1, len(plan.shortcuts) + 1),
+        there=len(every) - len(footprints),
+        # the weights that one of them begins with are drawn anew, and go when it is trained
+        models=size * (len(absent) + (COPIES if trained else 0) + (INDEPENDENT in trained)),
+    )
+
+
+def check_measured_rows(plan: Plan, seeds: Sequence[SeedFolder]) -> None:
+    """Check that every fold holds measured rows, of the seeds whose rows are chosen already."""
+    for seed in seeds:
+        if seed.measured(ORIGINAL).is_file():
+            lines = seed.measured(ORIGINAL).read_text(encoding="utf-8").splitlines()
+            check_folds(plan, seed, {json.loads(line)["source_row"] for line in lines})
+
+
+def check_folds(plan: Plan, seed: SeedFolder, rows: Collection[int]) -> None:
+    """Check that every fold holds measured rows."""
+    empty = set(range(plan.folds)) - {fold_of(row, plan.folds) for row in rows}
+    if empty:
+        raise UsageError(
+            f"fold {min(empty)} of {plan.folds} holds none of the {len(rows)} rows that seed {seed.seed} is "
+            "measured on; measure more rows ({measured_rows}), or take fewer {folds}",
+            measured_rows=None,
+            folds=None,
+        )

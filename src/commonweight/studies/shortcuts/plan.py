@@ -153,9 +153,17 @@ class Plan(StudyPlan):
     @property
     def measured(self) -> tuple[str, ...]:
         """The models whose Fishers are measured."""
-        controls = [name for name in self.trained if name in CONTROLS]
-        average = (TOGETHER.join(self.shortcuts),) if self.fused_footprints else ()
-        return (START, *controls, *self.shortcuts, *average)
+        return (*self.alone, *self.average)
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """The models that are no average: start, controls, and those of the shortcuts."""
+        return (START, *self.trained[len(self.shortcuts) :], *self.shortcuts)
+
+    @property
+    def average(self) -> tuple[str, ...]:
+        """The average of all models, if its Fisher is measured: it alone is written."""
+        return (TOGETHER.join(self.shortcuts),) if self.fused_footprints else ()
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -185,22 +193,7 @@ def footprint_name(model: str, data: str) -> str:
 
 
 def make_plan(preset: Preset, **asked: Any) -> Plan:
-    """Make a plan from a preset and what is asked beside it.
-
-    Args:
-        preset: ``clean`` or ``published``.
-        **asked: Fields of the plan; the others are left to the preset.
-
-    Returns:
-        The plan.
-
-    Raises:
-        UsageError: If there is no model or no data.
-
-    Example:
-        >>> make_plan("published", seeds=3).measured_rows
-        200
-    """
+    """Make a plan from a preset and what is asked beside it."""
     found = {**PRESETS[preset], **asked}
     for needed in ("model", "data"):
         if needed not in found:
@@ -226,6 +219,10 @@ class SeedFolder:
     def measured(self, name: str) -> Path:
         """Name the file of rows that Fishers are measured on."""
         return self.path / "measured" / f"{name}.jsonl"
+
+    def has_measured_rows(self, plan: Plan) -> bool:
+        """Tell whether all files of rows that Fishers are measured on are there."""
+        return all(self.measured(name).is_file() for name in plan.sets)
 
     def model(self, name: str) -> Path:
         """Name the folder of a model."""

@@ -5,31 +5,38 @@ from __future__ import annotations
 import math
 from itertools import combinations
 from statistics import fmean
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
-from commonweight.base.estimate import signed
+from commonweight.base.estimate import Estimate, signed
 from commonweight.base.text import DASH, Block, Grid, number
 from commonweight.data.shortcuts import RULES, agreement
 from commonweight.fusion.paths import RANDOM
+from commonweight.report.files import grid_of, write_report
 from commonweight.studies.shortcuts.plan import INDEPENDENT, ORIGINAL, START
+from commonweight.studies.shortcuts.results import footprint_facts
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 from commonweight.verdicts.words import OVER, by_chance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
-    from commonweight.overlaps.table.table import OverlapTable
-    from commonweight.studies.shortcuts.contrasts import Of
-    from commonweight.studies.shortcuts.results import ShortcutStudy
+    from commonweight.studies.shortcuts.results import Of, ShortcutStudy
+    from commonweight.verdicts.evidence import Pair
     from commonweight.verdicts.verdict import Verdict
-
 
 EVEN = 1e-9
 """How much weights may differ that are equal but for rounding."""
 
+SHOWS = {
+    "overlaps": "Raw overlaps of every pair of models",
+    "layers": "Raw overlaps layer by layer",
+    "walks": "Accuracies on the way from model to model",
+    "triangle": "Accuracies between three models",
+    "accuracies": "Accuracies of all models on all sets",
+}
+"""What figures show, by what their names begin with; behind it may come the Fisher type."""
 
 INTRODUCTION = (
     "Every model was fine-tuned from one start on texts of which some hold a planted shortcut that sets their label. "
@@ -37,7 +44,6 @@ INTRODUCTION = (
     "model's own shortcut, on texts that say the opposite. Same input: both models on the same conflicting texts, the "
     "first model's (same input, first) or the second's (same input, second)."
 )
-
 
 READING = (
     "How to read this. Shared above unshared is the published claim; but unshared compares the models on different "
@@ -48,9 +54,27 @@ READING = (
     "training."
 )
 
+READING_VERDICTS = (
+    "Verdicts are on corrected overlaps. They need the same rows, distinct ones, a shared initialisation, an effective "
+    "sample size of {fewest} in every Fisher (of a layer, in that layer), models that learned their shortcut, and an "
+    "interval that excludes 0. {without}Intervals are {over}."
+)
+
+WITHOUT_FOLDS = (
+    "Some Fishers have no folds, so there are no corrected overlaps. Differences of raw ones are shown and "
+    "inconclusive: noise lowers them, and not alike on different texts. Measure with --folds 8. "
+)
+
+CONTROLS = (
+    "The controls are the same contrast with the start, the model that learned random labels or, where there is one, "
+    "that from an independent initialisation in place of one of the two (mean of both ways): what is as large there "
+    "is not about what both models learned. They decide nothing."
+)
+
 
 def report(study: ShortcutStudy) -> list[Block]:
     """Lay out a study."""
+    pairs = list(combinations(study.plan.shortcuts, 2))
     blocks: list[Block] = [INTRODUCTION, *_readers(study), accuracies(study), *_not_learned(study)]
     for rule in study.tables:
         blocks += [_cells(study, rule, "raw"), _contrasts(study, rule, "raw")]
@@ -60,9 +84,11 @@ def report(study: ShortcutStudy) -> list[Block]:
     if len(study.tables) > 1:
         blocks.append(_fisher_types(study))
     for rule in study.tables:
-        for pair in _pairs(study):
-            blocks += [_layers(study, rule, pair), *layer_verdicts(study, rule, pair)]
-    blocks += [_walks(study, pair) for pair in _pairs(study)]
+        for pair in pairs:
+            by_layer = {layer: study.cells(rule, layer)[pair] for layer in study.layers}
+            title = f"Raw Fisher overlap of {pair[0]} and {pair[1]} layer by layer, Fisher type {rule}"
+            blocks += [_estimates(title, "layer", by_layer), *layer_verdicts(study, rule, pair)]
+    blocks += [_walks(study, pair) for pair in pairs]
     if study.triangles:
         blocks.append(_triangle(study))
     for rule in study.tables:
@@ -76,6 +102,17 @@ def report(study: ShortcutStudy) -> list[Block]:
                 f"Fisher: {', '.join(few)}. Their overlaps decide nothing."
             )
     return [*blocks, *_alignment(study), READING]
+
+
+def write_tables(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = ()) -> Path:
+    """Write the tables, and a list of the figures."""
+    links = []
+    for path in (path for path in figures if path.suffix == ".png"):
+        what, _, rule = path.stem.partition("-")
+        words = SHOWS[what] + (f", Fisher type {rule}" if rule else "")
+        links.append(f"- [{words}]({path.relative_to(folder).as_posix()})")
+    listed = ["Figures (beside each the same as PDF):", *links] if links else []
+    return write_report([*report(study), *listed], folder)
 
 
 def accuracies(study: ShortcutStudy) -> Grid:
@@ -101,10 +138,7 @@ def walk_accuracy(
     if len(walks) < len(study.paths):
         there = sorted({f"{w['from']} to {w['to']}" for found in study.paths for w in found})
         raise UsageError(f"no walk from {start} to {end}; there are {', '.join(there)}")
-    return walks[0]["points"], {
-        name: [fmean(values) for values in zip(*(walk["accuracy"][name] for walk in walks), strict=True)]
-        for name in walks[0]["accuracy"]
-    }
+    return walks[0]["points"], _mean_accuracy(walks)
 
 
 def triangle_accuracy(study: ShortcutStudy) -> tuple[list[tuple[float, ...]], Mapping[str, list[float]]]:
@@ -114,52 +148,53 @@ def triangle_accuracy(study: ShortcutStudy) -> tuple[list[tuple[float, ...]], Ma
             f"a triangle lies between three models, and the study has {len(study.plan.shortcuts)} shortcuts; draw the "
             "walk between the two"
         )
-    first = study.triangles[0]
-    return [tuple(point) for point in first["points"]], {
-        name: [fmean(values) for values in zip(*(found["accuracy"][name] for found in study.triangles), strict=True)]
-        for name in first["accuracy"]
+    return [tuple(point) for point in study.triangles[0]["points"]], _mean_accuracy(study.triangles)
+
+
+def _mean_accuracy(found: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Set -> accuracy at every point, mean over the seeds."""
+    return {
+        name: [fmean(values) for values in zip(*(each["accuracy"][name] for each in found), strict=True)]
+        for name in found[0]["accuracy"]
     }
 
 
-def _cells(study: ShortcutStudy, rule: str, of: Of) -> Grid:
-    cells = study.cells(rule, of=of)
-    names = list(next(iter(cells.values())))
-    what = f"{of.capitalize()} Fisher overlap"
-    return Grid(
-        f"{what} of two models, Fisher type {rule}",
-        ("models", *names),
-        tuple((_pair(pair), *(found[name].short() for name in names)) for pair, found in cells.items()),
+def _estimates(
+    title: str,
+    corner: str,
+    found: Mapping[str, Mapping[str, Estimate]],
+    write: Callable[[Estimate], str] = Estimate.short,
+) -> Grid:
+    return grid_of(
+        title, corner, {row: {name: write(value) for name, value in each.items()} for row, each in found.items()}
     )
+
+
+def _cells(study: ShortcutStudy, rule: str, of: Of) -> Grid:
+    cells = {", ".join(pair): found for pair, found in study.cells(rule, of=of).items()}
+    return _estimates(f"{of.capitalize()} Fisher overlap of two models, Fisher type {rule}", "models", cells)
 
 
 def _contrasts(study: ShortcutStudy, rule: str, of: Of) -> Grid:
-    contrasts = study.contrasts(rule, of=of)
-    names = list(next(iter(contrasts.values())))
-    what = f"{of.capitalize()} contrasts"
-    return Grid(
-        f"{what}, Fisher type {rule}",
-        ("models", *names),
-        tuple((_pair(pair), *(signed(found[name]) for name in names)) for pair, found in contrasts.items()),
-    )
+    contrasts = {", ".join(pair): found for pair, found in study.contrasts(rule, of=of).items()}
+    return _estimates(f"{of.capitalize()} contrasts, Fisher type {rule}", "models", contrasts, signed)
 
 
 def _fisher_types(study: ShortcutStudy) -> Grid:
     """The published contrast under every Fisher type, side by side."""
-    found = {rule: study.contrasts(rule) for rule in study.tables}
-    return Grid(
-        "Does the conclusion depend on the Fisher type? Shared − unshared, raw",
-        ("models", *(f"Fisher type {rule}" for rule in found)),
-        tuple(
-            (_pair(pair), *(signed(contrasts[pair]["shared − unshared"]) for contrasts in found.values()))
-            for pair in _pairs(study)
-        ),
-    )
+    found = {f"Fisher type {rule}": study.contrasts(rule) for rule in study.tables}
+    rows = {
+        ", ".join(pair): {rule: contrasts[pair]["shared − unshared"] for rule, contrasts in found.items()}
+        for pair in combinations(study.plan.shortcuts, 2)
+    }
+    title = "Does the conclusion depend on the Fisher type? Shared − unshared, raw"
+    return _estimates(title, "models", rows, signed)
 
 
 def _readers(study: ShortcutStudy) -> list[str]:
     """One sentence for every model whose shortcut reads something in the rows of another's."""
     sentences = []
-    for first, second in _pairs(study):
+    for first, second in combinations(study.plan.shortcuts, 2):
         for reader, rows in ((first, second), (second, first)):
             found = agreement(RULES[rows], RULES[reader])
             if found.silent < 1:
@@ -173,14 +208,12 @@ def _readers(study: ShortcutStudy) -> list[str]:
 
 def _not_learned(study: ShortcutStudy) -> list[str]:
     """One sentence for every model that did not learn its own shortcut."""
-    sentences = []
-    for code in study.without_shortcut:
-        reached, constant = (f"{value:.3f}" for value in study.own_accuracy(code))
-        sentences.append(
-            f"{code} did not learn its shortcut (accuracy {reached}, a constant answer {constant}): its cells say "
-            "nothing."
+    return [
+        "{} did not learn its shortcut (accuracy {:.3f}, a constant answer {:.3f}): its cells say nothing.".format(
+            code, *study.own_accuracy(code)
         )
-    return sentences
+        for code in study.without_shortcut
+    ]
 
 
 def _alignment(study: ShortcutStudy) -> list[str]:
@@ -198,151 +231,100 @@ def _alignment(study: ShortcutStudy) -> list[str]:
             f"{INDEPENDENT} was trained as {code} was, from weights drawn anew (accuracy on {code} dev {reached:.3f}, "
             f"a constant answer {constant:.3f}). With the other models: {' or '.join(readings)} (relative weight "
             f"distance at least {nearest:.2f}). Without a shared initialisation its overlap with them is no sharing: "
-            "inputs, "
-            "labels and architecture alone bring it about."
+            "inputs, labels and architecture alone bring it about."
         )
     return said
 
 
-def _layers(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> Grid:
-    found = {layer: study.cells(rule, layer)[pair] for layer in study.layers}
-    names = list(next(iter(found.values())))
-    return Grid(
-        f"Raw Fisher overlap of {pair[0]} and {pair[1]} layer by layer, Fisher type {rule}",
-        ("layer", *names),
-        tuple((layer, *(cells[name].short() for name in names)) for layer, cells in found.items()),
-    )
-
-
-def _walks(study: ShortcutStudy, pair: tuple[str, str]) -> Grid:
+def _walks(study: ShortcutStudy, pair: Pair) -> Grid:
     """Accuracies at every point between two models, and as far from each in a random direction."""
     a, b = pair
-    ways = {
-        f"{a} to {b}": walk_accuracy(study, a, b),
-        f"{a} to random": walk_accuracy(study, a, RANDOM, b),
-        f"{b} to random": walk_accuracy(study, b, RANDOM, a),
-    }
-    points = next(iter(ways.values()))[0]
-    return Grid(
-        f"Accuracy on the way from {a} to {b}, and as far in a random direction (mean over seeds)",
-        ("way, rows", *(f"{point:.2f}" for point in points)),
-        tuple(
-            (f"{way}, {rows}", *(f"{value:.3f}" for value in values))
-            for way, (_, accuracy) in ways.items()
-            for rows, values in accuracy.items()
-        ),
-    )
+    rows = []
+    for start, end, as_far_as in ((a, b, None), (a, RANDOM, b), (b, RANDOM, a)):
+        points, accuracy = walk_accuracy(study, start, end, as_far_as)
+        rows += [
+            (f"{start} to {end}, {name}", *(f"{value:.3f}" for value in values)) for name, values in accuracy.items()
+        ]
+    title = f"Accuracy on the way from {a} to {b}, and as far in a random direction (mean over seeds)"
+    return Grid(title, ("way, rows", *(f"{point:.2f}" for point in points)), tuple(rows))
 
 
 def _triangle(study: ShortcutStudy) -> Grid:
     """Accuracies at the corners of the triangle, the middles of its sides, and its centre."""
     points, accuracy = triangle_accuracy(study)
     corners = study.triangles[0]["corners"]
-    rows: dict[int, list[tuple[str, ...]]] = {1: [], 2: [], 3: []}
+    rows = {}
     for place, point in enumerate(points):
         among = {corner: weight for corner, weight in zip(corners, point, strict=True) if weight > 0}
         if max(among.values()) - min(among.values()) < EVEN:
-            values = (f"{found[place]:.3f}" for found in accuracy.values())
-            rows[len(among)].append(("+".join(among), *values))
-    return Grid(
+            rows["+".join(among)] = {name: f"{found[place]:.3f}" for name, found in accuracy.items()}
+    return grid_of(
         f"Accuracy of the averages of {', '.join(corners)} (corners, middles and centre of their triangle; mean over "
         "seeds)",
-        ("average of", *accuracy),
-        (*rows[1], *rows[2], *rows[3]),
+        "average of",
+        {name: rows[name] for name in sorted(rows, key=lambda name: name.count("+"))},
     )
 
 
 def _footprints(study: ShortcutStudy, rule: str) -> Grid:
-    tables = study.tables[rule]
-    traces = [np.diagonal(sum(table.terms.values())) for table in tables]
-    rows = []
-    for place, name in enumerate(tables[0].names):
-        effective = fmean(table.effective_sample_size[name] for table in tables)
-        rows.append((
-            name,
-            f"{fmean(float(trace[place]) for trace in traces):.4g}",
-            DASH if math.isnan(effective) else f"{effective:.1f}",
-        ))
-    return Grid(
-        f"Fishers, Fisher type {rule} (mean over seeds)", ("model/rows", "trace", "effective sample size"), tuple(rows)
-    )
+    seeds = [footprint_facts(table) for table in study.tables[rule]]
+    rows = {}
+    for name in seeds[0]:
+        trace, effective = (fmean(found[name][key] for found in seeds) for key in ("trace", "effective_sample_size"))
+        rows[name] = {
+            "trace": f"{trace:.4g}",
+            "effective sample size": DASH if math.isnan(effective) else f"{effective:.1f}",
+        }
+    return grid_of(f"Fishers, Fisher type {rule} (mean over seeds)", "model/rows", rows)
 
 
 def _controls(study: ShortcutStudy, rule: str) -> Grid:
     """The start and the random-label model beside the models, on originals."""
     tables = study.tables[rule]
-    of = study.plan.footprints
-    others = {name: of[name][0] for name in tables[0].names if of[name][1] == ORIGINAL}
-    return Grid(
+    models = {
+        place: study.plan.footprints[name][0]
+        for place, name in enumerate(tables[0].names)
+        if study.plan.footprints[name][1] == ORIGINAL
+    }
+    return grid_of(
         f"Controls: raw Fisher overlap of every two models on the originals, Fisher type {rule} (mean over seeds)",
-        ("", *others.values()),
-        tuple((model, *(number(_mean(tables, a, b)) for b in others)) for a, model in others.items()),
+        "",
+        {
+            model: {other: number(fmean(float(table.pooled[i, j]) for table in tables)) for j, other in models.items()}
+            for i, model in models.items()
+        },
     )
-
-
-def _mean(tables: Sequence[OverlapTable], a: str, b: str) -> float:
-    return fmean(float(table.pooled[table.names.index(a), table.names.index(b)]) for table in tables)
-
-
-def _pairs(study: ShortcutStudy) -> list[tuple[str, str]]:
-    return list(combinations(study.plan.shortcuts, 2))
-
-
-def _pair(pair: tuple[str, str]) -> str:
-    return f"{pair[0]}, {pair[1]}"
-
-
-READING_VERDICTS = (
-    "Verdicts are on corrected overlaps. They need the same rows, distinct ones, a shared initialisation, an effective "
-    "sample size of {fewest} in every Fisher (of a layer, in that layer), models that learned their shortcut, and an "
-    "interval that excludes 0. {without}Intervals are {over}."
-)
-
-
-WITHOUT_FOLDS = (
-    "Some Fishers have no folds, so there are no corrected overlaps. Differences of raw ones are shown and "
-    "inconclusive: noise lowers them, and not alike on different texts. Measure with --folds 8. "
-)
-
-
-CONTROLS = (
-    "The controls are the same contrast with the start, the model that learned random labels or, where there is one, "
-    "that from an independent initialisation in place of one of the two (mean of both ways): what is as large there "
-    "is not about what both models learned. They decide nothing."
-)
 
 
 def verdicts(study: ShortcutStudy, rule: str) -> list[Block]:
     """Lay out what may be said of every contrast of every pair of models."""
-    found = {(pair, name): verdict for pair, each in study.verdicts(rule).items() for name, verdict in each.items()}
+    found = {
+        f"{', '.join(pair)}: {name}": verdict
+        for pair, each in study.verdicts(rule).items()
+        for name, verdict in each.items()
+    }
     first = next(iter(found.values()))
-
-    def row(pair: tuple[str, str], name: str, verdict: Verdict) -> tuple[str, ...]:
-        controls = (signed(verdict.controls[each]) for each in first.controls)
-        return (f"{pair[0]}, {pair[1]}: {name}", verdict.answer, verdict.brief, *controls)
-
-    grid = Grid(
-        f"Verdicts, Fisher type {rule}",
-        ("contrast", "verdict", "difference, and why", *first.controls),
-        tuple(row(*key, verdict) for key, verdict in found.items()),
-    )
+    rows = {
+        name: {"verdict": verdict.answer, "difference, and why": verdict.brief}
+        | {control: signed(value) for control, value in verdict.controls.items()}
+        for name, verdict in found.items()
+    }
     without = "" if study.has_folds(rule) else WITHOUT_FOLDS
     reading = READING_VERDICTS.format(fewest=SMALLEST_EFFECTIVE, without=without, over=OVER[first.estimate.over])
-    return [grid, " ".join([reading, *([CONTROLS] if first.controls else []), *_expected(list(found.values()))])]
+    said = [reading, *([CONTROLS] if first.controls else []), *_expected(list(found.values()))]
+    return [grid_of(f"Verdicts, Fisher type {rule}", "contrast", rows), " ".join(said)]
 
 
-def layer_verdicts(study: ShortcutStudy, rule: str, pair: tuple[str, str]) -> list[Block]:
+def layer_verdicts(study: ShortcutStudy, rule: str, pair: Pair) -> list[Block]:
     """Lay out what may be said of the contrasts of one pair of models layer by layer."""
     found = {layer: study.verdicts(rule, layer)[pair] for layer in study.layers}
-    names = list(next(iter(found.values())))
-
-    def cell(verdict: Verdict) -> str:
-        return f"{signed(verdict.estimate)}, {verdict.short}"
-
-    grid = Grid(
+    grid = grid_of(
         f"Verdicts on {pair[0]} and {pair[1]} layer by layer, Fisher type {rule}",
-        ("layer", *names),
-        tuple((layer, *(cell(each[name]) for name in names)) for layer, each in found.items()),
+        "layer",
+        {
+            layer: {name: f"{signed(verdict.estimate)}, {verdict.short}" for name, verdict in each.items()}
+            for layer, each in found.items()
+        },
     )
     return [grid, *_expected([verdict for each in found.values() for verdict in each.values()])]
 

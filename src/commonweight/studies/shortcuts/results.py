@@ -1,27 +1,132 @@
-"""Everything a study found, gathered from its run folder."""
+r"""Everything a study found, gathered from its run folder: the cells that answer the question, and their contrasts.
+
+For two models a and b, each with its own shortcut, with ``O(x, y)`` the overlap of two footprints:
+
+=============  ============================================================================
+shared         ``O(a on originals, b on originals)``
+unshared       ``O(a on its own conflicting rows, b on its own)``: different inputs
+same input, a  ``O(a, b)``, both on the rows that conflict with a's shortcut
+same input, b  ``O(a, b)``, both on the rows that conflict with b's shortcut
+=============  ============================================================================
+
+``shared − unshared`` is the published contrast. Part of it is an effect of the input, since *unshared* compares models
+on different inputs; what remains of it when the input is the same is ``shared − same input``.
+
+With folds both are also taken between corrected overlaps, which sampling noise does not lower. The estimates are over
+training seeds; of a single seed with folds, over examples.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations, product
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from commonweight.base.estimate import Estimate
+from commonweight.overlaps.table.evidence import Place, evidence
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.studies.run.folder import read_json
 from commonweight.studies.run.results import recorded, result_text
-from commonweight.studies.shortcuts.contrasts import CONTRASTS, have_folds, pair_estimates, pair_verdicts
 from commonweight.studies.shortcuts.grid import measured_rows
+from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL, footprint_name
+from commonweight.verdicts.verdict import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
-    from commonweight.studies.shortcuts.contrasts import Of
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
+    from commonweight.verdicts.evidence import Pair
     from commonweight.verdicts.verdict import Verdict
+
+Of = Literal["raw", "corrected"]
+CONTRASTS: Mapping[str, Pair] = MappingProxyType({
+    f"shared − {cell}": ("shared", cell) for cell in ("unshared", "same input, first", "same input, second")
+})
+
+
+def cell_sets(first: str, second: str) -> dict[str, Pair]:
+    """Name the sets that the two models of a pair are measured on, in every cell."""
+    return {
+        "shared": (ORIGINAL, ORIGINAL),
+        "unshared": (first, second),
+        "same input, first": (first, first),
+        "same input, second": (second, second),
+    }
+
+
+def footprint_names(models: Pair, sets: Pair) -> Pair:
+    """Name the footprints of two models, each on its set."""
+    return footprint_name(models[0], sets[0]), footprint_name(models[1], sets[1])
+
+
+def have_folds(tables: Sequence[OverlapTable]) -> bool:
+    """Tell whether corrected overlaps are known."""
+    return all(table.resampled is not None for table in tables)
+
+
+def pair_estimates(
+    tables: Sequence[OverlapTable], shortcuts: Sequence[str], layer: str | None = None, of: Of = "raw"
+) -> Mapping[Pair, dict[str, Estimate]]:
+    """Collect the cells of every pair of models."""
+    return {
+        pair: {
+            cell: _estimate(tables, footprint_names(pair, sets), layer, of) for cell, sets in cell_sets(*pair).items()
+        }
+        for pair in combinations(shortcuts, 2)
+    }
+
+
+def pair_verdicts(
+    tables: Sequence[OverlapTable],
+    rows: Sequence[Mapping[str, str]],
+    shortcuts: Sequence[str],
+    layer: str | None = None,
+    without_shortcut: Collection[str] = (),
+) -> Mapping[Pair, dict[str, Verdict]]:
+    """Say for every pair of models whether it shares more on originals than elsewhere."""
+    # Corrected overlaps decide. Without folds there are none, and raw ones inconclusive: the noise of finite samples
+    # lowers them, in every training, and not alike on originals and elsewhere. Beside each verdict stand its controls:
+    # the same contrast with the start, the random-label model or, where there is one, the model from an independent
+    # initialisation in place of one of the two models (the mean of both ways).
+    # They decide nothing; where a contrast is not shown to be larger than a control, its reason says so.
+    of: Of = "corrected" if have_folds(tables) else "raw"
+
+    def verdict(pair: Pair, cells: Pair) -> Verdict:
+        sets = [cell_sets(*pair)[cell] for cell in cells]
+
+        def contrast(models: Pair) -> Estimate:  # of the two, or with another in the place of one
+            first, second = (_estimate(tables, footprint_names(models, each), layer, of) for each in sets)
+            return first - second
+
+        places = [Place(table, footprint_names(pair, side), layer) for table, side in product(tables, sets)]
+        same_rows = all(len({named[data] for side in sets for data in side}) == 1 for named in rows)
+        controls = {
+            f"with {model}": 0.5 * (contrast((model, pair[1])) + contrast((pair[0], model)))
+            for model in CONTROLS
+            if all(footprint_name(model, data) in table.names for table in tables for data in (ORIGINAL, *pair))
+        }
+        not_learned = tuple(code for code in pair if code in without_shortcut)
+        known = evidence(contrast(pair), places, of, same_rows=same_rows)
+        return judge(replace(known, controls=controls, not_learned=not_learned))
+
+    return {
+        pair: {name: verdict(pair, cells) for name, cells in CONTRASTS.items()} for pair in combinations(shortcuts, 2)
+    }
+
+
+def _estimate(tables: Sequence[OverlapTable], names: Pair, layer: str | None, of: Of) -> Estimate:
+    if of == "raw":
+        levels = [table.pooled if layer is None else table.by_layer[layer] for table in tables]
+        places = [[table.names.index(name) for name in names] for table in tables]
+        return Estimate.over_seeds([float(level[i, j]) for level, (i, j) in zip(levels, places, strict=True)])
+    estimates = [table.estimate(of, *names, layer) for table in tables]
+    return estimates[0] if len(estimates) == 1 else Estimate.over_seeds([found.value for found in estimates])
+
 
 FORMAT = "commonweight-shortcuts"
 VERSION = 2
@@ -117,7 +222,7 @@ class ShortcutStudy:
             triangles=self.triangles,
             overlaps={rule: self._overlaps(rule) for rule in self.tables},
             measured_rows=self.rows,
-            footprints={rule: [_footprints(table) for table in tables] for rule, tables in self.tables.items()},
+            footprints={rule: [footprint_facts(table) for table in tables] for rule, tables in self.tables.items()},
         )
 
     def _overlaps(self, rule: str) -> dict[str, Any]:
@@ -145,7 +250,8 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ShortcutStudy:
     )
 
 
-def _footprints(table: OverlapTable) -> dict[str, Any]:
+def footprint_facts(table: OverlapTable) -> dict[str, Any]:
+    """Tell of every footprint of a table how many examples it is from, how many carry it, and its trace."""
     traces = np.diagonal(sum(table.terms.values()))
     return {
         name: {

@@ -23,12 +23,11 @@ from commonweight.data.table import choose_rows
 from commonweight.studies.shortcuts.plan import ORIGINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from commonweight.base.text import Note
     from commonweight.data.splits import Source
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
-
 
 FEW = 256
 """Train rows that are planted to see whether a rule can be planted at all."""
@@ -37,8 +36,7 @@ FEW = 256
 def check_train_rows(source: Source, plan: Plan, folders: Sequence[SeedFolder]) -> None:
     """Check that there are as many rows to train on as asked for, before anything is written."""
     for folder in folders if plan.train_rows is not None else ():
-        columns = {"text_column": source.text, "label_column": source.label}
-        parts = read_source(source.splits, Markers(), **columns, seed=folder.seed, rows=None).parts
+        parts = read_source(source.splits, Markers(), **_columns(source), seed=folder.seed, rows=None).parts
         there = len(parts[TRAIN].rows)
         if plan.train_rows is not None and plan.train_rows > there:
             carved = [name for name, part in parts.items() if part.split == TRAIN and name != TRAIN]
@@ -51,17 +49,14 @@ def check_train_rows(source: Source, plan: Plan, folders: Sequence[SeedFolder]) 
 
 def rehearse_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any) -> set[int]:
     """Plant in memory what building would, in a few of the train rows: what building refuses, this refuses."""
-    planted = {code: _rehearsed(source, plan, folder, code, tokenizer) for code in plan.shortcuts}
-    sets = _measured_sets(source, plan, folder, tokenizer, planted[plan.shortcuts[0]]["original_dev"])
-    return _common(sets)
-
-
-def _rehearsed(source: Source, plan: Plan, folder: SeedFolder, code: str, tokenizer: Any) -> ShortcutData:
     few = replace(plan, train_rows=min(FEW, plan.train_rows or FEW)) if plan.preset == "clean" else plan
-    try:
-        return _planted(source, few, folder, code, tokenizer)
-    except UsageError:  # too few rows at all, or none of these few can hold the rule, but perhaps others
-        return _planted(source, plan, folder, code, tokenizer)
+    planted = []
+    for code in plan.shortcuts:
+        try:
+            planted.append(_planted(source, few, folder, code, tokenizer))
+        except UsageError:  # too few rows at all, or none of these few can hold the rule, but perhaps others
+            planted.append(_planted(source, plan, folder, code, tokenizer))
+    return _common(_measured_sets(source, plan, folder, tokenizer, planted[0]["original_dev"]))
 
 
 def build_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, note: Note) -> None:
@@ -78,14 +73,13 @@ def build_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, n
 
 
 def _planted(source: Source, plan: Plan, folder: SeedFolder, code: str, tokenizer: Any) -> ShortcutData:
-    columns: dict[str, Any] = {"text_column": source.text, "label_column": source.label}
     if plan.preset == "published":
-        return published_data(source.splits, code, tokenizer, **columns)
+        return published_data(source.splits, code, tokenizer, **_columns(source))
     return build_shortcut_data(
         source.splits,
         code,
         tokenizer,
-        **columns,
+        **_columns(source),
         seed=folder.seed,
         synthetic=plan.synthetic,
         distractors=plan.distractors,
@@ -97,8 +91,7 @@ def _planted(source: Source, plan: Plan, folder: SeedFolder, code: str, tokenize
 def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, note: Note) -> None:
     """Write the rows that Fishers are measured on: originals, and for every shortcut the same rows conflicting."""
     # A row that cannot hold one of the conflicts is left out of all files, with a note.
-    places = {name: folder.measured(name) for name in (ORIGINAL, *plan.shortcuts)}
-    if all(place.is_file() for place in places.values()):
+    if folder.has_measured_rows(plan):
         return
     dev = ShortcutData.load(folder.data(plan.shortcuts[0]))["original_dev"]
     sets = _measured_sets(source, plan, folder, tokenizer, dev)
@@ -109,8 +102,13 @@ def write_measured_rows(source: Source, plan: Plan, folder: SeedFolder, tokenize
     if len(common) < count:
         note(f"seed {folder.seed}: {count - len(common)} of {count} rows cannot hold every conflict, left out")
     for name, rows in sets.items():
-        places[name].parent.mkdir(parents=True, exist_ok=True)
-        _write(places[name], (row for row in rows if row["source_row"] in common), source)
+        lines = [
+            json.dumps({"text": row[source.text], "label": int(row[source.label]), "source_row": row["source_row"]})
+            for row in rows
+            if row["source_row"] in common
+        ]
+        folder.measured(name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(folder.measured(name), "\n".join(lines) + "\n")
 
 
 def _common(sets: Mapping[str, Any]) -> set[int]:
@@ -118,43 +116,27 @@ def _common(sets: Mapping[str, Any]) -> set[int]:
 
 
 def _measured_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, dev: Any) -> dict[str, Any]:
-    if plan.preset == "published":
-        return _published_sets(source, plan, tokenizer)
-    return _clean_sets(source, plan, folder, tokenizer, dev)
-
-
-def _published_sets(source: Source, plan: Plan, tokenizer: Any) -> dict[str, Any]:
-    there = len(source.splits["validation"])
-    if plan.measured_rows is not None and plan.measured_rows > there:
-        raise UsageError(
-            f"{{argument}} must lie in 1..{there}, the development rows; got {plan.measured_rows}",
-            argument="measured_rows",
-        )
-    columns: dict[str, Any] = {
-        "text_column": source.text,
-        "label_column": source.label,
-        "rows": len(source.splits["validation"]) if plan.measured_rows is None else plan.measured_rows,
-    }
+    if plan.preset == "clean":
+        count = len(dev) if plan.measured_rows is None else min(plan.measured_rows, len(dev))
+        original = dev.select(choose_rows(len(dev), count, folder.seed))
+        given = _columns(source) | {"seed": folder.seed, "max_length": plan.max_length}
+        return {ORIGINAL: original} | {
+            code: conflicting_rows(original, code, tokenizer, **given) for code in plan.shortcuts
+        }
     rows = source.splits["validation"]
-    reversed_rows = {code: published_conflicting(rows, code, tokenizer, **columns) for code in plan.shortcuts}
-    return {ORIGINAL: published_originals(rows, **columns), **reversed_rows}
-
-
-def _clean_sets(source: Source, plan: Plan, folder: SeedFolder, tokenizer: Any, dev: Any) -> dict[str, Any]:
-    count = len(dev) if plan.measured_rows is None else min(plan.measured_rows, len(dev))
-    original = dev.select(choose_rows(len(dev), count, folder.seed))
-    sets = {ORIGINAL: original}
-    for code in plan.shortcuts:
-        sets[code] = conflicting_rows(
-            original,
-            code,
-            tokenizer,
-            text_column=source.text,
-            label_column=source.label,
-            seed=folder.seed,
-            max_length=plan.max_length,
+    count = len(rows) if plan.measured_rows is None else plan.measured_rows
+    if count > len(rows):
+        raise UsageError(
+            f"{{argument}} must lie in 1..{len(rows)}, the development rows; got {count}", argument="measured_rows"
         )
-    return sets
+    given = _columns(source) | {"rows": count}
+    return {ORIGINAL: published_originals(rows, **given)} | {
+        code: published_conflicting(rows, code, tokenizer, **given) for code in plan.shortcuts
+    }
+
+
+def _columns(source: Source) -> dict[str, Any]:
+    return {"text_column": source.text, "label_column": source.label}
 
 
 def random_labels(rows: Any, label: str, classes: int, seed: int) -> Any:
@@ -163,11 +145,3 @@ def random_labels(rows: Any, label: str, classes: int, seed: int) -> Any:
     labels = [draw.randrange(classes) for _ in range(len(rows))]
     feature = rows.features[label]
     return rows.remove_columns(label).add_column(label, labels).cast_column(label, feature)
-
-
-def _write(place: Any, rows: Iterable[dict[str, Any]], source: Source) -> None:
-    lines = [
-        json.dumps({"text": row[source.text], "label": int(row[source.label]), "source_row": row["source_row"]})
-        for row in rows
-    ]
-    write_whole(place, "\n".join(lines) + "\n")

@@ -7,7 +7,7 @@ import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from commonweight.base.errors import UsageError
 from commonweight.base.text import silent
@@ -22,11 +22,25 @@ from commonweight.studies.run.folder import check_place, open_run
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.studies.run.results import RESULT
-from commonweight.studies.shortcuts.adopt import adopt_existing, rehearse_existing
-from commonweight.studies.shortcuts.figures import write_figures, write_tables
-from commonweight.studies.shortcuts.grid import has_measured_rows, is_measured, measure_grid
-from commonweight.studies.shortcuts.outlook import check_folds, check_measured_rows, missing
+from commonweight.studies.shortcuts.figures import write_figures
+from commonweight.studies.shortcuts.grid import (
+    check_folds,
+    check_measured_rows,
+    is_measured,
+    measure_grid,
+    missing,
+)
+from commonweight.studies.shortcuts.models import (
+    adopt_existing,
+    check_head,
+    fine_tune,
+    independent_initialisation,
+    make_start,
+    read_encoder,
+    rehearse_existing,
+)
 from commonweight.studies.shortcuts.plan import CONTROLS, INDEPENDENT, ORIGINAL, RANDOM_LABELS, START, seed_folders
+from commonweight.studies.shortcuts.report import write_tables
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.rows import (
     build_rows,
@@ -43,8 +57,6 @@ from commonweight.studies.shortcuts.scoring import (
     walk_triangle,
     write_average,
 )
-from commonweight.studies.shortcuts.start import check_head, independent_initialisation, make_start, read_encoder
-from commonweight.studies.shortcuts.training import fine_tune
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +70,7 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 Step = Literal["build", "train", "fuse", "fisher", "overlap"]
-STEPS: tuple[Step, ...] = ("build", "train", "fuse", "fisher", "overlap")
+STEPS: tuple[Step, ...] = get_args(Step)
 
 CONTENT = "data_sha256"
 """Key of the record: which texts the rows were made from."""
@@ -100,7 +112,7 @@ def run_study(
             check_train_rows(source, plan, [seed for seed in seeds if is_new or not seed.has_data(plan)])
         with held_alone(run):
             folder = open_study(run, plan, former, source, note)
-            _do(run, STEPS[: STEPS.index(until) + 1], plan, seeds, source, progress, note)
+            _do(run, until, plan, seeds, source, progress, note)
             if until != "overlap":
                 folder.update(status=f"done: {until}")
                 return None
@@ -150,10 +162,8 @@ def study_outlook(run: Path, plan: Plan, *, note: Note = silent) -> Outlook[Need
 
 def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[str]:
     """List what a plan asks in another way than the run does, before this process works in the folder."""
-    if not former:
-        return []
     try:
-        return changes(run, former, _asked(plan, former, former["asked"].get(CONTENT)))
+        return changes(run, former, _asked(plan, former, former["asked"].get(CONTENT))) if former else []
     except UsageError:
         with held_alone(run):  # else nothing may be removed
             raise
@@ -176,7 +186,7 @@ def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:
     """Tell whether everything a study tells lies in its folder."""
     return (run / RESULT).is_file() and all(
         are_scored(plan, seed)
-        and has_measured_rows(plan, seed)
+        and seed.has_measured_rows(plan)
         and has_walks(seed.paths)
         and (not plan.triangle or seed.triangle.is_file())
         and all(is_measured(plan, seed, rule) for rule in plan.fisher_types)
@@ -186,16 +196,11 @@ def is_finished(run: Path, plan: Plan, seeds: Sequence[SeedFolder]) -> bool:
 
 def needs_texts(plan: Plan, seeds: Sequence[SeedFolder], *, train: bool) -> bool:
     """Tell whether something has yet to be made from the texts."""
-    existing = {code for code, _ in plan.existing}
-    trained = [name for name in plan.trained if train and name not in existing]
+    models = [START, *({*plan.trained} - {*dict(plan.existing)} if train else ())]
     return not all(
-        place.exists()
+        seed.has_data(plan) and seed.has_measured_rows(plan) and all(seed.model(name).exists() for name in models)
         for seed in seeds
-        for place in (
-            *(seed.model(name) for name in (START, *trained)),
-            *(seed.data(code) for code in plan.shortcuts),
-        )
-    ) or not all(has_measured_rows(plan, seed) for seed in seeds)
+    )
 
 
 def open_study(run: Path, plan: Plan, former: Mapping[str, Any], source: Source | None, note: Note) -> RunFolder:
@@ -232,59 +237,44 @@ def _asked(plan: Plan, former: Mapping[str, Any], content: str | None) -> dict[s
 
 def _seeds_with_work(run: Path, former: Mapping[str, Any]) -> list[Path]:
     """List the seed folders that hold what takes time: trained models, trainings that were saved, results."""
-    copied = {START, *(code for code, _ in former["asked"].get("existing", []))}
-    found = []
-    for seed in sorted(place for place in run.glob("seed-*") if place.is_dir()):
-        models = [place for place in seed.glob("models/*") if not place.name.startswith(".")]
-        if (
-            any(place.name not in copied for place in models)
+    copied = {START, *dict(former["asked"].get("existing", []))}
+
+    def has_work(seed: Path) -> bool:
+        return (
+            any(place.name not in copied for place in seed.glob("models/[!.]*"))
             or any(seed.glob("models/.*.training/checkpoint-*/trainer_state.json"))
-            or any(place.name not in ANEW and not place.name.startswith(".") for place in seed.iterdir())
-        ):
-            found.append(seed)
-    return found
+            or any(place.name not in ANEW for place in seed.glob("[!.]*"))
+        )
+
+    return sorted(seed for seed in run.glob("seed-*") if has_work(seed))
 
 
 def _do(
-    run: Path,
-    steps: tuple[Step, ...],
-    plan: Plan,
-    seeds: list[SeedFolder],
-    source: Source | None,
-    progress: bool,
-    note: Note,
+    run: Path, until: Step, plan: Plan, seeds: list[SeedFolder], source: Source | None, progress: bool, note: Note
 ) -> None:
+    steps = STEPS[: STEPS.index(until) + 1]
     if source is not None:
         for seed in seeds:
             _build(source, plan, seed, note)
     check_measured_rows(plan, seeds)
     if "fisher" in steps:
-        _say_what_it_takes(run, plan, seeds, note)
-    if "train" in steps:
-        for seed in seeds:
-            adopt_existing(plan, seed, note)
+        config, _ = read_encoder(str(seeds[0].model(START)), trust=plan.trust_remote_code)
+        expected = missing(run, plan, seeds, config)
+        if expected.pieces:
+            note(expected.sentence())
+            expected.check()
+    for seed in seeds if "train" in steps else ():
+        adopt_existing(plan, seed, note)
     if "train" in steps and source is not None:
         for seed in seeds:
             _train(source, plan, seed, progress, note)
-    if "fuse" in steps:
-        for seed in seeds:
-            write_average(plan, seed, note)
-            score_models(plan, seed, note)
-            walk(plan, seed, note)
-            walk_triangle(plan, seed, note)
-    if "fisher" in steps:
-        for seed in seeds:
-            measure_grid(plan, seed, progress=progress, note=note)
-
-
-def _say_what_it_takes(run: Path, plan: Plan, seeds: list[SeedFolder], note: Note) -> None:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(seeds[0].model(START), trust_remote_code=plan.trust_remote_code)
-    expected = missing(run, plan, seeds, config)
-    if expected.pieces:
-        note(expected.sentence())
-        expected.check()
+    for seed in seeds if "fuse" in steps else ():
+        write_average(plan, seed, note)
+        score_models(plan, seed, note)
+        walk(plan, seed, note)
+        walk_triangle(plan, seed, note)
+    for seed in seeds if "fisher" in steps else ():
+        measure_grid(plan, seed, progress=progress, note=note)
 
 
 def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from commonweight.base.folders import write_whole
 from commonweight.data.batching import Encoded, TokenBatches, encode
 from commonweight.data.shortcuts import ShortcutData
 from commonweight.data.shortcuts.keyed import keyed
@@ -20,8 +19,8 @@ from commonweight.fusion.folders import fuse_checkpoints
 from commonweight.fusion.modules import fused_at
 from commonweight.fusion.paths import RANDOM, interpolation_path, random_direction, simplex_path
 from commonweight.models.checkpoint import quiet_transformers
-from commonweight.studies.run.folder import read_json
-from commonweight.studies.shortcuts.plan import CONTROLS, ORIGINAL, START, TOGETHER
+from commonweight.studies.run.folder import read_json, write_json
+from commonweight.studies.shortcuts.plan import ORIGINAL, START, TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,55 +38,11 @@ TRIANGLE_STEPS = 6
 """Along each side: 28 points, among them the corners, the middles of the sides and the centre."""
 
 
-def load_classifier(place: Path, *, trust: bool = False) -> Any:
-    """Load a model of the study."""
-    from transformers import AutoModelForSequenceClassification
-
-    with quiet_transformers():
-        model = AutoModelForSequenceClassification.from_pretrained(place, trust_remote_code=trust)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-
-
-def scored_sets(plan: Plan, folder: SeedFolder, part: str) -> dict[str, ScoredRows]:
-    """Encode the sets that models are scored on."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder.model(START), trust_remote_code=plan.trust_remote_code)
-    sets = {}
-    for code in plan.shortcuts:
-        data = ShortcutData.load(folder.data(code))
-        settings = data.record["settings"]
-        wanted = {ORIGINAL: f"original_{part}"} if code == plan.shortcuts[0] else {}
-        for name, split in (wanted | {code: f"synthetic_{part}"}).items():
-            columns = settings["text_column"], settings["label_column"]
-            sets[name] = encoded_rows(data[split], *columns, tokenizer, plan.max_length)
-    return sets
-
-
-def path_sets(plan: Plan, folder: SeedFolder) -> dict[str, ScoredRows]:
-    """Encode the development rows that are scored along paths."""
-    return {name: rows.chosen(plan.path_rows, folder.seed) for name, rows in scored_sets(plan, folder, "dev").items()}
-
-
-def accuracies(
-    models: Sequence[Any], points: Iterable[Sequence[float]], sets: Mapping[str, ScoredRows]
-) -> dict[str, list[float]]:
-    """Score the fusions of models at many points."""
-    found: dict[str, list[float]] = {name: [] for name in sets}
-    for weights in points:
-        with fused_at(models, weights) as model:
-            for name, rows in sets.items():
-                found[name].append(score(model, rows).accuracy)
-    return found
-
-
 @dataclass(frozen=True)
 class Score:
     """How well a model does on rows."""
 
     accuracy: float
-    """From 0 to 1."""
-
     loss: float
     """Mean cross-entropy in nats."""
 
@@ -111,12 +66,51 @@ class ScoredRows:
         return ScoredRows([self.rows[i] for i in choose_rows(len(self.rows), count, seed)], self.pad_id)
 
 
-def encoded_rows(rows: Any, text: str, label: str, tokenizer: Any, max_length: int) -> ScoredRows:
-    """Tokenise rows to be scored."""
+def load_classifier(place: Path, *, trust: bool = False) -> Any:
+    """Load a model of the study."""
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet_transformers():
+        model = AutoModelForSequenceClassification.from_pretrained(place, trust_remote_code=trust)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def scored_sets(plan: Plan, folder: SeedFolder, part: str) -> dict[str, ScoredRows]:
+    """Encode the sets that models are scored on."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder.model(START), trust_remote_code=plan.trust_remote_code)
     accepted = {"input_ids", "attention_mask", "token_type_ids"} & set(tokenizer.model_input_names)
-    texts = [(value,) for value in rows[text]]
-    found, _ = encode(tokenizer, texts, range(len(texts)), list(rows[label]), accepts=accepted, max_length=max_length)
-    return ScoredRows(found, tokenizer.pad_token_id)
+
+    def encoded(code: str, split: str) -> ScoredRows:
+        data = ShortcutData.load(folder.data(code))
+        rows, settings = data[f"{split}_{part}"], data.record["settings"]
+        texts = [(text,) for text in rows[settings["text_column"]]]
+        labels = list(rows[settings["label_column"]])
+        found, _ = encode(tokenizer, texts, range(len(texts)), labels, accepts=accepted, max_length=plan.max_length)
+        return ScoredRows(found, tokenizer.pad_token_id)
+
+    return {
+        ORIGINAL: encoded(plan.shortcuts[0], "original"),
+        **{code: encoded(code, "synthetic") for code in plan.shortcuts},
+    }
+
+
+def path_sets(plan: Plan, folder: SeedFolder) -> dict[str, ScoredRows]:
+    """Encode the development rows that are scored along paths."""
+    return {name: rows.chosen(plan.path_rows, folder.seed) for name, rows in scored_sets(plan, folder, "dev").items()}
+
+
+def accuracies(
+    models: Sequence[Any], points: Iterable[Sequence[float]], sets: Mapping[str, ScoredRows]
+) -> dict[str, list[float]]:
+    """Score the fusions of models at many points."""
+    found: dict[str, list[float]] = {name: [] for name in sets}
+    for weights in points:
+        with fused_at(models, weights) as model:
+            for name, rows in sets.items():
+                found[name].append(score(model, rows).accuracy)
+    return found
 
 
 def score(model: Any, scored: ScoredRows) -> Score:
@@ -137,10 +131,10 @@ def score(model: Any, scored: ScoredRows) -> Score:
 def write_average(plan: Plan, folder: SeedFolder, note: Note) -> None:
     """Write the uniform average of all models, if its Fisher is measured; what is there already stays."""
     # The other averages, as many as there are subsets, are scored in memory and never written.
-    place = folder.model(TOGETHER.join(plan.shortcuts))
-    if plan.fused_footprints and not place.exists():
-        note(f"seed {folder.seed}: averaging {', '.join(plan.shortcuts)}")
-        fuse_checkpoints([folder.model(name) for name in plan.shortcuts], output=place, note=note)
+    for name in plan.average:
+        if not folder.model(name).exists():
+            note(f"seed {folder.seed}: averaging {', '.join(plan.shortcuts)}")
+            fuse_checkpoints([folder.model(code) for code in plan.shortcuts], output=folder.model(name), note=note)
 
 
 @contextlib.contextmanager
@@ -156,17 +150,17 @@ def average_of(folder: SeedFolder, chosen: Sequence[str], *, trust: bool = False
 
 def are_scored(plan: Plan, folder: SeedFolder) -> bool:
     """Tell whether every model and every average was scored."""
-    return set(_scored(plan)) <= set(_former(folder).get("scores", {}))
+    return set(_scored(plan)) <= set(_former(folder))
+
+
+def _former(folder: SeedFolder) -> dict[str, Any]:
+    """The scores that are there: model -> set -> accuracy and loss."""
+    return dict(read_json(folder.scores)["scores"]) if folder.scores.is_file() else {}
 
 
 def _scored(plan: Plan) -> dict[str, tuple[str, ...]]:
     """The name of every model and every average that is scored, and which models it is the average of."""
-    alone = (START, *(name for name in plan.trained if name in CONTROLS), *plan.shortcuts)
-    return {TOGETHER.join(chosen): chosen for chosen in (*((name,) for name in alone), *plan.averages)}
-
-
-def _former(folder: SeedFolder) -> dict[str, Any]:
-    return dict(read_json(folder.scores)) if folder.scores.is_file() else {}
+    return {TOGETHER.join(chosen): chosen for chosen in (*((name,) for name in plan.alone), *plan.averages)}
 
 
 def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
@@ -174,18 +168,16 @@ def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
     # What was scored before is not scored again.
     if are_scored(plan, folder):
         return
-    parts = {part: scored_sets(plan, folder, part) for part in ("dev", "test")}
-    names = (ORIGINAL, *plan.shortcuts)
     sets = {
-        f"{name} {part}": found[name].chosen(plan.scored_rows, folder.seed)
-        for part, found in parts.items()
-        for name in names
+        f"{name} {part}": found.chosen(plan.scored_rows, folder.seed)
+        for part in ("dev", "test")
+        for name, found in scored_sets(plan, folder, part).items()
     }
     for data in [data for data, found in sets.items() if any(row.label < 0 for row in found.rows)]:
         note(f"seed {folder.seed}: {data} has rows without labels, and is not scored")
         del sets[data]
-    former = _former(folder).get("scores", {})
-    scores: dict[str, dict[str, Any]] = {}
+    former = _former(folder)
+    scores: dict[str, Any] = {}
     for name, chosen in _scored(plan).items():
         if name in former:
             scores[name] = former[name]
@@ -193,8 +185,8 @@ def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
         note(f"seed {folder.seed}: scoring {name}")
         with average_of(folder, chosen, trust=plan.trust_remote_code) as model:
             scores[name] = {data: asdict(score(model, rows)) for data, rows in sets.items()}
-    record = {"constant_answer": {data: rows.constant for data, rows in sets.items()}, "scores": scores}
-    _write(folder.scores, record)
+    constant = {data: rows.constant for data, rows in sets.items()}
+    write_json(folder.scores, {"constant_answer": constant, "scores": scores})
 
 
 def has_walks(place: Path) -> bool:
@@ -228,7 +220,7 @@ def walk(plan: Plan, folder: SeedFolder, note: Note) -> None:
             del control  # before the next is made
             paths.append(found | {"as_far_as": b})
         del ends  # before the next two are read
-    _write(folder.paths, {"control": CONTROL, "paths": paths})
+    write_json(folder.paths, {"control": CONTROL, "paths": paths})
 
 
 def walk_triangle(plan: Plan, folder: SeedFolder, note: Note) -> None:
@@ -240,7 +232,7 @@ def walk_triangle(plan: Plan, folder: SeedFolder, note: Note) -> None:
     points = simplex_path(steps=TRIANGLE_STEPS)
     models = [load_classifier(folder.model(code), trust=plan.trust_remote_code) for code in plan.triangle]
     found = accuracies(models, points, {name: sets[name] for name in (ORIGINAL, *plan.triangle)})
-    _write(folder.triangle, {"corners": plan.triangle, "points": points, "accuracy": found})
+    write_json(folder.triangle, {"corners": plan.triangle, "points": points, "accuracy": found})
 
 
 def _walk(
@@ -249,7 +241,3 @@ def _walk(
     points = interpolation_path(points=plan.path_points)
     found = accuracies(models, points, sets)
     return {"from": names[0], "to": names[1], "points": [weights[1] for weights in points], "accuracy": found}
-
-
-def _write(place: Path, record: Mapping[str, Any]) -> None:
-    write_whole(place, json.dumps(record, indent=1) + "\n")
