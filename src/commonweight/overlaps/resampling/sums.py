@@ -66,7 +66,7 @@ WIDTH = 2**9
 RUN = 2**6
 """Products that are summed in float32 before they go to float64: of equal ones more would be off by above 1e-6."""
 
-READ = 2**21
+READ = 2**20
 """Entries of all folds and footprints that a thread reads at a time."""
 
 LEAST_SCALE = 2.0**-120
