@@ -115,7 +115,7 @@ def _single_threaded(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 def _stacked(footprints: Mapping[str, Footprint], parameter: str, slab: Slab, sums: _Sums) -> Tensor:
     """Stack a slab of all folds, ``[K, n, rows, columns]``, each weighted by its count and divided by its scale."""
-    S = torch.stack(slab.parts)
+    S = torch.stack([part.cpu() for part in slab.parts])
     if fault(S, "fisher"):
         named = ((name, fold) for name, footprint in footprints.items() for fold in range(len(footprint.folds)))
         for (name, fold), part in zip(named, slab.parts, strict=True):
