@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from commonweight.diagonal_fisher.batch import BatchReader
 from commonweight.diagonal_fisher.collector import FisherCollector
-from commonweight.diagonal_fisher.measure import fisher
+from commonweight.diagonal_fisher.measure import fisher, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +95,31 @@ def gpt2() -> Case:
     return Case(GPT2LMHeadModel(config), batches, "causal_lm", 1.6)
 
 
+def llama(*, experts: int = 0) -> Case:
+    """RMSNorm, gated layers, two query heads to a key head; with experts the layers of Mixtral."""
+    from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+
+    sizes = {"vocab_size": 32000, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4}
+    sizes |= {"num_attention_heads": 8, "num_key_value_heads": 4}
+    if experts:
+        model = MixtralForCausalLM(MixtralConfig(**sizes, num_local_experts=experts, use_cache=False))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**sizes, use_cache=False))
+    return Case(model, text_batches(32000, 8, 64, 1, language_model=True), "causal_lm", 2.0)
+
+
+def vit() -> Case:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        hidden_size=192, num_hidden_layers=6, num_attention_heads=3, intermediate_size=768, image_size=64, num_labels=10
+    )
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(16, 3, 64, 64, generator=generator) for _ in range(2)]
+    batches = [{"pixel_values": each, "labels": torch.arange(16) % 10} for each in images]
+    return Case(ViTForImageClassification(config), batches, "classification", 2.0)
+
+
 def mlp() -> Case:
     model = nn.Sequential(nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10))
     generator = torch.Generator().manual_seed(0)
@@ -136,6 +161,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "gpt2-6x384": gpt2,
     "mlp-784-1024-1024-10": mlp,
     "resnet-32x32": resnet,
+    "vit-64x64": vit,
+    "llama-4x256": llama,
+    "mixtral-4x256": lambda: llama(experts=4),
 }
 
 
@@ -178,23 +206,37 @@ def ours(case: Case) -> Callable[[], None]:
     return run
 
 
-def ours_in_folds(case: Case) -> Callable[[], None]:
-    """Eight folds in memory, the comparison of rules included."""
+def ours_in_folds(case: Case, folds: int) -> Callable[[], None]:
+    """Folds in memory, the comparison of rules included."""
 
     def run() -> None:
-        fisher(case.model, case.batches * LONGER, loss=case.loss, folds=8)
+        fisher(case.model, case.batches * LONGER, loss=case.loss, folds=folds)
 
     return run
 
 
-def ours_in_written_folds(case: Case) -> Callable[[], None]:
-    """Eight folds flushed to disk one by one, the comparison of rules included; the files go with the run."""
+def ours_in_written_folds(case: Case, folds: int) -> Callable[[], None]:
+    """Folds flushed to disk one by one, the comparison of rules included; the files go with the run."""
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            fisher(case.model, case.batches * LONGER, loss=case.loss, folds=8, folder=f"{folder}/f")
+            fisher(case.model, case.batches * LONGER, loss=case.loss, folds=folds, folder=f"{folder}/f")
 
     return run
+
+
+def ours_exactly(case: Case) -> Callable[[], None]:
+    """The expectation over all classes, the comparison of rules included."""
+
+    def run() -> None:
+        fisher(case.model, case.batches * LONGER, loss=case.loss, fisher_type="exact")
+
+    return run
+
+
+def comparison(case: Case) -> Callable[[], None]:
+    """The comparison of rules alone."""
+    return lambda: verify(case.model, case.batches, loss=case.loss)
 
 
 def ordinary_longer(case: Case) -> Callable[[], None]:
@@ -408,17 +450,28 @@ def ratios(seconds: dict[str, list[float]], base: str) -> dict[str, dict[str, fl
 
 
 def time_folds(name: str, rounds: int) -> dict:
-    """Eight folds against the ordinary pass over the same batches, ``LONGER`` times as many as elsewhere."""
+    """One fold and eight against the ordinary pass over the same batches, ``LONGER`` times as many as elsewhere."""
     torch.manual_seed(0)
-    runs = {
-        "ordinary": ordinary_longer(CASES[name]()),
-        "commonweight, folds=8": ours_in_folds(CASES[name]()),
-        "commonweight, folds=8, written to a folder": ours_in_written_folds(CASES[name]()),
-    }
+    runs = {"ordinary": ordinary_longer(CASES[name]()), "comparison of rules": comparison(CASES[name]())}
+    for folds in (1, 8):
+        runs[f"folds={folds}"] = ours_in_folds(CASES[name](), folds)
+        runs[f"folds={folds}, written to a folder"] = ours_in_written_folds(CASES[name](), folds)
+    runs["exact"] = ours_exactly(CASES[name]())
     for run in runs.values():
         run()
     seconds = interleave(runs, rounds)
-    return {"bound": 1.35, "ratio": ratios(seconds, "ordinary")}
+    case = CASES[name]()
+    rows = LONGER * sum(len(examples_of(batch)) for batch in case.batches)
+    return {
+        "rows": rows,
+        "ratio": ratios(seconds, "ordinary"),
+        "ratio to folds=1": ratios(seconds, "folds=1"),
+        "ratio to folds=1, written": ratios(seconds, "folds=1, written to a folder"),
+        "rows that the comparison takes as long as": rows
+        * statistics.median(
+            one / (whole - one) for one, whole in zip(seconds["comparison of rules"], seconds["folds=1"], strict=True)
+        ),
+    }
 
 
 def peak_bytes(name: str, contender: str, factor: int, kind: str) -> int:
@@ -559,9 +612,10 @@ def main() -> None:
         results["time"][name] = time_case(name, contenders, options.rounds)
         shown = {contender: round(each["median"], 3) for contender, each in results["time"][name]["ratio"].items()}
         print(name, shown, results["time"][name]["cannot_run"], flush=True)
-    if "bert-22M" in options.cases and "folds" in options.parts:
-        results["folds"]["bert-22M"] = time_folds("bert-22M", options.rounds)
-        print("folds", results["folds"], flush=True)
+    for name in ("bert-22M", "mlp-784-1024-1024-10") if "folds" in options.parts else ():
+        if name in options.cases:
+            results["folds"][name] = time_folds(name, options.rounds)
+            print("folds", results["folds"][name], flush=True)
     if "memory" in options.parts:
         for name in options.cases:
             results["memory"][name] = results["memory"].get(name, {}) | memory(name, options.meters)

@@ -311,6 +311,26 @@ def test_float32_is_off_by_less_than_a_millionth(examples, scale):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=quantity)
 
 
+def test_what_lies_in_one_fold_leaves_nothing_behind_without_it():
+    """Sums without a fold are sums of the others, never the whole less the fold: 1e10 less 1e10 leaves rounding."""
+
+    def spiked(generator, count, shape):
+        drawn = squares(generator, count, shape)
+        drawn[:, 0] *= 1e-10
+        return drawn
+
+    shapes = {"wide": (2, 40_000)}
+    footprints = {name: fisher(spiked, shapes, seed=seed) for seed, name in enumerate("ab")}
+    for each in footprints.values():
+        each.folds[2].tensors["wide"][0, 0] = 1e10
+        whole = sum(fold.count * fold.tensors["wide"] for fold in each.folds) / each.count
+        each.tensors["wide"].copy_(whole)
+    grams = {"wide": parameter_gram(footprints, "wide")}
+    single, double = (fold_terms(footprints, grams, double_up_to=entries)["wide"] for entries in (0, 10**6))
+    np.testing.assert_allclose(single.full[2], double.full[2], rtol=1e-6)
+    assert double.full[2].max() < 1e6 < 1e8 < double.full[1].min()
+
+
 def test_differing_folds_are_refused():
     a, other = fisher(squares), fisher(squares, folds=4, seed=1)
     with pytest.raises(NotComparableError, match=r"different numbers of folds: 8 in 'a', 4 in 'b'.*folds=8"):
