@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,7 +57,7 @@ DOUBLE_UP_TO = 2**16
 """Entries of a parameter up to which its roots and products are float64; of larger ones they are float32, and summed in
 float64 over pieces."""
 
-PIECE = 2**15
+PIECE = 2**16
 """Entries of one fold, of all footprints together, that are worked on at a time: what is made of them stays in cache.
 """
 
@@ -205,6 +206,7 @@ class _Sums:
         self.half, self.by_columns = (self._zeros(splits, slots * n, 2 * n) for _ in range(2))
         self.over_rows = self._zeros(splits, slots, n, shape[1] if self.is_matrix else 1)
         self.over_columns = self._zeros(0)
+        self._roots = torch.empty(0, dtype=dtype)
 
     @staticmethod
     def _zeros(*shape: int) -> Tensor:
@@ -233,14 +235,14 @@ class _Sums:
     def _add(self, piece: Tensor, column: int) -> None:
         K, n, rows, columns = piece.shape
         folds = piece.view(K, -1)
-        roots = (self.design.without @ folds).sqrt_().view(K, n, -1)
+        roots = self._roots_of(self.design.without, folds).view(K, n, -1)
         self.full += _multiplied(roots, roots)
         if column == 0:
             self.over_columns = self._zeros(*self.design.slots.shape[:2], n, rows)
         splits, slots = self.design.slots.shape[:2]
         some = max(1, PIECE // (n * rows * columns))
         for these in (slice(split, split + some) for split in range(0, splits, some)):
-            roots = (self.design.slots[these] @ folds).sqrt_()
+            roots = self._roots_of(self.design.slots[these], folds)
             self.half[these] += self._by_halves(roots.unflatten(2, (n, -1)).flatten(1, 2))
             roots = roots.view(-1, slots, n, rows, columns)
             if self.is_matrix:
@@ -250,6 +252,13 @@ class _Sums:
                 self.over_rows[these] += roots.sum((3, 4))[..., None]
         if self.is_matrix and column + columns == self.shape[1]:
             self.by_columns += self._by_halves(self.over_columns.flatten(1, 2))
+
+    def _roots_of(self, chosen: Tensor, folds: Tensor) -> Tensor:
+        """Sum chosen folds and take roots, in memory that is used again and again."""
+        shape = (*chosen.shape[:-1], folds.shape[1])
+        if self._roots.numel() < prod(shape):
+            self._roots = self._roots.new_empty(prod(shape))
+        return torch.matmul(chosen, folds, out=self._roots[: prod(shape)].view(shape)).sqrt_()
 
     def _by_halves(self, roots: Tensor) -> Tensor:
         """Multiply all slots of a split by its two halves: ``[..., slots * n, 2 n]``."""
