@@ -26,11 +26,14 @@ that of entries.
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
+from itertools import groupby
 from math import prod
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,7 +60,7 @@ DOUBLE_UP_TO = 2**16
 """Entries of a parameter up to which its roots and products are float64; of larger ones they are float32, and summed in
 float64 over pieces."""
 
-PIECE = 2**16
+PIECE = 2**15
 """Entries of one fold, of all footprints together, that are worked on at a time: what is made of them stays in cache.
 """
 
@@ -97,11 +100,12 @@ def fold_terms(
         return found
 
     with _single_threaded(threads) as pool:
-        shares: dict[str, list[_Sums]] = {name: [] for name in grams}
-        for found in pool.map(sums_of, tasks):
-            for name, sums in found.items():
-                shares[name].append(sums)
-    return {name: reduce(_Sums.plus, of_name).terms() for name, of_name in shares.items()}
+        found = (each for of_task in pool.map(sums_of, tasks) for each in of_task.items())
+        terms = {
+            name: reduce(_Sums.plus, (sums for _, sums in shares)).terms()
+            for name, shares in groupby(found, key=itemgetter(0))
+        }
+    return {name: terms[name] for name in grams}
 
 
 @contextmanager
@@ -172,6 +176,16 @@ class _Design:
     """``[K + 1, products * splits]``: 1 where a product is of all folds (0) or without fold k (k + 1), else 0."""
 
 
+class _Scratch(threading.local):
+    """Memory for roots, of each thread, by type."""
+
+    def __init__(self) -> None:
+        self.held: dict[torch.dtype, Tensor] = {}
+
+
+_scratch = _Scratch()
+
+
 @cache
 def _design(splits: Splits, dtype: torch.dtype) -> _Design:
     K = splits.folds
@@ -206,7 +220,6 @@ class _Sums:
         self.half, self.by_columns = (self._zeros(splits, slots * n, 2 * n) for _ in range(2))
         self.over_rows = self._zeros(splits, slots, n, shape[1] if self.is_matrix else 1)
         self.over_columns = self._zeros(0)
-        self._roots = torch.empty(0, dtype=dtype)
 
     @staticmethod
     def _zeros(*shape: int) -> Tensor:
@@ -256,9 +269,10 @@ class _Sums:
     def _roots_of(self, chosen: Tensor, folds: Tensor) -> Tensor:
         """Sum chosen folds and take roots, in memory that is used again and again."""
         shape = (*chosen.shape[:-1], folds.shape[1])
-        if self._roots.numel() < prod(shape):
-            self._roots = self._roots.new_empty(prod(shape))
-        return torch.matmul(chosen, folds, out=self._roots[: prod(shape)].view(shape)).sqrt_()
+        held = _scratch.held.get(self.dtype)
+        if held is None or held.numel() < prod(shape):
+            held = _scratch.held[self.dtype] = torch.empty(prod(shape), dtype=self.dtype)
+        return torch.matmul(chosen, folds, out=held[: prod(shape)].view(shape)).sqrt_()
 
     def _by_halves(self, roots: Tensor) -> Tensor:
         """Multiply all slots of a split by its two halves: ``[..., slots * n, 2 n]``."""
