@@ -17,9 +17,7 @@ from commonweight.base.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 PROBE = ".commonweight-"
-
 
 LEFTOVER = re.compile(rf"{re.escape(PROBE)}.*|\..+\.[0-9a-f]{{32}}\.[a-z]+")
 """Probes of whether a place can be written to, and names for the time being: ``.run.json.<32 digits>.partial``."""

@@ -68,21 +68,7 @@ def _check_footprint(folder: Path) -> None:
 
 
 def folder_names(folders: tuple[str, ...]) -> list[str]:
-    """Name footprints after their folders: the last part, or as much of the path as tells them apart.
-
-    Args:
-        folders: As the user gave them.
-
-    Returns:
-        One name each.
-
-    Raises:
-        UsageError: If there are fewer than two, or one is given twice.
-
-    Example:
-        >>> folder_names(("runs/a/films", "runs/b/films"))
-        ['a/films', 'b/films']
-    """
+    """Name footprints after their folders: the last part, or as much of the path as tells them apart."""
     if len(folders) < TWO:
         raise UsageError("an overlap needs two footprint folders at least, got one")
     paths = [Path(folder).expanduser().resolve() for folder in folders]

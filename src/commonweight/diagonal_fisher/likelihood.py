@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from commonweight.base.choices import FisherType
     from commonweight.diagonal_fisher.batch import Batch
 
-
 LossFunction = Callable[[Any, Any], Tensor]
 
 
@@ -410,7 +409,6 @@ class Custom(Likelihood):
 
 
 _OWN = "in Python pass as loss a callable (outputs, batch) -> [batch]"
-
 
 _ONE_OUTPUT = "one output is no choice among classes; use {loss} multilabel (yes or no, Bernoulli) or regression"
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from commonweight.footprints.footprint import Kind
 
-
 MOVED = ", moved towards "
 """In the words for a score initialisation, stands before the numbers of the prior tasks."""
 
@@ -70,20 +69,7 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
 
 
 def draws(score_initialisation: str) -> tuple[str, frozenset[str]]:
-    """Take apart what ``metadata["score_initialisation"]`` says.
-
-    Args:
-        score_initialisation: The words.
-
-    Returns:
-        The draw that the scores started from, and all draws that went into them, prior tasks' included. Equal words
-        mean the same draw, different ones independent draws.
-
-    Example:
-        >>> own, every = draws("independent, seed 0, task 2, moved towards 0, 1")
-        >>> own, sorted(every)[:2]
-        ('independent, seed 0, task 2', ['independent, seed 0, task 0', 'independent, seed 0, task 1'])
-    """
+    """Read ``metadata["score_initialisation"]``: the draw that scores started from, and all that went into them."""
     own, _, priors = score_initialisation.partition(MOVED)
     words = own.rpartition(" ")[0]
     return own, frozenset({own} | {f"{words} {prior}" for prior in priors.split(", ") if prior})

@@ -76,22 +76,7 @@ def code_of(model: Any) -> dict[str, Any]:
 
 
 def task_of(class_name: str, config: Any) -> Task:
-    """Tell what a Hugging Face model predicts.
-
-    Args:
-        class_name: Name of its class.
-        config: Its configuration.
-
-    Returns:
-        The name of its per-example likelihood.
-
-    Raises:
-        UsageError: If it is neither a sequence classifier nor a causal language model.
-
-    Example:
-        >>> task_of("GPT2LMHeadModel", None)
-        'causal_lm'
-    """
+    """Tell what a Hugging Face model of a class predicts: the name of its per-example likelihood."""
     if class_name.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal_lm"
     if class_name.endswith("ForSequenceClassification"):

@@ -15,7 +15,6 @@ from commonweight.models.options import FUNCTION, HUB_ID, LoadedModel, LoadOptio
 MISSPELLED = 0.75
 """From this likeness on a name is taken for that of a folder, and the Hub is not asked."""
 
-
 ALIKE = 0.4
 """From this likeness on a folder is worth naming."""
 
@@ -74,18 +73,7 @@ def load_model(spec: str, options: LoadOptions | None = None) -> LoadedModel:
 
 
 def short_name(spec: str) -> str:
-    """Name a model for tables.
-
-    Args:
-        spec: As for :func:`load_model`.
-
-    Returns:
-        The folder's, the id's or the function's last name.
-
-    Example:
-        >>> short_name("org/bert@v2"), short_name("models:build"), short_name("runs/food/")
-        ('bert', 'build', 'food')
-    """
+    """Name a model for tables: the folder's, the id's or the function's last name."""
     path = Path(spec).expanduser()
     if path.exists():
         return path.resolve().name

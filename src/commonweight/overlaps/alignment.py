@@ -21,23 +21,17 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Footprint
     from commonweight.footprints.weight_sample import Sample
 
-
 Reading = Literal["shared initialisation", "no shared initialisation", "unclear", "not measured"]
-
 
 NEAR = 0.5
 
-
 FAR = 0.8
-
 
 SHOWN = 0.005
 """Below this two decimals would write 0.00."""
 
-
 MOST_LISTED = 6
 """Pairs of models that a sentence names; of more it says how many there are."""
-
 
 Pairs = dict[tuple[str, str], float]
 

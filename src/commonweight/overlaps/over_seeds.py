@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-
 Of = Literal["within", "between", "corrected"]
-
 
 FEWEST = 3
 """Trainings: with fewer a noise ceiling has no interval, and nothing says whether it is above chance."""
@@ -235,19 +233,7 @@ def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]], *further: M
 
 
 def name_of(task: str, seed: int) -> str:
-    """Name one training of a task.
-
-    Args:
-        task: Name of the task.
-        seed: Number of the training.
-
-    Returns:
-        Its name in :attr:`SeedOverlap.table`.
-
-    Example:
-        >>> name_of("angle-0", 2)
-        'angle-0, training 2'
-    """
+    """Name one training of a task in :attr:`SeedOverlap.table`."""
     return f"{task}, training {seed}"
 
 
@@ -308,7 +294,6 @@ READING = (
     "Corrected: two tasks in different trainings, over the root of both noise ceilings; 1 if they agree as much as two "
     "trainings of one task do{undefined}. Intervals are over seeds, that is trainings (95 %)."
 )
-
 
 MASKS = "; a dash where a noise ceiling is not above chance, or chance is not known. All are beyond chance"
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-
 TIE = 1e-9
 """Values that differ by no more than this are equal: the difference is rounding."""
 

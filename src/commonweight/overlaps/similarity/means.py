@@ -30,22 +30,18 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-
 Approach = Literal["first_layer", "every_layer", "probed"]
-
 
 LEVEL = 0.05
 POINT = 0.95
 DRAWS = 999
 _TIE = 1e-9
 
-
 MAKE = (
     "make one with activity_footprint(net, task), or of means of your own with "
     "Footprint('activity', {'LAYER.running_mean': mean}, count=0)"
 )
 """How to come by an activity footprint."""
-
 
 TASKS_AT_A_TIME = 16
 """Rows of the null that are in memory together: 32 MB for 250 tasks and 999 shuffles."""
@@ -286,12 +282,9 @@ WORDS = {
     "probed": "rows: new data, columns: the task through whose mask they went",
 }
 
-
 TRAINED = "Every task was trained before its similarity was known: count that training when results are compared."
 
-
 UNTRAINED = "No training on the new data was needed."
-
 
 NULL = "A star marks what is no better than its null: at least 5 % of shuffles of the units reach it."
 
@@ -318,12 +311,9 @@ def blocks(found: TaskSimilarity, decimals: int) -> list[Block]:
 
 FORMAT = "commonweight-similarity"
 
-
 VERSION = 1
 
-
 SIMILARITIES = Format(FORMAT, (VERSION,), "a table of similarities", "compute them again")
-
 
 APPROACHES = ("first_layer", "every_layer", "probed")
 
