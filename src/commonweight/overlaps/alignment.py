@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from commonweight.base.errors import UsageError
-from commonweight.footprints.footprint import layer_of
+from commonweight.footprints.footprint import by_layer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -160,9 +160,9 @@ class Alignment:
             return f"The models come from a shared initialisation (relative weight distance {shown}){self._but_not()}."
         if set(pairs.values()) == {"not measured"}:
             return (
-                "Whether the models come from a shared initialisation was not measured: the footprints hold no "
-                "weight samples "
-                "that can be compared, and without a shared initialisation overlaps are not to be read as sharing."
+                "Whether the models come from a shared initialisation was not measured: the footprints hold no weight "
+                "samples that can be compared, and without a shared initialisation overlaps are not to be read as "
+                "sharing."
             )
         models = self._by_model()
         strange, doubtful = "no shared initialisation for", "a shared initialisation is unclear for"
@@ -185,9 +185,7 @@ class Alignment:
         Returns:
             The largest distance of two models in one of its weight matrices, by layer.
         """
-        layers: dict[str, list[str]] = {}
-        for name in self.matrices:
-            layers.setdefault(layer_of(name), []).append(name)
+        layers = by_layer(self.matrices)
         with np.errstate(invalid="ignore"):
             farthest = {layer: float(np.nanmax(self.farthest(each), initial=0.0)) for layer, each in layers.items()}
         return {layer: most for layer, most in farthest.items() if most >= FAR}
@@ -286,9 +284,7 @@ class Strange(NamedTuple):
 
 def strange_layers(alignment: Alignment, grams: Mapping[str, NDArray[np.float64]], a: str, b: str) -> Strange:
     """Find the layers of some parameters, given with their Gram matrices, without a shared initialisation."""
-    owned: dict[str, list[str]] = {}
-    for parameter in grams:
-        owned.setdefault(layer_of(parameter), []).append(parameter)
+    owned = by_layer(grams)
     layers = [each for each in owned if alignment.reading(a, b, owned[each]) == "no shared initialisation"]
     shares = [0.0]
     for place in (alignment.names.index(a), alignment.names.index(b)):

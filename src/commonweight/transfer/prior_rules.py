@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from commonweight.base.errors import UsageError
 from commonweight.base.text import number
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ class Choice(NamedTuple):
     """One per prior task, at least 0; they sum to 1, or are all 0."""
 
     reason: str
-    """Why, in words."""
 
 
 def most_similar(question: Question) -> Choice:
@@ -64,8 +62,7 @@ def most_similar(question: Question) -> Choice:
 
 def softmax(question: Question) -> Choice:
     """Share the alphas out by similarity, if the best prior task is better than its null."""
-    refused = _not_above_null(question)
-    if refused:
+    if refused := _not_above_null(question):
         return refused
     powers = np.exp((question.similarity - np.nanmax(question.similarity)) / question.temperature)
     powers = np.nan_to_num(powers, nan=0.0)
@@ -110,16 +107,9 @@ RULES: dict[str, Callable[[Question], Choice]] = {
 }
 
 
-def rule_named(name: str) -> Callable[[Question], Choice]:
-    """Find a rule."""
-    if name not in RULES:
-        raise UsageError(f"rule must be one of {', '.join(RULES)}, got {name!r}")
-    return RULES[name]
-
-
 def _not_above_null(question: Question) -> Choice | None:
     if np.isnan(question.similarity).all():
-        return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
+        return _undefined(question)
     best = int(np.flatnonzero(question.similarity >= np.nanmax(question.similarity) - TIE)[0])
     value, null = float(question.similarity[best]), float(question.null[best])
     if question.beats_null[best]:
@@ -133,7 +123,7 @@ def _not_above_null(question: Question) -> Choice | None:
 
 def _extreme(question: Question, values: Array, words: str) -> Choice:
     if np.isnan(values).all():
-        return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
+        return _undefined(question)
     equal = np.flatnonzero(values >= np.nanmax(values) - TIE)  # nan is not
     best = int(equal[0])
     names = ", ".join(repr(question.priors[index]) for index in equal)
@@ -141,7 +131,9 @@ def _extreme(question: Question, values: Array, words: str) -> Choice:
     return Choice(_one(question, best), f"{words}: {question.priors[best]!r}{tie}")
 
 
+def _undefined(question: Question) -> Choice:
+    return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
+
+
 def _one(question: Question, chosen: int) -> Array:
-    alphas = np.zeros(len(question.priors))
-    alphas[chosen] = 1.0
-    return alphas
+    return np.eye(len(question.priors))[chosen]
