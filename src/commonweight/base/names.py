@@ -25,15 +25,18 @@ def among(asked: str, names: Iterable[str]) -> str:
 
 def nearby(asked: str) -> str | None:
     """Find the file or folder that a path was probably meant to be."""
-    if "@" in asked:
-        return None
+    return next(iter(all_nearby(asked, 0.75)), None)
+
+
+def all_nearby(asked: str, cutoff: float, *, folders_only: bool = False) -> list[str]:
+    """List the files and folders whose names are like that of a path, the likest first."""
     path = Path(asked).expanduser()
     try:
-        names = [entry.name for entry in path.parent.iterdir()]
+        entries = [] if "@" in asked else list(path.parent.iterdir())
     except OSError:
-        return None
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return str(path.with_name(close[0])) if close and path.name else None
+        return []
+    names = [entry.name for entry in entries if not folders_only or entry.is_dir()]
+    return [str(path.with_name(name)) for name in difflib.get_close_matches(path.name, names, cutoff=cutoff)]
 
 
 MOST_DIFFERENCES = 4

@@ -117,22 +117,21 @@ def _refuse_remote_code(folder: str, options: LoadOptions) -> None:
         import transformers
 
         if all(not hasattr(transformers, name) for name in config.get("architectures") or [""]):
-            raise UsageError(
-                f"{folder} comes with model code of its own "
-                f"({', '.join(sorted(map(str, config['auto_map'].values())))}); it was not run. Read it, and pass "
-                "{trust_remote_code} if you trust it",
-                trust_remote_code=True,
-            )
+            raise _not_run(folder, f" ({', '.join(sorted(map(str, config['auto_map'].values())))})")
+
+
+def _not_run(where: str, named: str = "") -> UsageError:
+    return UsageError(
+        f"{where} comes with code of its own{named}; it was not run. Read it, and pass {{trust_remote_code}} if you "
+        "trust it",
+        trust_remote_code=True,
+    )
 
 
 def refuse_code(where: str, error: Exception) -> None:
     """Say that a checkpoint comes with code that was not run, if that is what an error is about."""
     if "trust_remote_code" in str(error):
-        raise UsageError(
-            f"{where} comes with code of its own; it was not run. Read it, and pass {{trust_remote_code}} if you trust "
-            "it",
-            trust_remote_code=True,
-        ) from error
+        raise _not_run(where) from error
 
 
 def load_config(where: str, revision: str | None, *, trust: bool) -> Any:

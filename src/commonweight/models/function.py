@@ -40,11 +40,15 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
     with seeded():
         build = _find(spec)
         model = _call(spec, build)
+    files = own_files(
+        {spec.partition(":")[0], str(inspect.unwrap(build).__module__)},
+        {type(module).__module__ for module in model.modules()},
+    )
     identity: dict[str, Any] = {
         "source": "function",
         "name": spec,
         "function": spec.rpartition(":")[2],
-        "code": _code(spec, build, model),
+        "code": {name: hash_files([file])[file.name] for name, file in files.items()},
         "settings": hash_settings(model),
     }
     if options.checkpoint is None:
@@ -106,14 +110,6 @@ def _call(spec: str, build: Callable[..., Any]) -> torch.nn.Module:
     if not isinstance(model, torch.nn.Module):
         raise UsageError(f"{spec} returned {type(model).__name__}, expected a torch.nn.Module")
     return model
-
-
-def _code(spec: str, build: Callable[..., Any], model: torch.nn.Module) -> dict[str, str]:
-    files = own_files(
-        {spec.partition(":")[0], str(inspect.unwrap(build).__module__)},
-        {type(module).__module__ for module in model.modules()},
-    )
-    return {name: hash_files([file])[file.name] for name, file in files.items()}
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -155,10 +155,10 @@ class SeedOverlap:
         Returns:
             GitHub Markdown; undefined is a dash.
         """
-        return text.to_markdown(self._blocks())
+        return text.to_markdown(self.blocks())
 
     def _repr_html_(self) -> str:
-        return text.to_html(self._blocks())
+        return text.to_html(self.blocks())
 
     def __repr__(self) -> str:
         return f"SeedOverlap({self.kind} of {', '.join(self.names)}; {self.seeds} trainings)"
@@ -173,7 +173,8 @@ class SeedOverlap:
         size = len(self.names)
         return flat.reshape(self.seeds, size, self.seeds, size)
 
-    def _blocks(self) -> list[Block]:
+    def blocks(self) -> list[Block]:
+        """Lay out every pair of tasks, all weights together and layer by layer."""
         what, undefined = ("masks", MASKS) if self.kind == "supermask" else ("activities", "")
         levels = {layer or WHOLE: layer for layer in self.layers} | {"pooled": None}
         noise_ceilings = Grid(

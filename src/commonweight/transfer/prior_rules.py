@@ -136,4 +136,4 @@ def _undefined(question: Question) -> Choice:
 
 
 def _one(question: Question, chosen: int) -> Array:
-    return np.eye(len(question.priors))[chosen]
+    return np.asarray(np.eye(len(question.priors))[chosen])
