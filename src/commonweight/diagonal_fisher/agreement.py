@@ -34,8 +34,8 @@ class Agreement:
         if len(self.right) >= MOST_ROWS or all(row in self.right for row in batch.source_rows):
             return
         if (found := likelihood.right(outputs, batch)) is not None:
-            self.classes = found.classes
-            self.right.update(zip(batch.source_rows, found.rows.tolist(), strict=True))
+            rows, self.classes = found
+            self.right.update(zip(batch.source_rows, rows.tolist(), strict=True))
 
     def record(self) -> dict[str, int] | None:
         """Give what a footprint keeps, ``right`` of ``rows`` rows; None where labels are no classes or absent."""
