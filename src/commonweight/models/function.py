@@ -20,7 +20,7 @@ from commonweight.base.errors import UsageError
 from commonweight.base.names import some
 from commonweight.models.identity import describe, first_line, hash_files, hash_settings, hash_state
 from commonweight.models.options import LoadedModel
-from commonweight.models.placement import DRAW_SEED, pick_device, pick_dtype, place, seeded
+from commonweight.models.placement import DRAW_SEED, pick_device, pick_dtype, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,8 +61,8 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
         identity["checkpoint"] = options.checkpoint
         identity["weights"] = hash_files([path])
         notes = ()
-    place(model, pick_device(options.device), pick_dtype(options.dtype))
-    return LoadedModel(model.eval(), identity | describe(model), notes=notes)
+    model.to(device=pick_device(options.device), dtype=pick_dtype(options.dtype)).eval()
+    return LoadedModel(model, identity | describe(model), notes=notes)
 
 
 def _find(spec: str) -> Callable[..., Any]:

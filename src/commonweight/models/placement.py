@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
@@ -47,11 +47,6 @@ def pick_dtype(name: str = "float32") -> torch.dtype | None:
         expected = f"{STORED} or one of {', '.join(DTYPES)}"
         raise UsageError(f"{{argument}} must be {expected}, got {name!r}", argument="dtype")
     return DTYPES[name]
-
-
-def place(model: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """Move a model, and give its floating-point weights a precision."""
-    return model.to(device) if dtype is None else model.to(device=device, dtype=dtype)
 
 
 DRAW_SEED = 0

@@ -71,15 +71,8 @@ class Alignment:
         apart, size = sum(known, np.zeros((2, len(self.names), len(self.names))))
         return np.asarray(np.sqrt(apart / np.where(size > 0, size, np.nan)))
 
-    def farthest(self, parameters: Collection[str]) -> NDArray[np.float64]:
-        """Give the distance in that of some weight matrices in which two models are farthest apart.
-
-        Args:
-            parameters: Their names; others, such as biases, are passed over.
-
-        Returns:
-            ``[n, n]``; nan where none of them was sampled in both models, or weights of one are not finite.
-        """
+    def _farthest(self, parameters: Collection[str]) -> NDArray[np.float64]:
+        """Give the distance in that of some weight matrices in which two models are farthest apart, as ``within``."""
         sampled = [name for name in parameters if name in self.matrices]
         farthest = np.full((len(self.names), len(self.names)), np.nan)
         for name in sampled:
@@ -117,7 +110,7 @@ class Alignment:
                 f"layer ask table.shared_initialisation({a!r}, {b!r}, {parameters!r})"
             )
         at = self.names.index(a), self.names.index(b)
-        distance = math.nan if parameters is None else float(self.farthest(parameters)[at])
+        distance = math.nan if parameters is None else float(self._farthest(parameters)[at])
         return reading_of(float(self.distance[at]) if math.isnan(distance) else distance)
 
     def of(self, names: Sequence[str]) -> Alignment:
@@ -187,7 +180,7 @@ class Alignment:
         """
         layers = by_layer(self.matrices)
         with np.errstate(invalid="ignore"):
-            farthest = {layer: float(np.nanmax(self.farthest(each), initial=0.0)) for layer, each in layers.items()}
+            farthest = {layer: float(np.nanmax(self._farthest(each), initial=0.0)) for layer, each in layers.items()}
         return {layer: most for layer, most in farthest.items() if most >= FAR}
 
     def _but_not(self) -> str:
