@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["fisher", "supermask", "activity"]
 KINDS: tuple[Kind, ...] = ("fisher", "supermask", "activity")
-_FACTS = {"fisher_type": "Fisher type", "loss": "loss"}
+FACTS = {"fisher_type": "Fisher type", "loss": "loss"}
+"""Metadata that say what a Fisher is of, and their words; equal where two are compared."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Footprint:
             header = (*header, "trace share")
             rows = [(*row, number(traces[row[0]] / whole if whole else math.nan)) for row in rows]
             facts.append(f"trace {whole:.6g}")
-        facts += [f"{words} {self.metadata[key]}" for key, words in _FACTS.items() if self.metadata.get(key)]
+        facts += [f"{words} {self.metadata[key]}" for key, words in FACTS.items() if self.metadata.get(key)]
         if self.folds:
             facts.append(f"{len(self.folds)} folds")
         title = f"Footprint of kind {self.kind} (parameters: {len(self)}, layers: {len(owned)})"

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from commonweight.base.errors import NotComparableError, UsageError
 from commonweight.base.names import by_value, differ, first_of, quoted
-from commonweight.footprints.footprint import Footprint
+from commonweight.footprints.footprint import FACTS, Footprint
 from commonweight.footprints.slices import shape_of
 
 MEASURE = "measure one with commonweight.fisher() or read one with Footprint.load(folder)"
-_RULES = {"fisher_type": "Fisher type", "loss": "loss"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def common_parameters(footprints: Mapping[str, Footprint], *, common_only: bool 
 
 def _check_rules(footprints: Mapping[str, Footprint]) -> None:
     differing = {}
-    for key, words in _RULES.items():
+    for key, words in FACTS.items():
         values = {name: footprint.metadata.get(key) for name, footprint in footprints.items()}
         if differ(values):
             differing[words] = by_value(values)
