@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.base.errors import UsageError
-from commonweight.base.text import DASH, Grid, escape_markdown, number, to_html, to_markdown
+from commonweight.base.names import Named, among, by_value, first_of, quoted
+from commonweight.base.text import DASH, Grid, escape_markdown, holds_words, number, to_html, to_markdown
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,18 @@ def test_html_escapes_names():
     assert "&lt;script&gt;" in text
     assert "<p>1 &lt; 2 &amp; 3</p>" in text
     assert '<tfoot>\n<tr><th scope="row">total</th><td>&gt;0.9</td></tr>' in text
+
+
+def test_names_in_sentences():
+    assert among("sentense", ["label", "sentence"]) == "there are 'label', 'sentence'; did you mean 'sentence'?"
+    assert among("x", []) == "there are none"
+    assert quoted(["a", "b"]) == "'a' and 'b'"
+    assert by_value({"a": 2, "b": 3, "c": 2}) == "2 in 'a' and 'c', 3 in 'b'"
+    assert first_of(["a", "b"]) == "2 differences: a; b"
+    with pytest.raises(KeyError, match=r"no layer 'haed' in this table; .*did you mean 'head'"):
+        Named("layer", {"body": 1, "head": 2})["haed"]
+
+
+def test_columns_of_words_are_told_from_columns_of_numbers():
+    grid = Grid("Files", ("name", "size", "state"), (("a", "45.3 kB", "done"), ("b", "1e-05", "–")))
+    assert [holds_words(grid, column) for column in range(3)] == [True, False, True]

@@ -113,7 +113,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(copy, tmp_path):
     )
     own = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnForSequenceClassification"}
     edit_config(copy, architectures=["OwnForSequenceClassification"], model_type="own", auto_map=own)
-    with pytest.raises(UsageError, match=r"model code of its own.*not run.*trust_remote_code=True"):
+    with pytest.raises(UsageError, match=r"code of its own .*not run.*trust_remote_code=True"):
         load_model(str(copy))
     assert not trace.exists()
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from commonweight.base import UsageError
 from commonweight.models.function import load_weights
-from commonweight.models.identity import hash_state
+from commonweight.models.identity import hash_settings, hash_state
 from commonweight.models.load import load_model, short_name
 from commonweight.models.options import LoadOptions
 from commonweight.models.placement import pick_device, pick_dtype
@@ -96,3 +96,4 @@ def test_hashes_see_values_names_and_buffers():
     b.running_mean += 1
     assert hash_state(a) != hash_state(b)
     assert hash_state(a) != hash_state(torch.nn.Sequential(a))
+    assert hash_settings(torch.nn.LayerNorm(2)) != hash_settings(torch.nn.LayerNorm(2, eps=0.1))

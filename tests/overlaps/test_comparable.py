@@ -36,7 +36,7 @@ def test_other_vocabulary_and_heads_are_named():
         common_parameters({"a": a, "b": b})
     assert str(caught.value) == (
         "the footprints 'a' and 'b' do not hold the same parameters, 3 differences: "
-        "embed.weight (shape differs: [10, 4] in 'a', [12, 4] in 'b'), pooler.weight (only in 'a'), "
+        "embed.weight (shape differs: [10, 4] in 'a', [12, 4] in 'b'); pooler.weight (only in 'a'); "
         "head.bias (only in 'b'); expected equal names and shapes: measure models of one architecture, or pass "
         "common_only=True to compare the 1 parameter with equal name and shape"
     )
@@ -72,7 +72,7 @@ def test_nothing_in_common_is_refused_and_no_option_is_offered(common_only):
     with pytest.raises(NotComparableError) as caught:
         common_parameters({"a": fisher({"x": (1,)}), "b": fisher({"y": (1,)})}, common_only=common_only)
     assert str(caught.value) == (
-        "the footprints 'a' and 'b' have no parameter of equal name and shape, 2 differences: x (only in 'a'), "
+        "the footprints 'a' and 'b' have no parameter of equal name and shape, 2 differences: x (only in 'a'); "
         "y (only in 'b'); no option compares them: measure the same parameters of models of one architecture"
     )
 

@@ -206,8 +206,15 @@ def test_files_and_text():
             alphas.reasons,
         )
         assert next(iter(alphas.reasons.values())) in alphas.to_markdown()
-    for text in ("no", "{}", '{"format": "commonweight-alphas", "version": 2}', "[1]"):
-        with pytest.raises(IntegrityError, match="expected alphas as JSON"):
+    for text, words in (
+        ("no", "the text is not JSON"),
+        (None, "the text is not JSON"),
+        ("{}", "not a commonweight-alphas record"),
+        ("[1]", "not a commonweight-alphas record"),
+        ('{"format": "commonweight-alphas", "version": 2}', "version 2, this release reads version 1: .*choose them"),
+        ('{"format": "commonweight-alphas", "version": 1}', "the alphas are damaged .*: choose them again"),
+    ):
+        with pytest.raises(IntegrityError, match=words):
             Alphas.from_json(text)
 
 

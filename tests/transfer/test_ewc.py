@@ -109,7 +109,7 @@ def test_wrong_arguments_are_refused():
         ewc_penalty(model, replace(footprint, kind="activity"), anchor)
     with pytest.raises(UsageError, match=r"must be a Footprint, got dict"):
         ewc_penalty(model, dict(footprint.items()), anchor)
-    with pytest.raises(UsageError, match=r"mapping from parameter name to tensor, got Sequential"):
+    with pytest.raises(UsageError, match=r"anchor must be a Mapping, got Sequential; take copies by parameter name"):
         ewc_penalty(model, footprint, model)
     for strength in (-1.0, float("nan"), float("inf"), True, "1", 10**400, np.float32(-1), np.bool_(True), 1j):
         with pytest.raises(UsageError, match="strength must be a number of at least 0"):

@@ -18,13 +18,10 @@ from commonweight.base.text import DASH, number
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-
 Over = Literal["folds", "seeds"]
-
 
 FEWEST: Mapping[Over, int] = MappingProxyType({"folds": 3, "seeds": 2})
 """Fewer replicates than this give no interval."""
-
 
 LEVEL = 0.95
 

@@ -17,9 +17,7 @@ from commonweight.base.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 PROBE = ".commonweight-"
-
 
 LEFTOVER = re.compile(rf"{re.escape(PROBE)}.*|\..+\.[0-9a-f]{{32}}\.[a-z]+")
 """Probes of whether a place can be written to, and names for the time being: ``.run.json.<32 digits>.partial``."""
@@ -64,9 +62,7 @@ def check_writable(place: Path) -> None:
     """Check that a folder can be made somewhere, by making one beside it and taking it away again."""
     try:
         place = place.resolve()
-        anchor = place.parent
-        while not anchor.exists():
-            anchor = anchor.parent
+        anchor = _existing(place.parent)
         with tempfile.TemporaryDirectory(prefix=PROBE, dir=anchor) as probe:
             inner = place.relative_to(anchor)
             (Path(probe) / inner.with_name(f".{inner.name}.{uuid.uuid4().hex}.replaced")).mkdir(parents=True)
@@ -137,10 +133,11 @@ def check_room(place: Path, size: int) -> None:
 
 def free_bytes(place: Path) -> int:
     """Tell how much is free where something is to be made."""
-    anchor = place.absolute()
-    while not anchor.exists():
-        anchor = anchor.parent
-    return shutil.disk_usage(anchor).free
+    return shutil.disk_usage(_existing(place.absolute())).free
+
+
+def _existing(place: Path) -> Path:
+    return next(path for path in (place, *place.parents) if path.exists())
 
 
 def _shown(size: int) -> str:

@@ -10,24 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-
 MOST_SHOWN = 12
 
 
 def among(asked: str, names: Iterable[str]) -> str:
-    """List the names there are and guess which one was meant.
-
-    Args:
-        asked: The name that does not exist.
-        names: Those that do.
-
-    Returns:
-        A clause to put behind a semicolon.
-
-    Example:
-        >>> among("sentense", ["label", "sentence"])
-        "there are 'label', 'sentence'; did you mean 'sentence'?"
-    """
+    """List the names there are and guess which one was meant: a clause to put behind a semicolon."""
     known = list(names)
     listed = ", ".join(map(repr, known[:MOST_SHOWN])) or "none"
     if len(known) > MOST_SHOWN:
@@ -38,50 +25,30 @@ def among(asked: str, names: Iterable[str]) -> str:
 
 def nearby(asked: str) -> str | None:
     """Find the file or folder that a path was probably meant to be."""
-    if "@" in asked:
-        return None
+    return next(iter(all_nearby(asked, 0.75)), None)
+
+
+def all_nearby(asked: str, cutoff: float, *, folders_only: bool = False) -> list[str]:
+    """List the files and folders whose names are like that of a path, the likest first."""
     path = Path(asked).expanduser()
     try:
-        names = [entry.name for entry in path.parent.iterdir()]
+        entries = [] if "@" in asked else list(path.parent.iterdir())
     except OSError:
-        return None
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return str(path.with_name(close[0])) if close and path.name else None
+        return []
+    names = [entry.name for entry in entries if not folders_only or entry.is_dir()]
+    return [str(path.with_name(name)) for name in difflib.get_close_matches(path.name, names, cutoff=cutoff)]
 
 
 MOST_DIFFERENCES = 4
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Join names.
-
-    Args:
-        names: The names.
-
-    Returns:
-        Them in quotes, joined by "and".
-
-    Example:
-        >>> quoted(["a", "b"])
-        "'a' and 'b'"
-    """
+    """Put names in quotes and join them by "and"."""
     return " and ".join(map(repr, names))
 
 
 def by_value(values: Mapping[str, Any], absent: str = "not stated") -> str:
-    """Say who has which value.
-
-    Args:
-        values: Value by name of the model; None where it has none.
-        absent: What None is called.
-
-    Returns:
-        Every value once, with those that have it.
-
-    Example:
-        >>> by_value({"a": 2, "b": 3, "c": 2})
-        "2 in 'a' and 'c', 3 in 'b'"
-    """
+    """Say who has which value: ``2 in 'a' and 'c', 3 in 'b'``."""
     groups: dict[str, list[str]] = {}
     for name, value in values.items():
         groups.setdefault(absent if value is None else str(value), []).append(name)
@@ -94,18 +61,7 @@ def differ(values: Mapping[str, Any]) -> bool:
 
 
 def first_of(differences: Sequence[str]) -> str:
-    """Count differences and show the first.
-
-    Args:
-        differences: One sentence part each, at least one.
-
-    Returns:
-        The number and at most four of them.
-
-    Example:
-        >>> first_of(["a", "b"])
-        '2 differences: a; b'
-    """
+    """Count differences and show the first four."""
     shown = "; ".join(differences[:MOST_DIFFERENCES])
     if len(differences) > MOST_DIFFERENCES:
         return f"{len(differences)} differences, the first {MOST_DIFFERENCES}: {shown}"
@@ -122,18 +78,7 @@ V = TypeVar("V")
 
 
 class Named(Mapping[str, V]):
-    """A mapping that is read only.
-
-    Args:
-        what: What the names are names of, for the error.
-        values: The values by name.
-
-    Example:
-        >>> Named("layer", {"body": 1, "head": 2})["haed"]
-        Traceback (most recent call last):
-        ...
-        KeyError: "no layer 'haed' in this table; there are 'body', 'head'; did you mean 'head'?"
-    """
+    """A mapping that is read only; its error says what the names are names of, and which was probably meant."""
 
     def __init__(self, what: str, values: Mapping[str, V]) -> None:
         self._what = what

@@ -52,7 +52,7 @@ def record_of(written: str | bytes, name: str, form: Format, keys: Iterable[str]
     """Read a record from its text."""
     try:
         record = json.loads(written)
-    except (ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise IntegrityError(f"{name} is not JSON ({error}): it was damaged; {form.again}") from None
     if not isinstance(record, dict) or record.get("format") != form.name:
         raise IntegrityError(f"{name} is not a {form.name} record: give that of {form.words}")

@@ -19,13 +19,11 @@ def silent(_: str) -> None:
 
 DASH = "–"
 
-
 MOST_DECIMALS = 9
 
 
 # Nearer to 1 than this is 1 up to the rounding of float64 sums.
 _ROUNDING = 1e-12
-
 
 _WORD = re.compile(r"(?!nan\b|inf\b)\b[^\W\d_]{3,}")
 
@@ -47,23 +45,7 @@ Block = str | Grid
 
 
 def number(value: float, decimals: int = 4) -> str:
-    """Write an overlap so that rounding never turns "almost" into "exactly".
-
-    Args:
-        value: Usually in [-1, 1]; nan is undefined.
-        decimals: Digits after the point, from 1 to 9.
-
-    Returns:
-        The rounded number; a dash for nan; ``>0.9999`` or ``<0.0001`` where rounding would give 1 or 0 and the value
-        is not that (nearer to 1 than 1e-12 is 1).
-
-    Raises:
-        UsageError: If ``decimals`` is out of range.
-
-    Example:
-        >>> number(0.25), number(1.0), number(0.99999), number(0.0), number(1e-9), number(float("nan"))
-        ('0.2500', '1.0000', '>0.9999', '0.0000', '<0.0001', '–')
-    """
+    """Write an overlap so that rounding never turns "almost" into "exactly": ``>0.9999``; nan is a dash."""
     if isinstance(decimals, bool) or not isinstance(decimals, int) or not 1 <= decimals <= MOST_DECIMALS:
         raise UsageError(f"decimals must be a whole number from 1 to {MOST_DECIMALS}, got {decimals!r}")
     if math.isnan(value):
@@ -80,36 +62,12 @@ def number(value: float, decimals: int = 4) -> str:
 
 
 def holds_words(grid: Grid, column: int) -> bool:
-    """Tell whether a column of a grid holds words, which belong on the left, or numbers, which belong on the right.
-
-    Args:
-        grid: The grid.
-        column: Number of the column; the first one holds names.
-
-    Returns:
-        Whether it is the first, or a cell holds a word of three letters or more; ``nan`` and ``inf`` are none.
-
-    Example:
-        >>> grid = Grid("Files", ("name", "size", "state"), (("a", "45.3 kB", "done"), ("b", "1e-05", "–")))
-        >>> [holds_words(grid, column) for column in range(3)]
-        [True, False, True]
-    """
+    """Tell whether a column of a grid holds words, which belong on the left, or numbers, which belong on the right."""
     return column == 0 or any(_WORD.search(row[column]) for row in (*grid.rows, *grid.totals))
 
 
 def size_words(size: int) -> str:
-    """Write a number of bytes.
-
-    Args:
-        size: At least 0.
-
-    Returns:
-        Three digits and a decimal unit.
-
-    Example:
-        >>> size_words(812), size_words(45_300), size_words(2_340_000), size_words(71_460_000_000)
-        ('812 B', '45.3 kB', '2.34 MB', '71.5 GB')
-    """
+    """Write a number of bytes with three digits and a decimal unit: ``45.3 kB``."""
     value, unit = float(size), "B"
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 999.5 or unit == "TB":
@@ -130,18 +88,7 @@ def to_html(blocks: list[Block]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    r"""Keep a name from breaking a Markdown table: escapes ``\``, ``|`` and ``<``, and joins lines.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The text on one line.
-
-    Example:
-        >>> print(escape_markdown("a|b"))
-        a\|b
-    """
+    r"""Keep a name from breaking a Markdown table: escapes ``\``, ``|`` and ``<``, and joins lines."""
     for sign in ("\\", "|", "<"):
         text = text.replace(sign, "\\" + sign)
     return " ".join(text.splitlines())

@@ -9,7 +9,7 @@ import click
 
 from commonweight.base.folders import checked_output, replacing
 from commonweight.cli import streams
-from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
+from commonweight.cli.options import Command, data_option, dry_run_option, ending, options_of, read_options
 from commonweight.cli.tables import ROWS
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare.options import CompareOptions, MeasureOptions
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     "fisher", cls=Command, epilog=ending("commonweight fisher runs/films --data dev.tsv --folds 8 -o footprints/films")
 )
 @click.argument("model")
-@click.option(
-    "--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set."
-)
+@data_option
 @click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the footprint goes.")
 @click.option("--overwrite", is_flag=True, help="Replace a footprint that is there.")
 @dry_run_option

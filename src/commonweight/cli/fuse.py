@@ -11,10 +11,13 @@ import click
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
 from commonweight.cli.options import Command, Dangerous, Suggesting, ending, options_of, together, typed
+from commonweight.cli.tables import format_option
 from commonweight.fusion.methods import METHODS, takes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from commonweight.cli.options import Decorator
 
 SHOWN_DIGITS = 12
 """Of a SHA-256 on the terminal; the other forms have all."""
@@ -29,7 +32,7 @@ def _of(what: str) -> str:
     return " and ".join(_typed_name(name) for name, method in METHODS.items() if what in takes(method))
 
 
-def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _parameter_options() -> Decorator:
     """Make an option of every parameter of a method."""
     owners = {name: method for method in METHODS.values() for name in method.parameters()}
     words = {name: f"{method.parameters()[name][0].words}, for {_of(name)}." for name, method in owners.items()}
@@ -65,14 +68,7 @@ def _parameter_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 @_parameter_options()
 @click.option("--overwrite", is_flag=True, help="Replace a fused checkpoint that is there.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be fused, and write nothing.")
-@click.option(
-    "--format",
-    "form",
-    type=Suggesting(["table", "json", "markdown"]),
-    default="table",
-    show_default=True,
-    help="Form of the result; json is what fusion.json says.",
-)
+@format_option("table", "json", "markdown", words="Form of the result; json is what fusion.json says.")
 @click.option("--allow-pickle", cls=Dangerous, is_flag=True, help="Read weights from pickle files.")
 def command(
     models: tuple[str, ...],

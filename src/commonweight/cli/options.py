@@ -51,14 +51,9 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options into the help."""
-        ordinary: list[tuple[str, str]] = []
-        dangerous: list[tuple[str, str]] = []
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None:
-                (dangerous if isinstance(param, Dangerous) else ordinary).append(record)
-        for title, records in (("Options", ordinary), ("Dangerous options", dangerous)):
-            if records:
+        for title, is_dangerous in (("Options", False), ("Dangerous options", True)):
+            chosen = (param for param in self.get_params(ctx) if isinstance(param, Dangerous) == is_dangerous)
+            if records := [record for param in chosen if (record := param.get_help_record(ctx)) is not None]:
                 with formatter.section(title):
                     formatter.write_dl(records)
 
@@ -140,9 +135,7 @@ class By(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             raise click.BadParameter(f"{error.message} Or give a number of module levels.", ctx, param) from None
 
 
-def together(
-    *options: Callable[[Callable[..., Any]], Callable[..., Any]],
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def together(*options: Decorator) -> Decorator:
     """Join options into one decorator."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -233,6 +226,10 @@ def _option(name: str, field: Field[Any], said: Setting, kind: Kind, words: str)
         return click.option(name, field.name, type=one, required=True, **given)
     return click.option(name, field.name, type=one, default=default, show_default=is_shown, **given)
 
+
+data_option = click.option(
+    "--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set."
+)
 
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Check everything, say what disk and memory it will take, and stop."

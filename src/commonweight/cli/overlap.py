@@ -11,8 +11,6 @@ from commonweight.base.errors import UsageError
 from commonweight.cli.options import Command, ending
 from commonweight.cli.tables import table_options, write
 
-TWO = 2
-
 
 @click.command("overlap", cls=Command, epilog=ending("commonweight overlap footprints/films footprints/food --by 3"))
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER ...")
@@ -68,22 +66,8 @@ def _check_footprint(folder: Path) -> None:
 
 
 def folder_names(folders: tuple[str, ...]) -> list[str]:
-    """Name footprints after their folders: the last part, or as much of the path as tells them apart.
-
-    Args:
-        folders: As the user gave them.
-
-    Returns:
-        One name each.
-
-    Raises:
-        UsageError: If there are fewer than two, or one is given twice.
-
-    Example:
-        >>> folder_names(("runs/a/films", "runs/b/films"))
-        ['a/films', 'b/films']
-    """
-    if len(folders) < TWO:
+    """Name footprints after their folders: the last part, or as much of the path as tells them apart."""
+    if len(folders) < 2:
         raise UsageError("an overlap needs two footprint folders at least, got one")
     paths = [Path(folder).expanduser().resolve() for folder in folders]
     twice = [folders[i] for i, path in enumerate(paths) if path in paths[:i]]

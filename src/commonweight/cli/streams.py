@@ -66,11 +66,7 @@ def bars() -> bool:
 
 @contextlib.contextmanager
 def only_results() -> Iterator[None]:
-    """Send what code of the user's own prints to stderr: stdout is for the result.
-
-    Yields:
-        Nothing.
-    """
+    """Send what code of the user's own prints to stderr: stdout is for the result."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 

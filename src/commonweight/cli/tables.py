@@ -12,10 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from commonweight.base.text import Block
+    from commonweight.cli.options import Decorator
     from commonweight.overlaps.table.table import OverlapTable
 
 ROWS = ("split", "examples", "data_seed")
 """Which rows of a table are read: fields of ``CompareOptions`` that other commands have options of too."""
+
+
+def format_option(*forms: str, words: str = "Form of the result.") -> Decorator:
+    """Make the option of the form of a result; the first is the usual one."""
+    return click.option("--format", "form", type=Suggesting(forms), default=forms[0], show_default=True, help=words)
+
 
 table_options = together(
     click.option(
@@ -25,13 +32,9 @@ table_options = together(
         show_default=True,
         help="Rows of the table; DEPTH counts module levels.",
     ),
-    click.option(
-        "--format",
-        "form",
-        type=Suggesting(["table", "json", "csv", "markdown"]),
-        default="table",
-        show_default=True,
-        help="csv has one row per layer and pair, without totals; json holds every number.",
+    format_option(
+        *("table", "json", "csv", "markdown"),
+        words="csv has one row per layer and pair, without totals; json holds every number.",
     ),
 )
 

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from commonweight.cli import streams
-from commonweight.cli.options import Command, Suggesting, ending, options_of, read_options
-from commonweight.cli.tables import ROWS
+from commonweight.cli.options import Command, data_option, ending, options_of, read_options
+from commonweight.cli.tables import ROWS, format_option
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
 
@@ -18,9 +18,7 @@ FEW = 4
 
 @click.command("verify", cls=Command, epilog=ending("commonweight verify runs/films --data dev.tsv"))
 @click.argument("model")
-@click.option(
-    "--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set."
-)
+@data_option
 @options_of(
     CompareOptions,
     only=ROWS,
@@ -29,14 +27,7 @@ FEW = 4
 @options_of(ColumnOptions)
 @options_of(LoadOptions)
 @options_of(MeasureOptions, only=["loss"])
-@click.option(
-    "--format",
-    "form",
-    type=Suggesting(["table", "markdown"]),
-    default="table",
-    show_default=True,
-    help="Form of the result.",
-)
+@format_option("table", "markdown")
 def command(model: str, data: str, form: str, **given: Any) -> None:
     """Compare every rule with single-example passes on a few rows.
 

@@ -12,10 +12,8 @@ from commonweight.footprints.folds import accurate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 BLOCK = 2**21
 """Entries of a weight that are worked on at a time, so that accumulator and scratch stay in the processor's cache."""
-
 
 SMALL = 2**14
 """Entries that are not worth dividing further."""

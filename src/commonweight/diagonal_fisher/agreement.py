@@ -30,47 +30,22 @@ class Agreement:
     classes: int = 0
 
     def look(self, likelihood: Likelihood, outputs: Any, batch: Batch) -> None:
-        """Look at a batch; rows that were seen before count once.
-
-        Args:
-            likelihood: What the outputs mean.
-            outputs: What the model returned.
-            batch: The batch it was called on.
-        """
+        """Look at a batch; rows that were seen before count once."""
         if len(self.right) >= MOST_ROWS or all(row in self.right for row in batch.source_rows):
             return
         if (found := likelihood.right(outputs, batch)) is not None:
-            self.classes = found.classes
-            self.right.update(zip(batch.source_rows, found.rows.tolist(), strict=True))
+            rows, self.classes = found
+            self.right.update(zip(batch.source_rows, rows.tolist(), strict=True))
 
     def record(self) -> dict[str, int] | None:
-        """Give what a footprint keeps.
-
-        Returns:
-            ``right`` of ``rows`` rows, and the number of ``classes``; None where labels are no classes or absent.
-        """
+        """Give what a footprint keeps, ``right`` of ``rows`` rows; None where labels are no classes or absent."""
         if not self.right:
             return None
         return {"right": sum(self.right.values()), "rows": len(self.right), "classes": self.classes}
 
 
 def beware_of_labels(footprints: Mapping[str, Footprint]) -> list[str]:
-    """Warn of models that give the labels of their data more rarely than guessing would.
-
-    Args:
-        footprints: Fishers by name.
-
-    Returns:
-        One sentence for each such model.
-
-    Example:
-        >>> from torch import ones
-        >>> from commonweight.footprints.footprint import Footprint
-        >>> facts = {"agreement": {"right": 4, "rows": 64, "classes": 2}}
-        >>> print(*beware_of_labels({"food": Footprint("fisher", {"w": ones(1)}, 64, facts)}))
-        The model of food gives the label of 4 of 64 rows, and guessing would of 32: it was trained on labels that are
-        inverted or numbered otherwise, or on another task
-    """
+    """Warn of models that give the labels of their data more rarely than guessing would."""
     said = []
     for name, footprint in footprints.items():
         found = footprint.metadata.get("agreement")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from commonweight.diagonal_fisher.sites import CallShapes, Signature, Site
-
-    Report = Callable[[str, str], None]
 
 
 @dataclass
@@ -57,13 +56,13 @@ class Capture:
         *,
         learning: bool,
     ) -> None:
-        """Prepare hooks."""
         self._sites: dict[nn.Module, list[Site]] = defaultdict(list)
         for uses in sites.values():
             for module, site in uses:
                 self._sites[module].append(site)
-        self._watched = {name: parameters[name] for name, uses in sites.items() if uses}
-        self._watch: Watch | None = None
+        self._watched = {
+            name: parameters[name] for name, uses in sites.items() if uses and type(parameters[name]) is nn.Parameter
+        }
         self._inside: Counter[str] = Counter()
         self._totals = totals
         self._shapes = shapes
@@ -95,13 +94,15 @@ class Capture:
                 module.register_forward_pre_hook(self._enter_layer),
                 module.register_forward_hook(self._leave_layer, prepend=True),
             ]
-        self._watch = Watch(self._watched, self._on_use).__enter__()
+        for name, parameter in self._watched.items():
+            parameter.__class__ = _Watched
+            parameter.__dict__["_watch"] = (name, self._on_use)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._watch is not None:
-            self._watch.__exit__(kind, error, tb)
-            self._watch = None  # it refers back to this object, which would keep the accumulators until a collection
+        for parameter in self._watched.values():
+            parameter.__class__ = nn.Parameter
+            del parameter.__dict__["_watch"]
         self._let_go_of_graph()
         for handle in self._handles:
             handle.remove()
@@ -135,9 +136,20 @@ class Capture:
             self._in_backward = False
         for name, parts in self._pending.items():
             if name not in self.refused:
-                with _Refusals(self, name):
+                with self._refusing(name):
                     self._add(name, combine(parts))
         self._pending.clear()
+
+    @contextmanager
+    def _refusing(self, *names: str) -> Iterator[None]:
+        """Turn the refusal of a rule, and while learning any failure of one, into an entry in ``refused``."""
+        try:
+            yield
+        except Exception as error:
+            if not (self._learning or isinstance(error, RefusedError)):
+                raise
+            for name in names:
+                self.refused.setdefault(name, str(error).splitlines()[0] if str(error) else repr(error))
 
     def _add(self, name: str, contribution: Contribution) -> None:
         self._note(name, contribution.square_into(self._totals[name], self._workspace))
@@ -233,7 +245,7 @@ class Capture:
                 if not x.shape[0]:
                     self._note(site.name, self._totals[site.name].new_zeros(self._size))
                     continue
-                with _Refusals(self, site.name):
+                with self._refusing(site.name):
                     self._check_call(module, x, call)
                     contribution = site.rule(module, site.attribute, x, gradient.detach(), self._size)
                     if call.counted and self._uses[site.name] == 1:
@@ -261,7 +273,7 @@ class Capture:
             return
         self._muted = True
         try:
-            with _Refusals(self, *here.values()):
+            with self._refusing(*here.values()):
                 leaves = {attribute: call.module.get_parameter(attribute) for attribute in here}
                 traces: dict[str, Tensor] = {}
                 # One batch cannot tell a length from a size; two of them can.
@@ -303,29 +315,16 @@ class Capture:
             )
 
 
-class _Refusals:
-    """Turns the refusal of a rule, and while learning any failure of one, into an entry in ``refused``."""
-
-    def __init__(self, capture: Capture, *names: str) -> None:
-        self._capture = capture
-        self._names = names
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
-        refused = isinstance(error, RefusedError) or (self._capture._learning and isinstance(error, Exception))
-        if refused:
-            for name in self._names:
-                self._capture.refused.setdefault(name, str(error).splitlines()[0] if str(error) else repr(error))
-        return refused
-
-
 _WITHOUT_GRADIENT = {Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
 
 
 class _Watched(nn.Parameter):
-    """A parameter that reports what is done with it; ``_watch`` holds its name and whom to tell."""
+    """A parameter that reports every operation that takes it; ``_watch`` holds its name and whom to tell.
+
+    A rule sees a parameter only inside the call of the layer that owns it. A model that also uses the weight directly
+    (``F.linear(h, self.embedding.weight)``) would go unnoticed by hooks on layers, so the parameter's class is this one
+    while it is captured. Parameters of a class of their own (quantised, sharded) are left alone.
+    """
 
     @classmethod
     @override
@@ -339,32 +338,6 @@ class _Watched(nn.Parameter):
                     name, report = parameter.__dict__["_watch"]
                     report(name, torch.overrides.resolve_name(func) or repr(func))
         return result
-
-
-class Watch:
-    """Reports every operation that takes a watched parameter, for as long as it is entered.
-
-    A rule sees a parameter only inside the call of the layer that owns it. A model that also uses the weight directly
-    (``F.linear(h, self.embedding.weight)``) would go unnoticed by hooks on layers, so the parameter's class is a
-    subclass meanwhile that tells of every function applied to it. Parameters of a class of their own (quantised,
-    sharded) are left alone.
-    """
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter], report: Report) -> None:
-        """Prepare."""
-        self._parameters = {name: p for name, p in parameters.items() if type(p) is nn.Parameter}
-        self._report = report
-
-    def __enter__(self) -> Self:
-        for name, parameter in self._parameters.items():
-            parameter.__class__ = _Watched
-            parameter.__dict__["_watch"] = (name, self._report)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for parameter in self._parameters.values():
-            parameter.__class__ = nn.Parameter
-            del parameter.__dict__["_watch"]
 
 
 def _watched(value: Any) -> Iterator[_Watched]:

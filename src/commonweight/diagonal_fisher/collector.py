@@ -140,15 +140,12 @@ class FisherCollector:
         self._sums = Sums()
 
     def __enter__(self) -> Self:
-        self._guard = untouched(self.model)
         self._modes = ExitStack()
-        self._modes.enter_context(torch.inference_mode(False))
-        self._modes.enter_context(torch.enable_grad())
-        self._guard.__enter__()
+        for mode in (torch.inference_mode(False), torch.enable_grad(), untouched(self.model)):
+            self._modes.enter_context(mode)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._guard.__exit__(kind, error, tb)
         self._modes.close()
 
     def choose_routes(self, batches: Sequence[Batch]) -> dict[str, Route]:
@@ -325,8 +322,7 @@ def choose_parameters(model: nn.Module, include: Patterns, exclude: Patterns) ->
     if not trainable:
         raise UsageError("no parameter of the model requires a gradient: unfreeze those that are to be measured")
     chosen = set(trainable) if include is None else _matching(trainable, include, "include")
-    if exclude is not None:
-        chosen -= _matching(trainable, exclude, "exclude")
+    chosen -= _matching(trainable, exclude, "exclude")
     if not chosen:
         raise UsageError("{include} and {exclude} leave no parameter to measure", include=None, exclude=None)
     for name in trainable:
@@ -342,9 +338,9 @@ def _listed(patterns: Patterns) -> list[str] | None:
     return [patterns] if isinstance(patterns, str) else None if patterns is None else list(patterns)
 
 
-def _matching(parameters: dict[str, nn.Parameter], patterns: str | Sequence[str], argument: str) -> set[str]:
+def _matching(parameters: dict[str, nn.Parameter], patterns: Patterns, argument: str) -> set[str]:
     found: set[str] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    for pattern in _listed(patterns) or []:
         here = {name for name in parameters if fnmatch.fnmatchcase(name, pattern) or is_under(name, pattern)}
         if not here:
             names = list(parameters)

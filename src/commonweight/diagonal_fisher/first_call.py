@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from commonweight.diagonal_fisher.batch import Batch
     from commonweight.diagonal_fisher.problem import Problem
 
-
 CENSUS = 16
 """Examples run alone, without gradients, to see that losses and row counts do not depend on the neighbours."""
 

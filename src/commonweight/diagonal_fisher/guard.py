@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode, uncompiled, all parameters frozen; restore everything afterwards, also after an error.
-
-    Args:
-        model: The model.
-
-    Yields:
-        Nothing; the model is frozen inside.
-    """
+    """Put a model in eval mode, uncompiled and frozen; restore everything afterwards, also after an error."""
     training = [(module, module.training) for module in model.modules()]
     parameters = [
         # An optimizer that steps from a hook inside the backward pass would move the weights.

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,6 @@ from commonweight.data.batching import IGNORED
 if TYPE_CHECKING:
     from commonweight.base.choices import FisherType
     from commonweight.diagonal_fisher.batch import Batch
-
 
 LossFunction = Callable[[Any, Any], Tensor]
 
@@ -51,16 +50,6 @@ class CustomLoss:
     log_prob: LossFunction | None = None
 
 
-class Right(NamedTuple):
-    """Which examples of a batch have the label that the model finds likeliest."""
-
-    rows: Tensor
-    """Bits ``[batch]``."""
-
-    classes: int
-    """How many labels there are to choose from."""
-
-
 class Likelihood(ABC):
     """How outputs and labels become per-example log-likelihoods."""
 
@@ -83,8 +72,8 @@ class Likelihood(ABC):
     def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
         """Negative log-likelihood of labels drawn from the model, keyed by seed, source row and draw, ``[batch]``."""
 
-    def right(self, outputs: Any, batch: Batch) -> Right | None:  # noqa: ARG002 - for those with classes
-        """Say which examples have the label that the model finds likeliest; None where labels are no classes."""
+    def right(self, outputs: Any, batch: Batch) -> tuple[Tensor, int] | None:  # noqa: ARG002 - for those with classes
+        """Say which examples have the label found likeliest, bits ``[batch]``, of how many; None without classes."""
         return None
 
     def doubt(self, outputs: Any, batch: Batch) -> str:  # noqa: ARG002 - some have one
@@ -147,22 +136,6 @@ def check_exact(classes: int) -> None:
         )
 
 
-def categorical_expectation(log_prob: Tensor) -> Iterator[Tensor]:
-    """Give a pass per class, ``√p_c · -log p_c``, whose squared gradients sum to the expectation."""
-    check_exact(log_prob.shape[-1])
-    weight = (log_prob.detach() / 2).exp()
-    for c in range(log_prob.shape[-1]):
-        # A probability that underflows to 0 has weight 0; its log would turn 0 · inf into nan.
-        yield weight[:, c] * -log_prob[:, c].clamp_min(torch.finfo(log_prob.dtype).min)
-
-
-def categorical_draw(log_prob: Tensor, batch: Batch, seed: int, draw: int) -> Tensor:
-    """Give the negative log-likelihood of one drawn class per example, ``[batch]``."""
-    cumulative = log_prob.detach().double().exp().cumsum(-1)
-    uniform = torch.cat([uniforms(1, seed, row, draw) for row in batch.source_rows]).to(log_prob.device)
-    return -picked(log_prob, invert(cumulative, uniform))
-
-
 def invert(cumulative: Tensor, uniform: Tensor) -> Tensor:
     """Invert a cumulative distribution at uniform numbers: ``[n, C]`` and ``[n]`` to class numbers ``[n]``."""
     index = torch.searchsorted(cumulative, (uniform.double() * cumulative[:, -1]).unsqueeze(-1), right=True)
@@ -181,37 +154,54 @@ def uniform_like(batch: Batch, like: Tensor, seed: int, draw: int) -> Tensor:
     return torch.stack(rows).to(like.device)
 
 
-class Classification(Likelihood):
+class Categorical(Likelihood):
+    """One of several labels per example, with a log-probability of each."""
+
+    @abstractmethod
+    def log_prob(self, outputs: Any, batch: Batch) -> Tensor:
+        """Normalised log-probabilities of every label, ``[batch, classes]``."""
+
+    @override
+    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
+        log_prob = self.log_prob(outputs, batch)
+        check_exact(log_prob.shape[-1])
+        weight = (log_prob.detach() / 2).exp()
+        for c in range(log_prob.shape[-1]):  # √p_c · -log p_c: the squared gradients sum to the expectation
+            # A probability that underflows to 0 has weight 0; its log would turn 0 · inf into nan.
+            yield weight[:, c] * -log_prob[:, c].clamp_min(torch.finfo(log_prob.dtype).min)
+
+    @override
+    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
+        log_prob = self.log_prob(outputs, batch)
+        cumulative = log_prob.detach().double().exp().cumsum(-1)
+        uniform = torch.cat([uniforms(1, seed, row, draw) for row in batch.source_rows]).to(log_prob.device)
+        return -picked(log_prob, invert(cumulative, uniform))
+
+
+class Classification(Categorical):
     """One of C classes: ``-log softmax(z)_y``; logits ``[batch, C]``, labels ``[batch]``."""
 
     name = "classification"
 
-    def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
-        return _several(_logits(outputs, batch, self.name, 2), self.name).log_softmax(-1)
+    @override
+    def log_prob(self, outputs: Any, batch: Batch) -> Tensor:
+        return _class_logits(outputs, batch, self.name, 2).log_softmax(-1)
 
     @override
     def doubt(self, outputs: Any, batch: Batch) -> str:
-        return _doubt_of_logits(_several(_logits(outputs, batch, self.name, 2), self.name), self.name)
+        return _doubt_of_logits(_class_logits(outputs, batch, self.name, 2), self.name)
 
     @override
     def nll(self, outputs: Any, batch: Batch) -> Tensor:
-        log_prob = self._log_prob(outputs, batch)
+        log_prob = self.log_prob(outputs, batch)
         return -picked(log_prob, _class_labels(batch, log_prob.shape[-1]))
 
     @override
-    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
-        return categorical_expectation(self._log_prob(outputs, batch))
-
-    @override
-    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
-        return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
-
-    @override
-    def right(self, outputs: Any, batch: Batch) -> Right | None:
+    def right(self, outputs: Any, batch: Batch) -> tuple[Tensor, int] | None:
         logits = _logits(outputs, batch, self.name, 2)
         if batch.labels is None or batch.labels.is_floating_point() or batch.labels.shape != (batch.size,):
             return None
-        return Right(logits.argmax(-1) == batch.labels, logits.shape[-1])
+        return logits.argmax(-1) == batch.labels, logits.shape[-1]
 
 
 class Multilabel(Likelihood):
@@ -248,11 +238,11 @@ class Multilabel(Likelihood):
         return bernoulli(logits, (uniform_like(batch, logits, seed, draw) < logits.detach().sigmoid()).to(logits))
 
     @override
-    def right(self, outputs: Any, batch: Batch) -> Right | None:
+    def right(self, outputs: Any, batch: Batch) -> tuple[Tensor, int] | None:
         logits = self._logits(outputs, batch)
         if batch.labels is None or batch.labels.numel() != batch.size or logits.shape[-1] != 1:
             return None  # of many labels most are no, and guessing is right of them in most cases
-        return Right((logits > 0).reshape(-1) == (batch.labels > 0.5).reshape(-1), 2)
+        return (logits > 0).reshape(-1) == (batch.labels > 0.5).reshape(-1), 2
 
 
 class Regression(Likelihood):
@@ -306,10 +296,10 @@ class Tokens(Likelihood):
 
     @override
     def doubt(self, outputs: Any, batch: Batch) -> str:
-        return _doubt_of_logits(_several(_logits(outputs, batch, self.name, 3), self.name), self.name)
+        return _doubt_of_logits(_class_logits(outputs, batch, self.name, 3), self.name)
 
     def _aligned(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = _several(_logits(outputs, batch, self.name, 3), self.name)
+        logits = _class_logits(outputs, batch, self.name, 3)
         if batch.labels is None:
             raise UsageError(
                 f"loss {self.name!r} needs labels [batch, tokens] in the batch (they also say which tokens count: "
@@ -333,12 +323,9 @@ class Tokens(Likelihood):
         if labels.is_floating_point():
             raise UsageError(f"loss {self.name!r} expects integer labels, got {labels.dtype}")
         labels, classes = labels.long(), logits.shape[-1]
-        bad = ((labels < 0) | (labels >= classes)) & (labels != -100)
-        if bad.any():
-            raise UsageError(
-                f"labels run from {int(labels[bad].min())} to {int(labels[bad].max())}, and the model has {classes} "
-                f"classes: expected 0 to {classes - 1}, or -100 for tokens that do not count"
-            )
+        bad = labels[((labels < 0) | (labels >= classes)) & (labels != IGNORED)]
+        if len(bad):
+            raise _out_of_range(bad, classes, f", or {IGNORED} for tokens that do not count")
         loss = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
         return loss.sum(-1)
 
@@ -363,7 +350,7 @@ class Tokens(Likelihood):
         return loss.sum(-1)
 
 
-class Custom(Likelihood):
+class Custom(Categorical):
     """A loss of the user's own."""
 
     name = "custom"
@@ -378,7 +365,8 @@ class Custom(Likelihood):
         vector: Tensor = _called(self.loss.nll, "loss", outputs, batch)
         return vector
 
-    def _log_prob(self, outputs: Any, batch: Batch) -> Tensor:
+    @override
+    def log_prob(self, outputs: Any, batch: Batch) -> Tensor:
         if self.loss.log_prob is None:
             raise UsageError(
                 "a loss of your own gives no label distribution for the Fisher types exact and mc: use {fisher_type}, "
@@ -400,17 +388,8 @@ class Custom(Likelihood):
             raise UsageError("log_prob must return normalised log-probabilities: use log_softmax")
         return log_prob
 
-    @override
-    def expectation(self, outputs: Any, batch: Batch) -> Iterator[Tensor]:
-        return categorical_expectation(self._log_prob(outputs, batch))
-
-    @override
-    def sampled_nll(self, outputs: Any, batch: Batch, seed: int, draw: int) -> Tensor:
-        return categorical_draw(self._log_prob(outputs, batch), batch, seed, draw)
-
 
 _OWN = "in Python pass as loss a callable (outputs, batch) -> [batch]"
-
 
 _ONE_OUTPUT = "one output is no choice among classes; use {loss} multilabel (yes or no, Bernoulli) or regression"
 
@@ -450,8 +429,9 @@ def _logits(outputs: Any, batch: Batch, loss: str, dimensions: int | None) -> Te
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _several(logits: Tensor, loss: str) -> Tensor:
-    """Refuse a choice among one class, which is certain whatever the weights."""
+def _class_logits(outputs: Any, batch: Batch, loss: str, dimensions: int) -> Tensor:
+    """Give logits; of one class alone they are refused, since it is certain whatever the weights."""
+    logits = _logits(outputs, batch, loss, dimensions)
     if logits.shape[-1] < 2:
         raise UsageError(
             f"loss {loss!r} expects 2 or more classes, got outputs of shape {list(logits.shape)}: {_ONE_OUTPUT}",
@@ -493,11 +473,15 @@ def _class_labels(batch: Batch, classes: int) -> Tensor:
             f"{list(labels.shape)}"
         )
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise UsageError(
-            f"labels run from {int(labels.min())} to {int(labels.max())}, and the model has {classes} classes: "
-            f"expected 0 to {classes - 1}"
-        )
+        raise _out_of_range(labels, classes)
     return labels.long()
+
+
+def _out_of_range(labels: Tensor, classes: int, more: str = "") -> UsageError:
+    return UsageError(
+        f"labels run from {int(labels.min())} to {int(labels.max())}, and the model has {classes} classes: "
+        f"expected 0 to {classes - 1}{more}"
+    )
 
 
 def _fitting(batch: Batch, outputs: Tensor, loss: str, what: str) -> Tensor:

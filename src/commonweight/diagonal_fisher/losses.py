@@ -51,7 +51,6 @@ _HUGGING_FACE = {
     "ForSeq2SeqLM": "seq2seq",
 }
 
-
 _PROBLEM_TYPES = {
     "single_label_classification": "classification",
     "multi_label_classification": "multilabel",

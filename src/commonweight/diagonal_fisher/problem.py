@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from commonweight.base.choices import FisherType
     from commonweight.diagonal_fisher.batch import Batch
 
-
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
 """Largest accepted difference of gradient magnitudes, as a share of the parameter's largest, per model type."""
 
@@ -158,7 +157,6 @@ def least_accurate(parameters: Iterable[Tensor]) -> torch.dtype:
 
 ALL = 1.0
 """Share of the parameters compared at a time before anything is measured: their totals and gradients, two copies."""
-
 
 BESIDE_SUMS = 0.4
 """The same once sums of earlier batches take a copy of their own: three copies would be too many."""

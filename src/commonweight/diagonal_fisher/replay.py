@@ -67,7 +67,7 @@ class ModuleCall:
         args, kwargs = map_leaves((self.args, self.kwargs), pick)
         # The module's own computation, without the hooks of its users: gradients are those before them.
         with torch.enable_grad(), _reparametrize_module(self.module, leaves):
-            outputs = floating(self.module.forward(*args, **kwargs))
+            outputs = [each for each in tensors_in(self.module.forward(*args, **kwargs)) if each.is_floating_point()]
         if len(outputs) != len(output_gradients):
             raise RefusedError("it returns another number of tensors for one example")
         reached, weights = [], []
@@ -87,16 +87,4 @@ class ModuleCall:
 
 def tensors_in(value: Any) -> list[Tensor]:
     """List the tensors in nested mappings, tuples and lists, in order."""
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(value, note)
-    return found
-
-
-def floating(value: Any) -> list[Tensor]:
-    """List the floating tensors among a module's outputs."""
-    return [tensor for tensor in tensors_in(value) if tensor.is_floating_point()]
+    return [leaf for _, leaf in leaves_of(value) if isinstance(leaf, Tensor)]

@@ -32,28 +32,12 @@ _MIX = (0xFF51AFD7ED558CCD - 2**64, 0xC4CEB9FE1A85EC53 - 2**64)
 
 
 def row_digests(batch: Batch) -> Tensor:
-    """Digest the rows of a batch: every tensor with a row per example, and the labels, but not the source row.
-
-    Where there is an ``attention_mask`` of two dimensions, only the attended positions count of the tensors beside it
-    whose names end in ``_ids``, ``_mask`` or ``inputs_embeds`` and whose first two dimensions are its own
-    (``decoder_attention_mask`` for names that begin with ``decoder_``), each with its distance from the first. Of
-    whole-number labels per position those count that are not ignored (-100), with their positions in the text. All
-    else counts whole.
-
-    Args:
-        batch: The batch, on any device.
-
-    Returns:
-        Int64, ``[size]``, on the CPU; equal for rows of equal content, and for others with a chance of about 2^-32 or
-        less.
-
-    Example:
-        >>> from commonweight.diagonal_fisher.batch import BatchReader
-        >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]])
-        >>> found = row_digests(BatchReader().read((x, torch.tensor([0, 1, 0])))).tolist()
-        >>> found[0] == found[2], found[0] == found[1]
-        (True, False)
-    """
+    """Digest the rows of a batch: every tensor with a row per example, and the labels, but not the source row."""
+    # Where there is an attention_mask of two dimensions, only the attended positions count of the tensors beside it
+    # whose names end in _ids, _mask or inputs_embeds and whose first two dimensions are its own
+    # (decoder_attention_mask for names that begin with decoder_), each with its distance from the first. Of
+    # whole-number labels per position those count that are not ignored (-100), with their positions in the text.
+    # All else counts whole.
     total = torch.zeros(batch.size, dtype=torch.int64)
     with torch.no_grad():
         leaves = {

@@ -10,6 +10,7 @@ the batch as their first dimension, or with a multiple of it in batch-major orde
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,44 +66,44 @@ def _channel_bias(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size:
     return Dense(_channels(g, size).sum(-1))
 
 
-def _embedding_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
-    assert isinstance(module, nn.Embedding)  # noqa: S101 - the table says so
+def _embedding_weight(module: Any, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     if module.max_norm is not None or module.scale_grad_by_freq:
         raise RefusedError("an embedding with max_norm or scale_grad_by_freq mixes the examples of a batch")
     values = by_example(g, size)
     if x.numel() != values.shape[0] * values.shape[1]:
         raise RefusedError(f"its indices have shape {list(x.shape)} in a batch of {size} examples")
-    examples = torch.arange(size, device=g.device).repeat_interleave(values.shape[1])
-    rows, values = x.reshape(-1), values.flatten(0, 1)
+    return _looked_up(module, x, values.flatten(0, 1), size)
+
+
+def _looked_up(module: Any, x: Tensor, values: Tensor, size: int) -> Contribution:
+    """Sort the gradients of looked-up rows by example; padding has none."""
+    examples = torch.arange(size, device=values.device).repeat_interleave(x.numel() // size)
+    rows = x.reshape(-1)
     if module.padding_idx is not None:
         kept = rows != module.padding_idx
         examples, rows, values = examples[kept], rows[kept], values[kept]
     return Sparse.from_uses(size, examples, rows, values, module.num_embeddings)
 
 
-def _layer_norm_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
-    assert isinstance(module, nn.LayerNorm)  # noqa: S101 - the table says so
+def _layer_norm_weight(module: Any, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     event = len(module.normalized_shape)
     x = by_example(x, size, event)
     normal = F.layer_norm(x, module.normalized_shape, None, None, module.eps)
     return Dense((by_example(g, size, event) * normal).sum(1))
 
 
-def _layer_norm_bias(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
-    assert isinstance(module, nn.LayerNorm)  # noqa: S101 - the table says so
+def _layer_norm_bias(module: Any, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     return Dense(by_example(g, size, len(module.normalized_shape)).sum(1))
 
 
-def _rms_norm_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
-    assert isinstance(module, nn.RMSNorm)  # noqa: S101 - the table says so
+def _rms_norm_weight(module: Any, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     event = len(module.normalized_shape)
     eps = module.eps if module.eps is not None else torch.finfo(x.dtype).eps
     normal = F.rms_norm(by_example(x, size, event), list(module.normalized_shape), None, eps)
     return Dense((by_example(g, size, event) * normal).sum(1))
 
 
-def _batch_norm_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
-    assert isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))  # noqa: S101 - the table says so
+def _batch_norm_weight(module: Any, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     if module.running_mean is None or module.running_var is None:
         raise RefusedError("batch norm without running statistics mixes the examples of a batch")
     x, g = _channels(x, size), _channels(g, size)
@@ -111,8 +112,7 @@ def _batch_norm_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor, 
     return Dense(sums * (var + module.eps).rsqrt())
 
 
-def _group_norm_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
-    assert isinstance(module, nn.GroupNorm)  # noqa: S101 - the table says so
+def _group_norm_weight(module: Any, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     groups, eps = module.num_groups, module.eps
     x, g = _channels(x, size), _channels(g, size)
     return Dense(_in_chunks(lambda some: F.group_norm(x[some], groups, None, None, eps).mul_(g[some]).sum(-1), x))
@@ -134,9 +134,8 @@ def _channels(tensor: Tensor, size: int) -> Tensor:
 _Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
+def _convolution_weight(module: Any, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     """Per-example kernel gradients: the examples become groups of one convolution, a few at a time."""
-    assert isinstance(module, _Convolution)  # noqa: S101 - the table says so
     space = len(module.kernel_size)
     if x.dim() != space + 2 or x.shape[0] != size:
         raise RefusedError(f"its input has shape {list(x.shape)} in a batch of {size} examples")
@@ -154,12 +153,10 @@ def _convolution_weight(module: nn.Module, attribute: str, x: Tensor, g: Tensor,
         # The call may have chosen it by output_size.
         output_padding = [
             g.shape[k + 2]
-            - (
-                (x.shape[k + 2] - 1) * module.stride[k]
-                - 2 * padding[k]
-                + module.dilation[k] * (module.kernel_size[k] - 1)
-                + 1
-            )
+            - (x.shape[k + 2] - 1) * module.stride[k]
+            + 2 * padding[k]
+            - module.dilation[k] * (module.kernel_size[k] - 1)
+            - 1
             for k in range(space)
         ]
 
@@ -212,13 +209,11 @@ def _elementwise(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: 
     return Dense(gradients.reshape(size, -1, *weight.shape).sum(1))
 
 
-def _scaled_embedding(module: nn.Module, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
+def _scaled_embedding(module: Any, attribute: str, x: Tensor, g: Tensor, size: int) -> Contribution:
     """Subclasses of embeddings that change what they look up: run on a table with one row for every use."""
-    assert isinstance(module, nn.Embedding)  # noqa: S101 - the table says so
     if x.is_floating_point() or x.shape[0] != size or len(module._parameters) != 1:
         raise RefusedError(f"no rule for a {type(module).__name__} with this parameter and input")
-    skip = module.padding_idx
-    spare = 0 if skip is None else skip + 1
+    spare = 0 if module.padding_idx is None else module.padding_idx + 1
     dtype = accurate(module.weight.dtype)
     rows = module.weight.detach()[x.reshape(-1)].to(dtype)
     table = torch.cat([rows.new_zeros(spare, rows.shape[1]), rows]).requires_grad_()
@@ -228,12 +223,7 @@ def _scaled_embedding(module: nn.Module, attribute: str, x: Tensor, g: Tensor, s
     if output.shape != g.shape:
         raise RefusedError(f"a {type(module).__name__} does not look its rows up one by one")
     (gradients,) = torch.autograd.grad(output, table, g.to(output.dtype))
-    values, examples = gradients[spare:], torch.arange(size, device=g.device).repeat_interleave(x.numel() // size)
-    rows = x.reshape(-1)
-    if skip is not None:
-        kept = rows != skip
-        examples, rows, values = examples[kept], rows[kept], values[kept]
-    return Sparse.from_uses(size, examples, rows, values, module.num_embeddings)
+    return _looked_up(module, x, gradients[spare:], size)
 
 
 _LINEAR: Mapping[str, Rule] = {"weight": _linear_weight, "bias": _bias}

@@ -63,15 +63,7 @@ def owners_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[nn
 
 
 def find_sites(model: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[nn.Module, Site]]]:
-    """Find what covers each parameter: rules of the layers that own it, or else a replay of the one module that does.
-
-    Args:
-        model: The model.
-        names: Parameters, by their names in ``model.named_parameters()``.
-
-    Returns:
-        Parameter -> sites, empty where nothing covers it.
-    """
+    """Find what covers each parameter: rules of the layers that own it, or else a replay of the one owner."""
     found: dict[str, list[tuple[nn.Module, Site]]] = {}
     for name, owners in owners_of(model, names).items():
         ruled = [

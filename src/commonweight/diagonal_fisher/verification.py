@@ -151,7 +151,8 @@ def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = A
     # A parameter whose rule fails is compared again with a replay of the module that owns it, and then of the modules
     # above (attention keeps a projection that it never calls; a parametrisation lies below the layer that uses it).
     probe = problem.probe()
-    rows = _rows_of_largest(batches)
+    largest = max(batches, key=lambda batch: batch.size)
+    rows = largest.select(spread_positions(largest.size, ROWS))
     covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
     sites = find_sites(problem.model, covered)
     uneven = check_first(probe, batches)
@@ -219,11 +220,6 @@ def _same_alone(probe: Problem, rows: Batch, routes: Mapping[str, Route], share:
 def _last_of(rows: Batch) -> Batch:
     """Take the last row, anew for every pass: models write into their inputs."""
     return rows.select([rows.size - 1])
-
-
-def _rows_of_largest(batches: Sequence[Batch]) -> Batch:
-    largest = max(batches, key=lambda batch: batch.size)
-    return largest.select(spread_positions(largest.size, ROWS))
 
 
 def _no_rule(problem: Problem, name: str) -> str:

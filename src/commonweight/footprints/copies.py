@@ -49,19 +49,7 @@ class RowCounts(NamedTuple):
 
 
 def row_counts(folds: Sequence[Tensor]) -> RowCounts:
-    """Count rows by what tells them apart.
-
-    Args:
-        folds: Per fold the source rows or digests of its rows, ``[n]``; one where there are no folds.
-
-    Returns:
-        The counts.
-
-    Example:
-        >>> from torch import tensor
-        >>> print(row_counts([tensor([1, 1, 2]), tensor([2, 3])]))
-        2 of 5 rows have copies in other folds (3 are distinct)
-    """
+    """Count rows by what tells them apart: per fold the source rows or digests of its rows, ``[n]``."""
     rows = np.concatenate([fold.numpy() for fold in folds])
     numbers = np.repeat(np.arange(len(folds)), [len(fold) for fold in folds])
     _, which, counts = np.unique(rows, return_inverse=True, return_counts=True)
@@ -78,6 +66,5 @@ def beware_of_copies(counts: RowCounts) -> str | None:
         return None
     return (
         f"{counts}: folds that hold the same rows agree by themselves, so noise ceilings are too high and intervals "
-        "too "
-        "narrow; give all copies of a row one source_row, or, if equal rows are independent draws, each its own"
+        "too narrow; give all copies of a row one source_row, or, if equal rows are independent draws, each its own"
     )

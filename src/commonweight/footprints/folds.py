@@ -66,7 +66,6 @@ def accurate(dtype: torch.dtype) -> torch.dtype:
 SHORT_FROM = 4096
 """Weights from which on a parameter's folds are shortened: smaller ones take no room, and rounding would show."""
 
-
 NUMBER = 4
 """Bytes of a float32."""
 
@@ -103,20 +102,7 @@ class Needs:
 
 
 def needs_of(parameters: Mapping[str, Tensor], folds: int, fold_dtype: torch.dtype | None) -> Needs:
-    """Tell what a Fisher will take, before it is measured.
-
-    Args:
-        parameters: The measured parameters, or tensors of their shapes and types without data (``device="meta"``).
-        folds: How many folds.
-        fold_dtype: As for :func:`commonweight.fisher`.
-
-    Returns:
-        The bytes.
-
-    Example:
-        >>> needs_of({"w": torch.empty(100, 100)}, 8, torch.bfloat16).disk  # 40 000 + 8 * 20 000 + 1024 * 4
-        204096
-    """
+    """Tell what a Fisher of some parameters will take, before it is measured; ``device="meta"`` is enough."""
     whole = fold = sample = 0
     for parameter in parameters.values():
         size, dtype = parameter.numel(), accurate(parameter.dtype)

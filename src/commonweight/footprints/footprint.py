@@ -7,7 +7,6 @@ say how it came about. Where the tensors live, in memory or on disk, is the busi
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,14 +23,15 @@ from commonweight.footprints.files import FolderReader, FolderWriter
 from commonweight.footprints.packed import Packed, PackedMasks
 
 if TYPE_CHECKING:
-    from collections.abc import ItemsView, Iterator, KeysView, Sequence
+    from collections.abc import ItemsView, Iterable, Iterator, KeysView, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
 Kind = Literal["fisher", "supermask", "activity"]
 KINDS: tuple[Kind, ...] = ("fisher", "supermask", "activity")
-_FACTS = {"fisher_type": "Fisher type", "loss": "loss"}
+FACTS = {"fisher_type": "Fisher type", "loss": "loss"}
+"""Metadata that say what a Fisher is of, and their words; equal where two are compared."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,9 @@ class Footprint:
         )
 
     def _repr_html_(self) -> str:
-        counts = Counter(map(layer_of, self.names))
+        owned = by_layer(self.names)
         header: tuple[str, ...] = ("layer", "parameters")
-        rows: list[tuple[str, ...]] = [(layer, str(count)) for layer, count in counts.items()]
+        rows: list[tuple[str, ...]] = [(layer, str(len(names))) for layer, names in owned.items()]
         facts = ["examples not counted" if self.kind != "fisher" and not self.count else f"{self.count} examples"]
         if not math.isnan(self.effective_sample_size):
             facts.append(f"{self.effective_sample_size:.1f} effective")
@@ -169,10 +169,10 @@ class Footprint:
             header = (*header, "trace share")
             rows = [(*row, number(traces[row[0]] / whole if whole else math.nan)) for row in rows]
             facts.append(f"trace {whole:.6g}")
-        facts += [f"{words} {self.metadata[key]}" for key, words in _FACTS.items() if self.metadata.get(key)]
+        facts += [f"{words} {self.metadata[key]}" for key, words in FACTS.items() if self.metadata.get(key)]
         if self.folds:
             facts.append(f"{len(self.folds)} folds")
-        title = f"Footprint of kind {self.kind} (parameters: {len(self)}, layers: {len(counts)})"
+        title = f"Footprint of kind {self.kind} (parameters: {len(self)}, layers: {len(owned)})"
         return to_html([Grid(title, header, tuple(rows)), ", ".join(facts) + "."])
 
     @property
@@ -183,7 +183,7 @@ class Footprint:
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that own the parameters, in the order of the model."""
-        return tuple(dict.fromkeys(layer_of(name) for name in self.tensors))
+        return tuple(by_layer(self.tensors))
 
     def trace(self, layer: str | None = None) -> float:
         """Sum the entries, in float64: of the whole network or of one layer.
@@ -235,14 +235,12 @@ class Footprint:
 
     def _own_traces(self) -> dict[str, float]:
         """Sum each layer's own parameters; where the spread says it already, no tensor is read."""
-        traces = dict.fromkeys(self.layers, 0.0)
-        for name in self.names:
-            layer = layer_of(name)
-            if layer in self.spread:
-                traces[layer] = self.spread[layer].total / self.count
-            else:
-                traces[layer] += float(self.tensors[name].sum(dtype=torch.float64))
-        return traces
+        return {
+            layer: self.spread[layer].total / self.count
+            if layer in self.spread
+            else sum((float(self.tensors[name].sum(dtype=torch.float64)) for name in names), 0.0)
+            for layer, names in by_layer(self.names).items()
+        }
 
     def flat(self) -> Tensor:
         """Concatenate all tensors into one vector, parameter by parameter in the order of ``names``.
@@ -340,6 +338,14 @@ class Footprint:
 def layer_of(name: str) -> str:
     """Name the layer that owns a parameter: the module path without the last part."""
     return name.rpartition(".")[0] or name
+
+
+def by_layer(parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Group parameters by the layer that owns them; layers come in the order of their first parameter."""
+    owned: dict[str, list[str]] = {}
+    for name in parameters:
+        owned.setdefault(layer_of(name), []).append(name)
+    return {layer: tuple(names) for layer, names in owned.items()}
 
 
 def is_under(name: str, path: str) -> bool:

@@ -22,21 +22,7 @@ ENTRIES = 1024
 
 
 def weight_sample(weights: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Take entries of every weight matrix, at places that only its shape decides.
-
-    Args:
-        weights: Names and tensors; vectors and numbers are passed over.
-
-    Returns:
-        At most 1024 entries of each matrix, float32 on the CPU, by name; and the size of the matrix over that of its
-        sample.
-
-    Example:
-        >>> from torch import ones
-        >>> sample, scale = weight_sample([("head.weight", ones(64, 64)), ("head.bias", ones(64))])
-        >>> sample["head.weight"].shape, scale
-        (torch.Size([1024]), {'head.weight': 4.0})
-    """
+    """Take at most 1024 entries of every weight matrix, at places that only its shape decides; skip vectors."""
     sample, scale = {}, {}
     for name, weight in weights:
         if weight.dim() < 2 or not weight.numel():

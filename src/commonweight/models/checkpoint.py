@@ -76,22 +76,7 @@ def code_of(model: Any) -> dict[str, Any]:
 
 
 def task_of(class_name: str, config: Any) -> Task:
-    """Tell what a Hugging Face model predicts.
-
-    Args:
-        class_name: Name of its class.
-        config: Its configuration.
-
-    Returns:
-        The name of its per-example likelihood.
-
-    Raises:
-        UsageError: If it is neither a sequence classifier nor a causal language model.
-
-    Example:
-        >>> task_of("GPT2LMHeadModel", None)
-        'causal_lm'
-    """
+    """Tell what a Hugging Face model of a class predicts: the name of its per-example likelihood."""
     if class_name.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal_lm"
     if class_name.endswith("ForSequenceClassification"):
@@ -134,22 +119,21 @@ def _refuse_remote_code(folder: str, options: LoadOptions) -> None:
         import transformers
 
         if all(not hasattr(transformers, name) for name in config.get("architectures") or [""]):
-            raise UsageError(
-                f"{folder} comes with model code of its own "
-                f"({', '.join(sorted(map(str, config['auto_map'].values())))}); it was not run. Read it, and pass "
-                "{trust_remote_code} if you trust it",
-                trust_remote_code=True,
-            )
+            raise _not_run(folder, f" ({', '.join(sorted(map(str, config['auto_map'].values())))})")
+
+
+def _not_run(where: str, named: str = "") -> UsageError:
+    return UsageError(
+        f"{where} comes with code of its own{named}; it was not run. Read it, and pass {{trust_remote_code}} if you "
+        "trust it",
+        trust_remote_code=True,
+    )
 
 
 def refuse_code(where: str, error: Exception) -> None:
     """Say that a checkpoint comes with code that was not run, if that is what an error is about."""
     if "trust_remote_code" in str(error):
-        raise UsageError(
-            f"{where} comes with code of its own; it was not run. Read it, and pass {{trust_remote_code}} if you trust "
-            "it",
-            trust_remote_code=True,
-        ) from error
+        raise _not_run(where) from error
 
 
 def load_config(where: str, revision: str | None, *, trust: bool) -> Any:

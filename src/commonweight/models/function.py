@@ -20,7 +20,7 @@ from commonweight.base.errors import UsageError
 from commonweight.base.names import some
 from commonweight.models.identity import describe, first_line, hash_files, hash_settings, hash_state
 from commonweight.models.options import LoadedModel
-from commonweight.models.placement import DRAW_SEED, pick_device, pick_dtype, place, seeded
+from commonweight.models.placement import DRAW_SEED, pick_device, pick_dtype, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,11 +40,15 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
     with seeded():
         build = _find(spec)
         model = _call(spec, build)
+    files = own_files(
+        {spec.partition(":")[0], str(inspect.unwrap(build).__module__)},
+        {type(module).__module__ for module in model.modules()},
+    )
     identity: dict[str, Any] = {
         "source": "function",
         "name": spec,
         "function": spec.rpartition(":")[2],
-        "code": _code(spec, build, model),
+        "code": {name: hash_files([file])[file.name] for name, file in files.items()},
         "settings": hash_settings(model),
     }
     if options.checkpoint is None:
@@ -57,8 +61,8 @@ def load_function(spec: str, options: LoadOptions) -> LoadedModel:
         identity["checkpoint"] = options.checkpoint
         identity["weights"] = hash_files([path])
         notes = ()
-    place(model, pick_device(options.device), pick_dtype(options.dtype))
-    return LoadedModel(model.eval(), identity | describe(model), notes=notes)
+    model.to(device=pick_device(options.device), dtype=pick_dtype(options.dtype)).eval()
+    return LoadedModel(model, identity | describe(model), notes=notes)
 
 
 def _find(spec: str) -> Callable[..., Any]:
@@ -107,14 +111,6 @@ def _call(spec: str, build: Callable[..., Any]) -> torch.nn.Module:
     if not isinstance(model, torch.nn.Module):
         raise UsageError(f"{spec} returned {type(model).__name__}, expected a torch.nn.Module")
     return model
-
-
-def _code(spec: str, build: Callable[..., Any], model: torch.nn.Module) -> dict[str, str]:
-    files = own_files(
-        {spec.partition(":")[0], str(inspect.unwrap(build).__module__)},
-        {type(module).__module__ for module in model.modules()},
-    )
-    return {name: hash_files([file])[file.name] for name, file in files.items()}
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -146,39 +146,12 @@ def first_line(error: BaseException) -> str:
 
 
 def hash_state(model: nn.Module) -> str:
-    """Hash the parameters and buffers of a module: names, shapes, types and values.
-
-    Args:
-        model: The module.
-
-    Returns:
-        SHA-256 in hexadecimal.
-
-    Example:
-        >>> import torch
-        >>> layer = torch.nn.Linear(2, 2)
-        >>> before = hash_state(layer)
-        >>> _ = torch.nn.init.zeros_(layer.bias)
-        >>> before == hash_state(layer)
-        False
-    """
+    """Hash the parameters and buffers of a module: names, shapes, types and values."""
     return _hash_values({key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)})
 
 
 def hash_settings(model: nn.Module) -> str:
-    """Hash what a module computes with and no file of weights holds: numbers, words and further tensors.
-
-    Args:
-        model: The module.
-
-    Returns:
-        SHA-256 in hexadecimal.
-
-    Example:
-        >>> import torch
-        >>> hash_settings(torch.nn.LayerNorm(2)) == hash_settings(torch.nn.LayerNorm(2, eps=0.1))
-        False
-    """
+    """Hash what a module computes with and no file of weights holds: numbers, words and further tensors."""
     held = {
         f"{path}.{name}": value
         for path, module in model.named_modules()

@@ -6,15 +6,14 @@ recorded with every footprint. Reading a model executes no code of others unless
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from commonweight.base.errors import UsageError
+from commonweight.base.names import all_nearby
 from commonweight.models.options import FUNCTION, HUB_ID, LoadedModel, LoadOptions
 
 MISSPELLED = 0.75
 """From this likeness on a name is taken for that of a folder, and the Hub is not asked."""
-
 
 ALIKE = 0.4
 """From this likeness on a folder is worth naming."""
@@ -58,7 +57,12 @@ def load_model(spec: str, options: LoadOptions | None = None) -> LoadedModel:
                 f"{spec} is a folder but not a model: it has no config.json (a checkpoint) and no adapter_config.json "
                 "(a PEFT adapter)"
             )
-    elif (close := _nearby(spec, MISSPELLED)) or spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+    # A misspelled folder is not looked for on the Hub, which takes long without a network.
+    elif (
+        (close := all_nearby(spec, MISSPELLED, folders_only=True))
+        or spec.startswith((".", "/", "~"))
+        or spec.count("/") > 1
+    ):
         meant = f"; did you mean {close[0]!r}?" if close else "."
         raise UsageError(
             f"no folder {spec!r}{meant} Give an existing one, an id 'org/name' (with a revision, org/name@main, "
@@ -74,18 +78,7 @@ def load_model(spec: str, options: LoadOptions | None = None) -> LoadedModel:
 
 
 def short_name(spec: str) -> str:
-    """Name a model for tables.
-
-    Args:
-        spec: As for :func:`load_model`.
-
-    Returns:
-        The folder's, the id's or the function's last name.
-
-    Example:
-        >>> short_name("org/bert@v2"), short_name("models:build"), short_name("runs/food/")
-        ('bert', 'build', 'food')
-    """
+    """Name a model for tables: the folder's, the id's or the function's last name."""
     path = Path(spec).expanduser()
     if path.exists():
         return path.resolve().name
@@ -99,19 +92,9 @@ def _check_reach(spec: str, where: str, revision: str | None) -> None:
 
     reason = out_of_reach(where, revision)
     if reason is not None:
-        near = ", ".join(map(repr, _nearby(spec, ALIKE)))
+        near = ", ".join(map(repr, all_nearby(spec, ALIKE, folders_only=True)))
         raise UsageError(
             f"{spec!r} is no local model folder, and as a Hugging Face id {reason}. Expected a folder"
             + (f" (of similar name: {near})" if near else " (none has a similar name)")
             + ", an id 'org/name' that is in the cache or can be asked for, or module:function"
         )
-
-
-def _nearby(spec: str, cutoff: float) -> list[str]:
-    # A misspelled folder is not looked for on the Hub, which takes long without a network.
-    path = Path(spec).expanduser()
-    try:
-        names = [] if "@" in spec else [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
-    except OSError:
-        return []
-    return [str(path.with_name(name)) for name in difflib.get_close_matches(path.name, names, cutoff=cutoff)]

@@ -11,13 +11,10 @@ from commonweight.base.settings import setting
 if TYPE_CHECKING:
     from torch import nn
 
-
 Task = Literal["classification", "regression", "multilabel", "causal_lm"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 
-
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
-
 
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>\S+))?")
 

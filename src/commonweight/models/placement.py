@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
@@ -13,7 +13,6 @@ from commonweight.models.options import Dtype
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 STORED = "auto"
 """The precision the checkpoint is stored in."""
 
@@ -21,21 +20,7 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_arg
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Turn an option into a device.
-
-    Args:
-        name: ``auto`` (CUDA if there is one, else the processor), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-
-    Returns:
-        The device.
-
-    Raises:
-        UsageError: If the name means nothing or this machine has no such device.
-
-    Example:
-        >>> pick_device("cpu")
-        device(type='cpu')
-    """
+    """Turn an option into a device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -55,32 +40,13 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(name: str = "float32") -> torch.dtype | None:
-    """Turn an option into a precision.
-
-    Args:
-        name: One of ``float32``, ``bfloat16``, ``float16``, ``float64``; or ``auto``, as the checkpoint is stored.
-
-    Returns:
-        The precision; None for ``auto``.
-
-    Raises:
-        UsageError: If the name is unknown.
-
-    Example:
-        >>> pick_dtype("bfloat16"), pick_dtype("auto")
-        (torch.bfloat16, None)
-    """
+    """Turn an option into a precision; ``auto``, as the checkpoint is stored, is None."""
     if name == STORED:
         return None
     if name not in DTYPES:
         expected = f"{STORED} or one of {', '.join(DTYPES)}"
         raise UsageError(f"{{argument}} must be {expected}, got {name!r}", argument="dtype")
     return DTYPES[name]
-
-
-def place(model: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """Move a model, and give its floating-point weights a precision."""
-    return model.to(device) if dtype is None else model.to(device=device, dtype=dtype)
 
 
 DRAW_SEED = 0

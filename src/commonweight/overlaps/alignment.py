@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from commonweight.base.errors import UsageError
-from commonweight.footprints.footprint import layer_of
+from commonweight.footprints.footprint import by_layer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -21,23 +21,17 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Footprint
     from commonweight.footprints.weight_sample import Sample
 
-
 Reading = Literal["shared initialisation", "no shared initialisation", "unclear", "not measured"]
-
 
 NEAR = 0.5
 
-
 FAR = 0.8
-
 
 SHOWN = 0.005
 """Below this two decimals would write 0.00."""
 
-
 MOST_LISTED = 6
 """Pairs of models that a sentence names; of more it says how many there are."""
-
 
 Pairs = dict[tuple[str, str], float]
 
@@ -80,15 +74,8 @@ class Alignment:
         apart, size = sum(known, np.zeros((2, len(self.names), len(self.names))))
         return np.asarray(np.sqrt(apart / np.where(size > 0, size, np.nan)))
 
-    def farthest(self, parameters: Collection[str]) -> NDArray[np.float64]:
-        """Give the distance in that of some weight matrices in which two models are farthest apart.
-
-        Args:
-            parameters: Their names; others, such as biases, are passed over.
-
-        Returns:
-            ``[n, n]``; nan where none of them was sampled in both models, or weights of one are not finite.
-        """
+    def _farthest(self, parameters: Collection[str]) -> NDArray[np.float64]:
+        """Give the distance in that of some weight matrices in which two models are farthest apart, as ``within``."""
         sampled = [name for name in parameters if name in self.matrices]
         farthest = np.full((len(self.names), len(self.names)), np.nan)
         for name in sampled:
@@ -126,7 +113,7 @@ class Alignment:
                 f"layer ask table.shared_initialisation({a!r}, {b!r}, {parameters!r})"
             )
         at = self.names.index(a), self.names.index(b)
-        distance = math.nan if parameters is None else float(self.farthest(parameters)[at])
+        distance = math.nan if parameters is None else float(self._farthest(parameters)[at])
         return reading_of(float(self.distance[at]) if math.isnan(distance) else distance)
 
     def of(self, names: Sequence[str]) -> Alignment:
@@ -169,9 +156,9 @@ class Alignment:
             return f"The models come from a shared initialisation (relative weight distance {shown}){self._but_not()}."
         if set(pairs.values()) == {"not measured"}:
             return (
-                "Whether the models come from a shared initialisation was not measured: the footprints hold no "
-                "weight samples "
-                "that can be compared, and without a shared initialisation overlaps are not to be read as sharing."
+                "Whether the models come from a shared initialisation was not measured: the footprints hold no weight "
+                "samples that can be compared, and without a shared initialisation overlaps are not to be read as "
+                "sharing."
             )
         models = self._by_model()
         strange, doubtful = "no shared initialisation for", "a shared initialisation is unclear for"
@@ -194,11 +181,9 @@ class Alignment:
         Returns:
             The largest distance of two models in one of its weight matrices, by layer.
         """
-        layers: dict[str, list[str]] = {}
-        for name in self.matrices:
-            layers.setdefault(layer_of(name), []).append(name)
+        layers = by_layer(self.matrices)
         with np.errstate(invalid="ignore"):
-            farthest = {layer: float(np.nanmax(self.farthest(each), initial=0.0)) for layer, each in layers.items()}
+            farthest = {layer: float(np.nanmax(self._farthest(each), initial=0.0)) for layer, each in layers.items()}
         return {layer: most for layer, most in farthest.items() if most >= FAR}
 
     def _but_not(self) -> str:
@@ -288,9 +273,7 @@ class Strange(NamedTuple):
 
 def strange_layers(alignment: Alignment, grams: Mapping[str, NDArray[np.float64]], a: str, b: str) -> Strange:
     """Find the layers of some parameters, given with their Gram matrices, without a shared initialisation."""
-    owned: dict[str, list[str]] = {}
-    for parameter in grams:
-        owned.setdefault(layer_of(parameter), []).append(parameter)
+    owned = by_layer(grams)
     layers = [each for each in owned if alignment.reading(a, b, owned[each]) == "no shared initialisation"]
     shares = [0.0]
     for place in (alignment.names.index(a), alignment.names.index(b)):

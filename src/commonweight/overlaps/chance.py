@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-
 Relation = Literal["independent", "shared", "moved", "not stated"]
 
 

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from commonweight.base.errors import NotComparableError, UsageError
-from commonweight.base.names import by_value, quoted
-from commonweight.footprints.footprint import Footprint
+from commonweight.base.names import by_value, differ, first_of, quoted
+from commonweight.footprints.footprint import FACTS, Footprint
 from commonweight.footprints.slices import shape_of
 
-MOST_SHOWN = 4
 MEASURE = "measure one with commonweight.fisher() or read one with Footprint.load(folder)"
-_RULES = {"fisher_type": "Fisher type", "loss": "loss"}
 
 
 @dataclass(frozen=True)
@@ -57,23 +55,23 @@ def check_named(footprints: Mapping[str, Footprint], *unnamed: object, remedy: s
 def common_parameters(footprints: Mapping[str, Footprint], *, common_only: bool = False) -> Common:
     """Check that kinds, Fisher types, losses and parameters agree, without reading the tensors of saved footprints."""
     kinds = {name: footprint.kind for name, footprint in footprints.items()}
-    if len(set(kinds.values())) > 1:
+    if differ(kinds):
         raise NotComparableError(
             f"footprints of different kinds cannot be compared: {by_value(kinds)}; pass footprints of one kind"
         )
     _check_rules(footprints)
     _check_bits(footprints)
     common = _split(footprints)
+    differences = first_of(list(map(str, common.left_out)))
     if not common.parameters:
         raise NotComparableError(
             f"the footprints {quoted(footprints)} have no parameter of equal name and shape, "
-            f"{_shown(common.left_out)}; no option compares them: measure the same parameters of models of one "
-            "architecture"
+            f"{differences}; no option compares them: measure the same parameters of models of one architecture"
         )
     if common.left_out and not common_only:
         count = len(common.parameters)
         raise NotComparableError(
-            f"the footprints {quoted(footprints)} do not hold the same parameters, {_shown(common.left_out)}; "
+            f"the footprints {quoted(footprints)} do not hold the same parameters, {differences}; "
             "expected equal names and shapes: measure models of one architecture, or pass {common_only} to compare "
             f"the {count} parameter{'' if count == 1 else 's'} with equal name and shape",
             common_only=True,
@@ -83,9 +81,9 @@ def common_parameters(footprints: Mapping[str, Footprint], *, common_only: bool 
 
 def _check_rules(footprints: Mapping[str, Footprint]) -> None:
     differing = {}
-    for key, words in _RULES.items():
+    for key, words in FACTS.items():
         values = {name: footprint.metadata.get(key) for name, footprint in footprints.items()}
-        if len({repr(value) for value in values.values()}) > 1:
+        if differ(values):
             differing[words] = by_value(values)
     if differing:
         differences = "; ".join(f"{words} differs: {shown}" for words, shown in differing.items())
@@ -97,7 +95,7 @@ def _check_rules(footprints: Mapping[str, Footprint]) -> None:
 
 def _check_bits(footprints: Mapping[str, Footprint]) -> None:
     bits = {name: "flipped bits" if f.metadata.get("flipped") else "masks" for name, f in footprints.items()}
-    if len(set(bits.values())) > 1:
+    if differ(bits):
         raise NotComparableError(
             f"masks and flipped bits cannot be compared: {by_value(bits)}; take all with flipped=True, or none"
         )
@@ -113,18 +111,11 @@ def _split(footprints: Mapping[str, Footprint]) -> Common:
             left_out.append(LeftOut(parameter, f"only in {quoted(holders)}"))
             continue
         shapes = {name: list(shape_of(footprint.tensors, parameter)) for name, footprint in footprints.items()}
-        if len({tuple(shape) for shape in shapes.values()}) > 1:
+        if differ(shapes):
             left_out.append(LeftOut(parameter, f"shape differs: {by_value(shapes)}"))
         else:
             parameters.append(parameter)
     return Common(tuple(parameters), tuple(left_out))
-
-
-def _shown(left_out: Sequence[LeftOut]) -> str:
-    first = ", ".join(str(item) for item in left_out[:MOST_SHOWN])
-    if len(left_out) <= MOST_SHOWN:
-        return f"{len(left_out)} difference{'s' if len(left_out) > 1 else ''}: {first}"
-    return f"{len(left_out)} differences, the first {MOST_SHOWN}: {first}"
 
 
 def check_names(names: Sequence[str], *pairs: tuple[str, str]) -> None:

@@ -33,12 +33,17 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-
 Of = Literal["within", "between", "corrected"]
-
 
 FEWEST = 3
 """Trainings: with fewer a noise ceiling has no interval, and nothing says whether it is above chance."""
+
+READING = (
+    "Within: both tasks of one training, mean over {seeds} trainings. Noise ceiling: one task in two different "
+    "trainings. Corrected: two tasks in different trainings, over the root of both noise ceilings; 1 if they agree as "
+    "much as two trainings of one task do{undefined}. Intervals are over seeds, that is trainings (95 %)."
+)
+MASKS = "; a dash where a noise ceiling is not above chance, or chance is not known. All are beyond chance"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,7 +117,7 @@ class SeedOverlap:
         positive = np.minimum(*noise_ceilings) > ROUNDING
         lengths = np.sqrt(np.where(positive, noise_ceilings[0] * noise_ceilings[1], np.nan))
         corrected = between[:, i, j] / lengths
-        if self.kind == "supermask" and not all(self._above_chance(each) for each in noise_ceilings):
+        if self.kind == "supermask" and not all(_jackknifed(each).low > ROUNDING for each in noise_ceilings):
             corrected = np.full_like(corrected, np.nan)
         return _jackknifed(corrected)
 
@@ -150,10 +155,10 @@ class SeedOverlap:
         Returns:
             GitHub Markdown; undefined is a dash.
         """
-        return text.to_markdown(seed_blocks(self))
+        return text.to_markdown(self.blocks())
 
     def _repr_html_(self) -> str:
-        return text.to_html(seed_blocks(self))
+        return text.to_html(self.blocks())
 
     def __repr__(self) -> str:
         return f"SeedOverlap({self.kind} of {', '.join(self.names)}; {self.seeds} trainings)"
@@ -168,9 +173,25 @@ class SeedOverlap:
         size = len(self.names)
         return flat.reshape(self.seeds, size, self.seeds, size)
 
-    @staticmethod
-    def _above_chance(noise_ceiling: Array) -> bool:
-        return _jackknifed(noise_ceiling).low > ROUNDING
+    def blocks(self) -> list[Block]:
+        """Lay out every pair of tasks, all weights together and layer by layer."""
+        what, undefined = ("masks", MASKS) if self.kind == "supermask" else ("activities", "")
+        levels = {layer or WHOLE: layer for layer in self.layers} | {"pooled": None}
+        noise_ceilings = Grid(
+            f"Noise ceilings of {what}: the same task trained again",
+            ("layer", *self.names),
+            tuple(
+                (words, *(self.noise_ceiling(name, layer).short() for name in self.names))
+                for words, layer in levels.items()
+            ),
+        )
+        rows = tuple(
+            (f"{a} and {b}, {words}", *(self.estimate(of, a, b, layer).short() for of in ("within", "corrected")))
+            for a, b in combinations(self.names, 2)
+            for words, layer in levels.items()
+        )
+        grid = Grid(f"Pairs of tasks over trainings: {what}", ("pair, layer", "within", "corrected"), rows)
+        return [noise_ceilings, grid, READING.format(seeds=self.seeds, undefined=undefined)]
 
 
 def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]], *further: Mapping[str, Footprint]) -> SeedOverlap:
@@ -235,19 +256,7 @@ def overlap_over_seeds(trainings: Sequence[Mapping[str, Footprint]], *further: M
 
 
 def name_of(task: str, seed: int) -> str:
-    """Name one training of a task.
-
-    Args:
-        task: Name of the task.
-        seed: Number of the training.
-
-    Returns:
-        Its name in :attr:`SeedOverlap.table`.
-
-    Example:
-        >>> name_of("angle-0", 2)
-        'angle-0, training 2'
-    """
+    """Name one training of a task in :attr:`SeedOverlap.table`."""
     return f"{task}, training {seed}"
 
 
@@ -278,20 +287,19 @@ def _check_copies(names: tuple[str, ...], seeds: int, table: OverlapTable) -> No
             if table.one_and_the_same(name_of(name, first), name_of(name, second)):
                 raise UsageError(
                     f"trainings {first} and {second} of {name} are one and the same: expected other score "
-                    "initialisations and "
-                    "another order of the rows in each, such as SupermaskNetwork(..., seed=...) gives"
+                    "initialisations and another order of the rows in each, such as SupermaskNetwork(..., seed=...) "
+                    "gives"
                 )
 
 
 def _between(coefficients: Array) -> Array:
     """Means over pairs of different trainings, of all of them and without each: ``[S + 1, n, n]``."""
     seeds = len(coefficients)
-    kept = np.vstack([np.ones(seeds), 1 - np.eye(seeds)])
-    found = []
-    for keep in kept:
-        pairs = np.outer(keep, keep) * (1 - np.eye(seeds))
-        chosen = coefficients.transpose(0, 2, 1, 3)[pairs > 0]
-        found.append(chosen.mean(axis=0))
+    others = 1 - np.eye(seeds)
+    found = [
+        coefficients.transpose(0, 2, 1, 3)[np.outer(keep, keep) * others > 0].mean(axis=0)
+        for keep in (np.ones(seeds), *others)
+    ]
     return frozen(np.stack(found))
 
 
@@ -300,36 +308,3 @@ def _jackknifed(values: Array) -> Estimate:
     whole, without = float(values[0]), values[1:]
     seeds = len(without)
     return Estimate(whole, tuple(float(seeds * whole - (seeds - 1) * each) for each in without), "seeds")
-
-
-READING = (
-    "Within: both tasks of one training, mean over {seeds} trainings. Noise ceiling: one task in two different "
-    "trainings. "
-    "Corrected: two tasks in different trainings, over the root of both noise ceilings; 1 if they agree as much as two "
-    "trainings of one task do{undefined}. Intervals are over seeds, that is trainings (95 %)."
-)
-
-
-MASKS = "; a dash where a noise ceiling is not above chance, or chance is not known. All are beyond chance"
-
-
-def seed_blocks(found: SeedOverlap) -> list[Block]:
-    """Lay out every pair of tasks, all weights together and layer by layer."""
-    what, undefined = ("masks", MASKS) if found.kind == "supermask" else ("activities", "")
-    pairs = list(combinations(found.names, 2))
-    levels = {layer or WHOLE: layer for layer in found.layers} | {"pooled": None}
-    noise_ceilings = Grid(
-        f"Noise ceilings of {what}: the same task trained again",
-        ("layer", *found.names),
-        tuple(
-            (words, *(found.noise_ceiling(name, layer).short() for name in found.names))
-            for words, layer in levels.items()
-        ),
-    )
-    rows = tuple(
-        (f"{a} and {b}, {words}", *(found.estimate(of, a, b, layer).short() for of in ("within", "corrected")))
-        for a, b in pairs
-        for words, layer in levels.items()
-    )
-    grid = Grid(f"Pairs of tasks over trainings: {what}", ("pair, layer", "within", "corrected"), rows)
-    return [noise_ceilings, grid, READING.format(seeds=found.seeds, undefined=undefined)]

@@ -11,10 +11,11 @@ import numpy as np
 
 from commonweight.base import text
 from commonweight.base.errors import IntegrityError, UsageError, check_kind
+from commonweight.base.records import Format, record_of, without_nan
 from commonweight.base.seeds import checked_seed
 from commonweight.overlaps.similarity.means import TaskSimilarity
 from commonweight.supermasks.network import SupermaskNetwork
-from commonweight.transfer.prior_rules import TIE, Question, rule_named
+from commonweight.transfer.prior_rules import RULES, TIE, Question
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 WHOLE = ""
 """Names the one row of alphas that holds for every layer."""
 
-FORMAT = "commonweight-alphas"
-VERSION = 1
+ALPHAS = Format("commonweight-alphas", (1,), "alphas", "choose them again with transfer_alphas")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ class Alphas:
         Returns:
             Text that :meth:`from_json` reads back without loss.
         """
-        fields = asdict(self)
-        fields["margins"] = {layer: None if math.isnan(each) else each for layer, each in self.margins.items()}
-        return json.dumps({"format": FORMAT, "version": VERSION, **fields}, indent=1, ensure_ascii=False)
+        record = {"format": ALPHAS.name, "version": ALPHAS.versions[0], **asdict(self)}
+        return json.dumps(without_nan(record), indent=1, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, written: str) -> Alphas:
@@ -81,14 +80,19 @@ class Alphas:
         Raises:
             IntegrityError: If the text is not such a record, whole and of this format version.
         """
+        record = record_of(written, "the text", ALPHAS, ())
         try:
-            record = json.loads(written)
-            return cls(**_fields(record))
+            layers = {str(layer): {str(t): float(a) for t, a in row.items()} for layer, row in record["layers"].items()}
+            margins = {layer: record["margins"][layer] for layer in layers}
+            return cls(
+                str(record["task"]),
+                str(record["rule"]),
+                layers,
+                {layer: str(record["reasons"][layer]) for layer in layers},
+                {layer: math.nan if margin is None else float(margin) for layer, margin in margins.items()},
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise IntegrityError(
-                f"expected alphas as JSON of format {FORMAT!r}, version {VERSION} ({error!r}): pass what "
-                "Alphas.to_json wrote"
-            ) from None
+            raise IntegrityError(f"the alphas are damaged or were edited by hand ({error!r}): {ALPHAS.again}") from None
 
     def to_markdown(self, decimals: int = 4) -> str:
         """Write the alphas for people.
@@ -169,7 +173,8 @@ def transfer_alphas(
     check_kind("table", table, TaskSimilarity, "compute one with every_layer_similarity or probed_similarity")
     if task not in table.tasks:
         raise UsageError(f"no task {task!r} in this table; it has {', '.join(map(repr, table.tasks))}")
-    choose = rule_named(rule)
+    if rule not in RULES:
+        raise UsageError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     checked_seed(seed)
     if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
         raise UsageError(f"temperature must be a number over 0, got {temperature!r}")
@@ -183,7 +188,7 @@ def transfer_alphas(
             continue
         priors = table.tasks[:index]
         question = Question(priors, *facts, known[index, :index], temperature, (seed, index, place))
-        alphas, reasons[layer] = choose(question)
+        alphas, reasons[layer] = RULES[rule](question)
         layers[layer] = dict(zip(priors, alphas.tolist(), strict=True))
         margins[layer] = _margin(question.similarity)
     return Alphas(task, rule, layers, reasons, margins)
@@ -225,20 +230,6 @@ def alphas_for(
         if positive:
             found[weight] = positive
     return found
-
-
-def _fields(record: dict[str, Any]) -> dict[str, Any]:
-    if record["format"] != FORMAT or record["version"] != VERSION:
-        raise ValueError(f"{record['format']!r}, version {record['version']!r}")
-    layers = {str(layer): {str(t): float(a) for t, a in row.items()} for layer, row in record["layers"].items()}
-    margins = record["margins"]
-    return {
-        "task": str(record["task"]),
-        "rule": str(record["rule"]),
-        "layers": layers,
-        "reasons": {layer: str(record["reasons"][layer]) for layer in layers},
-        "margins": {layer: math.nan if margins[layer] is None else float(margins[layer]) for layer in layers},
-    }
 
 
 def _facts(table: TaskSimilarity, index: int, *, per_layer: bool) -> dict[str, tuple[Array, NDArray[np.bool_], Array]]:

@@ -14,6 +14,8 @@ from commonweight.base.names import among, first_of
 from commonweight.footprints.footprint import Footprint
 from commonweight.footprints.slices import shape_of
 
+COPIES = "{name: p.detach().clone() for name, p in model.named_parameters()}"
+
 
 def ewc_penalty(
     model: nn.Module, footprint: Footprint, anchor: Mapping[str, Tensor], *, strength: float = 1.0
@@ -65,7 +67,10 @@ def ewc_penalty(
         >>> loss.backward()
     """
     check_kind("model", model, nn.Module, "pass the model that is being trained")
-    _check_arguments(footprint, anchor)
+    check_kind("footprint", footprint, Footprint, "measure one with fisher()")
+    if footprint.kind != "fisher":
+        raise UsageError(f"expected a footprint of kind fisher, got {footprint.kind}; measure one with fisher()")
+    check_kind("anchor", anchor, Mapping, f"take copies by parameter name, {COPIES}")
     factor = _number(strength) / 2
     parameters = dict(model.named_parameters())
     _check_names(footprint, parameters, anchor)
@@ -83,18 +88,6 @@ def ewc_penalty(
     if not bool(penalty.detach().isfinite() & (least >= 0)):
         _complain(footprint, parameters, anchor)
     return penalty
-
-
-def _check_arguments(footprint: object, anchor: object) -> None:
-    if not isinstance(footprint, Footprint):
-        raise UsageError(f"footprint must be a Footprint, got {type(footprint).__name__}; measure one with fisher()")
-    if footprint.kind != "fisher":
-        raise UsageError(f"expected a footprint of kind fisher, got {footprint.kind}; measure one with fisher()")
-    if not isinstance(anchor, Mapping):
-        raise UsageError(
-            f"anchor must be a mapping from parameter name to tensor, got {type(anchor).__name__}; expected copies, "
-            "{name: p.detach().clone() for name, p in model.named_parameters()}"
-        )
 
 
 def _number(strength: object) -> float:
@@ -128,7 +121,7 @@ def _check_names(footprint: Footprint, parameters: Mapping[str, Tensor], anchor:
         if anchor[name].data_ptr() == parameters[name].data_ptr() and parameters[name].numel():
             raise UsageError(
                 f"the anchor holds the model's own {name}, which moves with the model: the penalty would always be 0; "
-                "take copies, {name: p.detach().clone() for name, p in model.named_parameters()}"
+                f"take copies, {COPIES}"
             )
     if not any(parameters[name].requires_grad for name in footprint.names):
         raise UsageError(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commonweight.base.errors import UsageError
 from commonweight.base.text import number
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
-
+    Choice = tuple[Array, str]  # one alpha per prior task, of the sum 1 or all 0; and why
 
 TIE = 1e-9
 """Values that differ by no more than this are equal: the difference is rounding."""
@@ -48,16 +47,6 @@ class Question:
     """Of a random choice."""
 
 
-class Choice(NamedTuple):
-    """What a rule chose."""
-
-    alphas: Array
-    """One per prior task, at least 0; they sum to 1, or are all 0."""
-
-    reason: str
-    """Why, in words."""
-
-
 def most_similar(question: Question) -> Choice:
     """Choose the prior task of highest similarity, if it is better than its null."""
     return _not_above_null(question) or _extreme(question, question.similarity, "most similar")
@@ -65,12 +54,11 @@ def most_similar(question: Question) -> Choice:
 
 def softmax(question: Question) -> Choice:
     """Share the alphas out by similarity, if the best prior task is better than its null."""
-    refused = _not_above_null(question)
-    if refused:
+    if refused := _not_above_null(question):
         return refused
     powers = np.exp((question.similarity - np.nanmax(question.similarity)) / question.temperature)
     powers = np.nan_to_num(powers, nan=0.0)
-    return Choice(powers / powers.sum(), f"softmax of the similarities at temperature {question.temperature:g}")
+    return powers / powers.sum(), f"softmax of the similarities at temperature {question.temperature:g}"
 
 
 def least_similar(question: Question) -> Choice:
@@ -81,18 +69,18 @@ def least_similar(question: Question) -> Choice:
 def random(question: Question) -> Choice:
     """Choose any prior task: a control."""
     chosen = int(np.random.default_rng(question.seed).integers(len(question.priors)))
-    return Choice(_one(question, chosen), f"drawn at random: {question.priors[chosen]!r}")
+    return _one(question, chosen), f"drawn at random: {question.priors[chosen]!r}"
 
 
 def previous(question: Question) -> Choice:
     """Choose the latest prior task: a control."""
-    return Choice(_one(question, len(question.priors) - 1), f"the task before: {question.priors[-1]!r}")
+    return _one(question, len(question.priors) - 1), f"the task before: {question.priors[-1]!r}"
 
 
 def mean(question: Question) -> Choice:
     """Choose all prior tasks alike: a control."""
     count = len(question.priors)
-    return Choice(np.full(count, 1 / count), f"all {count} prior tasks alike")
+    return np.full(count, 1 / count), f"all {count} prior tasks alike"
 
 
 def oracle(question: Question) -> Choice:
@@ -111,21 +99,14 @@ RULES: dict[str, Callable[[Question], Choice]] = {
 }
 
 
-def rule_named(name: str) -> Callable[[Question], Choice]:
-    """Find a rule."""
-    if name not in RULES:
-        raise UsageError(f"rule must be one of {', '.join(RULES)}, got {name!r}")
-    return RULES[name]
-
-
 def _not_above_null(question: Question) -> Choice | None:
     if np.isnan(question.similarity).all():
-        return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
+        return _undefined(question)
     best = int(np.flatnonzero(question.similarity >= np.nanmax(question.similarity) - TIE)[0])
     value, null = float(question.similarity[best]), float(question.null[best])
     if question.beats_null[best]:
         return None
-    return Choice(
+    return (
         np.zeros(len(question.priors)),
         f"the best prior task, {question.priors[best]!r}, is not above its null (similarity {number(value)}, null "
         f"{number(null)})",
@@ -134,15 +115,17 @@ def _not_above_null(question: Question) -> Choice | None:
 
 def _extreme(question: Question, values: Array, words: str) -> Choice:
     if np.isnan(values).all():
-        return Choice(np.zeros(len(question.priors)), "no prior task has a defined similarity")
+        return _undefined(question)
     equal = np.flatnonzero(values >= np.nanmax(values) - TIE)  # nan is not
     best = int(equal[0])
     names = ", ".join(repr(question.priors[index]) for index in equal)
     tie = f"; the earliest of {len(equal)} equals: {names}" if len(equal) > 1 else ""
-    return Choice(_one(question, best), f"{words}: {question.priors[best]!r}{tie}")
+    return _one(question, best), f"{words}: {question.priors[best]!r}{tie}"
+
+
+def _undefined(question: Question) -> Choice:
+    return np.zeros(len(question.priors)), "no prior task has a defined similarity"
 
 
 def _one(question: Question, chosen: int) -> Array:
-    alphas = np.zeros(len(question.priors))
-    alphas[chosen] = 1.0
-    return alphas
+    return np.asarray(np.eye(len(question.priors))[chosen])

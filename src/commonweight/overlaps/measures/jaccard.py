@@ -41,21 +41,7 @@ def jaccard_index(mask1: ArrayLike | Tensor | Footprint, mask2: ArrayLike | Tens
 
 
 def from_gram(G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute all Jaccard indices from the Gram matrix of the bits: ``G_ij / (G_ii + G_jj − G_ij)``.
-
-    Args:
-        G: Gram matrix ``[n, n]`` of the masks: ``G_ij`` is the number of weights that both keep.
-
-    Returns:
-        Jaccard indices ``[n, n]`` in [0, 1]; nan between two empty masks (and of one with itself).
-
-    Raises:
-        UsageError: If G is not square.
-
-    Example:
-        >>> from_gram(np.array([[2.0, 1.0], [1.0, 2.0]]))[0, 1].item()
-        0.3333333333333333
-    """
+    """Compute all Jaccard indices from the Gram matrix of the bits, ``G_ij / (G_ii + G_jj − G_ij)``; nan if empty."""
     matrix = checked(G)
     kept = np.diagonal(matrix)
     union = kept[:, None] + kept[None, :] - matrix

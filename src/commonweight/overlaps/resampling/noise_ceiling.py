@@ -10,7 +10,7 @@ import numpy as np
 from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named
-from commonweight.footprints.footprint import layer_of
+from commonweight.footprints.footprint import by_layer
 from commonweight.overlaps.measures.gram import parameter_gram
 from commonweight.overlaps.resampling.ratios import FoldRatios, Resampled
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
@@ -76,13 +76,11 @@ def noise_ceiling(footprint: Footprint) -> NoiseCeilings:
     terms = fold_terms(alone, grams)
     for name, gram in grams.items():
         check_traces(tuple(alone), name, np.diagonal(gram), terms[name].traces.sum(axis=0))
-    layers: dict[str, tuple[str, ...]] = {}
-    for name in footprint.names:
-        layers[layer_of(name)] = (*layers.get(layer_of(name), ()), name)
     ratios = FoldRatios(Resampled(len(footprint.folds), terms), grams)
 
     def of(parameters: tuple[str, ...]) -> Estimate:
         found = ratios.noise_ceiling(parameters)[:, 0]
         return Estimate(float(found[0]), tuple(found[1:].tolist()), "folds")
 
-    return NoiseCeilings(of(footprint.names), Named("layer", {layer: of(members) for layer, members in layers.items()}))
+    layers = {layer: of(members) for layer, members in by_layer(footprint.names).items()}
+    return NoiseCeilings(of(footprint.names), Named("layer", layers))

@@ -14,14 +14,14 @@ from commonweight.base.names import Named
 from commonweight.base.records import Format, record_of, without_nan
 from commonweight.base.seeds import checked_seed
 from commonweight.base.text import Block, Grid, number
-from commonweight.footprints.footprint import layer_of
+from commonweight.footprints.footprint import by_layer
 from commonweight.overlaps.compatible import check_named
 from commonweight.overlaps.table.files import as_matrix
 from commonweight.overlaps.table.numbers import frozen
 from commonweight.overlaps.table.table import overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -36,13 +36,24 @@ POINT = 0.95
 DRAWS = 999
 _TIE = 1e-9
 
-
 MAKE = (
     "make one with activity_footprint(net, task), or of means of your own with "
     "Footprint('activity', {'LAYER.running_mean': mean}, count=0)"
 )
 """How to come by an activity footprint."""
 
+WORDS: dict[Approach, str] = {
+    "first_layer": "absolute cosine of the first layer's batch-norm means",
+    "every_layer": "absolute cosine of the batch-norm means",
+    "probed": "rows: new data, columns: the task through whose mask they went",
+}
+TRAINED = "Every task was trained before its similarity was known: count that training when results are compared."
+UNTRAINED = "No training on the new data was needed."
+NULL = "A star marks what is no better than its null: at least 5 % of shuffles of the units reach it."
+
+SIMILARITIES = Format("commonweight-similarity", (1,), "a table of similarities", "compute them again")
+MATRICES = {"similarity": "values", "null": "null", "p": "p"}
+"""Keys of a record, and the fields that they hold."""
 
 TASKS_AT_A_TIME = 16
 """Rows of the null that are in memory together: 32 MB for 250 tasks and 999 shuffles."""
@@ -125,7 +136,17 @@ class TaskSimilarity:
         Returns:
             Text that :meth:`from_json` reads back without loss.
         """
-        return to_json(self)
+        record = {
+            "format": SIMILARITIES.name,
+            "version": SIMILARITIES.versions[0],
+            "approach": self.approach,
+            "tasks": self.tasks,
+            "layers": [
+                {"layer": layer} | {key: getattr(self, field)[layer].tolist() for key, field in MATRICES.items()}
+                for layer in self.layers
+            ],
+        }
+        return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, written: str) -> TaskSimilarity:
@@ -140,7 +161,13 @@ class TaskSimilarity:
         Raises:
             IntegrityError: If the text is not such a record, whole and of this format version.
         """
-        return cls(**fields_from_json(written))
+        record = record_of(written, "the table of similarities", SIMILARITIES, ())
+        try:
+            return cls(**_fields(record))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"the similarities are damaged or were edited by hand ({error!r}): compute them again"
+            ) from None
 
     def to_markdown(self, decimals: int = 4) -> str:
         """Write the similarities for people: a matrix per layer, what beats its null, how they were measured.
@@ -154,10 +181,28 @@ class TaskSimilarity:
         Raises:
             UsageError: If ``decimals`` is out of range.
         """
-        return text.to_markdown(blocks(self, decimals))
+        return text.to_markdown(self._blocks(decimals))
 
     def _repr_html_(self) -> str:
-        return text.to_html(blocks(self, 4))
+        return text.to_html(self._blocks())
+
+    def _blocks(self, decimals: int = 4) -> list[Block]:
+        every = range(len(self.tasks))
+
+        def cell(layer: str, i: int, j: int) -> str:
+            value = self.values[layer][i, j]
+            weak = i != j and value == value and not self.beats_null(layer)[i, j]
+            return number(value, decimals) + ("*" if weak else "")
+
+        grids = [
+            Grid(
+                f"Similarity of tasks at {layer}: {WORDS[self.approach]}",
+                ("", *self.tasks),
+                tuple((self.tasks[i], *(cell(layer, i, j) for j in every)) for i in every),
+            )
+            for layer in self.layers
+        ]
+        return [*grids, NULL, UNTRAINED if self.approach == "probed" else TRAINED]
 
 
 def first_layer_similarity(
@@ -228,10 +273,11 @@ def _by_means(footprints: Mapping[str, Footprint], approach: SimilarityName, see
             f"expected footprints of kind activity, got {first.kind}; make them with activity_footprint(net, task)"
         )
     table = overlap(footprints)
+    owned = by_layer(table.terms)
     chosen = table.layers[:1] if approach == "first_layer" else table.layers
     values, null, p = {}, {}, {}
     for index, layer in enumerate(chosen):
-        rows = _directions(footprints, [name for name in table.terms if layer_of(name) == layer])
+        rows = _directions(footprints, owned[layer])
         values[layer] = np.abs(table.by_layer[layer])
         null[layer], p[layer] = _null_of(rows, values[layer], (seed, index), draws)
     named = (Named("layer", matrices) for matrices in (values, null, p))
@@ -267,7 +313,7 @@ def permutation_null(
     return np.asarray(np.quantile(values, POINT, axis=0)), p
 
 
-def _directions(footprints: Mapping[str, Footprint], names: list[str]) -> Array:
+def _directions(footprints: Mapping[str, Footprint], names: Sequence[str]) -> Array:
     """Scale the vectors of a layer to length 1, ``[n, units]``; a zero vector becomes nan."""
     X = np.stack([
         np.concatenate([footprint[name].detach().double().cpu().numpy().reshape(-1) for name in names])
@@ -277,92 +323,13 @@ def _directions(footprints: Mapping[str, Footprint], names: list[str]) -> Array:
     return np.asarray(X / np.where(lengths > 0, lengths, np.nan))
 
 
-WORDS = {
-    "first_layer": "absolute cosine of the first layer's batch-norm means",
-    "every_layer": "absolute cosine of the batch-norm means",
-    "probed": "rows: new data, columns: the task through whose mask they went",
-}
-
-
-TRAINED = "Every task was trained before its similarity was known: count that training when results are compared."
-
-
-UNTRAINED = "No training on the new data was needed."
-
-
-NULL = "A star marks what is no better than its null: at least 5 % of shuffles of the units reach it."
-
-
-def blocks(found: TaskSimilarity, decimals: int) -> list[Block]:
-    """Lay out similarities: a matrix per layer, and how to read it."""
-    every = range(len(found.tasks))
-
-    def cell(layer: str, i: int, j: int) -> str:
-        value = found.values[layer][i, j]
-        weak = i != j and value == value and not found.beats_null(layer)[i, j]
-        return number(value, decimals) + ("*" if weak else "")
-
-    grids = [
-        Grid(
-            f"Similarity of tasks at {layer}: {WORDS[found.approach]}",
-            ("", *found.tasks),
-            tuple((found.tasks[i], *(cell(layer, i, j) for j in every)) for i in every),
-        )
-        for layer in found.layers
-    ]
-    return [*grids, NULL, UNTRAINED if found.approach == "probed" else TRAINED]
-
-
-FORMAT = "commonweight-similarity"
-
-
-VERSION = 1
-
-
-SIMILARITIES = Format(FORMAT, (VERSION,), "a table of similarities", "compute them again")
-
-
-APPROACHES = ("first_layer", "every_layer", "probed")
-
-
-def to_json(found: TaskSimilarity) -> str:
-    """Write similarities as JSON."""
-    record = {
-        "format": FORMAT,
-        "version": VERSION,
-        "approach": found.approach,
-        "tasks": list(found.tasks),
-        "layers": [
-            {
-                "layer": layer,
-                "similarity": found.values[layer].tolist(),
-                "null": found.null[layer].tolist(),
-                "p": found.p[layer].tolist(),
-            }
-            for layer in found.layers
-        ],
-    }
-    return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def fields_from_json(text: str) -> dict[str, Any]:
-    """Read back what :func:`to_json` wrote."""
-    record = record_of(text, "the table of similarities", SIMILARITIES, ())
-    try:
-        return _fields(record)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(
-            f"the similarities are damaged or were edited by hand ({error!r}): compute them again"
-        ) from None
-
-
 def _fields(record: dict[str, Any]) -> dict[str, Any]:
     tasks = tuple(str(task) for task in record["tasks"])
     layers = tuple(str(each["layer"]) for each in record["layers"])
-    if record["approach"] not in APPROACHES or len(set(tasks)) != len(tasks) or len(set(layers)) != len(layers):
+    if record["approach"] not in WORDS or len(set(tasks)) != len(tasks) or len(set(layers)) != len(layers):
         raise ValueError("approach, tasks or layers")
     matrices = {
         field: Named("layer", {str(each["layer"]): as_matrix(each[key], len(tasks)) for each in record["layers"]})
-        for field, key in (("values", "similarity"), ("null", "null"), ("p", "p"))
+        for key, field in MATRICES.items()
     }
     return {"approach": record["approach"], "tasks": tasks, "layers": layers, **matrices}

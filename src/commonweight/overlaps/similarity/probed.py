@@ -31,19 +31,8 @@ def bhattacharyya(mean: Array, variance: Array, other_mean: Array, other_varianc
 
     Source: Bhattacharyya (1943); the overlap of two densities, as the Fisher overlap is of two importances.
 
-    Args:
-        mean: Means, any shape.
-        variance: Variances, at least 0, of the same shape.
-        other_mean: Means of the others.
-        other_variance: Variances of the others.
-
     Returns:
         From 0 to 1 (the same distribution). A unit that never varies has 1 with another such at the same place, else 0.
-
-    Example:
-        >>> one, apart = np.array([0.0, 0.0]), np.array([0.0, 2.0])
-        >>> bhattacharyya(one, one + 1, apart, one + 1).round(4).tolist()
-        [1.0, 0.6065]
     """
     both = variance + other_variance
     varies = both > 0

@@ -14,7 +14,7 @@ from commonweight.base import text
 from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named, among
-from commonweight.footprints.footprint import layer_of
+from commonweight.footprints.footprint import by_layer
 from commonweight.footprints.slices import shape_of
 from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
 from commonweight.overlaps.chance import mask_facts
@@ -135,11 +135,9 @@ class OverlapTable:
     def members(self) -> Mapping[str, tuple[str, ...]]:
         """The parameters of each layer."""
         members: dict[str, tuple[str, ...]] = {}
-        for parameter in self.terms:
-            layer = layer_of(parameter)
-            if self.depth is not None:
-                layer = ".".join(layer.split(".")[: self.depth])
-            members[layer] = (*members.get(layer, ()), parameter)
+        for layer, parameters in by_layer(self.terms).items():
+            shown = layer if self.depth is None else ".".join(layer.split(".")[: self.depth])
+            members[shown] = members.get(shown, ()) + parameters
         return members
 
     @cached_property
@@ -296,7 +294,7 @@ class OverlapTable:
         """
         whole = self.alignment.reading(a, b)  # which also refuses unknown footprints
         parameters = self._parameters(layer)
-        if layer is not None and len(set(map(layer_of, parameters))) == 1:
+        if layer is not None and len(by_layer(parameters)) == 1:
             return self.alignment.reading(a, b, parameters)
         if self.strange_layers(a, b, layer).share > MOSTLY:
             return "no shared initialisation"
@@ -380,7 +378,7 @@ class OverlapTable:
         if len(members) == len(self.terms) and not self.left_out:
             return self.effective_sample_size[name]
         known = self.spread.get(name, {})
-        owners = tuple(dict.fromkeys(map(layer_of, members)))
+        owners = tuple(by_layer(members))
         if not all(owner in known for owner in owners):
             return math.nan
         most = self.rows[name].distinct if name in self.rows else math.inf
@@ -617,7 +615,7 @@ def overlap(
     rules = {name: footprint.metadata.get("fisher_type") for name, footprint in footprints.items()}
     terms = {parameter: parameter_gram(footprints, parameter) for parameter in common.parameters}
     folds = common_folds(footprints, common.parameters) if intervals and first.kind == "fisher" else 0
-    owners = {layer_of(parameter) for parameter in common.parameters}
+    owners = by_layer(common.parameters)
     over_folds = fold_terms(footprints, terms) if folds else {}
     for parameter, found in over_folds.items():
         check_traces(tuple(footprints), parameter, np.diagonal(terms[parameter]), found.traces.sum(axis=0))

@@ -11,7 +11,7 @@ import numpy as np
 from commonweight.base import estimate
 from commonweight.base.estimate import Estimate
 from commonweight.base.text import DASH, Block, Grid
-from commonweight.overlaps.over_seeds import FEWEST, seed_blocks
+from commonweight.overlaps.over_seeds import FEWEST
 from commonweight.overlaps.similarity.means import LEVEL
 from commonweight.report.files import grid_of
 from commonweight.report.verdicts import MOST_CONTRASTS, verdict_grids
@@ -323,7 +323,7 @@ def pair_blocks(study: ContinualStudy) -> list[Block]:
     if study.plan.vary == "training" and not found:
         blocks.append(TOO_FEW)
     for overlaps in found.values():
-        blocks += seed_blocks(overlaps)
+        blocks += overlaps.blocks()
         blocks += _not_above(overlaps) if overlaps.kind == "supermask" else [NO_CHANCE]
     if not study.same_tasks:
         return [*blocks, NOT_PAIRED]
