@@ -42,7 +42,7 @@ MAKE = (
 )
 """How to come by an activity footprint."""
 
-WORDS: dict[Approach, str] = {
+WORDS: dict[SimilarityName, str] = {
     "first_layer": "absolute cosine of the first layer's batch-norm means",
     "every_layer": "absolute cosine of the batch-norm means",
     "probed": "rows: new data, columns: the task through whose mask they went",
