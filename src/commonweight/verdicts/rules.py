@@ -237,7 +237,7 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "shortcut learned",
         _shortcut_learned,
-                "on its own shortcut, each model's accuracy is at least halfway between that of a constant answer and 1 (asked "
+        "on its own shortcut, each model's accuracy is at least halfway between that of a constant answer and 1 (asked "
         "by the study of shortcuts)",
         {"not learned": "own shortcut not learned by {models}"},
         short="not learned",
@@ -292,7 +292,7 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "beyond the null too",
         _beyond_the_null_too,
-                "the interval of the difference in corrected - null excludes 0 on the same side, since layers have different "
+        "the interval of the difference in corrected - null excludes 0 on the same side, since layers have different "
         "nulls (asked of two layers)",
         {"disagree": "the difference in corrected - null does not agree: {beyond}"},
         short="not beyond the null",
@@ -354,7 +354,7 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "excludes 0",
         _excludes_0,
-                f"the {100 * LEVEL:.0f} % interval of a contrast excludes 0; for a single overlap, that of corrected - null "
+        f"the {100 * LEVEL:.0f} % interval of a contrast excludes 0; for a single overlap, that of corrected - null "
         "lies above 0",
         {
             "includes": "the interval includes 0",
