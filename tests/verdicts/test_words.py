@@ -122,7 +122,7 @@ def test_several_at_once():
         "Each interval is at 95 %, and there are 20: if nothing differed, about 1.0 would exclude 0 by chance."
     )
     assert by_chance(20, "nulls").endswith(  # one side of the interval only
-        "there are 20: if nothing were above its null, about 0.5 would seem to be by chance."
+        "there are 20: if nothing were above its null, about 0.5 would appear to be by chance."
     )
 
 

@@ -235,5 +235,5 @@ def _option(name: str, field: Field[Any], said: Setting, kind: Kind, words: str)
 
 
 dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Check everything, say what disk and memory it will take, and stop."
+    "--dry-run", is_flag=True, help="Check everything, print the disk space and memory needed, and stop."
 )
