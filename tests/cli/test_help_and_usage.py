@@ -51,9 +51,9 @@ def test_dangerous_options_stand_apart(cli):
 def test_help_says_what_a_pattern_is_and_which_rows_are_taken(cli):
     fisher, verify = (" ".join(cli(name, "--help").out.split()) for name in ("fisher", "verify"))
     assert "a module path such as bert.encoder, or a shell pattern of parameter names such as '*.weight'" in fisher
-    assert "--exclude PATTERN Leave this out; patterns as for --include." in fisher
-    assert "--examples N Measure N rows, chosen by --data-seed; default all." in fisher
-    assert "--examples N Take the few from N rows only, chosen by --data-seed; default from all." in verify
+    assert "--exclude PATTERN Leave these out; patterns as for --include." in fisher
+    assert "--examples N Measure N rows, chosen by --data-seed; default: all." in fisher
+    assert "--examples N Take them from N rows only, chosen by --data-seed; default: from all rows." in verify
     assert "Measure N rows" not in verify
 
 

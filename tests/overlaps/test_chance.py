@@ -130,7 +130,7 @@ def test_tasks_that_took_over_from_others_have_no_closed_form(tmp_path):
     assert known == {(a, b) for a in "abdef" for b in "abdef" if a != b and not {a, b} <= {"a", "d", "e"}}
     assert table.pooled[0, 2] > 0.5  # far above a third, and it says nothing of the tasks
     text = table.to_markdown()
-    assert "Of a, d and e, the scores of one were moved towards those of the other" in text
+    assert "Among a, d and e, the scores of one were moved towards those of another" in text
     assert "started from the same draw" not in text
     table.save(tmp_path)
     assert OverlapTable.load(tmp_path).to_markdown() == text

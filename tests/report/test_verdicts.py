@@ -92,7 +92,7 @@ def test_how_many_were_looked_at(table):
     said = " ".join(block for block in verdict_blocks(table, contrasts(table)) if isinstance(block, str))
     assert f"there are {6 * 4}" in said
     assert f"there are {2 * 4}" in said
-    assert "not about other trainings" in said
+    assert "not about other training runs" in said
     assert "One overlap alone" in said
 
 

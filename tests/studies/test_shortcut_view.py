@@ -96,7 +96,9 @@ def test_who_reads_whose_rows() -> None:
 
 def test_a_shortcut_that_was_not_learned_is_said() -> None:
     said = [block for block in report(study(2)) if isinstance(block, str) and "did not learn" in block]
-    assert said == ["op did not learn its shortcut (accuracy 0.480, a constant answer 0.540): its cells say nothing."]
+    assert said == [
+        "op did not learn its shortcut (accuracy 0.480, a constant answer 0.540): its overlaps mean nothing."
+    ]
 
 
 def test_traces_are_the_diagonals_of_the_summed_terms() -> None:
@@ -269,7 +271,7 @@ def test_verdicts_with_difference_reason_and_what_was_not_learned() -> None:
     assert rows["st, op: shared − unshared"][1].startswith("own shortcut not learned by 'op'")
     assert "learn" not in rows["st, tic: shared − unshared"][1]
     said = " ".join(block for block in report(found) if isinstance(block, str))
-    assert "Differences of raw ones are shown and inconclusive" in said
+    assert "Differences of raw ones are shown, but they are inconclusive" in said
     assert "Each interval is at 95 %, and there are 9" in said
     layers = grids(found)["Verdicts on st and tic layer by layer, Fisher type empirical"]
     assert [row[0] for row in layers.rows] == list(found.layers)

@@ -45,10 +45,10 @@ CASES = [
         f"the corrected overlap of 'a' and 'b' in layer 'fc' is above 1, {ABOVE_1}: do they have noise in common?",
     ),
     ({"one_network": (("a", "b"),)}, "'a' and 'b' are of one network, which shares all its weights with itself"),
-    ({"beyond": AROUND_0}, f"the difference of corrected - null does not agree: {AROUND_0}"),
+    ({"beyond": AROUND_0}, f"the difference in corrected - null does not agree: {AROUND_0}"),
     ({"same_rows": False}, "the two sides have different source rows"),
     ({"aligned": (True, False)}, "no shared initialisation, so overlap is not sharing"),
-    ({"aligned": (None,)}, "a shared initialisation is unclear or was not measured"),
+    ({"aligned": (None,)}, "it is unclear, or was not measured, whether there is a shared initialisation"),
     (
         {"aligned": (False,), **STRANGE},
         "no shared initialisation in 'head' (up to 62% of a trace), so overlap is not sharing",
@@ -59,7 +59,7 @@ CASES = [
     ),
     (
         {"noise_taken_out": False},
-        "noise lowers raw overlaps, and not both alike: take corrected ones, which need folds",
+        "noise lowers raw overlaps, by unequal amounts: take corrected ones, which need folds",
     ),
     ({"effective_sample_size": [40.0, 19.96]}, "the smallest effective sample size is 19.9, and 20 are needed"),
     ({"effective_sample_size": [math.nan]}, "an effective sample size was not measured"),
@@ -69,7 +69,7 @@ CASES = [
     ({"estimate": AROUND_0}, "the interval includes 0"),
     ({"estimate": AROUND_0, "single": True}, "the interval does not lie above 0"),
     ({"estimate": NOTHING}, "the interval comes within 0.0001 of 0, which can be rounding"),
-    ({"left_out": 3}, "common parameters only, 3 left out"),
+    ({"left_out": 3}, "only common parameters were compared, and 3 left out"),
     (STRANGE, "no shared initialisation in 'head' (up to 62% of a trace)"),
     (
         {"strange": MANY, "strange_share": 0.25},
@@ -122,7 +122,7 @@ def test_several_at_once():
         "Each interval is at 95 %, and there are 20: if nothing differed, about 1.0 would exclude 0 by chance."
     )
     assert by_chance(20, "nulls").endswith(  # one side of the interval only
-        "there are 20: if nothing were above its null, about 0.5 would seem to be by chance."
+        "there are 20: if nothing were above its null, about 0.5 would appear to be by chance."
     )
 
 

@@ -23,10 +23,10 @@ from commonweight.studies.compare.options import CompareOptions
     required=True,
     multiple=True,
     metavar="[NAME=]DATA",
-    help="A data set and its name; give as many as you like.",
+    help="A data set, with its name in the table; give it several times for several data sets.",
 )
-@click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on there.")
-@click.option("--fresh", is_flag=True, help="Throw away the footprints and tables of a run that is there.")
+@click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command resumes there.")
+@click.option("--fresh", is_flag=True, help="Delete the footprints and tables of an earlier run in this folder first.")
 @dry_run_option
 @table_options
 @options_of(CompareOptions)
@@ -42,10 +42,10 @@ def command(
 ) -> None:
     """Measure every MODEL on every data set and compare all footprints.
 
-    A name before a model or data set is its name in the table; a file that is called so, sign and all, comes first.
-    With one model and two data sets this compares two tasks in one network. RUN holds run.json, the footprints,
-    overlap.json and overlap.md. The same command again measures only what is missing; another question in the same
-    folder is refused.
+    NAME= gives a model or data set its name in the table. If a file has that whole word as its name, equals sign
+    included, the file is meant. One model and two data sets compare two tasks in one network. RUN holds run.json, the
+    footprints, overlap.json and overlap.md. The same command again measures only what is missing. A different question
+    in the same folder is refused.
     """
     from commonweight.report.terminal import show
     from commonweight.report.verdicts import verdict_blocks

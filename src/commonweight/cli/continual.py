@@ -24,14 +24,14 @@ def command() -> None:
 
 
 @command.command("run", cls=Command, epilog=ending(EXAMPLE))
-@click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on.")
+@click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command resumes there.")
 @options_of(Plan)
 @dry_run_option
 def run(output: str, dry_run: bool, **given: Any) -> None:
     """Train, compare, infer; write masks, statistics, tables and figures, and show what was found.
 
-    The similarities of every_layer (the usual) and first_layer need a classic network that has learned the task
-    before; it is trained too, and its steps are counted.
+    The similarities every_layer (the default) and first_layer need a classic network that has learned the task
+    before. That network is trained, too, and its steps are counted.
     """
     plan = read_options(Plan, given)
     from commonweight.report.terminal import show

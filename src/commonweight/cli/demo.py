@@ -14,15 +14,18 @@ from commonweight.cli.options import Command, ending
 
 @click.command("demo", cls=Command, epilog=ending("commonweight demo -o runs/demo"))
 @click.option(
-    "-o", "--output", metavar="RUN", help="Keep data, models and footprints there; default leaves nothing behind."
+    "-o", "--output", metavar="RUN", help="Keep data, models and footprints there; by default nothing is kept."
 )
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Names the reviews and the start.")
+@click.option(
+    "--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the reviews and of the shared start."
+)
 def command(output: str | None, seed: int) -> None:
     """Train tiny encoders on reviews and a network with masks on digits, and show what they share.
 
-    First two encoders on reviews of two kinds, then three with a shortcut planted in their texts each, which are also
-    averaged; then five rotations of digits in one network with a mask per task. Needs no network and no other file.
-    With -o the run folder holds data/, models/, comparison/, shortcuts-SEED/ and continual/.
+    First it compares two encoders trained on reviews of two kinds. Then it trains three encoders with a planted
+    shortcut each, compares and averages them. Last, one network learns five rotations of digits, with a mask per task.
+    The demo needs no network connection and no other file. With -o the run folder holds data/, models/, comparison/,
+    shortcuts-SEED/ and continual/.
     """
     from commonweight.report.terminal import show, to_plain
     from commonweight.studies.continual import report as continual

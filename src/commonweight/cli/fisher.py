@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 )
 @click.argument("model")
 @data_option
-@click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the footprint goes.")
-@click.option("--overwrite", is_flag=True, help="Replace a footprint that is there.")
+@click.option("-o", "--output", required=True, metavar="FOLDER", help="Folder for the footprint.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing footprint.")
 @dry_run_option
 @click.option(
     "--until-noise-ceiling",
     metavar="C",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Add rows, in the order of --data-seed, until the split-half noise ceiling is C (such as 0.95) with an "
-    "effective sample size of at least 20 in two steps in a row, or the data end; --examples is then the most. "
-    "Stopping there makes the noise ceiling too high, by much where a few examples carry most of the trace.",
+    help="Add rows, in the order of --data-seed, until two steps in a row have a split-half noise ceiling of C (such "
+    "as 0.95) and an effective sample size of at least 20, or the data end. --examples is then the largest number of "
+    "rows. Stopping in this way makes the noise ceiling too high: by much if a few examples carry most of the trace.",
 )
 @options_of(CompareOptions, only=ROWS)
 @options_of(MeasureOptions)

@@ -41,13 +41,13 @@ def _parameter_options() -> Decorator:
 
 @click.command("fuse", cls=Command, epilog=ending("commonweight fuse runs/films runs/food -o runs/both"))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL ...")
-@click.option("-o", "--output", metavar="FOLDER", help="Where the fused checkpoint goes.")
+@click.option("-o", "--output", metavar="FOLDER", help="Folder for the fused checkpoint.")
 @click.option(
     "--method",
     type=Suggesting([_typed_name(name) for name in METHODS]),
     default="average",
     show_default=True,
-    help=f"In turn: {'; '.join(method.summary for method in METHODS.values())}.",
+    help=f"The methods, in order: {'; '.join(method.summary for method in METHODS.values())}.",
 )
 @click.option(
     "--weight",
@@ -55,7 +55,8 @@ def _parameter_options() -> Decorator:
     metavar="W",
     type=float,
     multiple=True,
-    help="One for each MODEL, in order, with the sum 1; default equal. For task-arithmetic any, default 1 each.",
+    help="One weight for each MODEL, in order; they sum to 1, and by default are equal. For task-arithmetic any sum; "
+    "default: 1 each.",
 )
 @click.option("--base", metavar="MODEL", help=f"What the models were fine-tuned from, for {_of('base')}.")
 @click.option(
@@ -66,9 +67,9 @@ def _parameter_options() -> Decorator:
     help=f"The Fisher of each MODEL, in order, as commonweight fisher wrote it; for {_of('footprints')}.",
 )
 @_parameter_options()
-@click.option("--overwrite", is_flag=True, help="Replace a fused checkpoint that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing fused checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be fused, and write nothing.")
-@format_option("table", "json", "markdown", words="Form of the result; json is what fusion.json says.")
+@format_option("table", "json", "markdown", words="Form of the result; json is the content of fusion.json.")
 @click.option("--allow-pickle", cls=Dangerous, is_flag=True, help="Read weights from pickle files.")
 def command(
     models: tuple[str, ...],

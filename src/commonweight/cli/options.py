@@ -232,5 +232,5 @@ data_option = click.option(
 )
 
 dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Check everything, say what disk and memory it will take, and stop."
+    "--dry-run", is_flag=True, help="Check everything, print the disk space and memory needed, and stop."
 )

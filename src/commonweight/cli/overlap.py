@@ -21,10 +21,10 @@ from commonweight.cli.tables import table_options, write
     "intervals",
     is_flag=True,
     callback=lambda _, __, value: not value,
-    help="Leave folds out: raw overlaps alone, also where numbers of folds differ.",
+    help="Ignore folds: show raw overlaps only, even if numbers of folds differ.",
 )
 @click.option(
-    "--check-hashes", is_flag=True, help="Read every file and compare its SHA-256 with the recorded one first."
+    "--check-hashes", is_flag=True, help="First read every file and compare its SHA-256 with the recorded one."
 )
 def command(
     folders: tuple[str, ...],

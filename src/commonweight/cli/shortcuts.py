@@ -30,9 +30,9 @@ STEPS = {
 def command() -> None:
     """Does shared knowledge overlap, does unshared not, and does averaging forget it?
 
-    One encoder is fine-tuned per planted shortcut. The diagonal Fishers of all models on the original texts and on
-    texts that conflict with a shortcut are compared, and the models are averaged. Every step does what is missing of
-    the steps before it, and the same command again goes on where it stopped.
+    One encoder is fine-tuned per planted shortcut. Every model's diagonal Fisher is measured on the original texts and
+    on texts that conflict with a shortcut. The Fishers are compared, and the models are averaged. Every step first does
+    what is missing of the earlier steps. The same command again resumes where it stopped.
     """
 
 
@@ -40,10 +40,12 @@ def _add(name: str, words: str) -> None:
     example = f"commonweight shortcuts {name} {EXAMPLE} --shortcuts st op tic -o runs/s"
 
     @command.command(name, cls=Command, help=words, epilog=ending(example))
-    @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command goes on.")
+    @click.option(
+        "-o", "--output", required=True, metavar="RUN", help="The run folder; the same command resumes there."
+    )
     @options_of(Plan)
     @click.option(
-        "--existing", metavar="S=FOLDER", multiple=True, help="Take this model for a shortcut instead of training one."
+        "--existing", metavar="S=FOLDER", multiple=True, help="Use this model for shortcut S instead of training one."
     )
     @dry_run_option
     def step(output: str, preset: Any, existing: tuple[str, ...], dry_run: bool, **given: Any) -> None:

@@ -22,7 +22,7 @@ FEW = 4
 @options_of(
     CompareOptions,
     only=ROWS,
-    words={"examples": "Take the few from N rows only, chosen by --data-seed; default from all."},
+    words={"examples": "Take them from N rows only, chosen by --data-seed; default: from all rows."},
 )
 @options_of(ColumnOptions)
 @options_of(LoadOptions)
@@ -31,8 +31,8 @@ FEW = 4
 def command(model: str, data: str, form: str, **given: Any) -> None:
     """Compare every rule with single-example passes on a few rows.
 
-    The few are the longest texts, or the first rows of numbers. Nothing is measured or written. A parameter whose rule
-    disagrees is no failure: it would be measured one example at a time, exactly.
+    The rows are the longest texts, or the first rows of numbers. Nothing is measured or written. If a rule disagrees,
+    this is no failure: its parameter would be measured one example at a time, exactly.
     """
     from commonweight.data.table import open_table
     from commonweight.diagonal_fisher.measure import verify

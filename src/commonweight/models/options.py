@@ -24,10 +24,10 @@ class LoadOptions:
     """How a model is read."""
 
     checkpoint: str | None = setting(None, "A .safetensors file for a MODEL given as module:function.", metavar="FILE")
-    tokenizer: str | None = setting(None, "Tokenizer's id or folder; default the model's own.", metavar="ID")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.")
+    tokenizer: str | None = setting(None, "Tokenizer's id or folder; default: the model's own.", metavar="ID")
+    device: str = setting("auto", "Device: auto, cpu, cuda, cuda:N or mps.")
     dtype: Dtype = setting("float32", "Precision of the weights; auto is as stored.")
-    allow_missing_weights: bool = setting(False, "Accept weights drawn at random.")
+    allow_missing_weights: bool = setting(False, "Accept that missing weights are drawn at random.")
     allow_pickle: bool = setting(False, "Read weights from pickle files.", dangerous=True)
     trust_remote_code: bool = setting(False, "Run code that comes with the model.", dangerous=True)
 

@@ -237,8 +237,8 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "shortcut learned",
         _shortcut_learned,
-        "both models are at least halfway from a constant answer to all right on their own shortcut (asked by the "
-        "study of shortcuts)",
+        "on its own shortcut, each model's accuracy is at least halfway between that of a constant answer and 1 (asked "
+        "by the study of shortcuts)",
         {"not learned": "own shortcut not learned by {models}"},
         short="not learned",
         single=NOT_ASKED,
@@ -246,7 +246,7 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "two footprints",
         _two_footprints,
-        "the two of a pair hold different numbers (asked of tables)",
+        "the two footprints of a pair hold different numbers (asked of tables)",
         {"one": "{pairs} are the same footprint"},
         short="one footprint",
     ),
@@ -272,8 +272,8 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "at most 1",
         _at_most_1,
-        "no corrected overlap behind it has an interval wholly above 1, as noise in common gives (with several, "
-        "intervals are wider by Bonferroni's rule; asked of tables of Fishers with folds)",
+        "no corrected overlap behind it has an interval wholly above 1, a sign of noise in common (with several, "
+        "intervals are widened by Bonferroni's rule; asked of tables of Fishers with folds)",
         {
             "above": "the corrected overlap of {pair} is above 1, {overlap}: do they have noise in common?",
             "above in layer": "the corrected overlap of {pair} in layer {layer!r} is above 1, {overlap}: do they have "
@@ -284,7 +284,7 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "two networks",
         _two_networks,
-        "the weights of the two differ: a network shares all its weights with itself (asked of two layers)",
+        "the two models differ in their weights: a network shares all its weights with itself (asked of two layers)",
         {"one": "{pairs} are of one network, which shares all its weights with itself"},
         short="one network",
         single=NOT_ASKED,
@@ -292,9 +292,9 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "beyond the null too",
         _beyond_the_null_too,
-        "the difference of corrected - null excludes 0 on the same side, since layers have different nulls (asked of "
-        "two layers)",
-        {"disagree": "the difference of corrected - null does not agree: {beyond}"},
+        "the interval of the difference in corrected - null excludes 0 on the same side, since layers have different "
+        "nulls (asked of two layers)",
+        {"disagree": "the difference in corrected - null does not agree: {beyond}"},
         short="not beyond the null",
         single=NOT_ASKED,
     ),
@@ -315,7 +315,7 @@ NEEDS: tuple[Need, ...] = (
             "of the layer": "no shared initialisation in {layers}, so overlap is not sharing",
             "of layers": "no shared initialisation in {layers} (up to {share:.0%} of a trace), so overlap is not "
             "sharing",
-            "unclear": "a shared initialisation is unclear or was not measured",
+            "unclear": "it is unclear, or was not measured, whether there is a shared initialisation",
         },
         short="no shared initialisation",
         single=STANDS,
@@ -323,15 +323,16 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "noise taken out",
         _noise_taken_out,
-        "both overlaps are corrected: noise lowers raw ones, and not both alike (asked of Fishers)",
-        {"raw": "noise lowers raw overlaps, and not both alike: take corrected ones, which need folds"},
+        "both overlaps are corrected: noise lowers raw overlaps, by unequal amounts (asked of Fishers)",
+        {"raw": "noise lowers raw overlaps, by unequal amounts: take corrected ones, which need folds"},
         short="raw",
         single=NOT_ASKED,
     ),
     Need(
         "effective sample size",
         _effective_sample_size,
-        f"at least {SMALLEST_EFFECTIVE} in every Fisher behind it; for a layer, in that layer (asked of Fishers)",
+        f"it is at least {SMALLEST_EFFECTIVE} in every Fisher behind the verdict; for a layer, in that layer (asked of "
+        "Fishers)",
         {
             "few": "the smallest effective sample size is {least:.1f}, and {needed} are needed",
             "not measured": "an effective sample size was not measured",
@@ -341,7 +342,8 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "interval",
         _interval,
-        "at least 3 folds, or 2 seeds, with a finite value in each, and not all equal unless all are 0",
+        "there are at least 3 folds, or 2 seeds, with a finite value in each; the values are not all equal, unless all "
+        "are 0",
         {
             "infinite": "the value is infinite",
             "missing": "{estimate.missing}",
@@ -352,7 +354,8 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "excludes 0",
         _excludes_0,
-        f"the {100 * LEVEL:.0f} % interval excludes 0; that of corrected - null lies above 0",
+        f"the {100 * LEVEL:.0f} % interval of a contrast excludes 0; for a single overlap, that of corrected - null "
+        "lies above 0",
         {
             "includes": "the interval includes 0",
             "not above": "the interval does not lie above 0",
@@ -365,7 +368,7 @@ NEEDS: tuple[Need, ...] = (
         "every parameter",
         _every_parameter,
         "no parameter was left out (asked of tables)",
-        {"left out": "common parameters only, {count} left out"},
+        {"left out": "only common parameters were compared, and {count} left out"},
         contrast=STANDS,
         single=STANDS,
     ),

@@ -134,7 +134,7 @@ def contrast_verdict(
         >>> shared, unshared = (Estimate.over_seeds(x) for x in ([0.80, 0.90, 0.85], [0.70, 0.80, 0.74]))
         >>> asked = {"same_rows": True, "aligned": True, "effective_sample_size": [85.0, 60.2]}
         >>> print(contrast_verdict(shared - unshared, noise_taken_out=True, **asked))
-        shares more: 0.1033 [0.0890, 0.1177] (95 %, 3 seeds), over seeds: about other trainings
+        shares more: 0.1033 [0.0890, 0.1177] (95 %, 3 seeds), over seeds: about other training runs
         >>> print(contrast_verdict(shared - unshared, noise_taken_out=False, **asked).answer)
         inconclusive
     """
@@ -177,7 +177,7 @@ def null_verdict(
     Example:
         >>> print(null_verdict(Estimate.over_seeds([0.02, -0.01, 0.01]), aligned=True, effective_sample_size=None))
         not above its null: the interval does not lie above 0; 0.0067 [-0.0313, 0.0446] (95 %, 3 seeds), over seeds:
-        about other trainings
+        about other training runs
     """
     return judge(
         Evidence(

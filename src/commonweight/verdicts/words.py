@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from commonweight.verdicts.rules import Answer, Finding
 
 OVER: Mapping[Over, str] = MappingProxyType({
-    "folds": "over folds: about other examples of the same trained models, not about other trainings",
-    "seeds": "over seeds: about other trainings",
+    "folds": "over folds: about other examples and the same trained models, not about other training runs",
+    "seeds": "over seeds: about other training runs",
 })
 
 SHORT: Mapping[Answer, str] = MappingProxyType({
@@ -63,7 +63,7 @@ def by_chance(looked_at: int, of: Literal["contrasts", "nulls"]) -> str:
     """Say how many of several intervals would exclude 0 by chance: a contrast on either side, a null above only."""
     share, nothing, would = {
         "contrasts": (1 - LEVEL, "nothing differed", "exclude 0"),
-        "nulls": ((1 - LEVEL) / 2, "nothing were above its null", "seem to be"),
+        "nulls": ((1 - LEVEL) / 2, "nothing were above its null", "appear to be"),
     }[of]
     return (
         f"Each interval is at {100 * LEVEL:.0f} %, and there are {looked_at}: if {nothing}, about "

@@ -34,7 +34,7 @@ class FisherAverage(Method):
     needs_fishers = True
     takes_negative = False
 
-    floor: float = setting(1e-6, "The least a Fisher counts for", above=0, metavar="X")
+    floor: float = setting(1e-6, "Smallest value that an entry of a Fisher counts for", above=0, metavar="X")
     normalize: Literal["norm", "trace", "none"] = setting(
         "norm", "Divide each Fisher by its root mean square, its mean, or nothing"
     )

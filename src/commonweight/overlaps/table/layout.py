@@ -35,41 +35,42 @@ HEADS = {
 """Quantity -> what its column is called."""
 
 RAW = (
-    "These are raw overlaps: they mix what is shared with sampling noise. A noise ceiling and an interval need "
-    "folds in every footprint, such as fisher(..., folds=8) gives, and intervals that are not left out."
+    "These are raw overlaps: they mix sharing with sampling noise. Noise ceilings and intervals need folds in every "
+    "footprint, as from fisher(..., folds=8), and intervals that are not left out."
 )
 CORRECTED = (
-    "Raw overlaps mix what is shared with sampling noise. The noise ceiling is the overlap of two halves of the "
-    "examples of one and the same Fisher; corrected is the overlap of different halves over the root of both noise "
-    "ceilings, and may exceed 1 by noise."
+    "Raw overlaps mix sharing with sampling noise. The noise ceiling is the overlap of two halves of the examples of "
+    "one and the same Fisher. Corrected is the overlap of different halves, divided by the root of the product of both "
+    "noise ceilings; noise can lift it above 1."
 )
 INTERVALS = (
-    "Brackets: 95 % intervals over the examples, by leaving out each of {folds} folds of source rows "
-    "(jackknife, t with {degrees} degrees of freedom). They do not include what another training would change."
+    "Brackets: 95 % intervals over the examples, by leaving out each of {folds} folds of source rows (jackknife, t "
+    "with {degrees} degrees of freedom). They do not cover what another training run would change."
 )
 NO_INTERVALS = "There are {folds} folds, and intervals need at least 3."
 NULL = (
     "The null is what the corrected overlap would be if entries, rows or columns of one Fisher were permuted within "
-    "each parameter: the largest of the three, which is named. It is of different halves of the examples too: compare "
-    "it with corrected, not with raw."
+    "each parameter: the largest of the three, which is named. It also comes from different halves of the examples, so "
+    "compare it with corrected, not with raw."
 )
 INDEPENDENT = (
-    "Chance is the Jaccard index that independent masks of the same densities have (pooled: a ratio of summed "
+    "Chance is the Jaccard index expected of independent masks of the same densities (pooled: a ratio of summed "
     "expectations); corrected is (overlap - chance) / (1 - chance)."
 )
 SHARED = (
-    "The scores of {pairs} started from the same draw, so these masks agree in most bits before any training and the "
+    "The scores of {pairs} started from the same draw, so these masks agree in most bits before any training, and the "
     "closed form for chance does not hold. Measure the bits that flipped, with supermask_footprint(net, task, "
     "flipped=True), beside a control task with random labels."
 )
 SHARED_FLIPPED = (
-    "The bits of {pairs} flipped from the same draw of scores: those that start near the threshold flip first whatever "
-    "the task, so the closed form for chance does not hold. Measure chance with a control task with random labels."
+    "The bits of {pairs} flipped from the same draw of scores. Scores that start near the threshold flip first, "
+    "whatever the task, so the closed form for chance does not hold. Measure chance by a control task with random "
+    "labels."
 )
 MOVED = (
-    "Of {pairs}, the scores of one were moved towards those of the other, or of both towards a third's, so these masks "
-    "agree by construction and the closed form for chance does not hold. Compare tasks that were trained without "
-    "transfer."
+    "Among {pairs}, the scores of one were moved towards those of another, or both towards those of a third. So these "
+    "masks agree by construction, and the closed form for chance does not hold. Compare tasks that were trained "
+    "without transfer."
 )
 NOT_STATED = "The footprints of {pairs} do not say which draw their scores started from, so chance is not known."
 

@@ -20,12 +20,12 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 class ColumnOptions:
     """Which columns of a data set a model reads; empty or None takes the obvious ones."""
 
-    text_column: tuple[str, ...] = setting((), "Column of texts; twice for pairs.", metavar="C")
-    label_column: str | None = setting(None, "Column of labels; by default label or labels.", metavar="L")
+    text_column: tuple[str, ...] = setting((), "Column of texts; give it twice for text pairs.", metavar="C")
+    label_column: str | None = setting(None, "Column of labels; default: label or labels.", metavar="L")
     input_column: tuple[str, ...] = setting(
-        (), "For a plain torch module: columns of numbers, or one of lists.", metavar="C"
+        (), "For a plain torch module: columns of numbers, or one column of lists.", metavar="C"
     )
-    max_length: int | None = setting(None, "Cut texts to N tokens; default the model's limit.", metavar="N", least=1)
+    max_length: int | None = setting(None, "Cut texts to N tokens; default: the model's limit.", metavar="N", least=1)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -36,28 +36,28 @@ class MeasureOptions:
     """How a Fisher is measured."""
 
     fisher_type: FisherType = setting(
-        "empirical", "Whose labels: the given ones, the model's exact expectation, or draws from it."
+        "empirical", "Labels: those given, the exact expectation under the model, or draws from the model."
     )
-    samples: int = setting(1, "Draws, for --fisher-type mc.", metavar="N", least=1)
+    samples: int = setting(1, "Draws per row, for --fisher-type mc.", metavar="N", least=1)
     seed: int = setting(0, "Seed of the draws.", metavar="N")
-    loss: Loss | None = setting(None, "Likelihood of a plain torch module; default by its integer targets.")
+    loss: Loss | None = setting(None, "Likelihood of a plain torch module; default: inferred from integer targets.")
     batch_size: int | None = setting(
         None, "Rows per batch; changes speed, never the result.", none="auto", least=1
     )  # None starts large and halves when memory runs out
     folds: int | None = setting(
         None,
-        "Disjoint parts of the rows, kept apart, for noise ceilings and intervals; auto: 8, or 1 for too few rows.",
+        "Disjoint parts of the rows, for noise ceilings and intervals; auto: 8, or 1 if there are too few rows.",
         none="auto",
         metavar="K|auto",
         least=1,
     )
     include: tuple[str, ...] = setting(
         (),
-        "Measure only this: a module path such as bert.encoder, or a shell pattern of parameter names such as "
+        "Measure only these: a module path such as bert.encoder, or a shell pattern of parameter names such as "
         "'*.weight'; give as many as you like.",
         metavar="PATTERN",
     )
-    exclude: tuple[str, ...] = setting((), "Leave this out; patterns as for --include.", metavar="PATTERN")
+    exclude: tuple[str, ...] = setting((), "Leave these out; patterns as for --include.", metavar="PATTERN")
     columns: ColumnOptions = field(default_factory=ColumnOptions)
 
     def __post_init__(self) -> None:
@@ -77,8 +77,8 @@ class CompareOptions:
 
     common_only: bool = setting(False, "Compare only parameters of equal name and shape.")
     split: str | None = setting(None, "Which split, where the data have several.", metavar="S")
-    examples: int | None = setting(None, "Measure N rows, chosen by --data-seed; default all.", metavar="N", least=1)
-    data_seed: int = setting(0, "Names the choice of rows.", metavar="N")
+    examples: int | None = setting(None, "Measure N rows, chosen by --data-seed; default: all.", metavar="N", least=1)
+    data_seed: int = setting(0, "Seed of the choice of rows.", metavar="N")
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     checkpoints: tuple[str, ...] = setting(
         (), "A .safetensors file for each module:function, in order.", option="checkpoint", metavar="FILE"

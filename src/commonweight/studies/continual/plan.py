@@ -48,39 +48,43 @@ class Plan(StudyPlan):
         "all",
         "What differs between seeds: tasks, weights and training; or training alone, which gives masks noise ceilings.",
     )
-    model: str | None = setting(None, "module:function of your own; default a perceptron with batch norm.", metavar="M")
+    model: str | None = setting(None, "Your own module:function; default: a perceptron with batch norm.", metavar="M")
     hidden: tuple[int, ...] = setting(
-        (300, 300), "Units of its hidden layers.", metavar="N ...", least=1, many="listed"
+        (300, 300), "Units of the perceptron's hidden layers.", metavar="N ...", least=1, many="listed"
     )
     outputs: int | None = setting(
-        None, "Its output units; default one per class. SupSup has many more.", metavar="N", least=1
+        None, "Output units; default: one per class. SupSup has many more.", metavar="N", least=1
     )
     density: float | None = setting(
-        None, "Keep this share of weights; default scores of at least 0.", metavar="SHARE", above=0, most=1
+        None,
+        "Keep this share of weights; default: keep those with scores of at least 0.",
+        metavar="SHARE",
+        above=0,
+        most=1,
     )
     score_initialisation: Literal["independent", "shared"] = setting(
-        "independent", "Whether every task's scores start from their own draws."
+        "independent", "Whether each task's scores start from their own draw, or all from one."
     )
     epochs: int = setting(1, "Passes over a task's images.", metavar="N", least=1)
     batch_size: int = setting(128, "Images per step.", metavar="N", least=2)
-    optimiser: Optimiser = setting("adam", "Of the scores.")
-    learning_rate: float = setting(1e-3, "Of the scores.", metavar="X", above=0)
+    optimiser: Optimiser = setting("adam", "Optimiser of the scores.")
+    learning_rate: float = setting(1e-3, "Learning rate of the scores.", metavar="X", above=0)
     beta: float | None = setting(
         None,
-        "Strength of prior tasks' influence, 0 (none) to below 1; default 0.25 for transfer, 0.5 for initialised.",
+        "Strength of prior tasks' influence, 0 (none) to below 1; default: 0.25 for transfer, 0.5 for initialised.",
         metavar="X",
         least=0,
         below=1,
     )
     rows: int | None = setting(None, "Training images per task.", metavar="N|all", none="all", least=2)
     normalise: Normalise = setting("unit", "Pixels from 0 to 1, or with mean 0 and standard deviation 1.")
-    max_angle: float = setting(180.0, "Of the last rotated task.", metavar="DEGREES")
+    max_angle: float = setting(180.0, "Angle of the last rotated task.", metavar="DEGREES")
     order: Order = setting(
         "shuffled", "Rotated, partitioned, patch: in the given order the previous task is the most similar one."
     )
     remap_labels: bool = setting(False, "Partitioned: count each task's labels from 0.")
     random_labels: tuple[int, ...] = setting(
-        (), "A control: tasks with random labels.", metavar="N ...", least=0, many="listed"
+        (), "A control: the numbers of tasks that get random labels.", metavar="N ...", least=0, many="listed"
     )
     keep_scores: bool = setting(
         True, "Keep one bit per weight of a finished task, not its scores.", option="drop-scores", off=True
@@ -97,13 +101,17 @@ class Plan(StudyPlan):
     inference: tuple[Method, ...] = setting(
         METHODS, "Ways to infer the task, or none.", metavar="M ...", none="none", many="listed"
     )
-    inference_rows: int = setting(100, "Test images per task for it.", metavar="N", least=1)
+    inference_rows: int = setting(100, "Test images per task for inference.", metavar="N", least=1)
     inference_batches: tuple[int, ...] = setting(
-        (1, 20), "Images asked about together; one run asks for each of these.", metavar="N ...", least=1, many="listed"
+        (1, 20),
+        "Images per batch from which a task is inferred; each number is tried.",
+        metavar="N ...",
+        least=1,
+        many="listed",
     )
     image_column: str | None = setting(None, "Column of images of a Hugging Face data set.", metavar="C")
-    label_column: str | None = setting(None, "Column of labels; by default label or labels.", metavar="L")
-    test_split: str | None = setting(None, "Its test part; by default test.", metavar="S")
+    label_column: str | None = setting(None, "Column of labels; default: label or labels.", metavar="L")
+    test_split: str | None = setting(None, "Test split of a Hugging Face data set; default: test.", metavar="S")
     device: str = setting("cpu", "cpu, cuda, cuda:N or mps.")
 
     def __post_init__(self) -> None:

@@ -30,54 +30,57 @@ if TYPE_CHECKING:
 
 INTRODUCTION = (
     "One network with frozen weights learned {tasks} tasks ({scenario} {data}), one after the other, with one mask and "
-    "one set of batch-norm statistics per task. Classic: each mask is trained alone. Transfer: alphas let prior tasks "
-    "influence the mask while it is trained. Initialised: prior tasks influence only where it starts.{betas}"
+    "one set of batch-norm statistics per task. Classic: each mask is trained alone. Transfer: alphas (weights of "
+    "prior tasks) let prior tasks influence the mask while it is trained. Initialised: prior tasks influence only "
+    "where the mask starts.{betas}"
 )
 
 READING = (
-    "How to read this. ACC is the mean final accuracy with the task known; BWT and forgetting come from accuracies "
-    "that were measured again after every task. Area is the mean height of the learning curve of all tasks but the "
-    "first, gain the part of the missing area that was won over classic with the same seed. Steps count a whole run, "
-    "with the classic run that the similarities of first_layer and every_layer need beforehand; probed needs none. "
-    "So a fair rival of such a transfer is classic-double, whose area is that of the second half of its steps. A claim "
-    "that similarity helps needs most_similar to beat random and least_similar. An interval is over seeds (95 %, "
-    "Student's t, paired); with one seed there is none, and then a difference decides nothing."
+    "How to read this. ACC is the mean final accuracy with the task known. BWT and forgetting come from accuracies "
+    "that were measured again after every task. Area is the mean height of the learning curve over all tasks but the "
+    "first. Gain is (area - area of classic) / (1 - area of classic), with the same seed. Steps count a whole run. "
+    "They include the classic run that the similarities of first_layer and every_layer need beforehand; probed needs "
+    "none. So the fair comparison for such a transfer is classic-double, whose area is that of the second half of its "
+    "steps. A claim that similarity helps needs most_similar to beat random and least_similar. An interval is over "
+    "seeds (95 %, Student's t, paired). With one seed there is none, and a difference decides nothing."
 )
 
 INFERENCE = (
-    "Images asked about together are of one task; {rows} test images per task. Accuracy is that of the predictions "
-    "made, whichever task was inferred; wrong task = 0 counts a wrongly inferred batch as all wrong, as SupSup does. "
-    "While the task is unknown, one_shot and binary use the statistics of the images blended with those of the mixture "
-    "of tasks, the other two each task's own. Chance of the right task is 1/{tasks} = {chance:.3f}{below}."
+    "The task is inferred from a batch of images of one task; there are {rows} test images per task. Accuracy is that "
+    "of the predictions made, whichever task was inferred; wrong task = 0 counts a wrongly inferred batch as all "
+    "wrong, as SupSup does. While the task is unknown, one_shot and binary use the statistics of the images blended "
+    "with those of the mixture of tasks. The other two use each task's own. By chance the task is right in 1/{tasks} = "
+    "{chance:.3f}{below}."
 )
 
 BELOW = "*"
 WORSE = f"; {BELOW} is below it: guessing would have found the task more often"
 
 NO_ANSWER = (
-    "Rows of dashes: nearest_statistics compares the spread of units with that of batch norm; it is not defined for a "
-    "single image, and there is none in a network without batch norm."
+    "Rows of dashes: nearest_statistics compares the spread of units with that of batch norm. This spread is undefined "
+    "for a single image, and a network without batch norm has none."
 )
 
 ENDED = (
-    "A dash: not all tasks were measured there. classic-double takes twice the steps of the others: in the first half "
-    "it is classic, and its area is that of the second half alone."
+    "A dash: not all tasks were measured there. classic-double takes twice as many steps as the others. In the first "
+    "half it is classic, and its area is that of the second half alone."
 )
 
 MASKS = (
-    "Chance is what independent masks of the same densities have; beyond chance is (raw - chance) / (1 - chance). "
-    "Where scores started from one draw, or were moved towards those of another task, chance is not known, and what is "
-    "beyond it undefined. Whether it is above 0 is asked over seeds, of the mean over pairs of tasks."
+    "Chance is the Jaccard index expected of independent masks of the same densities; beyond chance is (raw - chance) "
+    "/ (1 - chance). If scores started from one draw, or were moved towards those of another task, chance is not "
+    "known, and beyond chance is undefined. Whether it is above 0 is judged over seeds, by the mean over pairs of "
+    "tasks."
 )
 
 SHUFFLES = (
-    "A similarity is above its null if at most 5 % of shuffles of the units reach it, asked of every pair and seed: of "
-    "{looked}, about {chance:.1f} would seem to be by chance."
+    "A similarity is above its null if at most 5 % of shuffles of the units reach it. This is asked for every pair and "
+    "seed: of {looked}, about {chance:.1f} would appear above by chance."
 )
 
 READING_PAIRS = (
-    "Is the overlap of two masks beyond chance above 0, and which of two pairs with a task in common shares more? {of} "
-    "Intervals are {over}."
+    "Two questions: is the overlap of two masks beyond chance above 0, and which of two pairs with a task in common "
+    "shares more? {of} Intervals are {over}."
 )
 
 OF = {
@@ -94,15 +97,15 @@ TOO_FEW = (
 )
 
 NOT_ABOVE = (
-    "Of {count} noise ceilings of masks {few} are not shown to be above chance, and correct nothing: more seeds "
-    "(--seeds 10) show smaller ones, longer training (--epochs) makes larger ones."
+    "Of {count} noise ceilings of masks {few} are not shown to be above chance, and correct nothing. More seeds "
+    "(--seeds 10) can show smaller ones, and longer training (--epochs) makes larger ones."
 )
 
 NO_CHANCE = "Cosines of activities have no chance level, so they get no verdicts."
 
 NOT_PAIRED = (
-    "The seeds have tasks or orders of tasks of their own, so pairs of tasks get no verdicts over seeds; with "
-    "--vary training all have the same."
+    "Each seed has its own tasks or order of tasks, so pairs of tasks get no verdicts over seeds. With --vary training "
+    "all seeds have the same."
 )
 
 CURVE_COLUMNS = 6

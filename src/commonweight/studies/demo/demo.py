@@ -49,19 +49,19 @@ DEPTH = 4
 """Module levels of the layer table: one row for each embedding, each encoder block, the pooler and the head."""
 
 INTRODUCTION = (
-    "Two copies of one untrained three-layer encoder were taught to tell good from bad, one on film reviews, one on "
-    "food reviews. Both have to learn what 'not' and 'good' do; 'gripping' and 'soggy' only one of them meets. Each "
-    "model was then measured on held-out reviews of both kinds: its diagonal Fisher says which weights its answers "
-    "there depend on."
+    "Two copies of one untrained three-layer encoder were trained to tell good from bad, one on film reviews and one "
+    "on food reviews. Both must learn what 'not' and 'good' do. Only one of them meets 'gripping', and only the other "
+    "'soggy'. Then each model was measured on held-out reviews of both kinds. Its diagonal Fisher says which weights "
+    "its answers depend on there."
 )
 
 CAUTION = (
-    "How to read this. An overlap of 1 is the same distribution of importance over the weights, 0 is disjoint. Two "
-    "samples of one and the same Fisher overlap below 1 too: by their noise ceilings. Corrected overlaps are taken "
-    "between different reviews and divided by the noise ceilings, so they are what to compare; the null is what they "
-    "would be if the weights of one were shuffled. Intervals (95 %) are over folds of the reviews: about other reviews "
-    "and the same models, not about other trainings. No overlap alone says how much is shared. A contrast on the same "
-    "reviews says which pair shares more, and the start, which has learned nothing, is the control."
+    "How to read this. An overlap of 1 means the same distribution of importance over the weights; 0 means disjoint "
+    "ones. Two samples of one and the same Fisher overlap by less than 1, too: by their noise ceilings. Corrected "
+    "overlaps are taken between different reviews and divided by the noise ceilings, so compare these. The null is "
+    "what they would be if the weights of one were shuffled. Intervals (95 %) are over folds of the reviews: they are "
+    "about other reviews and the same models, not about other training runs. No overlap alone says how much is shared. "
+    "A contrast on the same reviews says which pair shares more. The start, which has learned nothing, is the control."
 )
 
 PAIRS = {

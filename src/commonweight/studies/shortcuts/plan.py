@@ -49,9 +49,9 @@ TOGETHER = "+"
 class Plan(StudyPlan):
     """What is trained and measured."""
 
-    model: str = setting(words="Pretrained encoder every model starts from: id or folder.", metavar="M")
+    model: str = setting(words="Pretrained encoder that every model starts from: an id or a folder.", metavar="M")
     data: str = setting(
-        words="Texts with labels: id, saved DatasetDict, or folder with train.tsv, dev.tsv and perhaps test.tsv.",
+        words="Texts with labels: id, saved DatasetDict, or a folder with train.tsv, dev.tsv and perhaps test.tsv.",
         metavar="D",
     )
     preset: Preset = setting(
@@ -71,26 +71,26 @@ class Plan(StudyPlan):
     """Shortcut and folder of models that are there already and are not trained; with one seed only."""
 
     text_column: str | None = setting(None, "Column of texts.", metavar="C")
-    label_column: str | None = setting(None, "Column of labels; by default label or labels.", metavar="L")
-    train_rows: int | None = setting(None, "Training rows, chosen by the seed; default all.", metavar="N", least=1)
+    label_column: str | None = setting(None, "Column of labels; default: label or labels.", metavar="L")
+    train_rows: int | None = setting(None, "Training rows, chosen by the seed; default: all.", metavar="N", least=1)
     synthetic: float = setting(
         0.2, "Share of training rows whose label a shortcut sets.", metavar="SHARE", above=0, most=1
     )
     distractors: float = setting(
         0.25,
-        "Share of the other rows that get a marker which decides nothing, where the rule has such.",
+        "Share of the other rows that get a marker which decides nothing, if the rule allows such rows.",
         metavar="SHARE",
         least=0,
         most=1,
     )
-    epochs: float = setting(2.0, "Passes over the rows.", metavar="X", above=0)
-    learning_rate: float = setting(2e-5, "Its peak.", metavar="X", above=0)
+    epochs: float = setting(2.0, "Passes over the training rows.", metavar="X", above=0)
+    learning_rate: float = setting(2e-5, "Peak learning rate.", metavar="X", above=0)
     batch_size: int = setting(16, "Training rows per step.", metavar="N", least=1)
     max_length: int = setting(
-        128, "Cut texts to N tokens; by default to what the encoder reads where that is less.", metavar="N", least=1
+        128, "Cut texts to N tokens; the default is lower if the encoder reads fewer.", metavar="N", least=1
     )
     measured_rows: int | None = setting(
-        400, "Development rows that Fishers are measured on.", metavar="N|all", none="all", least=1
+        400, "Development rows on which Fishers are measured.", metavar="N|all", none="all", least=1
     )
     fisher_types: tuple[FisherType, ...] = setting(
         ("empirical", "exact"), "Give it twice for both.", option="fisher-type"
@@ -103,21 +103,19 @@ class Plan(StudyPlan):
     )
     scored_rows: int | None = setting(
         None,
-        "Development rows, and as many test rows, that models and averages are scored on.",
+        "Development rows, and as many test rows, on which models and averages are scored.",
         metavar="N|all",
         none="all",
         least=1,
     )
     path_points: int = setting(11, "Points of an interpolation, both ends included.", metavar="N", least=2)
-    path_rows: int | None = setting(
-        400, "Development rows scored at each of them.", metavar="N|all", none="all", least=1
-    )
+    path_rows: int | None = setting(400, "Development rows scored at each point.", metavar="N|all", none="all", least=1)
     fused_footprints: bool = True
     """Measure the average of all models too."""
 
     independent_initialisation: bool = setting(
         False,
-        "One more control: as the first shortcut's model, from weights drawn anew. May be added later.",
+        "One more control: the first shortcut's model, trained from weights drawn anew. May be added later.",
         role="grows",
     )
     trust_remote_code: bool = setting(False, "Run code that comes with the model.", dangerous=True, role="each time")

@@ -39,19 +39,19 @@ SHOWS = {
 """What figures show, by what their names begin with; behind it may come the Fisher type."""
 
 INTRODUCTION = (
-    "Every model was fine-tuned from one start on texts of which some hold a planted shortcut that sets their label. "
-    "Shared knowledge is the original task: both models' Fishers on untouched texts. Unshared knowledge is each "
-    "model's own shortcut, on texts that say the opposite. Same input: both models on the same conflicting texts, the "
-    "first model's (same input, first) or the second's (same input, second)."
+    "Every model was fine-tuned from one start. Some of its training texts hold a planted shortcut that sets their "
+    "label. Shared knowledge is the original task: both models' Fishers are measured on untouched texts. Unshared "
+    "knowledge is each model's own shortcut, on texts that say the opposite. Same input: both models are measured on "
+    "the same conflicting texts, the first model's (same input, first) or the second's (same input, second)."
 )
 
 READING = (
-    "How to read this. Shared above unshared is the published claim; but unshared compares the models on different "
-    "inputs, so part of that contrast is an effect of the input. What remains when the input is the same is shared "
-    "minus same input. Raw overlaps mix sharing with the noise of a finite sample; corrected ones, which need folds, "
-    "do not. An interval is over training seeds (95 %, Student's t, paired). With one seed there is none over seeds: "
-    "then a difference decides nothing, unless folds give one over the examples. That one says nothing of another "
-    "training."
+    "How to read this. The published claim is that shared exceeds unshared. But unshared compares the models on "
+    "different inputs, so part of that contrast is an effect of the input. Shared minus same input shows what remains "
+    "when the input is the same. Raw overlaps mix sharing with the noise of a finite sample; corrected ones, which "
+    "need folds, do not. An interval is over training seeds (95 %, Student's t, paired). With one seed there is no "
+    "such interval, and a difference decides nothing, unless folds give an interval over the examples. That interval "
+    "says nothing about other training runs."
 )
 
 READING_VERDICTS = (
@@ -61,14 +61,14 @@ READING_VERDICTS = (
 )
 
 WITHOUT_FOLDS = (
-    "Some Fishers have no folds, so there are no corrected overlaps. Differences of raw ones are shown and "
-    "inconclusive: noise lowers them, and not alike on different texts. Measure with --folds 8. "
+    "Some Fishers have no folds, so there are no corrected overlaps. Differences of raw ones are shown, but they are "
+    "inconclusive: noise lowers raw overlaps, by unequal amounts on different texts. Measure with --folds 8. "
 )
 
 CONTROLS = (
-    "The controls are the same contrast with the start, the model that learned random labels or, where there is one, "
-    "that from an independent initialisation in place of one of the two (mean of both ways): what is as large there "
-    "is not about what both models learned. They decide nothing."
+    "In the controls, one of the two models is replaced by the start, by the model that learned random labels or, "
+    "where there is one, by that from an independent initialisation (mean of both ways). If a contrast is as large "
+    "there, it is not about what both models learned. Controls decide nothing."
 )
 
 
@@ -98,7 +98,7 @@ def report(study: ShortcutStudy) -> list[Block]:
         few = sorted({name for name, value in effective if not value >= SMALLEST_EFFECTIVE})
         if few:
             blocks.append(
-                f"Fisher type {rule}: effective sample size below {SMALLEST_EFFECTIVE}, so that a few rows carry the "
+                f"Fisher type {rule}: effective sample size below {SMALLEST_EFFECTIVE}, so a few rows carry the "
                 f"Fisher: {', '.join(few)}. Their overlaps decide nothing."
             )
     return [*blocks, *_alignment(study), READING]
@@ -200,7 +200,7 @@ def _readers(study: ShortcutStudy) -> list[str]:
             if found.silent < 1:
                 sentences.append(
                     f"{reader} reads {rows}'s rows: same label {found.same:.3f}, opposite {found.opposite:.3f}, "
-                    f"nothing {found.silent:.3f}; what {first} and {second} share there can be a shortcut, not only "
+                    f"nothing {found.silent:.3f}. So what {first} and {second} share there can be a shortcut, not only "
                     "the task."
                 )
     return sentences
@@ -209,7 +209,7 @@ def _readers(study: ShortcutStudy) -> list[str]:
 def _not_learned(study: ShortcutStudy) -> list[str]:
     """One sentence for every model that did not learn its own shortcut."""
     return [
-        "{} did not learn its shortcut (accuracy {:.3f}, a constant answer {:.3f}): its cells say nothing.".format(
+        "{} did not learn its shortcut (accuracy {:.3f}, a constant answer {:.3f}): its overlaps mean nothing.".format(
             code, *study.own_accuracy(code)
         )
         for code in study.without_shortcut
