@@ -44,7 +44,7 @@ def slices(tensors: Mapping[str, Tensor], name: str, entries: int = ENTRIES_PER_
     step = max(1, entries // max(1, row))
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])
-        part = tensors.rows(name, start, stop) if isinstance(tensors, Sliceable) else tensors[name][start:stop]
+        part = tensors[name] if stop - start == shape[0] else _part(tensors, name, start, stop)
         yield from torch.split(part.detach().reshape(-1), entries)
 
 
@@ -85,17 +85,22 @@ def slabs(
     high = max(1, each // max(1, columns))
     for top in range(0, rows, high)[share[0] :: share[1]]:
         for left in range(0, columns, each):
-            parts = [_rows(source, name, top, min(rows, top + high))[:, left : left + each] for source in sources]
+            bottom = min(rows, top + high)
+            parts = [_rows(source, name, top, bottom, rows)[:, left : left + each] for source in sources]
             yield Slab(parts, top, left, (rows, columns))
 
 
 def _vector(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
     whole = shape_of(source, name)
-    if isinstance(source, Sliceable) and whole:
-        return source.rows(name, start, min(stop, whole[0])).reshape(1, -1)
-    return source[name].detach().reshape(1, -1)[:, start:stop]
+    if not whole or (start == 0 and stop >= whole[0]):
+        return source[name].detach().reshape(1, -1)
+    return _part(source, name, start, min(stop, whole[0])).reshape(1, -1)
 
 
-def _rows(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
-    part = source.rows(name, start, stop) if isinstance(source, Sliceable) else source[name][start:stop]
+def _rows(source: Mapping[str, Tensor], name: str, start: int, stop: int, rows: int) -> Tensor:
+    part = source[name] if stop - start == rows else _part(source, name, start, stop)
     return part.detach().reshape(stop - start, -1)
+
+
+def _part(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
+    return source.rows(name, start, stop) if isinstance(source, Sliceable) else source[name][start:stop].detach()
