@@ -27,6 +27,7 @@ bench: $(STAMP)  ## time and memory against the ordinary pass and the peers (JSO
 	$(PY) -m pip install --quiet --constraint constraints.txt --no-deps opacus backpack-for-pytorch nngeometry einops opt_einsum unfoldNd
 	$(PY) benchmarks/fisher.py --out benchmarks/results/fisher.json
 	$(PY) benchmarks/supermask.py --out benchmarks/results/supermask.json
+	$(PY) benchmarks/overlap.py --out benchmarks/results/overlap.json
 	$(PY) benchmarks/jaccard.py --out benchmarks/results/jaccard.json
 
 clean:           ## remove the virtual environment and caches
