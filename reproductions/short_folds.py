@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/short-folds"))
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, default=2000)
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(pretrained())
     measured = batches(read(options.data / "dev.tsv")[:400], tokenizer, 32, None)

@@ -50,3 +50,10 @@ def test_rows_keyed_by_content_fail_without_a_word():
     assert f"| {off(case, 'running number')} too high, and refused | {off(case, 'inputs')} |" in TOLD
     case = "augmented rows"
     assert f"| {off(case, 'running number')} | {off(case, 'inputs')} too high, and nothing notices |" in TOLD
+
+
+def test_folds_in_bfloat16_move_nothing_that_can_be_seen():
+    found = json.loads((RESULTS / "short_folds.json").read_text(encoding="utf-8"))
+    most = max(each["most"] for of in found["in standard errors"].values() for each in of.values())
+    assert most < found["asked"]
+    assert f"by at most .{1000 * most:03.0f} standard errors" in TOLD
