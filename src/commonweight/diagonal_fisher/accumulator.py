@@ -76,7 +76,8 @@ def subtract_square(total: Tensor, gradient: Tensor) -> None:
 
 def largest_magnitude(tensor: Tensor) -> float:
     """Find the largest magnitude, without a copy of the tensor."""
-    return float(torch.stack([block.abs().max() for (block,) in in_blocks(tensor)]).max())
+    low, high = tensor.aminmax()
+    return float(torch.maximum(-low, high))  # nan stays nan
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
