@@ -276,15 +276,14 @@ def compare_with_single(probe: Problem, rows: Batch, sites: Mapping[str, Uses], 
             doubtful.append(name)
     if doubtful and rows.size > 1:
         # Two ordinary gradients of one example, alone and inside its batch, differ by rounding: that much is allowed.
-        noise: dict[str, float] = {}
-        for names in portions(probe, doubtful, share):
-            noise |= _rounding(probe, rows, names)
+        gaps = {name: findings[name].gap for name in doubtful}
         largest = max(finding.peak for finding in findings.values())
-        for name in doubtful:
-            gap = findings[name].gap
-            if name in noise and gap <= NOISE * noise[name]:
+        for names in portions(probe, doubtful, share):
+            for name in _within_rounding(probe, rows, {name: gaps[name] for name in names}):
                 rule = routes[name].rule
-                routes[name] = Route("rule", rule, gap / largest, "rounding, as a share of the network's largest")
+                routes[name] = Route(
+                    "rule", rule, gaps[name] / largest, "rounding, as a share of the network's largest"
+                )
     return routes
 
 
@@ -332,22 +331,26 @@ def _largest_gap(squares: Tensor, gradient: Tensor | None) -> float:
     return float(torch.stack(largest).max())  # nan stays nan
 
 
-def _rounding(probe: Problem, rows: Batch, names: Sequence[str]) -> dict[str, float]:
-    noise = dict.fromkeys(names, 0.0)
-    parameters = {name: probe.parameters[name] for name in names}
-    for i in range(rows.size):
+def _within_rounding(probe: Problem, rows: Batch, gaps: Mapping[str, float]) -> set[str]:
+    """Find the parameters whose gap is at most ``NOISE`` times what ordinary gradients of some row differ by."""
+    left = dict(gaps)
+    for i in range(rows.size if left else 0):
+        names = list(left)
         alone = single_gradients_of(probe, rows.select([i]), names)
         with only_gradients_of(probe, names), probe.differentiating(names, alone=False):
             ((vector, _),) = probe.passes(rows)
             if not vector.requires_grad:
-                return {}
+                break
             vector[i].backward()
-            among = {name: p.grad.to_dense() for name, p in parameters.items() if p.grad is not None}
-        for name in among.keys() & alone.keys():
-            noise[name] = max(noise[name], largest_difference(among[name], alone[name]))
+            among = {name: p.grad for name in names if (p := probe.parameters[name]).grad is not None}
+            for name in among.keys() & alone.keys():
+                if left[name] <= NOISE * largest_difference(among[name].to_dense(), alone[name]):
+                    del left[name]
         among.clear()
         alone.clear()
-    return noise
+        if not left:
+            break
+    return gaps.keys() - left.keys()
 
 
 def _run_rules(
