@@ -11,7 +11,6 @@ inputs and labels. The truth is the corrected overlap on 20,000 rows of the same
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safeguards import near
 from torch import Tensor
 
 import commonweight
@@ -39,15 +39,6 @@ KEYS = {
     "inputs": lambda *columns: digests(columns[0]),
     "inputs and labels": digests,
 }
-
-
-def near(start: torch.nn.Module, by: float) -> torch.nn.Module:
-    """A network near the start."""
-    model = copy.deepcopy(start)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(by * torch.randn_like(parameter))
-    return model
 
 
 def shuffled(x, y):

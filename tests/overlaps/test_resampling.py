@@ -282,6 +282,13 @@ def test_the_size_of_slices_and_the_disk_change_nothing(tmp_path, monkeypatch):
     assert numbers(overlap(stored)) == pytest.approx(expected, abs=1e-6)
 
 
+def in_both_precisions(footprints, grams, monkeypatch):
+    """Sums with float32 roots in every parameter, and with float64 in every one."""
+    for entries in (0, 10**6):
+        monkeypatch.setattr("commonweight.overlaps.resampling.sums.DOUBLE_UP_TO", entries)
+        yield fold_terms(footprints, grams)
+
+
 def flat(generator, count, shape):
     return torch.full((count, *shape), 0.7)
 
@@ -294,7 +301,7 @@ def rare(generator, count, shape):
 
 @pytest.mark.parametrize("examples", [squares, flat, rare])
 @pytest.mark.parametrize("scale", [1.0, 1e-28, 1e25])
-def test_float32_is_off_by_less_than_a_millionth(examples, scale):
+def test_float32_is_off_by_less_than_a_millionth(examples, scale, monkeypatch):
     shapes = {"embedding": (600, 130), "wide": (2, 70_000)}
     footprints = {
         name: fisher(lambda *drawn: scale * examples(*drawn), shapes, seed=seed) for seed, name in enumerate("ab")
@@ -303,7 +310,7 @@ def test_float32_is_off_by_less_than_a_millionth(examples, scale):
         footprints[name] = changed(each, lambda _, tensor: tensor.float())
     grams = {name: parameter_gram(footprints, name) for name in shapes}
     single, double = (
-        FoldRatios(Resampled(8, fold_terms(footprints, grams, double_up_to=entries)), grams) for entries in (0, 10**6)
+        FoldRatios(Resampled(8, terms), grams) for terms in in_both_precisions(footprints, grams, monkeypatch)
     )
     for parameters in (("embedding",), ("wide",), tuple(shapes)):
         for quantity in ("raw", "noise_ceiling", "corrected", "nulls"):
@@ -311,7 +318,7 @@ def test_float32_is_off_by_less_than_a_millionth(examples, scale):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=quantity)
 
 
-def test_what_lies_in_one_fold_leaves_nothing_behind_without_it():
+def test_what_lies_in_one_fold_leaves_nothing_behind_without_it(monkeypatch):
     """Sums without a fold are sums of the others, never the whole less the fold: 1e10 less 1e10 leaves rounding."""
 
     def spiked(generator, count, shape):
@@ -326,7 +333,7 @@ def test_what_lies_in_one_fold_leaves_nothing_behind_without_it():
         whole = sum(fold.count * fold.tensors["wide"] for fold in each.folds) / each.count
         each.tensors["wide"].copy_(whole)
     grams = {"wide": parameter_gram(footprints, "wide")}
-    single, double = (fold_terms(footprints, grams, double_up_to=entries)["wide"] for entries in (0, 10**6))
+    single, double = (terms["wide"] for terms in in_both_precisions(footprints, grams, monkeypatch))
     np.testing.assert_allclose(single.full[2], double.full[2], rtol=1e-6)
     assert double.full[2].max() < 1e6 < 1e8 < double.full[1].min()
 

@@ -77,15 +77,13 @@ LEAST_SCALE = 2.0**-120
 """Entries are divided by their trace or, where that is less, by this: the quotient must be a float32."""
 
 
-def fold_terms(
-    footprints: Mapping[str, Footprint], grams: Mapping[str, Array], *, double_up_to: int = DOUBLE_UP_TO
-) -> dict[str, FoldTerms]:
+def fold_terms(footprints: Mapping[str, Footprint], grams: Mapping[str, Array]) -> dict[str, FoldTerms]:
     """Compute the sums of every parameter of which there is a Gram matrix, reading each fold once."""
     # A thread takes some rows of a large parameter, or all small ones. Memory does not depend on the size of the model.
     first, threads = next(iter(footprints.values())), torch.get_num_threads()
     folds = [fold.tensors for each in footprints.values() for fold in each.folds]
     shapes = {name: matrix_shape(shape_of(first.tensors, name)) for name in grams}
-    large = [name for name, (rows, columns) in shapes.items() if rows * columns > double_up_to]
+    large = [name for name, (rows, columns) in shapes.items() if rows * columns > DOUBLE_UP_TO]
     small = [name for name in grams if name not in set(large)]
     tasks = [(small, torch.float64, (0, 1))]
     tasks += [([name], torch.float32, (share, threads)) for name in large for share in range(threads)]
@@ -209,8 +207,8 @@ class _Sums:
     """Sums over some entries of one parameter, in float64."""
 
     def __init__(self, K: int, shape: tuple[int, int], dtype: torch.dtype, traces: Array) -> None:
-        self.splits, self.shape, self.dtype, self.n = splits_of(K), shape, dtype, len(traces)
-        self.design = _design(self.splits, dtype)
+        self.shape, self.dtype, self.n = shape, dtype, len(traces)
+        self.design = _design(splits_of(K), dtype)
         # Powers of 4, whose roots and quotients are exact: entries are brought to at most about 1.
         known = torch.from_numpy(np.array(traces)).clamp(LEAST_SCALE)
         self.scales = 4.0 ** torch.log2(torch.where(known > LEAST_SCALE, known, 1.0)).div(2).ceil()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.base.text import Note, silent, to_markdown
+from commonweight.base.version import __version__
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.footprints.files import sha256
@@ -170,14 +172,12 @@ def _table(
     former: Mapping[str, Any],
 ) -> tuple[OverlapTable, dict[str, Any]]:
     """Compute the table, or read the one that was saved of just these footprints; with what it is of."""
-    records = {name: sha256(run / FOOTPRINTS / name / FOOTPRINT_RECORD) for name in footprints}
-    is_of = {"footprints": list(records), "records": records, "common_only": common_only}
+    records = [[name, sha256(run / FOOTPRINTS / name / FOOTPRINT_RECORD)] for name in footprints]
+    is_of = {"footprints": records, "common_only": common_only, "commonweight": __version__}
     saved = run / OVERLAP
     if saved.is_file() and former == is_of | {"sha256": sha256(saved)}:
-        try:
+        with suppress(IntegrityError):  # damaged arrays are computed again
             return OverlapTable.load(run), dict(former)
-        except IntegrityError:
-            pass  # its arrays were damaged, and are computed again
     table = overlap(footprints, common_only=common_only)
     of_models = replace(table.alignment, models={name: cell.model for name, cell in cells.items()})
     table = replace(table, alignment=of_models)
