@@ -22,7 +22,8 @@ near 1 whatever it shares.
     python reproductions/two_curves.py --data ../shared/data/mnist --work runs/two-curves
 
 The same command goes on where it stopped. Networks are kept: where the tables of an arm are deleted, only they are made
-again. After every seed it writes ``reproductions/results/two_curves.json``, ``.md`` and ``.png``.
+again. After every seed it writes ``reproductions/results/two_curves.json``, ``.md`` and ``.png``; with ``--tables`` the
+latter two anew from the JSON.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from torch import nn
 from torch.nn import functional as F
 from two_curves_figure import draw
 from two_curves_found import ARMS, LAYERS, PAIRS, SIZES, STARTS, Found
-from two_curves_report import record, report
+from two_curves_measured import record
+from two_curves_report import report
 
 import commonweight
 from commonweight.overlaps.similarity.means import every_layer_similarity, first_layer_similarity
@@ -75,10 +77,13 @@ class Settings(argparse.Namespace):
     strength: float
     mask_rows: int
     mask_epochs: int
+    tables: bool
 
     def deciding(self) -> dict:
         """What decides the numbers."""
-        return {key: value for key, value in vars(self).items() if key not in {"data", "work", "results", "seeds"}}
+        return {
+            key: value for key, value in vars(self).items() if key not in {"data", "work", "results", "seeds", "tables"}
+        }
 
 
 def tasks(images, seed: int, rows: int, settings: Settings) -> commonweight.data.images.TaskStream:
@@ -243,9 +248,14 @@ def masks_of_seed(folder: Path, images, seed: int, starts: str, settings: Settin
     write(path, record)
 
 
+def show(record: dict, results: Path) -> None:
+    (results / f"{NAME}.md").write_text(report(record), encoding="utf-8")
+    draw(Found(record), results / f"{NAME}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/two-curves"))
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--seeds", type=int, default=5)
@@ -258,7 +268,13 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=100.0, help="of elastic weight consolidation")
     parser.add_argument("--mask-rows", type=int, default=10_000)
     parser.add_argument("--mask-epochs", type=int, default=5)
+    parser.add_argument("--tables", action="store_true", help="write tables and figure anew; measure nothing")
     settings = parser.parse_args(namespace=Settings())
+    if settings.tables:
+        show(read(settings.results / f"{NAME}.json"), settings.results)
+        return
+    if settings.data is None:
+        parser.error("give --data, the folder of MNIST")
     torch.set_num_threads(1)
     start = time.time()
 
@@ -277,14 +293,12 @@ def main() -> None:
         fishers_of_seed(folder, images, seed, settings, note)
         for starts in STARTS:
             masks_of_seed(folder, images, seed, starts, settings, note)
-        found = Found(settings.work, seed + 1)
-        written = record(found, settings.deciding(), images.digest, seed + 1)
+        written = record(settings.work, settings.deciding(), images.digest, seed + 1)
         settings.results.mkdir(parents=True, exist_ok=True)
         (settings.results / f"{NAME}.json").write_text(
             json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8"
         )
-        (settings.results / f"{NAME}.md").write_text(report(found, settings.deciding(), seed + 1), encoding="utf-8")
-        draw(found, settings.results / f"{NAME}.png")
+        show(written, settings.results)
         note(f"results of {seed + 1} seeds written")
 
 

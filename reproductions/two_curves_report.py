@@ -1,32 +1,12 @@
-"""What two_curves.py found, as tables and a record; every number derived from the tables of the run."""
+"""The record of two_curves.py as tables."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from two_curves_found import ARMS, LAYERS, MASKS, NORMS, PAIRS, QUESTIONS, STARTS, Found, contrasts, similar
 
-import torch
-from two_curves_found import (
-    ARMS,
-    LAYERS,
-    MASKS,
-    NORMS,
-    PAIRS,
-    QUESTIONS,
-    STARTS,
-    Contrast,
-    Found,
-    contrasts,
-    similar,
-)
-
-import commonweight
 from commonweight.base.estimate import Estimate, signed
-from commonweight.base.records import without_nan
 from commonweight.base.text import Grid, to_markdown
 from commonweight.verdicts.words import by_chance
-
-if TYPE_CHECKING:
-    from commonweight.overlaps.table.table import OverlapTable
 
 WORDS = (
     "In the rows of Fisher overlaps a difference of corrected overlaps; a word stands behind it only where that of "
@@ -37,10 +17,6 @@ WORDS = (
     "Inconclusive: independent initialisations have no shared initialisation; elsewhere one of the two differences "
     "does not exclude 0, or they exclude it on different sides. The record beside this file gives the reason of each.",
 )
-
-
-def told_with_word(asked: Contrast) -> str:
-    return signed(asked.difference) + ("" if asked.verdict is None else f" ({asked.verdict.answer})")
 
 
 def protocol(settings: dict, seeds: int) -> Grid:
@@ -60,16 +36,30 @@ def protocol(settings: dict, seeds: int) -> Grid:
     return Grid("The protocol (published: Kirkpatrick et al. 2017, figure 2C)", ("", "published", "here"), rows)
 
 
-def report(found: Found, settings: dict, seeds: int) -> str:
+def report(record: dict) -> str:
+    found, settings, seeds = Found(record), record["settings"], record["seeds"]
     told = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in settings.items())
     asked = contrasts(found)
+    answers = {
+        (name, question): each["answer"]
+        for name, of in record["contrasts_over_seeds"].items()
+        for question, each in of.items()
+        if "answer" in each
+    }
+
+    def with_word(name: str, question: str, difference: Estimate) -> str:
+        answer = answers.get((name, question))
+        return signed(difference) + ("" if answer is None else f" ({answer})")
+
     rows: list[tuple[str, ...]] = []
     for name, of in asked.items():
-        rows.append((name, *(told_with_word(each) for each in of.values())))
+        rows.append((name, *(with_word(name, question, each.difference) for question, each in of.items())))
         if name.startswith("Fisher"):
-            rows.append((f"{name}: corrected − null", *(signed(each.beyond) for each in of.values())))
+            rows.append((
+                f"{name}: corrected − null",
+                *(signed(each.beyond) for each in of.values() if each.beyond is not None),
+            ))
     rows += [(name, *(signed(each) for each in of.values())) for name, of in similar(found).items()]
-    words = sum(each.verdict is not None for of in asked.values() for each in of.values())
     blocks: list = [
         f"Means over {seeds} seeds ± half a 95 % interval over seeds: other trainings, permutations of the square, and "
         f"choices of images. Overlaps of a layer are normalised within it. Settings: {told}.",
@@ -80,7 +70,7 @@ def report(found: Found, settings: dict, seeds: int) -> str:
             tuple(rows),
         ),
         *WORDS,
-        by_chance(words, "contrasts"),
+        by_chance(len(answers), "contrasts"),
     ]
     for arm in ("ewc", "one network", "sequence", "apart"):
         for of, name in (("corrected", "Corrected overlap"), ("above_null", "Corrected − null")):
@@ -106,8 +96,8 @@ def report(found: Found, settings: dict, seeds: int) -> str:
                 for pair in PAIRS
             ]
         rows += [
-            (f"{name}, share of bits", *(found.density(starts, layer, at).short() for layer in LAYERS))
-            for at, name in enumerate(("first task", *PAIRS))
+            (f"{name}, share of bits", *(found.density(starts, layer, task).short() for layer in LAYERS))
+            for task, name in zip(("first", *PAIRS), ("first task", *PAIRS), strict=True)
         ]
         blocks.append(Grid(f"{words}, {starts} score initialisations", ("", *LAYERS), tuple(rows)))
     for starts in STARTS:
@@ -139,80 +129,3 @@ def report(found: Found, settings: dict, seeds: int) -> str:
     ]
     blocks.append(Grid("Accuracy of masks", ("", *(f"{starts} starts" for starts in STARTS)), tuple(rows)))
     return to_markdown(blocks)
-
-
-def record(found: Found, settings: dict, digest: str, seeds: int) -> dict:
-    """Every number per seed, with intervals over folds where there are any."""
-
-    def plain(value: Estimate) -> dict:
-        return {"value": value.value, "low": value.low, "high": value.high}
-
-    def of_contrast(asked: Contrast) -> dict:
-        return (
-            plain(asked.difference)
-            | ({} if asked.beyond is None else {"corrected_minus_null": plain(asked.beyond)})
-            | ({} if asked.verdict is None else {"answer": asked.verdict.answer, "reason": asked.verdict.brief})
-        )
-
-    def of_table(table: OverlapTable) -> dict:
-        per_layer = {}
-        for layer in LAYERS:
-            per_layer[layer] = {
-                of: plain(table.estimate(of, "first", "second", layer)) for of in ("raw", "corrected", "above_null")
-            } | {
-                "null": float(table.null.strictest.by_layer[layer][0, 1]),
-                "null_permutes": str(table.null.which(layer)[0, 1]),
-                "noise_ceilings": table.noise_ceiling.by_layer[layer].tolist(),
-                "trace_shares": table.trace_share[layer].tolist(),
-            }
-        return {
-            "layers": per_layer,
-            "pooled": {of: plain(table.estimate(of, "first", "second")) for of in ("raw", "corrected")},
-            "effective_sample_size": list(table.effective_sample_size.values()),
-            "weight_distance": float(table.alignment.distance[0, 1]),
-            "alignment": table.alignment.reading("first", "second"),
-        }
-
-    return without_nan({
-        "settings": settings,
-        "data_sha256": digest,
-        "seeds": seeds,
-        "versions": {"torch": torch.__version__, "commonweight": commonweight.__version__},
-        "contrasts_over_seeds": {
-            name: {question: of_contrast(each) for question, each in of.items()}
-            for name, of in contrasts(found).items()
-        }
-        | {name: {question: plain(each) for question, each in of.items()} for name, of in similar(found).items()},
-        "accuracy": found.accuracy,
-        "fisher": {
-            arm: {pair: [of_table(table) for table in of_seeds] for pair, of_seeds in pairs.items()}
-            for arm, pairs in found.fishers.items()
-        },
-        "masks": {
-            starts: {
-                pair: {
-                    layer: [
-                        {
-                            "jaccard": float(t.by_layer[layer][0, at]),
-                            "beyond_chance": float(t.corrected.by_layer[layer][0, at]),
-                            "densities": t.density.by_layer[layer][[0, at]].tolist(),
-                        }
-                        for t in tables
-                    ]
-                    for layer in LAYERS
-                }
-                for at, pair in enumerate(PAIRS, 1)
-            }
-            for starts, tables in found.masks.items()
-        },
-        "similarity": {
-            starts: {
-                name: {
-                    pair: {norm: [float(t.values[norm][at, 0]) for t in tables] for norm in tables[0].layers}
-                    for at, pair in enumerate(PAIRS, 1)
-                }
-                for name, tables in of.items()
-            }
-            for starts, of in found.similarity.items()
-        },
-    })
