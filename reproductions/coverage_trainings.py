@@ -9,17 +9,15 @@ truth is the coefficient of the expected numbers of common weights. Writes ``res
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 import numpy as np
 import torch
+from records import offer_tables, read_record, write_record, write_tables
 
 from commonweight import Footprint
-from commonweight.base.text import Grid, to_markdown
+from commonweight.base.text import Grid
 from commonweight.overlaps import overlap_over_seeds
 
-RESULTS = Path(__file__).parent / "results"
 NAME = "coverage_trainings"
 WEIGHTS = 4000
 COMMON = 0.6
@@ -101,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tables", action="store_true", help="write the table anew from the JSON; simulate nothing")
+    offer_tables(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.tables:
@@ -110,10 +108,8 @@ def main() -> None:
             for strength in STRENGTHS
             for trainings in (3, 5, 10)
         ]
-        (RESULTS / f"{NAME}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    written = to_markdown([table(json.loads((RESULTS / f"{NAME}.json").read_text(encoding="utf-8")))])
-    (RESULTS / f"{NAME}.md").write_text(written, encoding="utf-8")
-    print(written)
+        write_record(NAME, found)
+    write_tables(NAME, [table(read_record(NAME))])
 
 
 if __name__ == "__main__":

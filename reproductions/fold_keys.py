@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from records import offer_tables, read_record, write_record, write_tables
 from safeguards import near
 from torch import Tensor
 
 import commonweight
-from commonweight.base.text import Grid, to_markdown
+from commonweight.base.text import Grid
 
-RESULTS = Path(__file__).parent / "results"
+NAME = "fold_keys"
 REPETITIONS, ROWS, FOLDS = 40, 200, 8
 
 
@@ -112,10 +111,24 @@ def overlap_of(a, b, rows, others, key) -> commonweight.Estimate:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the folder of MNIST")
+    parser.add_argument("--data", help="the folder of MNIST")
+    offer_tables(parser)
     options = parser.parse_args()
+    if not options.tables:
+        if options.data is None:
+            parser.error("give --data, the folder of MNIST")
+        write_record(NAME, measure(commonweight.open_images(options.data)))
+    record = read_record(NAME)
+    rows = tuple(
+        (case, *(f"{each['mean']:+.3f} ({each['held']} of {REPETITIONS})" for each in found.values()))
+        for case, found in record["found"].items()
+    )
+    title = f"Corrected overlap less the truth (intervals that hold it), {ROWS} rows, folds by"
+    write_tables(NAME, [Grid(title, ("rows of the second network", *KEYS), rows)])
+
+
+def measure(images) -> dict:
     torch.set_num_threads(1)
-    images = commonweight.open_images(options.data)
     pixels = images.train.flatten(1).float().div(255)
     labels = images.train_labels
 
@@ -138,15 +151,7 @@ def main() -> None:
             torch.manual_seed(0)
             record["found"][f"{setting}: {case}"] = one(start, by, draw, change, 20_000)
             print(setting, case, record["found"][f"{setting}: {case}"], flush=True)
-    (RESULTS / "fold_keys.json").write_text(json.dumps(record, indent=1) + "\n")
-    rows = tuple(
-        (case, *(f"{each['mean']:+.3f} ({each['held']} of {REPETITIONS})" for each in found.values()))
-        for case, found in record["found"].items()
-    )
-    title = f"Corrected overlap less the truth (intervals that hold it), {ROWS} rows, folds by"
-    markdown = to_markdown([Grid(title, ("rows of the second network", *KEYS), rows)])
-    (RESULTS / "fold_keys.md").write_text(markdown, encoding="utf-8")
-    print(markdown)
+    return record
 
 
 if __name__ == "__main__":

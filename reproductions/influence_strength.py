@@ -11,7 +11,8 @@ The same command goes on where it stopped. Writes ``reproductions/results/influe
 
 from __future__ import annotations
 
-from on_mnist import Given, given, read_record, recorded, write_record, write_tables
+from on_mnist import Given, given, recorded
+from records import read_record, write_record, write_tables
 from similarity_helps import table
 
 from commonweight.studies.continual.plan import Plan

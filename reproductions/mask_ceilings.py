@@ -6,18 +6,18 @@ images (``vary="training"``): the overlap of two trainings of one task is the no
     python reproductions/mask_ceilings.py --data ../shared/data/mnist --work runs/mask-ceilings
 
 The same command goes on where it stopped. Writes ``reproductions/results/mask_ceilings.json`` and ``.md``; the verdicts
-of the latter need the masks, which only the run folder holds.
+on pairs of tasks are in the report of each run.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import chain
 
-from on_mnist import given, recorded, write_record, write_tables
+from on_mnist import estimate, given, recorded
+from records import read_record, write_record, write_tables
 
 from commonweight.base.text import Grid
 from commonweight.studies.continual.plan import Plan
-from commonweight.studies.continual.report import pair_blocks
 from commonweight.studies.continual.run import run_study
 
 NAME = "mask_ceilings"
@@ -28,47 +28,45 @@ SETTINGS = {
 }
 
 
-def summary(setting: str, study) -> list[tuple[str, ...]]:
+def summary(setting: str, over_seeds: dict) -> list[tuple[str, ...]]:
     """A row per kind and layer: smallest and largest noise ceiling, within and corrected over pairs of tasks."""
     rows = []
-    for kind, found in study.trainings["classic"].items():
-        for layer in (*found.layers, None):
-            pairs = list(combinations(found.names, 2))
-            values = [[found.noise_ceiling(name, layer).value for name in found.names]]
-            values += [[found.estimate(of, a, b, layer).value for a, b in pairs] for of in ("within", "corrected")]
+    for kind, layers in over_seeds.items():
+        for layer, found in layers.items():
+            values = [[estimate(each).value for each in found["noise_ceiling"].values()]]
+            values += [[estimate(pair[of]).value for pair in found["pairs"]] for of in ("within", "corrected")]
             ranges = (
                 f"{min(defined):.4f} to {max(defined):.4f}" if (defined := [v for v in some if v == v]) else "–"
                 for some in values
             )
             undefined = sum(value != value for value in values[-1])
-            rows.append((f"{setting}: {kind}, {layer or 'pooled'}", *ranges, f"{undefined} of {len(pairs)}"))
+            rows.append((f"{setting}: {kind}, {layer}", *ranges, f"{undefined} of {len(found['pairs'])}"))
     return rows
 
 
 def main() -> None:
-    options = given(__doc__, "mask-ceilings", from_record=False)
-    record, rows, blocks = {}, [], []
-    for setting, asked in SETTINGS.items():
-        plan = Plan(
-            data=options.data,
-            tasks=5,
-            approaches=("classic",),
-            seeds=options.seeds,
-            vary="training",
-            rows=options.rows,
-            inference=(),
-            **asked,
-        )
-        study = run_study(options.work / setting.replace(", ", "-").replace(" ", "-"), plan, note=options.note)
-        found = recorded(study, options.data)
-        kept = ("average_accuracy", "over_seeds")
-        record[setting] = {"plan": found["plan"], **{key: found["approaches"]["classic"][key] for key in kept}}
-        rows += summary(setting, study)
-        blocks += [f"## {setting}", *pair_blocks(study)]
+    options = given(__doc__, "mask-ceilings")
+    if not options.tables:
+        record = {}
+        for setting, asked in SETTINGS.items():
+            plan = Plan(
+                data=options.data,
+                tasks=5,
+                approaches=("classic",),
+                seeds=options.seeds,
+                vary="training",
+                rows=options.rows,
+                inference=(),
+                **asked,
+            )
+            study = run_study(options.work / setting.replace(", ", "-").replace(" ", "-"), plan, note=options.note)
+            found = recorded(study, options.data)
+            kept = ("average_accuracy", "over_seeds")
+            record[setting] = {"plan": found["plan"], **{key: found["approaches"]["classic"][key] for key in kept}}
+        write_record(NAME, record, indent=None)
+    rows = chain.from_iterable(summary(setting, each["over_seeds"]) for setting, each in read_record(NAME).items())
     head = ("setting: footprint, layer", "noise ceilings", "within", "corrected", "undefined")
-    grid = Grid("Smallest to largest, over tasks and pairs of tasks", head, tuple(rows))
-    write_record(NAME, record)
-    write_tables(NAME, [grid, *blocks])
+    write_tables(NAME, [Grid("Smallest to largest, over tasks and pairs of tasks", head, tuple(rows))])
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from records import offer_tables
+
 from commonweight.base.estimate import Estimate
-from commonweight.base.text import to_markdown
 from commonweight.studies.continual.figures import write_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from commonweight.base.text import Block
     from commonweight.studies.continual.results import ContinualStudy
-
-RESULTS = Path(__file__).parent / "results"
 
 
 class Given(NamedTuple):
@@ -38,18 +36,14 @@ class Given(NamedTuple):
     """Prints a sentence with the seconds since the start."""
 
 
-def given(words: str, work: str, seeds: int = 5, *, from_record: bool = True) -> Given:
-    """Read the command line; ``from_record`` says whether the JSON holds all that the tables need."""
+def given(words: str, work: str, seeds: int = 5) -> Given:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs") / work)
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--rows", type=int, default=20_000, help="training images per task, where not all are taken")
-    if from_record:
-        parser.add_argument(
-            "--tables", action="store_true", help="write the tables anew from the JSON; measure nothing"
-        )
-    parser.set_defaults(tables=False)
+    offer_tables(parser)
     options = parser.parse_args()
     if options.data is None and not options.tables:
         parser.error("give --data, the folder of MNIST")
@@ -77,21 +71,5 @@ def keep_figures(study: ContinualStudy, work: Path, place: Path, names: Sequence
 
 def estimate(found: dict) -> Estimate:
     """Read back an estimate over seeds."""
-    return Estimate.over_seeds([math.nan if value is None else value for value in found["values"]])
-
-
-def write_record(name: str, record: dict) -> None:
-    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-
-
-def read_record(name: str) -> dict:
-    found: dict = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
-
-
-def write_tables(name: str, blocks: Sequence[Block]) -> None:
-    """Write the tables, and print them."""
-    markdown = to_markdown(list(blocks))
-    (RESULTS / f"{name}.md").write_text(markdown, encoding="utf-8")
-    print(markdown)
+    value, *replicates = (math.nan if each is None else each for each in (found["mean"], *found["values"]))
+    return Estimate(value, tuple(replicates), "seeds")

@@ -28,10 +28,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from records import RESULTS, offer_tables, read_record, write_record, write_tables
 
 from commonweight import Estimate, overlap
 from commonweight.base.records import without_nan
-from commonweight.base.text import Grid, to_markdown
+from commonweight.base.text import Grid
 from commonweight.data.table import open_table
 from commonweight.footprints.footprint import Footprint
 from commonweight.models.load import load_model
@@ -40,13 +41,12 @@ from commonweight.studies.compare.measure import measure
 from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
 from commonweight.studies.compare.prepare import prepare
 from commonweight.studies.continual.metrics import rank_correlation
-from commonweight.studies.run.record import read_record
+from commonweight.studies.run import record as run_record
 from commonweight.studies.shortcuts.plan import ORIGINAL, Plan, seed_folders
 from commonweight.studies.shortcuts.results import DEPTH, gather
 from commonweight.studies.shortcuts.run import SHORTCUTS
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
-RESULTS = Path(__file__).parent / "results"
 NAME = "overlap_predicts"
 ENCODER = "bert.encoder"
 FOLDS = 8
@@ -307,7 +307,7 @@ def tables(predictors: list[dict], outcomes: list[dict], effective: dict[str, fl
 
 def read(options, note) -> dict:
     """Collect what predicts and what is lost from the finished study, and measure what is missing."""
-    record = read_record(options.work, SHORTCUTS)
+    record = run_record.read_record(options.work, SHORTCUTS)
     fields = {key: tuple(map(tuple_if_list, value)) if isinstance(value, list) else value
               for key, value in record["asked"].items() if key in Plan.__dataclass_fields__}  # fmt: skip
     plan = Plan(**fields).grown(options.work, record["grown"])
@@ -336,7 +336,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/fuse-to-forget"), help="the finished study")
     parser.add_argument("--measures", type=Path, default=Path("runs/overlap-predicts"))
-    parser.add_argument("--tables", action="store_true", help="write the tables anew from the JSON; measure nothing")
+    offer_tables(parser)
     options = parser.parse_args()
     start = time.time()
 
@@ -344,14 +344,11 @@ def main() -> None:
         print(f"{time.time() - start:7.0f} s  {sentence}", file=sys.stderr, flush=True)
 
     if not options.tables:
-        text = json.dumps(without_nan(read(options, note)), indent=1, ensure_ascii=False, allow_nan=False)
-        (RESULTS / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
-    record = json.loads((RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))
+        write_record(NAME, without_nan(read(options, note)))
+    record = read_record(NAME)
     effective = {name: np.nan if size is None else size for name, size in record["effective_sample_size"].items()}
-    written = to_markdown(tables(record["predictors"], record["outcomes"], effective, record["scored_rows"]))
-    (RESULTS / f"{NAME}.md").write_text(written, encoding="utf-8")
+    write_tables(NAME, tables(record["predictors"], record["outcomes"], effective, record["scored_rows"]))
     draw(record["predictors"], record["outcomes"], RESULTS / f"{NAME}.png")
-    print(written)
 
 
 def tuple_if_list(value):

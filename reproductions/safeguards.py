@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import warnings
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from records import offer_tables, read_record, write_record, write_tables
 
 import commonweight
 from commonweight import Footprint, overlap
 from commonweight.base import NotComparableError
-from commonweight.base.text import Grid, to_markdown
+from commonweight.base.text import Grid
 from commonweight.footprints.copies import CopiesWarning
 from commonweight.footprints.folds import fold_of
 from commonweight.footprints.footprint import Fold
 
-RESULTS = Path(__file__).parent / "results"
 REPETITIONS = 40
 FOLDS = 8
 
@@ -241,8 +239,7 @@ def report(record: dict) -> list[Grid]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", action="store_true", help="write the tables anew from the JSON; measure nothing")
-    place = RESULTS / "safeguards.json"
+    offer_tables(parser)
     if not parser.parse_args().tables:
         torch.set_num_threads(1)
         warnings.simplefilter("ignore", CopiesWarning)
@@ -250,10 +247,8 @@ def main() -> None:
         for case in (order, copies, few_values, noise_in_common, short_folds):
             torch.manual_seed(0)
             record[case.__name__] = case()
-        place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    markdown = to_markdown(report(json.loads(place.read_text(encoding="utf-8"))))
-    (RESULTS / "safeguards.md").write_text(markdown, encoding="utf-8")
-    print(markdown)
+        write_record("safeguards", record)
+    write_tables("safeguards", report(read_record("safeguards")))
 
 
 if __name__ == "__main__":

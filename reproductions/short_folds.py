@@ -10,20 +10,21 @@ folds, and makes the table twice. Writes ``reproductions/results/short_folds.jso
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from sst2_halves import RESULTS, batches, pretrained, read, train
+from records import offer_tables, read_record, write_record, write_tables
+from sst2_halves import batches, pretrained, read, train
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import commonweight
-from commonweight.base.text import Grid, to_markdown
+from commonweight.base.text import Grid
 from commonweight.footprints.folds import shortened
 
+NAME = "short_folds"
 QUANTITIES = ("corrected", "noise_ceiling", "null", "above_null")
 ASKED = 0.05
 """Largest difference allowed, in standard errors."""
@@ -46,10 +47,24 @@ def trained(options: argparse.Namespace, tokenizer) -> dict[str, Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/short-folds"))
     parser.add_argument("--rows", type=int, default=2000)
+    offer_tables(parser)
     options = parser.parse_args()
+    if not options.tables:
+        if options.data is None:
+            parser.error("give --data, the folder of SST-2")
+        write_record(NAME, measure(options))
+    rows = tuple(
+        (quantity, str(of["value"]["places"]), *(f"{of[what]['median']:.4f} ({of[what]['most']:.4f})" for what in of))
+        for quantity, of in read_record(NAME)["in standard errors"].items()
+    )
+    header = ("quantity", "places", "value: median (most)", "half-width: median (most)")
+    write_tables(NAME, [Grid("Moved by folds in bfloat16, in standard errors", header, rows)])
+
+
+def measure(options: argparse.Namespace) -> dict:
     tokenizer = AutoTokenizer.from_pretrained(pretrained())
     measured = batches(read(options.data / "dev.tsv")[:400], tokenizer, 32, None)
     whole = {}
@@ -72,7 +87,7 @@ def main() -> None:
             if np.isfinite(error) and error > 0:
                 found[one.quantity]["value"].append(abs(other.value - one.value) / error)
                 found[one.quantity]["half width"].append(abs(others - half) / error)
-    record = {
+    return {
         "rows": 400,
         "training rows": options.rows,
         "asked": ASKED,
@@ -84,15 +99,6 @@ def main() -> None:
             for quantity, of in found.items()
         },
     }
-    (RESULTS / "short_folds.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    rows = tuple(
-        (quantity, str(of["value"]["places"]), *(f"{of[what]['median']:.4f} ({of[what]['most']:.4f})" for what in of))
-        for quantity, of in record["in standard errors"].items()
-    )
-    header = ("quantity", "places", "value: median (most)", "half-width: median (most)")
-    markdown = to_markdown([Grid("Moved by folds in bfloat16, in standard errors", header, rows)])
-    (RESULTS / "short_folds.md").write_text(markdown, encoding="utf-8")
-    print(markdown)
 
 
 if __name__ == "__main__":

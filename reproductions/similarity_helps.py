@@ -13,7 +13,8 @@ The same command goes on where it stopped. Writes ``reproductions/results/simila
 
 from __future__ import annotations
 
-from on_mnist import RESULTS, Given, estimate, given, keep_figures, read_record, recorded, write_record, write_tables
+from on_mnist import Given, estimate, given, keep_figures, recorded
+from records import RESULTS, read_record, write_record, write_tables
 
 from commonweight.base.text import Grid
 from commonweight.studies.continual.plan import Plan

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from on_mnist import RESULTS, Given, estimate, given, keep_figures, read_record, recorded, write_record, write_tables
+from on_mnist import Given, estimate, given, keep_figures, recorded
+from records import RESULTS, read_record, write_record, write_tables
 from torch import nn
 
 from commonweight.base.text import Grid

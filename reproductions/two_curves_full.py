@@ -106,24 +106,27 @@ def differences(measure: Measure) -> dict[str, Estimate]:
     }
 
 
-def measures(tables: Tables) -> dict[tuple[str, str], Measure]:
+def measures(of_seed: dict) -> dict[tuple[str, str], Measure]:
     """Arm and what of it is looked at -> the number by square and layer."""
-    return {
-        (arm, words): lambda square, layer, arm=arm, of=of: tables[arm][square].estimate(of, "first", "second", layer)
-        for arm in ARMS
-        for of, words in OF.items()
-    }
+
+    def measure(arm: str, words: str) -> Measure:
+        found = of_seed["layers"][f"{arm}, {words}"]
+        return lambda square, layer: Estimate(
+            found[square][layer]["value"], tuple(found[square][layer]["replicates"]), "folds"
+        )
+
+    return {(arm, words): measure(arm, words) for arm in ARMS for words in OF.values()}
 
 
-def report(tables: list[Tables], accuracies: list[dict]) -> str:
+def report(record: dict) -> str:
     blocks: list[Block] = [
         "Half a 95 % interval behind ±, over 8 folds of the test images: about other images for the same trained "
         "networks. A seed is one training, so numbers stand without a verdict; the start itself has learned nothing. "
         "Overlaps of a layer are normalised within it.",
-        protocol(PROTOCOL, len(tables)),
+        protocol(record["settings"], len(record["seeds"])),
     ]
-    for seed, (found_of, scores) in enumerate(zip(tables, accuracies, strict=True)):
-        found = measures(found_of)
+    for seed, of_seed in enumerate(record["seeds"]):
+        found, scores = measures(of_seed), of_seed["accuracy"]
         asked = {f"{ARMS[arm]}, {words}": differences(measure) for (arm, words), measure in found.items()}
         head = ("", *next(iter(asked.values())))
         rows = tuple((name, *map(signed, each.values())) for name, each in asked.items())
@@ -156,38 +159,47 @@ def report(tables: list[Tables], accuracies: list[dict]) -> str:
     return to_markdown(blocks)
 
 
-def record(tables: list[Tables], accuracies: list[dict], digest: str) -> dict:
-    def plain(value: Estimate) -> dict:
-        return {"value": value.value, "low": value.low, "high": value.high}
+def recorded(tables: Tables, accuracies: dict) -> dict:
+    """One seed: every overlap with its values without each fold, and the differences."""
 
-    return without_nan({
-        "settings": PROTOCOL,
-        "data_sha256": digest,
-        "versions": {"torch": torch.__version__, "commonweight": commonweight.__version__},
-        "seeds": [
-            {
-                "accuracy": scores,
-                "differences": {
-                    f"{arm}, {words}": {question: plain(value) for question, value in differences(measure).items()}
-                    for (arm, words), measure in measures(each).items()
-                },
-                "layers": {
-                    f"{arm}, {words}": {square: {k: plain(measure(square, k)) for k in LAYERS} for square in SQUARES}
-                    for (arm, words), measure in measures(each).items()
-                },
+    def of_layer(value: Estimate) -> dict:
+        return {"value": value.value, "low": value.low, "high": value.high, "replicates": value.replicates}
+
+    found = {
+        "accuracy": accuracies,
+        "layers": {
+            f"{arm}, {words}": {
+                square: {k: of_layer(tables[arm][square].estimate(of, "first", "second", k)) for k in LAYERS}
+                for square in SQUARES
             }
-            for each, scores in zip(tables, accuracies, strict=True)
-        ],
-    })
+            for arm in ARMS
+            for of, words in OF.items()
+        },
+    }
+    asked = {
+        f"{arm}, {words}": {
+            question: {"value": value.value, "low": value.low, "high": value.high}
+            for question, value in differences(measure).items()
+        }
+        for (arm, words), measure in measures(found).items()
+    }
+    return {**found, "differences": asked}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/two-curves-full"))
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--tables", action="store_true", help="write the tables anew from the JSON; measure nothing")
     settings = parser.parse_args(namespace=Settings())
+    if settings.tables:
+        text = report(read(settings.results / f"{NAME}.json"))
+        (settings.results / f"{NAME}.md").write_text(text, encoding="utf-8")
+        return
+    if settings.data is None:
+        parser.error("give --data, the folder of MNIST")
     for key, value in PROTOCOL.items():
         setattr(settings, key, value)
     torch.set_num_threads(1)
@@ -203,14 +215,14 @@ def main() -> None:
             parser.error(f"{settings.work} holds a run with other settings; give another --work")
     else:
         write(settings.work / "run.json", asked)
-    found: tuple[list[Tables], list[dict]] = ([], [])
+    versions = {"torch": torch.__version__, "commonweight": commonweight.__version__}
+    record = {"settings": PROTOCOL, "data_sha256": images.digest, "versions": versions, "seeds": []}
     for seed in range(settings.seeds):
-        for each, of in zip(found, of_seed(settings.work / f"seed-{seed}", images, seed, settings, note), strict=True):
-            each.append(of)
+        record["seeds"].append(recorded(*of_seed(settings.work / f"seed-{seed}", images, seed, settings, note)))
         settings.results.mkdir(parents=True, exist_ok=True)
-        written = json.dumps(record(*found, images.digest), separators=(",", ":"))
+        written = json.dumps(without_nan(record), separators=(",", ":"))
         (settings.results / f"{NAME}.json").write_text(written + "\n", encoding="utf-8")
-        (settings.results / f"{NAME}.md").write_text(report(*found), encoding="utf-8")
+        (settings.results / f"{NAME}.md").write_text(report(record), encoding="utf-8")
         note(f"results of {seed + 1} seeds written")
 
 

@@ -9,7 +9,7 @@ it; beside it the Jaccard indices of the masks. Score starts are independent, an
     python reproductions/what_similarity_measures.py --data ../shared/data/mnist --work runs/what-similarity
 
 The same command goes on where it stopped. Writes ``what_similarity_measures.json``, ``.md`` and ``.png`` into
-``reproductions/results/``; the rows on Jaccard indices need the masks, which only the run folder holds.
+``reproductions/results/``; with ``--tables`` the latter two anew from the JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from on_mnist import RESULTS, given, recorded, write_record, write_tables
+from on_mnist import estimate, given, recorded
+from records import RESULTS, read_record, write_record, write_tables
 
 from commonweight.base.estimate import Estimate
 from commonweight.base.text import Grid
@@ -25,6 +26,7 @@ from commonweight.report.files import COLORS, new_figure
 from commonweight.studies.continual.metrics import rank_correlation
 from commonweight.studies.continual.plan import Plan
 from commonweight.studies.continual.run import run_study
+from commonweight.studies.run import results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,17 +47,17 @@ def plan(data: str, scenario: str, starts: str, seeds: int, rows: int) -> Plan:
     )
 
 
-def of_masks(study) -> list[tuple[str, Estimate]]:
+def of_masks(study) -> dict[str, dict]:
     """Rank correlation of the masks' overlap with the truth; of flipped bits where score initialisations are shared."""
     runs = study.runs["classic"]
-    found = []
+    found = {}
     for layer in runs[0].overlap.layers:
         values = []
         for run, facts in zip(runs, study.facts, strict=True):
             earlier = np.tril_indices(len(facts["names"]), -1)
             truth = np.array(facts["truth"], dtype=np.float64)
             values.append(rank_correlation(run.overlap.by_layer[layer][earlier], truth[earlier]))
-        found.append((layer, Estimate.over_seeds(values)))
+        found[layer] = results.recorded(Estimate.over_seeds(values))
     return found
 
 
@@ -79,25 +81,33 @@ def draw(rows, path: Path) -> None:
 
 
 def main() -> None:
-    options = given(__doc__, "what-similarity", from_record=False)
-    record, rows = {}, []
-    for scenario in ("rotated", "patch"):
-        for starts in ("independent", "shared"):
-            study = run_study(
-                options.work / f"{scenario}-{starts}",
-                plan(options.data, scenario, starts, options.seeds, options.rows),
-                note=options.note,
-            )
-            record[f"{scenario}, {starts} score initialisations"] = recorded(study, options.data)
-            for similarity in study.runs["classic"][0].similarity:
-                for layer in study.runs["classic"][0].similarity[similarity].layers:
-                    found = study.rank_correlation("classic", similarity, layer)
-                    rows.append((scenario, starts, similarity, layer, found))
-            rows += [(scenario, starts, "Jaccard index of masks", *each) for each in of_masks(study)]
+    options = given(__doc__, "what-similarity")
+    if not options.tables:
+        record = {}
+        for scenario in ("rotated", "patch"):
+            for starts in ("independent", "shared"):
+                study = run_study(
+                    options.work / f"{scenario}-{starts}",
+                    plan(options.data, scenario, starts, options.seeds, options.rows),
+                    note=options.note,
+                )
+                found = recorded(study, options.data)
+                found["rank_correlation_of_masks"] = of_masks(study)
+                record[f"{scenario}, {starts} score initialisations"] = found
+        write_record(NAME, record, indent=None)
+    rows = []
+    for each in read_record(NAME).values():
+        of = (each["plan"]["scenario"], each["plan"]["score_initialisation"])
+        measures = each["approaches"]["classic"]["rank_correlation_with_truth"]
+        measures |= {"Jaccard index of masks": each["rank_correlation_of_masks"]}
+        rows += [
+            (*of, measure, layer, estimate(found))
+            for measure, layers in measures.items()
+            for layer, found in layers.items()
+        ]
     head = ("tasks", "score initialisations", "measure", "layer", "rank correlation with the truth")
     written = tuple((*row[:-1], row[-1].short()) for row in rows)
     draw(rows, RESULTS / f"{NAME}.png")
-    write_record(NAME, record)
     write_tables(NAME, [Grid("Spearman's rank correlation (means over seeds, 95 % intervals)", head, written)])
 
 
