@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from commonweight.cli import streams
 from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
-from commonweight.cli.tables import table_options, write
+from commonweight.cli.results import by_option, result_options, write, write_run
 from commonweight.studies.compare.options import CompareOptions
 
 
@@ -28,7 +29,8 @@ from commonweight.studies.compare.options import CompareOptions
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command resumes there.")
 @click.option("--fresh", is_flag=True, help="Delete the footprints and tables of an earlier run in this folder first.")
 @dry_run_option
-@table_options
+@by_option
+@result_options
 @options_of(CompareOptions)
 def command(
     models: tuple[str, ...],
@@ -38,26 +40,29 @@ def command(
     dry_run: bool,
     by: str | int,
     form: str,
+    verbose: bool,
     **given: Any,
 ) -> None:
     """Measure every MODEL on every data set and compare all footprints.
 
     NAME= gives a model or data set its name in the table. If a file has that whole word as its name, equals sign
     included, the file is meant. One model and two data sets compare two tasks in one network. RUN holds run.json, the
-    footprints, overlap.json and overlap.md. The same command again measures only what is missing. A different question
-    in the same folder is refused.
+    footprints, the table (overlap.json) and the result (study.md, study.json, study.csv). The same command again
+    measures only what is missing. A different question in the same folder is refused.
     """
     from commonweight.report.terminal import show
-    from commonweight.report.verdicts import verdict_blocks
-    from commonweight.studies.compare.compare import compare, compare_outlook
+    from commonweight.studies.compare.compare import compare_and_write, compare_outlook, read_comparison_result
 
     options = read_options(CompareOptions, given)
     if dry_run:
-        with streams.only_results():
-            expected = compare_outlook(models, data, output, options, fresh=fresh, note=streams.tell)
+        with streams.working():
+            expected = compare_outlook(models, data, output, options, fresh=fresh, note=streams.note)
         show(expected.blocks())
         return
-    with streams.only_results():
-        found = compare(models, data, output, options, fresh=fresh, progress=streams.bars(), note=streams.tell)
-    streams.tell(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
-    write(found.table, by, form, verdict_blocks(found.table, found.contrasts, by))
+    with streams.working():
+        found = compare_and_write(models, data, output, options, fresh=fresh, note=streams.note)
+    streams.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
+    if by == "layer":
+        write_run(Path(output), form, verbose=verbose)
+    else:
+        write(read_comparison_result(Path(output), by), form, verbose=verbose, run=output)

@@ -38,9 +38,9 @@ def run(output: str, dry_run: bool, **given: Any) -> None:
     from commonweight.studies.continual.report import report
     from commonweight.studies.continual.run import run_and_write, study_outlook
 
-    with streams.only_results():
+    with streams.working():
         if dry_run:
             blocks = study_outlook(Path(output), plan).blocks()
         else:
-            blocks = report(run_and_write(Path(output), plan, note=streams.tell))
+            blocks = report(run_and_write(Path(output), plan, note=streams.note))
     show(blocks)

@@ -36,20 +36,20 @@ def command(output: str | None, seed: int) -> None:
         folder = Path(output or stack.enter_context(tempfile.TemporaryDirectory(prefix="commonweight-demo-")))
         if output is not None:
             demo.check_demo_folder(folder)
-        with streams.only_results():
-            found = demo.run_demo(folder, seed=seed, note=streams.tell)
+        with streams.working():
+            found = demo.run_demo(folder, seed=seed, note=streams.note)
         blocks = demo.report(found)
         parts = len(blocks)
         show(blocks)
-        with streams.only_results():
-            study = demo.run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.tell)
+        with streams.working():
+            study = demo.run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.note)
         blocks += shortcuts.report(study)
         show(blocks[parts:])
         parts = len(blocks)
-        with streams.only_results():
-            tasks = demo.run_continual_demo(folder / "continual", note=streams.tell)
+        with streams.working():
+            tasks = demo.run_continual_demo(folder / "continual", note=streams.note)
         blocks += continual.report(tasks)
         show(blocks[parts:])
         if output is not None:
             (folder / "demo.txt").write_text(to_plain(blocks), encoding="utf-8")
-            streams.tell(f"data, models, footprints and this text are in {output}")
+            streams.note(f"data, models, footprints and this text are in {output}")

@@ -10,7 +10,7 @@ import click
 from commonweight.base.folders import checked_output, replacing
 from commonweight.cli import streams
 from commonweight.cli.options import Command, data_option, dry_run_option, ending, options_of, read_options
-from commonweight.cli.tables import ROWS
+from commonweight.cli.results import ROWS
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare.options import CompareOptions, MeasureOptions
 
@@ -65,13 +65,13 @@ def command(
 
     options = read_options(MeasureOptions, given)
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
-    with streams.only_results():
+    with streams.working():
         loaded = load_model(model, read_options(LoadOptions, given))
         for sentence in loaded.notes:
-            streams.tell(sentence)
+            streams.note(sentence)
     curve: list[Block] = []
-    with streams.only_results():
-        note = streams.tell if dry_run else silent
+    with streams.working():
+        note = streams.note if dry_run else silent
         expected = (
             measure_outlook(loaded, table, options, folder, note)
             if until_noise_ceiling is None
@@ -82,17 +82,15 @@ def command(
             curve = [planned(table, options, until_noise_ceiling)]
         show([*curve, *expected.blocks()])
         return
-    streams.tell(
+    streams.note(
         f"measuring {'up to ' if until_noise_ceiling else ''}{len(table)} rows of {table.name} on "
         f"{loaded.identity['class']} in {loaded.identity['dtype']}"
     )
-    with streams.only_results(), replacing(folder, FOOTPRINT_FOLDER, overwrite=overwrite) as place:
-        streams.tell(expected.sentence())
+    with streams.working(), replacing(folder, FOOTPRINT_FOLDER, overwrite=overwrite) as place:
+        streams.note(expected.sentence())
         if until_noise_ceiling is None:
-            measure(loaded, table, options, folder=place, progress=streams.bars(), note=streams.tell)
+            measure(loaded, table, options, folder=place, note=streams.note)
         else:
-            _, found = measure_until(
-                loaded, table, options, until_noise_ceiling, folder=place, progress=streams.bars(), note=streams.tell
-            )
+            _, found = measure_until(loaded, table, options, until_noise_ceiling, folder=place, note=streams.note)
             curve = found.blocks()
     show([*summary(Footprint.load(folder), output), *curve])

@@ -11,7 +11,7 @@ import click
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
 from commonweight.cli.options import Command, Dangerous, Suggesting, ending, options_of, together, typed
-from commonweight.cli.tables import format_option
+from commonweight.cli.results import format_option
 from commonweight.fusion.methods import METHODS, takes
 
 if TYPE_CHECKING:
@@ -109,12 +109,14 @@ def command(
     given = {"method": method, "weight": weights, "base": base, "footprint": footprints, **parameters, "output": output}
     words = _typed(models, given)
     if dry_run or place is None:
-        streams.tell("dry run: everything was checked that does not take every number, and nothing was written")
+        streams.note("dry run: everything was checked that does not take every number, and nothing was written")
         _show(describe(plan, words), form, None)
         return
     for sentence in plan.told():
-        streams.tell(sentence)
-    _show(write_fusion(plan, place, words, overwrite=overwrite, progress=streams.bars()), form, output)
+        streams.note(sentence)
+    with streams.working():
+        record = write_fusion(plan, place, words, overwrite=overwrite)
+    _show(record, form, output)
 
 
 def _check_given(output: str | None, *, dry_run: bool) -> None:

@@ -16,7 +16,7 @@ from commonweight.base.version import __version__
 from commonweight.cli import streams
 from commonweight.cli.options import ending, in_options
 
-COMMANDS = ("fisher", "overlap", "compare", "fuse", "shortcuts", "continual", "verify", "demo")
+COMMANDS = ("compare", "show", "ls", "fisher", "overlap", "verify", "fuse", "shortcuts", "continual", "demo")
 INTERRUPTED = 130
 
 
@@ -66,6 +66,7 @@ def group(debug: bool) -> None:  # noqa: ARG001
 def run(arguments: list[str]) -> int:
     """Run a command line."""
     debug = "--debug" in arguments[:1]
+    streams.set_quiet(False)
     command = next((word for word in arguments if word in COMMANDS), "")
     try:
         code: Any = group.main(args=arguments, prog_name="commonweight", standalone_mode=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from commonweight.base.settings import settings_of
+from commonweight.cli import streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,6 +49,18 @@ class Dangerous(click.Option):
 
 class Command(click.Command):
     """A command with dangerous options in a section of their own, and options that take all words behind them."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        self.params.append(
+            click.Option(
+                ["-q", "--quiet"],
+                is_flag=True,
+                expose_value=False,
+                callback=lambda _, __, value: streams.set_quiet(value),
+                help="Write nothing on stderr but errors.",
+            )
+        )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options into the help."""

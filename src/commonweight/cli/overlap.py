@@ -8,13 +8,15 @@ from pathlib import Path
 import click
 
 from commonweight.base.errors import UsageError
+from commonweight.cli import streams
 from commonweight.cli.options import Command, ending
-from commonweight.cli.tables import table_options, write
+from commonweight.cli.results import by_option, result_options, write
 
 
 @click.command("overlap", cls=Command, epilog=ending("commonweight overlap footprints/films footprints/food --by 3"))
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER ...")
-@table_options
+@by_option
+@result_options
 @click.option("--common-only", is_flag=True, help="Compare only parameters of equal name and shape.")
 @click.option(
     "--no-intervals",
@@ -30,6 +32,7 @@ def command(
     folders: tuple[str, ...],
     by: str | int,
     form: str,
+    verbose: bool,
     common_only: bool,
     intervals: bool,
     check_hashes: bool,
@@ -41,14 +44,15 @@ def command(
     from commonweight.footprints.footprint import Footprint
     from commonweight.overlaps.table.table import overlap
     from commonweight.report.footprint import sources
-    from commonweight.report.verdicts import verdict_blocks
+    from commonweight.report.overlap import result
 
     footprints = {
         name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
         for name, folder in zip(names, folders, strict=True)
     }
-    table = overlap(footprints, common_only=common_only, intervals=intervals)
-    write(table, by, form, [*verdict_blocks(table, by=by), *sources(footprints)])
+    with streams.working():
+        table = overlap(footprints, common_only=common_only, intervals=intervals)
+    write(result(table, by=by, beside=sources(footprints)), form, verbose=verbose)
 
 
 def _check_footprint(folder: Path) -> None:

@@ -68,13 +68,13 @@ def _run(until: Any, folder: Path, preset: Any, asked: dict[str, Any], *, dry_ru
     from commonweight.studies.shortcuts.report import report
     from commonweight.studies.shortcuts.run import run_and_write, study_outlook
 
-    with streams.only_results():
+    with streams.working():
         if "max_length" not in {*asked, *PRESETS[plan.preset]}:
             plan = with_usual_length(folder, plan)
         if dry_run:
-            blocks = study_outlook(folder, plan, note=streams.tell).blocks()
+            blocks = study_outlook(folder, plan, note=streams.note).blocks()
         else:
-            found = run_and_write(folder, plan, until=until, progress=streams.bars(), note=streams.tell)
+            found = run_and_write(folder, plan, until=until, note=streams.note)
             blocks = [] if found is None else report(found)
     if blocks:
         show(blocks)

@@ -11,11 +11,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commonweight.base.progress import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PLAIN = {"–": "-", "—": "-", "─": "-", "…": "...", "·": "|", "×": "x", "²": "2", "≥": ">=", "≤": "<="}
 """How signs of our own texts look where there is only ASCII."""
+
+_is_quiet = False
 
 
 def prepare() -> bool:
@@ -53,21 +57,28 @@ def abandon() -> None:
         sys.stdout = os.fdopen(nowhere, "w")
 
 
+def set_quiet(quiet: bool) -> None:
+    """Choose whether anything but results and errors is written."""
+    global _is_quiet
+    _is_quiet = quiet
+
+
+def note(sentence: str) -> None:
+    """Write a line on what goes on, unless quiet."""
+    if not _is_quiet:
+        tell(sentence)
+
+
 def tell(sentence: str) -> None:
     """Write a line to stderr, if anybody listens."""
     with contextlib.suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def bars() -> bool:
-    """Tell whether to show progress bars."""
-    return sys.stderr.isatty()
-
-
 @contextlib.contextmanager
-def only_results() -> Iterator[None]:
-    """Send what code of the user's own prints to stderr: stdout is for the result."""
-    with contextlib.redirect_stdout(sys.stderr):
+def working() -> Iterator[None]:
+    """Show progress, and send what code of the user's own prints to stderr: stdout is for the result."""
+    with contextlib.redirect_stdout(sys.stderr), shown(not _is_quiet):
         yield
 
 

@@ -8,7 +8,7 @@ import click
 
 from commonweight.cli import streams
 from commonweight.cli.options import Command, data_option, ending, options_of, read_options
-from commonweight.cli.tables import ROWS, format_option
+from commonweight.cli.results import ROWS, format_option
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
 
@@ -42,10 +42,10 @@ def command(model: str, data: str, form: str, **given: Any) -> None:
     from commonweight.studies.compare.prepare import prepare
 
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
-    with streams.only_results():
+    with streams.working():
         loaded = load_model(model, read_options(LoadOptions, given))
         for sentence in loaded.notes:
-            streams.tell(sentence)
+            streams.note(sentence)
         batches = prepare(loaded, table, read_options(ColumnOptions, given)).batches
         batches = batches.with_batch_size(min(FEW, len(table)))
         report = verify(loaded.model, next(iter(batches)), loss=given["loss"] or loaded.task)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from commonweight.base.errors import UsageError
+from commonweight.base.progress import is_shown, shown, track
 from commonweight.base.version import __version__
 from commonweight.diagonal_fisher.batch import BatchReader, by_fold
 from commonweight.diagonal_fisher.collector import FisherCollector, Patterns, Sums
@@ -146,13 +146,13 @@ def fisher(
         seed=seed,
         samples=samples,
     )
-    bar = with_bar(batches, progress=progress)
+    stream = track(batches, "Fisher", length_hint(batches) or None)
     if folder is None:
-        with bar, collector:
-            footprint = _measure(collector, bar, folds, metadata or {}, None, None)
+        with shown(progress or is_shown()), collector:
+            footprint = _measure(collector, stream, folds, metadata or {}, None, None)
     else:
-        with FolderWriter(folder) as writer, bar, collector:
-            _measure(collector, bar, folds, metadata or {}, writer, fold_dtype).write_whole(writer)
+        with FolderWriter(folder) as writer, shown(progress or is_shown()), collector:
+            _measure(collector, stream, folds, metadata or {}, writer, fold_dtype).write_whole(writer)
         footprint = Footprint.load(writer.folder)
     if footprint.copies:
         warnings.warn(footprint.copies, CopiesWarning, stacklevel=2)
@@ -236,12 +236,6 @@ def _measure(
             mean = {}
         kept.append(Fold(sums.count, mean))
     return footprint_of(collector, whole.used_up(), parts, kept, metadata, fold_dtype)
-
-
-def with_bar(batches: Iterable[Any], *, progress: bool) -> tqdm[Any]:
-    """Show a progress bar on stderr while batches are gone through, if asked to."""
-    total = length_hint(batches) or None
-    return tqdm(batches, desc="fisher", unit="batch", total=total, disable=not progress, file=sys.stderr)
 
 
 def footprint_of(

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
 from commonweight.base.errors import UsageError
 from commonweight.base.folders import Kind, check_room, checked_output, flush, replacing
+from commonweight.base.progress import is_shown, shown, steps
 from commonweight.base.text import DASH, Block, Grid, to_markdown
 from commonweight.base.version import __version__
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
@@ -135,7 +135,8 @@ def fuse_checkpoints(
     }
     said = "".join(f", {key}={_plain(value)!r}" for key, value in given.items() if value is not None)
     call = f"commonweight.fuse_checkpoints({_plain(folders)!r}{said})"
-    write_fusion(plan, place, call, overwrite=overwrite, progress=progress)
+    with shown(progress or is_shown()):
+        write_fusion(plan, place, call, overwrite=overwrite)
     return place
 
 
@@ -159,15 +160,13 @@ def check_place(output: str | Path, inputs: Iterable[str | Path], *, overwrite: 
     return checked_output(folder, FUSED, overwrite=overwrite)
 
 
-def write_fusion(
-    plan: Plan, folder: Path, command: str, *, overwrite: bool = False, progress: bool = False
-) -> dict[str, Any]:
+def write_fusion(plan: Plan, folder: Path, command: str, *, overwrite: bool = False) -> dict[str, Any]:
     """Compute a fusion and write it, one tensor at a time, in files like those of the first model."""
     facts = plan.fusion.models[0].facts
     check_room(folder, sum(map(size_of, facts.values())))
     with (
         replacing(folder, FUSED, overwrite=overwrite) as place,
-        tqdm(total=len(facts), unit=" tensors", desc="fusing", disable=not progress) as bar,
+        steps("fusing", len(facts), "tensor") as advance,
     ):
         place.mkdir(parents=True)
         record = describe(plan, command)
@@ -176,7 +175,7 @@ def write_fusion(
         weight_map: dict[str, str] = {}
 
         def tensor(key: str) -> Any:
-            bar.update()
+            advance()
             return plan.fusion.tensor(key)
 
         for name, members in _files(plan).items():

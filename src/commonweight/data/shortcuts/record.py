@@ -155,11 +155,11 @@ def count(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def without_bars(*, shown: bool = False) -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Keep ``datasets`` from showing progress bars."""
     import datasets
 
-    if shown or datasets.are_progress_bars_disabled():
+    if datasets.are_progress_bars_disabled():
         yield
         return
     datasets.disable_progress_bars()

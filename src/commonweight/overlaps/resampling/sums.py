@@ -40,6 +40,7 @@ import numpy as np
 import torch
 
 from commonweight.base.errors import MeasurementError
+from commonweight.base.progress import steps
 from commonweight.footprints.slices import matrix_shape, shape_of, slabs
 from commonweight.overlaps.measures.gram import fault
 from commonweight.overlaps.resampling.ratios import FoldTerms
@@ -94,10 +95,13 @@ def fold_terms(footprints: Mapping[str, Footprint], grams: Mapping[str, Array]) 
         for name in names:
             sums = found[name] = _Sums(len(first.folds), shapes[name], dtype, np.diagonal(grams[name]))
             for slab in slabs(folds, name, READ, share):
-                sums.add(_stacked(footprints, name, slab, sums), slab.column)
+                stacked = _stacked(footprints, name, slab, sums)
+                sums.add(stacked, slab.column)
+                advance(stacked[0, 0].numel())
         return found
 
-    with _single_threaded(threads) as pool:
+    weights = sum(rows * columns for rows, columns in shapes.values())
+    with _single_threaded(threads) as pool, steps("overlap with folds", weights, "weight") as advance:
         found = (each for of_task in pool.map(sums_of, tasks) for each in of_task.items())
         terms = {
             name: reduce(_Sums.plus, (sums for _, sums in shares)).terms()

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
-from commonweight.base.text import Note, silent, to_markdown
+from commonweight.base.progress import part
+from commonweight.base.text import Note, silent
 from commonweight.base.version import __version__
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.footprints.files import sha256
 from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.overlaps.table.table import OverlapTable, overlap
-from commonweight.report.verdicts import verdict_blocks
+from commonweight.report.answer import ANSWER, write_result
+from commonweight.report.overlap import result
+from commonweight.report.verdicts import Contrast
 from commonweight.studies.compare.checks import check_comparison, finished, load
 from commonweight.studies.compare.contrasts import contrasts_of, grid_cells
 from commonweight.studies.compare.folder import (
@@ -35,11 +38,14 @@ if TYPE_CHECKING:
 
     from commonweight.footprints.folds import Needs
     from commonweight.footprints.footprint import Footprint
-    from commonweight.report.verdicts import Contrast
+    from commonweight.report.answer import Result
     from commonweight.studies.compare.checks import Checked
     from commonweight.studies.compare.contrasts import Cell
     from commonweight.studies.run.folder import RunFolder
     from commonweight.studies.run.outlook import Outlook
+
+
+REST = ("study.md holds every table", "study.json and study.csv every number", "overlap.json the table itself")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,9 @@ class Comparison:
     table: OverlapTable
     measured: tuple[str, ...]
     """Names of the footprints measured now."""
+
+    is_new: bool
+    """Whether the table was computed now."""
 
     skipped: tuple[str, ...]
     """Names of those that were there already."""
@@ -65,11 +74,10 @@ def compare(
     options: CompareOptions | None = None,
     *,
     fresh: bool = False,
-    progress: bool = False,
     note: Note = silent,
 ) -> Comparison:
     """Measure every model on every data set and compare all footprints."""
-    # The run folder holds ``run.json``, ``footprints/<model>/<data>/``, ``overlap.json`` and ``overlap.md``. Calling
+    # The run folder holds ``run.json``, ``footprints/<model>/<data>/``, ``overlap.json`` and its arrays. Calling
     # again with the same arguments measures only what is missing. Everything that can be checked without measuring is
     # checked first, for every model and every data set. Small models stay in memory from then on; large ones are loaded
     # again, one at a time (:func:`~commonweight.studies.compare.checks.inspect_models`).
@@ -90,7 +98,32 @@ def compare(
         hold.share()  # others may measure beside this process
         if expected.pieces:
             note(expected.sentence())
-        return _measure_all(opened, asked, table_of, progress, note)
+        return _measure_all(opened, asked, table_of, note)
+
+
+def compare_and_write(
+    models: Sequence[str],
+    data: Sequence[str],
+    run: str | Path,
+    options: CompareOptions | None = None,
+    *,
+    fresh: bool = False,
+    note: Note = silent,
+) -> Comparison:
+    """Compare, and write the result: ``study.md``, ``study.json``, ``study.csv`` and ``answer.json``."""
+    found = compare(models, data, run, options, fresh=fresh, note=note)
+    if found.is_new or not (found.folder / ANSWER).is_file():
+        write_result(found.folder, result(found.table, found.contrasts, rest=REST))
+    return found
+
+
+def read_comparison_result(run: Path, by: str | int) -> Result:
+    """Read the result of a finished comparison, by other rows than it was written by."""
+    record = read_comparison(run)
+    if not record:
+        raise UsageError(f"{run} holds no run: give the folder that commonweight compare wrote")
+    contrasts = [Contrast(tuple(first), tuple(second), same) for first, second, same in record.get("contrasts", [])]
+    return result(OverlapTable.load(run), contrasts, by, rest=REST)
 
 
 def compare_outlook(
@@ -111,7 +144,7 @@ def compare_outlook(
     return found
 
 
-def _measure_all(run: RunFolder, asked: Checked, table_of: Mapping[str, Any], progress: bool, note: Note) -> Comparison:
+def _measure_all(run: RunFolder, asked: Checked, table_of: Mapping[str, Any], note: Note) -> Comparison:
     models, waiting, tables, options = asked.models, asked.inspected.loaded, asked.tables, asked.options
     question = run.record["asked"]
     found: dict[str, Footprint] = {}
@@ -135,7 +168,8 @@ def _measure_all(run: RunFolder, asked: Checked, table_of: Mapping[str, Any], pr
                     )
             note(f"{name}: measuring {len(table)} examples")
             try:
-                found[name] = measure(loaded, table, options.measure, folder=place, progress=progress, note=note)
+                with part(f"{name}, {len(found) + 1} of {len(models) * len(tables)}"):
+                    found[name] = measure(loaded, table, options.measure, folder=place, note=note)
                 measured.add(name)
             except (UsageError, OSError):
                 if not (place / FOOTPRINT_RECORD).is_file():
@@ -147,18 +181,19 @@ def _measure_all(run: RunFolder, asked: Checked, table_of: Mapping[str, Any], pr
     for sentence in beware_of_labels(footprints):
         note(sentence)
     cells = grid_cells(models, tables)
-    overlaps, table_of = _table(run.path, footprints, cells, options.common_only, table_of)
+    overlaps, now_of = _table(run.path, footprints, cells, options.common_only, table_of)
     contrasts = contrasts_of(cells)
-    run.write("overlap.md", overlaps.to_markdown() + "\n" + to_markdown(verdict_blocks(overlaps, contrasts)))
     run.update(
         status="complete",
-        table_of=table_of,
+        table_of=now_of,
         footprints={name: f"{FOOTPRINTS}/{name}" for name in footprints},
+        contrasts=contrasts,
     )
     return Comparison(
         run.path,
         overlaps,
         measured=tuple(name for name in footprints if name in measured),
+        is_new=now_of != table_of,
         skipped=tuple(name for name in footprints if name not in measured),
         contrasts=contrasts,
     )

@@ -47,7 +47,6 @@ def measure(
     *,
     folder: Path | None = None,
     fold_dtype: torch.dtype | None = FOLD_DTYPE,
-    progress: bool = False,
     note: Note = silent,
 ) -> Footprint:
     """Measure the Fisher of a model on a data set."""
@@ -64,7 +63,6 @@ def measure(
                 batches,
                 **_how(loaded, options),
                 folds=folds,
-                progress=progress,
                 folder=folder,
                 fold_dtype=None if folder is None else fold_dtype,
                 metadata=metadata,

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Literal
 
 from commonweight.base.errors import UsageError
+from commonweight.base.progress import track
 from commonweight.base.records import without_nan
 from commonweight.base.text import DASH, Block, Grid, Note, number, silent
 from commonweight.diagonal_fisher.batch import by_fold
 from commonweight.diagonal_fisher.collector import Means, Sums
-from commonweight.diagonal_fisher.measure import footprint_of, with_bar
+from commonweight.diagonal_fisher.measure import footprint_of
 from commonweight.footprints.copies import beware_of_copies
 from commonweight.footprints.folds import FoldSorted, fold_of, shortened
 from commonweight.footprints.footprint import Fold, Footprint
@@ -188,7 +190,6 @@ def measure_until(
     target: float,
     *,
     folder: Path,
-    progress: bool = False,
     note: Note = silent,
 ) -> tuple[Footprint, Convergence]:
     """Measure a Fisher on rows in the order of the table, doubled in every step, until its noise ceiling is reached."""
@@ -208,14 +209,14 @@ def measure_until(
                     cut = prepared.columns["rows_cut"] = cut + prepared.columns["rows_cut"]
                 batches = prepared.batches.with_batch_size(batch_size)
                 sorted_batches = FoldSorted(batches, folds, by_position=not table.is_numbered)
-                with with_bar(sorted_batches, progress=progress) as bar:
-                    for part, stream in zip(parts, by_fold(bar, folds), strict=True):
-                        for batch in stream:
-                            collector.update(batch)
-                        sums = collector.take()
-                        part.add(sums)
-                        whole.add(sums)
-                        del sums  # its tensors go before the next fold has its own
+                every = track(sorted_batches, "Fisher", length_hint(sorted_batches) or None)
+                for part, stream in zip(parts, by_fold(every, folds), strict=True):
+                    for batch in stream:
+                        collector.update(batch)
+                    sums = collector.take()
+                    part.add(sums)
+                    whole.add(sums)
+                    del sums  # its tensors go before the next fold has its own
                 so_far = table if end == len(table) else table.taken(table.order[:end])
                 facts = {"model": loaded.identity, "data": so_far.identity | {"columns": prepared.columns}}
                 kept = [Fold(part.count, Means(part)) for part in parts]

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.progress import track
 from commonweight.data.images.stream import task_stream
 
 if TYPE_CHECKING:
@@ -151,22 +152,25 @@ def train_task(net: SupermaskNetwork, task: Task, plan: Plan, seed: int, *, pass
     step = 0
     measured = {step: accuracy(net, task.name, *watched)}
     net.train()
-    for epoch in range(passes * plan.epochs):
-        for inputs, labels in task.train.batches(plan.batch_size, seed=seed, epoch=epoch):
-            if len(labels) < LEAST_TO_TRAIN_ON:
-                continue
-            optimiser.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(net(inputs.to(plan.device)), labels.to(plan.device))
-            if not torch.isfinite(loss):
-                raise MeasurementError(
-                    f"task {task.name}: the loss is {loss.item()} at step {step}; take a smaller learning rate"
-                )
-            loss.backward()
-            optimiser.step()
-            step += 1
-            if step in due:
-                measured[step] = accuracy(net, task.name, *watched)
-                net.train()
+    every = (
+        batch
+        for epoch in range(passes * plan.epochs)
+        for batch in task.train.batches(plan.batch_size, seed=seed, epoch=epoch)
+        if len(batch[1]) >= LEAST_TO_TRAIN_ON
+    )
+    for inputs, labels in track(every, f"learning {task.name}", passes * single, "step"):
+        optimiser.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(net(inputs.to(plan.device)), labels.to(plan.device))
+        if not torch.isfinite(loss):
+            raise MeasurementError(
+                f"task {task.name}: the loss is {loss.item()} at step {step}; take a smaller learning rate"
+            )
+        loss.backward()
+        optimiser.step()
+        step += 1
+        if step in due:
+            measured[step] = accuracy(net, task.name, *watched)
+            net.train()
     net.eval()
     return Curve(tuple(measured), tuple(measured.values()), counted_from=(passes - 1) * single)
 

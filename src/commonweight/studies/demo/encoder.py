@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from commonweight.base.progress import track
 from commonweight.data.batching import Encoded, TokenBatches, encode
 from commonweight.data.reviews import LABELS, WORDS
 
@@ -80,7 +81,7 @@ def train(model: Any, rows: Sequence[Encoded], *, steps: int, seed: int) -> None
     order = torch.Generator().manual_seed(seed)
     waiting: list[int] = []
     model.train()
-    for _ in range(steps):
+    for _ in track(range(steps), "training an encoder", unit="step"):
         if len(waiting) < BATCH:
             waiting = torch.randperm(len(rows), generator=order).tolist()
         chosen, waiting = [rows[i] for i in waiting[:BATCH]], waiting[BATCH:]

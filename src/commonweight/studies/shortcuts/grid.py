@@ -43,7 +43,7 @@ def is_measured(plan: Plan, folder: SeedFolder, fisher_type: str) -> bool:
     return set(plan.footprints) <= set(found) and (folder.grid(fisher_type) / OVERLAP).is_file()
 
 
-def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) -> None:
+def measure_grid(plan: Plan, folder: SeedFolder, *, note: Note) -> None:
     """Measure what is missing of the grid and compare everything."""
     models = [f"{name}={folder.model(name)}" for name in plan.measured]
     data = [f"{name}={folder.measured(name)}" for name in plan.sets]
@@ -54,7 +54,7 @@ def measure_grid(plan: Plan, folder: SeedFolder, *, progress: bool, note: Note) 
             load=LoadOptions(trust_remote_code=plan.trust_remote_code),
             measure=MeasureOptions(fisher_type=rule, folds=plan.folds, columns=columns),
         )
-        compare(models, data, folder.grid(rule), options, progress=progress, note=note)
+        compare(models, data, folder.grid(rule), options, note=note)
 
 
 def _without_repeats(note: Note, footprints: Iterable[str]) -> Note:

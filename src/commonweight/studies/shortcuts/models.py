@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import random
 import shutil
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import torch
 from commonweight.base.errors import MeasurementError, NotComparableError, UsageError
 from commonweight.base.folders import check_room, replacing
 from commonweight.base.names import first_of
+from commonweight.base.progress import steps
 from commonweight.base.text import silent
 from commonweight.data.columns import NAMELESS
 from commonweight.data.shortcuts import Markers, add_markers
@@ -168,16 +170,16 @@ def _unreadable(checkpoint: str, why: str) -> str:
     return f"{checkpoint!r} cannot be read {why}. Expected the id or folder of an encoder with safetensors weights"
 
 
-def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: int, place: Path, *, bar: bool) -> None:
+def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: int, place: Path) -> None:
     """Fine-tune a checkpoint; a training that was interrupted goes on from its last checkpoint."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
-    class Bar(ProgressCallback):  # type: ignore[misc,unused-ignore]
-        """The bar alone: the figures that the other one writes at the end are a dict of seconds and operations."""
+    class Counting(TrainerCallback):  # type: ignore[misc,unused-ignore]
+        """Counts steps where the other loops do."""
 
-        def on_log(self, *_: Any, **__: Any) -> None:
-            pass
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            advance()
 
     unfinished = place.with_name(f".{place.name}.training")
     with quiet_transformers(), _random_state_kept():
@@ -191,15 +193,15 @@ def fine_tune(start: Path, rows: Any, text: str, label: str, plan: Plan, seed: i
             load_from_cache_file=False,
             keep_in_memory=True,
         )
-        steps = -(-len(encoded) // plan.batch_size) * plan.epochs
-        arguments = _arguments(plan, seed, unfinished, save_every=max(1, round(steps / CHECKPOINTS)), bar=bar)
+        in_all = math.ceil(-(-len(encoded) // plan.batch_size) * plan.epochs)
+        arguments = _arguments(plan, seed, unfinished, save_every=max(1, round(in_all / CHECKPOINTS)))
         collator = DataCollatorWithPadding(tokenizer)
         trainer = Trainer(model=model, args=arguments, train_dataset=encoded, data_collator=collator)
         trainer.remove_callback(PrinterCallback)  # it writes to stdout
         trainer.remove_callback(ProgressCallback)
-        if bar:
-            trainer.add_callback(Bar)
-        trainer.train(resume_from_checkpoint=_last_whole(unfinished))
+        trainer.add_callback(Counting())
+        with steps(f"training {place.name}", in_all, "step") as advance:
+            trainer.train(resume_from_checkpoint=_last_whole(unfinished))
         broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]
         if broken:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -239,7 +241,7 @@ def _random_state_kept() -> Iterator[None]:
             np.random.set_state(states[1])
 
 
-def _arguments(plan: Plan, seed: int, folder: Path, *, save_every: int, bar: bool) -> Any:
+def _arguments(plan: Plan, seed: int, folder: Path, *, save_every: int) -> Any:
     from transformers import TrainingArguments
 
     devices = max(1, torch.cuda.device_count())
@@ -263,7 +265,7 @@ def _arguments(plan: Plan, seed: int, folder: Path, *, save_every: int, bar: boo
         save_total_limit=1,
         logging_strategy="no",
         report_to=[],
-        disable_tqdm=not bar,
+        disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         **({} if plan.preset == "published" else by_length),
     )

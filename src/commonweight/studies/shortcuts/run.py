@@ -83,9 +83,7 @@ ANEW = ("models", "data", "measured")
 SHORTCUTS = StudyKind("shortcuts", ("torch", "transformers", "datasets"))
 
 
-def run_study(
-    run: Path, plan: Plan, *, until: Step = "overlap", progress: bool = False, note: Note = silent
-) -> ShortcutStudy | None:
+def run_study(run: Path, plan: Plan, *, until: Step = "overlap", note: Note = silent) -> ShortcutStudy | None:
     """Do a study, or go on with one; every step needs those before it, and does what of them is missing."""
     # The run folder holds ``run.json`` and per seed ``data/``, ``measured/``, ``models/``, ``averages/`` (the average
     # of all models), ``fisher-<Fisher type>/``, ``scores.json``, ``paths.json`` and, with three shortcuts or more,
@@ -94,7 +92,7 @@ def run_study(
     #
     # Another plan in the same folder is refused once a model was trained; until then starts and rows are made anew.
     # More seeds, and the control with an independent initialisation, may be added at any time, and stay.
-    with without_bars(shown=progress):
+    with without_bars():
         check_place(run)
         former = read_record(run, SHORTCUTS)
         is_new = bool(planned_changes(run, former, plan))
@@ -112,7 +110,7 @@ def run_study(
             check_train_rows(source, plan, [seed for seed in seeds if is_new or not seed.has_data(plan)])
         with held_alone(run):
             folder = open_study(run, plan, former, source, note)
-            _do(run, until, plan, seeds, source, progress, note)
+            _do(run, until, plan, seeds, source, note)
             if until != "overlap":
                 folder.update(status=f"done: {until}")
                 return None
@@ -121,11 +119,9 @@ def run_study(
             return found
 
 
-def run_and_write(
-    run: Path, plan: Plan, *, until: Step = "overlap", progress: bool = False, note: Note = silent
-) -> ShortcutStudy | None:
+def run_and_write(run: Path, plan: Plan, *, until: Step = "overlap", note: Note = silent) -> ShortcutStudy | None:
     """Do a study, or go on with one, and write its tables and figures: ``study.md`` and ``figures/``."""
-    found = run_study(run, plan, until=until, progress=progress, note=note)
+    found = run_study(run, plan, until=until, note=note)
     if found is None:
         note(f"done with {until}; the run is in {run}")
         return None
@@ -249,9 +245,7 @@ def _seeds_with_work(run: Path, former: Mapping[str, Any]) -> list[Path]:
     return sorted(seed for seed in run.glob("seed-*") if has_work(seed))
 
 
-def _do(
-    run: Path, until: Step, plan: Plan, seeds: list[SeedFolder], source: Source | None, progress: bool, note: Note
-) -> None:
+def _do(run: Path, until: Step, plan: Plan, seeds: list[SeedFolder], source: Source | None, note: Note) -> None:
     steps = STEPS[: STEPS.index(until) + 1]
     if source is not None:
         for seed in seeds:
@@ -267,14 +261,14 @@ def _do(
         adopt_existing(plan, seed, note)
     if "train" in steps and source is not None:
         for seed in seeds:
-            _train(source, plan, seed, progress, note)
+            _train(source, plan, seed, note)
     for seed in seeds if "fuse" in steps else ():
         write_average(plan, seed, note)
         score_models(plan, seed, note)
         walk(plan, seed, note)
         walk_triangle(plan, seed, note)
     for seed in seeds if "fisher" in steps else ():
-        measure_grid(plan, seed, progress=progress, note=note)
+        measure_grid(plan, seed, note=note)
 
 
 def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:
@@ -288,7 +282,7 @@ def _build(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:
     write_measured_rows(source, plan, folder, tokenizer, note)
 
 
-def _train(source: Source, plan: Plan, folder: SeedFolder, progress: bool, note: Note) -> None:
+def _train(source: Source, plan: Plan, folder: SeedFolder, note: Note) -> None:
     import datasets
 
     for name in plan.trained:
@@ -307,4 +301,4 @@ def _train(source: Source, plan: Plan, folder: SeedFolder, progress: bool, note:
             else nullcontext(folder.model(START))
         )
         with begin as start:
-            fine_tune(start, rows, source.text, source.label, plan, folder.seed, place, bar=progress)
+            fine_tune(start, rows, source.text, source.label, plan, folder.seed, place)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from commonweight.base.progress import track
 from commonweight.data.batching import Encoded, TokenBatches, encode
 from commonweight.data.shortcuts import ShortcutData
 from commonweight.data.shortcuts.keyed import keyed
@@ -106,7 +107,7 @@ def accuracies(
 ) -> dict[str, list[float]]:
     """Score the fusions of models at many points."""
     found: dict[str, list[float]] = {name: [] for name in sets}
-    for weights in points:
+    for weights in track([*points], "scoring mixtures", unit="mixture"):
         with fused_at(models, weights) as model:
             for name, rows in sets.items():
                 found[name].append(score(model, rows).accuracy)

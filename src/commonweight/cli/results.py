@@ -1,0 +1,64 @@
+"""A result on stdout, in the form that was asked for: the answer on one screen, or everything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from commonweight.cli.options import By, Suggesting, together
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.cli.options import Decorator
+    from commonweight.report.answer import Result
+
+ROWS = ("split", "examples", "data_seed")
+"""Which rows of a table are read: fields of ``CompareOptions`` that other commands have options of too."""
+
+
+def format_option(*forms: str, words: str = "Form of the result.") -> Decorator:
+    """Make the option of the form of a result; the first is the usual one."""
+    return click.option("--format", "form", type=Suggesting(forms), default=forms[0], show_default=True, help=words)
+
+
+by_option = click.option(
+    "--by", type=By(), default="layer", show_default=True, help="Rows of the full table; DEPTH counts module levels."
+)
+
+result_options = together(
+    format_option(
+        *("table", "json", "csv", "markdown"),
+        words="table is the answer on one screen; json, csv and markdown hold every number.",
+    ),
+    click.option("--verbose", is_flag=True, help="Show every table below the answer."),
+)
+
+
+def write(result: Result, form: str, *, verbose: bool, run: str = "") -> None:
+    """Write what was found; ``run`` is the folder that the rest lies in."""
+    if form == "json":
+        click.echo(result.json, nl=False)
+    elif form == "csv":
+        click.echo(result.csv, nl=False)
+    elif form == "markdown":
+        click.echo(result.to_markdown(), nl=False)
+    else:
+        from commonweight.report.terminal import show
+
+        show([*result.answer.blocks(run), *(result.blocks if verbose else ())])
+
+
+def write_run(run: Path, form: str, *, verbose: bool) -> None:
+    """Write what a finished run found, from its files."""
+    from commonweight.report.answer import FILES, Answer, read_form
+
+    if form in FILES:
+        click.echo(read_form(run, form), nl=False)
+        return
+    from commonweight.report.terminal import show
+
+    show(Answer.load(run).blocks(str(run)))
+    if verbose:
+        click.echo(f"\n{read_form(run, 'markdown')}", nl=False)

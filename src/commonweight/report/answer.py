@@ -1,0 +1,105 @@
+"""The answer of a command: a question, one or two sentences, one small table, what to beware of, where the rest lies.
+
+Studies make it from what they found. The terminal, ``show`` and the report start with it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from commonweight.base.errors import IntegrityError
+from commonweight.base.folders import write_whole
+from commonweight.base.records import Format, folder_record
+from commonweight.base.text import Block, Grid, to_markdown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ANSWER = "answer.json"
+FILES = {"markdown": "study.md", "json": "study.json", "csv": "study.csv"}
+"""Form of a result -> its file in a run folder."""
+
+FORMAT = Format("commonweight-answer", (1,), "a finished run", "run it again")
+COLUMNS = 80
+LINES = 20
+"""What the table of an answer may take of a screen."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a person reads first."""
+
+    question: str
+    answer: str
+    """One or two sentences, with the numbers that carry them."""
+
+    table: Grid
+    """At most :data:`LINES` lines of :data:`COLUMNS` characters."""
+
+    beware: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+    """Files of the run folder that hold the rest, with what is in them."""
+
+    def blocks(self, run: str = "") -> list[Block]:
+        """Lay it out; ``run`` is the folder that the rest lies in."""
+        found: list[Block] = [self.question, self.answer, self.table]
+        found += [f"Beware: {sentence}" for sentence in self.beware]
+        if self.rest:
+            found.append(f"{f'In {run}: ' if run else ''}{' · '.join(self.rest)}")
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """Give it as plain values."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"format": FORMAT.name, "version": FORMAT.versions[0], **plain}
+
+    def to_json(self) -> str:
+        """Write it."""
+        return json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def load(cls, run: Path) -> Answer:
+        """Read that of a finished run."""
+        found = folder_record(run, ANSWER, FORMAT, ("question", "answer", "table", "beware", "rest"))
+        table = found["table"]
+        grid = Grid(
+            table["title"], tuple(table["header"]), tuple(map(tuple, table["rows"])), tuple(map(tuple, table["totals"]))
+        )
+        return cls(found["question"], found["answer"], grid, tuple(found["beware"]), tuple(found["rest"]))
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a command found, in every form."""
+
+    answer: Answer
+    blocks: list[Block]
+    """Everything, for people."""
+
+    json: str
+    """Everything, for programs, with the answer and the verdicts."""
+
+    csv: str
+    """Every number, a row each."""
+
+    def to_markdown(self) -> str:
+        """Write everything for people, the answer first."""
+        return to_markdown([*self.answer.blocks(), *self.blocks])
+
+
+def write_result(run: Path, result: Result) -> None:
+    """Write a result into its run folder in every form; the answer comes last."""
+    for form, text in (("markdown", result.to_markdown()), ("json", result.json), ("csv", result.csv)):
+        write_whole(run / FILES[form], text)
+    write_whole(run / ANSWER, result.answer.to_json())
+
+
+def read_form(run: Path, form: str) -> str:
+    """Read a finished run in one form."""
+    Answer.load(run)  # says what is wrong with a folder that holds no finished run
+    try:
+        return (run / FILES[form]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{run / FILES[form]} cannot be read: {error}; {FORMAT.again}") from None

@@ -1,0 +1,312 @@
+"""What a table of overlaps answers: the question, two sentences, one small table; and all of it in every form."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from commonweight.base.records import without_nan
+from commonweight.base.text import Block, Grid, number
+from commonweight.overlaps.table.evidence import ALIGNED
+from commonweight.overlaps.table.numbers import WHOLE
+from commonweight.report.answer import LINES, Answer, Result
+from commonweight.report.verdicts import WITHOUT_FOLDS, verdict_blocks
+from commonweight.verdicts.rules import ABOVE, INCONCLUSIVE, LESS, MORE
+from commonweight.verdicts.words import SHORT, sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from commonweight.overlaps.table.table import OverlapTable
+    from commonweight.report.verdicts import Contrast
+    from commonweight.verdicts.evidence import Pair
+    from commonweight.verdicts.verdict import Verdict
+
+MOST_ROWS = LINES - 4
+"""Rows of the small table, beside title, head and rule, and a line that says how many more there are."""
+
+LONGEST_NAME = 34
+MOST_WARNINGS = 4
+NO_SHARING = "They have no shared initialisation, so no overlap is sharing. "
+
+
+def answer(table: OverlapTable, contrasts: Sequence[Contrast] = (), rest: Sequence[str] = ()) -> Answer:
+    """Say what a table of overlaps says, in one screen."""
+    pairs = _pairs(table)
+    one = len(table.names) == 2
+    small = _by_layer(table, pairs[0]) if one else _by_pair(table, pairs)
+    said = _of_one(table, pairs[0]) if one else _of_many(table, pairs, contrasts)
+    return Answer(_question(table), said, small, _beware(table, pairs, contrasts), tuple(rest))
+
+
+def result(
+    table: OverlapTable,
+    contrasts: Sequence[Contrast] = (),
+    by: str | int = "layer",
+    *,
+    beside: Sequence[Block] = (),
+    rest: Sequence[str] = (),
+) -> Result:
+    """Give all of a table, with the answer and the verdicts, in every form."""
+    shown = table.roll_up(by) if isinstance(by, int) else table
+    found = answer(table, contrasts, rest)
+    verdicts = _verdict_records(shown, contrasts)
+    record = {"answer": found.record(), "verdicts": verdicts, **json.loads(shown.to_json())}
+    lines = (
+        f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+        for key, value in without_nan(record).items()
+    )
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    blocks = [*table.blocks(by), *verdict_blocks(table, contrasts, by), *beside]
+    return Result(found, blocks, text, _csv(shown, by, verdicts))
+
+
+def spoken(table: OverlapTable, name: str) -> str:
+    """Name a footprint as a person would: ``rt model on dev``; a plain name where it is of one thing."""
+    model = table.alignment.models.get(name)
+    if model is None or not name.startswith(f"{model}/"):
+        return name
+    models, data = set(table.alignment.models.values()), {each.partition("/")[2] for each in table.names}
+    of = name[len(model) + 1 :]
+    if len(models) == 1:
+        return of
+    return model if len(data) == 1 else f"{model} on {of}"
+
+
+def spoken_pair(table: OverlapTable, pair: Pair) -> str:
+    """Name a pair, and what both have in common once: ``rt and subj on dev``, ``dev and test in rt``."""
+    models = table.alignment.models
+    of = [name[len(models[name]) + 1 :] if name in models else name for name in pair]
+    a, b = (models.get(name, name) for name in pair)
+    if pair[0] not in models or len(set(models.values())) == 1 or len({n.partition("/")[2] for n in table.names}) == 1:
+        return f"{spoken(table, pair[0])} and {spoken(table, pair[1])}"
+    if a == b:
+        return f"{of[0]} and {of[1]} in {a}"
+    if of[0] == of[1]:
+        return f"{a} and {b} on {of[0]}"
+    return f"{a} on {of[0]}, {b} on {of[1]}"
+
+
+def _pairs(table: OverlapTable) -> list[Pair]:
+    """All pairs; those that differ in one thing, the model or the data, first."""
+    models = table.alignment.models
+
+    def differ(pair: Pair) -> int:
+        if pair[0] not in models:
+            return 0
+        a, b = (models[name] for name in pair)
+        return (a != b) + (pair[0][len(a) :] != pair[1][len(b) :])
+
+    return sorted(combinations(table.names, 2), key=differ)
+
+
+def _question(table: OverlapTable) -> str:
+    models = set(table.alignment.models.values())
+    shown = [spoken(table, name) for name in table.names]
+    named = f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) <= 4 else f"{len(shown)} footprints"
+    if table.kind == "supermask":
+        return f"Do the masks of {named} use the same weights?"
+    if table.kind == "activity":
+        return f"How alike are the batch-norm means of {named}?"
+    if models and len(models) < len(table.names):
+        if len(models) == 1:
+            return f"Does {next(iter(models))} use the same weights for {named}?"
+        return f"Which of {len(models)} models on {len(table.names) // len(models)} data sets share the most weights?"
+    return f"Which weights hold what {named} have in common?"
+
+
+def _has_folds(table: OverlapTable) -> bool:
+    return table.kind == "fisher" and table.resampled is not None
+
+
+def _interval(table: OverlapTable, pair: Pair, layer: str | None = None) -> str:
+    found = table.estimate("corrected", *pair, layer)
+    if math.isnan(found.value):
+        return "undefined"
+    return f"{number(found.value, 3)} [{number(found.low, 3)}, {number(found.high, 3)}]"
+
+
+def _of_one(table: OverlapTable, pair: Pair) -> str:
+    shown = [layer for layer in table.layers if not math.isnan(_value(table, pair, layer))]
+    ranked = sorted(shown, key=lambda layer: _value(table, pair, layer))
+    ends = ""
+    if len(ranked) > 1:
+        most, least = ranked[-1], ranked[0]
+        ends = (
+            f" Layer by layer it goes from {number(_value(table, pair, least), 3)} ({short(least)}) to "
+            f"{number(_value(table, pair, most), 3)} ({short(most)})."
+        )
+    if not _has_folds(table):
+        return f"All weights together they overlap by {number(_value(table, pair, None), 3)}.{ends}"
+    verdict = table.verdict(pair)
+    null = table.estimate("null", *pair).value
+    above = sum(table.verdict(pair, layer=layer).answer == ABOVE for layer in table.layers)
+    said = {
+        ABOVE: f"above the {number(null, 3)} of shuffled Fishers",
+        INCONCLUSIVE: "inconclusive",
+    }.get(verdict.answer, f"not above the {number(null, 3)} of shuffled Fishers")
+    strange = "" if ALIGNED[table.shared_initialisation(*pair)] is not False else NO_SHARING
+    return (
+        f"{strange}With noise taken out they overlap by {_interval(table, pair)} (95 %): {said}, and so in {above} of "
+        f"{len(table.layers)} layers.{ends}"
+    )
+
+
+def _of_many(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Contrast]) -> str:
+    defined = [pair for pair in pairs if not math.isnan(_value(table, pair, None))]
+    if not defined:
+        return "No overlap is defined."
+    ranked = sorted(defined, key=lambda pair: _value(table, pair, None))
+    most, least = ranked[-1], ranked[0]
+    ends = (
+        f"The largest overlap is {number(_value(table, most, None), 3)} ({spoken_pair(table, most)}), the smallest "
+        f"{number(_value(table, least, None), 3)} ({spoken_pair(table, least)})."
+    )
+    if not _has_folds(table):
+        return ends
+    above = sum(table.verdict(pair).answer == ABOVE for pair in pairs)
+    said = f"{above} of {len(pairs)} pairs overlap more than shuffled Fishers do. {ends}"
+    if contrasts:
+        judged = [(c, table.verdict(c.first, c.second, same_rows=c.same_rows)) for c in contrasts]
+        decided = [(c, verdict) for c, verdict in judged if verdict.answer in {MORE, LESS}]
+        said += f" Of {len(judged)} contrasts of two pairs {len(decided)} are decided"
+        if decided:
+            (first, second, _), verdict = max(decided, key=lambda each: abs(each[1].estimate.value))
+            if verdict.answer == LESS:
+                first, second = second, first
+            said += (
+                f": {spoken_pair(table, first)} share more than {spoken_pair(table, second)}, by "
+                f"{number(abs(verdict.estimate.value), 3)}"
+            )
+            said += ", the clearest" if len(decided) > 1 else ""
+        said += "."
+    return said
+
+
+def _value(table: OverlapTable, pair: Pair, layer: str | None) -> float:
+    if _has_folds(table) or (table.kind == "supermask" and not math.isnan(_beyond(table, pair, layer))):
+        return table.estimate("corrected", *pair, layer).value
+    return table.estimate("raw", *pair, layer).value
+
+
+def _beyond(table: OverlapTable, pair: Pair, layer: str | None) -> float:
+    return table.estimate("corrected", *pair, layer).value
+
+
+def _cells(table: OverlapTable, pair: Pair, layer: str | None = None) -> tuple[str, ...]:
+    """Overlap, interval, null, noise ceiling and verdict of one pair; or raw, chance and beyond chance of masks."""
+    if _has_folds(table):
+        found = table.estimate("corrected", *pair, layer)
+        verdict = table.verdict(pair, layer=layer)
+        interval = "–" if math.isnan(found.low) else f"[{number(found.low, 3)}, {number(found.high, 3)}]"
+        null = table.estimate("null", *pair, layer).value
+        return number(found.value, 3), interval, number(null, 3), SHORT[verdict.answer]
+    raw = number(table.estimate("raw", *pair, layer).value, 3)
+    if table.kind != "supermask":
+        return (raw,)
+    i, j = (table.names.index(name) for name in pair)
+    chance = table.chance.pooled if layer is None else table.chance.by_layer[layer]
+    return raw, number(float(chance[i, j]), 3), number(_beyond(table, pair, layer), 3)
+
+
+def _head(table: OverlapTable) -> tuple[str, ...]:
+    if _has_folds(table):
+        return "overlap", "95 %", "shuffled", "above?"
+    return ("Jaccard", "by chance", "beyond") if table.kind == "supermask" else ("overlap",)
+
+
+def _by_layer(table: OverlapTable, pair: Pair) -> Grid:
+    """The layers of one pair, of as deep a roll-up as fits a screen."""
+    depth = max(layer.count(".") + 1 for layer in table.layers)
+    shown = table
+    while len(shown.layers) > MOST_ROWS and depth > 1:
+        depth -= 1
+        shown = table.roll_up(depth)
+    layers = shown.layers[:MOST_ROWS]
+    rows = tuple((short(layer), *_cells(shown, pair, layer)) for layer in layers)
+    left = len(shown.layers) - len(layers)
+    rest = f"; {left} more layers are in the files" if left else ""
+    title = f"Overlap of {spoken_pair(table, pair)}, layer by layer{rest}"
+    return Grid(title, ("layer", *_head(table)), rows, ((WHOLE, *_cells(table, pair)),))
+
+
+def _by_pair(table: OverlapTable, pairs: Sequence[Pair]) -> Grid:
+    shown = pairs[:MOST_ROWS]
+    rows = tuple((short(spoken_pair(table, pair)), *_cells(table, pair)) for pair in shown)
+    left = len(pairs) - len(shown)
+    return Grid(
+        f"Overlap of all weights together{f'; {left} more pairs are in the files' if left else ''}",
+        ("pair", *_head(table)),
+        rows,
+    )
+
+
+def _beware(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Contrast]) -> tuple[str, ...]:
+    if table.kind != "fisher":
+        return ()
+    if table.resampled is None:
+        return (WITHOUT_FOLDS,)
+    judged: list[Verdict] = [table.verdict(pair) for pair in pairs]
+    judged += [table.verdict(c.first, c.second, same_rows=c.same_rows) for c in contrasts]
+    is_said = len(table.names) == 2  # by the answer
+    found: dict[str, str] = {}
+    for verdict in judged:
+        for each in (*verdict.lacking, *verdict.beware):
+            if each.code not in {"excludes 0", "same rows", *({"shared initialisation"} if is_said else ())}:
+                found.setdefault(each.code, sentence(each))
+    said = [f"{words[0].upper()}{words[1:]}." for words in found.values()]
+    return tuple(said[:MOST_WARNINGS])
+
+
+def _verdict_records(table: OverlapTable, contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:
+    """Every verdict as plain values: what was asked, the answer, the number, and what is lacking."""
+    if not _has_folds(table):
+        return []
+    asked: list[tuple[Pair, Pair | None, str | None, bool | None]] = [
+        (pair, None, layer, None) for pair in combinations(table.names, 2) for layer in (*table.layers, None)
+    ]
+    asked += [(c.first, c.second, layer, c.same_rows) for c in contrasts for layer in (*table.layers, None)]
+    found = []
+    for first, second, layer, same_rows in asked:
+        verdict = table.verdict(first, second, layer=layer, same_rows=same_rows)
+        estimate = verdict.estimate
+        found.append({
+            "first": list(first),
+            "second": None if second is None else list(second),
+            "layer": layer,
+            "answer": verdict.answer,
+            "value": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "lacking": [each.code for each in verdict.lacking],
+            "beware": [each.code for each in verdict.beware],
+        })
+    return found
+
+
+def _csv(table: OverlapTable, by: str | int, verdicts: Sequence[dict[str, Any]]) -> str:
+    """One row per layer and pair, without totals, at full precision; undefined is an empty field."""
+    frame = table.to_frame("parameter") if by == "parameter" else table.to_frame()
+    if by != "parameter":
+        answers = {
+            (each["layer"], *each["first"]): each["answer"]
+            for each in verdicts
+            if each["second"] is None and each["layer"] is not None
+        }
+        if answers:
+            keys = zip(frame["layer"], frame["a"], frame["b"], strict=True)
+            frame = frame.assign(verdict=[answers[key] for key in keys])
+        frame = frame.replace({"layer": {"": WHOLE}})
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def short(name: str) -> str:
+    """Leave out the first parts of a name that is too long for a column."""
+    parts = (name or WHOLE).split(".")
+    while len(parts) > 1 and len(".".join(parts)) > LONGEST_NAME - 2:
+        del parts[0]
+    kept = ".".join(parts)
+    kept = kept if len(kept) <= LONGEST_NAME else f"{kept[: LONGEST_NAME - 1]}…"
+    return kept if kept == (name or WHOLE) or kept.endswith("…") else f"….{kept}"

@@ -1,0 +1,34 @@
+"""The runs in a folder."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from commonweight.base.errors import UsageError
+from commonweight.base.text import DASH, Grid
+from commonweight.report.answer import ANSWER, Answer
+from commonweight.studies.run.record import FORMAT, RECORD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEPTHS = ("", "*/", "*/*/", "*/*/*/")
+
+
+def runs_grid(folder: Path) -> Grid:
+    """List runs with their state and the first sentence of their answer."""
+    rows = []
+    for file in sorted(file for depth in DEPTHS for file in folder.glob(f"{depth}{RECORD}")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            record = {}
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            continue
+        run = file.parent
+        found = Answer.load(run).answer.partition(". ")[0] if (run / ANSWER).is_file() else DASH
+        rows.append((str(run), str(record.get("study")), str(record.get("status")), found.rstrip(".")))
+    if not rows:
+        raise UsageError(f"no run in {folder}: give the folder that holds them, such as runs")
+    return Grid(f"Runs in {folder}", ("run", "study", "state", "answer"), tuple(rows))
