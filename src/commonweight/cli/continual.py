@@ -9,6 +9,7 @@ import click
 
 from commonweight.cli import streams
 from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
+from commonweight.cli.results import result_options, write_run
 from commonweight.studies.continual.plan import Plan
 
 EXAMPLE = "commonweight continual run --data digits --scenario rotated --approach classic transfer -o runs/rotated"
@@ -27,7 +28,8 @@ def command() -> None:
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command resumes there.")
 @options_of(Plan)
 @dry_run_option
-def run(output: str, dry_run: bool, **given: Any) -> None:
+@result_options
+def run(output: str, dry_run: bool, form: str, verbose: bool, **given: Any) -> None:
     """Train, compare, infer; write masks, statistics, tables and figures, and show what was found.
 
     The similarities every_layer (the default) and first_layer need a classic network that has learned the task
@@ -35,12 +37,13 @@ def run(output: str, dry_run: bool, **given: Any) -> None:
     """
     plan = read_options(Plan, given)
     from commonweight.report.terminal import show
-    from commonweight.studies.continual.report import report
     from commonweight.studies.continual.run import run_and_write, study_outlook
 
-    with streams.working():
-        if dry_run:
+    if dry_run:
+        with streams.working():
             blocks = study_outlook(Path(output), plan).blocks()
-        else:
-            blocks = report(run_and_write(Path(output), plan, note=streams.note))
-    show(blocks)
+        show(blocks)
+        return
+    with streams.working():
+        run_and_write(Path(output), plan, note=streams.note)
+    write_run(Path(output), form, verbose=verbose)

@@ -10,6 +10,7 @@ import click
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
 from commonweight.cli.options import Command, dry_run_option, ending, options_of, typed
+from commonweight.cli.results import result_options, write_run
 from commonweight.studies.shortcuts.plan import PRESETS, Plan, make_plan
 
 EXAMPLE = "--model google-bert/bert-base-cased --data stanfordnlp/sst2"
@@ -48,9 +49,20 @@ def _add(name: str, words: str) -> None:
         "--existing", metavar="S=FOLDER", multiple=True, help="Use this model for shortcut S instead of training one."
     )
     @dry_run_option
-    def step(output: str, preset: Any, existing: tuple[str, ...], dry_run: bool, **given: Any) -> None:
+    @result_options
+    def step(
+        output: str,
+        preset: Any,
+        existing: tuple[str, ...],
+        dry_run: bool,
+        form: str,
+        verbose: bool,
+        **given: Any,
+    ) -> None:
         until = "overlap" if name == "run" else name
-        _run(until, Path(output), preset, typed(given) | {"existing": _pairs(existing)}, dry_run=dry_run)
+        is_there = _run(until, Path(output), preset, typed(given) | {"existing": _pairs(existing)}, dry_run=dry_run)
+        if is_there:
+            write_run(Path(output), form, verbose=verbose)
 
 
 def _pairs(existing: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -61,23 +73,21 @@ def _pairs(existing: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((code, folder) for code, _, folder in pairs)
 
 
-def _run(until: Any, folder: Path, preset: Any, asked: dict[str, Any], *, dry_run: bool) -> None:
+def _run(until: Any, folder: Path, preset: Any, asked: dict[str, Any], *, dry_run: bool) -> bool:
+    """Do what is asked; tell whether there is a result."""
     plan = make_plan(preset, **asked)
     from commonweight.report.terminal import show
     from commonweight.studies.shortcuts.models import with_usual_length
-    from commonweight.studies.shortcuts.report import report
     from commonweight.studies.shortcuts.run import run_and_write, study_outlook
 
     with streams.working():
         if "max_length" not in {*asked, *PRESETS[plan.preset]}:
             plan = with_usual_length(folder, plan)
-        if dry_run:
-            blocks = study_outlook(folder, plan, note=streams.note).blocks()
-        else:
-            found = run_and_write(folder, plan, until=until, note=streams.note)
-            blocks = [] if found is None else report(found)
-    if blocks:
-        show(blocks)
+        if not dry_run:
+            return run_and_write(folder, plan, until=until, note=streams.note) is not None
+        blocks = study_outlook(folder, plan, note=streams.note).blocks()
+    show(blocks)
+    return False
 
 
 for _name, _words in STEPS.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commonweight.base.text import Grid, to_markdown
+from commonweight.base.text import Grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from commonweight.base.text import Block, Note
+    from commonweight.base.text import Note
 
 FORMATS = ("png", "pdf")
-TABLES = "study.md"
 
 COLORS = (
     "#1b6ca8",
@@ -31,13 +30,6 @@ COLORS = (
     "#6f7fd0",
 )
 """By the order of what a plan asks for."""
-
-
-def write_report(blocks: list[Block], folder: Path) -> Path:
-    """Write tables."""
-    path = folder / TABLES
-    path.write_text(to_markdown(blocks), encoding="utf-8")
-    return path
 
 
 def grid_of(title: str, corner: str, rows: Mapping[str, Mapping[str, str]]) -> Grid:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import math
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from commonweight.base.records import without_nan
 from commonweight.base.text import Block, Grid, number
 from commonweight.overlaps.table.evidence import ALIGNED
 from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.report.answer import LINES, Answer, Result
-from commonweight.report.verdicts import WITHOUT_FOLDS, verdict_blocks
+from commonweight.report.verdicts import WITHOUT_FOLDS, contrasts_of, nulls_of, verdict_blocks, verdict_records
 from commonweight.verdicts.rules import ABOVE, INCONCLUSIVE, LESS, MORE
 from commonweight.verdicts.words import SHORT, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from commonweight.overlaps.table.table import OverlapTable
     from commonweight.report.verdicts import Contrast
@@ -52,7 +52,8 @@ def result(
     """Give all of a table, with the answer and the verdicts, in every form."""
     shown = table.roll_up(by) if isinstance(by, int) else table
     found = answer(table, contrasts, rest)
-    verdicts = _verdict_records(shown, contrasts)
+    nulls = nulls_of(shown) if _has_folds(shown) else {}
+    verdicts = verdict_records(nulls | (contrasts_of(shown, contrasts) if nulls else {}))
     record = {"answer": found.record(), "verdicts": verdicts, **json.loads(shown.to_json())}
     lines = (
         f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
@@ -60,7 +61,7 @@ def result(
     )
     text = "{\n" + ",\n".join(lines) + "\n}\n"
     blocks = [*table.blocks(by), *verdict_blocks(table, contrasts, by), *beside]
-    return Result(found, blocks, text, _csv(shown, by, verdicts))
+    return Result(found, blocks, text, _csv(shown, by, nulls))
 
 
 def spoken(table: OverlapTable, name: str) -> str:
@@ -260,44 +261,13 @@ def _beware(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Cont
     return tuple(said[:MOST_WARNINGS])
 
 
-def _verdict_records(table: OverlapTable, contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:
-    """Every verdict as plain values: what was asked, the answer, the number, and what is lacking."""
-    if not _has_folds(table):
-        return []
-    asked: list[tuple[Pair, Pair | None, str | None, bool | None]] = [
-        (pair, None, layer, None) for pair in combinations(table.names, 2) for layer in (*table.layers, None)
-    ]
-    asked += [(c.first, c.second, layer, c.same_rows) for c in contrasts for layer in (*table.layers, None)]
-    found = []
-    for first, second, layer, same_rows in asked:
-        verdict = table.verdict(first, second, layer=layer, same_rows=same_rows)
-        estimate = verdict.estimate
-        found.append({
-            "first": list(first),
-            "second": None if second is None else list(second),
-            "layer": layer,
-            "answer": verdict.answer,
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "lacking": [each.code for each in verdict.lacking],
-            "beware": [each.code for each in verdict.beware],
-        })
-    return found
-
-
-def _csv(table: OverlapTable, by: str | int, verdicts: Sequence[dict[str, Any]]) -> str:
+def _csv(table: OverlapTable, by: str | int, nulls: Mapping[str, Mapping[str | None, Verdict]]) -> str:
     """One row per layer and pair, without totals, at full precision; undefined is an empty field."""
     frame = table.to_frame("parameter") if by == "parameter" else table.to_frame()
     if by != "parameter":
-        answers = {
-            (each["layer"], *each["first"]): each["answer"]
-            for each in verdicts
-            if each["second"] is None and each["layer"] is not None
-        }
-        if answers:
+        if nulls:
             keys = zip(frame["layer"], frame["a"], frame["b"], strict=True)
-            frame = frame.assign(verdict=[answers[key] for key in keys])
+            frame = frame.assign(verdict=[nulls[f"{a} and {b}"][layer].answer for layer, a, b in keys])
         frame = frame.replace({"layer": {"": WHOLE}})
     return str(frame.to_csv(index=False, lineterminator="\n"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commonweight.base.text import Block, Grid
 from commonweight.overlaps.table.numbers import WHOLE
@@ -82,11 +82,44 @@ def verdict_grids(
     ]
 
 
-def _nulls(table: OverlapTable) -> list[Block]:
-    asked = {
+def verdict_records(asked: Mapping[str, Mapping[str | None, Verdict]]) -> list[dict[str, Any]]:
+    """Give verdicts as plain values: what was asked, the answer, the number, what is lacking."""
+    return [
+        {
+            "asked": words,
+            "layer": layer,
+            "answer": verdict.answer,
+            "value": verdict.estimate.value,
+            "low": verdict.estimate.low,
+            "high": verdict.estimate.high,
+            "lacking": [each.code for each in verdict.lacking],
+            "beware": [each.code for each in verdict.beware],
+        }
+        for words, by in asked.items()
+        for layer, verdict in by.items()
+    ]
+
+
+def nulls_of(table: OverlapTable) -> dict[str, dict[str | None, Verdict]]:
+    """Judge every pair of a table, layer by layer."""
+    return {
         f"{a} and {b}": {layer: table.verdict((a, b), layer=layer) for layer in (*table.layers, None)}
         for a, b in combinations(table.names, 2)
     }
+
+
+def contrasts_of(table: OverlapTable, every: Sequence[Contrast]) -> dict[str, dict[str | None, Verdict]]:
+    """Judge contrasts of a table, layer by layer."""
+    return {
+        f"{' and '.join(first)} against {' and '.join(second)}": {
+            layer: table.verdict(first, second, layer=layer, same_rows=same_rows) for layer in (*table.layers, None)
+        }
+        for first, second, same_rows in every
+    }
+
+
+def _nulls(table: OverlapTable) -> list[Block]:
+    asked = nulls_of(table)
     return [
         *verdict_grids("above its null?", ("pair", "layers above", "corrected - null, and why"), asked, [ABOVE]),
         by_chance(len(asked) * (1 + len(table.layers)), "nulls"),
@@ -97,12 +130,7 @@ def _contrasts(table: OverlapTable, every: Sequence[Contrast]) -> list[Block]:
     shown = every[:MOST_CONTRASTS]
     if not shown:
         return []
-    asked = {
-        f"{' and '.join(first)} against {' and '.join(second)}": {
-            layer: table.verdict(first, second, layer=layer, same_rows=same_rows) for layer in (*table.layers, None)
-        }
-        for first, second, same_rows in shown
-    }
+    asked = contrasts_of(table, shown)
     head = ("pair against pair", "layers", "corrected, first - second, and why")
     blocks = [
         *verdict_grids("which pair shares more?", head, asked, [MORE, LESS], numbered=True),

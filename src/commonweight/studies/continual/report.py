@@ -333,7 +333,12 @@ def pair_blocks(study: ContinualStudy) -> list[Block]:
     return [*blocks, *_verdicts(study, approach)]
 
 
-def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
+Asked = dict[str, dict[str | None, Verdict]]
+"""What is asked -> layer -> its verdict."""
+
+
+def pair_verdicts(study: ContinualStudy, approach: str) -> tuple[Asked, Asked, int]:
+    """Judge every pair of tasks, and pairs with a task in common; of these give how many there are in all."""
     pairs = list(combinations(study.tasks[0], 2))
     overlaps = study.trainings.get(approach, {}).get("masks")
     run = study.runs[approach][0]
@@ -351,33 +356,35 @@ def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
             difference, same_rows=same_rows, aligned=True, noise_taken_out=None, effective_sample_size=None
         )
 
-    nulls = {
+    nulls: Asked = {
         " and ".join(pair): {
             layer: null_verdict(beyond(pair, layer), aligned=True, effective_sample_size=None) for layer in layers
         }
         for pair in pairs
     }
     every = [(first, second) for first, second in combinations(pairs, 2) if set(first) & set(second)]
-    shown = every[:MOST_CONTRASTS]
+    contrasts: Asked = {
+        f"{' and '.join(first)} against {' and '.join(second)}": {layer: more(first, second, layer) for layer in layers}
+        for first, second in every[:MOST_CONTRASTS]
+    }
+    return nulls, contrasts, len(every)
+
+
+def _verdicts(study: ContinualStudy, approach: str) -> list[Block]:
+    nulls, contrasts, every = pair_verdicts(study, approach)
     head = ("pair", "layers above", "beyond chance, and why")
     blocks: list[Block] = [
         *verdict_grids(f"do masks of {approach} overlap beyond chance?", head, nulls, [ABOVE]),
-        by_chance(len(pairs) * len(layers), "nulls"),
+        by_chance(sum(map(len, nulls.values())), "nulls"),
     ]
-    if shown:
-        contrasts = {
-            f"{' and '.join(first)} against {' and '.join(second)}": {
-                layer: more(first, second, layer) for layer in layers
-            }
-            for first, second in shown
-        }
+    if contrasts:
         head = ("pair against pair", "layers", "first - second, and why")
         question = f"which pair shares more? (masks of {approach})"
         blocks += verdict_grids(question, head, contrasts, [MORE, LESS], numbered=True)
-        blocks.append(by_chance(len(shown) * len(layers), "contrasts"))
-    if len(every) > len(shown):
-        blocks.append(f"{len(shown)} of {len(every)} contrasts are shown.")
-    of = "within" if overlaps is None else "corrected"
+        blocks.append(by_chance(sum(map(len, contrasts.values())), "contrasts"))
+    if every > len(contrasts):
+        blocks.append(f"{len(contrasts)} of {every} contrasts are shown.")
+    of = "within" if study.trainings.get(approach, {}).get("masks") is None else "corrected"
     return [*blocks, READING_PAIRS.format(of=OF[of], over=OVER["seeds"])]
 
 

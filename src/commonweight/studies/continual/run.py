@@ -14,12 +14,13 @@ from commonweight.models.function import load_function
 from commonweight.models.identity import digest_of
 from commonweight.models.options import LoadOptions
 from commonweight.models.placement import pick_device
-from commonweight.report.files import drawn, write_report
+from commonweight.report.answer import write_result
+from commonweight.report.files import drawn
+from commonweight.studies.continual.answer import result
 from commonweight.studies.continual.figures import write_figures, write_mask_figure
 from commonweight.studies.continual.measures import choose_priors, measure
 from commonweight.studies.continual.outlook import outlook_of
 from commonweight.studies.continual.plan import seed_folders
-from commonweight.studies.continual.report import report
 from commonweight.studies.continual.results import gather, is_readable, is_whole, load_masks
 from commonweight.studies.continual.training import accuracy, first_rows, learn, make_network, open_stream
 from commonweight.studies.run.folder import check_place, open_run, write_json
@@ -62,9 +63,9 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
 def run_and_write(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
     """Do a study, or go on with one, and write its tables and figures: ``study.md`` and ``figures/``."""
     found = run_study(run, plan, note=note)
-    write_report(report(found), run)
     masks = load_masks(run, found, next(iter(found.runs)))
     drawn(lambda: [*write_figures(found, run / "figures"), *write_mask_figure(masks, run / "figures")], note)
+    write_result(run, result(found))
     note(f"networks, masks, statistics, study.json, study.md and figures are in {run}")
     return found
 

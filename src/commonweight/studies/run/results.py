@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.records import without_nan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from commonweight.base.estimate import Estimate
     from commonweight.studies.run.plan import StudyPlan
 
@@ -23,3 +27,26 @@ def result_text(form: str, version: int, plan: StudyPlan, **found: Any) -> str:
 def recorded(value: Estimate) -> dict[str, Any]:
     """Describe an estimate in plain values."""
     return {"values": list(value.replicates), "mean": value.value, "half_width_95": value.half_width()}
+
+
+def to_csv(record: Any) -> str:
+    """Write every estimate of a result as a row: where it stands, the mean, half its interval, its values."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["name", "mean", "half_width_95", "values"])
+    for name, found in _estimates(record, ()):
+        values = " ".join("" if value is None else repr(value) for value in found["values"])
+        writer.writerow([name, found["mean"], found["half_width_95"], values])
+    return stream.getvalue()
+
+
+def _estimates(record: Any, place: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(record, dict):
+        if set(record) == {"values", "mean", "half_width_95"}:
+            yield "/".join(place), record
+            return
+        for key, value in record.items():
+            yield from _estimates(value, (*place, str(key)))
+    elif isinstance(record, list):
+        for index, value in enumerate(record):
+            yield from _estimates(value, (*place, str(index)))

@@ -12,7 +12,7 @@ from commonweight.base.estimate import Estimate, signed
 from commonweight.base.text import DASH, Block, Grid, number
 from commonweight.data.shortcuts import RULES, agreement
 from commonweight.fusion.paths import RANDOM
-from commonweight.report.files import grid_of, write_report
+from commonweight.report.files import grid_of
 from commonweight.studies.shortcuts.plan import INDEPENDENT, ORIGINAL, START
 from commonweight.studies.shortcuts.results import footprint_facts
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
@@ -104,15 +104,15 @@ def report(study: ShortcutStudy) -> list[Block]:
     return [*blocks, *_alignment(study), READING]
 
 
-def write_tables(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = ()) -> Path:
-    """Write the tables, and a list of the figures."""
+def blocks_with_figures(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = ()) -> list[Block]:
+    """Lay out the tables, and a list of the figures."""
     links = []
     for path in (path for path in figures if path.suffix == ".png"):
         what, _, rule = path.stem.partition("-")
         words = SHOWS[what] + (f", Fisher type {rule}" if rule else "")
         links.append(f"- [{words}]({path.relative_to(folder).as_posix()})")
     listed = ["Figures (beside each the same as PDF):", *links] if links else []
-    return write_report([*report(study), *listed], folder)
+    return [*report(study), *listed]
 
 
 def accuracies(study: ShortcutStudy) -> Grid:

@@ -16,12 +16,14 @@ from commonweight.data.shortcuts.record import without_bars
 from commonweight.data.splits import open_source
 from commonweight.models.identity import digest_of, origin
 from commonweight.models.tokenizer import tokenizer_hashes
+from commonweight.report.answer import write_result
 from commonweight.report.files import drawn
 from commonweight.studies.compare.prepare import length_limit
 from commonweight.studies.run.folder import check_place, open_run
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.studies.run.results import RESULT
+from commonweight.studies.shortcuts.answer import result
 from commonweight.studies.shortcuts.figures import write_figures
 from commonweight.studies.shortcuts.grid import (
     check_folds,
@@ -40,7 +42,6 @@ from commonweight.studies.shortcuts.models import (
     rehearse_existing,
 )
 from commonweight.studies.shortcuts.plan import CONTROLS, INDEPENDENT, ORIGINAL, RANDOM_LABELS, START, seed_folders
-from commonweight.studies.shortcuts.report import write_tables
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.rows import (
     build_rows,
@@ -125,7 +126,8 @@ def run_and_write(run: Path, plan: Plan, *, until: Step = "overlap", note: Note 
     if found is None:
         note(f"done with {until}; the run is in {run}")
         return None
-    write_tables(found, run, drawn(lambda: write_figures(found, run / "figures"), note))
+    figures = drawn(lambda: write_figures(found, run / "figures"), note)
+    write_result(run, result(found, run, figures))
     note(f"models, footprints, study.json, study.md and figures are in {run}")
     return found
 

@@ -1,0 +1,173 @@
+"""What a study of continual learning answers: does a similar prior task help, and do tasks share weights?"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commonweight.base.estimate import Estimate
+from commonweight.base.text import DASH, Grid, number
+from commonweight.report.answer import LINES, Answer, Result
+from commonweight.report.verdicts import verdict_records
+from commonweight.studies.continual.plan import CLASSIC
+from commonweight.studies.continual.report import pair_verdicts, report, signed
+from commonweight.studies.run.results import to_csv
+from commonweight.verdicts.rules import INCONCLUSIVE
+
+if TYPE_CHECKING:
+    from commonweight.base.choices import PriorRule
+    from commonweight.studies.continual.approaches import Approach
+    from commonweight.studies.continual.results import ContinualStudy
+
+AGAINST: tuple[tuple[PriorRule, PriorRule], ...] = (
+    ("most_similar", "random"),
+    ("most_similar", "least_similar"),
+    ("oracle", "random"),
+)
+"""What shows that similarity helps: approaches with the first prior rule, less those with the second."""
+
+REST = ("study.md holds every table", "study.json and study.csv every number", "figures/ the pictures")
+
+
+def answer(study: ContinualStudy) -> Answer:
+    """Answer in one screen."""
+    single = study.plan.tasks == 1
+    question = "Does a similar prior task help the next one, and do tasks share weights?"
+    said = [] if single else [*_helps(study), _shares(study)]
+    if single:
+        name = next(iter(study.runs))
+        question = "How well is the task learned?"
+        said = [f"Its accuracy is {_told(study.average_accuracy(name))}."]
+    return Answer(question, " ".join(said), _approaches(study), _beware(study), REST)
+
+
+def result(study: ContinualStudy) -> Result:
+    """Give all of it in every form."""
+    found = answer(study)
+    record = json.loads(study.to_json())
+    verdicts = [] if study.plan.tasks == 1 or not study.same_tasks else _verdicts(study)
+    text = json.dumps({"answer": found.record(), **record, "verdicts": verdicts}, indent=1, ensure_ascii=False)
+    return Result(found, report(study), f"{text}\n", to_csv(record))
+
+
+def comparisons(study: ContinualStudy) -> dict[tuple[str, str], Estimate]:
+    """Subtract the areas of learning curves of approaches that differ in their prior rule alone."""
+    runs = [approach for approach in study.plan.runs() if approach.has_priors]
+    return {
+        (a.name, b.name): study.area(a.name) - study.area(b.name)
+        for first, second in AGAINST
+        for a in runs
+        for b in runs
+        if (a.prior, b.prior) == (first, second) and _alike(a, b)
+    }
+
+
+def _alike(a: Approach, b: Approach) -> bool:
+    """Whether two approaches differ in their prior rule alone; a similarity is asked only by some rules."""
+    similarities = {each.similarity for each in (a, b) if each.by_similarity}
+    return (a.kind, a.beta, a.per_layer) == (b.kind, b.beta, b.per_layer) and len(similarities) < 2
+
+
+def _helps(study: ContinualStudy) -> list[str]:
+    runs = [approach for approach in study.plan.runs() if approach.has_priors]
+    if not runs:
+        return ["Whether a similar task helps was not asked: add --approach classic transfer transfer-random."]
+    said = []
+    found = comparisons(study)
+    shown: dict[tuple[str, ...], str] = {}
+    for (a, b), value in found.items():  # of several kinds and similarities the first
+        rules = tuple(each.prior for name in (a, b) for each in runs if each.name == name)
+        shown.setdefault(rules, f"{a} - {b} {_difference(value)}")
+    if shown:
+        said.append(f"Height of the learning curves: {'; '.join(shown.values())}.")
+    missing = [pair for pair in AGAINST if pair not in shown and (pair[0] != "oracle" or study.known_pairs)]
+    if missing:
+        kind = runs[0].kind
+        names = dict.fromkeys(rule for pair in missing for rule in pair)
+        there = {approach.prior for approach in runs if approach.kind == kind}
+        words = " ".join(replace(runs[0], prior=rule).name for rule in names if rule not in there)
+        said.append(f"To ask {'the rest' if shown else 'whether similarity helps'}, add --approach {words}.")
+    return said
+
+
+def _difference(value: Estimate) -> str:
+    if value.missing:
+        return f"{value.value:+.3f}"
+    answer = "more" if value.low > 0 else "less" if value.high < 0 else INCONCLUSIVE
+    return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] ({answer})"
+
+
+def _shares(study: ContinualStudy) -> str:
+    name, runs = next(iter(study.runs.items()))
+    tables = [run.overlap for run in runs if run.overlap is not None]
+    places = np.triu_indices(study.plan.tasks, 1)
+    raw, beyond = (
+        Estimate.over_seeds([float(np.mean(level[places])) for level in levels])
+        for levels in ([table.pooled for table in tables], [table.corrected.pooled for table in tables])
+    )
+    if math.isnan(beyond.value):
+        return f"Two masks of {name} overlap by {_told(raw)}; what chance gives is not known for these masks."
+    return f"Two masks of {name} overlap by {_told(raw)}, {_told(beyond)} beyond chance."
+
+
+def _approaches(study: ContinualStudy) -> Grid:
+    has_classic = CLASSIC in study.runs
+    shown = list(study.runs)[: LINES - 4]
+    left = len(study.runs) - len(shown)
+    rows = tuple(
+        (
+            name if len(name) <= 30 else f"{name[:29]}…",
+            _brief(study.average_accuracy(name)),
+            DASH if math.isnan(study.area(name).value) else _brief(study.area(name)),
+            signed_brief(study.area(name) - study.area(CLASSIC)) if has_classic and name != CLASSIC else DASH,
+            str(study.budget(name)),
+        )
+        for name in shown
+    )
+    title = f"Accuracy after the last task, and height of the learning curves (seeds: {study.plan.seeds})"
+    return Grid(
+        f"{title}{f'; {left} more in the files' if left else ''}",
+        ("approach", "accuracy", "curve", "over classic", "steps"),
+        rows,
+    )
+
+
+def _beware(study: ContinualStudy) -> tuple[str, ...]:
+    said = []
+    if study.plan.seeds == 1:
+        said.append("With one seed there is no interval, and a difference decides nothing: take --seeds 5.")
+    known = any(found.needs_classic for found in study.plan.runs())
+    if known:
+        said.append("Steps include the classic run that a similarity needs; compare with classic-double.")
+    return tuple(said)
+
+
+def _verdicts(study: ContinualStudy) -> list[dict[str, Any]]:
+    found = []
+    for name in study.runs:
+        nulls, contrasts, _ = pair_verdicts(study, name)
+        found += verdict_records({f"{name}: {words}": each for words, each in {**nulls, **contrasts}.items()})
+    return found
+
+
+def _told(value: Estimate) -> str:
+    if value.missing:
+        return number(value.value, 3)
+    return f"{number(value.value, 3)} [{number(value.low, 3)}, {number(value.high, 3)}]"
+
+
+def _brief(value: Estimate) -> str:
+    half = value.half_width()
+    return number(value.value, 3) + ("" if math.isnan(half) else f" ± {half:.3f}")
+
+
+def signed_brief(value: Estimate) -> str:
+    """Write a difference for a narrow column."""
+    if math.isnan(value.value) or signed(value) == "0":
+        return signed(value)
+    half = value.half_width()
+    return f"{value.value:+.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")

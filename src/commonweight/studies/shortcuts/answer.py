@@ -1,0 +1,120 @@
+"""What a study of shortcuts answers: does shared knowledge overlap more than unshared, does averaging forget it?"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from commonweight.base.text import Grid, number
+from commonweight.report.answer import LINES, Answer, Result
+from commonweight.report.verdicts import verdict_records
+from commonweight.studies.run.results import to_csv
+from commonweight.studies.shortcuts.plan import ORIGINAL, TOGETHER
+from commonweight.studies.shortcuts.report import blocks_with_figures
+from commonweight.verdicts.rules import INCONCLUSIVE, LESS, MORE
+from commonweight.verdicts.words import sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from commonweight.base.estimate import Estimate
+    from commonweight.studies.shortcuts.results import Of, ShortcutStudy
+
+QUESTION = "Does shared knowledge overlap more than unshared, and does averaging the models forget it?"
+CONTRAST = "shared − unshared"
+REST = ("study.md holds every table", "study.json and study.csv every number", "figures/ the pictures")
+MOST_WARNINGS = 4
+
+
+def answer(study: ShortcutStudy) -> Answer:
+    """Answer in one screen, for the first Fisher type."""
+    rule = next(iter(study.tables))
+    said = f"{_overlaps(study, rule)} {_forgets(study)}"
+    return Answer(QUESTION, said, _pairs(study, rule), _beware(study, rule), REST)
+
+
+def result(study: ShortcutStudy, run: Path, figures: Sequence[Path] = ()) -> Result:
+    """Give all of it in every form."""
+    found = answer(study)
+    record = json.loads(study.to_json())
+    verdicts = [
+        {"fisher_type": rule, **each}
+        for rule in study.tables
+        for each in verdict_records({
+            f"{' and '.join(pair)}: {name}": {
+                layer: study.verdicts(rule, layer)[pair][name] for layer in (*study.layers, None)
+            }
+            for pair, contrasts in study.verdicts(rule).items()
+            for name in contrasts
+        })
+    ]
+    text = json.dumps({"answer": found.record(), **record, "verdicts": verdicts}, indent=1, ensure_ascii=False)
+    return Result(found, blocks_with_figures(study, run, figures), f"{text}\n", to_csv(record))
+
+
+def _overlaps(study: ShortcutStudy, rule: str) -> str:
+    verdicts = [each[CONTRAST] for each in study.verdicts(rule).values()]
+    differences = [verdict.estimate.value for verdict in verdicts]
+    counts = Counter(verdict.answer for verdict in verdicts)
+    above = sum(value > 0 for value in differences)
+    said = {MORE: "share more", LESS: "share less", INCONCLUSIVE: "are inconclusive"}
+    answers = ", ".join(f"{count} {said[each]}" for each, count in counts.items())
+    of = "corrected" if study.has_folds(rule) else "raw"
+    return (
+        f"In {above} of {len(verdicts)} pairs of models the {of} overlap is larger on the common task than on their "
+        f"own shortcuts (by {number(min(differences), 3)} to {number(max(differences), 3)}); of the verdicts {answers}."
+    )
+
+
+def _forgets(study: ShortcutStudy) -> str:
+    codes = study.plan.shortcuts
+    average = TOGETHER.join(codes)
+    before, after = (
+        fmean(study.accuracy(model or code, f"{code} test").value for code in codes) for model in ("", average)
+    )
+    task, task_after = (
+        fmean(study.accuracy(model, f"{ORIGINAL} test").value for model in models) for models in (codes, (average,))
+    )
+    return (
+        f"The average of all {len(codes)} models keeps {after:.3f} of {before:.3f} accuracy on the shortcuts, and "
+        f"{task_after:.3f} of {task:.3f} on the task."
+    )
+
+
+def _pairs(study: ShortcutStudy, rule: str) -> Grid:
+    of: Of = "corrected" if study.has_folds(rule) else "raw"
+    cells, verdicts = study.cells(rule, of=of), study.verdicts(rule)
+    shown = list(cells)[: LINES - 4]
+    left = len(cells) - len(shown)
+    rows = tuple(
+        (
+            " and ".join(pair),
+            _brief(cells[pair]["shared"]),
+            _brief(cells[pair]["unshared"]),
+            f"{verdicts[pair][CONTRAST].estimate.value:+.3f}",
+            verdicts[pair][CONTRAST].answer,
+        )
+        for pair in shown
+    )
+    title = f"{of.capitalize()} Fisher overlap, Fisher type {rule}{f'; {left} more in the files' if left else ''}"
+    return Grid(title, ("models", "shared", "unshared", "difference", "verdict"), rows)
+
+
+def _beware(study: ShortcutStudy, rule: str) -> tuple[str, ...]:
+    found: dict[str, str] = {}
+    for code in study.without_shortcut:
+        found[code] = f"{code} did not learn its shortcut, so its overlaps mean nothing"
+    for each in study.verdicts(rule).values():
+        verdict = each[CONTRAST]
+        for finding in (*verdict.lacking, *verdict.beware):
+            if finding.code != "shortcut learned":
+                found.setdefault(finding.code, sentence(finding))
+    return tuple(f"{words[0].upper()}{words[1:]}." for words in list(found.values())[:MOST_WARNINGS])
+
+
+def _brief(value: Estimate) -> str:
+    half = value.half_width()
+    return number(value.value, 3) + (f" ± {half:.3f}" if half == half else "")
