@@ -10,6 +10,7 @@ import click
 
 from commonweight.cli import streams
 from commonweight.cli.options import Command, ending
+from commonweight.cli.results import result_options, write
 
 
 @click.command("demo", cls=Command, epilog=ending("commonweight demo -o runs/demo"))
@@ -19,7 +20,8 @@ from commonweight.cli.options import Command, ending
 @click.option(
     "--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the reviews and of the shared start."
 )
-def command(output: str | None, seed: int) -> None:
+@result_options
+def command(output: str | None, seed: int, form: str, verbose: bool) -> None:
     """Train tiny encoders on reviews and a network with masks on digits, and show what they share.
 
     First it compares two encoders trained on reviews of two kinds. Then it trains three encoders with a planted
@@ -27,29 +29,19 @@ def command(output: str | None, seed: int) -> None:
     The demo needs no network connection and no other file. With -o the run folder holds data/, models/, comparison/,
     shortcuts-SEED/ and continual/.
     """
-    from commonweight.report.terminal import show, to_plain
-    from commonweight.studies.continual import report as continual
+    from commonweight.report.answer import write_result
     from commonweight.studies.demo import demo
-    from commonweight.studies.shortcuts import report as shortcuts
+    from commonweight.studies.demo.answer import result
 
     with ExitStack() as stack:
         folder = Path(output or stack.enter_context(tempfile.TemporaryDirectory(prefix="commonweight-demo-")))
         if output is not None:
             demo.check_demo_folder(folder)
         with streams.working():
-            found = demo.run_demo(folder, seed=seed, note=streams.note)
-        blocks = demo.report(found)
-        parts = len(blocks)
-        show(blocks)
-        with streams.working():
-            study = demo.run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.note)
-        blocks += shortcuts.report(study)
-        show(blocks[parts:])
-        parts = len(blocks)
-        with streams.working():
+            encoders = demo.run_demo(folder, seed=seed, note=streams.note)
+            shortcuts = demo.run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.note)
             tasks = demo.run_continual_demo(folder / "continual", note=streams.note)
-        blocks += continual.report(tasks)
-        show(blocks[parts:])
+            found = result(encoders, shortcuts, tasks, folder, kept=output is not None)
         if output is not None:
-            (folder / "demo.txt").write_text(to_plain(blocks), encoding="utf-8")
-            streams.note(f"data, models, footprints and this text are in {output}")
+            write_result(folder, found)
+        write(found, form, verbose=verbose, run=output or "")

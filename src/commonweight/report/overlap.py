@@ -196,7 +196,7 @@ def _beyond(table: OverlapTable, pair: Pair, layer: str | None) -> float:
     return table.estimate("corrected", *pair, layer).value
 
 
-def _cells(table: OverlapTable, pair: Pair, layer: str | None = None) -> tuple[str, ...]:
+def cells(table: OverlapTable, pair: Pair, layer: str | None = None) -> tuple[str, ...]:
     """Overlap, interval, null, noise ceiling and verdict of one pair; or raw, chance and beyond chance of masks."""
     if _has_folds(table):
         found = table.estimate("corrected", *pair, layer)
@@ -226,16 +226,16 @@ def _by_layer(table: OverlapTable, pair: Pair) -> Grid:
         depth -= 1
         shown = table.roll_up(depth)
     layers = shown.layers[:MOST_ROWS]
-    rows = tuple((short(layer), *_cells(shown, pair, layer)) for layer in layers)
+    rows = tuple((short(layer), *cells(shown, pair, layer)) for layer in layers)
     left = len(shown.layers) - len(layers)
     rest = f"; {left} more layers are in the files" if left else ""
     title = f"Overlap of {spoken_pair(table, pair)}, layer by layer{rest}"
-    return Grid(title, ("layer", *_head(table)), rows, ((WHOLE, *_cells(table, pair)),))
+    return Grid(title, ("layer", *_head(table)), rows, ((WHOLE, *cells(table, pair)),))
 
 
 def _by_pair(table: OverlapTable, pairs: Sequence[Pair]) -> Grid:
     shown = pairs[:MOST_ROWS]
-    rows = tuple((short(spoken_pair(table, pair)), *_cells(table, pair)) for pair in shown)
+    rows = tuple((short(spoken_pair(table, pair)), *cells(table, pair)) for pair in shown)
     left = len(pairs) - len(shown)
     return Grid(
         f"Overlap of all weights together{f'; {left} more pairs are in the files' if left else ''}",

@@ -17,15 +17,15 @@ from commonweight.data.reviews import DOMAINS, LABELS, best_accuracy, best_loss,
 from commonweight.data.shortcuts.record import without_bars
 from commonweight.report.files import grid_of
 from commonweight.report.verdicts import verdict_grids
-from commonweight.studies.compare.compare import Comparison, compare
+from commonweight.studies.compare.compare import Comparison, compare_and_write
 from commonweight.studies.compare.options import CompareOptions, MeasureOptions
 from commonweight.studies.continual.plan import Plan as ContinualPlan
-from commonweight.studies.continual.run import run_study as run_continual
+from commonweight.studies.continual.run import run_and_write as run_continual
 from commonweight.studies.demo.encoder import LONGEST, encode_reviews, make_start, make_tokenizer, save, train
 from commonweight.studies.run.folder import check_place
 from commonweight.studies.shortcuts.plan import CHECKPOINT
 from commonweight.studies.shortcuts.plan import Plan as ShortcutPlan
-from commonweight.studies.shortcuts.run import run_study as run_shortcuts
+from commonweight.studies.shortcuts.run import run_and_write as run_shortcuts
 from commonweight.studies.shortcuts.scoring import Score, ScoredRows, score
 from commonweight.verdicts.rules import LESS, MORE, SMALLEST_EFFECTIVE
 from commonweight.verdicts.words import by_chance
@@ -143,7 +143,7 @@ def run_demo(folder: Path, *, size: DemoSize | None = None, seed: int = 0, note:
     for domain, rows in held_out.items():
         lines = [json.dumps({"text": row["text"], "label": row["label"]}) for row in rows]
         (folder / "data" / f"{domain}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    comparison = compare(
+    comparison = compare_and_write(
         [str(folder / "models" / name) for name in models],
         [str(folder / "data" / f"{domain}.jsonl") for domain in DOMAINS],
         folder / "comparison",

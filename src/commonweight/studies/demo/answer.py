@@ -1,0 +1,62 @@
+"""What the demonstration found, on one screen, and all of it in every form."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from commonweight.base.text import Grid, number
+from commonweight.report.answer import Answer, Result
+from commonweight.report.overlap import cells
+from commonweight.report.overlap import result as of_table
+from commonweight.studies.continual.answer import result as of_tasks
+from commonweight.studies.demo.demo import CONTRASTS, PAIRS, report
+from commonweight.studies.shortcuts.answer import result as of_shortcuts
+from commonweight.verdicts.rules import MORE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.studies.continual.results import ContinualStudy
+    from commonweight.studies.demo.demo import Demo
+    from commonweight.studies.shortcuts.results import ShortcutStudy
+
+QUESTION = "What do two encoders, three shortcut models and five tasks in one network have in common?"
+REST = (
+    "study.md holds every table",
+    "comparison/, shortcuts-SEED/run/ and continual/ the runs, for commonweight show",
+)
+
+
+def result(demo: Demo, shortcuts: ShortcutStudy, tasks: ContinualStudy, folder: Path, *, kept: bool) -> Result:
+    """Put the three parts together."""
+    table = demo.comparison.table
+    parts = {
+        "comparison": of_table(table, demo.comparison.contrasts),
+        "shortcuts": of_shortcuts(shortcuts, folder),
+        "continual": of_tasks(tasks),
+    }
+    verdicts = {words: table.verdict(*pairs, same_rows=True) for words, pairs in CONTRASTS.items()}
+    more = sum(verdict.answer == MORE for verdict in verdicts.values())
+    differences = " and ".join(number(verdict.estimate.value, 3) for verdict in verdicts.values())
+    encoders = (
+        f"Encoders: on the same reviews the two trained ones share more than one of them does with the untrained start "
+        f"in {more} of {len(verdicts)} comparisons (by {differences})."
+    )
+    rows = tuple((words, *cells(table, pair)) for words, pair in PAIRS.items())
+    said = [
+        encoders,
+        f"Shortcuts: {parts['shortcuts'].answer.answer}",
+        f"Tasks: {parts['continual'].answer.answer}",
+    ]
+    found = Answer(
+        QUESTION,
+        " ".join(said),
+        Grid("Fisher overlap of the two encoders and their start", ("", "overlap", "95 %", "shuffled", "above?"), rows),
+        tuple(dict.fromkeys(sentence for part in parts.values() for sentence in part.answer.beware)),
+        REST if kept else ("with -o RUN everything is kept",),
+    )
+    record = {"answer": found.record(), **{name: json.loads(part.json) for name, part in parts.items()}}
+    blocks = [*report(demo), *(block for name in ("shortcuts", "continual") for block in parts[name].blocks)]
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    return Result(found, blocks, text, "".join(f"# {name}\n{part.csv}" for name, part in parts.items()))
