@@ -11,7 +11,8 @@ from collections import namedtuple
 import pytest
 
 from commonweight import Footprint, OverlapTable, overlap
-from commonweight.cli.tables import to_csv
+from commonweight.report.answer import FILES
+from commonweight.report.overlap import result
 
 
 def test_fisher_writes_a_footprint_and_says_what_it_is(cli, place, tmp_path):
@@ -54,12 +55,22 @@ def test_overlap_in_every_format(cli, footprints):
     table = overlap({name: Footprint.load(footprints / name) for name in ("one", "two")})
     text = cli("overlap", *folders)
     assert (text.code, text.err) == (0, "")
-    assert "bert.encoder.layer.0.output.dense" in text.out
+    assert text.out.startswith("Which weights hold what one and two have in common?\n")
+    assert max(map(len, text.out.splitlines())) <= 80
+    assert len(text.out.splitlines()) <= 40
+    verbose = cli("overlap", *folders, "--verbose").out
+    assert verbose.startswith(text.out.rstrip())
+    assert "bert.encoder.layer.0.output.dense" in verbose
     assert "\x1b" not in text.out
-    assert json.loads(cli("overlap", *folders, "--format", "json").out) == json.loads(table.to_json())
-    assert cli("overlap", *folders, "--format", "markdown").out == table.to_markdown()
+    record = json.loads(cli("overlap", *folders, "--format", "json").out)
+    assert record["answer"]["answer"] in " ".join(text.out.split())
+    whole = next(each for each in record["verdicts"] if each["layer"] is None)
+    assert (whole["asked"], whole["answer"]) == ("one and two", table.verdict(("one", "two")).answer)
+    assert {key: record[key] for key in json.loads(table.to_json())} == json.loads(table.to_json())
+    assert table.to_markdown().rstrip() in cli("overlap", *folders, "--format", "markdown").out
     rows = list(csv.DictReader(io.StringIO(cli("overlap", *folders, "--format", "csv").out)))
     assert [row["layer"] for row in rows] == list(table.layers)
+    assert rows[3]["verdict"] == table.verdict(("one", "two"), layer=table.layers[3]).answer
     assert float(rows[3]["overlap"]) == table.by_layer[table.layers[3]][0, 1]
     parameters = list(csv.DictReader(io.StringIO(cli("overlap", *folders, "--format", "csv", "--by", "parameter").out)))
     assert [row["parameter"] for row in parameters] == list(table.by_parameter)
@@ -78,7 +89,7 @@ def test_what_cannot_be_compared_leaves_with_3(cli, footprints, tmp_path, place)
     assert "classifier.weight" in found.err
     common = cli("overlap", *folders, "--common-only")
     assert common.code == 0
-    assert "not compared" in common.out
+    assert "Only common parameters were compared, and 2 left out." in common.out
     model_rule = [
         "fisher",
         place / "one",
@@ -104,7 +115,7 @@ def test_the_remedies_of_an_overlap_are_options_it_has(cli, place, tmp_path):
     assert "or pass --no-intervals to compare" in " ".join(refused.err.split())
     raw = cli("overlap", tmp_path / "3", tmp_path / "4", "--no-intervals")
     assert raw.code == 0
-    assert "pooled" in raw.out
+    assert "No verdicts: they need intervals" in raw.out
 
 
 def test_damaged_footprints_leave_with_4(cli, footprints, tmp_path):
@@ -212,7 +223,7 @@ def test_compare_resumes_and_refuses(cli, place, tmp_path):
     command = ["compare", place / "one", place / "two", "--data", f"m={place / 'films.jsonl'}", "-o", tmp_path / "run"]
     first = cli(*command)
     assert first.code == 0
-    assert "one/m" in first.out
+    assert "one and two" in first.out
     assert "2 footprints measured, 0 were there" in first.err
     shutil.rmtree(tmp_path / "run" / "footprints" / "two/m")
     second = cli(*command)
@@ -283,12 +294,19 @@ def test_compare_in_every_format(cli, place, tmp_path):
     run = tmp_path / "run"
     command = ["compare", place / "one", place / "two", "--data", f"m={place / 'films.jsonl'}", "-o", run]
     text = cli(*command)
-    assert text.out.startswith("Fisher overlap of one/m and two/m")
+    assert text.out.startswith("Which weights hold what one and two have in common?")
     table = OverlapTable.load(run)
-    assert cli(*command, "--format", "json").out == table.to_json()
-    assert (run / "overlap.md").read_text().startswith(cli(*command, "--format", "markdown").out)
-    assert cli(*command, "--format", "csv").out == to_csv(table)
-    assert cli(*command, "--format", "csv", "--by", "parameter").out == to_csv(table, "parameter")
+    for form, file in FILES.items():
+        written = (run / file).read_text()
+        assert cli(*command, "--format", form).out == written
+        assert cli("show", run, "--format", form).out == written
+    assert table.to_markdown().rstrip() in (run / "study.md").read_text()
+    by_parameter = result(table, by="parameter").csv
+    assert cli(*command, "--format", "csv", "--by", "parameter").out == by_parameter
+    assert cli("show", run, "--format", "csv", "--by", "parameter").out == by_parameter
+    shown = cli("show", run)
+    assert (shown.out, shown.err) == (text.out, "")
+    assert "comparison  complete" in cli("ls", tmp_path).out
     assert json.loads(cli(*command, "--format", "json", "--by", "2").out)["depth"] == 2
     assert "bert.encoder" not in cli(*command, "--format", "markdown", "--by", "1").out
     wrong = cli(*command, "--format", "cvs")

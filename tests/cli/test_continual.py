@@ -23,7 +23,7 @@ def test_a_run_and_its_footprints(cli, run):
         "lowest_entropy", "-o", run,
     )  # fmt: skip
     assert found.code == 0, found.err
-    assert "Accuracy with the task known" in found.out
+    assert found.out.startswith("Does a similar prior task help the next one, and do tasks share weights?")
     assert "transfer-random" in found.out
     assert "seed 0, classic: learned" in found.err
     assert f"figures are in {run}" in found.err

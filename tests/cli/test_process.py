@@ -78,6 +78,8 @@ COMMANDS = {
     "fuse": ("fuse", "a", "b", "-o", "out"),
     "shortcuts": ("shortcuts", "run", "--model", "m", "--data", "d", "-o", "out"),
     "continual": ("continual", "run", "--data", "digits", "--scenario", "rotated", "-o", "out"),
+    "show": ("show", "run"),
+    "ls": ("ls",),
     "verify": ("verify", "m", "--data", "d"),
     "demo": ("demo", "-o", "out"),
 }

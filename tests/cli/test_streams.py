@@ -1,6 +1,5 @@
 """The streams of the process: poor encodings, closed and full outputs, and the signal that ends it."""
 
-import io
 import os
 import shutil
 import signal
@@ -10,8 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-from commonweight.cli import streams
 
 
 def shell(line, **environment):
@@ -77,11 +74,3 @@ def test_sigterm_is_as_ctrl_c(place, tmp_path):
     assert "interrupted" in rest
     assert "Traceback" not in rest
     assert not (tmp_path / "f").exists()
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_bars_are_for_terminals(monkeypatch, terminal):
-    stream = io.StringIO()
-    stream.isatty = lambda: terminal
-    monkeypatch.setattr("sys.stderr", stream)
-    assert streams.bars() is terminal

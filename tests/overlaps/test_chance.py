@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from commonweight.cli.tables import to_csv
 from footprints.masked import trained
 from reference.masks import jaccard_by_chance
 
 from commonweight.base.errors import UsageError
-from commonweight.cli.tables import to_csv
 from commonweight.footprints.footprint import Footprint
 from commonweight.footprints.of_masks import supermask_footprint
 from commonweight.overlaps.chance import chance_corrected

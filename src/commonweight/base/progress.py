@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 T = TypeVar("T")
 
 DELAY = 2.0
@@ -64,29 +62,33 @@ def track(items: Iterable[T], label: str, total: int | None = None, unit: str = 
 @contextmanager
 def steps(label: str, total: int | None, unit: str) -> Iterator[Callable[..., Any]]:
     """Count what is done by calling what this gives, ``advance(n=1)``."""
-    shows = is_shown()
-    kind: Any = tqdm if sys.stderr.isatty() else _Lines
+    if not is_shown():
+        yield lambda _=1: None
+        return
+    from tqdm import tqdm
+
     named = ", ".join([*_within.get(), label])
-    with kind(
+    lines: dict[str, Any] = (
+        {} if sys.stderr.isatty() else {"mininterval": EVERY, "maxinterval": EVERY, "ncols": 100, "ascii": True}
+    )
+
+    class Bar(tqdm):  # type: ignore[type-arg,unused-ignore]
+        """A bar on a terminal; in files and pipes a line every few seconds."""
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
+            if not lines:
+                super().display(msg, pos)
+            elif msg != "":
+                self.fp.write(f"{str(self).strip()}\n")
+
+    with Bar(
         total=total,
         desc=named,
         unit=f" {unit}",
         unit_scale=unit == "weight",
-        disable=not shows,
         file=sys.stderr,
         delay=DELAY,
         leave=False,
+        **lines,
     ) as bar:
         yield bar.update
-
-
-class _Lines(tqdm):  # type: ignore[type-arg,unused-ignore]
-    """A line every few seconds, for files and pipes."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given, mininterval=EVERY, maxinterval=EVERY, ncols=100, ascii=True)
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:  # noqa: ARG002
-        """Write the line."""
-        if msg != "":
-            self.fp.write(f"{str(self).strip()}\n")

@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 MOST_ROWS = LINES - 4
 """Rows of the small table, beside title, head and rule, and a line that says how many more there are."""
 
-LONGEST_NAME = 34
+LONGEST_NAME = 31
 MOST_WARNINGS = 4
 NO_SHARING = "They have no shared initialisation, so no overlap is sharing. "
 
 
-def answer(table: OverlapTable, contrasts: Sequence[Contrast] = (), rest: Sequence[str] = ()) -> Answer:
+def answer(
+    table: OverlapTable, contrasts: Sequence[Contrast] = (), by: str | int = "layer", rest: Sequence[str] = ()
+) -> Answer:
     """Say what a table of overlaps says, in one screen."""
     pairs = _pairs(table)
     one = len(table.names) == 2
-    small = _by_layer(table, pairs[0]) if one else _by_pair(table, pairs)
+    small = _by_layer(table, pairs[0], by) if one else _by_pair(table, pairs)
     said = _of_one(table, pairs[0]) if one else _of_many(table, pairs, contrasts)
     return Answer(_question(table), said, small, _beware(table, pairs, contrasts), tuple(rest))
 
@@ -51,7 +53,7 @@ def result(
 ) -> Result:
     """Give all of a table, with the answer and the verdicts, in every form."""
     shown = table.roll_up(by) if isinstance(by, int) else table
-    found = answer(table, contrasts, rest)
+    found = answer(table, contrasts, by, rest)
     nulls = nulls_of(shown) if _has_folds(shown) else {}
     verdicts = verdict_records(nulls | (contrasts_of(shown, contrasts) if nulls else {}))
     record = {"answer": found.record(), "verdicts": verdicts, **json.loads(shown.to_json())}
@@ -218,17 +220,17 @@ def _head(table: OverlapTable) -> tuple[str, ...]:
     return ("Jaccard", "by chance", "beyond") if table.kind == "supermask" else ("overlap",)
 
 
-def _by_layer(table: OverlapTable, pair: Pair) -> Grid:
-    """The layers of one pair, of as deep a roll-up as fits a screen."""
+def _by_layer(table: OverlapTable, pair: Pair, by: str | int) -> Grid:
+    """The layers of one pair, of as deep a roll-up as fits a screen where none is asked for."""
     depth = max(layer.count(".") + 1 for layer in table.layers)
-    shown = table
-    while len(shown.layers) > MOST_ROWS and depth > 1:
+    shown = table.roll_up(by) if isinstance(by, int) else table
+    while not isinstance(by, int) and len(shown.layers) > MOST_ROWS and depth > 1:
         depth -= 1
         shown = table.roll_up(depth)
     layers = shown.layers[:MOST_ROWS]
     rows = tuple((short(layer), *cells(shown, pair, layer)) for layer in layers)
     left = len(shown.layers) - len(layers)
-    rest = f"; {left} more layers are in the files" if left else ""
+    rest = f"; {left} more with --verbose" if left else ""
     title = f"Overlap of {spoken_pair(table, pair)}, layer by layer{rest}"
     return Grid(title, ("layer", *_head(table)), rows, ((WHOLE, *cells(table, pair)),))
 
@@ -238,7 +240,7 @@ def _by_pair(table: OverlapTable, pairs: Sequence[Pair]) -> Grid:
     rows = tuple((short(spoken_pair(table, pair)), *cells(table, pair)) for pair in shown)
     left = len(pairs) - len(shown)
     return Grid(
-        f"Overlap of all weights together{f'; {left} more pairs are in the files' if left else ''}",
+        f"Overlap of all weights together{f'; {left} more pairs with --verbose' if left else ''}",
         ("pair", *_head(table)),
         rows,
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from commonweight.base.text import Block
 
-WIDTH = 100
+WIDTH = 80
 WIDEST = 10_000
 """Room to measure in, so that a table's own width is found."""
 
