@@ -11,8 +11,7 @@ from studies.continual_parts import small_plan
 
 from commonweight.base import UsageError
 from commonweight.base.estimate import Estimate
-from commonweight.base.text import Grid
-from commonweight.report.files import write_report
+from commonweight.base.text import Grid, to_markdown
 from commonweight.report.terminal import to_plain
 from commonweight.studies.continual import figures as draw
 from commonweight.studies.continual import figures as figure_module
@@ -248,7 +247,7 @@ def test_the_accuracy_matrix(study, ax):
 
 
 def test_files(study, run, tmp_path):
-    assert write_report(report(study), tmp_path).read_text().count("|") > 100
+    assert to_markdown(report(study)).count("|") > 100
     figures = write_figures(study, tmp_path / "figures")
     figures += write_mask_figure(load_masks(run, study, "classic"), tmp_path / "figures")
     assert {path.stem for path in figures} == {

@@ -17,12 +17,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from commonweight import Footprint, fisher_overlap
 from commonweight.base import IntegrityError, MeasurementError, UsageError
+from commonweight.base.text import to_markdown
 from commonweight.report.terminal import to_plain
 from commonweight.studies.shortcuts import figures
 from commonweight.studies.shortcuts.figures import write_figures
 from commonweight.studies.shortcuts.grid import measured_rows
 from commonweight.studies.shortcuts.plan import SeedFolder, make_plan
-from commonweight.studies.shortcuts.report import report, write_tables
+from commonweight.studies.shortcuts.report import report
 from commonweight.studies.shortcuts.results import gather
 from commonweight.studies.shortcuts.run import run_study
 from commonweight.studies.shortcuts.scoring import scored_sets
@@ -187,7 +188,7 @@ def test_the_report_and_the_figures(done: tuple[Path, Plan, ShortcutStudy]) -> N
 
 def test_the_files_of_a_study(done: tuple[Path, Plan, ShortcutStudy], tmp_path: Path) -> None:
     _, _, study = done
-    assert "| st, op |" in write_tables(study, tmp_path).read_text()
+    assert "| st, op |" in to_markdown(report(study))
     written = write_figures(study, tmp_path / "figures")
     names = {"overlaps-empirical", "layers-empirical", "walks", "accuracies"}
     assert {path.name for path in written} == {f"{name}.{form}" for name in names for form in ("png", "pdf")}

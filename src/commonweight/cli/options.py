@@ -30,6 +30,21 @@ def ending(example: str) -> str:
     return f"\b\nExample:\n  {example}\n\n\b\n{_EXIT_CODES}"
 
 
+SECTIONS = {
+    "Data": "data split examples data_seed text_column label_column input_column image_column test_split max_length "
+    "rows train_rows normalise max_angle order remap_labels random_labels synthetic distractors preset",
+    "Model": "model checkpoint checkpoints tokenizer device dtype allow_missing_weights hidden outputs density "
+    "score_initialisation",
+    "Batches and training": "epochs batch_size optimiser learning_rate beta keep_scores existing independent_initialisation",
+    "Measuring": "fisher_type fisher_types samples seed loss folds include exclude common_only intervals measured_rows "
+    "scored_rows path_points path_rows inference inference_rows inference_batches until_noise_ceiling check_hashes",
+    "Output": "output overwrite fresh dry_run by form verbose quiet",
+}
+"""Title -> the options in that section of the help; all others come first."""
+
+DANGEROUS = "Dangerous options"
+
+
 class Suggesting(click.Choice):  # type: ignore[type-arg,unused-ignore]
     """A choice that guesses what a mistyped value was meant to be."""
 
@@ -48,7 +63,7 @@ class Dangerous(click.Option):
 
 
 class Command(click.Command):
-    """A command with dangerous options in a section of their own, and options that take all words behind them."""
+    """A command with its options in sections, and options that take all words behind them."""
 
     def __init__(self, *args: Any, **given: Any) -> None:
         super().__init__(*args, **given)
@@ -63,10 +78,15 @@ class Command(click.Command):
         )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options into the help."""
-        for title, is_dangerous in (("Options", False), ("Dangerous options", True)):
-            chosen = (param for param in self.get_params(ctx) if isinstance(param, Dangerous) == is_dangerous)
-            if records := [record for param in chosen if (record := param.get_help_record(ctx)) is not None]:
+        """Write the options into the help, in sections."""
+        found: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Options", *SECTIONS, DANGEROUS)}
+        of = {name: title for title, names in SECTIONS.items() for name in names.split()}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None and record[1]:
+                title = DANGEROUS if isinstance(param, Dangerous) else of.get(param.name or "", "Options")
+                found[title].append(record)
+        for title, records in found.items():
+            if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
 
