@@ -140,14 +140,28 @@ class Estimate:
         """Write the value with half its interval, for a table.
 
         Returns:
-            ``0.8000 ± 0.0100``; without an interval the value alone; undefined is a dash.
+            ``0.8000 ± 0.0100``; of two seeds the values of both; without an interval the value alone; undefined is a
+            dash.
 
         Example:
             >>> Estimate.over_seeds([0.80, 0.90, 0.85]).short(), Estimate.over_seeds([0.8]).short()
             ('0.8500 ± 0.1242', '0.8000')
+            >>> Estimate.over_seeds([0.8, 0.9]).short()
+            '0.8500 (0.8000, 0.9000)'
         """
         half = self.half_width()
-        return number(self.value) if math.isnan(half) else f"{number(self.value)} ± {half:.4f}"
+        if math.isnan(half):
+            return number(self.value)
+        return f"{number(self.value)} ({self.listed()})" if self.is_pair else f"{number(self.value)} ± {half:.4f}"
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether it is of two seeds: their values say more than an interval with one degree of freedom."""
+        return self.over == "seeds" and self.count == 2
+
+    def listed(self) -> str:
+        """Write the value of every seed."""
+        return ", ".join(map(number, self.replicates))
 
     def __add__(self, other: Estimate | float) -> Estimate:
         return self._with(other, lambda x, y: x + y)
@@ -188,4 +202,6 @@ def signed(value: Estimate) -> str:
     if math.isnan(value.value):
         return DASH
     half = "" if math.isnan(value.half_width()) else f" ± {value.half_width():.4f}"
+    if value.is_pair:
+        half = f" ({', '.join(f'{each:+.4f}' for each in value.replicates)})"
     return f"{value.value:+.4f}{half}"

@@ -79,6 +79,8 @@ def replacing(folder: Path, kind: Kind, *, overwrite: bool = False) -> Iterator[
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+    for file in beside.rglob("*.safetensors"):
+        follow_umask(file)
     former = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.former")
     replaces = overwrite and (folder / kind.record).is_file()
     if replaces:
@@ -106,6 +108,13 @@ def write_whole(path: Path, content: bytes | str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def follow_umask(file: Path) -> None:
+    """Let others read a file as far as the umask allows: safetensors writes for its owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
 
 
 def flush(path: Path) -> None:

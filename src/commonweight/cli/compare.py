@@ -29,6 +29,13 @@ from commonweight.studies.compare.options import CompareOptions
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command resumes there.")
 @click.option("--fresh", is_flag=True, help="Delete the footprints and tables of an earlier run in this folder first.")
 @dry_run_option
+@click.option(
+    "--contrast",
+    "contrasts",
+    multiple=True,
+    metavar="A,B:C,D",
+    help="Ask whether A and B share more than C and D: names as MODEL/DATA, or of the model or data set alone.",
+)
 @by_option
 @result_options
 @options_of(CompareOptions)
@@ -38,6 +45,7 @@ def command(
     output: str,
     fresh: bool,
     dry_run: bool,
+    contrasts: tuple[str, ...],
     by: str | int,
     form: str,
     verbose: bool,
@@ -46,9 +54,11 @@ def command(
     """Measure every MODEL on every data set and compare all footprints.
 
     NAME= gives a model or data set its name in the table. If a file has that whole word as its name, equals sign
-    included, the file is meant. One model and two data sets compare two tasks in one network. RUN holds run.json, the
-    footprints, the table (overlap.json) and the result (study.md, study.json, study.csv). The same command again
-    measures only what is missing. A different question in the same folder is refused.
+    included, the file is meant. One model and two data sets compare two tasks in one network. If every model has a data
+    set of its own name, and there is another data set, the answer says whether the models share more on that one than
+    each on its own. RUN holds run.json, the footprints, the table (overlap.json) and the result (study.md, study.json,
+    study.csv). The same command again measures only what is missing. A different question in the same folder is
+    refused.
     """
     from commonweight.report.terminal import show
     from commonweight.studies.compare.compare import compare_and_write, compare_outlook, read_comparison_result
@@ -60,7 +70,7 @@ def command(
         show(expected.blocks())
         return
     with streams.working():
-        found = compare_and_write(models, data, output, options, fresh=fresh, note=streams.note)
+        found = compare_and_write(models, data, output, options, contrasts=contrasts, fresh=fresh, note=streams.note)
     streams.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
     if by == "layer":
         write_run(Path(output), form, verbose=verbose)

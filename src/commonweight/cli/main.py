@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        streams.tell("interrupted; what was not finished left nothing behind but what the same command can go on from")
+        streams.tell("interrupted: the same command goes on from here")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our pipe has gone
         streams.abandon()

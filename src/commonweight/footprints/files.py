@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from typing_extensions import override
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
-from commonweight.base.folders import Kind, flush
+from commonweight.base.folders import Kind, flush, follow_umask
 from commonweight.base.records import Format, folder_record
 from commonweight.footprints.packed import BITS_PER_BYTE, Packed, byte_count
 from commonweight.footprints.slices import Sliceable
@@ -230,7 +230,7 @@ class FolderWriter:
             save_file(_apart(tensors), path)
         except SafetensorError as error:
             raise OSError(f"{path} cannot be written: {error}") from None
-        path.chmod(0o666 & ~_umask())
+        follow_umask(path)
         self._shards[shard] = self._background.submit(_settle, path)
         members.update(dict.fromkeys(tensors, shard))
 
@@ -251,12 +251,6 @@ def _settle(path: Path) -> dict[str, Any]:
     """Flush a shard to disk, and give what the record says of it."""
     flush(path)
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.safetensors")

@@ -29,6 +29,7 @@ MOST_ROWS = LINES - 4
 
 LONGEST_NAME = 31
 MOST_WARNINGS = 4
+MOST_ASKED = 3
 NO_SHARING = "They have no shared initialisation, so no overlap is sharing. "
 
 
@@ -171,12 +172,15 @@ def _of_many(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Con
         return ends
     above = sum(table.verdict(pair).answer == ABOVE for pair in pairs)
     said = f"{above} of {len(pairs)} pairs overlap more than shuffled Fishers do. {ends}"
-    if contrasts:
+    for each in [c for c in contrasts if c.question][:MOST_ASKED]:
+        verdict = table.verdict(each.first, each.second, same_rows=each.same_rows)
+        said += f" {each.question} {_yes_or_no(verdict)}"
+    if contrasts and not any(c.question for c in contrasts):
         judged = [(c, table.verdict(c.first, c.second, same_rows=c.same_rows)) for c in contrasts]
         decided = [(c, verdict) for c, verdict in judged if verdict.answer in {MORE, LESS}]
         said += f" Of {len(judged)} contrasts of two pairs {len(decided)} are decided"
         if decided:
-            (first, second, _), verdict = max(decided, key=lambda each: abs(each[1].estimate.value))
+            (first, second, *_), verdict = max(decided, key=lambda each: abs(each[1].estimate.value))
             if verdict.answer == LESS:
                 first, second = second, first
             said += (
@@ -186,6 +190,15 @@ def _of_many(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Con
             said += ", the clearest" if len(decided) > 1 else ""
         said += "."
     return said
+
+
+def _yes_or_no(verdict: Verdict) -> str:
+    estimate = verdict.estimate
+    said = f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+    if verdict.answer == INCONCLUSIVE:
+        why = sentence(verdict.lacking[0])
+        return f"Inconclusive: {why}." if math.isnan(estimate.value) else f"Inconclusive ({said}): {why}."
+    return f"{'Yes' if verdict.answer == MORE else 'No, less'}: {said}."
 
 
 def _value(table: OverlapTable, pair: Pair, layer: str | None) -> float:

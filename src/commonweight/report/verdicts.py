@@ -39,6 +39,9 @@ class Contrast(NamedTuple):
     same_rows: bool
     """Whether both were measured on the same source rows."""
 
+    question: str = ""
+    """What it answers, where somebody asks it; empty for one of all that can be made."""
+
 
 def verdict_blocks(table: OverlapTable, contrasts: Sequence[Contrast] = (), by: str | int = "layer") -> list[Block]:
     """Lay out what may be said of a table: every overlap against its null, and which pairs share more."""
@@ -114,7 +117,7 @@ def contrasts_of(table: OverlapTable, every: Sequence[Contrast]) -> dict[str, di
         f"{' and '.join(first)} against {' and '.join(second)}": {
             layer: table.verdict(first, second, layer=layer, same_rows=same_rows) for layer in (*table.layers, None)
         }
-        for first, second, same_rows in every
+        for first, second, same_rows, _ in every
     }
 
 

@@ -59,6 +59,10 @@ class Images:
     name: str
     brightest: int = 255
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"Images({self.name}: {len(self.train)} and {len(self.test)} of {shape}, {len(self.classes)} classes)"
+
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
             raise UsageError(f"{self.name} needs at least two classes, got {len(self.classes)}")

@@ -558,6 +558,9 @@ class OverlapTable:
         """
         return text.to_markdown(self.blocks(by, decimals))
 
+    def __str__(self) -> str:
+        return self.to_markdown()
+
     def _repr_html_(self) -> str:
         return text.to_html(self.blocks())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +74,7 @@ def compare(
     run: str | Path,
     options: CompareOptions | None = None,
     *,
+    contrasts: Sequence[str] = (),
     fresh: bool = False,
     note: Note = silent,
 ) -> Comparison:
@@ -82,6 +84,7 @@ def compare(
     # checked first, for every model and every data set. Small models stay in memory from then on; large ones are loaded
     # again, one at a time (:func:`~commonweight.studies.compare.checks.inspect_models`).
     asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
+    chosen = contrasts_of(grid_cells(asked.models, asked.tables), contrasts)
     if not asked.folder.exists():
         asked.outlook().check()  # what is refused here leaves no folder behind
     with held(asked.folder) as hold:
@@ -98,7 +101,8 @@ def compare(
         hold.share()  # others may measure beside this process
         if expected.pieces:
             note(expected.sentence())
-        return _measure_all(opened, asked, table_of, note)
+        with opened.working():
+            return _measure_all(opened, asked, table_of, chosen, note)
 
 
 def compare_and_write(
@@ -107,12 +111,15 @@ def compare_and_write(
     run: str | Path,
     options: CompareOptions | None = None,
     *,
+    contrasts: Sequence[str] = (),
     fresh: bool = False,
     note: Note = silent,
 ) -> Comparison:
     """Compare, and write the result: ``study.md``, ``study.json``, ``study.csv`` and ``answer.json``."""
-    found = compare(models, data, run, options, fresh=fresh, note=note)
-    if found.is_new or not (found.folder / ANSWER).is_file():
+    former = read_comparison(Path(run)).get("contrasts")
+    found = compare(models, data, run, options, contrasts=contrasts, fresh=fresh, note=note)
+    now = json.loads(json.dumps(found.contrasts))
+    if found.is_new or former != now or not (found.folder / ANSWER).is_file():
         write_result(found.folder, result(found.table, found.contrasts, rest=REST))
     return found
 
@@ -122,7 +129,7 @@ def read_comparison_result(run: Path, by: str | int) -> Result:
     record = read_comparison(run)
     if not record:
         raise UsageError(f"{run} holds no run: give the folder that commonweight compare wrote")
-    contrasts = [Contrast(tuple(first), tuple(second), same) for first, second, same in record.get("contrasts", [])]
+    contrasts = [Contrast(tuple(a), tuple(b), *rest) for a, b, *rest in record.get("contrasts", [])]
     return result(OverlapTable.load(run), contrasts, by, rest=REST)
 
 
@@ -144,7 +151,9 @@ def compare_outlook(
     return found
 
 
-def _measure_all(run: RunFolder, asked: Checked, table_of: Mapping[str, Any], note: Note) -> Comparison:
+def _measure_all(
+    run: RunFolder, asked: Checked, table_of: Mapping[str, Any], contrasts: tuple[Contrast, ...], note: Note
+) -> Comparison:
     models, waiting, tables, options = asked.models, asked.inspected.loaded, asked.tables, asked.options
     question = run.record["asked"]
     found: dict[str, Footprint] = {}
@@ -182,7 +191,6 @@ def _measure_all(run: RunFolder, asked: Checked, table_of: Mapping[str, Any], no
         note(sentence)
     cells = grid_cells(models, tables)
     overlaps, now_of = _table(run.path, footprints, cells, options.common_only, table_of)
-    contrasts = contrasts_of(cells)
     run.update(
         status="complete",
         table_of=now_of,

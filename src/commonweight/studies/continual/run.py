@@ -53,9 +53,10 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
         outlook_of(run, plan, images).check()
         folder = open_run(run, CONTINUAL, "running", asked(plan, images), plan.growing())
         seeds = seed_folders(run, plan)
-        for seed in seeds:
-            _do_seed(plan, seed, open_stream(plan, images, seed.seed), note)
-        found = gather(plan, seeds)
+        with folder.working():
+            for seed in seeds:
+                _do_seed(plan, seed, open_stream(plan, images, seed.seed), note)
+            found = gather(plan, seeds)
         folder.finish(found.to_json())
         return found
 

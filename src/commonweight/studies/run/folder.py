@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from commonweight.studies.run.record import RECORD, StudyKind
 from commonweight.studies.run.results import RESULT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -27,6 +28,18 @@ class RunFolder:
     def write(self, name: str, text: str) -> None:
         """Write a text file whole or not at all."""
         write_whole(self.path / name, text)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Say in the record how work ended that did not come to its end."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.update(status="interrupted")
+            raise
+        except Exception:
+            self.update(status="failed")
+            raise
 
     def finish(self, result: str) -> None:
         """Write the result of a study and say that it is complete."""

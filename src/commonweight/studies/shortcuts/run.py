@@ -111,7 +111,8 @@ def run_study(run: Path, plan: Plan, *, until: Step = "overlap", note: Note = si
             check_train_rows(source, plan, [seed for seed in seeds if is_new or not seed.has_data(plan)])
         with held_alone(run):
             folder = open_study(run, plan, former, source, note)
-            _do(run, until, plan, seeds, source, note)
+            with folder.working():
+                _do(run, until, plan, seeds, source, note)
             if until != "overlap":
                 folder.update(status=f"done: {until}")
                 return None
