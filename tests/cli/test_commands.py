@@ -243,7 +243,7 @@ def test_dry_runs_say_what_it_takes_and_leave_nothing(cli, place, tmp_path):
     folder = tmp_path / "new"
     one = cli("fisher", place / "one", "--data", place / "films.jsonl", "-o", folder, "--dry-run")
     assert (one.code, folder.exists()) == (0, False)
-    for part in ("disk in all", "memory: sums", "Nothing was measured or written"):
+    for part in ("disk in all", "memory: sums", "Nothing was measured or written", "from a short probe"):
         assert part in one.out
     command = ["compare", place / "one", place / "two", "--data", f"m={place / 'films.jsonl'}", "-o", folder]
     two = cli(*command, "--dry-run")

@@ -80,6 +80,7 @@ COMMANDS = {
     "continual": ("continual", "run", "--data", "digits", "--scenario", "rotated", "-o", "out"),
     "show": ("show", "run"),
     "ls": ("ls",),
+    "run": ("run", "config.yaml"),
     "verify": ("verify", "m", "--data", "d"),
     "demo": ("demo", "-o", "out"),
 }

@@ -240,7 +240,6 @@ def test_a_run_is_complete_resumable_and_growable(place, tmp_path, monkeypatch):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "complete"
     assert record["footprints"] == {"one/m": "footprints/one/m", "two/m": "footprints/two/m"}
-    assert (tmp_path / "run" / "overlap.md").read_text().startswith(first.table.to_markdown())
 
     again = compare(models, data, tmp_path / "run", options)
     assert (again.measured, again.skipped) == ((), ("one/m", "two/m"))

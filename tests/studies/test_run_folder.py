@@ -71,10 +71,10 @@ def test_models_and_data_may_be_added_but_not_dropped(tmp_path):
 def test_another_question_is_refused_and_fresh_starts_over(tmp_path, other, message):
     run = open_comparison(tmp_path / "run", ASKED)
     finish(run, "a/d")
-    run.write("overlap.md", "old")
+    run.write("study.md", "old")
     with pytest.raises(UsageError, match=message + ".*fresh=True"):
         open_comparison(tmp_path / "run", other)
-    assert (tmp_path / "run" / "overlap.md").exists()
+    assert (tmp_path / "run" / "study.md").exists()
     open_comparison(tmp_path / "run", other, fresh=True)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import shutil
 import weakref
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from studies.shortcut_texts import SIZES, tiny_plan
 
 from commonweight import fuse_checkpoints
-from commonweight.base import UsageError
+from commonweight.base import UsageError, progress
 from commonweight.fusion import simplex_path
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts import scoring
@@ -308,14 +309,18 @@ def test_results_without_their_models_are_not_thrown_away(done: tuple[Path, Plan
     assert (run / "seed-0" / "scores.json").is_file()
 
 
-def test_no_bars_unless_they_are_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_bars_unless_they_are_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = tiny_plan(tmp_path)
     capfd.readouterr()
     run_study(tmp_path / "run", plan, until="train")
     assert capfd.readouterr().err == ""
     assert not datasets.are_progress_bars_disabled()
-    run_study(tmp_path / "shown", plan, until="train", progress=True)
-    assert "it/s" in capfd.readouterr().err
+    monkeypatch.setattr(progress, "DELAY", 0)
+    with progress.shown():
+        run_study(tmp_path / "shown", plan, until="train")
+    assert re.search(r"training st: .* step/s|training st: .* s/ step", capfd.readouterr().err)
 
 
 def test_a_second_process_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

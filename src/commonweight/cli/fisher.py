@@ -60,7 +60,7 @@ def command(
     from commonweight.models.load import load_model
     from commonweight.report.footprint import summary
     from commonweight.report.terminal import show
-    from commonweight.studies.compare.measure import measure, measure_outlook
+    from commonweight.studies.compare.measure import measure, measure_outlook, probe, with_time
     from commonweight.studies.compare.until_noise_ceiling import measure_until, planned, until_outlook
 
     options = read_options(MeasureOptions, given)
@@ -78,6 +78,8 @@ def command(
             else until_outlook(loaded, table, options, until_noise_ceiling, folder=folder, note=note)
         )
     if dry_run:
+        with streams.working():
+            expected = with_time(expected, len(table) * probe(loaded, table, options))
         if until_noise_ceiling is not None:
             curve = [planned(table, options, until_noise_ceiling)]
         show([*curve, *expected.blocks()])

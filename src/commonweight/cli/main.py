@@ -16,7 +16,7 @@ from commonweight.base.version import __version__
 from commonweight.cli import streams
 from commonweight.cli.options import ending, in_options
 
-COMMANDS = ("compare", "show", "ls", "fisher", "overlap", "verify", "fuse", "shortcuts", "continual", "demo")
+COMMANDS = ("compare", "show", "ls", "run", "fisher", "overlap", "verify", "fuse", "shortcuts", "continual", "demo")
 INTERRUPTED = 130
 
 

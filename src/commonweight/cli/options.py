@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import MISSING, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from commonweight.base.settings import settings_of
 from commonweight.cli import streams
+from commonweight.cli.config import take_config, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -62,6 +64,8 @@ class Suggesting(click.Choice):  # type: ignore[type-arg,unused-ignore]
 class Dangerous(click.Option):
     """An option that lets code of others run."""
 
+    dangerous = True
+
 
 class Command(click.Command):
     """A command with its options in sections, and options that take all words behind them."""
@@ -77,6 +81,26 @@ class Command(click.Command):
                 help="Write nothing on stderr but errors.",
             )
         )
+        if any(param.name == "output" for param in self.params):
+            self.params.append(
+                click.Option(
+                    ["--config"],
+                    metavar="FILE",
+                    is_eager=True,
+                    expose_value=False,
+                    callback=take_config,
+                    help="Take options from a YAML file, such as config.yaml of a run; what is typed beside it wins.",
+                )
+            )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Do what is asked; the run folder says what that was."""
+        try:
+            return super().invoke(ctx)
+        finally:
+            run = Path(ctx.params.get("output") or "")
+            if ctx.params.get("output") and (run / "run.json").is_file():
+                write_config(ctx, run)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options into the help, in sections."""
@@ -119,7 +143,7 @@ class Words(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         """Read them."""
         if isinstance(value, tuple):
-            return value
+            return tuple(self.of.convert(str(word), param, ctx) for word in value)
         if value == self.none:
             return ()
         return tuple(self.of.convert(word, param, ctx) for word in value.replace(",", " ").split())

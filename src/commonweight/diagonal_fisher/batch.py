@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import Dataset, IterableDataset
 
 from commonweight.base.errors import UsageError
+from commonweight.base.progress import track
 from commonweight.data.batching import SourcedPair
 from commonweight.footprints.folds import FoldSorted, fold_of
 
@@ -295,27 +297,26 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
-def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
+def by_fold(batches: Any, folds: int) -> Iterator[Iterator[Batch]]:
     """Give one stream of batches per fold; batches that mix folds are held in memory and dealt out."""
-    handed = getattr(batches, "iterable", batches)
-    if isinstance(handed, Mapping):
+    if isinstance(batches, Mapping):
         raise UsageError("expected an iterable of batches, got a single mapping: wrap it in a list")
-    if isinstance(handed, Dataset) and not isinstance(handed, IterableDataset):
+    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
         raise UsageError(
-            f"expected an iterable of batches, got {type(handed).__name__}, a data set of single examples: wrap it in "
+            f"expected an iterable of batches, got {type(batches).__name__}, a data set of single examples: wrap it in "
             "torch.utils.data.DataLoader"
         )
-    if not hasattr(handed, "__iter__") and not hasattr(handed, "__getitem__"):
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
         raise UsageError(
-            f"expected an iterable of batches, got {type(handed).__name__}: give a DataLoader or a list of batches"
+            f"expected an iterable of batches, got {type(batches).__name__}: give a DataLoader or a list of batches"
         )
-    read = _read(batches, by_position=isinstance(handed, FoldSorted) and handed.by_position)
+    read = _read(batches, by_position=isinstance(batches, FoldSorted) and batches.by_position)
     if folds == 1:
         yield read
         return
-    if isinstance(handed, FoldSorted):
-        if handed.folds != folds:
-            raise UsageError(f"the batches are FoldSorted for {handed.folds} folds, and folds={folds} was asked for")
+    if isinstance(batches, FoldSorted):
+        if batches.folds != folds:
+            raise UsageError(f"the batches are FoldSorted for {batches.folds} folds, and folds={folds} was asked for")
         yield from _promised(read, folds)
         return
     dealt: list[list[tuple[Batch, list[int]]]] = [[] for _ in range(folds)]
@@ -336,7 +337,7 @@ def by_fold(batches: Iterable[Any], folds: int) -> Iterator[Iterator[Batch]]:
 
 def _read(batches: Iterable[Any], *, by_position: bool) -> Iterator[Batch]:
     reader = BatchReader()
-    for raw in batches:
+    for raw in track(batches, "Fisher", length_hint(batches) or None):
         batch = reader.read(raw)
         yield replace(batch, numbered=False) if by_position else batch
 

@@ -6,14 +6,13 @@ import platform
 import sys
 import warnings
 from dataclasses import replace
-from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from commonweight.base.errors import UsageError
-from commonweight.base.progress import is_shown, shown, track
+from commonweight.base.progress import is_shown, shown
 from commonweight.base.version import __version__
 from commonweight.diagonal_fisher.batch import BatchReader, by_fold
 from commonweight.diagonal_fisher.collector import FisherCollector, Patterns, Sums
@@ -146,13 +145,12 @@ def fisher(
         seed=seed,
         samples=samples,
     )
-    stream = track(batches, "Fisher", length_hint(batches) or None)
     if folder is None:
         with shown(progress or is_shown()), collector:
-            footprint = _measure(collector, stream, folds, metadata or {}, None, None)
+            footprint = _measure(collector, batches, folds, metadata or {}, None, None)
     else:
         with FolderWriter(folder) as writer, shown(progress or is_shown()), collector:
-            _measure(collector, stream, folds, metadata or {}, writer, fold_dtype).write_whole(writer)
+            _measure(collector, batches, folds, metadata or {}, writer, fold_dtype).write_whole(writer)
         footprint = Footprint.load(writer.folder)
     if footprint.copies:
         warnings.warn(footprint.copies, CopiesWarning, stacklevel=2)

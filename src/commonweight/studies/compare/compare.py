@@ -29,7 +29,7 @@ from commonweight.studies.compare.folder import (
     read_comparison,
     remove_partial,
 )
-from commonweight.studies.compare.measure import measure
+from commonweight.studies.compare.measure import measure, probe, with_time
 from commonweight.studies.compare.options import CompareOptions
 from commonweight.studies.run.hold import held, refuse_busy
 from commonweight.studies.run.record import same_identity
@@ -148,7 +148,12 @@ def compare_outlook(
         check_question(asked.folder, asked.question)
     found = asked.outlook(fresh=fresh)
     found.check()
-    return found
+    if not found.pieces or not asked.inspected.loaded:
+        return found
+    model, table = next(iter(asked.inspected.loaded.values())), next(iter(asked.tables.values()))
+    rows = sum(len(asked.tables[name.partition("/")[2]]) for name in found.pieces)
+    note("timing a few rows")
+    return with_time(found, rows * probe(model, table, asked.options.measure))
 
 
 def _measure_all(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +12,7 @@ import torch
 
 from commonweight.base.errors import MeasurementError
 from commonweight.base.text import DASH, Note, silent, size_words
+from commonweight.diagonal_fisher.batch import by_fold
 from commonweight.diagonal_fisher.collector import FisherCollector, choose_parameters
 from commonweight.diagonal_fisher.measure import fisher
 from commonweight.footprints.copies import CopiesWarning
@@ -35,9 +38,10 @@ FOLD_DTYPE = torch.bfloat16
 
 
 FIRST_BATCH_SIZE = {"cuda": 64}
-
-
 FIRST_BATCH_SIZE_ELSEWHERE = 32
+
+PROBED = 8
+"""Rows per batch of a probe of how long a measurement takes."""
 
 
 def measure(
@@ -110,6 +114,27 @@ def _how(loaded: LoadedModel, options: MeasureOptions) -> dict[str, Any]:
         "seed": options.seed,
         "samples": options.samples,
     }
+
+
+def probe(loaded: LoadedModel, table: Table, options: MeasureOptions) -> float:
+    """Time a few rows: seconds per row; nan where there are too few to tell."""
+    if len(table) < 2 * PROBED:
+        return math.nan
+    prepared = prepare(loaded, table.taken(table.order[: 2 * PROBED]), options.columns)
+    with collector_of(loaded, options) as collector:
+        for stream in by_fold(prepared.batches.with_batch_size(PROBED), 1):
+            for batch in stream:  # the first compares rules too
+                start = time.perf_counter()
+                collector.update(batch)
+    return (time.perf_counter() - start) / PROBED
+
+
+def with_time(expected: Outlook[Needs], seconds: float) -> Outlook[Needs]:
+    """Add to an outlook how long it will take."""
+    if math.isnan(seconds):
+        return expected
+    said = f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+    return replace(expected, facts={**expected.facts, "time to measure (from a short probe)": said})
 
 
 def measure_outlook(

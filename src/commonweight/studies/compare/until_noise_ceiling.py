@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from operator import length_hint
 from typing import TYPE_CHECKING, Any, Literal
 
 from commonweight.base.errors import UsageError
-from commonweight.base.progress import track
 from commonweight.base.records import without_nan
 from commonweight.base.text import DASH, Block, Grid, Note, number, silent
 from commonweight.diagonal_fisher.batch import by_fold
@@ -209,8 +207,7 @@ def measure_until(
                     cut = prepared.columns["rows_cut"] = cut + prepared.columns["rows_cut"]
                 batches = prepared.batches.with_batch_size(batch_size)
                 sorted_batches = FoldSorted(batches, folds, by_position=not table.is_numbered)
-                every = track(sorted_batches, "Fisher", length_hint(sorted_batches) or None)
-                for part, stream in zip(parts, by_fold(every, folds), strict=True):
+                for part, stream in zip(parts, by_fold(sorted_batches, folds), strict=True):
                     for batch in stream:
                         collector.update(batch)
                     sums = collector.take()
