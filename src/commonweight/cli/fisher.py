@@ -61,10 +61,12 @@ def command(
     from commonweight.report.footprint import summary
     from commonweight.report.terminal import show
     from commonweight.studies.compare.measure import measure, measure_outlook, probe, with_time
+    from commonweight.studies.compare.prepare import check_columns
     from commonweight.studies.compare.until_noise_ceiling import measure_until, planned, until_outlook
 
     options = read_options(MeasureOptions, given)
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
+    check_columns(table, options.columns)
     with streams.working():
         loaded = load_model(model, read_options(LoadOptions, given))
         for sentence in loaded.notes:

@@ -39,14 +39,16 @@ def command(model: str, data: str, form: str, **given: Any) -> None:
     from commonweight.models.load import load_model
     from commonweight.report.footprint import verification
     from commonweight.report.terminal import show
-    from commonweight.studies.compare.prepare import prepare
+    from commonweight.studies.compare.prepare import check_columns, prepare
 
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
+    columns = read_options(ColumnOptions, given)
+    check_columns(table, columns)
     with streams.working():
         loaded = load_model(model, read_options(LoadOptions, given))
         for sentence in loaded.notes:
             streams.note(sentence)
-        batches = prepare(loaded, table, read_options(ColumnOptions, given)).batches
+        batches = prepare(loaded, table, columns).batches
         batches = batches.with_batch_size(min(FEW, len(table)))
         report = verify(loaded.model, next(iter(batches)), loss=given["loss"] or loaded.task)
     if form == "markdown":

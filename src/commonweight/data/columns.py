@@ -23,7 +23,7 @@ NAMELESS = re.compile(r"LABEL_\d+")
 def label_column(table: Table, asked: str | None = None) -> str:
     """Find the column of labels."""
     if asked is not None:
-        return _existing(table, asked, "label_column")
+        return existing(table, asked, "label_column")
     found = [name for name in LABEL_NAMES if name in table.columns]
     if len(found) != 1:
         raise UsageError(
@@ -40,7 +40,7 @@ def text_columns(table: Table, asked: Sequence[str] = (), *, label: str | None =
         got = f"got {len(asked)}: {', '.join(asked)}"
         raise UsageError(f"{{argument}} may be given once, or twice for pairs; {got}", argument="text_column")
     if asked:
-        return tuple(_existing(table, name, "text_column") for name in asked)
+        return tuple(existing(table, name, "text_column") for name in asked)
     strings = [
         name
         for name, feature in table.rows.features.items()
@@ -165,7 +165,8 @@ def _what(value: Any) -> str:
     return shown if len(shown) <= 40 else f"{shown[:37]}…"
 
 
-def _existing(table: Table, name: str, argument: str) -> str:
+def existing(table: Table, name: str, argument: str) -> str:
+    """Check that a table has a column."""
     if name not in table.columns:
         what = f"{name!r} is no column of {table.name}; {among(name, table.columns)}"
         raise UsageError(f"{{argument}} {what}", argument=argument)

@@ -24,7 +24,7 @@ from commonweight.overlaps.compatible import common_parameters
 from commonweight.studies.compare.folder import FOOTPRINTS, check_outside, finished_names, read_comparison
 from commonweight.studies.compare.measure import FOLD_DTYPE, footprint_outlook, model_bytes
 from commonweight.studies.compare.names import keep_names, name_models, named_data
-from commonweight.studies.compare.prepare import prepare
+from commonweight.studies.compare.prepare import check_columns, prepare
 from commonweight.studies.compare.rows import fold_count
 from commonweight.studies.run.folder import check_place
 from commonweight.studies.run.record import same_identity
@@ -163,6 +163,8 @@ def check_comparison(
         name: open_table(spec, split=options.split, examples=options.examples, seed=options.data_seed)
         for name, spec in sources
     }
+    for table in tables.values():
+        check_columns(table, options.measure.columns)
     asked = options.measure.folds
     if asked is None and former and finished_names(folder):
         asked = former["settings"]["folds"]  # what is there already was measured so

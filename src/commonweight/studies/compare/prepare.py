@@ -52,6 +52,15 @@ def prepare(
     return _tokens(loaded, table, options, folds, device, note)
 
 
+def check_columns(table: Table, options: ColumnOptions) -> None:
+    """Check that the columns that are named are there: this needs no model."""
+    for argument in ("text_column", "input_column"):
+        for name in getattr(options, argument):
+            columns.existing(table, name, argument)
+    if options.label_column is not None:
+        columns.existing(table, options.label_column, "label_column")
+
+
 def _tensors(loaded: LoadedModel, table: Table, options: ColumnOptions, folds: int, device: torch.device) -> Prepared:
     if not options.input_column:
         raise UsageError(
