@@ -60,6 +60,40 @@ class Inference:
 
 
 @dataclass(frozen=True)
+class EachInference:
+    """Which task each of several inputs belongs to, and how clearly."""
+
+    tasks: tuple[str, ...]
+    """The tasks to choose from."""
+
+    evidence: Tensor
+    """``[n, tasks]``: per input, larger is likelier."""
+
+    @property
+    def margin(self) -> Tensor:
+        """How far the best task lies above the second, ``[n]``, at least 0; nan where there is one task."""
+        if len(self.tasks) == 1:
+            return torch.full_like(self.evidence[:, 0], math.nan)
+        best, second = self.evidence.topk(2, dim=1).values.unbind(1)
+        return best - second
+
+    def chosen(self, least: float = -math.inf) -> list[str | None]:
+        """Name the task of each input.
+
+        Args:
+            least: Evidence that the best task must reach; below it the input belongs to none of them.
+
+        Returns:
+            One name per input, or None. Of equals the earliest task.
+        """
+        best, places = self.evidence.max(dim=1)
+        return [
+            self.tasks[place] if value >= least else None
+            for value, place in zip(best.tolist(), places.tolist(), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Outputs for a batch of inputs under one task."""
 
@@ -95,24 +129,56 @@ def infer_task(
             finished one of the network.
         MeasurementError: If the evidence is not finite, or a variance is not defined.
     """
-    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
-    check_kind("inputs", inputs, Tensor, "pass the inputs of one batch, without labels")
     if method not in METHODS:
         raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if not len(inputs):
-        raise UsageError("a task is inferred from at least one input, got none")
-    names = tuple(task for task in net.tasks if net.is_finished(task)) if tasks is None else tuple(tasks)
-    unknown = [task for task in names if task not in net.tasks or not net.is_finished(task)]
-    if unknown:
-        raise UsageError(f"{unknown[0]!r} is no finished task of the network; it has {', '.join(net.tasks) or 'none'}")
-    if not names:
-        raise UsageError("the network has no finished task to choose from; finish one first")
+    names = _checked(net, inputs, tasks)
     if len(names) == 1:
         return Inference(names[0], method, MappingProxyType({names[0]: math.nan}))
     with evaluating(net), torch.inference_mode(mode=False):
         inputs = inputs.clone() if inputs.is_inference() else inputs
         task, evidence = _BY_METHOD[method](net, inputs, names)
     return Inference(task, method, MappingProxyType(evidence))
+
+
+def infer_each(net: SupermaskNetwork, inputs: Tensor, *, tasks: Sequence[str] | None = None) -> EachInference:
+    r"""Infer the task of every input by itself: the negative entropy of the outputs under each task's own mask.
+
+    .. math:: e_{ni} = \sum_c p_{nic} \log p_{nic}
+
+    with p the softmax of the outputs for input n under task i: 0 where a task is sure, :math:`-\log C` where it knows
+    nothing of C outputs. One forward pass per task. The mean over a batch is the evidence of ``lowest_entropy``.
+
+    Args:
+        net: A network with finished tasks. Nothing of it changes.
+        inputs: Inputs ``[n, …]``, each of any task, n at least 1.
+        tasks: The tasks to choose from; None takes all finished ones.
+
+    Returns:
+        Evidence, margin and task of each input.
+
+    Raises:
+        UsageError: As :func:`infer_task`.
+        MeasurementError: If the evidence is not finite.
+
+    Example:
+        >>> net = SupermaskNetwork(torch.nn.Sequential(torch.nn.Linear(4, 3)))
+        >>> for task in ("a", "b"):
+        ...     net.add_task(task)
+        ...     net.finish(task)
+        >>> found = infer_each(net, torch.ones(5, 4))
+        >>> found.evidence.shape, found.chosen(least=0.1)
+        (torch.Size([5, 2]), [None, None, None, None, None])
+    """
+    names = _checked(net, inputs, tasks)
+    evidence = []
+    with evaluating(net), torch.no_grad():
+        for task in names:
+            with net.on(task):
+                evidence.append(-_entropies(net(inputs)))
+    found = torch.stack(evidence, dim=1)
+    if not found.isfinite().all():
+        raise MeasurementError("the evidence for a task is not finite: are all inputs and weights finite?")
+    return EachInference(names, found)
 
 
 def predict(
@@ -139,6 +205,21 @@ def predict(
         raise UsageError(f"the network has no task {name!r}; it has {', '.join(net.tasks) or 'none'}")
     with evaluating(net), net.on(name):
         return Prediction(name, net(inputs), inference)
+
+
+def _checked(net: SupermaskNetwork, inputs: Tensor, tasks: Sequence[str] | None) -> tuple[str, ...]:
+    """Check what a task is inferred from, and list the tasks to choose from."""
+    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
+    check_kind("inputs", inputs, Tensor, "pass the inputs of one batch, without labels")
+    if not len(inputs):
+        raise UsageError("a task is inferred from at least one input, got none")
+    names = tuple(task for task in net.tasks if net.is_finished(task)) if tasks is None else tuple(tasks)
+    unknown = [task for task in names if task not in net.tasks or not net.is_finished(task)]
+    if unknown:
+        raise UsageError(f"{unknown[0]!r} is no finished task of the network; it has {', '.join(net.tasks) or 'none'}")
+    if not names:
+        raise UsageError("the network has no finished task to choose from; finish one first")
+    return names
 
 
 def _one_shot(net: SupermaskNetwork, inputs: Tensor, names: Sequence[str]) -> tuple[str, dict[str, float]]:
@@ -208,8 +289,13 @@ def _entropy_gradient(net: SupermaskNetwork, inputs: Tensor, names: Sequence[str
 
 
 def _mean_entropy(logits: Tensor) -> Tensor:
+    return _entropies(logits).mean()
+
+
+def _entropies(logits: Tensor) -> Tensor:
+    """Entropy of the outputs for every input, in nats."""
     logs = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
-    return -(logs.exp() * logs).sum(dim=1).mean()
+    return -(logs.exp() * logs).sum(dim=1)
 
 
 def _best(evidence: dict[str, float]) -> tuple[str, dict[str, float]]:

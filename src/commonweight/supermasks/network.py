@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import torch
@@ -132,6 +133,12 @@ class SupermaskNetwork(nn.Module):
                 "reentrant checkpointing around the network runs it again in the backward pass, on whatever task is on "
                 "then: pass use_reentrant=False, or checkpoint parts of the model instead"
             )
+        if self.training and torch.is_grad_enabled() and self._selection.task in self._selection.finished:
+            warnings.warn(
+                f"task {self.task!r} is finished, so nothing is trained; select another with net.switch(...), or call "
+                "net.eval() to predict",
+                stacklevel=2,
+            )
         with self._selection.one_call() as made:
             outputs = self.model(*args, **kwargs)
         if torch.is_grad_enabled() and not all(with_gradient for _, with_gradient in made):
@@ -203,7 +210,7 @@ class SupermaskNetwork(nn.Module):
     def trainable(self, task: str) -> list[nn.Parameter]:
         """List what an optimiser of a task gets: its scores and, with ``batch_norm="affine"``, its weights and biases.
 
-        They require a gradient only while the task is selected.
+        They require a gradient only while the task is selected; a warning says where it is not.
 
         Returns:
             The parameters, in model order; batch norms behind masked weights.
@@ -211,13 +218,19 @@ class SupermaskNetwork(nn.Module):
         Raises:
             UsageError: If the task is finished.
         """
-        return self._trained(self._unfinished(task))
+        found = self._trained(self._unfinished(task))
+        if task != self.task:
+            warnings.warn(
+                f"task {task!r} is not selected, so its scores get no gradient; call net.switch({task!r}) first",
+                stacklevel=2,
+            )
+        return found
 
     def is_finished(self, task: str) -> bool:
         """Say whether a task is finished."""
         return self._index(task) in self._selection.finished
 
-    def finish(self, task: str, *, keep_scores: bool = True) -> None:
+    def finish(self, task: str, batches: Iterable[Any] | None = None, *, keep_scores: bool = True) -> None:
         """Finish a task: its mask becomes packed bits, and nothing of it changes any more, in training mode neither.
 
         What :meth:`trainable` gave is let go: an optimiser that still holds it moves nothing of the network. An
@@ -225,6 +238,8 @@ class SupermaskNetwork(nn.Module):
 
         Args:
             task: Its name.
+            batches: Its training batches, over which statistics are measured anew first, as :meth:`reestimate` does:
+                running ones are of the last batches, while the mask still moved. None keeps those.
             keep_scores: Whether its scores are kept, for later tasks to start from, or dropped, which leaves one bit
                 per weight and the statistics.
 
@@ -232,6 +247,8 @@ class SupermaskNetwork(nn.Module):
             UsageError: If it is finished already.
             MeasurementError: If a score is nan or infinite.
         """
+        if batches is not None:
+            self.reestimate(task, batches)
         index = self._unfinished(task)
         for mask in self._parts.masks.values():
             mask.check_scores(index)
@@ -249,6 +266,20 @@ class SupermaskNetwork(nn.Module):
         for norm in self._parts.norms.values():
             norm.settle(index)
         self._selection.finished.add(index)
+
+    def drop_scores(self, task: str) -> None:
+        """Let go of a finished task's scores: one bit per weight stays, of 33 with scores in float32.
+
+        Later tasks can no longer start from them.
+
+        Raises:
+            UsageError: If the task is not finished.
+        """
+        index = self._index(task)
+        if index not in self._selection.finished:
+            raise UsageError(f"task {task!r} is not finished, and is trained by its scores; finish it first")
+        for mask in self._parts.masks.values():
+            mask.drop_scores(index)
 
     def priors(self, task: str) -> tuple[str, ...]:
         """List the prior tasks that a task took over from, by ``influence`` or ``start_from``, and those they did.

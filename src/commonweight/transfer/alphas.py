@@ -125,6 +125,7 @@ def transfer_alphas(
     rule: PriorRule = "most_similar",
     *,
     per_layer: bool = True,
+    null: bool = True,
     temperature: float = 0.1,
     truth: ArrayLike | None = None,
     seed: int = 0,
@@ -144,6 +145,9 @@ def transfer_alphas(
         rule: How to choose.
         per_layer: Choose in every layer by itself; if not, once for the whole network, by the mean of the similarity
             over the layers, held against the mean of their nulls. Undefined in one layer is then undefined.
+        null: Whether ``most_similar`` and ``softmax`` take only prior tasks that are above their null. Without, the
+            best one is taken however little similar it is; similarities of your own have no null
+            (:meth:`~commonweight.overlaps.similarity.means.TaskSimilarity.of_matrices`).
         temperature: T of ``softmax``, over 0: the smaller, the closer to ``most_similar``.
         truth: For ``oracle``, a known similarity ``[n, n]`` of the tasks in the order of ``table.tasks``; the larger,
             the nearer.
@@ -182,7 +186,7 @@ def transfer_alphas(
     index = table.tasks.index(task)
     layers: dict[str, dict[str, float]] = {}
     reasons, margins = {}, {}
-    for place, (layer, facts) in enumerate(_facts(table, index, per_layer=per_layer).items()):
+    for place, (layer, facts) in enumerate(_facts(table, index, per_layer=per_layer, null=null).items()):
         if not index:
             layers[layer], reasons[layer], margins[layer] = {}, "the first task: there is no prior one", math.nan
             continue
@@ -232,12 +236,14 @@ def alphas_for(
     return found
 
 
-def _facts(table: TaskSimilarity, index: int, *, per_layer: bool) -> dict[str, tuple[Array, NDArray[np.bool_], Array]]:
+def _facts(
+    table: TaskSimilarity, index: int, *, per_layer: bool, null: bool
+) -> dict[str, tuple[Array, NDArray[np.bool_], Array]]:
     """Give similarity, whether it beats its null, and the null of each prior task: per layer, or of the whole."""
     every = {
         layer: (
             table.values[layer][index, :index],
-            table.beats_null(layer)[index, :index],
+            table.beats_null(layer)[index, :index] if null else np.isfinite(table.values[layer][index, :index]),
             table.null[layer][index, :index],
         )
         for layer in table.layers
@@ -245,8 +251,8 @@ def _facts(table: TaskSimilarity, index: int, *, per_layer: bool) -> dict[str, t
     if per_layer:
         return every
     similarity = np.mean([values for values, _, _ in every.values()], axis=0)
-    null = np.mean([each for _, _, each in every.values()], axis=0)
-    return {WHOLE: (similarity, similarity > null + TIE, null)}
+    nulls = np.mean([each for _, _, each in every.values()], axis=0)
+    return {WHOLE: (similarity, similarity > nulls + TIE if null else np.isfinite(similarity), nulls)}
 
 
 def _known(truth: ArrayLike | None, rule: str, count: int) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from commonweight.base.choices import SimilarityName
     from commonweight.footprints.footprint import Footprint
 
     Array = NDArray[np.float64]
+
+Given = Literal["given"]
 
 LEVEL = 0.05
 POINT = 0.95
@@ -42,7 +44,8 @@ MAKE = (
 )
 """How to come by an activity footprint."""
 
-WORDS: dict[SimilarityName, str] = {
+WORDS: dict[SimilarityName | Given, str] = {
+    "given": "computed elsewhere",
     "first_layer": "absolute cosine of the first layer's batch-norm means",
     "every_layer": "absolute cosine of the batch-norm means",
     "probed": "rows: new data, columns: the task through whose mask they went",
@@ -75,8 +78,8 @@ class TaskSimilarity:
         [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
 
-    approach: SimilarityName
-    """``first_layer``, ``every_layer`` or ``probed``."""
+    approach: SimilarityName | Given
+    """``first_layer``, ``every_layer`` or ``probed``; ``given`` where it was computed elsewhere."""
 
     tasks: tuple[str, ...]
     """In the order they were learned; of rows and columns."""
@@ -97,6 +100,33 @@ class TaskSimilarity:
         for matrices in (self.values, self.null, self.p):
             for matrix in matrices.values():
                 frozen(matrix)
+
+    @classmethod
+    def of_matrices(cls, tasks: Sequence[str], values: Mapping[str, ArrayLike]) -> TaskSimilarity:
+        """Make a table of similarities that were computed elsewhere; it has no nulls.
+
+        Args:
+            tasks: Their names, in the order they were learned.
+            values: Layer -> ``[n, n]``, row = the task asked about; nan is undefined.
+
+        Returns:
+            The table, for :func:`commonweight.transfer_alphas` with ``null=False``.
+
+        Raises:
+            UsageError: If a matrix is not n times n.
+
+        Example:
+            >>> found = TaskSimilarity.of_matrices(("a", "b"), {"bn1": [[1.0, 0.4], [0.4, 1.0]]})
+            >>> found.values["bn1"][1, 0], found.beats_null("bn1")[1, 0]
+            (np.float64(0.4), np.False_)
+        """
+        n = len(tasks)
+        found = {layer: np.array(matrix, dtype=np.float64) for layer, matrix in values.items()}
+        for layer, matrix in found.items():
+            if matrix.shape != (n, n):
+                raise UsageError(f"expected {n} x {n} similarities of {n} tasks in {layer!r}, got {matrix.shape}")
+        unknown = {layer: np.full((n, n), np.nan) for layer in found}
+        return cls("given", tuple(tasks), tuple(found), found, unknown, {k: v.copy() for k, v in unknown.items()})
 
     def __repr__(self) -> str:
         return f"TaskSimilarity({self.approach} of {', '.join(self.tasks)}; {len(self.layers)} layers)"
