@@ -99,7 +99,7 @@ def test_evaluating_and_probing_move_nothing():
     before = {task: everything_of(net, task) for task in net.tasks}
     inputs, _ = rows(5)
     net.train()
-    with net.on("a"):
+    with net.on("a"), pytest.warns(UserWarning, match="is finished, so nothing is trained"):
         net(inputs)  # finished: training mode does not move it either
     net.probe("a", [inputs])
     net.probe("b", [inputs])
@@ -313,7 +313,8 @@ def test_a_finished_task_is_not_trained():
         with pytest.raises(UsageError, match="finished task never changes"):
             call()
     net.train()
-    assert not net(inputs).requires_grad
+    with pytest.warns(UserWarning, match="is finished, so nothing is trained"):
+        assert not net(inputs).requires_grad
 
 
 def test_scores_that_diverged_are_not_finished():

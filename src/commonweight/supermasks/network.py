@@ -210,7 +210,7 @@ class SupermaskNetwork(nn.Module):
     def trainable(self, task: str) -> list[nn.Parameter]:
         """List what an optimiser of a task gets: its scores and, with ``batch_norm="affine"``, its weights and biases.
 
-        They require a gradient only while the task is selected; a warning says where it is not.
+        They require a gradient only while the task is selected.
 
         Returns:
             The parameters, in model order; batch norms behind masked weights.
@@ -218,13 +218,7 @@ class SupermaskNetwork(nn.Module):
         Raises:
             UsageError: If the task is finished.
         """
-        found = self._trained(self._unfinished(task))
-        if task != self.task:
-            warnings.warn(
-                f"task {task!r} is not selected, so its scores get no gradient; call net.switch({task!r}) first",
-                stacklevel=2,
-            )
-        return found
+        return self._trained(self._unfinished(task))
 
     def is_finished(self, task: str) -> bool:
         """Say whether a task is finished."""
