@@ -65,7 +65,7 @@ def test_what_user_code_prints_is_no_result(cli, plain):
     found = cli("fisher", "kinds:linear", *plain, "-o", "f")
     assert found.code == 0
     assert "built" in found.err
-    assert found.out.startswith("Diagonal Fisher")
+    assert found.out.startswith("Where does kinds:linear keep what it knows about n.csv?")
 
 
 @pytest.mark.parametrize("command", ["fisher", "compare", "demo"])

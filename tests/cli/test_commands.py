@@ -20,10 +20,14 @@ def test_fisher_writes_a_footprint_and_says_what_it_is(cli, place, tmp_path):
     assert found.code == 0
     footprint = Footprint.load(tmp_path / "deep" / "f", check_hashes=True)
     assert (footprint.count, len(footprint.folds)) == (30, 3)
-    for line in ("Fisher type", "trace", "effective sample size", "Written to"):
+    for line in ("of the trace lie in", "30 examples", "effective sample size", "whole network", "Written to"):
         assert line in found.out
-    assert any(line.split() == ["examples", "30", "of", "30"] for line in found.out.splitlines())
-    assert "Unused by the data" in found.out or "unused by the data" in found.out
+    assert max(map(len, found.out.replace(str(tmp_path), "").splitlines())) <= 80
+    again = ("fisher", place / "one", "--data", place / "films.tsv", "--folds", "3", "-o", tmp_path / "g", "--verbose")
+    verbose = cli(*again).out
+    assert any(line.split() == ["examples", "30", "of", "30"] for line in verbose.splitlines())
+    assert "unused by the data" in verbose
+    assert all(layer in verbose for layer in footprint.layers)
     assert "measuring 30 rows of films on BertForSequenceClassification in float32" in found.err
     assert "1 footprint with 3 folds to measure: " in " ".join(found.err.split())
     assert "measuring" not in found.out
@@ -214,8 +218,11 @@ def test_a_plain_module_with_a_checkpoint(cli, tmp_path, monkeypatch):
 def test_verify_in_both_forms(cli, place):
     found = cli("verify", place / "one", "--data", place / "films.jsonl")
     assert found.code == 0
-    assert "Largest error of a rule" in found.out
-    assert "classifier.weight" in found.out
+    assert "of 57 parameters take a rule: the largest error is" in " ".join(found.out.split())
+    assert "linear_weight" in found.out
+    verbose = cli("verify", place / "one", "--data", place / "films.jsonl", "--verbose").out
+    assert "Largest error of a rule" in verbose
+    assert "classifier.weight" in verbose
     assert cli("verify", place / "one", "--data", place / "films.jsonl", "--format", "markdown").out.count("|") > 50
 
 

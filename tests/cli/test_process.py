@@ -34,7 +34,7 @@ def test_streams_of_a_whole_measurement_from_the_hub_cache(place, tmp_path):
     done = command(*arguments, HF_HUB_CACHE=str(tmp_path / "hub"))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "Diagonal Fisher"
+    assert lines[0].startswith("Where does org/tiny@v1 keep what it knows about")
     assert all("it/s" not in line and "Loading" not in line for line in lines)
     assert "measuring 30 rows" in done.stderr
     assert "it/s" not in done.stderr  # no progress bar where stderr is no terminal

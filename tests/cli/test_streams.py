@@ -24,11 +24,11 @@ def shell(line, **environment):
 
 
 def test_a_poor_encoding_loses_no_result(place):
-    line = f"commonweight verify {place}/one --data {place}/films.jsonl"
+    line = f"commonweight verify {place}/one --data {place}/films.jsonl --verbose"
     code, out, err = shell(line, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (code, err) == (0, "")
     assert out.isascii()
-    assert b"?" not in out
+    assert out.count(b"?") == 1  # of the question
     (line,) = [line for line in out.splitlines() if line.startswith(b"classifier.bias")]
     assert line.split()[-1] == b"-"
 

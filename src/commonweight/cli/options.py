@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from dataclasses import MISSING, is_dataclass
 from pathlib import Path
@@ -98,9 +99,10 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         finally:
-            run = Path(ctx.params.get("output") or "")
-            if ctx.params.get("output") and (run / "run.json").is_file():
-                write_config(ctx, run)
+            output = ctx.params.get("output")
+            with contextlib.suppress(OSError):  # of a place that cannot be: the command has said so
+                if output and (Path(output) / "run.json").is_file():
+                    write_config(ctx, Path(output))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options into the help, in sections."""

@@ -27,12 +27,14 @@ by_option = click.option(
     "--by", type=By(), default="layer", show_default=True, help="Rows of the full table; DEPTH counts module levels."
 )
 
+verbose_option = click.option("--verbose", is_flag=True, help="Show every table below the answer.")
+
 result_options = together(
     format_option(
         *("table", "json", "csv", "markdown"),
         words="table is the answer on one screen; json, csv and markdown hold every number.",
     ),
-    click.option("--verbose", is_flag=True, help="Show every table below the answer."),
+    verbose_option,
 )
 
 

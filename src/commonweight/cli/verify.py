@@ -8,7 +8,7 @@ import click
 
 from commonweight.cli import streams
 from commonweight.cli.options import Command, data_option, ending, options_of, read_options
-from commonweight.cli.results import ROWS, format_option
+from commonweight.cli.results import ROWS, format_option, verbose_option
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
 
@@ -28,7 +28,8 @@ FEW = 4
 @options_of(LoadOptions)
 @options_of(MeasureOptions, only=["loss"])
 @format_option("table", "markdown")
-def command(model: str, data: str, form: str, **given: Any) -> None:
+@verbose_option
+def command(model: str, data: str, form: str, verbose: bool, **given: Any) -> None:
     """Compare every rule with single-example passes on a few rows.
 
     The rows are the longest texts, or the first rows of numbers. Nothing is measured or written. If a rule disagrees,
@@ -37,7 +38,7 @@ def command(model: str, data: str, form: str, **given: Any) -> None:
     from commonweight.data.table import open_table
     from commonweight.diagonal_fisher.measure import verify
     from commonweight.models.load import load_model
-    from commonweight.report.footprint import verification
+    from commonweight.report.footprint import verification, verified
     from commonweight.report.terminal import show
     from commonweight.studies.compare.prepare import check_columns, prepare
 
@@ -54,4 +55,4 @@ def command(model: str, data: str, form: str, **given: Any) -> None:
     if form == "markdown":
         click.echo(report.to_markdown(), nl=False)
     else:
-        show(verification(report))
+        show([*verified(report, model, data).blocks(), *(verification(report) if verbose else ())])

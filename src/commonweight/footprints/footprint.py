@@ -164,7 +164,7 @@ class Footprint:
         if not math.isnan(self.effective_sample_size):
             facts.append(f"{self.effective_sample_size:.1f} effective")
         if self.kind == "fisher":
-            traces = self._own_traces()
+            traces = self.layer_traces()
             whole = sum(traces.values())
             header = (*header, "trace share")
             rows = [(*row, number(traces[row[0]] / whole if whole else math.nan)) for row in rows]
@@ -233,8 +233,12 @@ class Footprint:
         """What to beware of where more than 5 % of the rows have copies in other folds; else None."""
         return None if self.rows is None else beware_of_copies(self.rows)
 
-    def _own_traces(self) -> dict[str, float]:
-        """Sum each layer's own parameters; where the spread says it already, no tensor is read."""
+    def layer_traces(self) -> dict[str, float]:
+        """Sum each layer's own parameters; where the spread says it already, no tensor is read.
+
+        Returns:
+            Layer -> its sum, in the order of the model; they add up to ``trace()``.
+        """
         return {
             layer: self.spread[layer].total / self.count
             if layer in self.spread

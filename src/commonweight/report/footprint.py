@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from commonweight.base.text import DASH, Block, Grid
 from commonweight.diagonal_fisher.agreement import beware_of_labels
+from commonweight.report.answer import Answer
+from commonweight.report.overlap import short
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from commonweight.footprints.footprint import Footprint
 
 MOST_NAMED = 10
+MOST_LAYERS = 12
 
 
 def summary(footprint: Footprint, folder: str) -> list[Block]:
@@ -48,6 +51,45 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
     if effective < SMALLEST_EFFECTIVE:
         blocks.append(f"{_few(footprint.count, effective)}, so an overlap with this footprint says little.")
     return [*blocks, *(f"{sentence}." for sentence in beware_of_labels({folder: footprint}))]
+
+
+def answer(footprint: Footprint, folder: str) -> Answer:
+    """Say in which layers a Fisher lies, on one screen."""
+    model, data = _names(footprint)
+    traces = footprint.layer_traces()
+    largest = max(traces, key=lambda layer: traces[layer])
+    effective = footprint.effective_sample_size
+    size = "not measured" if math.isnan(effective) else f"{effective:.1f}"
+    share = _percent(traces[largest], math.fsum(traces.values()))
+    said = (
+        f"{share} of the trace lie in {short(largest)}. It was measured on "
+        f"{_counted(footprint.count, 'example')}; the effective sample size is {size}."
+    )
+    _, written, *beware = summary(footprint, folder)
+    return Answer(
+        f"Where does {model or 'the model'} keep what it knows about {data or 'the data'}?",
+        said,
+        traces_grid(footprint, MOST_LAYERS),
+        tuple(str(sentence) for sentence in beware),
+        (str(written),),
+    )
+
+
+def traces_grid(footprint: Footprint, most: int | None = None) -> Grid:
+    """The traces of all layers in the order of the model, or the largest of them."""
+    traces = footprint.layer_traces()
+    whole = math.fsum(traces.values())
+    shown = list(traces) if most is None else sorted(traces, key=lambda layer: -traces[layer])[:most]
+    rows = tuple(
+        (layer if most is None else short(layer), f"{traces[layer]:.4g}", _percent(traces[layer], whole))
+        for layer in shown
+    )
+    title = "Trace by layer" + (f", the largest {most} of {len(traces)}" if len(shown) < len(traces) else "")
+    return Grid(title, ("layer", "trace", "share"), rows, (("whole network", f"{whole:.4g}", _percent(whole, whole)),))
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else DASH
 
 
 def sources(footprints: Mapping[str, Footprint]) -> list[Block]:
@@ -123,6 +165,30 @@ def verification(report: Verification) -> list[Block]:
         f"on {report.rows} rows; accepted up to {report.tolerance:.0e}. {count['rule']} parameters take a rule, "
         f"{count['generic']} are measured one example at a time, {count['dormant']} were not used by these rows.",
     ]
+
+
+def verified(report: Verification, model: str, data: str) -> Answer:
+    """Say whether rules agree with single-example passes, on one screen."""
+    count = {kind: len(report.of(kind)) for kind in ("rule", "generic", "dormant")}
+    found: dict[str, list[float]] = {}
+    for route in report.routes.values():
+        if route.route == "rule":
+            found.setdefault(route.rule or DASH, []).append(route.error)
+    rows = tuple((rule, str(len(errors)), f"{max(errors):.1e}") for rule, errors in found.items())
+    said = (
+        f"{count['rule']} of {len(report.routes)} parameters take a rule: the largest error is "
+        f"{report.largest_error:.1e} of its largest gradient, and up to {report.tolerance:.0e} is accepted. "
+        f"{count['generic']} are measured one example at a time, and {count['dormant']} were not used by these "
+        f"{report.rows} rows."
+    )
+    refused = [f"{name}: {route.reason}" for name, route in report.routes.items() if route.route == "generic"]
+    return Answer(
+        f"Is the fast way of measuring {model} on {data} exact?",
+        said,
+        Grid("Rules", ("rule", "parameters", "largest error"), rows),
+        (f"Measured one example at a time, exact but slower: {_some(refused)}.",) if refused else (),
+        ("--verbose lists every parameter",),
+    )
 
 
 def _some(names: list[str]) -> str:
