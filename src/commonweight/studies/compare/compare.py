@@ -59,7 +59,7 @@ class Comparison:
     """Names of the footprints measured now."""
 
     is_new: bool
-    """Whether the table was computed now."""
+    """Whether the table, or what is asked of it, was not there before."""
 
     skipped: tuple[str, ...]
     """Names of those that were there already."""
@@ -96,13 +96,13 @@ def compare(
                 remove_partial(asked.folder)
         expected = asked.outlook(fresh=fresh)
         expected.check()
-        table_of = {} if fresh else read_comparison(asked.folder).get("table_of", {})
+        former = {} if fresh else read_comparison(asked.folder)
         opened = open_comparison(asked.folder, asked.question, fresh=fresh)
         hold.share()  # others may measure beside this process
         if expected.pieces:
             note(expected.sentence())
         with opened.working():
-            return _measure_all(opened, asked, table_of, chosen, note)
+            return _measure_all(opened, asked, former, chosen, note)
 
 
 def compare_and_write(
@@ -116,10 +116,8 @@ def compare_and_write(
     note: Note = silent,
 ) -> Comparison:
     """Compare, and write the result: ``study.md``, ``study.json``, ``study.csv`` and ``answer.json``."""
-    former = read_comparison(Path(run)).get("contrasts")
     found = compare(models, data, run, options, contrasts=contrasts, fresh=fresh, note=note)
-    now = json.loads(json.dumps(found.contrasts))
-    if found.is_new or former != now or not (found.folder / ANSWER).is_file():
+    if found.is_new or not (found.folder / ANSWER).is_file():
         write_result(found.folder, result(found.table, found.contrasts, rest=REST))
     return found
 
@@ -157,7 +155,7 @@ def compare_outlook(
 
 
 def _measure_all(
-    run: RunFolder, asked: Checked, table_of: Mapping[str, Any], contrasts: tuple[Contrast, ...], note: Note
+    run: RunFolder, asked: Checked, former: Mapping[str, Any], contrasts: tuple[Contrast, ...], note: Note
 ) -> Comparison:
     models, waiting, tables, options = asked.models, asked.inspected.loaded, asked.tables, asked.options
     question = run.record["asked"]
@@ -195,7 +193,7 @@ def _measure_all(
     for sentence in beware_of_labels(footprints):
         note(sentence)
     cells = grid_cells(models, tables)
-    overlaps, now_of = _table(run.path, footprints, cells, options.common_only, table_of)
+    overlaps, now_of = _table(run.path, footprints, cells, options.common_only, former.get("table_of", {}))
     run.update(
         status="complete",
         table_of=now_of,
@@ -206,7 +204,7 @@ def _measure_all(
         run.path,
         overlaps,
         measured=tuple(name for name in footprints if name in measured),
-        is_new=now_of != table_of,
+        is_new=(now_of, json.loads(json.dumps(contrasts))) != (former.get("table_of"), former.get("contrasts")),
         skipped=tuple(name for name in footprints if name not in measured),
         contrasts=contrasts,
     )
