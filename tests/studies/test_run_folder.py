@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pytest
 
 from commonweight.base import IntegrityError, UsageError
-from commonweight.base.folders import checked_output, replacing
+from commonweight.base.folders import HOST, checked_output, clear_run, replacing
 from commonweight.base.settings import setting
+from commonweight.base.text import silent
 from commonweight.footprints.files import FOOTPRINT_FOLDER
 from commonweight.studies.compare.folder import (
     FOOTPRINTS,
@@ -15,12 +16,14 @@ from commonweight.studies.compare.folder import (
     check_question,
     open_comparison,
     read_comparison,
-    remove_partial,
 )
 from commonweight.studies.demo.demo import check_demo_folder
 from commonweight.studies.run.folder import check_place, open_run
 from commonweight.studies.run.plan import StudyPlan
 from commonweight.studies.run.record import StudyKind, differences, read_record, same_identity
+
+DEAD = f"{HOST}-999999999-0123abcd"
+"""As a process of this machine that is gone names things."""
 
 ASKED = {
     "settings": {"folds": 4, "fisher_type": "empirical"},
@@ -230,12 +233,12 @@ def test_a_plan_says_what_decides_and_grows_with_its_run(tmp_path):
 @pytest.mark.parametrize(
     "left",
     [
-        [".run.json.0123456789abcdef0123456789abcdef.partial"],
+        [f".run.json.{DEAD}.partial"],
         [".commonweight-ab12_x9z"],
         [
-            ".run.json.0123456789abcdef0123456789abcdef.partial",
+            f".run.json.{DEAD}.partial",
             ".commonweight-1",
-            ".f.ffffffffffffffffffffffffffffffff.new",
+            f".f.{DEAD}.new",
         ],
     ],
 )
@@ -244,7 +247,7 @@ def test_what_a_killed_process_left_before_the_first_record_is_no_content(tmp_pa
         (tmp_path / name).write_text("{") if name.startswith(".run") else (tmp_path / name).mkdir()
     open_comparison(tmp_path, ASKED)
     check_demo_folder(tmp_path / "demo")
-    remove_partial(tmp_path)
+    clear_run(tmp_path, silent)
     assert not list(tmp_path.glob(".run*"))
     (tmp_path / "run.json").unlink()
     (tmp_path / "demo").mkdir()

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from commonweight.base import UsageError
-from commonweight.studies.compare.folder import check_outside, open_comparison, remove_partial, throw_away
+from commonweight.base.folders import HOST, clear_run
+from commonweight.base.text import silent
+from commonweight.studies.compare.folder import check_outside, open_comparison, throw_away
 from commonweight.studies.run.hold import held
 
 
@@ -20,7 +22,7 @@ def run(tmp_path):
     """A run with footprints, an unfinished one, and things of the user beside them."""
     folder = tmp_path / "run"
     open_comparison(folder, {"settings": {}, "models": {}, "data": {}})
-    for name in ("a/d", "b/d", "a/.d.0123.partial"):
+    for name in ("a/d", "b/d", f"a/.d.{HOST}-999999999-0123abcd.partial"):
         footprint(folder / "footprints" / name)
     (folder / "overlap.json").write_text("")
     (folder / "overlap.safetensors").write_text("")
@@ -98,7 +100,7 @@ def test_what_a_killed_process_left_goes_only_while_nobody_else_works_there(run)
             assert (second.alone, second.busy) == (False, True)
     with held(run) as third:
         assert third.alone
-    remove_partial(run)
+    clear_run(run, silent)
     assert left(run) == [
         "footprints/a/d/footprint.json",
         "footprints/a/notes/mine.txt",

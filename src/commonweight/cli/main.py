@@ -17,7 +17,6 @@ from commonweight.cli import streams
 from commonweight.cli.options import ending, in_options
 
 COMMANDS = ("compare", "show", "ls", "run", "fisher", "overlap", "verify", "fuse", "shortcuts", "continual", "demo")
-INTERRUPTED = 130
 
 
 class Commands(click.Group):
@@ -79,7 +78,7 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         streams.tell("interrupted: the same command goes on from here")
-        return INTERRUPTED
+        return streams.INTERRUPTED
     except BrokenPipeError:  # the reader of our pipe has gone
         streams.abandon()
         return 0

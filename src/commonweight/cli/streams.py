@@ -8,6 +8,8 @@ import io
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
 PLAIN = {"–": "-", "—": "-", "─": "-", "…": "...", "·": "|", "×": "x", "²": "2", "≥": ">=", "≤": "<="}
 """How signs of our own texts look where there is only ASCII."""
 
+GRACE = 8.0
+"""Seconds after SIGTERM in which the process ends by itself, or else is ended; what it writes is whole or not there."""
+
+INTERRUPTED = 130
+"""Exit code."""
+
 _is_quiet = False
 
 
@@ -26,6 +34,7 @@ def prepare() -> bool:
     """Make the streams of this process fit to carry a result, and let SIGTERM end it as Ctrl-C does."""
     codecs.register_error("commonweight", _plain)
     signal.signal(signal.SIGTERM, _terminate)
+    _end_in_time()
     if sys.stderr is None:  # type: ignore[unreachable,unused-ignore]
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # type: ignore[unreachable,unused-ignore] # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -86,6 +95,21 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+def _end_in_time() -> None:
+    """Let SIGTERM end the process though it waits for a call that Python cannot interrupt, such as a large product."""
+    told, tell_of = os.pipe()
+    os.set_blocking(tell_of, False)
+    signal.set_wakeup_fd(tell_of, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while os.read(told, 1)[0] != signal.SIGTERM:
+            pass
+        time.sleep(GRACE)
+        os._exit(INTERRUPTED)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _terminate(number: int, frame: Any) -> None:  # noqa: ARG001

@@ -16,7 +16,6 @@ import math
 import os
 import re
 import shutil
-import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -27,7 +26,7 @@ from safetensors.torch import save_file
 from typing_extensions import override
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
-from commonweight.base.folders import Kind, flush, follow_umask
+from commonweight.base.folders import Kind, flush, follow_umask, for_the_time_being, take_place
 from commonweight.base.records import Format, folder_record
 from commonweight.footprints.packed import BITS_PER_BYTE, Packed, byte_count
 from commonweight.footprints.slices import Sliceable
@@ -142,7 +141,7 @@ class FolderWriter:
         self.folder = Path(folder)
         self._overwrite = overwrite
         self._check_free()
-        self._partial = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.partial")
+        self._partial = for_the_time_being(self.folder, "partial")
         self._groups: dict[str, dict[str, str]] = {}
         self._packed: dict[str, dict[str, list[int]]] = {}
         self._shards: dict[str, Future[dict[str, Any]]] = {}
@@ -204,24 +203,7 @@ class FolderWriter:
         path.write_text(as_json(whole) + "\n", encoding="utf-8")
         flush(path)
         flush(self._partial)
-        previous = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.replaced")
-        try:
-            self._check_free()
-        except UsageError as error:
-            kept = self.folder.with_name(f"{self.folder.name}.kept-{uuid.uuid4().hex[:8]}")
-            self._partial.rename(kept)
-            raise UsageError(f"{error}; the finished footprint is kept in {kept}") from None
-        replaces = self.folder.exists()
-        if replaces:
-            self.folder.rename(previous)
-        try:
-            self._partial.rename(self.folder)
-        except OSError:
-            if replaces:
-                previous.rename(self.folder)
-            raise
-        flush(self.folder.parent)
-        shutil.rmtree(previous, ignore_errors=True)
+        take_place(self._partial, self.folder, FOOTPRINT_FOLDER, overwrite=self._overwrite)
 
     def _write(self, group: str, tensors: Mapping[str, Tensor], members: dict[str, str]) -> None:
         shard = f"{group}-{sum(name.startswith(group + '-') for name in self._shards):05d}.safetensors"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
+from commonweight.base.folders import clear_run
 from commonweight.base.progress import part
 from commonweight.base.text import Note, silent
 from commonweight.base.version import __version__
@@ -27,7 +28,6 @@ from commonweight.studies.compare.folder import (
     check_question,
     open_comparison,
     read_comparison,
-    remove_partial,
 )
 from commonweight.studies.compare.measure import measure, probe, with_time
 from commonweight.studies.compare.options import CompareOptions
@@ -93,7 +93,7 @@ def compare(
         else:
             check_question(asked.folder, asked.question, busy=hold.busy)
             if hold.alone:
-                remove_partial(asked.folder)
+                clear_run(asked.folder, note)
         expected = asked.outlook(fresh=fresh)
         expected.check()
         former = {} if fresh else read_comparison(asked.folder)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
-from commonweight.base.folders import is_leftover
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.overlaps.table.files import ARRAYS
 from commonweight.overlaps.table.files import RECORD as OVERLAP
@@ -114,16 +113,6 @@ def throw_away(run: Path) -> None:
     for folder in [*(run / FOOTPRINTS).glob("*"), run / FOOTPRINTS]:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def remove_partial(run: Path) -> None:
-    """Delete what killed measurements left in a run; only to be called while no other process works in it."""
-    for place in _places(run):
-        if _is_partial(place) and not place.is_symlink():
-            shutil.rmtree(place, ignore_errors=True)
-    for file in run.glob(".*.partial"):
-        if is_leftover(file) and file.is_file():
-            file.unlink()
 
 
 def _parts(question: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
     # ``tasks/`` (curves, accuracies, alphas), ``masks/`` and ``activity/`` (footprints that ``commonweight overlap``
     # reads), ``overlap.json``, ``similarity-*.json`` and ``inference.json``; at the end ``study.json``.
     plan, images = checked(run, plan)
-    with held_alone(run):
+    with held_alone(run, note):
         plan = going_on(run, plan, images)
         outlook_of(run, plan, images).check()
         folder = open_run(run, CONTINUAL, "running", asked(plan, images), plan.growing())

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from commonweight.base.errors import UsageError
+from commonweight.base.folders import clear_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from commonweight.base.text import Note
 
 
 LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -85,9 +88,10 @@ def refuse_busy(folder: Path, hold: Hold) -> None:
 
 
 @contextlib.contextmanager
-def held_alone(folder: Path) -> Iterator[None]:
+def held_alone(folder: Path, note: Note) -> Iterator[None]:
     """Hold a run folder that no other process works in; one that comes later is refused at once and does not wait."""
     with held(folder) as hold:
         refuse_busy(folder, hold)
+        clear_run(folder, note)
         hold.share()
         yield

@@ -109,7 +109,7 @@ def run_study(run: Path, plan: Plan, *, until: Step = "overlap", note: Note = si
                 read_encoder(plan.model, trust=plan.trust_remote_code)
             source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
             check_train_rows(source, plan, [seed for seed in seeds if is_new or not seed.has_data(plan)])
-        with held_alone(run):
+        with held_alone(run, note):
             folder = open_study(run, plan, former, source, note)
             with folder.working():
                 _do(run, until, plan, seeds, source, note)
@@ -164,7 +164,7 @@ def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[st
     try:
         return changes(run, former, _asked(plan, former, former["asked"].get(CONTENT))) if former else []
     except UsageError:
-        with held_alone(run):  # else nothing may be removed
+        with held_alone(run, silent):  # else nothing may be removed
             raise
 
 
