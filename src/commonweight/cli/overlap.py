@@ -52,7 +52,8 @@ def command(
     }
     with streams.working():
         table = overlap(footprints, common_only=common_only, intervals=intervals)
-    write(result(table, by=by, beside=sources(footprints)), form, verbose=verbose)
+        found = result(table, by=by, beside=sources(footprints))
+    write(found, form, verbose=verbose)
 
 
 def _check_footprint(folder: Path) -> None:

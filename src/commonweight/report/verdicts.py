@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from commonweight.base.progress import track
 from commonweight.base.text import Block, Grid
 from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.verdicts.rules import ABOVE, LESS, MORE
@@ -107,7 +108,7 @@ def nulls_of(table: OverlapTable) -> dict[str, dict[str | None, Verdict]]:
     """Judge every pair of a table, layer by layer."""
     return {
         f"{a} and {b}": {layer: table.verdict((a, b), layer=layer) for layer in (*table.layers, None)}
-        for a, b in combinations(table.names, 2)
+        for a, b in track([*combinations(table.names, 2)], "verdicts", unit="pair")
     }
 
 
@@ -117,7 +118,7 @@ def contrasts_of(table: OverlapTable, every: Sequence[Contrast]) -> dict[str, di
         f"{' and '.join(first)} against {' and '.join(second)}": {
             layer: table.verdict(first, second, layer=layer, same_rows=same_rows) for layer in (*table.layers, None)
         }
-        for first, second, same_rows, _ in every
+        for first, second, same_rows, _ in track(every, "verdicts on contrasts", unit="contrast")
     }
 
 

@@ -145,6 +145,11 @@ class OverlapTable:
         """Every number of the table, from which all that follows is taken."""
         return Numbers(self.names, self.kind, self.terms, self.members, self.masks, self.resampled)
 
+    @cached_property
+    def _judged(self) -> dict[str, Verdict]:
+        """Verdicts that were asked for before."""
+        return {}
+
     @property
     def by_layer(self) -> Mapping[str, Array]:
         """Per layer the overlaps ``[n, n]``, normalised within the layer; read them beside ``trace_share``."""
@@ -442,7 +447,10 @@ class OverlapTable:
             >>> found.answer, found.lacking[0].code
             ('inconclusive', 'shared initialisation')
         """
-        return verdict(self, first, second, layer, layers, same_rows, of)
+        key = repr((first, second, layer, layers, same_rows, of))  # True and 1 differ
+        if key not in self._judged:
+            self._judged[key] = verdict(self, first, second, layer, layers, same_rows, of)
+        return self._judged[key]
 
     def records(self, by: By = "layer") -> list[Row]:
         """Enumerate every quantity of the table: what all its views are made of.
