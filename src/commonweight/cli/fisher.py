@@ -62,7 +62,7 @@ def command(
     from commonweight.models.load import load_model
     from commonweight.report.footprint import answer, summary, traces_grid
     from commonweight.report.terminal import show
-    from commonweight.studies.compare.measure import measure, measure_outlook, probe, with_time
+    from commonweight.studies.compare.measure import measure, measure_outlook, probe
     from commonweight.studies.compare.prepare import check_columns
     from commonweight.studies.compare.until_noise_ceiling import measure_until, planned, until_outlook
 
@@ -83,7 +83,7 @@ def command(
         )
     if dry_run:
         with streams.working():
-            expected = with_time(expected, len(table) * probe(loaded, table, options))
+            expected = expected.with_time(len(table) * probe(loaded, table, options), "measure")
         if until_noise_ceiling is not None:
             curve = [planned(table, options, until_noise_ceiling)]
         show([*curve, *expected.blocks()])

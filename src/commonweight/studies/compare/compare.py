@@ -29,7 +29,7 @@ from commonweight.studies.compare.folder import (
     open_comparison,
     read_comparison,
 )
-from commonweight.studies.compare.measure import measure, probe, with_time
+from commonweight.studies.compare.measure import measure, probe
 from commonweight.studies.compare.options import CompareOptions
 from commonweight.studies.run.hold import held, refuse_busy
 from commonweight.studies.run.record import same_identity
@@ -151,7 +151,7 @@ def compare_outlook(
     model, table = next(iter(asked.inspected.loaded.values())), next(iter(asked.tables.values()))
     rows = sum(len(asked.tables[name.partition("/")[2]]) for name in found.pieces)
     note("timing a few rows")
-    return with_time(found, rows * probe(model, table, asked.options.measure))
+    return found.with_time(rows * probe(model, table, asked.options.measure), "measure")
 
 
 def _measure_all(

@@ -129,14 +129,6 @@ def probe(loaded: LoadedModel, table: Table, options: MeasureOptions) -> float:
     return (time.perf_counter() - start) / PROBED
 
 
-def with_time(expected: Outlook[Needs], seconds: float) -> Outlook[Needs]:
-    """Add to an outlook how long it will take."""
-    if math.isnan(seconds):
-        return expected
-    said = f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
-    return replace(expected, facts={**expected.facts, "time to measure (from a short probe)": said})
-
-
 def measure_outlook(
     loaded: LoadedModel,
     table: Table,

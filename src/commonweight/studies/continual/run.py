@@ -22,12 +22,19 @@ from commonweight.studies.continual.measures import choose_priors, measure
 from commonweight.studies.continual.outlook import outlook_of
 from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.results import gather, is_readable, is_whole, load_masks
-from commonweight.studies.continual.training import accuracy, first_rows, learn, make_network, open_stream
+from commonweight.studies.continual.training import (
+    accuracy,
+    first_rows,
+    learn,
+    make_network,
+    open_stream,
+    probe,
+    rule_of,
+)
 from commonweight.studies.run.folder import check_place, open_run, write_json
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.supermasks.network import SupermaskNetwork
-from commonweight.supermasks.rules import Threshold, TopK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +81,10 @@ def run_and_write(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStu
 def study_outlook(run: Path, plan: Plan) -> ContinualOutlook:
     """Check a study without beginning it, and tell what it will take."""
     plan, images = checked(run, plan)
-    return outlook_of(run, going_on(run, plan, images), images)
+    plan = going_on(run, plan, images)
+    found = outlook_of(run, plan, images)
+    steps = sum(each.missing_steps for each in found.pieces.values())
+    return found.with_time(steps * probe(plan, open_stream(plan, images, 0)), "train") if steps else found
 
 
 def checked(run: Path, plan: Plan) -> tuple[Plan, Images]:
@@ -188,7 +198,6 @@ def _network(plan: Plan, stream: TaskStream, folder: ApproachFolder, seed: int, 
         if lost is None:
             return net
         note(f"seed {seed}: missing or damaged: {lost}; so all tasks of {folder.path.name} are learned again")
-    rule = Threshold() if plan.density is None else TopK(plan.density)
-    return SupermaskNetwork(model, rule, scores=plan.score_initialisation, seed=seed, weights_seed=world).to(
+    return SupermaskNetwork(model, rule_of(plan), scores=plan.score_initialisation, seed=seed, weights_seed=world).to(
         plan.device
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.base.progress import track
 from commonweight.data.images.stream import task_stream
+from commonweight.supermasks.network import SupermaskNetwork
+from commonweight.supermasks.rules import Threshold, TopK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,10 +27,13 @@ if TYPE_CHECKING:
     from commonweight.data.images.stream import Task
     from commonweight.studies.continual.approaches import Approach
     from commonweight.studies.continual.plan import Optimiser, Plan
-    from commonweight.supermasks.network import SupermaskNetwork
+    from commonweight.supermasks.rules import MaskRule
 
 EVALUATED = 1000
 """Rows per batch where nothing is learned; changes speed, never the result."""
+
+PROBED = 4
+"""Steps of a probe of how long training takes."""
 
 LEAST_TO_TRAIN_ON = 2
 """Rows: the variance of a batch of one is not defined."""
@@ -173,6 +179,28 @@ def train_task(net: SupermaskNetwork, task: Task, plan: Plan, seed: int, *, pass
             net.train()
     net.eval()
     return Curve(tuple(measured), tuple(measured.values()), counted_from=(passes - 1) * single)
+
+
+def rule_of(plan: Plan) -> MaskRule:
+    """Give the rule that makes masks of scores."""
+    return Threshold() if plan.density is None else TopK(plan.density)
+
+
+def probe(plan: Plan, stream: TaskStream) -> float:
+    """Time a few steps of a classic network: seconds per step."""
+    images, labels = first_rows(stream[0].train, plan.batch_size)
+    net = SupermaskNetwork(make_network(plan, images[:2], stream.outputs, seed=0), rule_of(plan)).to(plan.device)
+    net.add_task("any")
+    net.switch("any")
+    optimiser = _OPTIMISERS[plan.optimiser](net.trainable("any"))
+    net.train()
+    for step in range(PROBED + 1):
+        if step == 1:  # the first is slower
+            start = time.perf_counter()
+        optimiser.zero_grad()
+        F.cross_entropy(net(images.to(plan.device)), labels.to(plan.device)).backward()
+        optimiser.step()
+    return (time.perf_counter() - start) / PROBED
 
 
 def task_steps(plan: Plan, rows: int) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from commonweight.base.folders import check_room, free_bytes
 from commonweight.base.text import DASH, Block, Grid, size_words
@@ -69,6 +70,13 @@ class Outlook(Generic[P]):
     def most(self) -> int:
         """Bytes at most while the work goes on: what stays, and what does not."""
         return self.disk + self.meanwhile
+
+    def with_time(self, seconds: float, what: str) -> Self:
+        """Add how long it will take; nan adds nothing."""
+        if math.isnan(seconds):
+            return self
+        said = f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+        return replace(self, facts={**self.facts, f"time to {what} (from a short probe)": said})
 
     def check(self) -> None:
         """Check that there is room; a :class:`~commonweight.UsageError` says how much is missing."""

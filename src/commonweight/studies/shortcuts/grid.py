@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from commonweight.base.text import Note
+    from commonweight.data.splits import Source
     from commonweight.footprints.folds import Needs
     from commonweight.studies.run.outlook import Outlook
     from commonweight.studies.shortcuts.plan import Plan, SeedFolder
@@ -136,3 +138,28 @@ def check_folds(plan: Plan, seed: SeedFolder, rows: Collection[int]) -> None:
             measured_rows=None,
             folds=None,
         )
+
+
+def probe(plan: Plan, config: Any, tokenizer: Any, texts: Sequence[str]) -> float:
+    """Time a forward and backward pass of an encoder of this shape: seconds per row."""
+    from transformers import AutoModelForSequenceClassification
+
+    batch = tokenizer(list(texts), padding=True, truncation=True, max_length=plan.max_length, return_tensors="pt")
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        model: Any = AutoModelForSequenceClassification.from_config(
+            config, dtype=torch.float32, trust_remote_code=plan.trust_remote_code
+        )
+    for _ in range(2):  # the first is slower
+        start = time.perf_counter()
+        model(**batch).logits.sum().backward()
+    return (time.perf_counter() - start) / len(texts)
+
+
+def rows_to_pass(plan: Plan, seeds: Sequence[SeedFolder], source: Source, footprints: Collection[str]) -> float:
+    """Count the rows that go forward and backward: of training, and of Fishers, with a pass per class where exact."""
+    rows = len(source.splits["train"]) if plan.train_rows is None else min(plan.train_rows, len(source.splits["train"]))
+    models = sum(not seed.model(name).exists() for seed in seeds for name in plan.trained)
+    measured = plan.measured_rows or len(source.splits["validation"])
+    passes = {"empirical": 1, "mc": 1, "exact": len(source.classes)}
+    fishers = sum(passes[name.split(", ")[1].partition(":")[0]] for name in footprints)
+    return models * rows * plan.epochs + fishers * measured

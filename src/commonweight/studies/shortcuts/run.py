@@ -31,6 +31,8 @@ from commonweight.studies.shortcuts.grid import (
     is_measured,
     measure_grid,
     missing,
+    probe,
+    rows_to_pass,
 )
 from commonweight.studies.shortcuts.models import (
     adopt_existing,
@@ -156,7 +158,9 @@ def study_outlook(run: Path, plan: Plan, *, note: Note = silent) -> Outlook[Need
     found.check()
     for seed in seeds:
         rehearse_existing(plan, seed, source.classes, note, anew=is_new)
-    return found
+    texts = source.splits["train"][: plan.batch_size][source.text]
+    rows = rows_to_pass(plan, seeds, source, found.pieces)
+    return found.with_time(rows * probe(plan, config, tokenizer, texts), "train and measure") if rows else found
 
 
 def planned_changes(run: Path, former: Mapping[str, Any], plan: Plan) -> list[str]:
