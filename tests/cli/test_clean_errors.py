@@ -169,14 +169,15 @@ def test_overlap_of_what_is_no_footprint(cli, footprints, tmp_path):
     assert cli("overlap", "a", "b", "--by", "²").code == 2
 
 
-def test_hashes_are_checked_when_asked(cli, footprints, tmp_path):
+def test_a_bit_that_flipped_gives_no_table(cli, footprints, tmp_path):
     shutil.copytree(footprints / "one", tmp_path / "f")
     shard = next((tmp_path / "f").glob("footprint-*.safetensors"))
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    assert cli("overlap", tmp_path / "f", footprints / "two").code == 0
-    assert cli("overlap", tmp_path / "f", footprints / "two", "--check-hashes").code == 4
+    found = cli("overlap", tmp_path / "f", footprints / "two")
+    assert (found.code, found.out) == (4, "")
+    assert "the SHA-256 is not the recorded one: the file was damaged" in found.err
 
 
 def test_misspelled_models_are_guessed_without_a_network(cli, place, monkeypatch):

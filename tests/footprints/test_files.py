@@ -745,3 +745,20 @@ def test_a_planted_pickle_is_never_read(tmp_path, saved):
     with pytest.raises(IntegrityError, match="is not JSON"):
         Footprint.load(saved)
     assert not mark.exists()
+
+
+def test_files_are_hashed_while_they_are_read_and_once(tmp_path, monkeypatch):
+    prints = {}
+    for name in ("a", "b"):
+        prints[name] = Footprint.load(a_footprint().save(tmp_path / name))
+    hashed = []
+    real = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.name) or real(path))
+    commonweight.overlap(prints)
+    assert sorted(set(hashed)) == sorted({path.name for path in (tmp_path / "a").glob("*.safetensors")})
+    before = len(hashed)
+    commonweight.overlap(prints)
+    assert len(hashed) == before
+    flip_a_bit(tmp_path / "b" / SHARD)
+    with pytest.raises(IntegrityError, match="the SHA-256 is not the recorded one"):
+        commonweight.overlap({"a": prints["a"], "b": Footprint.load(tmp_path / "b")})

@@ -25,9 +25,6 @@ from commonweight.cli.results import by_option, result_options, write
     callback=lambda _, __, value: not value,
     help="Ignore folds: show raw overlaps only, even if numbers of folds differ.",
 )
-@click.option(
-    "--check-hashes", is_flag=True, help="First read every file and compare its SHA-256 with the recorded one."
-)
 def command(
     folders: tuple[str, ...],
     by: str | int,
@@ -35,7 +32,6 @@ def command(
     verbose: bool,
     common_only: bool,
     intervals: bool,
-    check_hashes: bool,
 ) -> None:
     """Compare footprints: every pair, overall and layer by layer."""
     names = folder_names(folders)
@@ -46,10 +42,7 @@ def command(
     from commonweight.report.footprint import sources
     from commonweight.report.overlap import result
 
-    footprints = {
-        name: Footprint.load(Path(folder).expanduser(), check_hashes=check_hashes)
-        for name, folder in zip(names, folders, strict=True)
-    }
+    footprints = {name: Footprint.load(Path(folder).expanduser()) for name, folder in zip(names, folders, strict=True)}
     with streams.working():
         table = overlap(footprints, common_only=common_only, intervals=intervals)
         found = result(table, by=by, beside=sources(footprints))

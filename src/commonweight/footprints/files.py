@@ -33,7 +33,7 @@ from commonweight.footprints.slices import Sliceable
 from commonweight.supermasks.bits import Bits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
     from torch import Tensor
@@ -285,23 +285,62 @@ class FolderReader:
             raise IntegrityError(
                 f"{self.folder}: {RECORD} places tensors in {outside[0]!r}, which is no shard it lists"
             )
-        stored = StoredTensors(self.folder, members, self._states)
+        digests = {name: shard["sha256"] for name, shard in self.record["shards"].items()}
+        stored = StoredTensors(self.folder, members, self._states, digests)
         shapes = self.record["packed"].get(name)
         return stored if shapes is None else StoredMasks(stored, {key: tuple(shape) for key, shape in shapes.items()})
+
+
+_HASHED: set[tuple[str, _State | None]] = set()
+"""Files that were found to be as they were written."""
+
+
+@contextlib.contextmanager
+def hashes_checked(groups: Iterable[Mapping[str, Tensor]]) -> Iterator[None]:
+    """Hash the files of groups of tensors in a thread while they are read; a mismatch is raised at the end."""
+    stored = [each.stored if isinstance(each, StoredMasks) else each for each in groups]
+    with ThreadPoolExecutor(1) as pool:
+        found = [pool.submit(each.check_hashes) for each in stored if isinstance(each, StoredTensors)]
+        try:
+            yield
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        for each in found:
+            each.result()
 
 
 class StoredTensors(Sliceable):
     """Tensors on disk, each read when it is asked for, from the files that were opened and no others."""
 
-    def __init__(self, folder: Path, members: Mapping[str, str], states: Mapping[str, _State | None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        members: Mapping[str, str],
+        states: Mapping[str, _State | None],
+        digests: Mapping[str, str],
+    ) -> None:
         self._paths = {shard: str(folder / shard) for shard in set(members.values())}
         self._members = dict(members)
-        self._states = states
+        self._states, self._digests = states, digests
         self._shards: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open files out of copies."""
         return self.__dict__ | {"_shards": {}}
+
+    def check_hashes(self) -> None:
+        """Hash every file, if this process has not hashed it as it is now, and compare with what was recorded."""
+        for shard, path in self._paths.items():
+            if (path, self._states[shard]) in _HASHED:
+                continue
+            self._check(shard)
+            if sha256(Path(path)) != self._digests[shard]:
+                raise IntegrityError(
+                    f"{path}: the SHA-256 is not the recorded one: the file was damaged; copy the footprint again, or "
+                    "measure it again"
+                )
+            _HASHED.add((path, self._states[shard]))
 
     @override
     def __getitem__(self, name: str) -> Tensor:
@@ -371,16 +410,16 @@ class StoredMasks(Packed):
     """
 
     def __init__(self, stored: StoredTensors, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._stored = stored
+        self.stored = stored
         self._shapes = dict(shapes)
 
     @override
     def packed(self, name: str, start: int, stop: int) -> Tensor:
         shape = self._shapes[name]
         expected = byte_count(shape)
-        found = self._stored.shape(name)
+        found = self.stored.shape(name)
         stop = min(stop, expected)
-        part = self._stored.rows(name, start, stop) if found == (expected,) else None
+        part = self.stored.rows(name, start, stop) if found == (expected,) else None
         if part is None or part.dtype != torch.uint8:
             raise IntegrityError(
                 f"the mask {name!r} of shape {list(shape)} takes {expected} bytes, and the shard holds a tensor of "

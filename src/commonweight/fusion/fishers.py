@@ -132,7 +132,7 @@ def open_footprints(given: Sequence[Footprint | str | Path]) -> dict[str, Footpr
             found[f"footprint {number}"] = one
         elif isinstance(one, str | Path):
             name = str(one) if str(one) not in found else f"{one} (number {number})"
-            found[name] = Footprint.load(Path(one).expanduser())
+            found[name] = Footprint.load(Path(one).expanduser(), check_hashes=True)
         else:
             raise UsageError(f"footprint {number} must be a Footprint or a folder, got {type(one).__name__}")
     return found

@@ -143,7 +143,8 @@ def _of_one(table: OverlapTable, pair: Pair) -> str:
             f"{number(_value(table, pair, most), 3)} ({short(most)})."
         )
     if not _has_folds(table):
-        return f"All weights together they overlap by {number(_value(table, pair, None), 3)}.{ends}"
+        beyond = " beyond chance" if table.kind == "supermask" and _of_chance(table, pair) else ""
+        return f"All weights together they overlap by {number(_value(table, pair, None), 3)}{beyond}.{ends}"
     verdict = table.verdict(pair)
     null = table.estimate("null", *pair).value
     above = sum(table.verdict(pair, layer=layer).answer == ABOVE for layer in table.layers)
@@ -164,9 +165,10 @@ def _of_many(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Con
         return "No overlap is defined."
     ranked = sorted(defined, key=lambda pair: _value(table, pair, None))
     most, least = ranked[-1], ranked[0]
+    beyond = " beyond chance" if table.kind == "supermask" and _of_chance(table, most) else ""
     ends = (
-        f"The largest overlap is {number(_value(table, most, None), 3)} ({spoken_pair(table, most)}), the smallest "
-        f"{number(_value(table, least, None), 3)} ({spoken_pair(table, least)})."
+        f"The largest overlap{beyond} is {number(_value(table, most, None), 3)} ({spoken_pair(table, most)}), "
+        f"the smallest {number(_value(table, least, None), 3)} ({spoken_pair(table, least)})."
     )
     if not _has_folds(table):
         return ends
@@ -202,9 +204,14 @@ def _yes_or_no(verdict: Verdict) -> str:
 
 
 def _value(table: OverlapTable, pair: Pair, layer: str | None) -> float:
-    if _has_folds(table) or (table.kind == "supermask" and not math.isnan(_beyond(table, pair, layer))):
+    if _has_folds(table) or (table.kind == "supermask" and _of_chance(table, pair)):
         return table.estimate("corrected", *pair, layer).value
     return table.estimate("raw", *pair, layer).value
+
+
+def _of_chance(table: OverlapTable, pair: Pair) -> bool:
+    """Whether what chance gives is known for two masks."""
+    return not math.isnan(_beyond(table, pair, None))
 
 
 def _beyond(table: OverlapTable, pair: Pair, layer: str | None) -> float:

@@ -14,6 +14,7 @@ from commonweight.base import text
 from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named, among
+from commonweight.footprints.files import hashes_checked
 from commonweight.footprints.footprint import by_layer
 from commonweight.footprints.slices import shape_of
 from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
@@ -609,6 +610,7 @@ def overlap(
         NotComparableError: If they differ in kind, Fisher type, loss or fold maps; in parameters, unless
             ``common_only``.
         MeasurementError: If a footprint holds entries that its kind does not allow.
+        IntegrityError: If a file that is read is not what was written, by its SHA-256.
 
     Example:
         >>> from torch import tensor
@@ -624,10 +626,17 @@ def overlap(
     first = next(iter(footprints.values()))
     sizes = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
     rules = {name: footprint.metadata.get("fisher_type") for name, footprint in footprints.items()}
-    terms = {parameter: parameter_gram(footprints, parameter) for parameter in common.parameters}
     folds = common_folds(footprints, common.parameters) if intervals and first.kind == "fisher" else 0
     owners = by_layer(common.parameters)
-    over_folds = fold_terms(footprints, terms) if folds else {}
+    groups = [
+        group
+        for each in footprints.values()
+        for group in (each.tensors, each.weight_sample, each.row_digests, each.source_rows)
+    ]
+    groups += [fold.tensors for each in footprints.values() for fold in each.folds if folds]
+    with hashes_checked(groups):
+        terms = {parameter: parameter_gram(footprints, parameter) for parameter in common.parameters}
+        over_folds = fold_terms(footprints, terms) if folds else {}
     for parameter, found in over_folds.items():
         check_traces(tuple(footprints), parameter, np.diagonal(terms[parameter]), found.traces.sum(axis=0))
     return OverlapTable(
