@@ -311,11 +311,9 @@ def permutation_null(
     seed: tuple[int, ...],
     draws: int,
 ) -> tuple[Array, Array]:
-    """Compare similarities with those of shuffled units: the 95 % point, and the share that reaches them.
-
-    ``similarity`` takes shuffles ``[d, units]`` and gives ``[d, *observed]``; ``shape`` is that of what it shuffles,
-    ``[rows, units]``.
-    """
+    """Compare similarities with those of shuffled units: the 95 % point, and the share that reaches them."""
+    # ``similarity`` takes shuffles [d, units] and gives [d, *observed]; ``shape`` is that of what it shuffles, [rows,
+    # units], from which follows how many shuffles are made together.
     # Shuffling keeps everything a vector is made of and takes away only which unit is which. A similarity that
     # shuffled units have too says nothing about the tasks: two vectors of positive numbers are alike whatever they are.
     generator = np.random.default_rng(seed)
