@@ -17,8 +17,8 @@ from commonweight.overlaps.similarity.means import every_layer_similarity
 from commonweight.overlaps.similarity.probed import probed_similarity
 from commonweight.overlaps.table.table import overlap
 from commonweight.report.maps import (
+    colour_bar,
     plot_alphas,
-    plot_corrected_matrix,
     plot_overlap_matrix,
     plot_similarity,
     plot_supermask,
@@ -87,26 +87,29 @@ def test_scores_and_vectors_are_refused(ax):
 
 
 def test_overlaps_with_numbers(ax):
-    table = masks()
+    table = masks("shared")
     drawn = plot_overlap_matrix(table, ax)
     assert np.array_equal(drawn.image.get_array(), table.pooled)
     assert texts(drawn) == [f"{value:.2f}" for value in table.pooled.reshape(-1)]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a", "b", "c"]
-    assert drawn.colorbar.ax.get_ylabel() == "jaccard index"
+    assert colour_bar(drawn, [ax]).ax.get_ylabel() == "jaccard index"
     assert ax.get_title() == "pooled"
-    one = plot_overlap_matrix(table, ax, layer="3", decimals=3)
-    assert texts(one)[1] == f"{table.by_layer['3'][0, 1]:.3f}"
+    one = plot_overlap_matrix(table, ax, layer="3")
+    assert texts(one)[1] == f"{table.by_layer['3'][0, 1]:.2f}"
     with pytest.raises(UsageError, match="no layer '9' in this table"):
         plot_overlap_matrix(table, ax, layer="9")
 
 
-def test_corrected_overlaps_leave_out_what_is_not_known(ax):
+def test_overlaps_of_masks_are_beyond_chance_where_that_is_known(ax):
     table = masks()
-    drawn = plot_corrected_matrix(table, ax, layer="0")
+    drawn = plot_overlap_matrix(table, ax, layer="0")
+    assert drawn.words == "jaccard index beyond chance"
     assert texts(drawn)[0] == number(table.corrected.by_layer["0"][0, 1], 2)
     assert len(drawn.numbers) == 6  # not the diagonal
-    assert len(plot_corrected_matrix(masks("shared"), ax).numbers) == 0
-    assert len(plot_corrected_matrix(table, ax).numbers) == 6
+    low, high = drawn.image.get_clim()
+    every = [table.corrected.pooled, *table.corrected.by_layer.values()]
+    assert -low == high == max(np.nanmax(np.abs(values)) for values in every)
+    assert plot_overlap_matrix(table, ax).image.get_clim() == (low, high)  # one scale for all layers
 
 
 def test_similarities_mark_what_does_not_beat_its_null(ax):
@@ -119,27 +122,32 @@ def test_similarities_mark_what_does_not_beat_its_null(ax):
     assert texts(drawn) == expected
     starred = any(text.endswith("*") for text in expected)
     assert starred
-    assert drawn.colorbar.ax.get_ylabel() == "task similarity, every layer\n(* not above its null)"
+    assert drawn.words == "task similarity, every layer\n(* not above its null)"
+    assert drawn.image.get_clim() == (0, 1)
     with pytest.raises(UsageError, match="no layer '7' among these similarities; there are 1, 4"):
         plot_similarity(found, ax, layer="7")
 
 
-def test_probed_similarities_say_which_side_is_which(ax):
-    drawn = plot_similarity(probed_similarity(trained(), {"new": [ROWS]}, draws=19), ax, layer="4", decimals=4)
+def test_probed_similarities_say_which_side_is_which_and_have_a_scale_of_their_own(ax):
+    found = probed_similarity(trained(), {"new": [ROWS]}, draws=19)
+    drawn = plot_similarity(found, ax, layer="4")
     assert len(drawn.numbers) == 3
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("through the mask of", "data of")
-    starred = any(text.endswith("*") for text in texts(drawn))
-    assert ("not above its null" in drawn.colorbar.ax.get_ylabel()) == starred
+    smallest = min(np.nanmin(values) for values in found.values.values())
+    low, high = drawn.image.get_clim()
+    assert high == 1
+    assert smallest - 0.05 < low <= smallest or low == 0.95
+    assert plot_similarity(found, ax, layer="1").image.get_clim() == (low, high)
+    assert drawn.image.get_cmap().name != plot_similarity(similar(), ax).image.get_cmap().name
 
 
 def test_alphas(ax):
-    drawn = plot_alphas(transfer_alphas(similar(), "c", "mean"), ax)
-    assert texts(drawn) == ["0.50"] * 4
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1", "4"]
-    plot_alphas(transfer_alphas(similar(), "c", "mean", per_layer=False), ax)
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["every layer"]
-    with pytest.raises(UsageError, match="'a' is the first task"):
-        plot_alphas(transfer_alphas(similar(), "a"), ax)
+    found = transfer_alphas(similar(), "c", "mean")
+    drawn = plot_alphas([None, None, found], ("a", "b", "c"), ax)
+    shown = np.ma.filled(drawn.image.get_array(), np.nan)
+    assert np.allclose(shown, [[np.nan] * 3, [np.nan] * 3, [0.5, 0.5, np.nan]], equal_nan=True)
+    assert texts(drawn) == ["0.50"] * 2
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("prior task", "while training")
 
 
 def test_many_cells_go_without_numbers(ax):
@@ -153,7 +161,7 @@ def test_many_cells_go_without_numbers(ax):
 
 
 def test_undefined_cells_do_not_look_like_0(ax):
-    drawn = plot_corrected_matrix(masks(), ax)
+    drawn = plot_overlap_matrix(masks(), ax)
     ax.figure.canvas.draw()
     cells = drawn.image.to_rgba(drawn.image.get_array())
     assert (cells[0, 0, 3], cells[0, 1, 3]) == (0, 1)  # what is undefined lets the axes through

@@ -15,7 +15,9 @@ from commonweight.base.text import Grid, to_markdown
 from commonweight.report.terminal import to_plain
 from commonweight.studies.continual import figures as draw
 from commonweight.studies.continual import figures as figure_module
-from commonweight.studies.continual.figures import write_figures, write_mask_figure
+from commonweight.studies.continual import mask_figure
+from commonweight.studies.continual.figures import write_figures
+from commonweight.studies.continual.mask_figure import by_chance, plot_density, plot_sharing, write_mask_figure
 from commonweight.studies.continual.report import mean_curve, report, signed
 from commonweight.studies.continual.results import InferenceScore, load_masks
 from commonweight.studies.continual.run import run_study
@@ -238,8 +240,8 @@ def test_gains(study, ax):
 
 
 def test_the_accuracy_matrix(study, ax):
-    image = draw.plot_accuracy_matrix(study, ax, approach="classic")
-    shown = np.ma.filled(image.get_array(), np.nan)
+    drawn = draw.plot_accuracy_matrix(study, ax, approach="classic")
+    shown = np.ma.filled(drawn.image.get_array(), np.nan)
     assert np.allclose(shown, np.mean([run.R for run in study.runs["classic"]], axis=0), equal_nan=True)
     assert len(ax.texts) == 3  # nothing is written where nothing was measured
     with pytest.raises(UsageError, match="no approach 'novel'"):
@@ -251,37 +253,110 @@ def test_files(study, run, tmp_path):
     figures = write_figures(study, tmp_path / "figures")
     figures += write_mask_figure(load_masks(run, study, "classic"), tmp_path / "figures")
     assert {path.stem for path in figures} == {
-        *("accuracy", "curves", "gains", "masks", "alphas-transfer-random"),
+        *("accuracy", "curves", "gains", "masks", "alphas"),
         *(f"{what}-{name}" for what in ("overlap", "similarity") for name in study.runs),
     }
     assert all(path.stat().st_size > 1000 for path in figures)
 
 
-def test_the_studys_figures_say_what_they_show_and_have_one_colour_bar(study, run, tmp_path, monkeypatch):
+def drawn_figures(study, run, folder, monkeypatch):
+    """All figures of a study, by name, instead of files."""
     kept = {}
-    monkeypatch.setattr(figure_module, "save", lambda figure, folder, name: kept.setdefault(name, figure) and [])
-    write_figures(study, tmp_path)
-    masks = load_masks(run, study, "classic")
-    write_mask_figure(masks, tmp_path)
+    for module in (figure_module, mask_figure):
+        monkeypatch.setattr(module, "save", lambda figure, _folder, name: kept.setdefault(name, figure) and [])
+    write_figures(study, folder)
+    write_mask_figure(load_masks(run, study, "classic"), folder)
+    return kept
+
+
+def bars_of(figure):
+    return [ax.get_ylabel() for ax in figure.axes if ax.get_label() == "<colorbar>"]
+
+
+def panels_of(figure):
+    return [ax for ax in figure.axes if ax.get_visible() and ax.get_label() != "<colorbar>"]
+
+
+def test_the_studys_figures_say_what_they_show_and_have_a_colour_bar_per_scale(study, run, tmp_path, monkeypatch):
+    kept = drawn_figures(study, run, tmp_path, monkeypatch)
+    similarity = "task similarity, {}\n(* not above its null)"
     bars = {
-        "accuracy": "accuracy",
-        "overlap-classic": "jaccard index",
-        "similarity-classic": "task similarity\n(* not above its null)",
-        "alphas-transfer-random": "alpha",
-        "masks": "",
+        "accuracy": ["accuracy"],
+        "overlap-classic": ["jaccard index beyond chance"],
+        "similarity-classic": [similarity.format("every layer"), similarity.format("probed")],
+        "alphas": ["alpha, mean over layers"],
+        "masks": [""],
     }
-    panels = {name: [ax for ax in kept[name].axes if ax.get_visible() and not ax.get_label()] for name in bars}
-    for name, label in bars.items():
-        assert [ax.get_ylabel() for ax in kept[name].axes if ax.get_label() == "<colorbar>"] == [label]
-    assert len(panels["accuracy"]) == 2
-    assert [ax.get_title() for ax in panels["masks"]] == [f"mask of fc2.weight,\ntask {task}" for task in masks]
-    assert {(ax.get_xlabel(), ax.get_ylabel()) for ax in panels["masks"]} == {("input", "unit")}
-    (bar,) = (ax for ax in kept["masks"].axes if ax.get_label() == "<colorbar>")
-    assert [tick.get_text() for tick in bar.get_yticklabels()] == ["left out", "kept"]
+    for name, labels in bars.items():
+        assert bars_of(kept[name]) == labels
+    assert {name: kept[name].get_suptitle() for name in bars} == {
+        "accuracy": "Accuracies, mean over 2 seeds",
+        "overlap-classic": "classic, seed 0",
+        "similarity-classic": "classic, seed 0",
+        "alphas": "Alphas, seed 0",
+        "masks": "mask of fc2.weight, seed 0",
+    }
+    assert [ax.get_title() for ax in panels_of(kept["overlap-classic"])] == ["fc1", "fc2", "out", "pooled"]
+    assert [ax.get_title() for ax in panels_of(kept["similarity-classic"])] == ["bn1", "bn2"] * 2
+    assert [ax.get_title() for ax in panels_of(kept["alphas"])] == ["transfer-random"]
+    assert [ax.get_title() for ax in panels_of(kept["masks"])] == [
+        f"task {study.tasks[0][0]}",
+        "density per unit",
+        "shared by tasks",
+    ]
+    assert "depth" not in kept  # heat maps show every layer
+
+
+def test_a_deep_network_has_depth_curves_and_heat_maps_of_three_layers(study, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(figure_module, "MOST_LAYERS", 1)
+    monkeypatch.setattr(figure_module, "_shown", lambda layers: (layers[0], layers[len(layers) // 2], layers[-1]))
+    kept = drawn_figures(study, run, tmp_path, monkeypatch)
+    masks, means, probed = panels_of(kept["depth"])
+    assert masks.get_legend_handles_labels()[1] == list(study.runs)
+    assert [tick.get_text() for tick in masks.get_xticklabels()] == ["fc1", "fc2", "out"]
+    assert [tick.get_text() for tick in means.get_xticklabels()] == ["bn1", "bn2"]
+    by_hand = np.mean([run.overlap.by_layer["fc2"][0, 1] for run in study.runs["classic"]])
+    assert masks.lines[0].get_ydata()[1] == pytest.approx(by_hand)
+    chance = np.mean([run.overlap.chance.by_layer["fc2"][0, 1] for run in study.runs["classic"]])
+    assert masks.lines[1].get_ydata()[1] == pytest.approx(chance)
+    by_hand = np.mean([run.similarity["probed"].values["bn1"][[0, 1], [1, 0]].mean() for run in study.runs["classic"]])
+    assert probed.lines[0].get_ydata()[0] == pytest.approx(by_hand)
+    assert kept["depth"].get_suptitle().startswith("Mean over pairs of tasks, 2 seeds; dotted: chance")
+
+
+def test_no_picture_is_wider_than_a_page(study, run, tmp_path, monkeypatch):
+    many = replace(study, runs={f"{name}-{k}": runs for k in range(5) for name, runs in study.runs.items()})
+    monkeypatch.setattr(figure_module, "load_masks", None, raising=False)
+    kept = {}
+    monkeypatch.setattr(figure_module, "save", lambda figure, _folder, name: kept.setdefault(name, figure) and [])
+    write_figures(many, tmp_path)
+    assert max(figure.get_figwidth() for figure in kept.values()) <= 12
+    assert len(panels_of(kept["accuracy"])) == 10
+
+
+def test_three_layers_of_many_are_shown():
+    assert figure_module._shown(("a", "b", "c")) == ("a", "b", "c")
+    assert figure_module._shown(tuple("abcdefg")) == ("a", "d", "g")
+
+
+def test_flipped_bits_are_called_so(study, run, tmp_path, monkeypatch):
+    kept = {}
+    monkeypatch.setattr(mask_figure, "save", lambda figure, _folder, name: kept.setdefault(name, figure) and [])
+    masks = load_masks(run, study, "classic")
     flipped = {task: replace(mask, metadata={**mask.metadata, "flipped": True}) for task, mask in masks.items()}
-    del kept["masks"]
     write_mask_figure(flipped, tmp_path)
-    assert kept["masks"].axes[0].get_title().startswith("flipped bits of the mask of fc2.weight")
+    assert kept["masks"].get_suptitle() == "flipped bits of the mask of fc2.weight, seed 0"
+
+
+def test_density_and_sharing_of_masks(ax):
+    one, other = np.array([[1, 1, 0], [0, 0, 0]], dtype=bool), np.array([[1, 0, 0], [0, 0, 1]], dtype=bool)
+    lines = plot_density({"a": one, "b": other}, ax)
+    assert lines["a"].get_ydata().tolist() == pytest.approx([0, 2 / 3])
+    assert ax.get_legend_handles_labels()[1] == ["a task", "95 % of units by chance"]
+    bars = plot_sharing({"a": one, "b": other}, ax)
+    found = np.array([3, 2, 1]) / 6  # weights kept by none, one and both
+    assert [bar.get_height() for bar in bars] == pytest.approx(list(found - np.array([4, 4, 1]) / 9))
+    assert by_chance([0.2, 0.5, 0.5]).tolist() == pytest.approx([0.2, 0.45, 0.3, 0.05])
 
 
 def test_nothing_global_is_touched(study, tmp_path):

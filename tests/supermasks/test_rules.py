@@ -9,7 +9,7 @@ from torch import nn
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.supermasks.bits import Bits, _on_device
-from commonweight.supermasks.rules import Threshold, TopK, _highest, rule_of
+from commonweight.supermasks.rules import Threshold, TopK, _least, _least_on_cpu, rule_of
 from commonweight.supermasks.starts import fan_in, first_scores, signed_constant
 
 
@@ -68,6 +68,18 @@ def test_low_precision_and_memory_format_do_not_change_the_choice():
     assert torch.equal(rule.mask(ties), rule.mask(ties.to(memory_format=torch.channels_last)))
 
 
+@pytest.mark.parametrize("rule", [Threshold(), TopK(0.3), TopK(0.3, "magnitude")])
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_mask_is_written_where_it_is_wanted(rule, ties):
+    scores = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(6))
+    scores = scores.round() if ties else scores
+    for kind in (torch.float32, torch.bfloat16, torch.bool):
+        out = torch.empty(8, 4, 3, 3, dtype=kind).to(memory_format=torch.channels_last)
+        assert rule.mask(scores, out=out) is out
+        assert torch.equal(out.bool(), rule.mask(scores))
+        assert ((out == 0) | (out == 1)).all()
+
+
 @pytest.mark.parametrize("entries", [10, 30_000])
 def test_nan_cannot_be_ranked(entries):
     scores = torch.randn(entries)
@@ -110,9 +122,10 @@ def test_the_ways_for_other_devices_give_the_same():
         assert torch.equal(_on_device(packed, n), Bits(packed[: -(-n // 8)], (n,)).unpack())
     scores = (torch.randn(30_000, generator=torch.Generator().manual_seed(4)) * 50).round()
     for keep in (1, 777, 15_000, 29_999, 30_000):
-        assert torch.equal(_highest(scores, keep), TopK(keep / 30_000).mask(scores))
+        assert _least(scores, keep) == _least_on_cpu(scores, keep)
+        assert TopK(keep / 30_000).mask(scores).sum() == keep
     with pytest.raises(MeasurementError, match="scores hold nan"):
-        _highest(torch.tensor([1.0, float("nan"), 0.0]), 1)
+        _least(torch.tensor([1.0, float("nan"), 0.0]), 1)
 
 
 def test_bits_refuse_what_does_not_fit():

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "pdf")
 
+METADATA: Mapping[str, dict[str, None]] = {".png": {}, ".pdf": {"CreationDate": None}}
+"""Of the files; without a date, so that the same figure is the same bytes."""
+
+MARGIN = 0.1
+"""Inches around a figure."""
+
 COLORS = (
     "#1b6ca8",
     "#c4532b",
@@ -46,10 +52,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure in every format."""
+    """Write a figure in every format: laid out once, the same bytes each time."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # or each format would lay it out again
+    box = figure.get_tightbbox().padded(MARGIN)
     paths = [folder / f"{name}.{form}" for form in FORMATS]
     for path in paths:
-        figure.savefig(path, dpi=120, bbox_inches="tight")
+        figure.savefig(path, dpi=120, bbox_inches=box, metadata=METADATA[path.suffix])
     return paths
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,11 +27,17 @@ if TYPE_CHECKING:
     from commonweight.transfer.alphas import Alphas
 
 Aspect = Literal["equal", "auto"]
-MOST_NUMBERS = 15
+MOST_NUMBERS = 8
 """Rows or columns beyond which cells are too small for numbers."""
+
+FONT = 50
+"""Points of all the numbers of a column of cells together."""
 
 MOST_NAMES = 20
 """Rows or columns beyond which only some are named, evenly spaced, so that names do not cover each other."""
+
+DECIMALS = 2
+"""Of the numbers."""
 
 UNDEFINED = "0.8"
 """The grey of cells without a value: white would pass for 0."""
@@ -55,16 +62,16 @@ class MaskImage:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """What a heat map consists of."""
+    """What a heat map consists of; its colour bar is drawn by :func:`colour_bar`, one for all that share a scale."""
 
     image: AxesImage
     """One cell per pair; undefined ones are grey."""
 
-    colorbar: Colorbar
-    """On axes of its own, to the right."""
+    words: str
+    """What the colours stand for."""
 
     numbers: tuple[Text, ...]
-    """The value of each defined cell, row by row; empty where there are too many cells to read them."""
+    """The value of each defined cell, row by row; of many cells only the stars."""
 
 
 def plot_supermask(
@@ -117,82 +124,74 @@ def plot_supermask(
     return MaskImage(image, colorbar)
 
 
-def plot_overlap_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = None, decimals: int = 2) -> HeatMap:
-    """Draw the overlaps of all pairs, with numbers: pooled, or of one layer."""
+def plot_overlap_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = None) -> HeatMap:
+    """Draw the overlaps of all pairs, pooled or of one layer; of masks beyond chance, where that is known."""
     if layer is not None and layer not in table.by_layer:
         raise UsageError(f"no layer {layer!r} in this table; it has {', '.join(table.layers)}")
-    values = table.pooled if layer is None else table.by_layer[layer]
-    low = -1.0 if table.kind == "activity" else 0.0
-    drawn = _heat_map(ax, values, table.names, table.names, (low, 1.0), table.measure.replace("_", " "), decimals)
+    apart = ~np.eye(len(table.names), dtype=bool)
+    beyond = table.kind == "supermask" and bool(np.isfinite(table.corrected.pooled[apart]).all())
+    values = table.corrected if beyond else table
+    shown = values.pooled if layer is None else values.by_layer[layer]
+    words = table.measure.replace("_", " ")
+    if beyond:
+        everything = np.stack([values.pooled, *values.by_layer.values()])
+        highest = float(np.nanmax(np.abs(everything), initial=0.0)) or 1.0
+        drawn = _heat_map(ax, shown, table.names, table.names, (-highest, highest), f"{words} beyond chance")
+    else:
+        low = -1.0 if table.kind == "activity" else 0.0
+        drawn = _heat_map(ax, shown, table.names, table.names, (low, 1.0), words)
     ax.set_title("pooled" if layer is None else layer or "whole network")
     return drawn
 
 
-def plot_corrected_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = None, decimals: int = 2) -> HeatMap:
-    """Draw the overlaps of supermasks beyond chance, with numbers: pooled, or of one layer."""
-    level = table.corrected
-    if layer is not None and layer not in level.by_layer:
-        raise UsageError(f"no layer {layer!r} in this table; it has {', '.join(table.layers)}")
-    values = level.pooled if layer is None else level.by_layer[layer]
-    drawn = _heat_map(
-        ax, values, table.names, table.names, (-1.0, 1.0), "jaccard index, corrected for chance", decimals
-    )
-    ax.set_title("pooled" if layer is None else layer or "whole network")
-    return drawn
-
-
-def plot_similarity(found: TaskSimilarity, ax: Axes, *, layer: str | None = None, decimals: int = 2) -> HeatMap:
-    """Draw how alike tasks are at one layer, with numbers; a star marks what is not above its null, and is explained.
-
-    Args:
-        found: The similarities.
-        ax: Where to draw.
-        layer: A batch norm; None for the first.
-        decimals: Digits after the point.
-
-    Returns:
-        The artists.
-
-    Raises:
-        UsageError: If there is no such layer.
-    """
+def plot_similarity(found: TaskSimilarity, ax: Axes, *, layer: str | None = None) -> HeatMap:
+    """Draw how alike tasks are at one layer, the first unless another is named; a star marks what its null reaches."""
+    # Probed similarities are all near 1, and have a scale and colours of their own, the same for all layers.
     layer = found.layers[0] if layer is None else layer
     if layer not in found.layers:
         raise UsageError(f"no layer {layer!r} among these similarities; there are {', '.join(found.layers)}")
     weak = ~found.beats_null(layer) & ~np.eye(len(found.tasks), dtype=bool)
-    words = f"task similarity, {found.approach.replace('_', ' ')}"
-    drawn = _heat_map(ax, found.values[layer], found.tasks, found.tasks, (0.0, 1.0), words, decimals, weak)
-    if any(each.get_text().endswith(STAR) for each in drawn.numbers):
-        drawn.colorbar.set_label(f"{words}\n({STARRED})")
+    probed = found.approach == "probed"
+    limits, colours = ((_rounded_down(found), 1.0), "Greens") if probed else ((0.0, 1.0), "Blues")
+    words = f"task similarity, {found.approach.replace('_', ' ')}\n({STARRED})"
+    drawn = _heat_map(ax, found.values[layer], found.tasks, found.tasks, limits, words, marked=weak, colours=colours)
     ax.set_title(layer)
-    if found.approach == "probed":
+    if probed:
         ax.set_xlabel("through the mask of")
         ax.set_ylabel("data of")
     return drawn
 
 
-def plot_alphas(alphas: Alphas, ax: Axes, *, decimals: int = 2) -> HeatMap:
-    """Draw how much each prior task takes part in the training of a task, layer by layer."""
-    priors = list(dict.fromkeys(prior for row in alphas.layers.values() for prior in row))
-    if not priors:
-        raise UsageError(f"{alphas.task!r} is the first task: there are no alphas to draw")
-    values = np.array([[row.get(prior, 0.0) for prior in priors] for row in alphas.layers.values()])
-    layers = [layer or "every layer" for layer in alphas.layers]
-    drawn = _heat_map(ax, values, layers, priors, (0.0, 1.0), "alpha", decimals)
-    ax.set_title(f"Alphas of {alphas.task}")
+def plot_alphas(alphas: Sequence[Alphas | None], tasks: Sequence[str], ax: Axes) -> HeatMap:
+    """Draw how much each prior task (columns) takes part in the training of each task (rows), mean over layers."""
+    values = np.full((len(tasks), len(tasks)), np.nan)
+    for chosen in alphas:
+        if chosen is not None:
+            row = tasks.index(chosen.task)
+            values[row, :row] = [
+                np.mean([layer.get(prior, 0.0) for layer in chosen.layers.values()]) for prior in tasks[:row]
+            ]
+    drawn = _heat_map(ax, values, tasks, tasks, (0.0, 1.0), "alpha, mean over layers", colours="Purples")
     ax.set_xlabel("prior task")
+    ax.set_ylabel("while training")
     return drawn
 
 
-def accuracy_map(ax: Axes, values: NDArray[np.float64], *, fontsize: int, aspect: Aspect = "equal") -> AxesImage:
+def colour_bar(drawn: HeatMap, axes: Sequence[Axes]) -> Colorbar:
+    """Draw one colour bar beside all heat maps of a scale."""
+    bar: Colorbar = drawn.image.figure.colorbar(drawn.image, ax=axes, fraction=0.05, pad=0.01, label=drawn.words)
+    return bar
+
+
+def accuracy_map(ax: Axes, values: NDArray[np.float64], *, fontsize: int, aspect: Aspect = "equal") -> HeatMap:
     """Draw accuracies from 0 to 1, with a number in every defined cell."""
     image = ax.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect=aspect)
-    for (i, j), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            color = "w" if value < DARK else "k"
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=fontsize, color=color)
-    ax.figure.colorbar(image, ax=ax, label="accuracy")
-    return image
+    numbers = tuple(
+        ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=fontsize, color="w" if value < DARK else "k")
+        for (i, j), value in np.ndenumerate(values)
+        if not np.isnan(value)
+    )
+    return HeatMap(image, "accuracy", numbers)
 
 
 def _bits(mask: ArrayLike | Tensor) -> NDArray[np.bool_]:
@@ -214,39 +213,35 @@ def _heat_map(
     columns: Sequence[str],
     limits: tuple[float, float],
     words: str,
-    decimals: int,
+    *,
     marked: NDArray[np.bool_] | None = None,
+    colours: str = "Blues",
 ) -> HeatMap:
-    signed = limits[0] < 0
-    image = ax.imshow(values, vmin=limits[0], vmax=limits[1], cmap="RdBu_r" if signed else "Blues", aspect="equal")
+    low, high = limits
+    image = ax.imshow(values, vmin=low, vmax=high, cmap="RdBu_r" if low < 0 else colours, aspect="equal")
     numbers = []
-    if max(values.shape) <= MOST_NUMBERS:
-        for (i, j), value in np.ndenumerate(values):
-            if np.isnan(value):
-                continue
-            star = STAR if marked is not None and marked[i, j] else ""
-            dark = abs(value) > DARK * limits[1]
-            numbers.append(
-                ax.text(
-                    j,
-                    i,
-                    number(value, decimals) + star,
-                    ha="center",
-                    va="center",
-                    fontsize="small",
-                    color="w" if dark else "k",
-                )
-            )
+    most, size = max(values.shape), min(8.0, FONT / max(values.shape))
+    for (i, j), value in np.ndenumerate(values):
+        star = STAR if marked is not None and marked[i, j] and most <= MOST_NAMES else ""
+        shown = (number(value, DECIMALS) if most <= MOST_NUMBERS else "") + star
+        if shown and not np.isnan(value):
+            dark = (abs(value) / high if low < 0 else (value - low) / (high - low)) > DARK
+            color = "w" if dark else "k"
+            numbers.append(ax.text(j, i, shown, ha="center", va="center", fontsize=size, color=color))
     ax.set_facecolor(UNDEFINED)  # seen where there is no value
-    ax.set_xticks(*_some(columns), rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(*_some(rows))
-    colorbar = _colorbar(ax, image)
-    colorbar.set_label(words)
-    return HeatMap(image, colorbar, tuple(numbers))
+    ax.set_xticks(*some(columns), rotation=45, ha="right", rotation_mode="anchor", fontsize="small")
+    ax.set_yticks(*some(rows), fontsize="small")
+    return HeatMap(image, words, tuple(numbers))
 
 
-def _some(names: Sequence[str]) -> tuple[range, Sequence[str]]:
-    """Places and names of the rows or columns that are named."""
+def _rounded_down(found: TaskSimilarity) -> float:
+    """The twentieth below the smallest similarity of all layers; at most .95, so that there is a scale."""
+    values = np.stack(list(found.values.values()))
+    return min(0.95, math.floor(20 * float(np.nanmin(values, initial=1.0))) / 20)
+
+
+def some(names: Sequence[str]) -> tuple[range, Sequence[str]]:
+    """Choose the rows or columns that are named: their places and names."""
     step = -(-len(names) // MOST_NAMES)
     return range(0, len(names), step), names[::step]
 

@@ -56,9 +56,9 @@ class MaskedWeight(nn.Module):
             return _Superposed.apply(weight, selection.mixture.weights, masks)  # type: ignore[no-any-return, no-untyped-call]
         task = selection.current()
         if task in selection.finished:
-            return _kept(weight, self._packed(task).unpack())
-        scores = self.effective(task)
-        return _Kept.apply(weight, scores, self.rule.mask(scores.detach()))  # type: ignore[no-any-return, no-untyped-call]
+            kept = torch.empty_like(weight).copy_(self._packed(task).unpack().view(torch.uint8))
+            return kept.mul_(weight)  # a fifth of the time of a product of two types
+        return _Kept.apply(weight, self.effective(task), self.rule)  # type: ignore[no-any-return, no-untyped-call]
 
     def add(self, task: int, like: Tensor) -> None:
         """Add a task."""
@@ -159,17 +159,13 @@ class MaskedWeight(nn.Module):
         return f"{self.rule}, tasks with scores: {len(self._scored)}"
 
 
-def _kept(weight: Tensor, mask: Tensor) -> Tensor:
-    return weight * mask.view(torch.uint8)  # a third of the time of a product with booleans
-
-
 class _Kept(torch.autograd.Function):
     """``weight * mask``, whose gradient by the scores takes the mask's derivative as 1: gradient * weight."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scores: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, weight: Tensor, scores: Tensor, rule: MaskRule) -> Tensor:
         ctx.save_for_backward(weight)
-        return _kept(weight, mask)
+        return rule.mask(scores, out=torch.empty_like(weight)).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:

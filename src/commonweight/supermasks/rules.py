@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_WORTH_SAMPLING = 20_000
+_WORTH_SAMPLING = 5_000
 _SAMPLE_STEP = 97  # a prime, so that a sample does not follow the columns of a weight
 
 
@@ -32,9 +32,9 @@ class Threshold:
         [False, True, True]
     """
 
-    def mask(self, scores: Tensor) -> Tensor:
-        """Choose the weights to keep; nan is not kept."""
-        return scores >= 0
+    def mask(self, scores: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """Choose the weights to keep; nan is not kept. ``out`` is as in :meth:`TopK.mask`."""
+        return torch.ge(scores, 0, out=out)
 
     def check(self, name: str, entries: int) -> None:
         """Accept every weight: how many entries are kept is the training's choice."""
@@ -74,14 +74,16 @@ class TopK:
         if self.by not in {"score", "magnitude"}:
             raise UsageError(f'by must be "score" or "magnitude", got {self.by!r}')
 
-    def mask(self, scores: Tensor) -> Tensor:
+    def mask(self, scores: Tensor, *, out: Tensor | None = None) -> Tensor:
         """Choose the weights to keep.
 
         Args:
             scores: Any shape and memory format.
+            out: Where to write the mask, of the shape of the scores and any type and memory format: 1 is kept, 0 is
+                not. None makes a boolean tensor.
 
         Returns:
-            Boolean, of the same shape, with exactly ``round(density * n)`` entries on.
+            Boolean, or ``out``; exactly ``round(density * n)`` entries are on.
 
         Raises:
             MeasurementError: If a score is nan, so that there is no ranking.
@@ -89,11 +91,15 @@ class TopK:
         ranks = scores.detach().reshape(-1)
         if self.by == "magnitude":
             ranks = ranks.abs()
-        keep = round(self.density * ranks.numel())
+        keep = round(self.density * len(ranks))
         if keep == 0:
-            return torch.zeros_like(scores, dtype=torch.bool)
-        chosen = _highest_on_cpu(ranks, keep) if ranks.device.type == "cpu" else _highest(ranks, keep)
-        return chosen.view(scores.shape)
+            return torch.zeros_like(scores, dtype=torch.bool) if out is None else out.zero_()
+        least, reached = (_least_on_cpu if ranks.device.type == "cpu" else _least)(ranks, keep)
+        if reached == keep:
+            return torch.ge(ranks.view(scores.shape), least, out=out)
+        chosen = ranks >= least
+        chosen[(ranks == least).nonzero().view(-1)[keep - reached :]] = False
+        return chosen.view(scores.shape) if out is None else out.copy_(chosen.view(scores.shape))
 
     def check(self, name: str, entries: int) -> None:
         """Refuse a weight of which nothing would be kept."""
@@ -122,41 +128,37 @@ def rule_of(spec: Mapping[str, Any]) -> MaskRule:
     raise IntegrityError(f'expected a mask rule "threshold" or "topk", the record says {spec!r}: it was damaged')
 
 
-def _highest_on_cpu(ranks: Tensor, keep: int) -> Tensor:
+def _least_on_cpu(ranks: Tensor, keep: int) -> tuple[float, int]:
+    """Find the least rank that is kept, and how many ranks reach it."""
     values = ranks.float().numpy() if ranks.dtype in {torch.bfloat16, torch.float16} else ranks.numpy()
     _check_ranked(float(values.max()))
-    least = _least_kept(values, keep)
-    chosen = values >= least
-    surplus = int(np.count_nonzero(chosen)) - keep
-    if surplus:
-        chosen[np.flatnonzero(values == least)[-surplus:]] = False
-    return torch.from_numpy(chosen)
-
-
-def _least_kept(values: np.ndarray[Any, Any], keep: int) -> Any:
     # A regular sample says between which values the entry lies, and only those are partitioned (the idea of Floyd and
     # Rivest 1975). A partition of everything takes six times as long, and is left for where the sample misleads.
     if values.size >= _WORTH_SAMPLING:
-        sample = np.sort(values[::_SAMPLE_STEP])
+        sample = values[::_SAMPLE_STEP]
         share = 1 - keep / values.size
         margin = 4 * math.sqrt(sample.size * share * (1 - share)) + 2
-        low = sample[max(0, int(share * sample.size - margin))]
-        high = sample[min(sample.size - 1, int(share * sample.size + margin))]
-        between = values[(values >= low) & (values <= high)]
-        rank = keep - int(np.count_nonzero(values > high))
-        if 0 < rank <= between.size:
-            return np.partition(between, between.size - rank)[between.size - rank]
+        ends = [max(0, int(share * sample.size - margin)), min(sample.size - 1, int(share * sample.size + margin))]
+        low, high = np.partition(sample, ends)[ends]
+        over = values > high
+        between = values[np.flatnonzero((values >= low) ^ over)]
+        above = int(np.count_nonzero(over))
+        if 0 < keep - above <= between.size:
+            least = _kept_last(between, keep - above)
+            return float(least), above + int(np.count_nonzero(between >= least))
+    least = _kept_last(values, keep)
+    return float(least), int(np.count_nonzero(values >= least))
+
+
+def _kept_last(values: np.ndarray[Any, Any], keep: int) -> Any:
     return np.partition(values, values.size - keep)[values.size - keep]
 
 
-def _highest(ranks: Tensor, keep: int) -> Tensor:
-    least = ranks.topk(keep, sorted=False).values.min()
-    _check_ranked(float(least))
-    chosen = ranks >= least
-    surplus = int(chosen.sum()) - keep
-    if surplus:
-        chosen[(ranks == least).nonzero().view(-1)[-surplus:]] = False
-    return chosen
+def _least(ranks: Tensor, keep: int) -> tuple[float, int]:
+    """Do the same on any device."""
+    least = float(ranks.topk(keep, sorted=False).values.min())
+    _check_ranked(least)
+    return least, int((ranks >= least).sum())
 
 
 def _check_ranked(extreme: float) -> None:

@@ -61,6 +61,9 @@ MATRICES = {"similarity": "values", "null": "null", "p": "p"}
 TASKS_AT_A_TIME = 16
 """Rows of the null that are in memory together: 32 MB for 250 tasks and 999 shuffles."""
 
+NUMBERS_AT_A_TIME = 1 << 16
+"""Shuffled numbers that are made together: half a MB, which stays in cache."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TaskSimilarity:
@@ -317,13 +320,14 @@ def _by_means(footprints: Mapping[str, Footprint], approach: SimilarityName, see
 def _null_of(rows: Array, observed: Array, seed: tuple[int, ...], draws: int) -> tuple[Array, Array]:
     """Shuffle a few tasks at a time, all with the same shuffles: all at once would take gigabytes for hundreds."""
     null, p = np.empty_like(observed), np.empty_like(observed)
+    columns = np.ascontiguousarray(rows.T)
     for start in range(0, len(rows), TASKS_AT_A_TIME):
         part = slice(start, start + TASKS_AT_A_TIME)
 
-        def shuffled(order: NDArray[np.intp], part: slice = part) -> Array:
-            return np.asarray(np.abs(rows[part] @ rows[:, order].T))
+        def shuffled(orders: NDArray[np.intp], part: slice = part) -> Array:
+            return np.asarray(np.abs(rows[part] @ columns[orders]))
 
-        null[part], p[part] = permutation_null(shuffled, rows.shape[1], observed[part], seed, draws)
+        null[part], p[part] = permutation_null(shuffled, rows.shape, observed[part], seed, draws)
     lower = np.tril_indices(len(rows), -1)  # the null of a pair is that of its earlier task
     for matrix in (null, p):
         matrix[lower] = matrix.T[lower]
@@ -331,13 +335,25 @@ def _null_of(rows: Array, observed: Array, seed: tuple[int, ...], draws: int) ->
 
 
 def permutation_null(
-    similarity: Callable[[NDArray[np.intp]], Array], units: int, observed: Array, seed: tuple[int, ...], draws: int
+    similarity: Callable[[NDArray[np.intp]], Array],
+    shape: tuple[int, int],
+    observed: Array,
+    seed: tuple[int, ...],
+    draws: int,
 ) -> tuple[Array, Array]:
     """Compare similarities with those of shuffled units: the 95 % point, and the share that reaches them."""
+    # ``similarity`` takes shuffles [d, units] and gives [d, *observed]; ``shape`` is that of what it shuffles, [rows,
+    # units], from which follows how many shuffles are made together.
     # Shuffling keeps everything a vector is made of and takes away only which unit is which. A similarity that
     # shuffled units have too says nothing about the tasks: two vectors of positive numbers are alike whatever they are.
     generator = np.random.default_rng(seed)
-    values = np.stack([similarity(generator.permutation(units)) for _ in range(draws)])
+    rows, units = shape
+    at_a_time = max(1, NUMBERS_AT_A_TIME // max(1, rows * units))
+    parts = []
+    for start in range(0, draws, at_a_time):
+        unshuffled = np.tile(np.arange(units), (min(at_a_time, draws - start), 1))
+        parts.append(similarity(generator.permuted(unshuffled, axis=1)))
+    values = np.concatenate(parts)
     reached = (values >= observed - _TIE).sum(axis=0)
     p = np.where(np.isnan(observed), np.nan, (1 + reached) / (1 + draws))
     return np.asarray(np.quantile(values, POINT, axis=0)), p

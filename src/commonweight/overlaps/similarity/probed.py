@@ -96,11 +96,11 @@ def _compared(new: Statistics, stored: Statistics, seed: tuple[int, ...], draws:
         each.detach().double().cpu().numpy() for each in (new.mean, new.variance, stored.mean, stored.variance)
     )
 
-    def shuffled(order: NDArray[np.intp]) -> Array:
-        return np.asarray(bhattacharyya(mean, variance, other_mean[order], other_variance[order]).mean())
+    def shuffled(orders: NDArray[np.intp]) -> Array:
+        return np.asarray(bhattacharyya(mean, variance, other_mean[orders], other_variance[orders]).mean(axis=1))
 
     observed = bhattacharyya(mean, variance, other_mean, other_variance).mean()
-    null, p = permutation_null(shuffled, len(mean), np.asarray(observed), seed, draws)
+    null, p = permutation_null(shuffled, (1, len(mean)), np.asarray(observed), seed, draws)
     return float(observed), float(null), float(p)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from commonweight.base.errors import UsageError
+from commonweight.base.estimate import Estimate
 from commonweight.report import maps
+from commonweight.report.curves import DepthCurve, plot_depth
 from commonweight.report.files import COLORS, new_figure, open_axes, save
 from commonweight.studies.continual.report import mean_curve
 
@@ -18,22 +21,38 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.container import ErrorbarContainer
-    from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
+    from numpy.typing import NDArray
 
-    from commonweight.footprints.footprint import Footprint
-    from commonweight.overlaps.similarity.means import TaskSimilarity
-    from commonweight.overlaps.table.table import OverlapTable
+    from commonweight.report.curves import DepthLines
+    from commonweight.report.maps import HeatMap
     from commonweight.studies.continual.results import ApproachRun, ContinualStudy
 
-T = TypeVar("T")
+    Draw = Callable[[Axes], HeatMap]
 
-MOST_COLUMNS = 5
+DepthOf = Literal["masks", "every_layer", "probed"]
+
+DEPTH: Mapping[DepthOf, str] = {
+    "masks": "Jaccard index of the masks",
+    "every_layer": "task similarity, every layer",
+    "probed": "task similarity, probed",
+}
+
+MOST_LAYERS = 3
+"""Layers that all get a heat map; a deeper network has curves against depth, and heat maps of three layers."""
+
+MOST_COLUMNS = 4
+WIDEST = 12.0
+"""Inches of the widest figure."""
+
+MOST_INCHES = 4.0
+"""Inches of the largest panel."""
+
 BAR = 0.9
 """Inches for the colour bar of a figure."""
 
-MASK_SIDE = 6
-"""Tasks whose panels are as large as that of a mask."""
+TITLE = 0.4
+"""Inches for the title of a figure."""
 
 THIN = 1.2
 """Width of a learning curve that lies over all others."""
@@ -99,18 +118,35 @@ def plot_gains(study: ContinualStudy, ax: Axes, *, reference: str = "classic") -
     return drawn
 
 
-def plot_accuracy_matrix(study: ContinualStudy, ax: Axes, *, approach: str) -> AxesImage:
+def plot_accuracy_matrix(study: ContinualStudy, ax: Axes, *, approach: str) -> HeatMap:
     """Draw the accuracy matrix of an approach, mean over seeds."""
     if approach not in study.runs:
         raise UsageError(f"the study has no approach {approach!r}; it has {', '.join(study.runs)}")
     R = np.mean([run.R for run in study.runs[approach]], axis=0)
-    image = maps.accuracy_map(ax, R, fontsize=7)
+    drawn = maps.accuracy_map(ax, R, fontsize=7)
     ax.set_xticks(range(len(R)))
     ax.set_yticks(range(len(R)))
     ax.set_xlabel("accuracy on task")
     ax.set_ylabel("after learning task")
     ax.set_title(approach, fontsize="medium")
-    return image
+    return drawn
+
+
+def plot_depth_of(study: ContinualStudy, ax: Axes, what: DepthOf) -> DepthLines:
+    """Draw overlaps of masks or a similarity against depth, a curve per approach: means over pairs of tasks."""
+    # Bands are 95 % intervals over seeds, from three on; dotted is chance, or the null of shuffled units.
+    curves = []
+    for number, (name, runs) in enumerate(study.runs.items()):
+        pairs = [_over_pairs(run, what) for run in runs]
+        estimates = {layer: Estimate.over_seeds([values[layer] for values, _ in pairs]) for layer in pairs[0][0]}
+        null = {layer: float(np.mean([nulls[layer] for _, nulls in pairs])) for layer in estimates}
+        color, style = COLORS[number % len(COLORS)], "-" if number < len(COLORS) else "--"
+        curves.append(DepthCurve(name, estimates, color, style, null))
+    drawn = plot_depth(curves, ax)
+    layers = list(curves[0].estimates)
+    ax.set_xticks(*maps.some(layers), rotation=90, fontsize="small")
+    ax.set_ylabel(DEPTH[what])
+    return drawn
 
 
 def _coincide(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
@@ -143,93 +179,110 @@ def _check_later_tasks(study: ContinualStudy) -> None:
 def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
     """Draw every figure of a study; those of single networks from seed 0. Needs ``commonweight[plot]``."""
     folder.mkdir(parents=True, exist_ok=True)
-
-    def accuracies(ax: Axes, name: str) -> AxesImage:
-        return plot_accuracy_matrix(study, ax, approach=name)
-
-    written = _panels(folder, "accuracy", study.plan.tasks, list(study.runs), accuracies)
-    if study.plan.tasks == 1:
+    names, tasks = list(study.runs), study.plan.tasks
+    over = "seed 0" if study.plan.seeds == 1 else f"mean over {study.plan.seeds} seeds"
+    accuracies = [partial(plot_accuracy_matrix, study, approach=name) for name in names]
+    written = _panels(folder, "accuracy", tasks, _in_rows(accuracies), f"Accuracies, {over}")
+    if tasks == 1:
         return written
     figure = new_figure(7.0, 4.5)
     plot_learning_curves(study, figure.subplots())
     written += save(figure, folder, "curves")
-    if "classic" in study.runs and len(study.runs) > 1:
-        figure = new_figure(7.0, 1.0 + 0.35 * len(study.runs))
+    if "classic" in study.runs and len(names) > 1:
+        figure = new_figure(7.0, 1.0 + 0.35 * len(names))
         plot_gains(study, figure.subplots())
         written += save(figure, folder, "gains")
-    for name, runs in study.runs.items():
-        written += _network_figures(runs[0], folder, name, study.plan.tasks)
+    written += _depth(study, folder)
+    firsts = {name: runs[0] for name, runs in study.runs.items()}
+    alphas = [
+        partial(_titled, partial(maps.plot_alphas, run.alphas, study.tasks[0]), name)
+        for name, run in firsts.items()
+        if any(run.alphas)
+    ]
+    written += _panels(folder, "alphas", tasks, _in_rows(alphas), "Alphas, seed 0")
+    for name, run in firsts.items():
+        written += _network_figures(run, folder, name, tasks)
     return written
 
 
-def write_mask_figure(masks: Mapping[str, Footprint], folder: Path) -> list[Path]:
-    """Draw the masks of one layer, one panel per task: the last layer but one, or the only one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    first = next(iter(masks.values()))
-    layer = first.names[-2:][0]
-    flipped = bool(first.metadata.get("flipped"))
-    what = "flipped bits of the mask" if flipped else "mask"
-
-    def draw(ax: Axes, task: str) -> AxesImage:
-        bits = masks[task][layer].flatten(1)
-        title = f"{what} of {layer},\ntask {{task}}"
-        image = maps.plot_supermask(ax, bits, task, title=title, xlabel="input", ylabel="unit").image
-        ax.set_aspect("auto")  # as high as the colour bar
-        return image
-
-    ends = ("as at the start", "flipped") if flipped else ("left out", "kept")
-    return _panels(folder, "masks", MASK_SIDE, list(masks), draw, ends=ends)
-
-
 def _network_figures(run: ApproachRun, folder: Path, name: str, tasks: int) -> list[Path]:
-    def similarity(ax: Axes, which: tuple[TaskSimilarity, str]) -> AxesImage:
-        table, layer = which
-        image = maps.plot_similarity(table, ax, layer=layer).image
-        ax.set_title(f"{table.approach.replace('_', ' ')}, {layer}")
-        return image
-
-    def overlaps(ax: Axes, which: tuple[OverlapTable, str | None]) -> AxesImage:
-        return maps.plot_overlap_matrix(which[0], ax, layer=which[1]).image
-
-    layers = [(table, layer) for table in [run.overlap] if table is not None for layer in (*table.layers, None)]
-    pairs = [(found, layer) for found in run.similarity.values() for layer in found.layers]
-    chosen = [alphas for alphas in run.alphas if alphas is not None]
-    starred = f"task similarity\n({maps.STARRED})"
+    overlaps = [
+        partial(maps.plot_overlap_matrix, table, layer=layer)
+        for table in [run.overlap]
+        if table is not None
+        for layer in (*_shown(table.layers), None)
+    ]
+    similarities = [
+        [partial(maps.plot_similarity, found, layer=layer) for layer in _shown(found.layers)]
+        for kind, found in run.similarity.items()
+        if kind != "first_layer"  # the first panel of every_layer
+    ]
     return [
-        *_panels(folder, f"overlap-{name}", tasks, layers, overlaps),
-        *_panels(folder, f"similarity-{name}", tasks, pairs, similarity, label=starred),
-        *_panels(folder, f"alphas-{name}", tasks, chosen, lambda ax, alphas: maps.plot_alphas(alphas, ax).image),
+        *_panels(folder, f"overlap-{name}", tasks, [overlaps], f"{name}, seed 0"),
+        *_panels(folder, f"similarity-{name}", tasks, similarities, f"{name}, seed 0"),
     ]
 
 
-def _panels(
-    folder: Path,
-    name: str,
-    tasks: int,
-    items: Sequence[T],
-    draw: Callable[[Axes, T], AxesImage],
-    *,
-    label: str | None = None,
-    ends: tuple[str, str] | None = None,
-) -> list[Path]:
-    """One figure with a panel for each item, as large as its number of tasks asks for; none without items."""
-    # The colour bars of the panels, which all have one scale, become one of the figure, with their label unless another
-    # is given; ``ends`` are words for 0 and 1.
-    if not items:
+def _depth(study: ContinualStudy, folder: Path) -> list[Path]:
+    """One panel of depth curves for masks and for each similarity; none where heat maps show every layer."""
+    run = next(iter(study.runs.values()))[0]
+    if run.overlap is None or len(run.overlap.layers) <= MOST_LAYERS:
         return []
-    side = 2.2 + 0.5 * tasks
-    columns = min(len(items), MOST_COLUMNS)
-    rows = math.ceil(len(items) / columns)
-    figure = new_figure(side * columns + BAR, 0.9 * side * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes[len(items) :]:
-        ax.set_visible(False)
-    images = [draw(ax, item) for ax, item in zip(axes, items, strict=False)]
-    own = [image.colorbar for image in images if image.colorbar is not None]
-    label = own[0].ax.get_ylabel() if label is None else label
-    for each in own:
-        each.remove()
-    bar = figure.colorbar(images[0], ax=axes[: len(items)], label=label, fraction=0.05, aspect=15 * rows, pad=0.01)
-    if ends is not None:
-        bar.set_ticks([0, 1], labels=ends)
+    kinds: list[DepthOf] = ["masks", *(kind for kind in DEPTH if kind in run.similarity)]
+    figure = new_figure(WIDEST, 4.5)
+    axes = figure.subplots(1, len(kinds), squeeze=False)[0]
+    for ax, kind in zip(axes, kinds, strict=True):
+        plot_depth_of(study, ax, kind)
+    axes[0].legend(frameon=False, fontsize="small")
+    seeds = "seed 0" if study.plan.seeds == 1 else f"{study.plan.seeds} seeds"
+    title = f"Mean over pairs of tasks, {seeds}; dotted: chance, or the null of shuffled units"
+    figure.suptitle(title, fontsize="medium")
+    return save(figure, folder, "depth")
+
+
+def _over_pairs(run: ApproachRun, what: DepthOf) -> tuple[dict[str, float], dict[str, float]]:
+    """Per layer the mean over pairs of tasks, and that of its null."""
+    if what != "masks":
+        found, null = run.similarity[what].values, run.similarity[what].null
+    elif run.overlap is not None:
+        found, null = run.overlap.by_layer, run.overlap.chance.by_layer
+
+    def means(matrices: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+        return {layer: float(np.mean(values[~np.eye(len(values), dtype=bool)])) for layer, values in matrices.items()}
+
+    return means(found), means(null)
+
+
+def _shown(layers: Sequence[str]) -> Sequence[str]:
+    """The layers that get heat maps: all of a few; of many the first, the one in the middle and the last."""
+    return layers if len(layers) <= MOST_LAYERS else (layers[0], layers[len(layers) // 2], layers[-1])
+
+
+def _in_rows(panels: Sequence[Draw]) -> list[Sequence[Draw]]:
+    return [panels[start : start + MOST_COLUMNS] for start in range(0, len(panels), MOST_COLUMNS)]
+
+
+def _titled(draw: Draw, title: str, ax: Axes) -> HeatMap:
+    drawn = draw(ax)
+    ax.set_title(title, fontsize="medium")
+    return drawn
+
+
+def _panels(folder: Path, name: str, tasks: int, rows: Sequence[Sequence[Draw]], title: str) -> list[Path]:
+    """One figure of heat maps with a colour bar for each row; none without rows."""
+    if not rows:
+        return []
+    columns = max(map(len, rows))
+    side = min(1.4 + 0.4 * tasks, MOST_INCHES, (WIDEST - BAR) / columns)
+    figure = new_figure(side * columns + BAR, side * len(rows) + TITLE)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for draws, line in zip(rows, axes, strict=True):
+        drawn = [draw(ax) for draw, ax in zip(draws, line, strict=False)]
+        for ax in line[len(draws) :]:
+            ax.set_visible(False)
+        maps.colour_bar(drawn[-1], list(line[: len(draws)]))
+    if all(len(draws) == columns for draws in rows):
+        for ax in axes.flat:
+            ax.label_outer()
+    figure.suptitle(title, fontsize="medium")
     return save(figure, folder, name)

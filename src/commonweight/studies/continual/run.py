@@ -17,7 +17,8 @@ from commonweight.models.placement import pick_device
 from commonweight.report.answer import write_result
 from commonweight.report.files import drawn
 from commonweight.studies.continual.answer import result
-from commonweight.studies.continual.figures import write_figures, write_mask_figure
+from commonweight.studies.continual.figures import write_figures
+from commonweight.studies.continual.mask_figure import write_mask_figure
 from commonweight.studies.continual.measures import choose_priors, measure
 from commonweight.studies.continual.outlook import outlook_of
 from commonweight.studies.continual.plan import seed_folders

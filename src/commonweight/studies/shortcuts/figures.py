@@ -11,7 +11,7 @@ import numpy as np
 from commonweight.base.errors import UsageError
 from commonweight.fusion.paths import RANDOM
 from commonweight.report.files import COLORS, new_figure, open_axes, save
-from commonweight.report.maps import DARK, accuracy_map
+from commonweight.report.maps import DARK, accuracy_map, colour_bar
 from commonweight.studies.shortcuts.report import triangle_accuracy, walk_accuracy
 
 if TYPE_CHECKING:
@@ -170,10 +170,11 @@ def plot_accuracies(study: ShortcutStudy, ax: Axes) -> AxesImage:
     """Draw the accuracy of every model on every set, means over seeds."""
     models, sets = list(study.scores[0]), list(study.constants[0])
     values = np.array([[study.accuracy(model, data).value for data in sets] for model in models])
-    image = accuracy_map(ax, values, fontsize=6, aspect="auto")
+    drawn = accuracy_map(ax, values, fontsize=6, aspect="auto")
+    colour_bar(drawn, [ax])
     ax.set_xticks(range(len(sets)), sets, rotation=45, ha="right")
     ax.set_yticks(range(len(models)), models)
-    return image
+    return drawn.image
 
 
 def whisker_words(study: ShortcutStudy, fewest: int = 2) -> str:
