@@ -1,7 +1,8 @@
 """Time of a training step of supermask networks, as ratios to the same dense network's, and storage per task.
 
-The network is 784-1024-1024-10 with batches of 128 and Adam. Every contender runs in turn in one process, after a
-warm-up; a figure is the median over the rounds of the ratio to the dense network of the same round. "plain" contenders
+The network is 784-1024-1024-10 with batches of 128 and Adam; "ResNet" contenders are a residual network of 20 batch
+norms on 8 x 8 images with batches of 64. Every contender runs in turn in one process, after a
+warm-up; a figure is the median over the rounds of the ratio to the same network, dense, of the same round. "plain" contenders
 are the rules written down directly: one autograd function per mask, ``torch.topk`` for the density.
 
     python benchmarks/supermask.py --out benchmarks/results/supermask.json
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 WIDTHS = (784, 1024, 1024, 10)
 BATCH = 128
 DENSITY = 0.3
+SIDE = 8
 
 
 def mlp() -> nn.Sequential:
@@ -47,9 +49,36 @@ def mlp() -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def stepping(net: nn.Module, parameters: Iterable[nn.Parameter]) -> Callable[[], None]:
+class Block(nn.Module):
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer)
+        self.conv2, self.bn2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False), nn.BatchNorm2d(outer)
+        self.short = nn.Identity()
+        if stride > 1 or inner != outer:
+            self.short = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(found + self.short(x))
+
+
+def resnet() -> nn.Sequential:
+    """Eight residual blocks, from 8 to 64 channels."""
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, SIDE, SIDE)), nn.Conv2d(1, 8, 3, 1, 1, bias=False)]
+    layers += [nn.BatchNorm2d(8), nn.ReLU()]
+    inner = 8
+    for outer, stride in ((8, 1), (16, 2), (32, 2), (64, 2)):
+        layers += [Block(inner, outer, stride), Block(outer, outer, 1)]
+        inner = outer
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, WIDTHS[-1]))
+
+
+def stepping(
+    net: nn.Module, parameters: Iterable[nn.Parameter], batch: int = BATCH, width: int = WIDTHS[0]
+) -> Callable[[], None]:
     generator = torch.Generator().manual_seed(0)
-    inputs, labels = torch.rand(BATCH, WIDTHS[0], generator=generator), torch.arange(BATCH) % WIDTHS[-1]
+    inputs, labels = torch.rand(batch, width, generator=generator), torch.arange(batch) % WIDTHS[-1]
     optimiser = torch.optim.Adam(parameters, lr=1e-3)
 
     def step() -> None:
@@ -70,6 +99,16 @@ def ours(rule: MaskRule) -> Callable[[], None]:
     net.add_task("a")
     net.switch("a")
     return stepping(net, net.trainable("a"))
+
+
+def of_resnet(rule: MaskRule | None) -> Callable[[], None]:
+    net: nn.Module = resnet()
+    if rule is None:
+        return stepping(net, net.parameters(), 64, SIDE**2)
+    masked = SupermaskNetwork(net, rule)
+    masked.add_task("a")
+    masked.switch("a")
+    return stepping(masked, masked.trainable("a"), 64, SIDE**2)
 
 
 def influenced() -> Callable[[], None]:
@@ -129,8 +168,11 @@ def plain(rule: type[torch.autograd.Function]) -> Callable[[], None]:
 
 CONTENDERS: dict[str, tuple[Callable[[], Callable[[], None]], float | None]] = {
     "dense": (dense, None),
-    "threshold": (lambda: ours(Threshold()), 1.5),
-    "top-k": (lambda: ours(TopK(DENSITY)), 2.5),
+    "threshold": (lambda: ours(Threshold()), 1.15),
+    "top-k": (lambda: ours(TopK(DENSITY)), 1.3),
+    "ResNet dense": (lambda: of_resnet(None), None),
+    "ResNet threshold": (lambda: of_resnet(Threshold()), 1.15),
+    "ResNet top-k": (lambda: of_resnet(TopK(DENSITY)), 1.3),
     "top-k by magnitude": (lambda: ours(TopK(DENSITY, "magnitude")), 2.5),
     "threshold, influenced by two tasks": (influenced, None),
     "plain threshold": (lambda: plain(PlainThreshold), None),
@@ -156,7 +198,8 @@ def time_steps(contenders: list[str], rounds: int, steps: int) -> dict:
             seconds[contender].append((time.perf_counter() - start) / steps)
     table = {}
     for contender, values in seconds.items():
-        each = sorted(value / one for value, one in zip(values, seconds["dense"], strict=True))
+        same = seconds["ResNet dense" if contender.startswith("ResNet") else "dense"]
+        each = sorted(value / one for value, one in zip(values, same, strict=True))
         table[contender] = {
             "bound": CONTENDERS[contender][1],
             "seconds": statistics.median(values),
@@ -212,7 +255,7 @@ def main() -> None:
     results: dict = {"step": {}}
     if options.out and options.out.exists():
         results = json.loads(options.out.read_text())
-    contenders = list(dict.fromkeys(["dense", *options.contenders]))
+    contenders = list(dict.fromkeys(["dense", "ResNet dense", *options.contenders]))
     results["step"] |= time_steps(contenders, options.rounds, options.steps)
     for contender in contenders:
         figures = results["step"][contender]
