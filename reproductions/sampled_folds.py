@@ -383,32 +383,32 @@ def tables(record: dict) -> list[Grid]:
         (design, share, f"{found['weights with folds']:.1%}", f"{found['disk']:.2f}", *errors(found, "corrected"))
         for design, share, found in cells
     )
-    others = ("contrast", "noise ceiling", *KINDS)
+    of_others = ("contrast", "noise ceiling", *KINDS, "sampling error, estimated", "width")
     second = tuple(
-        (design, share, what, *errors(found, what)) for design, share, found in cells for what in others
-    )
-    third = tuple(
-        (design, share, what, *errors(found, what))
+        (design, what, *errors(found, what))
         for design, share, found in cells
-        for what in ("sampling error, estimated", "width")
-        if what in found["layer"]
+        for what in of_others
+        if share == f"{GROUPED:.0%}"
     )
     costs = record["cost"]["processor seconds"]
     times = tuple(
-        (words, f"{seconds:.2f}", f"{seconds / costs['raw']:.1f}",
-         f"{seconds / record['cost']['weights'] * 1e9:.0f}")
-        for words, seconds in costs.items()
-    )  # fmt: skip
+        (words, f"{each:.2f}", f"{each / costs['raw']:.1f}", f"{each / record['cost']['weights'] * 1e9:.0f}")
+        for words, each in costs.items()
+    )
     levels = tuple(f"by {level}" for level in LEVELS)
+    of_second = (
+        f"At a share of {GROUPED:.0%}: errors of other quantities, and of corrected overlaps by kind of pair; sampling "
+        "error estimated from ten groups, and width with both errors, over the standard error of all folds"
+    )
     return [
         Grid("Off by, in standard errors: median (95th percentile); disk over a footprint without folds", head, first),
-        Grid("The same of other quantities, and of corrected overlaps by kind of pair",
-             ("units", "share", "of", *levels), second),
-        Grid("Over the standard error of all folds: the sampling error from ten groups, and the width with both",
-             ("units", "share", "of", *levels), third),
-        Grid("Overlap of two Fishers in memory, processor seconds",
-             ("folds of", "seconds", "over raw", "of a billion weights"), times),
-    ]  # fmt: skip
+        Grid(of_second, ("units", "of", *levels), second),
+        Grid(
+            "Overlap of two Fishers in memory, processor seconds",
+            ("folds of", "seconds", "over raw", "of a billion weights"),
+            times,
+        ),
+    ]
 
 
 def main() -> None:
