@@ -16,7 +16,8 @@ twenty times a raw one. A sample would keep the folds of some units only, rows o
 
 Six Fishers are compared: two encoders fine-tuned on halves of SST-2 and one on CR, on three sets of rows, and one of
 them with its rows exchanged. Errors are in standard errors of the overlap that all folds give. Writes
-``reproductions/results/sampled_folds.json`` and ``.md``. What is in the work folder is taken.
+``reproductions/results/sampled_folds.json`` and ``.md``. What is in the work folder is taken, and a record that is
+there keeps the designs and shares that are not run again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from records import offer_tables, read_record, write_record, write_tables
+from records import RESULTS, offer_tables, read_record, write_record, write_tables
 from sst2_halves import batches, pretrained, read, train
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -61,7 +62,7 @@ KINDS = {
     "other rows of data": [(i, j) for i, j in PAIRS if j < 5 and (i >= 3 or j >= 3)],
     "large weights in different rows": [(i, j) for i, j in PAIRS if j == 5],
 }
-SHARES = (0.02, 0.05, 0.10, 0.25)
+SHARES = (0.02, 0.035, 0.05, 0.10, 0.25)
 GROUPED = 0.05
 """The share at which sampling errors are estimated, too."""
 
@@ -71,8 +72,14 @@ FLOOR = 0.5
 """Part of the units wanted that does not look at the trace."""
 
 FEWEST = 30
-PIECE = 16
-DESIGNS = ("rows", "rows, layers with fewer than 30 effective rows whole", f"pieces of {PIECE} weights of a row")
+DESIGNS = {
+    "rows": (None, 0),
+    "rows, layers with fewer than 30 effective rows whole": (None, FEWEST),
+    "pieces of 16 weights of a row": (16, 0),
+    "pieces of 8 weights of a row": (8, 0),
+}
+"""Weights of a unit, None for a row; and of how many effective units a parameter is kept whole if it has fewer."""
+
 LEVELS = ("layer", "block", "pooled")
 AT_ONCE = 1536
 """Weights of a matrix worked on at a time: the roots of all halves stay in cache."""
@@ -210,24 +217,27 @@ def weights_of(u: np.ndarray, probability: np.ndarray, *, grouped: bool) -> np.n
     return np.concatenate([drawn, drawn * (1 - change.swapaxes(0, 1))], 1)
 
 
-def sums_of(footprints: dict[str, Footprint], place: int, parameter: str) -> tuple[dict, dict, dict]:
-    """Per pair the sums of all units of a parameter; per design and pair those of its samples; what a design stores."""
+def sums_of(
+    footprints: dict[str, Footprint], cases: list[tuple[str, float]], place: int, parameter: str
+) -> tuple[dict, dict, dict]:
+    """Per pair the sums of all units of a parameter; per case and pair those of its samples; what a case stores."""
     folds = folds_of(footprints, parameter)
     rows, columns = folds.shape[:2]
     scale = folds.sum((0, 1, 2), dtype=torch.float64).numpy()
     folds /= torch.from_numpy(scale).float()
     every, sampled, stored = {}, {}, {}
-    for width in (columns,) if rows == 1 else (columns, PIECE):
+    widths = {design: columns if rows == 1 else DESIGNS[design][0] or columns for design, _ in cases}
+    for width in sorted(set(widths.values())):
         units = in_units(folds, width)
         count = len(units.gram)
         used = (units.traces.sum(1) > 0).numpy().T
         u = np.array([np.random.default_rng(keyed(seed, place, width)).random(count) for seed in range(SEEDS)])
         kept = {}
-        for design, share in product(DESIGNS, SHARES):
-            if rows > 1 and (design == DESIGNS[2]) != (width == PIECE):
+        for design, share in cases:
+            if widths[design] != width:
                 continue
             wanted = count if rows * columns < SHORT_FROM else max(FEWEST, share * rows * columns / width)
-            fewest = FEWEST if design == DESIGNS[1] else 0
+            fewest = DESIGNS[design][1]
             of_each = [probabilities(units.traces[..., i], wanted, whole_below=fewest) for i in range(len(NAMES))]
             kept[design, share] = of_each
             stored[design, share] = (np.array(of_each) * used).sum(1) * width
@@ -334,7 +344,7 @@ def cost(footprints: dict[str, Footprint], parameters: list[str]) -> dict:
     for words, given, intervals in (
         ("raw", whole, False),
         ("all folds", whole, True),
-        *((f"{share:.0%}", {name: part(each, share) for name, each in two.items()}, True) for share in SHARES),
+        *((percent(share), {name: part(each, share) for name, each in two.items()}, True) for share in SHARES),
     ):
         times = []
         for _ in range(2):
@@ -348,29 +358,35 @@ def cost(footprints: dict[str, Footprint], parameters: list[str]) -> dict:
 def measure(options: argparse.Namespace) -> dict:
     footprints = measured(options)
     parameters = [name for name in footprints[NAMES[0]].names if not name.startswith("classifier")]
-    costs = cost(footprints, parameters)
-    print(costs, flush=True)
+    record = read_record(NAME) if (RESULTS / f"{NAME}.json").exists() else {"designs": {}}
+    record |= {"asked": ASKED, "seeds": SEEDS}
+    if "cost" not in record:
+        record["cost"] = cost(footprints, parameters)
     torch.set_num_threads(1)
+    cases = list(product(options.designs, options.shares))
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda each: sums_of(footprints, *each), enumerate(parameters)))
+        found = list(pool.map(lambda each: sums_of(footprints, cases, *each), enumerate(parameters)))
     every, sampled, stored = ([each[place] for each in found] for place in range(3))
-    pooled = {}
+    record["overlaps"] = {}
     for i, j in PAIRS:
         _, corrected, own = overlaps_of(np.sum([each[i, j] for each in every], 0))
-        pooled[f"{NAMES[i]} / {NAMES[j]}"] = {
+        record["overlaps"][f"{NAMES[i]} / {NAMES[j]}"] = {
             "corrected": float(corrected[0]), "standard error": float(error_of(corrected[1:])),
             "noise ceilings": own[0].tolist(),
         }  # fmt: skip
-    designs: dict = {design: {} for design in DESIGNS}
-    for design, share in product(DESIGNS, SHARES):
-        part = float(np.sum([each[design, share] for each in stored], 0).mean() / costs["weights"])
+    for design, share in cases:
+        part = float(np.sum([each[design, share] for each in stored], 0).mean() / record["cost"]["weights"])
         of_pairs = {pair: [each[design, share, pair] for each in sampled] for pair in PAIRS}
-        designs[design][f"{share:.0%}"] = {
+        record["designs"].setdefault(design, {})[percent(share)] = {
             "weights with folds": part,
             "disk": 1 + 2 * FOLDS / 4 * part,
             **{level: judged(every, of_pairs, parameters, level) for level in LEVELS},
         }
-    return {"asked": ASKED, "seeds": SEEDS, "cost": costs, "overlaps": pooled, "designs": designs}
+    return record
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:g}%"
 
 
 def tables(record: dict) -> list[Grid]:
@@ -378,7 +394,7 @@ def tables(record: dict) -> list[Grid]:
         return tuple(f"{found[level][what]['median']:.2f} ({found[level][what]['95 %']:.2f})" for level in LEVELS)
 
     cells = [(design, share, found) for design, of in record["designs"].items() for share, found in of.items()]
-    head = ("units", "share", "weights with folds", "disk", *(f"corrected, by {level}" for level in LEVELS))
+    head = ("units", "share", "weights with folds", "disk", *LEVELS)
     first = tuple(
         (design, share, f"{found['weights with folds']:.1%}", f"{found['disk']:.2f}", *errors(found, "corrected"))
         for design, share, found in cells
@@ -388,21 +404,24 @@ def tables(record: dict) -> list[Grid]:
         (design, what, *errors(found, what))
         for design, share, found in cells
         for what in of_others
-        if share == f"{GROUPED:.0%}"
+        if share == percent(GROUPED)
     )
     costs = record["cost"]["processor seconds"]
     times = tuple(
         (words, f"{each:.2f}", f"{each / costs['raw']:.1f}", f"{each / record['cost']['weights'] * 1e9:.0f}")
         for words, each in costs.items()
     )
-    levels = tuple(f"by {level}" for level in LEVELS)
+    of_first = (
+        "Corrected overlaps of a layer, of an encoder block and of all weights are off by, in standard errors: median "
+        "(95th percentile); disk is over a footprint without folds, with folds in bfloat16"
+    )
     of_second = (
-        f"At a share of {GROUPED:.0%}: errors of other quantities, and of corrected overlaps by kind of pair; sampling "
-        "error estimated from ten groups, and width with both errors, over the standard error of all folds"
+        f"At a share of {percent(GROUPED)}: errors of other quantities, and of corrected overlaps by kind of pair; "
+        "sampling error estimated from ten groups, and width with both errors, over the standard error of all folds"
     )
     return [
-        Grid("Off by, in standard errors: median (95th percentile); disk over a footprint without folds", head, first),
-        Grid(of_second, ("units", "of", *levels), second),
+        Grid(of_first, head, first),
+        Grid(of_second, ("units", "of", *LEVELS), second),
         Grid(
             "Overlap of two Fishers in memory, processor seconds",
             ("folds of", "seconds", "over raw", "of a billion weights"),
@@ -415,6 +434,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with sst2, cr and trec")
     parser.add_argument("--work", type=Path, default=Path("runs/sampled-folds"))
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
+    parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
     offer_tables(parser)
     options = parser.parse_args()
     if not options.tables:
