@@ -8,7 +8,8 @@ twenty times a raw one. A sample would keep the folds of some units only, rows o
 
 * Every unit has a permanent random number u, a hash of a seed, its parameter and its place. A footprint keeps the unit
   where u < π; π is the unit's share of the trace, plus a floor, times a factor that gives the number of units wanted
-  (at least 30 of a parameter). The trace is that of the first fold that uses the unit: before it, nothing is lost.
+  (at least 30 of a parameter; the factor is found with all folds known). The trace is that of the first fold that uses
+  the unit: before it, nothing is lost.
 * A pair of footprints uses the units kept by both, with weight 1 / min(π, π'). A unit of zeros is kept for nothing, and
   so are parameters of one row.
 * Corrected overlap: raw of all weights × corrected of the sample / raw of the sample. Its standard error is the root of
