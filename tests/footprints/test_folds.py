@@ -5,7 +5,7 @@ import torch
 
 import commonweight
 from commonweight.base import UsageError
-from commonweight.footprints.folds import SHORT_FROM, needs_of
+from commonweight.footprints.folds import SHORT_FROM, needs_of, shortened
 
 
 def model_of(dtype=torch.float32):
@@ -56,6 +56,15 @@ def test_large_parameters_are_shortened_and_nothing_else(tmp_path):
             assert torch.allclose(tensor.float(), other.tensors[name], rtol=2**-8, atol=0)
     assert short.metadata["folds"] == {**exact.metadata["folds"], "dtype": "bfloat16"}
     assert "dtype" not in exact.metadata["folds"]
+
+
+def test_zeros_stay_zeros_and_all_else_stays_positive():
+    sizes = 10.0 ** torch.linspace(-37, 38, SHORT_FROM)
+    short = shortened({"w": torch.cat([sizes, torch.zeros(100)])}, torch.bfloat16)["w"]
+    assert short.dtype == torch.bfloat16
+    assert (short[SHORT_FROM:] == 0).all()
+    assert (short[:SHORT_FROM] > 0).all()
+    assert short.isfinite().all()
 
 
 def test_overlaps_hardly_notice(tmp_path):
