@@ -169,7 +169,7 @@ def test_few_pairs_are_not_ranked(study):
         study, plan=replace(PLAN, tasks=4), runs=runs, facts=[{**facts, "truth": truth} for facts in study.facts]
     )
     assert four.known_pairs == 6
-    assert {row[-1] for row in grid(four, "Task similarity").rows} == {"+1.0000 ± 0.0000"}
+    assert {row[-1] for row in grid(four, "Task similarity").rows} == {"+1.0000 (+1.0000, +1.0000)"}
     assert "over 6 pairs of tasks in every seed" in told(four)
     truth[3][0] = None
     assert four.known_pairs == 5
