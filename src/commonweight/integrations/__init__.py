@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from commonweight.integrations.ewc import EarlierTask, EWCTrainerMixin
+    from commonweight.integrations.hub import load_footprint, push_footprint
     from commonweight.integrations.trainer import OverlapCallback
 
 _HOME = {
     "EWCTrainerMixin": "ewc",
     "EarlierTask": "ewc",
     "OverlapCallback": "trainer",
+    "load_footprint": "hub",
+    "push_footprint": "hub",
 }
 
-__all__ = ["EWCTrainerMixin", "EarlierTask", "OverlapCallback"]
+__all__ = ["EWCTrainerMixin", "EarlierTask", "OverlapCallback", "load_footprint", "push_footprint"]
 
 
 def __getattr__(name: str) -> Any:
