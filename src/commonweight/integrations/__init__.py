@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from commonweight.integrations.ewc import EarlierTask, EWCTrainerMixin
     from commonweight.integrations.hub import load_footprint, push_footprint
+    from commonweight.integrations.trackers import log_continual, log_table
     from commonweight.integrations.trainer import OverlapCallback
 
 _HOME = {
@@ -18,10 +19,20 @@ _HOME = {
     "EarlierTask": "ewc",
     "OverlapCallback": "trainer",
     "load_footprint": "hub",
+    "log_continual": "trackers",
+    "log_table": "trackers",
     "push_footprint": "hub",
 }
 
-__all__ = ["EWCTrainerMixin", "EarlierTask", "OverlapCallback", "load_footprint", "push_footprint"]
+__all__ = [
+    "EWCTrainerMixin",
+    "EarlierTask",
+    "OverlapCallback",
+    "load_footprint",
+    "log_continual",
+    "log_table",
+    "push_footprint",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
-from commonweight.base.folders import check_writable
+from commonweight.base.folders import check_writable, write_whole
 from commonweight.base.text import silent
 from commonweight.data.images.open import open_images
 from commonweight.models.function import load_function
@@ -18,6 +18,7 @@ from commonweight.report.answer import write_result
 from commonweight.report.files import drawn
 from commonweight.studies.continual.answer import result
 from commonweight.studies.continual.figures import write_figures
+from commonweight.studies.continual.log import FILE, accuracies_csv
 from commonweight.studies.continual.mask_figure import write_mask_figure
 from commonweight.studies.continual.measures import choose_priors, measure
 from commonweight.studies.continual.outlook import outlook_of
@@ -70,10 +71,11 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
 
 
 def run_and_write(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
-    """Do a study, or go on with one, and write its tables and figures: ``study.md`` and ``figures/``."""
+    """Do a study, or go on with one, and write its tables, log and figures."""
     found = run_study(run, plan, note=note)
     masks = load_masks(run, found, next(iter(found.runs)))
     drawn(lambda: [*write_figures(found, run / "figures"), *write_mask_figure(masks, run / "figures")], note)
+    write_whole(run / FILE, accuracies_csv(found))
     write_result(run, result(found))
     note(f"networks, masks, statistics, study.json, study.md and figures are in {run}")
     return found
