@@ -17,12 +17,17 @@ import torch
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import nearby
+from commonweight.data.images.datasets import dataset_images, is_pair
 from commonweight.data.images.hugging_face import folder_images, saved_images, split_images
 from commonweight.data.images.images import Images, digits
 from commonweight.data.splits import hub_splits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from torch import Tensor
+    from torch.utils.data import Dataset
 
 BYTES = 8
 """The only type of element that is read."""
@@ -94,7 +99,7 @@ DIGITS = "digits"
 
 
 def open_images(
-    spec: str | Path,
+    spec: str | Path | tuple[Dataset[Any], Dataset[Any]],
     *,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -106,7 +111,8 @@ def open_images(
         spec: ``digits``, the embedded ones; a folder of idx files like MNIST's; a ``.npz`` file; a folder written by
             ``DatasetDict.save_to_disk``; a folder of image files (``train/CLASS/FILE``, ``test/CLASS/FILE``); or a
             Hugging Face id ``org/name:config@revision``. What exists on disk comes before an id; a folder that is
-            called digits is ``./digits``.
+            called digits is ``./digits``. Or a pair of PyTorch data sets, training and test, of rows ``(image,
+            label)``; each row is read once, through the data set's own transforms, and kept.
         image_column: Column of images of a Hugging Face data set; None takes the only one.
         label_column: Column of labels of a Hugging Face data set; None takes ``label`` or ``labels``.
         test_split: Test part of a Hugging Face data set; None takes ``test``.
@@ -115,26 +121,32 @@ def open_images(
         The images.
 
     Raises:
-        UsageError: If ``spec`` is no text or path, there is no such data set, it is not as said, or a column or split
-            is named where there are none.
+        UsageError: If ``spec`` is no text, path or pair, there is no such data set, it is not as said, or a column or
+            split is named where there are none.
         IntegrityError: If a file is damaged.
 
     Example:
         >>> open_images("digits").shape
         (1, 8, 8)
+        >>> from torch.utils.data import TensorDataset
+        >>> rows = TensorDataset(torch.zeros(4, 1, 5, 5), torch.tensor([0, 1, 0, 1]))
+        >>> open_images((rows, rows))
+        Images(TensorDataset: 4 and 4 of 1x5x5, 2 classes)
     """
+    choice = {"image_column": image_column, "label_column": label_column, "test_split": test_split}
+    if is_pair(spec):
+        _check_no_choice("a pair of data sets", choice)
+        return dataset_images(*spec)
     if not isinstance(spec, str | os.PathLike):
         raise UsageError(
-            f"expected 'digits', a folder, a .npz file or a Hugging Face id, got {type(spec).__name__}; save a "
-            "DatasetDict with save_to_disk(folder) and open the folder, or make images of arrays and tensors with "
-            "commonweight.data.images.Images.of(...)"
+            "expected 'digits', a folder, a .npz file, a Hugging Face id or a pair of PyTorch data sets, got "
+            f"{type(spec).__name__}; save a DatasetDict with save_to_disk(folder) and open the folder, or make images "
+            "of arrays and tensors with commonweight.data.images.Images.of(...)"
         )
-    choice = {"image_column": image_column, "label_column": label_column, "test_split": test_split}
     path = Path(spec).expanduser()
     plain = _plain(spec, path)
     if plain is not None:
-        if asked := [name for name, value in choice.items() if value is not None]:
-            raise UsageError(f"{spec} has no columns and no named splits; leave {{argument}} out", argument=asked[0])
+        _check_no_choice(str(spec), choice)
         return plain
     if path.is_dir():
         name = path.resolve().name
@@ -153,6 +165,11 @@ def open_images(
             "'org/name'"
         )
     return split_images(hub_splits(text), text.partition("@")[0].partition(":")[0].rpartition("/")[2], **choice)
+
+
+def _check_no_choice(words: str, choice: Mapping[str, str | None]) -> None:
+    if asked := [name for name, value in choice.items() if value is not None]:
+        raise UsageError(f"{words} has no columns and no named splits; leave {{argument}} out", argument=asked[0])
 
 
 def _plain(spec: str | Path, path: Path) -> Images | None:
