@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from commonweight.integrations.avalanche import SupermaskPlugin
     from commonweight.integrations.ewc import EarlierTask, EWCTrainerMixin
     from commonweight.integrations.hub import load_footprint, push_footprint
     from commonweight.integrations.trackers import log_continual, log_table
@@ -18,6 +19,7 @@ _HOME = {
     "EWCTrainerMixin": "ewc",
     "EarlierTask": "ewc",
     "OverlapCallback": "trainer",
+    "SupermaskPlugin": "avalanche",
     "load_footprint": "hub",
     "log_continual": "trackers",
     "log_table": "trackers",
@@ -28,6 +30,7 @@ __all__ = [
     "EWCTrainerMixin",
     "EarlierTask",
     "OverlapCallback",
+    "SupermaskPlugin",
     "load_footprint",
     "log_continual",
     "log_table",
