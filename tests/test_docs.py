@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from commonweight import integrations
 from commonweight.verdicts import NEEDS
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,16 @@ def test_the_examples_of_the_diagonal_fisher_run(capsys):
 
 def test_the_examples_of_supermasks_run():
     run("docs/supermasks.md", blocks_of(text_of("docs/supermasks.md")))
+
+
+def test_the_examples_of_integrations_run(capsys):
+    names = run("docs/integrations.md", blocks_of(text_of("docs/integrations.md")))
+    said = capsys.readouterr().out
+    logged = [entry for entry in names["trainer"].state.log_history if "fisher_overlap" in entry]
+    assert [entry["step"] for entry in logged] == [0, 10, 20]
+    assert "the second task moved the weights at a price of" in said
+    assert "20 {'raw/pooled/first/second': " in said
+    assert set(re.findall(r"`(\w+)`", text_of("docs/integrations.md"))) >= set(integrations.__all__)
 
 
 def test_the_page_of_findings_runs(capsys):

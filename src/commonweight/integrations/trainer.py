@@ -43,10 +43,10 @@ class OverlapCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
       logged while nothing has changed.
     * ``overlap_seconds``: what this measurement took.
 
-    Weights are those that are trained. Each time costs about 1.1 to 2 ordinary passes over ``batches``. Memory: on the
-    CPU a copy of the trained weights and their Fisher from the start on, with ``other`` one more copy; while it
-    measures, one more Fisher on the device. The model is left as it was: mode, gradients, buffers, random state. So the
-    same seed trains the same weights with and without it.
+    Weights are those that are trained. Each time costs about 1.1 to 2 ordinary passes over ``batches``, and the check
+    of the rules, which counts where rows are few. Memory: on the CPU a copy of the trained weights and their Fisher
+    from the start on, with ``other`` one more copy; while it measures, one more Fisher on the device. The model is left
+    as it was: mode, gradients, buffers, random state. So the same seed trains the same weights with and without it.
 
     Of several processes the first one measures, on its own copy of the model; the others wait for it. Sharded models
     (FSDP, ZeRO stage 3) are refused. A training that is resumed starts anew: its start is the checkpoint.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import IntegrityError
 from commonweight.base.folders import write_whole
 from commonweight.base.records import Format, folder_record
-from commonweight.base.text import Block, Grid, to_markdown
+from commonweight.base.text import Block, Grid, to_html, to_markdown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +49,9 @@ class Answer:
         if self.rest:
             found.append(f"{f'In {run}: ' if run else ''}{' · '.join(self.rest)}")
         return found
+
+    def _repr_html_(self) -> str:
+        return to_html(self.blocks())
 
     def record(self) -> dict[str, Any]:
         """Give it as plain values."""

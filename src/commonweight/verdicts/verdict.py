@@ -13,6 +13,7 @@ import numpy as np
 
 from commonweight.base.errors import UsageError, check_kind
 from commonweight.base.estimate import Estimate
+from commonweight.base.text import Grid, to_html
 from commonweight.verdicts import words
 from commonweight.verdicts.evidence import Evidence
 from commonweight.verdicts.rules import (
@@ -83,6 +84,12 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{self.answer}: {self.reason}"
+
+    def _repr_html_(self) -> str:
+        rows = tuple(
+            (each.code, "yes" if each.met else "no", "" if each.met else words.sentence(each)) for each in self.findings
+        )
+        return to_html([f"{self}.", Grid("What was asked", ("need", "met", "what is wrong"), rows)])
 
 
 def judge(evidence: Evidence) -> Verdict:
