@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench clean docs
 help:            ## show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -39,3 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt 'torch==2.13.0'
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable . --group test --group lint
 	touch $(STAMP)
+
+docs: $(STAMP)   ## build the documentation into docs/_build, its tutorials and how-tos executed (four minutes at most)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable . --group docs
+	timeout 240 $(PY) -m sphinx -W --keep-going -E -j 2 docs docs/_build

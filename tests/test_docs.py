@@ -11,7 +11,7 @@ from commonweight import integrations
 from commonweight.verdicts import NEEDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("[!_]*.md")), *sorted((ROOT / "docs").glob("[!_]*/**/*.md"))]
 LONGEST = 120
 
 
@@ -143,6 +143,12 @@ def test_the_three_wrong_conclusions_run():
     assert table.contrast(("a/task", "b/task"), ("a/a", "b/b")).low > 0.1
     itself = table.contrast(("a/a", "a/b"), ("a/a", "b/b"))
     assert itself.low < 0 < itself.high
+
+
+def test_the_build_counts_every_page_with_code_cells():
+    executed = [page for page in PAGES if "```{code-cell}" in page.read_text(encoding="utf-8")]
+    (counted,) = re.findall(r"^EXECUTED = (\d+)$", text_of("docs/conf.py"), flags=re.MULTILINE)
+    assert len(executed) == int(counted)
 
 
 def test_the_pages_that_the_package_names_are_there():
