@@ -40,6 +40,6 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable . --group test --group lint
 	touch $(STAMP)
 
-docs: $(STAMP)   ## build the documentation into docs/_build, its tutorials and how-tos executed (four minutes at most)
+docs: $(STAMP)   ## build the documentation into docs/_build/html, its tutorials and how-tos executed (about two minutes)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable . --group docs
-	timeout 240 $(PY) -m sphinx -W --keep-going -E -j 2 docs docs/_build
+	$(PY) -m sphinx -W --keep-going -E -j 2 docs docs/_build/html

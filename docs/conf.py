@@ -14,6 +14,7 @@ import generated
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the kernels: two pages are executed at once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # for `commonweight`
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 project = "commonweight"
@@ -27,15 +28,17 @@ html_show_sphinx = False
 
 myst_heading_anchors = 4  # the anchors that GitHub makes
 nb_execution_mode = "force"
-nb_execution_timeout = 120  # seconds for a cell
+nb_execution_timeout = 180  # seconds for a cell
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
-nb_merge_streams = True
+nb_execution_in_temp = True
+nb_output_stderr = "remove"  # progress
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature has them
 
-EXECUTED = 0
+EXECUTED = 11
+"""Pages with code cells: a page that is no longer executed is an error."""
 
 
 def count_executed(app: Sphinx, error: Exception | None) -> None:
