@@ -7,6 +7,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -25,6 +26,8 @@ exclude_patterns = ["_build", *(f"_generated/{page}.md" for page in ("api", "lay
 html_theme = "furo"
 html_title = "commonweight"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["wrap.css"]
 
 myst_heading_anchors = 4  # the anchors that GitHub makes
 nb_execution_mode = "force"
@@ -35,7 +38,9 @@ nb_execution_in_temp = True
 nb_output_stderr = "remove"  # progress
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the signature has them
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 90
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # a colon in an attribute is prose
 
 EXECUTED = 11
 """Pages with code cells: a page that is no longer executed is an error."""

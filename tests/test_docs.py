@@ -1,5 +1,6 @@
 """The pages: their examples run, their links lead somewhere, and their lines are short enough to read."""
 
+import importlib.util
 import re
 import unicodedata
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import commonweight
 from commonweight import integrations
+from commonweight.cli.main import group
+from commonweight.diagonal_fisher import RULES
 from commonweight.verdicts import NEEDS
 
 ROOT = Path(__file__).parents[1]
@@ -154,6 +158,17 @@ def test_the_build_counts_every_page_with_code_cells():
     executed = [page for page in PAGES if "```{code-cell}" in page.read_text(encoding="utf-8")]
     (counted,) = re.findall(r"^EXECUTED = (\d+)$", text_of("docs/conf.py"), flags=re.MULTILINE)
     assert len(executed) == int(counted)
+
+
+def test_the_generated_pages_hold_every_layer_command_and_public_name():
+    spec = importlib.util.spec_from_file_location("generated", ROOT / "docs" / "generated.py")
+    generated = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generated)
+    layers, commands, api = ("\n".join(page()) for page in (generated.layers, generated.commands, generated.api))
+    assert layers.count("\n") == len(RULES) + 1
+    assert "| `torch.nn.modules.linear.Linear` | `weight`, `bias` |" in layers
+    assert [name for name in group.list_commands(None) if f"## commonweight {name}" not in commands] == []
+    assert [name for name in commonweight.__all__ if f":: commonweight.{name}\n" not in api] == []
 
 
 def test_the_pages_that_the_package_names_are_there():
