@@ -42,6 +42,9 @@ COPIES = {
 }
 """Pages outside ``docs``, and where their copies stand."""
 
+WIDTH = 84
+"""Of the help of commands, in characters: what a column of the site holds."""
+
 
 def write() -> None:
     """Write all of them."""
@@ -112,24 +115,38 @@ def layers() -> Iterator[str]:
     yield "| layer | parameters measured by a rule |"
     yield "| --- | --- |"
     for layer, rules in RULES.items():
-        name = layer if isinstance(layer, str) else f"{layer.__module__}.{layer.__qualname__}"
+        name = layer if isinstance(layer, str) else f"{_home(layer)}.{layer.__name__}"
         shown = ", ".join(f"`{parameter}`" for parameter in rules) or "none: it is never called"
         yield f"| `{name}` | {shown} |"
+
+
+def _home(layer: type) -> str:
+    from torch import nn
+
+    return "torch.nn" if getattr(nn, layer.__name__, None) is layer else layer.__module__
 
 
 def commands() -> Iterator[str]:
     """Show what every command says of itself, sub-commands included."""
     from commonweight.cli.main import group
 
-    yield from _commands(group, click.Context(group, info_name="commonweight", **group.context_settings))
+    found = list(_commands(group, click.Context(group, info_name="commonweight", **group.context_settings)))
+    yield "| command | what it does |"
+    yield "| --- | --- |"
+    for command, context in found:
+        first = inspect.cleandoc(command.help).partition("\n\n")[0].replace("\n", " ")
+        yield f"| `{context.command_path}` | {first} |"
+    yield ""
+    for command, context in found:
+        yield f"## {context.command_path}\n"
+        yield f"```text\n{command.get_help(context)}\n```\n"
 
 
-def _commands(group: click.Group, context: click.Context) -> Iterator[str]:
+def _commands(group: click.Group, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
     for name in group.list_commands(context):
         command = group.get_command(context, name)
-        inner = click.Context(command, info_name=name, parent=context, max_content_width=110, terminal_width=110)
+        inner = click.Context(command, info_name=name, parent=context, max_content_width=WIDTH, terminal_width=WIDTH)
         if isinstance(command, click.Group):
             yield from _commands(command, inner)
-            continue
-        yield f"## {inner.command_path}\n"
-        yield f"```text\n{command.get_help(inner)}\n```\n"
+        else:
+            yield command, inner

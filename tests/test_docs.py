@@ -166,7 +166,7 @@ def test_the_generated_pages_hold_every_layer_command_and_public_name():
     spec.loader.exec_module(generated)
     layers, commands, api = ("\n".join(page()) for page in (generated.layers, generated.commands, generated.api))
     assert layers.count("\n") == len(RULES) + 1
-    assert "| `torch.nn.modules.linear.Linear` | `weight`, `bias` |" in layers
+    assert "| `torch.nn.Linear` | `weight`, `bias` |" in layers
     assert [name for name in group.list_commands(None) if f"## commonweight {name}" not in commands] == []
     assert [name for name in commonweight.__all__ if f":: commonweight.{name}\n" not in api] == []
 
