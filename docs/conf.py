@@ -36,6 +36,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"
 nb_output_stderr = "remove"  # progress
 
 autodoc_member_order = "bysource"
