@@ -79,6 +79,7 @@ COMMANDS = {
     "shortcuts": ("shortcuts", "run", "--model", "m", "--data", "d", "-o", "out"),
     "continual": ("continual", "run", "--data", "digits", "--scenario", "rotated", "-o", "out"),
     "show": ("show", "run"),
+    "report": ("report", "run"),
     "ls": ("ls",),
     "run": ("run", "config.yaml"),
     "verify": ("verify", "m", "--data", "d"),

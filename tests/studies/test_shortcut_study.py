@@ -191,7 +191,7 @@ def test_the_files_of_a_study(done: tuple[Path, Plan, ShortcutStudy], tmp_path: 
     assert "| st, op |" in to_markdown(report(study))
     written = write_figures(study, tmp_path / "figures")
     names = {"overlaps-empirical", "layers-empirical", "walks", "accuracies"}
-    assert {path.name for path in written} == {f"{name}.{form}" for name in names for form in ("png", "pdf")}
+    assert {path.name for path in written} == {f"{name}.{form}" for name in names for form in ("png", "pdf", "svg")}
     assert all(path.stat().st_size > 5000 for path in written)
 
 

@@ -9,7 +9,7 @@ import click
 
 from commonweight.cli import streams
 from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
-from commonweight.cli.results import by_option, result_options, write, write_run
+from commonweight.cli.results import by_option, report_option, result_options, write, write_report, write_run
 from commonweight.studies.compare.options import CompareOptions
 
 
@@ -38,6 +38,7 @@ from commonweight.studies.compare.options import CompareOptions
 )
 @by_option
 @result_options
+@report_option
 @options_of(CompareOptions)
 def command(
     models: tuple[str, ...],
@@ -49,6 +50,7 @@ def command(
     by: str | int,
     form: str,
     verbose: bool,
+    report: bool,
     **given: Any,
 ) -> None:
     """Measure every MODEL on every data set and compare all footprints.
@@ -56,12 +58,14 @@ def command(
     NAME= gives a model or data set its name in the table. If a file has that whole word as its name, equals sign
     included, the file is meant. One model and two data sets compare two tasks in one network. If every model has a data
     set of its own name, and there is another data set, the answer says whether the models share more on that one than
-    each on its own. RUN holds run.json, the footprints, the table (overlap.json) and the result (study.md, study.json,
-    study.csv). The same command again measures only what is missing. A different question in the same folder is
-    refused.
+    each on its own. RUN holds run.json, the footprints, the table (overlap.json) and the result (report.html, study.md,
+    study.json, study.csv). The same command again measures only what is missing. A different question in the same
+    folder is refused.
     """
+    from commonweight.report.html import REPORT
     from commonweight.report.terminal import show
     from commonweight.studies.compare.compare import compare_and_write, compare_outlook, read_comparison_result
+    from commonweight.studies.compare.page import write_page
 
     options = read_options(CompareOptions, given)
     if dry_run:
@@ -71,6 +75,8 @@ def command(
         return
     with streams.working():
         found = compare_and_write(models, data, output, options, contrasts=contrasts, fresh=fresh, note=streams.note)
+    if report and (found.is_new or not (found.folder / REPORT).is_file()):
+        write_report(found.folder, write_page)
     streams.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")
     if by == "layer":
         write_run(Path(output), form, verbose=verbose)

@@ -9,7 +9,7 @@ import click
 
 from commonweight.cli import streams
 from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
-from commonweight.cli.results import result_options, write_run
+from commonweight.cli.results import report_option, result_options, write_report, write_run
 from commonweight.studies.continual.plan import Plan
 
 EXAMPLE = "commonweight continual run --data digits --scenario rotated --approach classic transfer -o runs/rotated"
@@ -29,7 +29,8 @@ def command() -> None:
 @options_of(Plan)
 @dry_run_option
 @result_options
-def run(output: str, dry_run: bool, form: str, verbose: bool, **given: Any) -> None:
+@report_option
+def run(output: str, dry_run: bool, form: str, verbose: bool, report: bool, **given: Any) -> None:
     """Train, compare, infer; write masks, statistics, tables and figures, and show what was found.
 
     The similarities every_layer (the default) and first_layer need a classic network that has learned the task
@@ -37,6 +38,7 @@ def run(output: str, dry_run: bool, form: str, verbose: bool, **given: Any) -> N
     """
     plan = read_options(Plan, given)
     from commonweight.report.terminal import show
+    from commonweight.studies.continual.page import write_page
     from commonweight.studies.continual.run import run_and_write, study_outlook
 
     if dry_run:
@@ -46,4 +48,6 @@ def run(output: str, dry_run: bool, form: str, verbose: bool, **given: Any) -> N
         return
     with streams.working():
         run_and_write(Path(output), plan, note=streams.note)
+    if report:
+        write_report(Path(output), write_page)
     write_run(Path(output), form, verbose=verbose)

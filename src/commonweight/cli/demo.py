@@ -10,7 +10,7 @@ import click
 
 from commonweight.cli import streams
 from commonweight.cli.options import Command, ending
-from commonweight.cli.results import result_options, write
+from commonweight.cli.results import report_option, result_options, write, write_report, write_run
 
 
 @click.command("demo", cls=Command, epilog=ending("commonweight demo -o runs/demo"))
@@ -21,7 +21,8 @@ from commonweight.cli.results import result_options, write
     "--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the reviews and of the shared start."
 )
 @result_options
-def command(output: str | None, seed: int, form: str, verbose: bool) -> None:
+@report_option
+def command(output: str | None, seed: int, form: str, verbose: bool, report: bool) -> None:
     """Train tiny encoders on reviews and a network with masks on digits, and show what they share.
 
     First it compares two encoders trained on reviews of two kinds. Then it trains three encoders with a planted
@@ -32,6 +33,7 @@ def command(output: str | None, seed: int, form: str, verbose: bool) -> None:
     from commonweight.report.answer import write_result
     from commonweight.studies.demo import demo
     from commonweight.studies.demo.answer import result
+    from commonweight.studies.demo.page import write_page
 
     with ExitStack() as stack:
         folder = Path(output or stack.enter_context(tempfile.TemporaryDirectory(prefix="commonweight-demo-")))
@@ -42,6 +44,10 @@ def command(output: str | None, seed: int, form: str, verbose: bool) -> None:
             shortcuts = demo.run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.note)
             tasks = demo.run_continual_demo(folder / "continual", note=streams.note)
             found = result(encoders, shortcuts, tasks, folder, kept=output is not None)
-        if output is not None:
-            write_result(folder, found)
-        write(found, form, verbose=verbose, run=output or "")
+        if output is None:
+            write(found, form, verbose=verbose)
+            return
+        write_result(folder, found)
+        if report:
+            write_report(folder, write_page)
+        write_run(folder, form, verbose=verbose)

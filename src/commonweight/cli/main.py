@@ -16,7 +16,20 @@ from commonweight.base.version import __version__
 from commonweight.cli import streams
 from commonweight.cli.options import ending, in_options
 
-COMMANDS = ("compare", "show", "ls", "run", "fisher", "overlap", "verify", "fuse", "shortcuts", "continual", "demo")
+COMMANDS = (
+    "compare",
+    "show",
+    "report",
+    "ls",
+    "run",
+    "fisher",
+    "overlap",
+    "verify",
+    "fuse",
+    "shortcuts",
+    "continual",
+    "demo",
+)
 
 
 class Commands(click.Group):

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from commonweight.cli import streams
 from commonweight.cli.options import By, Suggesting, together
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from commonweight.cli.options import Decorator
@@ -36,6 +38,18 @@ result_options = together(
     ),
     verbose_option,
 )
+
+
+report_option = click.option(
+    "--no-report", "report", is_flag=True, flag_value=False, default=True, help="Write no report.html."
+)
+
+
+def write_report(run: Path, write_page: Callable[[Path], Path]) -> None:
+    """Write the page of a finished run, and say where it is."""
+    with streams.working():
+        place = write_page(run)
+    streams.note(f"the report is {place}")
 
 
 def write(result: Result, form: str, *, verbose: bool, run: str = "") -> None:

@@ -10,7 +10,7 @@ import click
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
 from commonweight.cli.options import Command, dry_run_option, ending, options_of, typed
-from commonweight.cli.results import result_options, write_run
+from commonweight.cli.results import report_option, result_options, write_report, write_run
 from commonweight.studies.shortcuts.plan import PRESETS, Plan, make_plan
 
 EXAMPLE = "--model google-bert/bert-base-cased --data stanfordnlp/sst2"
@@ -50,6 +50,7 @@ def _add(name: str, words: str) -> None:
     )
     @dry_run_option
     @result_options
+    @report_option
     def step(
         output: str,
         preset: Any,
@@ -57,11 +58,16 @@ def _add(name: str, words: str) -> None:
         dry_run: bool,
         form: str,
         verbose: bool,
+        report: bool,
         **given: Any,
     ) -> None:
         until = "overlap" if name == "run" else name
         is_there = _run(until, Path(output), preset, typed(given) | {"existing": _pairs(existing)}, dry_run=dry_run)
         if is_there:
+            if report:
+                from commonweight.studies.shortcuts.page import write_page
+
+                write_report(Path(output), write_page)
             write_run(Path(output), form, verbose=verbose)
 
 

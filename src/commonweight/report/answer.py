@@ -22,6 +22,7 @@ FILES = {"markdown": "study.md", "json": "study.json", "csv": "study.csv"}
 """Form of a result -> its file in a run folder."""
 
 FORMAT = Format("commonweight-answer", (1,), "a finished run", "run it again")
+KEYS = ("question", "answer", "table", "beware", "rest")
 COLUMNS = 80
 LINES = 20
 """What the table of an answer may take of a screen."""
@@ -58,19 +59,12 @@ class Answer:
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {"format": FORMAT.name, "version": FORMAT.versions[0], **plain}
 
-    def to_json(self) -> str:
-        """Write it."""
-        return json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
-
     @classmethod
     def load(cls, run: Path) -> Answer:
         """Read that of a finished run."""
-        found = folder_record(run, ANSWER, FORMAT, ("question", "answer", "table", "beware", "rest"))
-        table = found["table"]
-        grid = Grid(
-            table["title"], tuple(table["header"]), tuple(map(tuple, table["rows"])), tuple(map(tuple, table["totals"]))
-        )
-        return cls(found["question"], found["answer"], grid, tuple(found["beware"]), tuple(found["rest"]))
+        found = folder_record(run, ANSWER, FORMAT, KEYS)
+        said = found["question"], found["answer"], _read_grid(found["table"])
+        return cls(*said, tuple(found["beware"]), tuple(found["rest"]))
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,21 @@ def write_result(run: Path, result: Result) -> None:
     """Write a result into its run folder in every form; the answer comes last."""
     for form, text in (("markdown", result.to_markdown()), ("json", result.json), ("csv", result.csv)):
         write_whole(run / FILES[form], text)
-    write_whole(run / ANSWER, result.answer.to_json())
+    blocks = [block if isinstance(block, str) else asdict(block) for block in result.blocks]
+    _write_answer(run, result.answer.record() | {"blocks": blocks})
+
+
+def load_blocks(run: Path) -> list[Block]:
+    """Read everything that the result of a finished run says to people."""
+    found = folder_record(run, ANSWER, FORMAT, (*KEYS, "blocks"))["blocks"]
+    return [block if isinstance(block, str) else _read_grid(block) for block in found]
+
+
+def name_in_rest(run: Path, line: str) -> None:
+    """Say in the answer of a finished run that another file holds more of it."""
+    found = folder_record(run, ANSWER, FORMAT, KEYS)
+    if line not in found["rest"]:
+        _write_answer(run, found | {"rest": [line, *found["rest"]]})
 
 
 def read_form(run: Path, form: str) -> str:
@@ -106,3 +114,12 @@ def read_form(run: Path, form: str) -> str:
         return (run / FILES[form]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise IntegrityError(f"{run / FILES[form]} cannot be read: {error}; {FORMAT.again}") from None
+
+
+def _write_answer(run: Path, record: dict[str, Any]) -> None:
+    write_whole(run / ANSWER, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def _read_grid(record: dict[str, Any]) -> Grid:
+    rows, totals = (tuple(map(tuple, record[part])) for part in ("rows", "totals"))
+    return Grid(record["title"], tuple(record["header"]), rows, totals)

@@ -1,4 +1,4 @@
-"""What the files of all studies have in common: Markdown tables, figures as PNG and PDF, and their colours."""
+"""What the files of all studies have in common: Markdown tables, figures as PNG, PDF and SVG, and their colours."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from commonweight.base.text import Note
 
-FORMATS = ("png", "pdf")
+FORMATS = ("png", "pdf", "svg")
+INK = "#010101"
+"""Of words and axes: black to the eye, and not the black of what is drawn, so that a page can write it in its own."""
 
-METADATA: Mapping[str, dict[str, None]] = {".png": {}, ".pdf": {"CreationDate": None}}
+METADATA: Mapping[str, dict[str, None]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 """Of the files; without a date, so that the same figure is the same bytes."""
 
 MARGIN = 0.1
@@ -73,7 +75,18 @@ def open_axes(ax: Axes) -> None:
 def drawn(draw: Callable[[], list[Path]], note: Note) -> list[Path]:
     """Draw figures, or say what they need."""
     try:
-        return draw()
+        from matplotlib import rc_context
+
+        with rc_context({
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.edgecolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "svg.fonttype": "none",
+            "svg.hashsalt": "commonweight",
+        }):
+            return draw()
     except ModuleNotFoundError as error:
         note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same again")
         return []

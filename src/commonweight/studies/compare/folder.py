@@ -12,6 +12,7 @@ from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.overlaps.table.files import ARRAYS
 from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.report.answer import ANSWER, FILES
+from commonweight.report.html import REPORT
 from commonweight.studies.run.folder import RunFolder, check_place, open_run
 from commonweight.studies.run.record import (
     FORMAT,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 COMPARISON = StudyKind("comparison", ("torch", "transformers", "datasets"))
 FOOTPRINTS = "footprints"
-TABLES = (OVERLAP, ARRAYS, ANSWER, *FILES.values())
+TABLES = (OVERLAP, ARRAYS, ANSWER, *FILES.values(), REPORT)
 NAMED = ("models", "data")
 """Parts of the question that have an entry for each model or data set, and may get more."""
 

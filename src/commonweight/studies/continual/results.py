@@ -27,7 +27,7 @@ from commonweight.studies.run.results import recorded, result_text
 from commonweight.transfer.alphas import Alphas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -154,8 +154,7 @@ class ContinualStudy:
     @property
     def same_tasks(self) -> bool:
         """Whether all seeds have the same tasks in the same order."""
-        tasks = [[{**task, "seed": None} for task in facts["tasks"]] for facts in self.facts]
-        return all(each == tasks[0] for each in tasks)
+        return same_tasks(self.facts)
 
     def rank_correlation(self, approach: str, similarity: str, layer: str) -> Estimate:
         """Compare a similarity with the truth, over every task and each of those before it."""
@@ -230,6 +229,12 @@ class ContinualStudy:
 
     def _each(self, approach: str, measure: Callable[[ApproachRun], float]) -> Estimate:
         return Estimate.over_seeds([measure(run) for run in self._runs(approach)])
+
+
+def same_tasks(seeds: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether seeds, of each of which the facts are given, have the same tasks in the same order."""
+    tasks = [[{**task, "seed": None} for task in facts["tasks"]] for facts in seeds]
+    return all(each == tasks[0] for each in tasks)
 
 
 def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:

@@ -23,6 +23,7 @@ from commonweight.studies.continual.plan import Plan as ContinualPlan
 from commonweight.studies.continual.run import run_and_write as run_continual
 from commonweight.studies.demo.encoder import LONGEST, encode_reviews, make_start, make_tokenizer, save, train
 from commonweight.studies.run.folder import check_place
+from commonweight.studies.run.runs import DEMO
 from commonweight.studies.shortcuts.plan import CHECKPOINT
 from commonweight.studies.shortcuts.plan import Plan as ShortcutPlan
 from commonweight.studies.shortcuts.run import run_and_write as run_shortcuts
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 START = "start"
-RECORD = "demo.json"
 SAVED = Kind("saved data set", "dataset_dict.json")
 AMBIGUOUS = 0.1
 """Share of reviews whose label is a fair coin: no model reaches zero loss, so no handful of rows carries the Fisher."""
@@ -125,7 +125,7 @@ def run_demo(folder: Path, *, size: DemoSize | None = None, seed: int = 0, note:
     size = size or DemoSize()
     check_demo_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).write_text(json.dumps({"seed": seed, "ambiguous": AMBIGUOUS} | asdict(size)) + "\n")
+    (folder / DEMO).write_text(json.dumps({"seed": seed, "ambiguous": AMBIGUOUS} | asdict(size)) + "\n")
     tokenizer = make_tokenizer()
     held_out = {domain: _held_out(domain, size, seed) for domain in DOMAINS}
     encoded = {domain: ScoredRows(encode_reviews(tokenizer, rows), 0) for domain, rows in held_out.items()}
@@ -160,7 +160,7 @@ def run_demo(folder: Path, *, size: DemoSize | None = None, seed: int = 0, note:
 
 def check_demo_folder(folder: Path) -> None:
     """Check that the demonstration may write to a folder."""
-    check_place(folder, RECORD)
+    check_place(folder, DEMO)
     check_writable(folder / "comparison")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -47,10 +49,18 @@ class StudyKind:
             "status": status,
             "asked": asked,
             "grown": grown,
+            "command": _command(),
             "versions": versions | {name: version(name) for name in self.packages},
         }
         plain: dict[str, Any] = json.loads(json.dumps(record))
         return plain
+
+
+def _command() -> str | None:
+    """Give the command line of this process; None where Python called the library."""
+    place = Path(sys.argv[0])
+    is_ours = place.name == "commonweight" or (place.parent.name, place.name) == ("commonweight", "__main__.py")
+    return shlex.join(["commonweight", *sys.argv[1:]]) if is_ours else None
 
 
 def read_record(path: Path, kind: StudyKind) -> dict[str, Any]:

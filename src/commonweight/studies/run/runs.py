@@ -8,12 +8,27 @@ from typing import TYPE_CHECKING
 from commonweight.base.errors import UsageError
 from commonweight.base.text import DASH, Grid
 from commonweight.report.answer import ANSWER, Answer
+from commonweight.studies.run.folder import read_json
 from commonweight.studies.run.record import FORMAT, RECORD
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
+DEMO = "demo.json"
+"""Record of a demonstration, which holds several runs."""
+
 DEPTHS = ("", "*/", "*/*/", "*/*/*/")
+
+
+def study_of(run: Path, known: Collection[str]) -> str:
+    """Tell which of the known studies a run folder is of."""
+    found = "demo" if (run / DEMO).is_file() else None
+    if (run / RECORD).is_file():
+        found = read_json(run / RECORD).get("study")
+    if found not in known:
+        raise UsageError(f"{run} holds no run: give the folder that compare, shortcuts, continual or demo wrote")
+    return str(found)
 
 
 def runs_grid(folder: Path) -> Grid:

@@ -1,0 +1,48 @@
+"""The page of a study of continual learning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from commonweight.overlaps.table.files import RECORD as OVERLAP
+from commonweight.overlaps.table.table import OverlapTable
+from commonweight.report.html import Overlaps
+from commonweight.studies.continual.results import same_tasks
+from commonweight.studies.run.folder import read_json
+from commonweight.studies.run.page import pictures_of, write_run_page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.report.html import Picture
+
+CAPTIONS = {
+    "accuracy": "Accuracy on every task after learning every task, mean over seeds",
+    "curves": "Learning curves: the error on a task while it is learned, mean over all tasks but the first, and seeds",
+    "gains": "How much of the missing area above the learning curve each approach wins over classic; 95 % over seeds",
+    "masks": "Masks of one layer, task by task; seed 0",
+    "similarity": "How alike tasks are; seed 0",
+    "alphas": "How much each prior task influences the mask of a task; seed 0",
+}
+"""Of figures, by what their names begin with."""
+
+
+def overlaps(run: Path) -> list[Overlaps]:
+    """Read the overlaps of the masks of every approach: of all seeds together where they have the same tasks."""
+    seeds = sorted(run.glob("seed-*"), key=lambda seed: int(seed.name.partition("-")[2]))
+    kept = seeds if same_tasks([read_json(seed / "tasks.json") for seed in seeds]) else seeds[:1]
+    of = f"mean of {len(kept)} seeds" if len(kept) > 1 else "seed 0"
+    approaches = sorted(place.parent.name for place in seeds[0].glob(f"*/{OVERLAP}"))
+    return [
+        Overlaps(f"masks of {name}, {of}", [OverlapTable.load(seed / name) for seed in kept]) for name in approaches
+    ]
+
+
+def pictures(run: Path) -> list[Picture]:
+    """Find the figures that the page shows."""
+    return pictures_of(run, CAPTIONS)
+
+
+def write_page(run: Path) -> Path:
+    """Write the page of a finished study."""
+    return write_run_page(run, overlaps(run), pictures(run))

@@ -1,0 +1,39 @@
+"""The page of a study of shortcuts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from commonweight.overlaps.table.files import RECORD as OVERLAP
+from commonweight.overlaps.table.table import OverlapTable
+from commonweight.report.html import Overlaps
+from commonweight.studies.run.page import pictures_of, write_run_page
+from commonweight.studies.shortcuts.report import SHOWS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commonweight.report.html import Picture
+
+GRID = "fisher-"
+"""Beginning of the folders that hold a table."""
+
+
+def overlaps(run: Path) -> list[Overlaps]:
+    """Read the overlaps of all models on all sets, of all seeds together, for every Fisher type."""
+    rules = sorted(place.parent.name.removeprefix(GRID) for place in run.glob(f"seed-0/{GRID}*/{OVERLAP}"))
+    found = {
+        rule: [OverlapTable.load(place.parent) for place in run.glob(f"seed-*/{GRID}{rule}/{OVERLAP}")]
+        for rule in rules
+    }
+    return [Overlaps(f"all models on all sets, Fisher type {rule}", tables) for rule, tables in found.items()]
+
+
+def pictures(run: Path) -> list[Picture]:
+    """Find the figures that the page shows."""
+    return pictures_of(run, SHOWS)
+
+
+def write_page(run: Path) -> Path:
+    """Write the page of a finished study."""
+    return write_run_page(run, overlaps(run), pictures(run))
