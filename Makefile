@@ -3,7 +3,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 
-.PHONY: help demo test lint format bench clean docs
+BROWSER := .browser/node_modules/axe-core/axe.min.js
+
+.PHONY: help demo test browser lint format bench clean docs
 help:            ## show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -12,6 +14,13 @@ demo: $(STAMP)   ## train tiny encoders and mask networks and show what they sha
 
 test: lint       ## lint, types, import contracts, then all tests, doctests and README examples
 	$(PY) -m pytest -n 2 --dist worksteal
+	@test -f $(BROWSER) || echo '*** THE REPORT WAS NOT TESTED IN A BROWSER: make browser does ***'
+
+browser: $(STAMP) ## test the report in Debian's Chromium (installs it with apt-get where it is missing)
+	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	$(PY) -m pip install --quiet --constraint constraints.txt --group browser
+	npm install --silent --no-save --prefix .browser axe-core@4.14.1
+	COMMONWEIGHT_BROWSER=required $(PY) -m pytest tests/browser
 
 lint: $(STAMP)   ## ruff, mypy, import-linter
 	$(VENV)/bin/ruff check .
@@ -31,7 +40,7 @@ bench: $(STAMP)  ## time and memory against the ordinary pass and the peers (JSO
 	$(PY) benchmarks/jaccard.py --out benchmarks/results/jaccard.json
 
 clean:           ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .browser .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)

@@ -313,6 +313,14 @@ def test_compare_in_every_format(cli, place, tmp_path):
     assert cli("show", run, "--format", "csv", "--by", "parameter").out == by_parameter
     shown = cli("show", run)
     assert (shown.out, shown.err) == (text.out, "")
+    assert "report.html shows all of it in a browser" in " ".join(text.out.split())
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert all(block.title.replace("&", "&amp;") in page for block in table.blocks() if not isinstance(block, str))
+    (run / "report.html").unlink()
+    assert cli(*command, "--no-report").code == 0
+    assert not (run / "report.html").exists()
+    assert cli("report", run).out == f"{run}/report.html\n"
+    assert (run / "report.html").is_file()
     assert "comparison  complete" in cli("ls", tmp_path).out
     assert json.loads(cli(*command, "--format", "json", "--by", "2").out)["depth"] == 2
     assert "bert.encoder" not in cli(*command, "--format", "markdown", "--by", "1").out

@@ -34,6 +34,13 @@ def test_a_run_and_its_footprints(cli, run):
     for name in ("curves", "gains", "accuracy", "masks", "overlap-classic", "similarity-classic"):
         assert (run / "figures" / f"{name}.png").stat().st_size > 1000
         assert (run / "figures" / f"{name}.pdf").is_file()
+    assert f"the report is {run}/report.html" in found.err
+    assert "report.html shows all of it in a browser" in " ".join(found.out.split())
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for words in ("masks of classic", "Learning curves", "Masks of one layer", "hidden"):
+        assert words in page
+    again = cli("report", run)
+    assert (again.code, again.out) == (0, f"{run}/report.html\n")
     masks = sorted((run / "seed-0" / "classic" / "masks").iterdir())
     table = cli("overlap", *masks)
     assert table.code == 0, table.err

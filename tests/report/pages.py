@@ -36,6 +36,12 @@ def masks(count, layers, seed=0):
     })
 
 
+def bare(table):
+    """The page of a table without its text, which takes long where there are many pairs."""
+    answer = Answer("What do they share?", "Little.", Grid("Nothing", ("", ""), ()))
+    return Page(answer, [Overlaps("all", [table])])
+
+
 def page_of(table, **parts):
     """The page of one table, with all its text."""
     found = result(table)

@@ -66,7 +66,8 @@ def test_numbers_are_those_of_the_table():
             for place, pair in enumerate(pairs):
                 estimate = of.estimate(quantity["key"], *pair, layer)
                 assert quantity["values"][module][place] == pytest.approx(estimate.value, rel=1e-3)
-                assert quantity["low"][module][place] == pytest.approx(estimate.low, rel=1e-3, abs=1e-5)
+                if quantity["mapped"]:
+                    assert quantity["low"][module][place] == pytest.approx(estimate.low, rel=1e-3, abs=1e-5)
         for place, pair in enumerate(pairs):
             said = found["answers"][found["verdicts"][module][place]]
             assert said == of.verdict(pair, layer=layer).short.partition(" (")[0]

@@ -16,6 +16,7 @@ import numpy as np
 from commonweight.base.estimate import Estimate
 from commonweight.base.progress import track
 from commonweight.overlaps.table.numbers import WHOLE
+from commonweight.report.curves import FEWEST_FOR_BANDS
 from commonweight.report.overlap import spoken, spoken_pair
 from commonweight.verdicts.words import SHORT
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 MOST_MODULES = 800
 """Rows of the network; deeper modules are merged into blocks until no more are left."""
 
-MOST_NUMBERS = 120_000
-"""Numbers of one comparison, about 1 MB; the same happens beyond."""
+MOST_NUMBERS = 250_000
+"""Numbers of one comparison, about 1.5 MB; the same happens beyond."""
 
 OWN = "(own weights)"
 """What the weights are called that a module owns beside its submodules."""
@@ -98,6 +99,11 @@ class Overlaps:
         return MASKS if known else tuple(each for each in MASKS if each.key not in {"corrected", "chance"})
 
     @property
+    def has_intervals(self) -> bool:
+        """Whether numbers of pairs have intervals: over folds, or over seeds if there are enough to see anything."""
+        return len(self.tables) >= FEWEST_FOR_BANDS if len(self.tables) > 1 else self.quantities == FISHER
+
+    @property
     def is_judged(self) -> bool:
         """Whether every pair has a verdict of its own: of several seeds, only the study judges."""
         return len(self.tables) == 1 and self.quantities == FISHER
@@ -163,7 +169,7 @@ def _columns(shown: Overlaps) -> dict[str, Any]:
             "mapped": quantity.is_mapped, "of": "pairs" if quantity.is_of_pairs else "footprints",
             "values": [[significant(each[0]) for each in row] for row in rows],
         }  # fmt: skip
-        if quantity.is_of_pairs and any(math.isfinite(each[1]) for row in rows for each in row):
+        if quantity.is_of_pairs and quantity.is_mapped and shown.has_intervals:
             column |= {
                 end: [[significant(each[place]) for each in row] for row in rows]
                 for place, end in ((1, "low"), (2, "high"))
@@ -189,7 +195,11 @@ def _deepest(shown: Overlaps) -> int:
     table = shown.tables[0]
     count = len(table.names)
     depth = _depth(table)
-    per_module = sum((3 * math.comb(count, 2) if each.is_of_pairs else count) for each in shown.quantities)
+    pairs = math.comb(count, 2)
+    per_module = sum(
+        count if not each.is_of_pairs else 3 * pairs if each.is_mapped and shown.has_intervals else pairs
+        for each in shown.quantities
+    )
     most = min(MOST_MODULES, MOST_NUMBERS // max(1, per_module))
     while depth > 1 and sum(len(table.roll_up(each).layers) for each in range(depth + 1)) > most:
         depth -= 1

@@ -198,7 +198,7 @@
       cell.textContent = isSmall ? "" : number(value, decimals);
       cell.classList.toggle("hatched", isOpen);
       cell.setAttribute("aria-selected", String(pair === state.pair));
-      cell.setAttribute("aria-label", `${here().pairs[pair]}: ${number(value)}${answer ? `, ${answer}` : ""}`);
+      cell.setAttribute("aria-label", `${here().pairs[pair]}: ${number(value, isSmall ? 3 : decimals)}${answer ? `, ${answer}` : ""}`);
     }));
     paintLegend(low, high, colors);
     $("readout").textContent = told(state.module, state.pair);

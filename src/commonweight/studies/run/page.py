@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
-from commonweight.base.text import DASH, size_words
+from commonweight.base.text import size_words
 from commonweight.report.answer import Answer, load_blocks, name_in_rest
 from commonweight.report.html import REPORT, Page, Picture, write_page
 from commonweight.studies.run.folder import read_json
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 FIGURES = "figures"
 LINE = f"{REPORT} shows all of it in a browser"
-SAID_ELSEWHERE = ("sha256", "SHA-256", "rows.", "selection", "weights.", "tokenizer.")
+HASH = re.compile("[0-9a-f]{32,}")
+SAID_ELSEWHERE = ("selection", "weights", "tokenizer")
 """Parts of a record that are long and say nothing to a person: which rows, and what files hash to."""
 
 
@@ -50,7 +52,9 @@ def pictures_of(run: Path, captions: Mapping[str, str]) -> list[Picture]:
 def origin_of(run: Path) -> dict[str, dict[str, str]]:
     """Tell how a run was made: its command, settings and versions, and what it takes on disk."""
     record = read_json(run / RECORD)
-    size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    asked = dict(record["asked"])
+    settings = asked.pop("settings", {}) | asked
+    size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file() and path.name != REPORT)
     return {
         "Run": {
             "study": str(record.get("study")),
@@ -59,18 +63,17 @@ def origin_of(run: Path) -> dict[str, dict[str, str]]:
             "folder": run.name,
             "disk": size_words(size),
         },
-        "Settings": dict(_flat({**record["asked"], **record["grown"]})),
+        "Settings": dict(_flat({**settings, **record["grown"]})),
         "Versions": {name: str(version) for name, version in record.get("versions", {}).items()},
     }
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if any(part in name for part in SAID_ELSEWHERE):
-        return
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         for key, each in value.items():
-            yield from _flat(each, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list):
-        yield name, ", ".join(each if isinstance(each, str) else json.dumps(each) for each in value) or DASH
-    elif value not in (None, {}):
+            if key not in SAID_ELSEWHERE:
+                yield from _flat(each, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list) and value:
+        yield name, ", ".join(each if isinstance(each, str) else json.dumps(each) for each in value)
+    elif value is not None and value != [] and not HASH.fullmatch(str(value)):
         yield name, value if isinstance(value, str) else json.dumps(value)

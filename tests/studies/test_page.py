@@ -1,0 +1,63 @@
+"""The page of a run, from its folder alone."""
+
+import json
+
+import pytest
+
+from commonweight.base.errors import UsageError
+from commonweight.base.text import Grid
+from commonweight.report.answer import Answer, Result, write_result
+from commonweight.report.html import REPORT
+from commonweight.studies.run.page import LINE, origin_of, pictures_of, write_run_page
+from commonweight.studies.run.record import StudyKind
+from commonweight.studies.run.runs import study_of
+
+
+@pytest.fixture
+def run(tmp_path):
+    asked = {
+        "settings": {"folds": 8, "loss": None, "include": []},
+        "models": {"a": {"name": "org/a", "weights": {"w": "f" * 64}, "config": "0" * 64}},
+        "layers": [3, 4],
+    }
+    record = StudyKind("continual", ()).new_record("complete", asked, {"seeds": 2})
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    answer = Answer("What?", "This & that.", Grid("Small", ("", "x"), (("a", "1"),)), ("Care.",), ("study.md more",))
+    blocks = ["A paragraph.", Grid("Large", ("", "x"), (("a", "1"),), (("all", "2"),))]
+    write_result(tmp_path, Result(answer, blocks, "{}", ""))
+    return tmp_path
+
+
+def test_the_answer_and_all_tables_come_back_from_the_folder(run):
+    text = write_run_page(run, []).read_text(encoding="utf-8")
+    for words in ("<h1", "What?", "This &amp; that.", "Care.", "A paragraph.", "<summary>Large</summary>", "org/a"):
+        assert words in text
+    assert Answer.load(run).rest == (LINE, "study.md more")
+    write_run_page(run, [])
+    assert Answer.load(run).rest == (LINE, "study.md more")
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+    assert (run / REPORT).is_file()
+
+
+def test_origin_leaves_out_hashes_and_what_was_not_asked(run):
+    found = origin_of(run)
+    assert found["Settings"] == {"folds": "8", "models.a.name": "org/a", "layers": "3, 4", "seeds": "2"}
+    assert found["Run"]["study"] == "continual"
+    assert found["Run"]["command"] == "called from Python"
+    assert "commonweight" in found["Versions"]
+
+
+def test_figures_come_in_the_order_of_their_captions(run):
+    (run / "figures").mkdir()
+    for name in ("b-two", "a", "ab", "b-one"):
+        (run / "figures" / f"{name}.svg").write_text("<svg/>")
+    found = pictures_of(run, {"b": "Bee", "a": "Ay"})
+    assert [picture.caption for picture in found] == ["Bee (one)", "Bee (two)", "Ay"]
+
+
+def test_a_folder_is_known_by_its_record(run, tmp_path):
+    assert study_of(run, ["continual"]) == "continual"
+    with pytest.raises(UsageError, match="holds no run: give the folder"):
+        study_of(run, ["comparison"])
+    with pytest.raises(UsageError, match="holds no run"):
+        study_of(tmp_path / "nothing", ["continual"])
