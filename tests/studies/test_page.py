@@ -24,7 +24,7 @@ def run(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(record))
     answer = Answer("What?", "This & that.", Grid("Small", ("", "x"), (("a", "1"),)), ("Care.",), ("study.md more",))
     blocks = ["A paragraph.", Grid("Large", ("", "x"), (("a", "1"),), (("all", "2"),))]
-    write_result(tmp_path, Result(answer, blocks, "{}", ""))
+    write_result(tmp_path, Result(answer, blocks, "{}", "", ("- [A link](figures/a.png)",)))
     return tmp_path
 
 
@@ -32,6 +32,8 @@ def test_the_answer_and_all_tables_come_back_from_the_folder(run):
     text = write_run_page(run, []).read_text(encoding="utf-8")
     for words in ("<h1", "What?", "This &amp; that.", "Care.", "A paragraph.", "<summary>Large</summary>", "org/a"):
         assert words in text
+    assert "A link" not in text  # a page shows the figures themselves
+    assert "[A link](figures/a.png)" in (run / "study.md").read_text()
     assert Answer.load(run).rest == (LINE, "study.md more")
     write_run_page(run, [])
     assert Answer.load(run).rest == (LINE, "study.md more")

@@ -16,13 +16,13 @@ from overlaps.folded import fisher, squares
 
 from commonweight import overlap
 from commonweight.base import UsageError
-from commonweight.base.text import Grid, to_markdown
+from commonweight.base.text import Grid
 from commonweight.fusion import simplex_path
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.studies.shortcuts import figures
 from commonweight.studies.shortcuts.figures import plot_triangle, write_figures
-from commonweight.studies.shortcuts.report import blocks_with_figures, report, triangle_accuracy, walk_accuracy
+from commonweight.studies.shortcuts.report import figure_links, report, triangle_accuracy, walk_accuracy
 from commonweight.studies.shortcuts.results import ShortcutStudy
 from commonweight.verdicts import NEEDS
 
@@ -160,15 +160,14 @@ def test_the_axis_of_bars_says_what_whiskers_are(seeds: int, end: str) -> None:
     assert ax.get_ylabel() == f"raw Fisher overlap, Fisher type empirical{end}"
 
 
-def test_figures_are_listed_below_the_tables(tmp_path: Path) -> None:
+def test_figures_are_listed_for_markdown(tmp_path: Path) -> None:
     drawn = [tmp_path / "figures" / name for name in ("overlaps-empirical.png", "overlaps-empirical.pdf", "walks.png")]
-    text = to_markdown(blocks_with_figures(study(1), tmp_path, drawn))
-    assert text.endswith(
-        "Figures (beside each the same as PDF):\n\n"
-        "- [Raw overlaps of every pair of models, Fisher type empirical](figures/overlaps-empirical.png)\n\n"
-        "- [Accuracies on the way from model to model](figures/walks.png)\n"
+    assert figure_links(tmp_path, drawn) == (
+        "Figures (beside each the same as PDF and SVG):",
+        "- [Raw overlaps of every pair of models, Fisher type empirical](figures/overlaps-empirical.png)",
+        "- [Accuracies on the way from model to model](figures/walks.png)",
     )
-    assert "Figures" not in to_markdown(blocks_with_figures(study(1), tmp_path))
+    assert figure_links(tmp_path, []) == ()
 
 
 def test_an_undefined_interval_has_no_whisker() -> None:

@@ -81,9 +81,12 @@ class Result:
     csv: str
     """Every number, a row each."""
 
+    links: tuple[str, ...] = ()
+    """Markdown that points to figures; a page shows the figures themselves."""
+
     def to_markdown(self) -> str:
         """Write everything for people, the answer first."""
-        return to_markdown([*self.answer.blocks(), *self.blocks])
+        return to_markdown([*self.answer.blocks(), *self.blocks, *self.links])
 
 
 def write_result(run: Path, result: Result) -> None:

@@ -289,7 +289,8 @@
     const labels = names.map((name) => ending(name));
     const named = labels.filter((_, index) => index % step === 0);
     const below = 18 + 0.72 * LETTER * Math.max(...named.map((name) => name.length));
-    const [left, top, tall] = [44, 12, 240];
+    const left = Math.max(44, 0.72 * LETTER * labels[0].length);
+    const [top, tall] = [12, 240];
     const [right, bottom] = [width - 12, top + tall];
     const x = (index) => (layers.length === 1 ? (left + right) / 2 : left + 8 + (index * (right - left - 16)) / (layers.length - 1));
     const y = (value) => bottom - ((Math.min(high, Math.max(low, value)) - low) / (high - low)) * tall;
@@ -465,7 +466,7 @@
           size.append(inner);
           cell.append(size);
         }
-        cell.append(column.text(module));
+        cell.append(column.sized ? make("span", { class: "number" }, column.text(module)) : column.text(module));
         row.append(cell);
       });
       row.addEventListener("click", () => chooseModule(module));

@@ -1,4 +1,4 @@
-"""Figures of a study of continual learning: each takes axes and the finished study; all of them as PNG and PDF."""
+"""Figures of a study of continual learning: each takes axes and the finished study; all of them in every format."""
 
 from __future__ import annotations
 

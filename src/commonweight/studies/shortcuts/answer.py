@@ -12,7 +12,7 @@ from commonweight.report.answer import LINES, Answer, Result
 from commonweight.report.verdicts import verdict_records
 from commonweight.studies.run.results import to_csv
 from commonweight.studies.shortcuts.plan import ORIGINAL, TOGETHER
-from commonweight.studies.shortcuts.report import blocks_with_figures
+from commonweight.studies.shortcuts.report import figure_links, report
 from commonweight.verdicts.rules import INCONCLUSIVE, LESS, MORE
 from commonweight.verdicts.words import sentence
 
@@ -52,7 +52,7 @@ def result(study: ShortcutStudy, run: Path, figures: Sequence[Path] = ()) -> Res
         })
     ]
     text = json.dumps({"answer": found.record(), **record, "verdicts": verdicts}, indent=1, ensure_ascii=False)
-    return Result(found, blocks_with_figures(study, run, figures), f"{text}\n", to_csv(record))
+    return Result(found, report(study), f"{text}\n", to_csv(record), figure_links(run, figures))
 
 
 def _overlaps(study: ShortcutStudy, rule: str) -> str:

@@ -104,15 +104,14 @@ def report(study: ShortcutStudy) -> list[Block]:
     return [*blocks, *_alignment(study), READING]
 
 
-def blocks_with_figures(study: ShortcutStudy, folder: Path, figures: Sequence[Path] = ()) -> list[Block]:
-    """Lay out the tables, and a list of the figures."""
+def figure_links(folder: Path, figures: Sequence[Path]) -> tuple[str, ...]:
+    """List the figures as Markdown."""
     links = []
     for path in (path for path in figures if path.suffix == ".png"):
         what, _, rule = path.stem.partition("-")
         words = SHOWS[what] + (f", Fisher type {rule}" if rule else "")
         links.append(f"- [{words}]({path.relative_to(folder).as_posix()})")
-    listed = ["Figures (beside each the same as PDF):", *links] if links else []
-    return [*report(study), *listed]
+    return ("Figures (beside each the same as PDF and SVG):", *links) if links else ()
 
 
 def accuracies(study: ShortcutStudy) -> Grid:
