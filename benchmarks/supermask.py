@@ -1,9 +1,9 @@
 """Time of a training step of supermask networks, as ratios to the same dense network's, and storage per task.
 
 The network is 784-1024-1024-10 with batches of 128 and Adam; "ResNet" contenders are a residual network of 20 batch
-norms on 8 x 8 images with batches of 64. Every contender runs in turn in one process, after a
-warm-up; a figure is the median over the rounds of the ratio to the same network, dense, of the same round. "plain" contenders
-are the rules written down directly: one autograd function per mask, ``torch.topk`` for the density.
+norms on 8 x 8 images, in batches of 64. Every contender runs in turn in one process, after a warm-up; a figure is the
+median over the rounds of the ratio to the same network, dense, of the same round. "plain" contenders are the rules
+written down directly: one autograd function per mask, ``torch.topk`` for the density.
 
     python benchmarks/supermask.py --out benchmarks/results/supermask.json
 
