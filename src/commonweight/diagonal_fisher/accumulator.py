@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from commonweight.footprints.folds import accurate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 BLOCK = 2**21
 """Entries of a weight that are worked on at a time, so that accumulator and scratch stay in the processor's cache."""
@@ -82,7 +83,12 @@ def largest_magnitude(tensor: Tensor) -> float:
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
     """Find the largest magnitude of a difference, without a copy of either tensor."""
-    return float(torch.stack([(one - other).abs_().max() for one, other in in_blocks(a, b)]).max())
+    return worst(largest_magnitude(one - other) for one, other in in_blocks(a, b))
+
+
+def worst(gaps: Iterable[float]) -> float:
+    """Find the largest of some numbers; nan is the largest of all."""
+    return max(gaps, key=lambda gap: (math.isnan(gap), gap))
 
 
 def is_transposed(matrix: Tensor) -> bool:

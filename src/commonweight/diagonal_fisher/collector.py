@@ -166,11 +166,11 @@ class FisherCollector:
             shapes=CallShapes() if previous is None else previous.shapes,
             agreement=Agreement() if previous is None else previous.agreement,
         )
-        problem, differentiates = first_call(problem, batches[0], new=previous is None)
+        problem, differentiates, first = first_call(problem, batches[0], new=previous is None)
         if differentiates:
-            routes, self.problem = all_generic(problem, batches)
+            routes, self.problem = all_generic(problem, batches, first)
         else:
-            routes, self.problem = verified_routes(problem, batches, ALL if previous is None else BESIDE_SUMS)
+            routes, self.problem = verified_routes(problem, batches, first, ALL if previous is None else BESIDE_SUMS)
         self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}
         for batch in batches:
             self.problem.shapes.uneven.update(batch.uneven)

@@ -10,7 +10,7 @@ import itertools
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,7 @@ from commonweight.base.errors import CommonweightError, MeasurementError, UsageE
 from commonweight.diagonal_fisher.batch import arguments_of, leaves_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from commonweight.diagonal_fisher.batch import Batch
     from commonweight.diagonal_fisher.problem import Problem
@@ -29,7 +29,21 @@ CENSUS = 16
 """Examples run alone, without gradients, to see that losses and row counts do not depend on the neighbours."""
 
 
-def first_call(problem: Problem, batch: Batch, *, new: bool) -> tuple[Problem, bool]:
+@dataclass(frozen=True)
+class FirstPass:
+    """Some rows of a batch after the model ran on them, and one number for each that tells what it gave."""
+
+    rows: Batch
+    fingerprint: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem, batch: Batch) -> FirstPass:
+        """Run the model on some rows of a batch."""
+        rows = batch.select(spread_positions(batch.size, CENSUS))
+        return cls(rows, problem.fingerprint(rows).detach())
+
+
+def first_call(problem: Problem, batch: Batch, *, new: bool) -> tuple[Problem, bool, FirstPass]:
     """Find out how the model can be called."""
     # Inputs reach ``forward`` as the loader gave them; a tuple or list that it cannot take whole becomes its positional
     # arguments.
@@ -50,7 +64,7 @@ def first_call(problem: Problem, batch: Batch, *, new: bool) -> tuple[Problem, b
         doubt = problem.likelihood.doubt(outputs, rows) if new else ""
         if doubt:
             warnings.warn(doubt, stacklevel=2)
-        return tried, free
+        return tried, free, FirstPass(rows, tried.probe().fingerprint_of(outputs, rows).detach())
     if sequence or isinstance(errors[0], TypeError):
         said = f"neither whole ({errors[0]}) nor as its arguments ({errors[-1]})" if sequence else f"({errors[0]})"
         takes = ", ".join(arguments_of(problem.model) or ["what it wants"])
@@ -70,29 +84,39 @@ def _said(inputs: Any) -> str:
     return f"a {type(inputs).__name__}"
 
 
-def check_first(problem: Problem, batches: Iterable[Batch]) -> set[nn.Module]:
-    """Check batches with ``check_repeatable`` until ``CENSUS`` rows were looked at."""
-    uneven: set[nn.Module] = set()
-    looked_at = 0
-    for batch in batches:
+def check_first(problem: Problem, batches: Sequence[Batch], first: FirstPass) -> set[nn.Module]:
+    """Check batches with ``check_repeatable`` until ``CENSUS`` rows were looked at; the first one has been run."""
+    uneven = check_repeatable(problem, first)
+    looked_at = batches[0].size
+    for batch in batches[1:]:
         if looked_at < CENSUS:
-            uneven |= check_repeatable(problem, batch)
+            uneven |= check_repeatable(problem, FirstPass.of(problem, batch))
             looked_at += batch.size
     return uneven
 
 
-def check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
-    """Two passes must agree, and an example must not feel its neighbours."""
-    slack = problem.slack
+def check_repeatable(problem: Problem, first: FirstPass) -> set[nn.Module]:
+    """Every row must be given alone what it was given among the others."""
     modules = list(problem.model.modules())
-    rows = batch.select(spread_positions(batch.size, CENSUS))
     shapes: list[dict[nn.Module, list[torch.Size]]] = []
-    alone = []
-    first, second = problem.fingerprint(rows).detach(), problem.fingerprint(rows).detach()
-    for i in range(rows.size):
+    found = []
+    for i in range(first.rows.size):
         with _input_shapes(modules) as seen:
-            alone.append(_alone(problem, rows.select([i])))
+            found.append(_alone(problem, first.rows.select([i])))
         shapes.append(seen)
+    alone = torch.cat(found)
+    if _changed(problem, first.fingerprint, alone).any():
+        _refuse_change(problem, first.rows, alone)
+    return {module for module in modules if any(seen.get(module) != shapes[0].get(module) for seen in shapes)}
+
+
+def _changed(problem: Problem, one: Tensor, other: Tensor) -> Tensor:
+    return (one - other).abs() > problem.slack * (1 + one.abs())
+
+
+def _refuse_change(problem: Problem, rows: Batch, alone: Tensor) -> None:
+    """Say why rows differ: by chance, or by their neighbours; a model may also settle in its first call."""
+    first, second = problem.fingerprint(rows).detach(), problem.fingerprint(rows).detach()
     for other, what in (
         (
             second,
@@ -100,17 +124,16 @@ def check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
             "(dropout applied with training=True, a sampled path); make it deterministic first",
         ),
         (
-            torch.cat(alone),
+            alone,
             "an example's loss changes with the other examples of its batch: a module mixes examples (batch norm "
             "without running statistics, in-batch negatives), padding is not masked, or a tensor shared by the batch "
             "happens to be as long as the batch; per-example gradients do not exist",
         ),
     ):
-        gap = (first - other).abs()
-        bad = gap > slack * (1 + first.abs())
+        bad = _changed(problem, first, other)
         if bad.any():
             i = int(bad.nonzero()[0])
-            if other is not second and _same_outputs(problem, rows, i):
+            if other is alone and _same_outputs(problem, rows, i):
                 what = (
                     "a loss of your own gives an example another value among the other examples of its batch, though "
                     "the model gives it the same outputs: it is averaged over the batch or divided by its size, or it "
@@ -120,7 +143,6 @@ def check_repeatable(problem: Problem, batch: Batch) -> set[nn.Module]:
             raise MeasurementError(
                 f"{what} (example {rows.source_rows[i]}: {float(first[i]):.6g} and {float(other[i]):.6g})"
             )
-    return {module for module in modules if any(seen.get(module) != shapes[0].get(module) for seen in shapes)}
 
 
 def _same_outputs(problem: Problem, rows: Batch, i: int) -> bool:

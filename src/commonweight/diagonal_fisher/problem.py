@@ -98,7 +98,10 @@ class Problem:
 
     def fingerprint(self, batch: Batch) -> Tensor:
         """Run the model and give one number per example that changes whenever its outputs do."""
-        outputs = self.outputs(batch)
+        return self.fingerprint_of(self.outputs(batch), batch)
+
+    def fingerprint_of(self, outputs: Any, batch: Batch) -> Tensor:
+        """Make of outputs one number per example that changes whenever they do."""
         return per_example(self.likelihood.fingerprint(outputs, batch, self.fisher_type, self.seed), batch)
 
     def single_gradients(

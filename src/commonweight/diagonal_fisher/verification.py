@@ -25,6 +25,7 @@ from commonweight.diagonal_fisher.accumulator import (
     largest_magnitude,
     new_total,
     subtract_square,
+    worst,
 )
 from commonweight.diagonal_fisher.capture import Capture
 from commonweight.diagonal_fisher.first_call import check_first, spread_positions
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from commonweight.diagonal_fisher.batch import Batch
+    from commonweight.diagonal_fisher.first_call import FirstPass
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,9 @@ ZERO = "its gradient is zero for the rows looked at, so a rule could not be chec
 Uses = Sequence[tuple[nn.Module, Site]]
 
 
-def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = ALL) -> tuple[dict[str, Route], Problem]:
+def verified_routes(
+    problem: Problem, batches: Sequence[Batch], first: FirstPass, share: float = ALL
+) -> tuple[dict[str, Route], Problem]:
     """Choose routes by comparing every rule with single-example passes on a few rows."""
     # A parameter whose rule fails is compared again with a replay of the module that owns it, and then of the modules
     # above (attention keeps a projection that it never calls; a parametrisation lies below the layer that uses it).
@@ -155,7 +159,7 @@ def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = A
     rows = largest.select(spread_positions(largest.size, ROWS))
     covered = [name for name, parameter in problem.parameters.items() if parameter.numel()]
     sites = find_sites(problem.model, covered)
-    uneven = check_first(probe, batches)
+    uneven = check_first(probe, batches, first)
     routes = {name: Route("rule", "empty", 0.0) for name in problem.parameters if name not in covered}
     chosen: dict[str, Uses] = {}
     owners = owners_of(problem.model, covered)
@@ -187,10 +191,10 @@ def verified_routes(problem: Problem, batches: Sequence[Batch], share: float = A
     return ordered, replace(problem, sites=chosen, alone=problem.alone and _same_alone(probe, rows, ordered, share))
 
 
-def all_generic(problem: Problem, batches: Sequence[Batch]) -> tuple[dict[str, Route], Problem]:
+def all_generic(problem: Problem, batches: Sequence[Batch], first: FirstPass) -> tuple[dict[str, Route], Problem]:
     """Measure every parameter one example at a time, all of them free, after the checks that need no rule."""
     with problem.differentiating((), alone=False):
-        check_first(problem.probe(), batches)
+        check_first(problem.probe(), batches, first)
     route = Route("generic", reason="the model differentiates by its parameters inside its own forward pass")
     return dict.fromkeys(problem.parameters, route), replace(problem, alone=False)
 
@@ -253,42 +257,46 @@ class _Finding:
 
 def compare_with_single(probe: Problem, rows: Batch, sites: Mapping[str, Uses], share: float = ALL) -> dict[str, Route]:
     """Let rules measure the rows, and hold them against ordinary passes over each row alone."""
-    findings: dict[str, _Finding] = {}
-    for names in portions(probe, sites, share):
-        findings |= _find(probe, rows, sites, names)
     tolerance = TOLERANCE[probe.dtype]
-    routes, doubtful = {}, []
-    for name, finding in findings.items():
-        rule = rule_names(sites[name])
-        error = finding.gap / finding.scale if finding.scale > 0 else 0.0
-        if not finding.used and not finding.fired:
-            routes[name] = DORMANT
-        elif finding.refused is not None:
-            routes[name] = Route("generic", rule, reason=finding.refused)
-        elif not finding.fired:
-            routes[name] = Route("generic", rule, reason="used outside the call of its own layer")
-        elif finding.scale == 0 or finding.moved < min(2, rows.size):
-            routes[name] = Route("generic", rule, reason=ZERO)
-        elif error <= tolerance:
-            routes[name] = Route("rule", rule, error)
-        else:
-            routes[name] = Route("generic", rule, error, "its rule disagrees with single-example passes")
-            doubtful.append(name)
-    if doubtful and rows.size > 1:
-        # Two ordinary gradients of one example, alone and inside its batch, differ by rounding: that much is allowed.
-        gaps = {name: findings[name].gap for name in doubtful}
-        largest = max(finding.peak for finding in findings.values())
-        for names in portions(probe, doubtful, share):
-            for name in _within_rounding(probe, rows, {name: gaps[name] for name in names}):
-                rule = routes[name].rule
-                routes[name] = Route(
-                    "rule", rule, gaps[name] / largest, "rounding, as a share of the network's largest"
-                )
+    routes: dict[str, Route] = {}
+    rounding: dict[str, float] = {}
+    largest = 0.0
+    for names in portions(probe, sites, share):
+        findings, last = _find(probe, rows, sites, names)
+        largest = max(largest, *(finding.peak for finding in findings.values()))
+        doubtful = {}
+        for name, finding in findings.items():
+            rule = rule_names(sites[name])
+            error = finding.gap / finding.scale if finding.scale > 0 else 0.0
+            if not finding.used and not finding.fired:
+                routes[name] = DORMANT
+            elif finding.refused is not None:
+                routes[name] = Route("generic", rule, reason=finding.refused)
+            elif not finding.fired:
+                routes[name] = Route("generic", rule, reason="used outside the call of its own layer")
+            elif finding.scale == 0 or finding.moved < min(2, rows.size):
+                routes[name] = Route("generic", rule, reason=ZERO)
+            elif error <= tolerance:
+                routes[name] = Route("rule", rule, error)
+            else:
+                routes[name] = Route("generic", rule, error, "its rule disagrees with single-example passes")
+                doubtful[name] = finding.gap
+        if doubtful and rows.size > 1:
+            # Two ordinary gradients of one example, alone and inside its batch, differ by rounding: that much is
+            # allowed.
+            last = {name: gradient for name, gradient in last.items() if name in doubtful}
+            rounding |= {name: doubtful[name] for name in _within_rounding(probe, rows, doubtful, last)}
+        last.clear()
+    for name, gap in rounding.items():
+        rule = routes[name].rule
+        routes[name] = Route("rule", rule, gap / largest, "rounding, as a share of the network's largest")
     return routes
 
 
-def _find(probe: Problem, rows: Batch, sites: Mapping[str, Uses], names: Sequence[str]) -> dict[str, _Finding]:
-    """Compare a portion of the parameters."""
+def _find(
+    probe: Problem, rows: Batch, sites: Mapping[str, Uses], names: Sequence[str]
+) -> tuple[dict[str, _Finding], dict[str, Tensor]]:
+    """Compare a portion of the parameters, and give the gradients of the last row too."""
     # With F the rules' sum over the rows, the squares of all single gradients but the last are taken away, and what is
     # left is compared with the magnitude of the last: no second set of totals is needed, and a row that was mixed with
     # another, or missed, shows.
@@ -301,7 +309,7 @@ def _find(probe: Problem, rows: Batch, sites: Mapping[str, Uses], names: Sequenc
         last.clear()  # one set of gradients at a time
         last = single_gradients_of(probe, rows.select([i]), names)
         used |= last.keys()
-        moved.update(name for name, gradient in last.items() if bool(gradient.any()))
+        moved.update(name for name, gradient in last.items() if largest_magnitude(gradient) != 0)
         if i < rows.size - 1:
             for name in last:
                 subtract_square(totals[name], last[name])
@@ -317,26 +325,26 @@ def _find(probe: Problem, rows: Batch, sites: Mapping[str, Uses], names: Sequenc
             scale=max(peak[name], magnitude),
             gap=_largest_gap(total, last.get(name)),
         )
-    return findings
+    return findings, last
 
 
 def _largest_gap(squares: Tensor, gradient: Tensor | None) -> float:
     """Compare the roots of squares with the magnitudes of a gradient, without a copy of either."""
     largest = []
     for block, *others in in_blocks(squares) if gradient is None else in_blocks(squares, gradient):
-        magnitude = block.abs().sqrt_().copysign_(block)
+        magnitude = block.abs().sqrt_().mul_(block.sign())
         for other in others:
             magnitude.sub_(other.abs())
-        largest.append(magnitude.abs_().max())
-    return float(torch.stack(largest).max())  # nan stays nan
+        largest.append(largest_magnitude(magnitude))
+    return worst(largest)
 
 
-def _within_rounding(probe: Problem, rows: Batch, gaps: Mapping[str, float]) -> set[str]:
+def _within_rounding(probe: Problem, rows: Batch, gaps: Mapping[str, float], alone: dict[str, Tensor]) -> set[str]:
     """Find the parameters whose gap is at most ``NOISE`` times what ordinary gradients of some row differ by."""
-    left = dict(gaps)
-    for i in range(rows.size if left else 0):
+    left = dict(gaps)  # the gradients of the last row, alone, are there already
+    for i in reversed(range(rows.size)):
         names = list(left)
-        alone = single_gradients_of(probe, rows.select([i]), names)
+        alone = alone or single_gradients_of(probe, rows.select([i]), names)
         with only_gradients_of(probe, names), probe.differentiating(names, alone=False):
             ((vector, _),) = probe.passes(rows)
             if not vector.requires_grad:
