@@ -33,7 +33,8 @@ format: $(STAMP) ## let ruff mend what it can
 	$(VENV)/bin/ruff format .
 
 bench: $(STAMP)  ## time and memory against the ordinary pass and the peers (JSON in benchmarks/results)
-	$(PY) -m pip install --quiet --constraint constraints.txt --no-deps opacus backpack-for-pytorch nngeometry einops opt_einsum unfoldNd
+	$(PY) -m pip install --quiet --constraint constraints.txt --no-deps opacus backpack-for-pytorch nngeometry einops opt_einsum unfoldNd \
+		kronfluence laplace-torch curvlinops-for-pytorch asdfghjkl einconv linear_operator torchmetrics lightning-utilities
 	$(PY) benchmarks/fisher.py --out benchmarks/results/fisher.json
 	$(PY) benchmarks/supermask.py --out benchmarks/results/supermask.json
 	$(PY) benchmarks/overlap.py --out benchmarks/results/overlap.json

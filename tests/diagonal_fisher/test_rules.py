@@ -13,6 +13,10 @@ from diagonal_fisher.loop import (
 from diagonal_fisher.zoo import CLASSES, VOCABULARY, Embedded, text
 from torch import nn
 
+import commonweight
+from commonweight.diagonal_fisher import Product, rules
+from commonweight.diagonal_fisher.contribution import OnePosition
+
 # peft asks transformers for an attribute that was renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -182,3 +186,35 @@ def test_an_embedding_of_the_labels(way, size):
 
     torch.manual_seed(0)
     assert_exact(Labels().double(), [(randn(size, 6), y(size))])
+
+
+@pytest.mark.parametrize("patches", [0, 1000])
+def test_both_ways_to_the_gradients_of_a_convolution(monkeypatch, patches):
+    monkeypatch.setattr(rules, "PATCHES", patches)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        nn.Tanh(),
+        nn.Conv2d(4, 5, (3, 1), padding="same", dilation=2, bias=False),
+        nn.Conv2d(5, 4, 2, padding="same", padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Flatten(),
+        nn.Linear(16, CLASSES),
+    ).double()
+    batches = [(randn(size, 2, 8, 8), y(size)) for size in (5, 3)]
+    assert_exact(model, batches)
+    routes = commonweight.verify(model, batches[0]).routes
+    assert all(routes[f"{layer}.weight"].rule == "convolution_weight" for layer in (0, 2, 3, 4))
+
+
+def test_the_passes_of_several_labels_share_one_product_only_where_the_input_is_the_same():
+    torch.manual_seed(0)
+    left, right = randn(2, 300, 1, 5), randn(2, 300, 1, 4)
+    several = OnePosition(Product(left[0], right[0]))
+    assert several.take(Product(left[1], right[0]))
+    assert not several.take(Product(left[1], right[1]))
+    total = torch.zeros(5, 4, dtype=left.dtype)
+    traces = several.square_into(total)
+    squares = (left[:, :, 0, :, None] * right[0, :, 0, None, :]).square().sum(0)
+    assert torch.allclose(total, squares.sum(0), rtol=1e-12)
+    assert torch.allclose(traces, squares.sum((1, 2)), rtol=1e-12)

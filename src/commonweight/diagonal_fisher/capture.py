@@ -23,7 +23,7 @@ from typing_extensions import override
 from commonweight.base.errors import MeasurementError
 from commonweight.diagonal_fisher.accumulator import Workspace, add_square
 from commonweight.diagonal_fisher.batch import map_tensors
-from commonweight.diagonal_fisher.contribution import Contribution, combine
+from commonweight.diagonal_fisher.contribution import Contribution, OnePosition, Product, combine
 from commonweight.diagonal_fisher.replay import ModuleCall, RefusedError
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class Capture:
         self._signature: Signature = ()
         self._uses: Counter[str] = Counter()
         self._pending: dict[str, list[Contribution]] = defaultdict(list)
+        self._over_passes: dict[str, OnePosition] = {}
         self._in_backward = False
         self._last = True
         self._muted = False
@@ -121,13 +122,19 @@ class Capture:
         self._uses.clear()
         self._inside.clear()
         self.traces = {}
+        self._over_passes.clear()
         if self._learning:
             self._shapes.signatures.add(signature)
 
     def backward(self, vector: Tensor, *, last: bool) -> None:
         """Run one backward pass and add its squares."""
-        if not vector.requires_grad:
-            return
+        if vector.requires_grad:
+            self._differentiate(vector, last=last)
+        if last:  # what the last pass did not reach
+            for name in list(self._over_passes):
+                self._add_passes(name)
+
+    def _differentiate(self, vector: Tensor, *, last: bool) -> None:
         self._pending.clear()
         self._in_backward, self._last = True, last
         try:
@@ -152,7 +159,20 @@ class Capture:
                 self.refused.setdefault(name, str(error).splitlines()[0] if str(error) else repr(error))
 
     def _add(self, name: str, contribution: Contribution) -> None:
+        if isinstance(contribution, Product) and contribution.left.shape[1] == 1:
+            if name not in self._over_passes and not self._last:
+                self._over_passes[name] = OnePosition(contribution)
+                return
+            if name in self._over_passes and self._over_passes[name].take(contribution):
+                if self._last:
+                    self._add_passes(name)
+                return
         self._note(name, contribution.square_into(self._totals[name], self._workspace))
+
+    def _add_passes(self, name: str) -> None:
+        held = self._over_passes.pop(name)
+        if name not in self.refused:
+            self._note(name, held.square_into(self._totals[name]))
 
     def _note(self, name: str, traces: Tensor) -> None:
         self.fired.add(name)

@@ -137,7 +137,9 @@ class Product(Contribution):
         size, positions, _ = self.left.shape
         if positions == 1 or self.left.device.type != "cpu":
             return [(0, positions)] * size
-        used = ~((self.left.amax(-1) == 0) & (self.left.amin(-1) == 0))  # nan counts as used
+        if _nonzero(self.left[:, :: positions - 1]).all():  # first and last, of every example
+            return [(0, positions)] * size
+        used = _nonzero(self.left)
         ramp = torch.arange(1, positions + 1)
         stop = (used * ramp).amax(1)
         start = positions - (used * ramp.flip(0)).amax(1)
@@ -151,17 +153,49 @@ class Product(Contribution):
             examples = torch.arange(len(at))
             positions = torch.tensor(at).clamp_max(self.left.shape[1] - 1)
             left, right = self.left[examples, positions], self.right[examples, positions]
-        traces = []
-        for first in range(0, len(left), ROWS):
-            a, b = left[first : first + ROWS].square(), right[first : first + ROWS].square()
-            total.addmm_(a.t(), b)
-            traces.append(a.sum(1) * b.sum(1))
-        return torch.cat(traces)
+        return torch.cat([
+            _add_product(total, left[first : first + ROWS].square(), right[first : first + ROWS].square())
+            for first in range(0, len(left), ROWS)
+        ])
 
     def _traces_by_gram(self) -> Tensor:
         left = torch.bmm(self.left, self.left.transpose(1, 2))
         right = torch.bmm(self.right, self.right.transpose(1, 2))
         return (left * right).sum((1, 2)).clamp_min(0)
+
+
+class OnePosition:
+    """Products of several passes over one forward pass, one position each: ``Σ_c (l_c rᵀ)² = (Σ_c l_c²) (r²)ᵀ``."""
+
+    def __init__(self, product: Product) -> None:
+        self._right = product.right
+        self._squares = product.left[:, 0].square()
+
+    def take(self, product: Product) -> bool:
+        """Add another pass, if its right side is the very same input."""
+        one, other = self._right, product.right
+        if one.data_ptr() != other.data_ptr() or (one.shape, one.stride()) != (other.shape, other.stride()):
+            return False
+        self._squares.addcmul_(product.left[:, 0], product.left[:, 0])
+        return True
+
+    def square_into(self, total: Tensor) -> Tensor:
+        """Add the sum of squared gradients to an accumulator."""
+        return torch.cat([
+            _add_product(total, squares, right.square())
+            for squares, right in zip(self._squares.split(ROWS), self._right[:, 0].split(ROWS), strict=True)
+        ])
+
+
+def _nonzero(rows: Tensor) -> Tensor:
+    """Tell which rows hold anything but zeros; nan counts."""
+    return ~((rows.amax(-1) == 0) & (rows.amin(-1) == 0))
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Add products of squares, ``[B, M]`` and ``[B, N]``, and give their traces."""
+    total.addmm_(left.t(), right)
+    return left.sum(1) * right.sum(1)
 
 
 @dataclass(frozen=True)
@@ -255,8 +289,13 @@ class Kernel(Contribution):
             gradients = self.gradients[0](first, stop)
             for more in self.gradients[1:]:
                 gradients = gradients + more(first, stop)
-            squares = gradients.square_()
-            total.add_(squares[0] if len(squares) == 1 else squares.sum(0))
-            traces.append(squares.flatten(1).sum(1))
-            del gradients, squares
+            if len(gradients) == 1:
+                total.addcmul_(gradients[0], gradients[0])
+                traces.append(torch.dot(gradients.reshape(-1), gradients.reshape(-1)).view(1))
+            else:
+                squares = gradients.square_()
+                total.add_(squares.sum(0))
+                traces.append(squares.flatten(1).sum(1))
+                del squares
+            del gradients
         return torch.cat(traces)

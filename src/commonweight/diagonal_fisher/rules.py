@@ -131,6 +131,9 @@ def _channels(tensor: Tensor, size: int) -> Tensor:
     return tensor.reshape(size, tensor.shape[1], -1).to(accurate(tensor.dtype))
 
 
+PATCHES = 64
+"""Positions up to which a convolution's patches, laid out one by one, are the faster way to its kernel gradients."""
+
 _Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -159,6 +162,14 @@ def _convolution_weight(module: Any, attribute: str, x: Tensor, g: Tensor, size:
             - 1
             for k in range(space)
         ]
+
+    def of_patches(first: int, stop: int) -> Tensor:
+        patches = F.unfold(x[first:stop], module.kernel_size, module.dilation, tuple(padding), module.stride)
+        product = g[first:stop].flatten(2) @ patches.transpose(1, 2)
+        return product.view(stop - first, *shape)
+
+    if space == 2 and not module.transposed and module.groups == 1 and g[0, 0].numel() <= PATCHES:
+        return Kernel((of_patches,), size)
 
     def gradients(first: int, stop: int) -> Tensor:
         count = stop - first
