@@ -15,6 +15,7 @@ from torch import nn
 
 import commonweight
 from commonweight.diagonal_fisher import Product, rules
+from commonweight.diagonal_fisher.accumulator import Workspace
 from commonweight.diagonal_fisher.contribution import OnePosition
 
 # peft asks transformers for an attribute that was renamed
@@ -218,3 +219,15 @@ def test_the_passes_of_several_labels_share_one_product_only_where_the_input_is_
     squares = (left[:, :, 0, :, None] * right[0, :, 0, None, :]).square().sum(0)
     assert torch.allclose(total, squares.sum(0), rtol=1e-12)
     assert torch.allclose(traces, squares.sum((1, 2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("entries", [1, 7, 25, 60, 10**6])
+def test_batched_products_for_gpus_equal_the_loop_over_examples(entries):
+    """The same code as on a GPU, on tensors of the CPU."""
+    torch.manual_seed(0)
+    product = Product(randn(6, 3, 5), randn(6, 3, 4))
+    totals = torch.zeros(2, 5, 4, dtype=torch.float64)
+    traces = product.square_into(totals[0], Workspace())
+    assert torch.allclose(product.square_in_chunks(totals[1], entries), traces, rtol=1e-12)
+    assert torch.allclose(totals[1], totals[0], rtol=1e-12)
+    assert totals[0].min() > 0

@@ -103,6 +103,8 @@ class Product(Contribution):
         spans = self._spans()
         if all(stop - start <= 1 for start, stop in spans):
             return self._square_single(total, [start for start, _ in spans])
+        if total.device.type == "cuda":
+            return self.square_in_chunks(total)
         size, positions, rows = self.left.shape
         columns = self.right.shape[2]
         # ‖leftᵀ right‖² = ⟨left leftᵀ, right rightᵀ⟩ costs T²(M + N); reading the product back costs M·N.
@@ -126,6 +128,20 @@ class Product(Contribution):
                 if not by_gram:
                     flat = scratch.t().reshape(-1) if wide else scratch.reshape(-1)
                     traces[i] += torch.dot(flat, flat)
+        return traces
+
+    def square_in_chunks(self, total: Tensor, entries: int = 2**26) -> Tensor:
+        """Add the sum of squared gradients, many examples in one batched product: for GPUs, where launches cost."""
+        size, (rows, columns) = len(self.left), total.shape
+        height = min(rows, max(1, entries // columns))
+        count = max(1, entries // (height * columns))
+        traces = total.new_zeros(size)
+        for top in range(0, rows, height):
+            for first in range(0, size, count):
+                left, right = self.left[first : first + count, :, top : top + height], self.right[first : first + count]
+                squares = torch.bmm(left.transpose(1, 2), right).square_()
+                total[top : top + height] += squares.sum(0)
+                traces[first : first + count] += squares.sum((1, 2))
         return traces
 
     def rows_of(self, example: int, rows: Tensor) -> Tensor:
