@@ -147,3 +147,43 @@ def test_a_scripted_submodule(how):
     inner = nn.Linear(6, 6).double()
     model[0] = torch.jit.script(inner) if how == "script" else torch.jit.trace(inner, randn(2, 6))
     assert_exact(model, list(in_sizes((randn(8, 6), y()), [5, 3])))
+
+
+class Tokens(nn.Module):
+    """A leading token and positions, used as everybody does, or only the first row of each, or their sum over rows."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.token, self.places = nn.Parameter(torch.randn(1, 1, 6)), nn.Parameter(torch.randn(1, 4, 6))
+        self.read, self.runs = read, 0
+
+    def forward(self, x):
+        self.runs += 1
+        token, places = self.read(self.token), self.read(self.places)
+        return torch.cat([token.expand(len(x), -1, -1), x], 1) * places
+
+
+@pytest.mark.parametrize(
+    ("read", "together"),
+    [
+        (lambda p: p, True),
+        (lambda p: p.tanh(), True),
+        (lambda p: p[:1], False),
+        (lambda p: p.sum(0, keepdim=True), False),
+        (lambda p: p.repeat(2, 1, 1)[1:2], False),
+    ],
+    ids=["whole", "function", "first row", "sum", "another row"],
+)
+def test_parameters_of_one_row_are_replayed_for_all_examples_together(read, together):
+    torch.manual_seed(0)
+    tokens = Tokens(read)
+    model = nn.Sequential(nn.Linear(6, 6), tokens, nn.Flatten(), nn.Linear(24, CLASSES)).double()
+    batches = list(in_sizes((randn(48, 3, 6), y(48)), [16] * 3))
+    footprint = assert_exact(model, batches)
+    assert footprint.metadata["generic"] == {}
+    tokens.runs = 0
+    commonweight.fisher(model, batches[:1])
+    once = tokens.runs
+    tokens.runs = 0
+    commonweight.fisher(model, batches[:2])
+    assert tokens.runs - once == (2 if together else 17)

@@ -325,8 +325,9 @@ def by_fold(batches: Any, folds: int) -> Iterator[Iterator[Batch]]:
     for batch in read:
         largest = max(largest, batch.size)
         shared |= batch.shared
+        folds_here = [fold_of(row, folds) for row in batch.source_rows]
         for fold in range(folds):
-            rows = [i for i, row in enumerate(batch.source_rows) if fold_of(row, folds) == fold]
+            rows = [i for i, own in enumerate(folds_here) if own == fold]
             if rows:
                 dealt[fold].append((batch, rows))
     for held in dealt:

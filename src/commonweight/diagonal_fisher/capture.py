@@ -23,7 +23,7 @@ from typing_extensions import override
 from commonweight.base.errors import MeasurementError
 from commonweight.diagonal_fisher.accumulator import Workspace, add_square
 from commonweight.diagonal_fisher.batch import map_tensors
-from commonweight.diagonal_fisher.contribution import Contribution, OnePosition, Product, combine
+from commonweight.diagonal_fisher.contribution import Contribution, Dense, OnePosition, Product, combine
 from commonweight.diagonal_fisher.replay import ModuleCall, RefusedError
 
 if TYPE_CHECKING:
@@ -295,12 +295,23 @@ class Capture:
         try:
             with self._refusing(*here.values()):
                 leaves = {attribute: call.module.get_parameter(attribute) for attribute in here}
+                if self._size > 1 and not self._learning and self._shapes.together.issuperset(here.values()):
+                    for attribute, each in call.gradients_together(self._size, leaves, gradients).items():
+                        total = self._totals[here[attribute]]
+                        self._add(here[attribute], Dense(each.unsqueeze(1).to(total.dtype)))
+                    return
                 traces: dict[str, Tensor] = {}
                 # One batch cannot tell a length from a size; two of them can.
                 shared = self._shapes.replay_shared.get(call.module, frozenset())
                 if self._size > 1:
                     shared |= call.shared(self._size)
                     self._shapes.replay_shared[call.module] = shared
+                repeatable = (
+                    self._learning
+                    and self._size > 1
+                    and all(leaf.dim() > 1 and len(leaf) == 1 for leaf in leaves.values())
+                )
+                singles = []
                 for example in range(self._size):
                     try:
                         found = call.gradients(example, self._size, shared, leaves, gradients)
@@ -311,12 +322,16 @@ class Capture:
                             f"{type(call.module).__name__} behaves differently for example {example} of a batch "
                             f"({error}): exclude {', '.join(here.values())}"
                         ) from None
+                    if repeatable:
+                        singles.append(found)
                     for attribute, gradient in found.items():
                         name = here[attribute]
                         total = self._totals[name]
                         traces.setdefault(name, total.new_zeros(self._size))[example] = add_square(total, gradient)
                 for name, values in traces.items():
                     self._note(name, values)
+                if repeatable and _same_together(call, leaves, gradients, singles):
+                    self._shapes.together.update(here.values())
         finally:
             self._muted = False
 
@@ -333,6 +348,26 @@ class Capture:
                 f"its input has first dimension {x.shape[0]} in a batch of {self._size} examples, "
                 "which was not seen when rules were compared"
             )
+
+
+def _same_together(
+    call: ModuleCall,
+    parameters: Mapping[str, Tensor],
+    gradients: Sequence[Tensor | None],
+    singles: Sequence[Mapping[str, Tensor]],
+) -> bool:
+    """Whether one replay of the whole batch gives what replays of single examples gave."""
+    try:
+        found = call.gradients_together(len(singles), parameters, gradients)
+    except Exception:  # whatever a module may raise where a parameter has another shape
+        return False
+    return all(
+        single.keys() == found.keys()
+        and all(
+            torch.allclose(found[name][i], own[0], 1e-3, 1e-5 * float(own.abs().max())) for name, own in single.items()
+        )
+        for i, single in enumerate(singles)
+    )
 
 
 _WITHOUT_GRADIENT = {Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]

@@ -56,15 +56,36 @@ class ModuleCall:
         output_gradients: Sequence[Tensor | None],
     ) -> dict[str, Tensor]:
         """Differentiate the module on one example."""
-        if self.versions != [tensor._version for tensor in tensors_in((self.args, self.kwargs))]:
-            raise RefusedError("its input was changed in place after the call")
 
         def pick(tensor: Tensor, path: str) -> Tensor:
             rowwise = tensor.dim() > 0 and tensor.shape[0] == size and path not in shared
             return tensor[example : example + 1] if rowwise else tensor
 
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        args, kwargs = map_leaves((self.args, self.kwargs), pick)
+        arguments = map_leaves((self.args, self.kwargs), pick)
+        return self._differentiate(leaves, arguments, size, output_gradients, slice(example, example + 1))
+
+    def gradients_together(
+        self, size: int, parameters: Mapping[str, Tensor], output_gradients: Sequence[Tensor | None]
+    ) -> dict[str, Tensor]:
+        """Differentiate the module on the whole batch, its parameters ``[1, ...]`` repeated for every example."""
+        leaves = {
+            name: value.detach().repeat(size, *[1] * (value.dim() - 1)).requires_grad_()
+            for name, value in parameters.items()
+        }
+        return self._differentiate(leaves, (self.args, self.kwargs), size, output_gradients, slice(None))
+
+    def _differentiate(
+        self,
+        leaves: dict[str, Tensor],
+        arguments: tuple[Any, Any],
+        size: int,
+        output_gradients: Sequence[Tensor | None],
+        rows: slice,
+    ) -> dict[str, Tensor]:
+        if self.versions != [tensor._version for tensor in tensors_in((self.args, self.kwargs))]:
+            raise RefusedError("its input was changed in place after the call")
+        args, kwargs = arguments
         # The module's own computation, without the hooks of its users: gradients are those before them.
         with torch.enable_grad(), _reparametrize_module(self.module, leaves):
             outputs = [each for each in tensors_in(self.module.forward(*args, **kwargs)) if each.is_floating_point()]
@@ -74,7 +95,7 @@ class ModuleCall:
         for output, gradient in zip(outputs, output_gradients, strict=True):
             if gradient is None or not output.requires_grad:
                 continue
-            own = gradient[example : example + 1]
+            own = gradient[rows]
             if gradient.shape[0] != size or own.shape != output.shape:
                 raise RefusedError(f"its output has shape {list(gradient.shape)} in a batch of {size} examples")
             reached.append(output)

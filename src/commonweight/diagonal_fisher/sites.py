@@ -41,6 +41,9 @@ class CallShapes:
     replay_shared: dict[nn.Module, frozenset[str]] = field(default_factory=dict)
     """Arguments of a replayed module that belong to the batch as a whole."""
 
+    together: set[str] = field(default_factory=set)
+    """Parameters ``[1, ...]`` that a replay of the whole batch covers, repeated for every example."""
+
     outside: dict[str, set[str]] = field(default_factory=dict)
     """Functions that use a parameter outside its layer, harmlessly: its rule agreed all the same."""
 
