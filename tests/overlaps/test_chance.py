@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from commonweight.cli.tables import to_csv
 from footprints.masked import trained
 from reference.masks import jaccard_by_chance
 
@@ -17,6 +16,7 @@ from commonweight.footprints.footprint import Footprint
 from commonweight.footprints.of_masks import supermask_footprint
 from commonweight.overlaps.chance import chance_corrected
 from commonweight.overlaps.table.table import OverlapTable, overlap
+from commonweight.report.overlap import result
 
 SIZES = {"a.weight": 4000, "a.bias": 50, "b.weight": 1500}
 
@@ -218,7 +218,7 @@ def test_depths_totals_frames_and_files_agree(tmp_path):
     assert frame["density_b"].tolist() == [each[1] for each in table.density.by_layer.values()]
     assert table.to_frame("parameter")["corrected"].tolist() == [e[0, 1] for e in table.corrected.by_parameter.values()]
     for by in ("layer", "parameter", 0):
-        assert to_csv(table, by).splitlines()[0].endswith("density_a,density_b,chance,corrected")
+        assert result(table, by=by).csv.splitlines()[0].endswith("density_a,density_b,chance,corrected")
     table.save(tmp_path)
     back = OverlapTable.load(tmp_path)
     assert back.to_json() == table.to_json()

@@ -101,7 +101,7 @@ def test_contrasts_differ_in_one_thing():
 
 def test_the_same_rows_come_first_and_only_they_are_the_same():
     cells = grid("ab", "xy")
-    assert contrasts_of(cells) == (
+    assert tuple(each[:3] for each in contrasts_of(cells)) == (
         (("a/x", "a/y"), ("b/x", "b/y"), True),
         (("a/x", "b/x"), ("a/y", "b/y"), False),
     )

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from commonweight import Footprint
 from commonweight.base import IntegrityError, MeasurementError, UsageError
+from commonweight.base.folders import HOST
 from commonweight.data.reviews import reviews
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare import checks
@@ -220,7 +221,7 @@ def test_a_cell_that_another_process_finished_is_taken(place, tmp_path, monkeypa
 def test_unfinished_work_of_a_killed_process_goes(place, tmp_path):
     models, data = [str(place / "one"), str(place / "two")], [str(place / "good.jsonl")]
     compare(models, data, tmp_path / "run")
-    stale = tmp_path / "run" / "footprints" / "one" / ".good.0123.partial"
+    stale = tmp_path / "run" / "footprints" / "one" / f".good.{HOST}-999999999-0123abcd.partial"
     stale.mkdir()
     compare(models, data, tmp_path / "run")
     assert not stale.exists()
