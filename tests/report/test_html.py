@@ -11,6 +11,7 @@ import pytest
 from report.pages import EVIL, evil_page, folded, masks, page_of
 
 from commonweight.base.errors import IntegrityError
+from commonweight.report import files
 from commonweight.report.files import new_figure, save
 from commonweight.report.html import Overlaps, Picture, island, render
 from commonweight.report.html import pictures as drawn
@@ -122,9 +123,14 @@ def test_four_digits_never_make_almost_exactly(value, kept):
 
 
 def test_figures_lose_style_and_script_and_follow_the_page(tmp_path):
-    figure = new_figure(2, 1)
-    figure.subplots().set_title(EVIL.replace("$", ""))
-    path = next(path for path in save(figure, tmp_path, "f") if path.suffix == ".svg")
+    def draw():
+        figure = new_figure(2, 1)
+        ax = figure.subplots()
+        ax.set_title(EVIL.replace("$", ""))
+        ax.text(0.5, 0.5, "light words", color="w")
+        return save(figure, tmp_path, "f")
+
+    path = next(path for path in files.drawn(draw, print) if path.suffix == ".svg")
     path.write_text(path.read_text().replace("</svg>", '<script>alert(1)</script><a href="http://x"/></svg>'))
     text = drawn.inline(Picture("words & <more>", path), 3)
     assert "style" not in text
@@ -132,7 +138,9 @@ def test_figures_lose_style_and_script_and_follow_the_page(tmp_path):
     assert "http" not in text
     assert 'aria-label="words &amp; &lt;more&gt;"' in text
     assert all(name.startswith("f3-") for name in re.findall(r' id="([^"]*)"', text))
-    assert "#ffffff" not in text
+    assert text.count("#ffffff") == 1  # the light words, not the paper
+    assert re.search(r'<text[^>]*fill="#ffffff"[^>]*>light words', text)
+    assert "currentColor" in text
 
 
 def test_a_damaged_figure_is_refused(tmp_path):

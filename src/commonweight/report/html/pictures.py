@@ -22,6 +22,9 @@ ATTRIBUTES = frozenset({
 })
 """What a figure may consist of; the rest is dropped."""
 
+PAPER = "#ffffff"
+"""Fill of the areas behind axes; words of that colour lie on dark cells, and keep it."""
+
 DARK_GREY = re.compile(r"#([1-5][0-9a-f])\1\1")
 SIZE = re.compile(r"([\d.]+)px")
 REFERENCE = re.compile(r"url\(#([\w-]+)\)")
@@ -59,7 +62,8 @@ def _clean(element: ElementTree.Element, prefix: str) -> ElementTree.Element:
         given["font-size"] = size[1]
     for name, value in given.items():
         if name in ATTRIBUTES and (name != "href" or value.startswith(("#", PICTURE))):
-            kept.set(name, _value(name, value, prefix))
+            is_paper = kept.tag == "path" and (name, value) == ("fill", PAPER)
+            kept.set(name, "none" if is_paper else _value(name, value, prefix))
     kept.text, kept.tail = element.text, element.tail
     kept.extend(_clean(child, prefix) for child in element if _local(child.tag) in TAGS)
     return kept
@@ -70,8 +74,6 @@ def _value(name: str, value: str, prefix: str) -> str:
         return prefix + value
     if name == "href" and value.startswith("#"):
         return f"#{prefix}{value[1:]}"
-    if name == "fill" and value == "#ffffff":  # the paper
-        return "none"
     if name in {"fill", "stroke"} and (value == INK or DARK_GREY.fullmatch(value)):
         return "currentColor"
     return REFERENCE.sub(rf"url(#{prefix}\1)", value)
