@@ -128,6 +128,7 @@ def test_figures_lose_style_and_script_and_follow_the_page(tmp_path):
         ax = figure.subplots()
         ax.set_title(EVIL.replace("$", ""))
         ax.text(0.5, 0.5, "light words", color="w")
+        ax.axhspan(0, 0.5, color="0.9")
         return save(figure, tmp_path, "f")
 
     path = next(path for path in files.drawn(draw, print) if path.suffix == ".svg")
@@ -141,6 +142,8 @@ def test_figures_lose_style_and_script_and_follow_the_page(tmp_path):
     assert text.count("#ffffff") == 1  # the light words, not the paper
     assert re.search(r'<text[^>]*fill="#ffffff"[^>]*>light words', text)
     assert "currentColor" in text
+    assert "#e6e6e6" not in text
+    assert 'fill-opacity="0.15"' in text
 
 
 def test_a_damaged_figure_is_refused(tmp_path):

@@ -25,7 +25,11 @@ ATTRIBUTES = frozenset({
 PAPER = "#ffffff"
 """Fill of the areas behind axes; words of that colour lie on dark cells, and keep it."""
 
-DARK_GREY = re.compile(r"#([1-5][0-9a-f])\1\1")
+GREY = re.compile(r"#([1-5c-e][0-9a-f])\1\1")
+LIGHT_GREY = re.compile(r"#([c-e][0-9a-f])\1\1")
+FAINT = "0.15"
+"""Opacity of what is light grey on paper: guides and bands."""
+
 SIZE = re.compile(r"([\d.]+)px")
 REFERENCE = re.compile(r"url\(#([\w-]+)\)")
 PICTURE = "data:image/png;base64,"
@@ -62,6 +66,8 @@ def _clean(element: ElementTree.Element, prefix: str) -> ElementTree.Element:
         given["font-size"] = size[1]
     for name, value in given.items():
         if name in ATTRIBUTES and (name != "href" or value.startswith(("#", PICTURE))):
+            if LIGHT_GREY.fullmatch(value):
+                kept.set(f"{name}-opacity", FAINT)
             is_paper = kept.tag == "path" and (name, value) == ("fill", PAPER)
             kept.set(name, "none" if is_paper else _value(name, value, prefix))
     kept.text, kept.tail = element.text, element.tail
@@ -74,7 +80,7 @@ def _value(name: str, value: str, prefix: str) -> str:
         return prefix + value
     if name == "href" and value.startswith("#"):
         return f"#{prefix}{value[1:]}"
-    if name in {"fill", "stroke"} and (value == INK or DARK_GREY.fullmatch(value)):
+    if name in {"fill", "stroke"} and (value == INK or GREY.fullmatch(value)):
         return "currentColor"
     return REFERENCE.sub(rf"url(#{prefix}\1)", value)
 

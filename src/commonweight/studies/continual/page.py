@@ -20,7 +20,8 @@ CAPTIONS = {
     "accuracy": "Accuracy on every task after learning every task, mean over seeds",
     "curves": "Learning curves: the error on a task while it is learned, mean over all tasks but the first, and seeds",
     "gains": "How much of the missing area above the learning curve each approach wins over classic; 95 % over seeds",
-    "masks": "Masks of one layer, task by task; seed 0",
+    "depth": "Overlaps of masks and similarities of tasks against depth, means over pairs of tasks",
+    "masks": "Masks of one layer: one of them, the density of all their units, and what they share; seed 0",
     "similarity": "How alike tasks are; seed 0",
     "alphas": "How much each prior task influences the mask of a task; seed 0",
 }
