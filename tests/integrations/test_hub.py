@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -93,8 +94,9 @@ def test_the_card_says_what_it_is(hub, folder):
     record = json.loads((folder / "footprint.json").read_text(encoding="utf-8"))
     for shard in record["shards"].values():
         assert shard["sha256"] in text
-    for said in ("exact", "classification", "| data | films.csv |", "| examples | 8 |", "torch 2.13.0", "org/bert@v1"):
-        assert said in text
+    said = ("exact", "classification", "| data | films.csv |", "| examples | 8 |", "torch 2.13.0", "org/bert@v1")
+    for words in (*said, "| fingerprint of the data | cd |", "| SHA-256 of the model's weights | ab |"):
+        assert words in text
     assert "somebody" not in text
     assert f"load_footprint('{REPO}')" in text
 
@@ -109,6 +111,25 @@ def test_a_second_push_replaces_the_first_and_the_first_can_be_had_by_its_commit
     ]
     assert load_footprint(REPO).names == ("w",)
     assert load_footprint(REPO, revision=first).names == ("body.weight", "head.bias")
+
+
+def test_only_its_own_shards_are_replaced_and_a_repository_of_a_model_is_left_alone(hub, folder, tmp_path):
+    push_footprint(folder, REPO)
+    hub.changed(REPO, "adapter.safetensors", b"of somebody else")
+    push_footprint(Footprint("fisher", {"w": torch.rand(3)}, 3).save(tmp_path / "other"), REPO)
+    assert sorted(hub.at(REPO, "main")[1]) == [
+        ".gitattributes",
+        "README.md",
+        "adapter.safetensors",
+        "footprint-00000.safetensors",
+        "footprint.json",
+    ]
+    model = {"README.md": b"mine", "config.json": b"{}", "weights-00000.safetensors": b"weights"}
+    hub.commits["people/model"] = []
+    hub.commit("people/model", model)
+    with pytest.raises(UsageError, match=r"it holds config\.json and no footprint\.json, so it is of something else"):
+        push_footprint(folder, "people/model")
+    assert hub.at("people/model", "main")[1] == model
 
 
 def test_masks_go_there_and_back(hub, tmp_path):
@@ -192,6 +213,21 @@ def test_what_the_hub_does_not_have_or_does_not_allow_is_said(hub, folder, monke
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(UsageError, match=rf"could not be pushed to '{REPO}': .*401"):
         push_footprint(folder, REPO, token="wrong")
+
+
+def test_a_hub_that_is_not_there_is_said(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the attempts of huggingface_hub
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+        for name, value in {"HF_HUB_OFFLINE": False, "ENDPOINT": address, "HF_HUB_CACHE": str(tmp_path)}.items():
+            monkeypatch.setattr(constants, name, value)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        with pytest.raises(UsageError, match=r"could not be pushed to .*Connection refused"):
+            push_footprint(folder, REPO, token="a")
+        with pytest.raises(UsageError, match="it is not in the cache, and the Hub cannot be asked"):
+            load_footprint(REPO)
 
 
 PROGRAM = """

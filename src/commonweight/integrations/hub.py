@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +16,32 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import (
     EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from commonweight.base.errors import UsageError
-from commonweight.base.text import Grid, size_words, to_markdown
+from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.text import DASH, Grid, size_words, to_markdown
 from commonweight.base.version import __version__
-from commonweight.footprints.files import RECORD, read_record
+from commonweight.footprints.files import (
+    MAIN_GROUP,
+    RECORD,
+    ROWS_GROUP,
+    SOURCE_ROWS_GROUP,
+    WEIGHTS_GROUP,
+    read_record,
+)
 from commonweight.footprints.footprint import FACTS, Footprint
-from commonweight.models.identity import digest_of, first_line
+from commonweight.fusion.folders import content_hash
+from commonweight.models.identity import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 CARD = "README.md"
+GROUPS = (MAIN_GROUP, WEIGHTS_GROUP, ROWS_GROUP, SOURCE_ROWS_GROUP, r"fold-\d+")
+SHARD = re.compile(rf"({'|'.join(GROUPS)})-\d+\.safetensors")
 
 HOW = """Read it with
 
@@ -56,9 +65,10 @@ def push_footprint(
 ) -> str:
     """Put a saved footprint on the Hub, as one commit: its record, its safetensors and a card.
 
-    The repository is made if there is none. A footprint that is in it is replaced; the card is written anew. Pushed
-    with the footprint go a sample of the model's weights, a digest of each row, and the names of model and data as they
-    were measured, which may be paths of your machine.
+    The repository is made if there is none. A footprint that is in it is replaced, and the card is written anew; a
+    repository of something else, such as a model, is refused. Pushed with the footprint go a sample of the model's
+    weights, a digest of each row, and the names of model and data as they were measured, which may be paths of your
+    machine.
 
     Args:
         folder: A folder written by :meth:`commonweight.Footprint.save` or ``commonweight fisher``.
@@ -72,7 +82,7 @@ def push_footprint(
 
     Raises:
         IntegrityError: If the folder is damaged, incomplete or of another format: nothing is sent.
-        UsageError: If the Hub refuses.
+        UsageError: If the Hub refuses or cannot be asked, or the repository holds something else.
 
     Example:
         >>> from commonweight.integrations import load_footprint, push_footprint
@@ -86,8 +96,7 @@ def push_footprint(
     api = HfApi(library_name="commonweight", library_version=__version__, token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        there = api.list_repo_files(repo_id, revision=revision)
-        stale = [name for name in there if name.endswith(".safetensors") and "/" not in name and name not in shards]
+        stale = _stale(api.list_repo_files(repo_id, revision=revision), shards)
         commit = api.create_commit(
             repo_id,
             [
@@ -98,7 +107,7 @@ def push_footprint(
             commit_message=f"Footprint of kind {footprint.kind}",
             revision=revision,
         )
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of whichever library carries the request
         why = first_line(error.__cause__ if type(error) is RuntimeError and error.__cause__ else error)
         raise UsageError(f"{folder} could not be pushed to {repo_id!r}: {why}") from error
     return str(commit.oid)
@@ -132,9 +141,19 @@ def load_footprint(repo_id: str, *, revision: str | None = None, token: str | No
         place = Path(path).parent
         shards = list(read_record(place)["shards"])
         snapshot_download(repo_id, revision=place.name, allow_patterns=shards, token=token)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+    except IntegrityError:
+        raise
+    except Exception as error:  # of whichever library carries the request
         raise UsageError(f"no footprint could be read from {repo_id!r} on the Hub: {_why(error, revision)}") from error
     return Footprint.load(place, check_hashes=True)
+
+
+def _stale(there: Collection[str], shards: Collection[str]) -> list[str]:
+    """List the shards of the footprint that is replaced; a repository of something else is left alone."""
+    strange = sorted(set(there) - {".gitattributes", CARD})
+    if strange and RECORD not in strange:
+        raise UsageError(f"it holds {strange[0]} and no {RECORD}, so it is of something else; choose a new name")
+    return [name for name in strange if SHARD.fullmatch(name) and name not in shards]
 
 
 def _why(error: Exception, revision: str | None) -> str:
@@ -162,8 +181,8 @@ def card(footprint: Footprint, record: Mapping[str, Any], repo_id: str) -> str:
         **{words: str(value) for words, value in facts.items()},
         "folds": str(len(footprint.folds) or 1),
         "parameters": f"{len(footprint)} in {len(footprint.layers)} layers",
-        "fingerprint of the model": digest_of(model) if model else "",
-        "fingerprint of the data": digest_of(data) if data else "",
+        "SHA-256 of the model's weights": content_hash(model).replace(DASH, ""),
+        "fingerprint of the data": data.get("sha256") or data.get("fingerprint") or "",
         "measured with": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "format": f"{record['format']} {record['version']}",
     }
