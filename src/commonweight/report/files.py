@@ -83,6 +83,7 @@ def drawn(draw: Callable[[], list[Path]], note: Note) -> list[Path]:
             "axes.edgecolor": INK,
             "xtick.color": INK,
             "ytick.color": INK,
+            "pdf.fonttype": 42,  # TrueType: journals refuse the other kind
             "svg.fonttype": "none",
             "svg.hashsalt": "commonweight",
         }):
