@@ -670,7 +670,11 @@ def main() -> None:
     if options.out and options.out.exists():
         results |= json.loads(options.out.read_text())
     for name in options.cases if "time" in options.parts else []:
-        results["time"][name] = time_case(name, contenders, options.rounds)
+        found, before = time_case(name, contenders, options.rounds), results["time"].get(name, {})
+        kept = {
+            part: before.get(part, {}) | found[part] for part in ("ratio", "seconds", "cannot_run") if part in found
+        }
+        results["time"][name] = found | kept  # contenders that are not run again stay
         shown = {contender: round(each["median"], 3) for contender, each in results["time"][name]["ratio"].items()}
         print(name, shown, results["time"][name]["cannot_run"], flush=True)
     for name in ("bert-22M", "mlp-784-1024-1024-10") if "folds" in options.parts else ():
