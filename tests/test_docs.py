@@ -179,3 +179,12 @@ def test_the_pages_that_the_package_names_are_there():
     }
     assert named
     assert [page for page in sorted(named) if not (ROOT / page).exists()] == []
+
+
+def test_every_page_is_part_of_the_site():
+    """Or make docs stops at its end, where warnings are errors."""
+    index = text_of("docs/index.md")
+    listed = {line for block in re.findall(r"```{toctree}\n(.*?)```", index, flags=re.DOTALL) for line in block.split()}
+    pages = {str(page.relative_to(ROOT / "docs").with_suffix("")) for page in (ROOT / "docs").rglob("*.md")}
+    pages = {page for page in pages if not page.startswith("_")}
+    assert pages - {"index"} <= listed
