@@ -110,7 +110,7 @@ def _beware(study: ShortcutStudy, rule: str) -> tuple[str, ...]:
     for each in study.verdicts(rule).values():
         verdict = each[CONTRAST]
         for finding in (*verdict.lacking, *verdict.beware):
-            if finding.code != "shortcut learned":
+            if finding.code not in {"shortcut learned", "excludes 0"}:
                 found.setdefault(finding.code, sentence(finding))
     return tuple(f"{words[0].upper()}{words[1:]}." for words in list(found.values())[:MOST_WARNINGS])
 
