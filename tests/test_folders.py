@@ -112,6 +112,7 @@ def test_a_former_folder_that_nothing_replaced_comes_back(tmp_path):
 def test_names_for_the_time_being_are_told_from_others(tmp_path):
     assert folders.is_leftover(for_the_time_being(tmp_path / "x.json", "partial"))
     assert not folders.is_leftover(tmp_path / ".x.json.partial")
+    assert not folders.is_leftover(left_by(10**30, tmp_path / "x.json", "partial"))  # no process has such a number
 
 
 LOCKED = """

@@ -242,7 +242,8 @@ def test_the_memory_table_is_the_committed_result():
     root = Path(__file__).parents[2]
     results = json.loads((root / "benchmarks" / "results" / "fisher.json").read_text(encoding="utf-8"))
     page = (root / "docs" / "fisher.md").read_text(encoding="utf-8").partition("Peak memory")[2].splitlines()
-    assert {"bert-22M", "bert-110M", "gpt2-6x384"} < set(results["memory"]) <= set(results["time"])
+    not_yet_measured = {"vit-64x64", "llama-4x256", "mixtral-4x256"}
+    assert set(results["memory"]) == set(results["time"]) - not_yet_measured
     for name, case in results["memory"].items():
         row = next(line for line in page if line.startswith(f"| {name} |"))
         cells = [cell.strip() for cell in row.strip("|").split("|")][1:]

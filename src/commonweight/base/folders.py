@@ -29,7 +29,7 @@ PROBE = ".commonweight-"
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 LEFTOVER = re.compile(
-    rf"{re.escape(PROBE)}.*|\.(?P<name>.+)\.(?P<host>[0-9a-f]{{8}})-(?P<pid>\d+)-[0-9a-f]{{8}}\.[a-z]+"
+    rf"{re.escape(PROBE)}.*|\.(?P<name>.+)\.(?P<host>[0-9a-f]{{8}})-(?P<pid>\d{{1,9}})-[0-9a-f]{{8}}\.[a-z]+"
 )
 """Probes of whether a place can be written to, and names for the time being: ``.run.json.HOST-PID-DIGITS.partial``."""
 

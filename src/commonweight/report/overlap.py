@@ -68,7 +68,7 @@ def result(
 
 
 def spoken(table: OverlapTable, name: str) -> str:
-    """Name a footprint as a person would: ``rt model on dev``; a plain name where it is of one thing."""
+    """Name a footprint as a person would: ``rt on dev``; its plain name where it is of one thing."""
     model = table.alignment.models.get(name)
     if model is None or not name.startswith(f"{model}/"):
         return name
@@ -143,19 +143,19 @@ def _of_one(table: OverlapTable, pair: Pair) -> str:
             f"{number(_value(table, pair, most), 3)} ({short(most)})."
         )
     if not _has_folds(table):
-        beyond = " beyond chance" if table.kind == "supermask" and _of_chance(table, pair) else ""
-        return f"All weights together they overlap by {number(_value(table, pair, None), 3)}{beyond}.{ends}"
+        whole = f"{number(_value(table, pair, None), 3)}{_beyond_chance(table, pair)}"
+        return f"All weights together they overlap by {whole}.{ends}"
     verdict = table.verdict(pair)
     null = table.estimate("null", *pair).value
     above = sum(table.verdict(pair, layer=layer).answer == ABOVE for layer in table.layers)
     said = {
         ABOVE: f"above the {number(null, 3)} of shuffled Fishers",
-        INCONCLUSIVE: "inconclusive",
+        INCONCLUSIVE: f"inconclusive against the {number(null, 3)} of shuffled Fishers",
     }.get(verdict.answer, f"not above the {number(null, 3)} of shuffled Fishers")
     strange = "" if ALIGNED[table.shared_initialisation(*pair)] is not False else NO_SHARING
     return (
-        f"{strange}With noise taken out they overlap by {_interval(table, pair)} (95 %): {said}, and so in {above} of "
-        f"{len(table.layers)} layers.{ends}"
+        f"{strange}With noise taken out they overlap by {_interval(table, pair)} (95 %): {said}. {above} of "
+        f"{len(table.layers)} layers are above theirs.{ends}"
     )
 
 
@@ -165,9 +165,9 @@ def _of_many(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Con
         return "No overlap is defined."
     ranked = sorted(defined, key=lambda pair: _value(table, pair, None))
     most, least = ranked[-1], ranked[0]
-    beyond = " beyond chance" if table.kind == "supermask" and _of_chance(table, most) else ""
+    largest = f"{number(_value(table, most, None), 3)} ({spoken_pair(table, most)})"
     ends = (
-        f"The largest overlap{beyond} is {number(_value(table, most, None), 3)} ({spoken_pair(table, most)}), "
+        f"The largest overlap{_beyond_chance(table, most)} is {largest}, "
         f"the smallest {number(_value(table, least, None), 3)} ({spoken_pair(table, least)})."
     )
     if not _has_folds(table):
@@ -204,22 +204,18 @@ def _yes_or_no(verdict: Verdict) -> str:
 
 
 def _value(table: OverlapTable, pair: Pair, layer: str | None) -> float:
-    if _has_folds(table) or (table.kind == "supermask" and _of_chance(table, pair)):
-        return table.estimate("corrected", *pair, layer).value
-    return table.estimate("raw", *pair, layer).value
+    is_corrected = _has_folds(table) or _beyond_chance(table, pair)
+    return table.estimate("corrected" if is_corrected else "raw", *pair, layer).value
 
 
-def _of_chance(table: OverlapTable, pair: Pair) -> bool:
-    """Whether what chance gives is known for two masks."""
-    return not math.isnan(_beyond(table, pair, None))
-
-
-def _beyond(table: OverlapTable, pair: Pair, layer: str | None) -> float:
-    return table.estimate("corrected", *pair, layer).value
+def _beyond_chance(table: OverlapTable, pair: Pair) -> str:
+    """Words for two masks of which it is known what chance gives; nothing for others."""
+    known = table.kind == "supermask" and not math.isnan(table.estimate("corrected", *pair).value)
+    return " beyond chance" if known else ""
 
 
 def cells(table: OverlapTable, pair: Pair, layer: str | None = None) -> tuple[str, ...]:
-    """Overlap, interval, null, noise ceiling and verdict of one pair; or raw, chance and beyond chance of masks."""
+    """Overlap, interval, null and verdict of one pair; or raw, chance and beyond chance of masks."""
     if _has_folds(table):
         found = table.estimate("corrected", *pair, layer)
         verdict = table.verdict(pair, layer=layer)
@@ -231,7 +227,7 @@ def cells(table: OverlapTable, pair: Pair, layer: str | None = None) -> tuple[st
         return (raw,)
     i, j = (table.names.index(name) for name in pair)
     chance = table.chance.pooled if layer is None else table.chance.by_layer[layer]
-    return raw, number(float(chance[i, j]), 3), number(_beyond(table, pair, layer), 3)
+    return raw, number(float(chance[i, j]), 3), number(table.estimate("corrected", *pair, layer).value, 3)
 
 
 def _head(table: OverlapTable) -> tuple[str, ...]:
