@@ -47,7 +47,7 @@ from commonweight.overlaps.resampling.ratios import FoldTerms
 from commonweight.overlaps.resampling.splits import Splits, splits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -74,40 +74,61 @@ RUN = 2**6
 READ = 2**20
 """Entries of all folds and footprints that a thread reads at a time."""
 
+TOGETHER = 2**10
+"""Small parameters of one shape that are summed together, times the pairs of footprints."""
+
 LEAST_SCALE = 2.0**-120
 """Entries are divided by their trace or, where that is less, by this: the quotient must be a float32."""
 
 
 def fold_terms(footprints: Mapping[str, Footprint], grams: Mapping[str, Array]) -> dict[str, FoldTerms]:
     """Compute the sums of every parameter of which there is a Gram matrix, reading each fold once."""
-    # A thread takes some rows of a large parameter, or all small ones. Memory does not depend on the size of the model.
+    # A thread takes some rows of a large parameter, or some small parameters of one shape. Memory does not depend on
+    # the size of the model.
     first, threads = next(iter(footprints.values())), torch.get_num_threads()
     folds = [fold.tensors for each in footprints.values() for fold in each.folds]
     shapes = {name: matrix_shape(shape_of(first.tensors, name)) for name in grams}
-    large = [name for name, (rows, columns) in shapes.items() if rows * columns > DOUBLE_UP_TO]
-    small = [name for name in grams if name not in set(large)]
-    tasks = [(small, torch.float64, (0, 1))]
-    tasks += [([name], torch.float32, (share, threads)) for name in large for share in range(threads)]
+    tasks = [
+        (names, share)
+        for names in _together(shapes, len(folds), len(footprints))
+        for share in ([(part, threads) for part in range(threads)] if _is_large(shapes[names[0]]) else [(0, 1)])
+    ]
 
-    def sums_of(task: tuple[list[str], torch.dtype, tuple[int, int]]) -> dict[str, _Sums]:
-        names, dtype, share = task
-        found = {}
-        for name in names:
-            sums = found[name] = _Sums(len(first.folds), shapes[name], dtype, np.diagonal(grams[name]))
-            for slab in slabs(folds, name, READ, share):
-                stacked = _stacked(footprints, name, slab, sums)
-                sums.add(stacked, slab.column)
-                advance(stacked[0, 0].numel())
-        return found
+    def sums_of(task: tuple[tuple[str, ...], tuple[int, int]]) -> tuple[tuple[str, ...], _Sums]:
+        names, share = task
+        shape = shapes[names[0]]
+        dtype = torch.float32 if _is_large(shape) else torch.float64
+        sums = _Sums(len(first.folds), shape, dtype, np.stack([np.diagonal(grams[name]) for name in names]))
+        for parts in zip(*(slabs(folds, name, READ, share) for name in names), strict=True):
+            stacked = _stacked(footprints, names, parts, sums)
+            sums.add(stacked, parts[0].column)
+            advance(stacked[:, 0, 0].numel())
+        return names, sums
 
     weights = sum(rows * columns for rows, columns in shapes.values())
     with _single_threaded(threads) as pool, steps("overlap with folds", weights, "weight") as advance:
-        found = (each for of_task in pool.map(sums_of, tasks) for each in of_task.items())
         terms = {
-            name: reduce(_Sums.plus, (sums for _, sums in shares)).terms()
-            for name, shares in groupby(found, key=itemgetter(0))
+            name: found
+            for names, shares in groupby(pool.map(sums_of, tasks), key=itemgetter(0))
+            for name, found in zip(names, reduce(_Sums.plus, (sums for _, sums in shares)).terms(), strict=True)
         }
     return {name: terms[name] for name in grams}
+
+
+def _is_large(shape: tuple[int, int]) -> bool:
+    return prod(shape) > DOUBLE_UP_TO
+
+
+def _together(shapes: Mapping[str, tuple[int, int]], matrices: int, n: int) -> list[tuple[str, ...]]:
+    """Gather small parameters of one shape, as many as are read at a time; every other parameter is alone."""
+    alike: dict[tuple[int, int], list[str]] = {}
+    for name, shape in shapes.items():
+        alike.setdefault(shape, []).append(name)
+    found = []
+    for shape, names in alike.items():
+        most = max(1, min(READ // max(1, matrices * prod(shape)), TOGETHER // n**2))
+        found += [tuple(names[start : start + most]) for start in range(0, len(names), most)]
+    return found
 
 
 @contextmanager
@@ -120,21 +141,23 @@ def _single_threaded(threads: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(threads)
 
 
-def _stacked(footprints: Mapping[str, Footprint], parameter: str, slab: Slab, sums: _Sums) -> Tensor:
-    """Stack a slab of all folds, ``[K, n, rows, columns]``, each weighted by its count and divided by its scale."""
-    S = torch.stack([part.cpu() for part in slab.parts])
+def _stacked(footprints: Mapping[str, Footprint], names: Sequence[str], slabs: Sequence[Slab], sums: _Sums) -> Tensor:
+    """Stack slabs of all folds, ``[B, K, n, rows, columns]``, each weighted by its count and divided by its scale."""
+    S = torch.stack([part.cpu() for slab in slabs for part in slab.parts]).unflatten(0, (len(names), -1))
     if fault(S, "fisher"):
-        named = ((name, fold) for name, footprint in footprints.items() for fold in range(len(footprint.folds)))
-        for (name, fold), part in zip(named, slab.parts, strict=True):
-            complaint = fault(part, "fisher")
-            if complaint:
-                raise MeasurementError(
-                    f"footprint {name!r}, fold {fold}, parameter {parameter!r}: {complaint}; measure it again"
-                )
+        folds = [(name, fold) for name, footprint in footprints.items() for fold in range(len(footprint.folds))]
+        for parameter, slab in zip(names, slabs, strict=True):
+            for (name, fold), part in zip(folds, slab.parts, strict=True):
+                complaint = fault(part, "fisher")
+                if complaint:
+                    raise MeasurementError(
+                        f"footprint {name!r}, fold {fold}, parameter {parameter!r}: {complaint}; measure it again"
+                    )
     counts = torch.tensor([[fold.count for fold in each.folds] for each in footprints.values()], dtype=torch.float64)
-    factors = (counts / counts.sum(1, keepdim=True) / sums.scales[:, None]).flatten()[:, None, None]
+    factors = (counts / counts.sum(1, keepdim=True) / sums.scales[..., None]).flatten(1)[:, :, None, None]
     S = S.mul_(factors).to(sums.dtype) if S.dtype == torch.float64 else S.to(sums.dtype).mul_(factors)
-    return S.view(*counts.shape, *S.shape[1:]).transpose(0, 1)
+    folded: Tensor = S.unflatten(1, counts.shape)
+    return folded.transpose(1, 2)
 
 
 def array_folds(S: Tensor) -> FoldTerms:
@@ -153,9 +176,9 @@ def array_folds(S: Tensor) -> FoldTerms:
         [[1.0, 1.0], [1.0, 1.0]]
     """
     K, n, rows, columns = S.shape
-    sums = _Sums(K, (rows, columns), S.dtype, np.ones(n))
-    sums.add(S, 0)
-    return sums.terms()
+    sums = _Sums(K, (rows, columns), S.dtype, np.ones((1, n)))
+    sums.add(S[None], 0)
+    return sums.terms()[0]
 
 
 @dataclass(frozen=True)
@@ -208,19 +231,20 @@ def _design(splits: Splits, dtype: torch.dtype) -> _Design:
 
 
 class _Sums:
-    """Sums over some entries of one parameter, in float64."""
+    """Sums over some entries of B parameters of one shape, in float64; every array begins with B."""
 
     def __init__(self, K: int, shape: tuple[int, int], dtype: torch.dtype, traces: Array) -> None:
-        self.shape, self.dtype, self.n = shape, dtype, len(traces)
+        self.shape, self.dtype, (B, n) = shape, dtype, traces.shape
+        self.n = n
         self.design = _design(splits_of(K), dtype)
         # Powers of 4, whose roots and quotients are exact: entries are brought to at most about 1.
-        known = torch.from_numpy(np.array(traces)).clamp(LEAST_SCALE)
+        known = torch.from_numpy(traces).clamp(LEAST_SCALE)
         self.scales = 4.0 ** torch.log2(torch.where(known > LEAST_SCALE, known, 1.0)).div(2).ceil()
-        splits, slots, n = *self.design.slots.shape[:2], self.n
+        splits, slots = self.design.slots.shape[:2]
         self.is_matrix = min(shape) > 1
-        self.traces, self.full = self._zeros(K, n), self._zeros(K, n, n)
-        self.half, self.by_columns = (self._zeros(splits, slots * n, 2 * n) for _ in range(2))
-        self.over_rows = self._zeros(splits, slots, n, shape[1] if self.is_matrix else 1)
+        self.traces, self.full = self._zeros(B, K, n), self._zeros(B, K, n, n)
+        self.half, self.by_columns = (self._zeros(B, splits, slots * n, 2 * n) for _ in range(2))
+        self.over_rows = self._zeros(B, splits, slots, n, shape[1] if self.is_matrix else 1)
         self.over_columns = self._zeros(0)
 
     @staticmethod
@@ -228,69 +252,75 @@ class _Sums:
         return torch.zeros(*shape, dtype=torch.float64)
 
     def plus(self, other: _Sums) -> _Sums:
-        """Add the sums over other rows of the parameter."""
+        """Add the sums over other rows of the parameters."""
         for name in ("traces", "full", "half", "by_columns", "over_rows"):
             getattr(self, name).add_(getattr(other, name))
         return self
 
     def add(self, S: Tensor, column: int) -> None:
-        """Add a slab ``[K, n, rows, columns]`` that begins at a column: whole rows, or parts of one from the left."""
-        over_columns = S.sum(3)
-        self.traces += over_columns.sum(2)
-        if S.shape[3] == self.shape[1]:
-            used = over_columns.sum((0, 1)) > 0
-            S = S if used.all() else S[:, :, used]  # rows of an embedding that no example read add 0 to every sum
-        rows, columns = S.shape[2:]
+        """Add slabs ``[B, K, n, rows, columns]`` that begin at a column: whole rows, or parts of one from the left."""
+        over_columns = S.sum(4)
+        self.traces += over_columns.sum(3)
+        if S.shape[4] == self.shape[1]:
+            used = over_columns.sum((0, 1, 2)) > 0
+            S = S if used.all() else S[..., used, :]  # rows of an embedding that no example read add 0 to every sum
+        rows, columns = S.shape[3:]
         wide = min(columns, WIDTH)
         high = max(1, PIECE // (self.n * wide))
-        for top in range(0, rows, high):
-            for left in range(0, columns, wide):
-                self._add(S[:, :, top : top + high, left : left + wide].contiguous(), column + left)
+        many = max(1, PIECE // max(1, self.n * rows * columns))
+        for start in range(0, len(S), many):
+            at = slice(start, start + many)
+            for top in range(0, rows, high):
+                for left in range(0, columns, wide):
+                    piece = S[at, :, :, top : top + high, left : left + wide]
+                    self._add(piece.contiguous(), at, column + left)
 
-    def _add(self, piece: Tensor, column: int) -> None:
-        K, n, rows, columns = piece.shape
-        folds = piece.view(K, -1)
-        roots = self._roots_of(self.design.without, folds).view(K, n, -1)
-        self.full += _multiplied(roots, roots)
-        if column == 0:
-            self.over_columns = self._zeros(*self.design.slots.shape[:2], n, rows)
+    def _add(self, piece: Tensor, at: slice, column: int) -> None:
+        B, K, n, rows, columns = piece.shape
+        folds = piece.view(B, K, -1)
+        roots = self._roots_of(self.design.without, folds).view(B, K, n, -1)
+        self.full[at] += _multiplied(roots, roots)
         splits, slots = self.design.slots.shape[:2]
-        some = max(1, PIECE // (n * rows * columns))
+        if column == 0:
+            self.over_columns = self._zeros(B, splits, slots, n, rows)
+        some = max(1, PIECE // (B * n * rows * columns))
         for these in (slice(split, split + some) for split in range(0, splits, some)):
-            roots = self._roots_of(self.design.slots[these], folds)
-            self.half[these] += self._by_halves(roots.unflatten(2, (n, -1)).flatten(1, 2))
-            roots = roots.view(-1, slots, n, rows, columns)
+            roots = self._roots_of(self.design.slots[these].flatten(0, 1), folds).view(B, -1, slots * n, rows * columns)
+            self.half[at, these] += self._by_halves(roots)
+            roots = roots.view(B, -1, slots, n, rows, columns)
             if self.is_matrix:
-                self.over_columns[these] += roots.sum(4)
-                self.over_rows[these, :, :, column : column + columns] += roots.sum(3)
+                self.over_columns[:, these] += roots.sum(5)
+                self.over_rows[at, these, :, :, column : column + columns] += roots.sum(4)
             else:
-                self.over_rows[these] += roots.sum((3, 4))[..., None]
+                self.over_rows[at, these] += roots.sum((4, 5))[..., None]
         if self.is_matrix and column + columns == self.shape[1]:
-            self.by_columns += self._by_halves(self.over_columns.flatten(1, 2))
+            self.by_columns[at] += self._by_halves(self.over_columns.flatten(2, 3))
 
     def _roots_of(self, chosen: Tensor, folds: Tensor) -> Tensor:
-        """Sum chosen folds and take roots, in memory that is used again and again."""
-        shape = (*chosen.shape[:-1], folds.shape[1])
+        """Sum chosen folds ``[sums, K]`` of ``[B, K, m]`` and take roots, in memory that is used again and again."""
+        shape = (len(folds), len(chosen), folds.shape[2])
         held = _scratch.held.get(self.dtype)
         if held is None or held.numel() < prod(shape):
             held = _scratch.held[self.dtype] = torch.empty(prod(shape), dtype=self.dtype)
-        return torch.matmul(chosen, folds, out=held[: prod(shape)].view(shape)).sqrt_()
+        return torch.matmul(chosen.expand(len(folds), -1, -1), folds, out=held[: prod(shape)].view(shape)).sqrt_()
 
     def _by_halves(self, roots: Tensor) -> Tensor:
         """Multiply all slots of a split by its two halves: ``[..., slots * n, 2 n]``."""
         return _multiplied(roots, roots[..., : 2 * self.n, :])
 
-    def terms(self) -> FoldTerms:
-        """Give the sums, in the footprints' own scale."""
+    def terms(self) -> list[FoldTerms]:
+        """Give the sums of each parameter, in the footprints' own scale."""
         R, C = self.shape
-        entries = self._by_halves(self.over_rows.sum(3, keepdim=True).flatten(1, 2)) / max(1, R * C)
+        entries = self._by_halves(self.over_rows.sum(4, keepdim=True).flatten(2, 3)) / max(1, R * C)
         null = [entries, entries, entries]
         if self.is_matrix:
-            null[1:] = self._by_halves(self.over_rows.flatten(1, 2)) / R, self.by_columns / C
-        pairs = torch.sqrt(self.scales[:, None] * self.scales)
+            null[1:] = self._by_halves(self.over_rows.flatten(2, 3)) / R, self.by_columns / C
+        pairs = torch.sqrt(self.scales[:, :, None] * self.scales[:, None])[:, None]
         half, *null = _symmetric(self._of_halves(torch.stack([self.half, *null])) * pairs).numpy()
         full = _symmetric(self.full * pairs).numpy()
-        return FoldTerms(full, half, np.stack(null), (self.traces * self.scales).numpy())
+        traces = (self.traces * self.scales[:, None]).numpy()
+        every = zip(full, half, np.stack(null, 1), traces, strict=True)
+        return [FoldTerms(*map(np.ascontiguousarray, each)) for each in every]
 
     def _of_halves(self, products: Tensor) -> Tensor:
         """Sum products of different halves over the splits: ``[..., K + 1, n, n]``."""
