@@ -75,3 +75,12 @@ def test_identical_tasks_are_alike_and_others_are_not():
     assert same.pooled[0, 1] == pytest.approx(1.0, abs=1e-12)
     tasks = overlap({task: activity_footprint(trained(), task) for task in "ac"})
     assert abs(tasks.pooled[0, 1]) < 0.99
+
+
+def test_means_of_ones_own_are_a_footprint_too():
+    mean = torch.tensor([1.0, 0.0])
+    a = activity_footprint({"bn.running_mean": mean}, "a", count=8)
+    mean[0] = 5.0
+    b = activity_footprint({"bn.running_mean": torch.tensor([1.0, 1.0])})
+    assert (a.count, a.metadata, b.metadata) == (8, {"task": "a"}, {})
+    assert overlap({"a": a, "b": b}).pooled[0, 1] == pytest.approx(0.5**0.5)

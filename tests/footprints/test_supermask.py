@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -250,3 +251,28 @@ def test_bits_behind_the_last_weight_are_refused_in_memory_too():
         PackedMasks({"w": Bits(tensor([0b11110000], dtype=torch.uint8), (3,))})
     assert PackedMasks({"w": Bits(tensor([0b11100000], dtype=torch.uint8), (3,))})["w"].all()
     assert PackedMasks({"w": Bits(tensor([255], dtype=torch.uint8), (8,))})["w"].all()
+
+
+def test_masks_of_ones_own_are_a_footprint_too(tmp_path):
+    own = {"fc1.weight": torch.rand(5, 3) < 0.5, "fc2.weight": torch.ones(2, 5)}
+    footprint = supermask_footprint(own, "a", score_initialisation="seed 3", count=8)
+    assert (footprint.count, footprint.names) == (8, ("fc1.weight", "fc2.weight"))
+    assert all(torch.equal(footprint[name], mask.bool()) for name, mask in own.items())
+    assert footprint.metadata["density"]["fc2.weight"] == 1
+    assert footprint.metadata["score_initialisation"] == "seed 3"
+    others = {"fc1.weight": torch.rand(5, 3) < 0.5, "fc2.weight": torch.rand(2, 5) < 0.5}
+    table = overlap({
+        "a": Footprint.load(footprint.save(tmp_path / "a")),
+        "b": supermask_footprint(others, score_initialisation="seed 4"),
+    })
+    assert math.isfinite(table.chance.pooled[0, 1])
+    assert math.isnan(overlap({"a": footprint, "b": supermask_footprint(others)}).chance.pooled[0, 1])
+
+
+def test_what_is_neither_a_network_nor_masks_is_refused():
+    with pytest.raises(MeasurementError, match="a mask holds only 0 and 1"):
+        supermask_footprint({"fc.weight": torch.tensor([0.3])})
+    with pytest.raises(UsageError, match="a network needs a task, one of a, b"):
+        supermask_footprint(trained())
+    with pytest.raises(UsageError, match="for masks of your own: a network knows it"):
+        supermask_footprint(trained(), "a", score_initialisation="seed 0")

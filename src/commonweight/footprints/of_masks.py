@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch.nn.utils.parametrize import ParametrizationList
 
-from commonweight.base.errors import MeasurementError, check_kind
+from commonweight.base.errors import MeasurementError, UsageError, check_kind
 from commonweight.footprints.footprint import Footprint
 from commonweight.footprints.packed import PackedMasks
 from commonweight.footprints.weight_sample import weight_sample
@@ -15,24 +15,34 @@ from commonweight.supermasks.bits import Bits
 from commonweight.supermasks.network import SupermaskNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from torch import Tensor
 
     from commonweight.footprints.footprint import Kind
 
 
-def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = False, count: int = 0) -> Footprint:
+def supermask_footprint(
+    net: SupermaskNetwork | Mapping[str, Tensor],
+    task: str | None = None,
+    *,
+    flipped: bool = False,
+    count: int = 0,
+    score_initialisation: str | None = None,
+) -> Footprint:
     """Take a task's masks as a footprint: one bit per weight, in memory and when saved.
 
     Tasks that start from the same scores share most bits before any training. What they learned in common shows in the
     bits that flipped: those that differ between the mask and that of the score initialisation.
 
     Args:
-        net: The network.
-        task: The task's name. Of an unfinished one it is the mask of the moment.
-        flipped: Take the flipped bits instead of the mask.
+        net: The network; or the masks of one task from code of your own, bits by parameter name such as
+            ``fc1.weight``, in the order of the model.
+        task: The task's name, which a network needs. Of an unfinished one it is the mask of the moment.
+        flipped: Take the flipped bits instead of the mask; of masks of your own, say that these are they.
         count: Training examples behind the mask; 0 where nobody counted.
+        score_initialisation: Of masks of your own, the name of the draw that their scores started from: equal names are
+            one draw, different ones are independent. Without it no level of chance is shown.
 
     Returns:
         A footprint of kind ``supermask``, a snapshot. Its metadata name the draw that the scores started from
@@ -41,10 +51,13 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         of the frozen weights, and whether the bits are those that flipped.
 
     Raises:
-        UsageError: If ``net`` is no supermask network, or there is no such task.
+        UsageError: If ``net`` is neither, or there is no such task, or a network is told its score initialisation.
+        MeasurementError: If a mask of your own holds something other than bits.
 
     Example:
-        >>> from torch import nn
+        >>> from torch import nn, tensor
+        >>> supermask_footprint({"fc.weight": tensor([[True, False]])}, score_initialisation="drawn for task a").trace()
+        1.0
         >>> from commonweight.supermasks.network import SupermaskNetwork
         >>> net = SupermaskNetwork(nn.Sequential(nn.Linear(4, 2)))
         >>> net.add_task("a")
@@ -52,7 +65,14 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         >>> mask["0.weight"].shape, mask.metadata["score_initialisation"], moved.trace()
         (torch.Size([2, 4]), 'independent, seed 0, task 0', 0.0)
     """
-    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
+    if isinstance(net, Mapping):
+        masks = PackedMasks.of(net)
+        own: dict[str, Any] = {"score_initialisation": score_initialisation, "task": task}
+        known = {name: value for name, value in own.items() if value is not None}
+        return Footprint("supermask", masks, count, {**known, "flipped": flipped, "density": _densities(net)})
+    if score_initialisation is not None:
+        raise UsageError("score_initialisation is for masks of your own: a network knows it; leave it out")
+    task = _known(net, task)
     bits = {name: net.bits(task, name) for name in net.masked}
     if flipped:
         starts = {name: net.start_bits(task, name) for name in bits}
@@ -62,9 +82,21 @@ def supermask_footprint(net: SupermaskNetwork, task: str, *, flipped: bool = Fal
         "score_initialisation": _draw(net, task),
         "moved_towards": {prior: _draw(net, prior) for prior in net.priors(task)},
         "flipped": flipped,
-        "density": {name: mask.count() / max(1, math.prod(mask.shape)) for name, mask in bits.items()},
+        "density": _densities({name: mask.unpack() for name, mask in bits.items()}),
     }
     return task_footprint(net, task, "supermask", PackedMasks(bits), count, facts)
+
+
+def _densities(masks: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(mask.sum()) / max(1, mask.numel()) for name, mask in masks.items()}
+
+
+def _known(net: SupermaskNetwork, task: str | None) -> str:
+    """Check that a network and a task are given."""
+    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model), or pass tensors by name")
+    if task is None:
+        raise UsageError(f"a network needs a task, one of {', '.join(net.tasks) or 'none yet'}")
+    return task
 
 
 def _draw(net: SupermaskNetwork, task: str) -> str:
@@ -77,22 +109,25 @@ def _draw(net: SupermaskNetwork, task: str) -> str:
 MEAN = "running_mean"
 
 
-def activity_footprint(net: SupermaskNetwork, task: str, *, count: int = 0) -> Footprint:
+def activity_footprint(
+    net: SupermaskNetwork | Mapping[str, Tensor], task: str | None = None, *, count: int = 0
+) -> Footprint:
     """Take a task's batch-norm means as a footprint: one vector per batch norm, in the order of the model.
 
     Running means are averages of the last batches, taken while the mask still moved: call
     ``net.reestimate(task, batches)`` before the task is finished, so that they belong to its final mask.
 
     Args:
-        net: The network.
-        task: The task's name.
+        net: The network; or the means of one task from code of your own, a vector by the name of each batch norm, in
+            the order of the model.
+        task: The task's name, which a network needs.
         count: Examples behind the means; 0 where nobody counted.
 
     Returns:
         A footprint of kind ``activity``, a snapshot, with one tensor ``<batch norm>.running_mean`` per batch norm.
 
     Raises:
-        UsageError: If ``net`` is no supermask network, or there is no such task.
+        UsageError: If ``net`` is neither, or there is no such task.
         MeasurementError: If the network has no batch norm, or the task's statistics have seen no batch yet: their means
             are then all 0, and would pass for a measurement.
 
@@ -106,7 +141,10 @@ def activity_footprint(net: SupermaskNetwork, task: str, *, count: int = 0) -> F
         >>> activity_footprint(net, "a").names
         ('1.running_mean',)
     """
-    check_kind("net", net, SupermaskNetwork, "make one with SupermaskNetwork(model)")
+    if isinstance(net, Mapping):
+        facts = {} if task is None else {"task": task}
+        return Footprint("activity", {name: mean.detach().cpu().clone() for name, mean in net.items()}, count, facts)
+    task = _known(net, task)
     statistics = net.statistics(task)
     if not statistics:
         raise MeasurementError(
