@@ -80,6 +80,7 @@ COMMANDS = {
     "continual": ("continual", "run", "--data", "digits", "--scenario", "rotated", "-o", "out"),
     "show": ("show", "run"),
     "report": ("report", "run"),
+    "figures": ("figures", "run"),
     "ls": ("ls",),
     "run": ("run", "config.yaml"),
     "verify": ("verify", "m", "--data", "d"),
@@ -94,7 +95,7 @@ def test_one_of_several_processes_is_refused_by_every_command(cli, tmp_path, mon
         monkeypatch.setenv(variable, "2")
         found = cli(*arguments)
         assert (found.code, found.out) == (2, "")
-        assert f"error: {variable} is 2, so this is one of 2 processes, and only one is supported" in found.err
+        assert f"error: {variable} is 2, so this is one of 2 processes, and they would all do the same" in found.err
         monkeypatch.setenv(variable, "1")
     assert not list(tmp_path.iterdir())
 
@@ -111,6 +112,6 @@ def test_one_process_of_a_launcher_is_no_different(footprints):
 
 def test_a_run_folder_is_held_by_one_process_of_a_launcher(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(UsageError, match="one of 4 processes, and only one is supported"), held(tmp_path / "run"):
+    with pytest.raises(UsageError, match="one of 4 processes, and they would all do the same"), held(tmp_path / "run"):
         pass
     assert not (tmp_path / "run").exists()

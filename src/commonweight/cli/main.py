@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from commonweight.base.errors import CommonweightError
+from commonweight.base.team import is_known, join, led, team_here
 from commonweight.base.version import __version__
 from commonweight.cli import streams
 from commonweight.cli.options import ending, in_options
@@ -20,6 +21,7 @@ COMMANDS = (
     "compare",
     "show",
     "report",
+    "figures",
     "ls",
     "run",
     "fisher",
@@ -30,6 +32,10 @@ COMMANDS = (
     "continual",
     "demo",
 )
+
+
+SHARED = frozenset({"compare", "fisher", "shortcuts"})
+"""Commands whose measurements several processes can share."""
 
 
 class Commands(click.Group):
@@ -70,7 +76,7 @@ def group(debug: bool) -> None:  # noqa: ARG001
     A footprint says where a network keeps what it knows about some data: the diagonal Fisher, one number per weight.
     An overlap says how much two footprints coincide, overall and layer by layer.
     """
-    from commonweight.studies.run.hold import refuse_several
+    from commonweight.base.team import refuse_several
 
     refuse_several()
 
@@ -81,8 +87,12 @@ def run(arguments: list[str]) -> int:
     streams.set_quiet(False)
     command = next((word for word in arguments if word in COMMANDS), "")
     try:
-        code: Any = group.main(args=arguments, prog_name="commonweight", standalone_mode=False)
+        if command in SHARED:
+            join()
+        code: Any = led(group.main)(args=arguments, prog_name="commonweight", standalone_mode=False)
     except CommonweightError as error:
+        if is_known(error) and not team_here().leads:
+            return error.exit_code  # the first process says it
         commands = {name: importlib.import_module(f"commonweight.cli.{name}").command for name in COMMANDS}
         _explain(f"error: {error.told(partial(in_options, commands=commands, here=command))}", debug=debug)
         return error.exit_code

@@ -29,6 +29,7 @@ from commonweight.footprints.slices import Sliceable
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from commonweight.base.team import Team
     from commonweight.diagonal_fisher.batch import Batch
     from commonweight.diagonal_fisher.likelihood import CustomLoss, LossFunction
 
@@ -193,6 +194,20 @@ class FisherCollector:
             self._start()
         sums, self._sums, self._capture = self._sums, Sums(), None
         return sums
+
+    def meet(self, team: Team) -> None:
+        """Learn from the other processes of a team how they measured, and what they saw; a collective."""
+        if team.size == 1:
+            return
+        agreement = self.problem.agreement if self.problem is not None else Agreement()
+        for routes, used, theirs in team.gather((self.routes, self.used, agreement)):
+            self.used |= used
+            for name, route in routes.items():
+                here = self.routes.setdefault(name, route)
+                if route.route == "generic" or (here.route != "generic" and not here.error >= route.error):
+                    self.routes[name] = route
+            agreement.right |= theirs.right
+            agreement.classes = max(agreement.classes, theirs.classes)
 
     def _names(self, route: str) -> list[str]:
         return [name for name, found in self.routes.items() if found.route == route]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import platform
 import sys
 import warnings
+from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +16,9 @@ from torch import Tensor, nn
 
 from commonweight.base.errors import UsageError
 from commonweight.base.progress import is_shown, shown
+from commonweight.base.team import ALONE, team_here
 from commonweight.base.version import __version__
+from commonweight.diagonal_fisher.accumulator import new_total
 from commonweight.diagonal_fisher.batch import BatchReader, by_fold
 from commonweight.diagonal_fisher.collector import FisherCollector, Patterns, Sums
 from commonweight.diagonal_fisher.likelihood import Custom
@@ -27,10 +32,11 @@ from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.weight_sample import weight_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from commonweight.base.choices import FisherType
+    from commonweight.base.team import Team
     from commonweight.diagonal_fisher.likelihood import CustomLoss, LossFunction
 
 RECORDED = frozenset({
@@ -145,13 +151,25 @@ def fisher(
         seed=seed,
         samples=samples,
     )
-    if folder is None:
-        with shown(progress or is_shown()), collector:
-            footprint = _measure(collector, batches, folds, metadata or {}, None, None)
-    else:
-        with FolderWriter(folder) as writer, shown(progress or is_shown()), collector:
-            _measure(collector, batches, folds, metadata or {}, writer, fold_dtype).write_whole(writer)
-        footprint = Footprint.load(writer.folder)
+    team = team_here()
+    with ExitStack() as opened:
+        with team.together():
+            writer = opened.enter_context(FolderWriter(folder)) if folder is not None and team.leads else None
+            opened.enter_context(shown((progress or is_shown()) and team.leads))
+            opened.enter_context(collector)
+
+        def put_away(fold: int, mean: dict[str, Tensor]) -> dict[str, Tensor]:
+            """Write the mean of a fold; what is written does not stay in memory."""
+            if writer is not None:
+                writer.add(files.fold_group(fold), shortened(mean, fold_dtype))
+            return mean if folder is None else {}
+
+        footprint = _measure(team, collector, batches, folds, metadata or {}, put_away, fold_dtype)
+        with team.together():
+            if writer is not None:
+                footprint.write_whole(writer)
+    if folder is not None:
+        footprint = Footprint.load(folder)
     if footprint.copies:
         warnings.warn(footprint.copies, CopiesWarning, stacklevel=2)
     if footprint.metadata["loss"] == Custom.name and not footprint.spread[""].total:
@@ -207,20 +225,28 @@ def verify(
 
 
 def _measure(
+    team: Team,
     collector: FisherCollector,
     batches: Iterable[Any],
     folds: int,
     metadata: Mapping[str, Any],
-    writer: FolderWriter | None,
+    put_away: Callable[[int, dict[str, Tensor]], dict[str, Tensor]],
     fold_dtype: torch.dtype | None,
 ) -> Footprint:
+    """Measure fold by fold; the processes of a team take batches in turn."""
     whole = Sums()
     parts: list[Sums] = []
     kept: list[Fold] = []
-    for fold, stream in enumerate(by_fold(batches, folds)):
-        for batch in stream:
-            collector.update(batch)
-        sums = collector.take()
+    streams, numbers = by_fold(batches, folds), count()
+    for fold in range(folds):
+        taken = []
+        with team.together():
+            for batch, number in zip(next(streams), numbers, strict=False):
+                if team.takes(number):
+                    collector.update(batch)
+                    taken.append(number)
+            own = collector.take()
+        sums = _of_all(team, collector, own, taken)
         parts.append(sums)
         if folds == 1:
             whole = sums
@@ -229,11 +255,35 @@ def _measure(
             raise UsageError(f"fold {fold} of {folds} holds no example: use fewer folds or more examples")
         whole.add(sums)
         mean = sums.used_up()
-        if writer is not None:  # what is written does not stay in memory
-            writer.add(files.fold_group(fold), shortened(mean, fold_dtype))
-            mean = {}
-        kept.append(Fold(sums.count, mean))
-    return footprint_of(collector, whole.used_up(), parts, kept, metadata, fold_dtype)
+        with team.together():
+            kept.append(Fold(sums.count, put_away(fold, mean)))
+    collector.meet(team)
+    return footprint_of(collector, whole.used_up(), parts, kept, metadata, fold_dtype, team)
+
+
+def _of_all(team: Team, collector: FisherCollector, own: Sums, numbers: list[int]) -> Sums:
+    """Add up the sums of all processes; rows come in the order of the batches."""
+    if team.size == 1:
+        return own
+    tensors = own.tensors or {name: new_total(parameter) for name, parameter in collector.parameters.items()}
+    for tensor in tensors.values():
+        team.add_up(tensor)
+    whole = Sums(tensors=tensors)
+    batches: list[tuple[int, Tensor]] = []
+    source_rows: list[tuple[int, Tensor]] | None = []
+    for theirs, taken in team.gather((replace(own, tensors={}), numbers)):
+        whole.add(replace(theirs, rows=[], source_rows=[]))
+        batches += zip(taken, theirs.rows, strict=True)
+        if source_rows is not None:
+            known = theirs.source_rows
+            source_rows = None if known is None else [*source_rows, *zip(taken, known, strict=True)]
+    whole.rows = _in_order(batches)
+    whole.source_rows = None if source_rows is None else _in_order(source_rows)
+    return whole
+
+
+def _in_order(numbered: list[tuple[int, Tensor]]) -> list[Tensor]:
+    return [tensor for _, tensor in sorted(numbered, key=itemgetter(0))]
 
 
 def footprint_of(
@@ -243,6 +293,7 @@ def footprint_of(
     folds: Sequence[Fold],
     metadata: Mapping[str, Any],
     fold_dtype: torch.dtype | None = None,
+    team: Team = ALONE,
 ) -> Footprint:
     """Make a footprint of what a collector measured: its means, the sums of its parts, and its folds if it has any."""
     rows = {files.fold_group(k): torch.cat(part.rows) for k, part in enumerate(parts) if part.rows}
@@ -255,7 +306,7 @@ def footprint_of(
         kind="fisher",
         tensors=tensors,
         count=whole.count,
-        metadata=_describe(collector, fold_record(len(parts), fold_dtype), scale, metadata),
+        metadata=team.of_leader(lambda: _describe(collector, fold_record(len(parts), fold_dtype), scale, metadata)),
         spread=whole.spread,
         folds=tuple(folds),
         weight_sample=sample,

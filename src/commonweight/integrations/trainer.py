@@ -48,7 +48,7 @@ class OverlapCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     from the start on, with ``other`` one more copy; while it measures, one more Fisher on the device. The model is left
     as it was: mode, gradients, buffers, random state. So the same seed trains the same weights with and without it.
 
-    Of several processes the first one measures, on its own copy of the model; the others wait for it. Sharded models
+    Several processes share each measurement, each on its own copy of the model. Sharded models
     (FSDP, ZeRO stage 3) are refused. A training that is resumed starts anew: its start is the checkpoint.
 
     Args:
@@ -117,10 +117,8 @@ class OverlapCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self._reference: Footprint | None = None
         self._start: Weights = {}
 
-    def on_train_begin(self, _args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
+    def on_train_begin(self, _args: Any, _state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
         """Remember the start, and log the first point."""
-        if not state.is_world_process_zero:
-            return
         self._start = {
             name: weight.detach().to("cpu", copy=True)
             for name, weight in model.named_parameters()
@@ -151,7 +149,7 @@ class OverlapCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self._start, self._reference = {}, None
 
     def _log(self, control: Any, model: nn.Module) -> None:
-        if not self._start:  # outside of training, or not the first process
+        if not self._start:  # outside of training
             return
         due = control.should_log  # which trainer.log resets, and the Trainer's own loss may be due at this step
         self._trainer.log(self._measure(model))

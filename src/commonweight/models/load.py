@@ -6,6 +6,7 @@ recorded with every footprint. Reading a model executes no code of others unless
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from commonweight.base.errors import UsageError
@@ -33,6 +34,10 @@ def load_model(spec: str, options: LoadOptions | None = None) -> LoadedModel:
         UsageError: If it cannot be found or read safely, or lacks weights; the message has the remedy.
     """
     options = options or LoadOptions()
+    return replace(_loaded(spec, options), source=(spec, options))
+
+
+def _loaded(spec: str, options: LoadOptions) -> LoadedModel:
     path = Path(spec).expanduser()
     if not path.exists() and FUNCTION.fullmatch(spec):
         from commonweight.models.function import load_function

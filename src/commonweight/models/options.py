@@ -46,3 +46,6 @@ class LoadedModel:
     tokenizer: Any = None
     notes: tuple[str, ...] = field(default=())
     """Things the user should hear about, one sentence each."""
+
+    source: tuple[str, LoadOptions] | None = None
+    """What it was loaded from, by which other processes load it too."""

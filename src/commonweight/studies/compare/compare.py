@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.base.folders import clear_run
 from commonweight.base.progress import part
+from commonweight.base.team import led
 from commonweight.base.text import Note, silent
 from commonweight.base.version import __version__
 from commonweight.diagonal_fisher.agreement import beware_of_labels
@@ -68,6 +69,7 @@ class Comparison:
     """Which pairs of footprints may be compared."""
 
 
+@led
 def compare(
     models: Sequence[str],
     data: Sequence[str],

@@ -6,20 +6,24 @@ import math
 import time
 import warnings
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from commonweight.base.errors import MeasurementError
+from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.team import team_here
 from commonweight.base.text import DASH, Note, silent, size_words
 from commonweight.diagonal_fisher.batch import by_fold
 from commonweight.diagonal_fisher.collector import FisherCollector, choose_parameters
 from commonweight.diagonal_fisher.measure import fisher
 from commonweight.footprints.copies import CopiesWarning
 from commonweight.footprints.folds import FoldSorted, needs_of
+from commonweight.models.load import load_model
 from commonweight.studies.compare.prepare import prepare
 from commonweight.studies.compare.rows import fold_count
 from commonweight.studies.run.outlook import Outlook
+from commonweight.studies.run.record import same_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from commonweight.data.table import Table
     from commonweight.footprints.folds import Needs
     from commonweight.footprints.footprint import Footprint
-    from commonweight.models.options import LoadedModel
+    from commonweight.models.options import LoadedModel, LoadOptions
     from commonweight.studies.compare.options import MeasureOptions
 
 Result = TypeVar("Result")
@@ -53,8 +57,49 @@ def measure(
     fold_dtype: torch.dtype | None = FOLD_DTYPE,
     note: Note = silent,
 ) -> Footprint:
-    """Measure the Fisher of a model on a data set."""
-    folds = fold_count([table], options.folds, note)
+    """Measure the Fisher of a model on a data set; the processes of a team that are led load the model, and share."""
+    asked = replace(options, folds=fold_count([table], options.folds, note))
+    with team_here().ordered(partial(_follow, loaded.source, loaded.identity, table, asked, folder, fold_dtype)):
+        with team_here().together():
+            pass
+        return _measure(loaded, table, asked, folder, fold_dtype, note)
+
+
+def _follow(
+    source: tuple[str, LoadOptions] | None,
+    identity: Mapping[str, Any],
+    table: Table,
+    options: MeasureOptions,
+    folder: Path | None,
+    fold_dtype: torch.dtype | None,
+) -> None:
+    """Do this process's share of a measurement that another leads."""
+    with team_here().together():
+        loaded = _load_again(source)
+        if not same_identity(identity, loaded.identity):
+            raise MeasurementError(
+                f"{loaded.identity['name']} is another model than in the first process: weights are drawn anew each "
+                "time, or files differ; start from weights that stay, in a place that every process sees"
+            )
+    _measure(loaded, table, options, folder, fold_dtype, silent)
+
+
+@lru_cache(maxsize=1)
+def _load_again(source: tuple[str, LoadOptions] | None) -> LoadedModel:
+    if source is None:
+        raise UsageError("several processes cannot share a model that is in memory alone: save it, and give its folder")
+    return load_model(*source)
+
+
+def _measure(
+    loaded: LoadedModel,
+    table: Table,
+    options: MeasureOptions,
+    folder: Path | None,
+    fold_dtype: torch.dtype | None,
+    note: Note,
+) -> Footprint:
+    folds = options.folds or 1
     prepared = prepare(loaded, table, options.columns, folds=folds, note=note)
     metadata = {"model": loaded.identity, "data": table.identity | {"columns": prepared.columns}}
 

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 from commonweight.base.errors import UsageError
 from commonweight.base.folders import clear_run
+from commonweight.base.team import refuse_several
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from commonweight.base.text import Note
-
-
-LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-"""Where launchers say how many processes they started."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +36,6 @@ class Hold:
             import fcntl
 
             fcntl.flock(self.descriptor, fcntl.LOCK_SH)
-
-
-def refuse_several() -> None:
-    """Refuse to run as one of several processes: each would do all of the work, or wait for the others for ever."""
-    for name in LAUNCHERS:
-        number = os.environ.get(name, "")
-        if number.isdecimal() and int(number) > 1:
-            raise UsageError(
-                f"{name} is {number}, so this is one of {number} processes, and only one is supported: start the "
-                f"command without torchrun, accelerate, mpirun or srun, or unset {name}"
-            )
 
 
 @contextlib.contextmanager

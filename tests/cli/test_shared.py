@@ -1,0 +1,83 @@
+"""One command in several processes: torchrun's variables, the same result, and no process that waits for ever."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from processes import ended, started
+
+from commonweight import OverlapTable
+
+
+def command(place, run):
+    data = ["--data", f"films={place / 'films.jsonl'}", "--data", f"food={place / 'food.jsonl'}"]
+    return ["-m", "commonweight", "compare", place / "one", place / "two", *data, "-o", run, "--no-report"]
+
+
+def verdicts(run):
+    return json.loads((run / "study.json").read_text())["verdicts"]
+
+
+def words(found):
+    """The answers of verdicts, without their numbers."""
+    return [{key: value for key, value in each.items() if key in {"pair", "layer", "answer", "name"}} for each in found]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_compare_in_several_processes_is_that_in_one(cli, place, tmp_path, world):
+    assert cli(*command(place, tmp_path / "one")[2:]).code == 0
+    leader, *followers = ended(started(world, command(place, tmp_path / "many")))
+    assert leader.code == 0, leader.err
+    for each in followers:
+        assert (each.code, each.out) == (0, ""), each.err
+        assert "measuring" not in each.err
+    assert leader.out.startswith("Which of 2 models on 2 data sets share the most weights?")
+    one, many = (OverlapTable.load(tmp_path / name) for name in ("one", "many"))
+    assert many.counts == one.counts
+    assert many.names == one.names
+    for mine, theirs in zip(one.records("layer"), many.records("layer"), strict=True):
+        assert mine[:5] == theirs[:5]
+        assert math.isclose(mine.value, theirs.value, abs_tol=1e-6) or np.isnan([mine.value, theirs.value]).all()
+    assert words(verdicts(tmp_path / "many")) == words(verdicts(tmp_path / "one"))
+    again = cli(*command(place, tmp_path / "many")[2:])  # in one process, from what several measured
+    assert "measured before" in again.err
+
+
+def test_an_error_ends_all_and_is_said_once(place, tmp_path):
+    asked = [*command(place, tmp_path / "run"), "--folds", "200"]
+    leader, follower = ended(started(2, asked))
+    assert leader.code == follower.code == 2
+    assert "holds no example" in leader.err
+    assert (follower.out, follower.err) == ("", "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_dies_ends_the_others_and_the_same_command_goes_on(cli, place, tmp_path):
+    run = tmp_path / "run"
+    processes = started(2, command(place, run))
+    deadline = time.monotonic() + 60
+    while not list(run.glob("footprints/*/*/footprint.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    leader, _ = ended(processes)
+    assert leader.code != 0
+    assert leader.out == ""
+    assert "error:" in leader.err
+    done = cli(*command(place, run)[2:])
+    assert done.code == 0, done.err
+    assert "measured before" in done.err
+    assert list(OverlapTable.load(run).counts.values()) == [30] * 4
+
+
+def test_what_cannot_be_shared_is_refused_by_every_process(place, tmp_path):
+    arguments = ["-m", "commonweight", "fuse", place / "one", place / "two", "-o", tmp_path / "both"]
+    for done in ended(started(2, arguments)):
+        assert (done.code, done.out) == (2, "")
+        assert "WORLD_SIZE is 2, so this is one of 2 processes" in done.err
+    assert not (tmp_path / "both").exists()
