@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from commonweight.cli.options import Decorator
 
-SHOWN_DIGITS = 12
-"""Of a SHA-256 on the terminal; the other forms have all."""
-
 
 def _typed_name(method: str) -> str:
     return method.replace("_", "-")
@@ -143,6 +140,7 @@ def _show(record: Mapping[str, Any], form: str, folder: str | None) -> None:
     elif form == "markdown":
         click.echo(to_markdown(blocks(record, folder)), nl=False)
     else:
+        from commonweight.report.fusion import answer
         from commonweight.report.terminal import show
 
-        show(blocks(record, folder, digits=SHOWN_DIGITS))
+        show(answer(record, folder).blocks(folder or ""))

@@ -319,8 +319,8 @@ def _of_footprint(name: str, footprint: Footprint) -> dict[str, Any]:
     }
 
 
-def blocks(record: Mapping[str, Any], folder: str | None = None, *, digits: int | None = None) -> list[Block]:
-    """Say what was fused, or what would be."""
+def models_grid(record: Mapping[str, Any], digits: int | None = None) -> Grid:
+    """List what was fused; hashes may be shortened."""
     has_fishers = any("footprint" in model for model in record["models"])
     rows = [
         (
@@ -333,25 +333,42 @@ def blocks(record: Mapping[str, Any], folder: str | None = None, *, digits: int 
     ]
     if (base := record["base"]) is not None:
         rows.append((base["name"], "base", content_hash(base)[:digits], *([DASH] if has_fishers else [])))
+    return Grid("Models", ("model", "weight", "SHA-256", *(["Fisher of"] if has_fishers else [])), tuple(rows))
+
+
+def blocks(record: Mapping[str, Any], folder: str | None = None) -> list[Block]:
+    """Say what was fused, or what would be."""
     facts = [
         ("method", METHODS[record["method"]].title),
-        *((name, f"{value:g}" if isinstance(value, float) else value) for name, value in record["parameters"].items()),
-        *(
-            (what.replace("_", " "), _share(count, record["entries"]))
-            for what, count in record.get("counts", {}).items()
-        ),
+        *settings_and_counts(record),
         ("tensors", str(record["tensors"])),
         ("numbers", str(record["entries"])),
-        ("type", record["dtype"] if isinstance(record["dtype"], str) else ", ".join(record["dtype"])),
+        ("type", types_of(record)),
         ("commonweight", record["versions"]["commonweight"]),
     ]
     return [
-        Grid("Models", ("model", "weight", "SHA-256", *(["Fisher of"] if has_fishers else [])), tuple(rows)),
+        models_grid(record),
         Grid("Fusion", ("", ""), tuple(facts)),
         record["shared_initialisation"]["sentence"],
         *record["notes"],
         *([] if folder is None else [f"Written to {folder}"]),
     ]
+
+
+def settings_and_counts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say how the method was set, and to how many numbers something happened that a person should know."""
+    return [
+        *((name, f"{value:g}" if isinstance(value, float) else value) for name, value in record["parameters"].items()),
+        *(
+            (what.replace("_", " "), _share(count, record["entries"]))
+            for what, count in record.get("counts", {}).items()
+        ),
+    ]
+
+
+def types_of(record: Mapping[str, Any]) -> str:
+    """Name the types of a fusion's numbers."""
+    return record["dtype"] if isinstance(record["dtype"], str) else ", ".join(record["dtype"])
 
 
 def _share(count: int, entries: int) -> str:
