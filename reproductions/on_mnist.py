@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from records import offer_tables
 
 from commonweight.base.estimate import Estimate
-from commonweight.studies.continual.figures import write_figures
+from commonweight.report.files import write_figures
+from commonweight.studies.continual.figures import figures_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ def recorded(study: ContinualStudy, data: str) -> dict:
 def keep_figures(study: ContinualStudy, work: Path, place: Path, names: Sequence[str]) -> None:
     """Write all figures into the run folder, and take some of them to the results."""
     place.mkdir(parents=True, exist_ok=True)
-    for file in write_figures(study, work / "figures"):
+    for file in write_figures(figures_of(study), work / "figures"):
         if file.suffix == ".png" and file.stem in names:
             shutil.copyfile(file, place / file.name)
 

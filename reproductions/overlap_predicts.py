@@ -41,7 +41,6 @@ from commonweight.studies.compare.measure import measure
 from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
 from commonweight.studies.compare.prepare import prepare
 from commonweight.studies.continual.metrics import rank_correlation
-from commonweight.studies.run import record as run_record
 from commonweight.studies.shortcuts.plan import ORIGINAL, Plan, seed_folders
 from commonweight.studies.shortcuts.results import DEPTH, gather
 from commonweight.studies.shortcuts.run import SHORTCUTS
@@ -307,10 +306,7 @@ def tables(predictors: list[dict], outcomes: list[dict], effective: dict[str, fl
 
 def read(options, note) -> dict:
     """Collect what predicts and what is lost from the finished study, and measure what is missing."""
-    record = run_record.read_record(options.work, SHORTCUTS)
-    fields = {key: tuple(map(tuple_if_list, value)) if isinstance(value, list) else value
-              for key, value in record["asked"].items() if key in Plan.__dataclass_fields__}  # fmt: skip
-    plan = Plan(**fields).grown(options.work, record["grown"])
+    plan = Plan.of_run(options.work, SHORTCUTS)
     folders = seed_folders(options.work, plan)
     study = gather(plan, folders)
     predictors, outcomes = [], []
@@ -349,10 +345,6 @@ def main() -> None:
     effective = {name: np.nan if size is None else size for name, size in record["effective_sample_size"].items()}
     write_tables(NAME, tables(record["predictors"], record["outcomes"], effective, record["scored_rows"]))
     draw(record["predictors"], record["outcomes"], RESULTS / f"{NAME}.png")
-
-
-def tuple_if_list(value):
-    return tuple(value) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from commonweight.base.errors import UsageError
 from commonweight.base.names import Named, among, by_value, first_of, quoted
-from commonweight.base.text import DASH, Grid, escape_markdown, holds_words, number, to_html, to_markdown
+from commonweight.base.text import DASH, Grid, escape_markdown, holds_words, number, to_html, to_latex, to_markdown
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,37 @@ def test_names_in_sentences():
 def test_columns_of_words_are_told_from_columns_of_numbers():
     grid = Grid("Files", ("name", "size", "state"), (("a", "45.3 kB", "done"), ("b", "1e-05", "–")))
     assert [holds_words(grid, column) for column in range(3)] == [True, False, True]
+
+
+def test_latex_prints_every_sign_as_it_is():
+    grid = Grid("50 % of a_b & c", ("layer", "95 %"), (("fc_1", "[<0.1, 0.2]"),), (("all", "−0.1 ± 0.2"),))
+    assert to_latex(["Beware: #1 {x} ~ ^ \\ $", grid]) == (
+        r"Beware: \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \$"
+        "\n\n"
+        r"\begin{table}"
+        "\n"
+        r"\caption{50 \% of a\_b \& c}"
+        "\n"
+        r"\centering"
+        "\n"
+        r"\begin{tabular}{lr}"
+        "\n"
+        r"\toprule"
+        "\n"
+        r"layer & 95 \% \\"
+        "\n"
+        r"\midrule"
+        "\n"
+        r"fc\_1 & [$<$0.1, 0.2] \\"
+        "\n"
+        r"\midrule"
+        "\n"
+        r"all & $-$0.1 $\pm$ 0.2 \\"
+        "\n"
+        r"\bottomrule"
+        "\n"
+        r"\end{tabular}"
+        "\n"
+        r"\end{table}"
+        "\n"
+    )

@@ -321,6 +321,14 @@ def test_compare_in_every_format(cli, place, tmp_path):
     assert not (run / "report.html").exists()
     assert cli("report", run).out == f"{run}/report.html\n"
     assert (run / "report.html").is_file()
+    drawn = cli("figures", run, "--format", "pdf", "-o", tmp_path / "paper")
+    assert drawn.out == f"{tmp_path}/paper/layers.pdf\n"
+    once = (tmp_path / "paper" / "layers.pdf").read_bytes()
+    assert cli("figures", run).out.split() == [f"{run}/figures/layers.{form}" for form in ("png", "pdf", "svg")]
+    assert (run / "figures" / "layers.pdf").read_bytes() == once
+    latex = cli("show", run, "--format", "latex").out
+    assert latex == cli(*command, "--format", "latex").out
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == 1 + written.count("|---")
     assert "comparison  complete" in cli("ls", tmp_path).out
     assert json.loads(cli(*command, "--format", "json", "--by", "2").out)["depth"] == 2
     assert "bert.encoder" not in cli(*command, "--format", "markdown", "--by", "1").out

@@ -39,6 +39,10 @@ def test_a_run_and_its_footprints(cli, run):
     page = (run / "report.html").read_text(encoding="utf-8")
     for words in ("masks of classic", "Learning curves", "Masks of one layer", "hidden"):
         assert words in page
+    names = {path.name for path in (run / "figures").iterdir()}
+    drawn = cli("figures", run, "-o", run.parent / "again")
+    assert {path.name for path in (run.parent / "again").iterdir()} == names, drawn.err
+    assert all((run.parent / "again" / name).read_bytes() == (run / "figures" / name).read_bytes() for name in names)
     again = cli("report", run)
     assert (again.code, again.out) == (0, f"{run}/report.html\n")
     masks = sorted((run / "seed-0" / "classic" / "masks").iterdir())

@@ -15,7 +15,7 @@ from torch import nn
 
 import commonweight
 from commonweight.base import IntegrityError, UsageError
-from commonweight.integrations import OverlapCallback, log_continual, log_table
+from commonweight.integrations import OverlapCallback, log_continual, log_report, log_table
 from commonweight.studies.continual.run import run_and_write
 
 
@@ -106,6 +106,44 @@ def test_the_curves_of_a_finished_run(keeping, run_folder):
         f"accuracy/classic/seed-0/{names[0]}": {whole: R[0][0], whole + second["steps"][-1]: R[1][0]},
         f"accuracy/classic/seed-0/{names[1]}": {whole + second["steps"][-1]: R[1][1]},
     }
+
+
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own
+def test_mlflow_keeps_the_report(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
+    (tmp_path / "report.html").write_text("<html>what was found</html>")
+    accelerator = Accelerator(cpu=True, log_with="mlflow", project_dir=tmp_path)
+    store = f"sqlite:///{tmp_path}/runs.db"
+    mlflow.set_tracking_uri(store)
+    accelerator.init_trackers("overlaps", init_kwargs={"mlflow": {"tracking_uri": store}})
+    log_report(accelerator, tmp_path)
+    kept = mlflow.artifacts.load_text(f"{mlflow.active_run().info.artifact_uri}/report.html")
+    accelerator.end_training()
+    assert kept == "<html>what was found</html>"
+
+
+@pytest.mark.filterwarnings("ignore")  # of Weights & Biases' own
+def test_weights_and_biases_keeps_the_report(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    (tmp_path / "report.html").write_text("<html>what was found</html>")
+    accelerator = Accelerator(cpu=True, log_with="wandb")
+    accelerator.init_trackers("overlaps")
+    log_report(accelerator, tmp_path)
+    accelerator.end_training()
+    (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert b"commonweight-report" in written.read_bytes()
+
+
+def test_a_tracker_without_files_and_a_run_without_a_report_are_refused(keeping, tmp_path):
+    accelerator, _ = keeping
+    with pytest.raises(UsageError, match=r"has no report\.html: write it with commonweight report"):
+        log_report(accelerator, tmp_path)
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(UsageError, match="a tracker that keeps files, such as mlflow or wandb, got keeping"):
+        log_report(accelerator, tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(keeping, tmp_path):

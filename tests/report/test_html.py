@@ -11,8 +11,7 @@ import pytest
 from report.pages import EVIL, evil_page, folded, masks, page_of
 
 from commonweight.base.errors import IntegrityError
-from commonweight.report import files
-from commonweight.report.files import new_figure, save
+from commonweight.report.files import new_figure, write_figures
 from commonweight.report.html import Overlaps, Picture, island, render
 from commonweight.report.html import pictures as drawn
 from commonweight.report.html.island import MOST_NUMBERS, significant
@@ -129,9 +128,9 @@ def test_figures_lose_style_and_script_and_follow_the_page(tmp_path):
         ax.set_title(EVIL.replace("$", ""))
         ax.text(0.5, 0.5, "light words", color="w")
         ax.axhspan(0, 0.5, color="0.9")
-        return save(figure, tmp_path, "f")
+        yield "f", figure
 
-    path = next(path for path in files.drawn(draw, print) if path.suffix == ".svg")
+    (path,) = write_figures(draw(), tmp_path, forms=["svg"])
     path.write_text(path.read_text().replace("</svg>", '<script>alert(1)</script><a href="http://x"/></svg>'))
     text = drawn.inline(Picture("words & <more>", path), 3)
     assert "style" not in text

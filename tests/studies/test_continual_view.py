@@ -12,12 +12,12 @@ from studies.continual_parts import small_plan
 from commonweight.base import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.text import Grid, to_markdown
+from commonweight.report.files import write_figures
 from commonweight.report.terminal import to_plain
 from commonweight.studies.continual import figures as draw
 from commonweight.studies.continual import figures as figure_module
-from commonweight.studies.continual import mask_figure
-from commonweight.studies.continual.figures import write_figures
-from commonweight.studies.continual.mask_figure import by_chance, plot_density, plot_sharing, write_mask_figure
+from commonweight.studies.continual.figures import figures_of
+from commonweight.studies.continual.mask_figure import by_chance, mask_figures, plot_density, plot_sharing
 from commonweight.studies.continual.report import mean_curve, report, signed
 from commonweight.studies.continual.results import InferenceScore, load_masks
 from commonweight.studies.continual.run import run_study
@@ -250,8 +250,7 @@ def test_the_accuracy_matrix(study, ax):
 
 def test_files(study, run, tmp_path):
     assert to_markdown(report(study)).count("|") > 100
-    figures = write_figures(study, tmp_path / "figures")
-    figures += write_mask_figure(load_masks(run, study, "classic"), tmp_path / "figures")
+    figures = write_figures(drawn_figures(study, run).items(), tmp_path / "figures")
     assert {path.stem for path in figures} == {
         *("accuracy", "curves", "gains", "masks", "alphas"),
         *(f"{what}-{name}" for what in ("overlap", "similarity") for name in study.runs),
@@ -259,14 +258,9 @@ def test_files(study, run, tmp_path):
     assert all(path.stat().st_size > 1000 for path in figures)
 
 
-def drawn_figures(study, run, folder, monkeypatch):
-    """All figures of a study, by name, instead of files."""
-    kept = {}
-    for module in (figure_module, mask_figure):
-        monkeypatch.setattr(module, "save", lambda figure, _folder, name: kept.setdefault(name, figure) and [])
-    write_figures(study, folder)
-    write_mask_figure(load_masks(run, study, "classic"), folder)
-    return kept
+def drawn_figures(study, run):
+    """All figures of a study, by name."""
+    return dict([*figures_of(study), *mask_figures(load_masks(run, study, "classic"))])
 
 
 def bars_of(figure):
@@ -278,7 +272,7 @@ def panels_of(figure):
 
 
 def test_the_studys_figures_say_what_they_show_and_have_a_colour_bar_per_scale(study, run, tmp_path, monkeypatch):
-    kept = drawn_figures(study, run, tmp_path, monkeypatch)
+    kept = drawn_figures(study, run)
     similarity = "task similarity, {}\n(* not above its null)"
     bars = {
         "accuracy": ["accuracy"],
@@ -310,7 +304,7 @@ def test_the_studys_figures_say_what_they_show_and_have_a_colour_bar_per_scale(s
 def test_a_deep_network_has_depth_curves_and_heat_maps_of_three_layers(study, run, tmp_path, monkeypatch):
     monkeypatch.setattr(figure_module, "MOST_LAYERS", 1)
     monkeypatch.setattr(figure_module, "_shown", lambda layers: (layers[0], layers[len(layers) // 2], layers[-1]))
-    kept = drawn_figures(study, run, tmp_path, monkeypatch)
+    kept = drawn_figures(study, run)
     masks, means, probed = panels_of(kept["depth"])
     assert masks.get_legend_handles_labels()[1] == list(study.runs)
     assert [tick.get_text() for tick in masks.get_xticklabels()] == ["fc1", "fc2", "out"]
@@ -324,12 +318,9 @@ def test_a_deep_network_has_depth_curves_and_heat_maps_of_three_layers(study, ru
     assert kept["depth"].get_suptitle().startswith("Mean over pairs of tasks, 2 seeds; dotted: chance")
 
 
-def test_no_picture_is_wider_than_a_page(study, run, tmp_path, monkeypatch):
+def test_no_picture_is_wider_than_a_page(study):
     many = replace(study, runs={f"{name}-{k}": runs for k in range(5) for name, runs in study.runs.items()})
-    monkeypatch.setattr(figure_module, "load_masks", None, raising=False)
-    kept = {}
-    monkeypatch.setattr(figure_module, "save", lambda figure, _folder, name: kept.setdefault(name, figure) and [])
-    write_figures(many, tmp_path)
+    kept = dict(figures_of(many))
     assert max(figure.get_figwidth() for figure in kept.values()) <= 12
     assert len(panels_of(kept["accuracy"])) == 10
 
@@ -339,13 +330,11 @@ def test_three_layers_of_many_are_shown():
     assert figure_module._shown(tuple("abcdefg")) == ("a", "d", "g")
 
 
-def test_flipped_bits_are_called_so(study, run, tmp_path, monkeypatch):
-    kept = {}
-    monkeypatch.setattr(mask_figure, "save", lambda figure, _folder, name: kept.setdefault(name, figure) and [])
+def test_flipped_bits_are_called_so(study, run):
     masks = load_masks(run, study, "classic")
     flipped = {task: replace(mask, metadata={**mask.metadata, "flipped": True}) for task, mask in masks.items()}
-    write_mask_figure(flipped, tmp_path)
-    assert kept["masks"].get_suptitle() == "flipped bits of the mask of fc2.weight, seed 0"
+    ((_, figure),) = mask_figures(flipped)
+    assert figure.get_suptitle() == "flipped bits of the mask of fc2.weight, seed 0"
 
 
 def test_density_and_sharing_of_masks(ax):
@@ -360,5 +349,5 @@ def test_density_and_sharing_of_masks(ax):
 
 
 def test_nothing_global_is_touched(study, tmp_path):
-    write_figures(study, tmp_path)
+    write_figures(figures_of(study), tmp_path)
     assert plt.get_fignums() == []  # nothing global is touched

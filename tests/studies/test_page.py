@@ -21,7 +21,7 @@ def run(tmp_path):
         "layers": [3, 4],
     }
     record = StudyKind("continual", ()).new_record("complete", asked, {"seeds": 2})
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "run.json").write_text(json.dumps(record | {"seconds": 90.0}))
     answer = Answer("What?", "This & that.", Grid("Small", ("", "x"), (("a", "1"),)), ("Care.",), ("study.md more",))
     blocks = ["A paragraph.", Grid("Large", ("", "x"), (("a", "1"),), (("all", "2"),))]
     write_result(tmp_path, Result(answer, blocks, "{}", "", ("- [A link](figures/a.png)",)))
@@ -46,6 +46,7 @@ def test_origin_leaves_out_hashes_and_what_was_not_asked(run):
     assert found["Settings"] == {"folds": "8", "models.a.name": "org/a", "layers": "3, 4", "seeds": "2"}
     assert found["Run"]["study"] == "continual"
     assert found["Run"]["command"] == "called from Python"
+    assert found["Run"]["time"] == "1.5 minutes"
     assert "commonweight" in found["Versions"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
@@ -260,3 +261,18 @@ def test_what_a_killed_process_left_before_the_first_record_is_no_content(tmp_pa
             check_place(tmp_path)
         (tmp_path / strange).unlink()
     check_place(tmp_path / "demo")
+
+
+def test_the_time_of_work_adds_up(tmp_path, monkeypatch):
+    clock = iter([10.0, 14.0, 20.0, 21.5, 30.0, 32.0])
+    monkeypatch.setattr("commonweight.studies.run.folder.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path, KIND, "running", {}).working():
+        raise KeyboardInterrupt
+    record = read_record(tmp_path, KIND)
+    assert (record["status"], record["seconds"]) == ("interrupted", 4.0)
+    with open_run(tmp_path, KIND, "running", {}).working():
+        pass
+    assert read_record(tmp_path, KIND)["seconds"] == 5.5
+    with open_run(tmp_path, KIND, "running", {}, fresh=True).working():
+        pass
+    assert read_record(tmp_path, KIND)["seconds"] == 2.0

@@ -18,9 +18,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from commonweight import Footprint, fisher_overlap
 from commonweight.base import IntegrityError, MeasurementError, UsageError
 from commonweight.base.text import to_markdown
+from commonweight.report.files import write_figures
 from commonweight.report.terminal import to_plain
 from commonweight.studies.shortcuts import figures
-from commonweight.studies.shortcuts.figures import write_figures
+from commonweight.studies.shortcuts.figures import figures_of
 from commonweight.studies.shortcuts.grid import measured_rows
 from commonweight.studies.shortcuts.plan import SeedFolder, make_plan
 from commonweight.studies.shortcuts.report import report
@@ -189,7 +190,7 @@ def test_the_report_and_the_figures(done: tuple[Path, Plan, ShortcutStudy]) -> N
 def test_the_files_of_a_study(done: tuple[Path, Plan, ShortcutStudy], tmp_path: Path) -> None:
     _, _, study = done
     assert "| st, op |" in to_markdown(report(study))
-    written = write_figures(study, tmp_path / "figures")
+    written = write_figures(figures_of(study), tmp_path / "figures")
     names = {"overlaps-empirical", "layers-empirical", "walks", "accuracies"}
     assert {path.name for path in written} == {f"{name}.{form}" for name in names for form in ("png", "pdf", "svg")}
     assert all(path.stat().st_size > 5000 for path in written)

@@ -1,4 +1,4 @@
-"""Numbers and grids as text: Markdown and HTML. Knows nothing of footprints and overlaps, and serves both."""
+"""Numbers and grids as text: Markdown, HTML and LaTeX. Knows nothing of footprints and overlaps, and serves both."""
 
 from __future__ import annotations
 
@@ -81,6 +81,11 @@ def to_markdown(blocks: list[Block]) -> str:
     return "\n\n".join(escape_markdown(block) if isinstance(block, str) else _grid(block) for block in blocks) + "\n"
 
 
+def to_latex(blocks: list[Block]) -> str:
+    """Write paragraphs and grids as LaTeX; the tables need the package ``booktabs``."""
+    return "\n\n".join(escape_latex(b) if isinstance(b, str) else _latex_grid(b) for b in blocks) + "\n"
+
+
 def to_html(blocks: list[Block]) -> str:
     """Write paragraphs and grids as a piece of HTML, without style or script."""
     parts = [f"<p>{html.escape(block)}</p>" if isinstance(block, str) else _html_grid(block) for block in blocks]
@@ -92,6 +97,50 @@ def escape_markdown(text: str) -> str:
     for sign in ("\\", "|", "<"):
         text = text.replace(sign, "\\" + sign)
     return " ".join(text.splitlines())
+
+
+def escape_latex(text: str) -> str:
+    """Write text so that LaTeX prints it as it is."""
+    return " ".join(text.translate(_LATEX).splitlines())
+
+
+_LATEX = str.maketrans(
+    {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {
+        "<": "$<$",
+        ">": "$>$",
+        "−": "$-$",
+        "×": r"$\times$",
+        "±": r"$\pm$",
+        "·": r"$\cdot$",
+        "≤": r"$\le$",
+        "≥": r"$\ge$",
+    }
+    | {
+        "√": r"$\surd$",
+        "→": r"$\to$",
+        "Δ": r"$\Delta$",
+        "α": r"$\alpha$",
+        "β": r"$\beta$",
+        "λ": r"$\lambda$",
+        "…": r"\ldots{}",
+    }
+)
+
+
+def _latex_grid(grid: Grid) -> str:
+    sides = "".join("l" if holds_words(grid, column) else "r" for column in range(len(grid.header)))
+
+    def row(cells: tuple[str, ...]) -> str:
+        return " & ".join(map(escape_latex, cells)) + r" \\"
+
+    parts = [[row(grid.header)], [*map(row, grid.rows)], [*map(row, grid.totals)]]
+    body = "\n\\midrule\n".join("\n".join(lines) for lines in parts if lines)
+    return (
+        f"\\begin{{table}}\n\\caption{{{escape_latex(grid.title)}}}\n\\centering\n\\begin{{tabular}}{{{sides}}}\n"
+        f"\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
+    )
 
 
 def _grid(grid: Grid) -> str:

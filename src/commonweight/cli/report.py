@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import click
 
 from commonweight.cli.options import Command, ending
-from commonweight.cli.results import write_report
-
-ROOMS = {"comparison": "compare", "shortcuts": "shortcuts", "continual": "continual", "demo": "demo"}
-"""Study -> its room."""
+from commonweight.cli.results import page_of, write_report
 
 
 @click.command("report", cls=Command, epilog=ending("commonweight report runs/both"))
@@ -22,9 +18,7 @@ def command(folder: str) -> None:
     Nothing is measured, and no model or data is read. The file needs no network connection.
     """
     from commonweight.report.html import REPORT
-    from commonweight.studies.run.runs import study_of
 
     run = Path(folder)
-    room = ROOMS[study_of(run, ROOMS)]
-    write_report(run, importlib.import_module(f"commonweight.studies.{room}.page").write_page)
+    write_report(run, page_of(run).write_page)
     click.echo(run / REPORT)

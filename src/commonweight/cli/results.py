@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from commonweight.base.text import to_latex
 from commonweight.cli import streams
 from commonweight.cli.options import By, Suggesting, together
 
@@ -33,8 +35,8 @@ verbose_option = click.option("--verbose", is_flag=True, help="Show every table 
 
 result_options = together(
     format_option(
-        *("table", "json", "csv", "markdown"),
-        words="table is the answer on one screen; json, csv and markdown hold every number.",
+        *("table", "json", "csv", "markdown", "latex"),
+        words="table is the answer on one screen; the others hold every number.",
     ),
     verbose_option,
 )
@@ -43,6 +45,17 @@ result_options = together(
 report_option = click.option(
     "--no-report", "report", is_flag=True, flag_value=False, default=True, help="Write no report.html."
 )
+
+
+ROOMS = {"comparison": "compare", "shortcuts": "shortcuts", "continual": "continual", "demo": "demo"}
+"""Study -> its room."""
+
+
+def page_of(run: Path) -> Any:
+    """Find the module that makes the page and the figures of a run."""
+    from commonweight.studies.run.runs import study_of
+
+    return importlib.import_module(f"commonweight.studies.{ROOMS[study_of(run, ROOMS)]}.page")
 
 
 def write_report(run: Path, write_page: Callable[[Path], Path]) -> None:
@@ -60,6 +73,8 @@ def write(result: Result, form: str, *, verbose: bool, run: str = "") -> None:
         click.echo(result.csv, nl=False)
     elif form == "markdown":
         click.echo(result.to_markdown(), nl=False)
+    elif form == "latex":
+        click.echo(to_latex([*result.answer.blocks(), *result.blocks]), nl=False)
     else:
         from commonweight.report.terminal import show
 
@@ -68,10 +83,13 @@ def write(result: Result, form: str, *, verbose: bool, run: str = "") -> None:
 
 def write_run(run: Path, form: str, *, verbose: bool) -> None:
     """Write what a finished run found, from its files."""
-    from commonweight.report.answer import FILES, Answer, read_form
+    from commonweight.report.answer import FILES, Answer, load_blocks, read_form
 
     if form in FILES:
         click.echo(read_form(run, form), nl=False)
+        return
+    if form == "latex":
+        click.echo(to_latex([*Answer.load(run).blocks(), *load_blocks(run)]), nl=False)
         return
     from commonweight.report.terminal import show
 

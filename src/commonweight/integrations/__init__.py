@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from commonweight.integrations.avalanche import SupermaskPlugin
     from commonweight.integrations.ewc import EarlierTask, EWCTrainerMixin
     from commonweight.integrations.hub import load_footprint, push_footprint
-    from commonweight.integrations.trackers import log_continual, log_table
+    from commonweight.integrations.trackers import log_continual, log_report, log_table
     from commonweight.integrations.trainer import OverlapCallback
 
 _HOME = {
@@ -22,6 +22,7 @@ _HOME = {
     "SupermaskPlugin": "avalanche",
     "load_footprint": "hub",
     "log_continual": "trackers",
+    "log_report": "trackers",
     "log_table": "trackers",
     "push_footprint": "hub",
 }
@@ -33,6 +34,7 @@ __all__ = [
     "SupermaskPlugin",
     "load_footprint",
     "log_continual",
+    "log_report",
     "log_table",
     "push_footprint",
 ]

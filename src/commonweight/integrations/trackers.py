@@ -1,7 +1,7 @@
 """Numbers as scalars in the trackers that accelerate knows: TensorBoard, Weights & Biases, MLflow, Trackio, your own.
 
 While a Trainer trains, :class:`~commonweight.integrations.OverlapCallback` logs through the Trainer. Here is what
-writes a finished table, or a finished run of ``commonweight continual``.
+writes a finished table, a finished run of ``commonweight continual``, or its report.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError, check_kind
 from commonweight.overlaps.table.table import OverlapTable
+from commonweight.report.html import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 ACCURACIES = "accuracies.csv"
 """What ``commonweight continual run`` writes."""
+
+WANDB = "wandb"
 
 
 def log_table(accelerator: Any, table: OverlapTable, *, step: int | None = None, by: By = "layer") -> None:
@@ -94,6 +97,45 @@ def log_continual(accelerator: Any, run: str | Path) -> None:
         raise IntegrityError(f"{path} cannot be read ({error}): run the same command again") from None
     for step, values in sorted(by_step.items()):
         accelerator.log(values, step=step)
+
+
+def log_report(accelerator: Any, run: str | Path) -> None:
+    """Keep the report of a finished run as an artefact, beside the scalars: in MLflow and Weights & Biases.
+
+    Args:
+        accelerator: An ``accelerate.Accelerator`` after ``init_trackers``. A tracker of your own keeps it if it has a
+            method ``log_artifact(path)``.
+        run: The run folder, with its ``report.html``.
+
+    Raises:
+        UsageError: If the folder holds no report, or none of the trackers keeps files, as TensorBoard does not.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from types import SimpleNamespace
+        >>> from commonweight.integrations import log_report
+        >>> class Keeping:
+        ...     name = "mine"
+        ...     def log_artifact(self, path):
+        ...         print(Path(path).name)
+        >>> run = Path(tempfile.mkdtemp())
+        >>> _ = (run / "report.html").write_text("<html></html>")
+        >>> log_report(SimpleNamespace(trackers=[Keeping()]), run)
+        report.html
+    """
+    page = Path(run) / REPORT
+    if not page.is_file():
+        raise UsageError(f"{run} has no {REPORT}: write it with commonweight report {run}")
+    keeping = [tracker for tracker in accelerator.trackers if tracker.name == WANDB or hasattr(tracker, "log_artifact")]
+    if not keeping:
+        names = ", ".join(tracker.name for tracker in accelerator.trackers) or "none"
+        raise UsageError(f"expected a tracker that keeps files, such as mlflow or wandb, got {names}")
+    for tracker in keeping:
+        if tracker.name == WANDB:
+            tracker.tracker.log_artifact(str(page), name="commonweight-report", type="report")
+        else:
+            tracker.log_artifact(str(page))
 
 
 def _scalars(rows: Iterator[Row]) -> Iterator[tuple[str, float]]:

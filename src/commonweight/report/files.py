@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from commonweight.base.text import Grid
+from commonweight.base.text import Grid, Note, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from commonweight.base.text import Note
 
 FORMATS = ("png", "pdf", "svg")
 INK = "#010101"
@@ -21,6 +19,21 @@ INK = "#010101"
 
 METADATA: Mapping[str, dict[str, None]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 """Of the files; without a date, so that the same figure is the same bytes."""
+
+STYLE: Any = {
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "pdf.fonttype": 42,  # TrueType: journals refuse the other kind
+    "svg.fonttype": "none",
+    "svg.hashsalt": "commonweight",
+}
+"""Of all figures, in Matplotlib's words."""
+
+DOTS = 120
+"""Per inch of a PNG."""
 
 MARGIN = 0.1
 """Inches around a figure."""
@@ -53,16 +66,30 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure in every format: laid out once, the same bytes each time."""
+def write_figures(
+    figures: Iterable[tuple[str, Figure]], folder: Path, note: Note = silent, forms: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Write figures, each with its name, in some forms, drawing them one by one; or say what that needs."""
+    try:
+        from matplotlib import rc_context
+    except ModuleNotFoundError as error:
+        note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same again")
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    with rc_context(STYLE):
+        return [path for name, figure in figures for path in _save(figure, folder, name, forms)]
+
+
+def _save(figure: Figure, folder: Path, name: str, forms: Sequence[str]) -> list[Path]:
+    """Write a figure: laid out once, the same bytes each time."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
         figure.set_layout_engine(None)  # or each format would lay it out again
     box = figure.get_tightbbox().padded(MARGIN)
-    paths = [folder / f"{name}.{form}" for form in FORMATS]
+    paths = [folder / f"{name}.{form}" for form in forms]
     for path in paths:
-        figure.savefig(path, dpi=120, bbox_inches=box, metadata=METADATA[path.suffix])
+        figure.savefig(path, dpi=DOTS, bbox_inches=box, metadata=METADATA[path.suffix])
     return paths
 
 
@@ -70,24 +97,3 @@ def open_axes(ax: Axes) -> None:
     """Take the frame away on top and on the right."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-
-
-def drawn(draw: Callable[[], list[Path]], note: Note) -> list[Path]:
-    """Draw figures, or say what they need."""
-    try:
-        from matplotlib import rc_context
-
-        with rc_context({
-            "text.color": INK,
-            "axes.labelcolor": INK,
-            "axes.edgecolor": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "pdf.fonttype": 42,  # TrueType: journals refuse the other kind
-            "svg.fonttype": "none",
-            "svg.hashsalt": "commonweight",
-        }):
-            return draw()
-    except ModuleNotFoundError as error:
-        note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same again")
-        return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from commonweight.base.errors import UsageError
 from commonweight.base.text import number
+from commonweight.verdicts.rules import ABOVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +127,7 @@ def plot_supermask(
 
 
 def plot_overlap_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = None) -> HeatMap:
-    """Draw the overlaps of all pairs, pooled or of one layer; of masks beyond chance, where that is known."""
+    """Draw the overlaps of all pairs, pooled or of one layer: corrected for noise, or of masks for chance, if known."""
     if layer is not None and layer not in table.by_layer:
         raise UsageError(f"no layer {layer!r} in this table; it has {', '.join(table.layers)}")
     apart = ~np.eye(len(table.names), dtype=bool)
@@ -139,9 +141,23 @@ def plot_overlap_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = No
         drawn = _heat_map(ax, shown, table.names, table.names, (-highest, highest), f"{words} beyond chance")
     else:
         low = -1.0 if table.kind == "activity" else 0.0
-        drawn = _heat_map(ax, shown, table.names, table.names, (low, 1.0), words)
+        weak = None
+        if table.kind == "fisher" and table.resampled is not None:
+            values = table.corrected
+            shown = values.pooled if layer is None else values.by_layer[layer]
+            weak = _not_above(table, layer)
+            words = f"{words}, corrected\n({STARRED})"
+        drawn = _heat_map(ax, shown, table.names, table.names, (low, 1.0), words, marked=weak)
     ax.set_title("pooled" if layer is None else layer or "whole network")
     return drawn
+
+
+def _not_above(table: OverlapTable, layer: str | None) -> NDArray[np.bool_]:
+    """Find the pairs that are not above their null."""
+    weak = np.zeros((len(table.names), len(table.names)), dtype=bool)
+    for (i, a), (j, b) in combinations(enumerate(table.names), 2):
+        weak[i, j] = weak[j, i] = table.verdict((a, b), layer=layer).answer != ABOVE
+    return weak
 
 
 def plot_similarity(found: TaskSimilarity, ax: Axes, *, layer: str | None = None) -> HeatMap:

@@ -56,7 +56,7 @@ def open_comparison(path: Path, asked: Mapping[str, Any], *, fresh: bool = False
         throw_away(path)
     else:
         check_question(path, asked)
-    return open_run(path, COMPARISON, "measuring", asked)
+    return open_run(path, COMPARISON, "measuring", asked, fresh=fresh)
 
 
 def check_question(path: Path, asked: Mapping[str, Any], *, busy: bool = False) -> None:

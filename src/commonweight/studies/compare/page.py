@@ -1,4 +1,4 @@
-"""The page of a comparison."""
+"""The page and the figures of a comparison, from its folder alone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.report.html import Overlaps
+from commonweight.report.overlap_figures import figures_of
 from commonweight.studies.run.page import write_run_page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from matplotlib.figure import Figure
 
 
 def overlaps(run: Path) -> list[Overlaps]:
@@ -20,3 +24,8 @@ def overlaps(run: Path) -> list[Overlaps]:
 def write_page(run: Path) -> Path:
     """Write the page of a finished comparison."""
     return write_run_page(run, overlaps(run))
+
+
+def figures(run: Path) -> Iterator[tuple[str, Figure]]:
+    """Draw the overlaps of all pairs, and how they go layer by layer."""
+    return figures_of(OverlapTable.load(run))

@@ -1,4 +1,4 @@
-"""Figures of a study of continual learning: each takes axes and the finished study; all of them in every format."""
+"""Figures of a study of continual learning: each takes axes and the finished study."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.report import maps
 from commonweight.report.curves import DepthCurve, plot_depth
-from commonweight.report.files import COLORS, new_figure, open_axes, save
+from commonweight.report.files import COLORS, new_figure, open_axes
 from commonweight.studies.continual.report import mean_curve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.container import ErrorbarContainer
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from numpy.typing import NDArray
 
@@ -176,36 +176,34 @@ def _check_later_tasks(study: ContinualStudy) -> None:
         raise UsageError("learning curves are averaged over all tasks but the first; the study has one task")
 
 
-def write_figures(study: ContinualStudy, folder: Path) -> list[Path]:
-    """Draw every figure of a study; those of single networks from seed 0. Needs ``commonweight[plot]``."""
-    folder.mkdir(parents=True, exist_ok=True)
+def figures_of(study: ContinualStudy) -> Iterator[tuple[str, Figure]]:
+    """Draw every figure of a study, each with its name; those of single networks from seed 0."""
     names, tasks = list(study.runs), study.plan.tasks
     over = "seed 0" if study.plan.seeds == 1 else f"mean over {study.plan.seeds} seeds"
     accuracies = [partial(plot_accuracy_matrix, study, approach=name) for name in names]
-    written = _panels(folder, "accuracy", tasks, _in_rows(accuracies), f"Accuracies, {over}")
+    yield from _panels("accuracy", tasks, _in_rows(accuracies), f"Accuracies, {over}")
     if tasks == 1:
-        return written
+        return
     figure = new_figure(7.0, 4.5)
     plot_learning_curves(study, figure.subplots())
-    written += save(figure, folder, "curves")
+    yield "curves", figure
     if "classic" in study.runs and len(names) > 1:
         figure = new_figure(7.0, 1.0 + 0.35 * len(names))
         plot_gains(study, figure.subplots())
-        written += save(figure, folder, "gains")
-    written += _depth(study, folder)
+        yield "gains", figure
+    yield from _depth(study)
     firsts = {name: runs[0] for name, runs in study.runs.items()}
     alphas = [
         partial(_titled, partial(maps.plot_alphas, run.alphas, study.tasks[0]), name)
         for name, run in firsts.items()
         if any(run.alphas)
     ]
-    written += _panels(folder, "alphas", tasks, _in_rows(alphas), "Alphas, seed 0")
+    yield from _panels("alphas", tasks, _in_rows(alphas), "Alphas, seed 0")
     for name, run in firsts.items():
-        written += _network_figures(run, folder, name, tasks)
-    return written
+        yield from _network_figures(run, name, tasks)
 
 
-def _network_figures(run: ApproachRun, folder: Path, name: str, tasks: int) -> list[Path]:
+def _network_figures(run: ApproachRun, name: str, tasks: int) -> Iterator[tuple[str, Figure]]:
     overlaps = [
         partial(maps.plot_overlap_matrix, table, layer=layer)
         for table in [run.overlap]
@@ -217,17 +215,15 @@ def _network_figures(run: ApproachRun, folder: Path, name: str, tasks: int) -> l
         for kind, found in run.similarity.items()
         if kind != "first_layer"  # the first panel of every_layer
     ]
-    return [
-        *_panels(folder, f"overlap-{name}", tasks, [overlaps], f"{name}, seed 0"),
-        *_panels(folder, f"similarity-{name}", tasks, similarities, f"{name}, seed 0"),
-    ]
+    yield from _panels(f"overlap-{name}", tasks, [overlaps], f"{name}, seed 0")
+    yield from _panels(f"similarity-{name}", tasks, similarities, f"{name}, seed 0")
 
 
-def _depth(study: ContinualStudy, folder: Path) -> list[Path]:
+def _depth(study: ContinualStudy) -> Iterator[tuple[str, Figure]]:
     """One panel of depth curves for masks and for each similarity; none where heat maps show every layer."""
     run = next(iter(study.runs.values()))[0]
     if run.overlap is None or len(run.overlap.layers) <= MOST_LAYERS:
-        return []
+        return
     kinds: list[DepthOf] = ["masks", *(kind for kind in DEPTH if kind in run.similarity)]
     figure = new_figure(WIDEST, 4.5)
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
@@ -237,7 +233,7 @@ def _depth(study: ContinualStudy, folder: Path) -> list[Path]:
     seeds = "seed 0" if study.plan.seeds == 1 else f"{study.plan.seeds} seeds"
     title = f"Mean over pairs of tasks, {seeds}; dotted: chance, or the null of shuffled units"
     figure.suptitle(title, fontsize="medium")
-    return save(figure, folder, "depth")
+    yield "depth", figure
 
 
 def _over_pairs(run: ApproachRun, what: DepthOf) -> tuple[dict[str, float], dict[str, float]]:
@@ -268,10 +264,10 @@ def _titled(draw: Draw, title: str, ax: Axes) -> HeatMap:
     return drawn
 
 
-def _panels(folder: Path, name: str, tasks: int, rows: Sequence[Sequence[Draw]], title: str) -> list[Path]:
+def _panels(name: str, tasks: int, rows: Sequence[Sequence[Draw]], title: str) -> Iterator[tuple[str, Figure]]:
     """One figure of heat maps with a colour bar for each row; none without rows."""
     if not rows:
-        return []
+        return
     columns = max(map(len, rows))
     side = min(1.4 + 0.4 * tasks, MOST_INCHES, (WIDEST - BAR) / columns)
     figure = new_figure(side * columns + BAR, side * len(rows) + TITLE)
@@ -285,4 +281,4 @@ def _panels(folder: Path, name: str, tasks: int, rows: Sequence[Sequence[Draw]],
         for ax in axes.flat:
             ax.label_outer()
     figure.suptitle(title, fontsize="medium")
-    return save(figure, folder, name)
+    yield name, figure

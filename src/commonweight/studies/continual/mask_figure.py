@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commonweight.report import maps
-from commonweight.report.files import COLORS, new_figure, open_axes, save
+from commonweight.report.files import COLORS, new_figure, open_axes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.container import BarContainer
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from numpy.typing import NDArray
 
@@ -27,9 +27,8 @@ BAND = 1.96
 """Standard deviations to either side of chance that hold 95 % of what independent bits give."""
 
 
-def write_mask_figure(masks: Mapping[str, Footprint], folder: Path) -> list[Path]:
+def mask_figures(masks: Mapping[str, Footprint]) -> Iterator[tuple[str, Figure]]:
     """Draw the masks of one layer: the last layer but one, or the only one."""
-    folder.mkdir(parents=True, exist_ok=True)
     first = next(iter(masks.values()))
     layer = first.names[-2:][0]
     what = "flipped bits of the mask" if first.metadata.get("flipped") else "mask"
@@ -42,7 +41,7 @@ def write_mask_figure(masks: Mapping[str, Footprint], folder: Path) -> list[Path
     plot_density(bits, middle)
     plot_sharing(bits, right)
     figure.suptitle(f"{what} of {layer}, seed 0", fontsize="medium")
-    return save(figure, folder, "masks")
+    yield "masks", figure
 
 
 def plot_density(bits: Bits, ax: Axes) -> Mapping[str, Line2D]:

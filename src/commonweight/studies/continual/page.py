@@ -1,18 +1,26 @@
-"""The page of a study of continual learning."""
+"""The page and the figures of a study of continual learning, from its folder alone."""
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.report.html import Overlaps
-from commonweight.studies.continual.results import same_tasks
+from commonweight.studies.continual.figures import figures_of
+from commonweight.studies.continual.mask_figure import mask_figures
+from commonweight.studies.continual.plan import Plan, seed_folders
+from commonweight.studies.continual.results import gather, load_masks, same_tasks
+from commonweight.studies.continual.run import CONTINUAL
 from commonweight.studies.run.folder import read_json
 from commonweight.studies.run.page import pictures_of, write_run_page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from matplotlib.figure import Figure
 
     from commonweight.report.html import Picture
 
@@ -47,3 +55,10 @@ def pictures(run: Path) -> list[Picture]:
 def write_page(run: Path) -> Path:
     """Write the page of a finished study."""
     return write_run_page(run, overlaps(run), pictures(run))
+
+
+def figures(run: Path) -> Iterator[tuple[str, Figure]]:
+    """Draw the figures of a finished study again."""
+    plan = Plan.of_run(run, CONTINUAL)
+    study = gather(plan, seed_folders(run, plan))
+    return chain(figures_of(study), mask_figures(load_masks(run, study, next(iter(study.runs)))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
@@ -15,11 +16,11 @@ from commonweight.models.identity import digest_of
 from commonweight.models.options import LoadOptions
 from commonweight.models.placement import pick_device
 from commonweight.report.answer import write_result
-from commonweight.report.files import drawn
+from commonweight.report.files import write_figures
 from commonweight.studies.continual.answer import result
-from commonweight.studies.continual.figures import write_figures
+from commonweight.studies.continual.figures import figures_of
 from commonweight.studies.continual.log import FILE, accuracies_csv
-from commonweight.studies.continual.mask_figure import write_mask_figure
+from commonweight.studies.continual.mask_figure import mask_figures
 from commonweight.studies.continual.measures import choose_priors, measure
 from commonweight.studies.continual.outlook import outlook_of
 from commonweight.studies.continual.plan import seed_folders
@@ -74,7 +75,7 @@ def run_and_write(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStu
     """Do a study, or go on with one, and write its tables, log and figures."""
     found = run_study(run, plan, note=note)
     masks = load_masks(run, found, next(iter(found.runs)))
-    drawn(lambda: [*write_figures(found, run / "figures"), *write_mask_figure(masks, run / "figures")], note)
+    write_figures(chain(figures_of(found), mask_figures(masks)), run / "figures", note)
     write_whole(run / FILE, accuracies_csv(found))
     write_result(run, result(found))
     note(f"networks, masks, statistics, study.json, study.md and figures are in {run}")

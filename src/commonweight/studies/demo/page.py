@@ -1,30 +1,50 @@
-"""The page of the demonstration: its three parts in one."""
+"""The page and the figures of the demonstration: its three parts in one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from commonweight.studies.compare.page import overlaps as of_models
-from commonweight.studies.continual.page import overlaps as of_tasks
-from commonweight.studies.continual.page import pictures as task_pictures
+from commonweight.studies.compare import page as of_models
+from commonweight.studies.continual import page as of_tasks
 from commonweight.studies.run.page import origin_of, write_run_page
-from commonweight.studies.shortcuts.page import overlaps as of_shortcuts
-from commonweight.studies.shortcuts.page import pictures as shortcut_pictures
+from commonweight.studies.shortcuts import page as of_shortcuts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from matplotlib.figure import Figure
 
 
 def write_page(run: Path) -> Path:
     """Write the page of a finished demonstration."""
-    shortcuts = sorted(run.glob("shortcuts-*/run"))[0]
-    comparison, tasks = run / "comparison", run / "continual"
-    named = {"encoders": of_models(comparison), "shortcuts": of_shortcuts(shortcuts), "tasks": of_tasks(tasks)}
+    comparison, shortcuts, tasks = _parts(run)
+    named = {
+        "encoders": of_models.overlaps(comparison),
+        "shortcuts": of_shortcuts.overlaps(shortcuts),
+        "tasks": of_tasks.overlaps(tasks),
+    }
     shown = [replace(each, title=f"{part}: {each.title}") for part, found in named.items() for each in found]
-    pictures = [*shortcut_pictures(shortcuts), *task_pictures(tasks)]
+    pictures = [*of_shortcuts.pictures(shortcuts), *of_tasks.pictures(tasks)]
     parts = {"Encoders": comparison, "Shortcuts": shortcuts, "Tasks": tasks}
     origin = {
         f"{part}: {head.lower()}": facts for part, place in parts.items() for head, facts in origin_of(place).items()
     }
     return write_run_page(run, shown, pictures, origin)
+
+
+def figures(run: Path) -> Iterator[tuple[str, Figure]]:
+    """Draw the figures of all three parts."""
+    comparison, shortcuts, tasks = _parts(run)
+    named = {
+        "encoders": of_models.figures(comparison),
+        "shortcuts": of_shortcuts.figures(shortcuts),
+        "tasks": of_tasks.figures(tasks),
+    }
+    return ((f"{part}-{name}", figure) for part, found in named.items() for name, figure in found)
+
+
+def _parts(run: Path) -> tuple[Path, Path, Path]:
+    """Find the runs of encoders, shortcuts and tasks."""
+    return run / "comparison", sorted(run.glob("shortcuts-*/run"))[0], run / "continual"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.folders import is_leftover, write_whole
 from commonweight.base.records import without_nan
-from commonweight.studies.run.record import RECORD, StudyKind
+from commonweight.studies.run.record import RECORD, StudyKind, read_record
 from commonweight.studies.run.results import RESULT
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class RunFolder:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Say in the record how work ended that did not come to its end."""
+        """Say in the record how long work took, and how it ended if it did not come to its end."""
+        start = time.monotonic()
         try:
             yield
         except KeyboardInterrupt:
@@ -40,6 +42,8 @@ class RunFolder:
         except Exception:
             self.update(status="failed")
             raise
+        finally:
+            self.update(seconds=round(self.record["seconds"] + time.monotonic() - start, 1))
 
     def finish(self, result: str) -> None:
         """Write the result of a study and say that it is complete."""
@@ -53,12 +57,18 @@ class RunFolder:
 
 
 def open_run(
-    path: Path, kind: StudyKind, status: str, asked: Mapping[str, Any], grown: Mapping[str, Any] | None = None
+    path: Path,
+    kind: StudyKind,
+    status: str,
+    asked: Mapping[str, Any],
+    grown: Mapping[str, Any] | None = None,
+    *,
+    fresh: bool = False,
 ) -> RunFolder:
     """Write down whose run a folder holds; ``grown`` is what the run may be asked for more of later."""
     path.mkdir(parents=True, exist_ok=True)
     run = RunFolder(path, kind.new_record(status, asked, grown or {}))
-    run.update()
+    run.update(seconds=0.0 if fresh else read_record(path, kind).get("seconds", 0.0))
     return run
 
 

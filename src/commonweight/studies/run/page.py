@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from commonweight.base.text import size_words
+from commonweight.base.text import DASH, size_words
 from commonweight.report.answer import Answer, load_blocks, name_in_rest
 from commonweight.report.html import REPORT, Page, Picture, write_page
 from commonweight.studies.run.folder import read_json
@@ -61,6 +61,7 @@ def origin_of(run: Path) -> dict[str, dict[str, str]]:
             "state": str(record.get("status")),
             "command": str(record.get("command") or "called from Python"),
             "folder": run.name,
+            "time": f"{record['seconds'] / 60:.1f} minutes" if "seconds" in record else DASH,
             "disk": size_words(size),
         },
         "Settings": dict(_flat({**settings, **record["grown"]})),

@@ -7,14 +7,16 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from commonweight.base.errors import UsageError
 from commonweight.base.settings import check_settings, settings_of
-from commonweight.studies.run.record import RECORD, damaged
+from commonweight.studies.run.record import RECORD, damaged, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from commonweight.base.settings import Role
+    from commonweight.studies.run.record import StudyKind
 
 P = TypeVar("P", bound="StudyPlan")
 
@@ -25,6 +27,17 @@ class StudyPlan:
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @classmethod
+    def of_run(cls: type[P], run: Path, kind: StudyKind) -> P:
+        """Read what a run was asked, with what it grew by."""
+        record = read_record(run, kind)
+        if not record:
+            raise UsageError(f"{run} holds no run: give the folder that commonweight {kind.name} wrote")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{
+            name: _tuples(value) for name, value in (record["asked"] | record["grown"]).items() if name in fields
+        })
 
     def deciding(self) -> dict[str, Any]:
         """Give what decides the numbers, as plain JSON values."""
@@ -52,3 +65,7 @@ class StudyPlan:
         }
         plain: dict[str, Any] = json.loads(json.dumps(chosen))
         return plain
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Figures of a study of shortcuts: each takes axes and the finished study; all of them in every format."""
+"""Figures of a study of shortcuts: each takes axes and the finished study."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 
 from commonweight.base.errors import UsageError
 from commonweight.fusion.paths import RANDOM
-from commonweight.report.files import COLORS, new_figure, open_axes, save
+from commonweight.report.files import COLORS, new_figure, open_axes
 from commonweight.report.maps import DARK, accuracy_map, colour_bar
 from commonweight.studies.shortcuts.report import triangle_accuracy, walk_accuracy
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from matplotlib.axes import Axes
     from matplotlib.collections import PolyCollection
     from matplotlib.container import BarContainer
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
     from numpy.typing import NDArray
@@ -224,15 +225,13 @@ def plot_triangle(study: ShortcutStudy, ax: Axes, *, data: str = "original") -> 
     return cells
 
 
-def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
-    """Draw every figure of a study. Needs ``commonweight[plot]``."""
-    folder.mkdir(parents=True, exist_ok=True)
+def figures_of(study: ShortcutStudy) -> Iterator[tuple[str, Figure]]:
+    """Draw every figure of a study, each with its name."""
     pairs = list(combinations(study.plan.shortcuts, 2))
-    written = []
     for rule in study.tables:
         figure = new_figure(max(6.0, 1.8 * len(pairs)), 4)
         plot_overlap_bars(study, figure.subplots(), rule=rule)
-        written += save(figure, folder, f"overlaps-{rule}")
+        yield f"overlaps-{rule}", figure
         columns = min(COLUMNS, len(pairs))
         rows = -(-len(pairs) // columns)
         figure = new_figure(4.0 * columns + 1.5, rows * (0.25 * len(study.layers) + 0.8) + 1)
@@ -243,7 +242,7 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
             ax.set_axis_off()
         figure.supxlabel(layers_label(study, rule), fontsize="medium")
         figure.legend(handles=[*lines.values()], loc="outside upper center", ncols=4, frameon=False, fontsize="small")
-        written += save(figure, folder, f"layers-{rule}")
+        yield f"layers-{rule}", figure
     figure = new_figure(13, 3.4 * len(pairs))
     axes = figure.subplots(len(pairs), 3, sharey=True, squeeze=False)
     for (there, from_a, from_b), (a, b) in zip(axes, pairs, strict=True):
@@ -252,7 +251,7 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         plot_walk(study, from_b, start=b, end=RANDOM, as_far_as=a)
         for ax in (from_a, from_b):
             ax.set_ylabel("")
-    written += save(figure, folder, "walks")
+    yield "walks", figure
     if study.triangles:
         sets = list(study.triangles[0]["accuracy"])
         figure = new_figure(2.7 * len(sets) + 0.8, 2.9)
@@ -260,7 +259,7 @@ def write_figures(study: ShortcutStudy, folder: Path) -> list[Path]:
         for ax, data in zip(axes, sets, strict=True):
             cells = plot_triangle(study, ax, data=data)
         figure.colorbar(cells, ax=axes, label="accuracy (cells: percent)", shrink=0.8)
-        written += save(figure, folder, "triangle")
+        yield "triangle", figure
     figure = new_figure(1.0 * len(study.constants[0]) + 3, 0.4 * len(study.scores[0]) + 2)
     plot_accuracies(study, figure.subplots())
-    return written + save(figure, folder, "accuracies")
+    yield "accuracies", figure

@@ -1,4 +1,4 @@
-"""The page of a study of shortcuts."""
+"""The page and the figures of a study of shortcuts, from its folder alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.report.html import Overlaps
 from commonweight.studies.run.page import pictures_of, write_run_page
+from commonweight.studies.shortcuts.figures import figures_of
+from commonweight.studies.shortcuts.plan import Plan, seed_folders
 from commonweight.studies.shortcuts.report import SHOWS
+from commonweight.studies.shortcuts.results import gather
+from commonweight.studies.shortcuts.run import SHORTCUTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from matplotlib.figure import Figure
 
     from commonweight.report.html import Picture
 
@@ -37,3 +44,9 @@ def pictures(run: Path) -> list[Picture]:
 def write_page(run: Path) -> Path:
     """Write the page of a finished study."""
     return write_run_page(run, overlaps(run), pictures(run))
+
+
+def figures(run: Path) -> Iterator[tuple[str, Figure]]:
+    """Draw the figures of a finished study again."""
+    plan = Plan.of_run(run, SHORTCUTS)
+    return figures_of(gather(plan, seed_folders(run, plan)))

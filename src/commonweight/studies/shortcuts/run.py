@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from commonweight.base.errors import UsageError
+from commonweight.base.team import led
 from commonweight.base.text import silent
 from commonweight.data.shortcuts import Markers
 from commonweight.data.shortcuts.record import without_bars
@@ -17,14 +18,14 @@ from commonweight.data.splits import open_source
 from commonweight.models.identity import digest_of, origin
 from commonweight.models.tokenizer import tokenizer_hashes
 from commonweight.report.answer import write_result
-from commonweight.report.files import drawn
+from commonweight.report.files import write_figures
 from commonweight.studies.compare.prepare import length_limit
 from commonweight.studies.run.folder import check_place, open_run
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.studies.run.results import RESULT
 from commonweight.studies.shortcuts.answer import result
-from commonweight.studies.shortcuts.figures import write_figures
+from commonweight.studies.shortcuts.figures import figures_of
 from commonweight.studies.shortcuts.grid import (
     check_folds,
     check_measured_rows,
@@ -86,6 +87,7 @@ ANEW = ("models", "data", "measured")
 SHORTCUTS = StudyKind("shortcuts", ("torch", "transformers", "datasets"))
 
 
+@led
 def run_study(run: Path, plan: Plan, *, until: Step = "overlap", note: Note = silent) -> ShortcutStudy | None:
     """Do a study, or go on with one; every step needs those before it, and does what of them is missing."""
     # The run folder holds ``run.json`` and per seed ``data/``, ``measured/``, ``models/``, ``averages/`` (the average
@@ -129,7 +131,7 @@ def run_and_write(run: Path, plan: Plan, *, until: Step = "overlap", note: Note 
     if found is None:
         note(f"done with {until}; the run is in {run}")
         return None
-    figures = drawn(lambda: write_figures(found, run / "figures"), note)
+    figures = write_figures(figures_of(found), run / "figures", note)
     write_result(run, result(found, run, figures))
     note(f"models, footprints, study.json, study.md and figures are in {run}")
     return found
