@@ -8,7 +8,7 @@ import pytest
 from report.pages import bare, evil_page, folded, masks, page_of
 
 from commonweight.base.text import number
-from commonweight.report.files import new_figure, save
+from commonweight.report.files import new_figure, write_figures
 from commonweight.report.html import Picture, render
 
 AXE_RUN = """() => axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]})
@@ -24,7 +24,7 @@ def table():
 def page(table, tmp_path):
     figure = new_figure(3, 2)
     figure.subplots().plot([1, 2], [2, 1])
-    drawing = next(path for path in save(figure, tmp_path, "figure") if path.suffix == ".svg")
+    (drawing,) = write_figures([("figure", figure)], tmp_path, forms=["svg"])
     return page_of(table, pictures=[Picture("A line", drawing)])
 
 

@@ -81,6 +81,7 @@ COMMANDS = {
     "show": ("show", "run"),
     "report": ("report", "run"),
     "figures": ("figures", "run"),
+    "status": ("status", "run"),
     "ls": ("ls",),
     "run": ("run", "config.yaml"),
     "verify": ("verify", "m", "--data", "d"),

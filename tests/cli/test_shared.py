@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from processes import ended, started
+from studies.shortcut_texts import tiny_plan
 
 from commonweight import OverlapTable
 
@@ -81,3 +82,31 @@ def test_what_cannot_be_shared_is_refused_by_every_process(place, tmp_path):
         assert (done.code, done.out) == (2, "")
         assert "WORLD_SIZE is 2, so this is one of 2 processes" in done.err
     assert not (tmp_path / "both").exists()
+
+
+def test_shortcuts_are_trained_by_one_process_and_measured_by_several(cli, tmp_path):
+    plan = tiny_plan(tmp_path)
+    asked = [
+        "--model",
+        plan.model,
+        "--data",
+        plan.data,
+        "--shortcuts",
+        "st",
+        "op",
+        "--train-rows",
+        "64",
+        "--epochs",
+        "1",
+    ]
+    asked += ["--folds", "1", "--path-points", "2", "--no-report", "-o", tmp_path / "run"]
+    leader, follower = ended(started(2, ["-m", "commonweight", "shortcuts", "run", *asked]))
+    assert leader.code == follower.code == 2
+    assert "3 models are to be trained, and one process trains" in " ".join(leader.err.split())
+    assert cli("shortcuts", "train", *asked).code == 0
+    leader, follower = ended(started(2, ["-m", "commonweight", "shortcuts", "run", *asked]))
+    assert leader.code == follower.code == 0, leader.err
+    assert leader.out
+    assert not follower.out
+    study = json.loads((tmp_path / "run" / "study.json").read_text())
+    assert study["plan"]["train_rows"] == 64

@@ -76,6 +76,13 @@ def size_words(size: int) -> str:
     return f"{size} B" if unit == "B" else f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
 
 
+def time_words(seconds: float) -> str:
+    """Write a time with the unit that fits: ``80 s``, ``5 min``, ``3.2 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def to_markdown(blocks: list[Block]) -> str:
     """Write paragraphs and grids as GitHub Markdown."""
     return "\n\n".join(escape_markdown(block) if isinstance(block, str) else _grid(block) for block in blocks) + "\n"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from commonweight.cli import streams
-from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
+from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options, scheduler_option
 from commonweight.cli.results import by_option, report_option, result_options, write, write_report, write_run
 from commonweight.studies.compare.options import CompareOptions
 
@@ -36,6 +36,7 @@ from commonweight.studies.compare.options import CompareOptions
     metavar="A,B:C,D",
     help="Ask whether A and B share more than C and D: names as MODEL/DATA, or of the model or data set alone.",
 )
+@scheduler_option
 @by_option
 @result_options
 @report_option
@@ -47,6 +48,7 @@ def command(
     fresh: bool,
     dry_run: bool,
     contrasts: tuple[str, ...],
+    scheduler: str | None,
     by: str | int,
     form: str,
     verbose: bool,
@@ -74,7 +76,13 @@ def command(
         show(expected.blocks())
         return
     with streams.working():
-        found = compare_and_write(models, data, output, options, contrasts=contrasts, fresh=fresh, note=streams.note)
+        found = compare_and_write(
+            *(models, data, output, options),
+            contrasts=contrasts,
+            fresh=fresh,
+            scheduler=scheduler,
+            note=streams.note,
+        )
     if report and (found.is_new or not (found.folder / REPORT).is_file()):
         write_report(found.folder, write_page)
     streams.note(f"{len(found.measured)} footprints measured, {len(found.skipped)} were there; the run is in {output}")

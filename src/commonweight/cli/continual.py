@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from commonweight.cli import streams
-from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
+from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options, scheduler_option
 from commonweight.cli.results import report_option, result_options, write_report, write_run
 from commonweight.studies.continual.plan import Plan
 
@@ -27,10 +27,13 @@ def command() -> None:
 @command.command("run", cls=Command, epilog=ending(EXAMPLE))
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command resumes there.")
 @options_of(Plan)
+@scheduler_option
 @dry_run_option
 @result_options
 @report_option
-def run(output: str, dry_run: bool, form: str, verbose: bool, report: bool, **given: Any) -> None:
+def run(
+    output: str, scheduler: str | None, dry_run: bool, form: str, verbose: bool, report: bool, **given: Any
+) -> None:
     """Train, compare, infer; write masks, statistics, tables and figures, and show what was found.
 
     The similarities every_layer (the default) and first_layer need a classic network that has learned the task
@@ -47,7 +50,7 @@ def run(output: str, dry_run: bool, form: str, verbose: bool, report: bool, **gi
         show(blocks)
         return
     with streams.working():
-        run_and_write(Path(output), plan, note=streams.note)
+        run_and_write(Path(output), plan, scheduler=scheduler, note=streams.note)
     if report:
         write_report(Path(output), write_page)
     write_run(Path(output), form, verbose=verbose)

@@ -22,6 +22,7 @@ COMMANDS = (
     "show",
     "report",
     "figures",
+    "status",
     "ls",
     "run",
     "fisher",

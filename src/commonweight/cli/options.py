@@ -291,6 +291,12 @@ data_option = click.option(
     "--data", required=True, metavar="DATA", help="A file, a save_to_disk folder, or a Hugging Face data set."
 )
 
+scheduler_option = click.option(
+    "--scheduler",
+    metavar="WHERE",
+    help="Share the work over Dask: local, local:N workers, an address such as tcp://host:8786, or a scheduler file.",
+)
+
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Check everything, print the disk space and memory needed, and stop."
 )

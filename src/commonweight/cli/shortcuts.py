@@ -9,7 +9,7 @@ import click
 
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
-from commonweight.cli.options import Command, dry_run_option, ending, options_of, typed
+from commonweight.cli.options import Command, dry_run_option, ending, options_of, scheduler_option, typed
 from commonweight.cli.results import report_option, result_options, write_report, write_run
 from commonweight.studies.shortcuts.plan import PRESETS, Plan, make_plan
 
@@ -48,6 +48,7 @@ def _add(name: str, words: str) -> None:
     @click.option(
         "--existing", metavar="S=FOLDER", multiple=True, help="Use this model for shortcut S instead of training one."
     )
+    @scheduler_option
     @dry_run_option
     @result_options
     @report_option
@@ -55,6 +56,7 @@ def _add(name: str, words: str) -> None:
         output: str,
         preset: Any,
         existing: tuple[str, ...],
+        scheduler: str | None,
         dry_run: bool,
         form: str,
         verbose: bool,
@@ -62,7 +64,8 @@ def _add(name: str, words: str) -> None:
         **given: Any,
     ) -> None:
         until = "overlap" if name == "run" else name
-        is_there = _run(until, Path(output), preset, typed(given) | {"existing": _pairs(existing)}, dry_run=dry_run)
+        asked = typed(given) | {"existing": _pairs(existing)}
+        is_there = _run(until, Path(output), preset, asked, scheduler, dry_run=dry_run)
         if is_there:
             if report:
                 from commonweight.studies.shortcuts.page import write_page
@@ -79,7 +82,7 @@ def _pairs(existing: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((code, folder) for code, _, folder in pairs)
 
 
-def _run(until: Any, folder: Path, preset: Any, asked: dict[str, Any], *, dry_run: bool) -> bool:
+def _run(until: Any, folder: Path, preset: Any, asked: dict[str, Any], scheduler: str | None, *, dry_run: bool) -> bool:
     """Do what is asked; tell whether there is a result."""
     plan = make_plan(preset, **asked)
     from commonweight.report.terminal import show
@@ -90,7 +93,8 @@ def _run(until: Any, folder: Path, preset: Any, asked: dict[str, Any], *, dry_ru
         if "max_length" not in {*asked, *PRESETS[plan.preset]}:
             plan = with_usual_length(folder, plan)
         if not dry_run:
-            return run_and_write(folder, plan, until=until, note=streams.note) is not None
+            found = run_and_write(folder, plan, until=until, scheduler=scheduler, note=streams.note)
+            return found is not None
         blocks = study_outlook(folder, plan, note=streams.note).blocks()
     show(blocks)
     return False

@@ -254,9 +254,8 @@ def _measure(
         if not sums.count:
             raise UsageError(f"fold {fold} of {folds} holds no example: use fewer folds or more examples")
         whole.add(sums)
-        mean = sums.used_up()
         with team.together():
-            kept.append(Fold(sums.count, put_away(fold, mean)))
+            kept.append(Fold(sums.count, put_away(fold, sums.used_up())))
     collector.meet(team)
     return footprint_of(collector, whole.used_up(), parts, kept, metadata, fold_dtype, team)
 

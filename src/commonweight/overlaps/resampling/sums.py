@@ -31,9 +31,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
-from itertools import groupby
+from itertools import islice
 from math import prod
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,30 +87,33 @@ def fold_terms(footprints: Mapping[str, Footprint], grams: Mapping[str, Array]) 
     first, threads = next(iter(footprints.values())), torch.get_num_threads()
     folds = [fold.tensors for each in footprints.values() for fold in each.folds]
     shapes = {name: matrix_shape(shape_of(first.tensors, name)) for name in grams}
-    tasks = [
-        (names, share)
-        for names in _together(shapes, len(folds), len(footprints))
-        for share in ([(part, threads) for part in range(threads)] if _is_large(shapes[names[0]]) else [(0, 1)])
-    ]
+    groups = _together(shapes, len(folds), len(footprints))
+    small, large = ([names for names in groups if _is_large(shapes[names[0]]) is kind] for kind in (False, True))
 
-    def sums_of(task: tuple[tuple[str, ...], tuple[int, int]]) -> tuple[tuple[str, ...], _Sums]:
-        names, share = task
+    def sums_of(names: tuple[str, ...], part: int = 0, parts: int = 1) -> _Sums:
         shape = shapes[names[0]]
         dtype = torch.float32 if _is_large(shape) else torch.float64
         sums = _Sums(len(first.folds), shape, dtype, np.stack([np.diagonal(grams[name]) for name in names]))
-        for parts in zip(*(slabs(folds, name, READ, share) for name in names), strict=True):
-            stacked = _stacked(footprints, names, parts, sums)
-            sums.add(stacked, parts[0].column)
+        for together in zip(*(slabs(folds, name, READ, (part, parts)) for name in names), strict=True):
+            stacked = _stacked(footprints, names, together, sums)
+            sums.add(stacked, together[0].column)
             advance(stacked[:, 0, 0].numel())
-        return names, sums
+        return sums
+
+    def terms_of(names: tuple[str, ...]) -> list[FoldTerms]:
+        return sums_of(names).terms()
+
+    def share_of(task: tuple[tuple[str, ...], int]) -> _Sums:
+        return sums_of(*task, threads)
 
     weights = sum(rows * columns for rows, columns in shapes.values())
+    terms: dict[str, FoldTerms] = {}
     with _single_threaded(threads) as pool, steps("overlap with folds", weights, "weight") as advance:
-        terms = {
-            name: found
-            for names, shares in groupby(pool.map(sums_of, tasks), key=itemgetter(0))
-            for name, found in zip(names, reduce(_Sums.plus, (sums for _, sums in shares)).terms(), strict=True)
-        }
+        for names, found in zip(small, pool.map(terms_of, small), strict=True):
+            terms |= zip(names, found, strict=True)
+        shares = pool.map(share_of, ((names, part) for names in large for part in range(threads)))
+        for (name,) in large:
+            (terms[name],) = reduce(_Sums.plus, islice(shares, threads)).terms()
     return {name: terms[name] for name in grams}
 
 

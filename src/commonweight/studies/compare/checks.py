@@ -43,9 +43,14 @@ ROOM = 1 << 30
 """Bytes: models that take no more together stay in memory from the checks until they are measured."""
 
 
+def source_of(model: Model, options: LoadOptions) -> tuple[str, LoadOptions]:
+    """Say what one model of a comparison is loaded from, with its own checkpoint."""
+    return model.spec, replace(options, checkpoint=model.checkpoint)
+
+
 def load(model: Model, options: LoadOptions) -> LoadedModel:
-    """Load one model of a comparison, with its own checkpoint."""
-    return load_model(model.spec, replace(options, checkpoint=model.checkpoint))
+    """Load one model of a comparison."""
+    return load_model(*source_of(model, options))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from commonweight.overlaps.table.table import OverlapTable, overlap
 from commonweight.report.answer import ANSWER, write_result
 from commonweight.report.overlap import result
 from commonweight.report.verdicts import Contrast
-from commonweight.studies.compare.checks import check_comparison, finished, load
+from commonweight.studies.compare.checks import check_comparison, finished, load, source_of
 from commonweight.studies.compare.contrasts import contrasts_of, grid_cells
 from commonweight.studies.compare.folder import (
     FOOTPRINTS,
@@ -30,8 +31,9 @@ from commonweight.studies.compare.folder import (
     open_comparison,
     read_comparison,
 )
-from commonweight.studies.compare.measure import measure, probe
+from commonweight.studies.compare.measure import measure, measure_item, probe
 from commonweight.studies.compare.options import CompareOptions
+from commonweight.studies.run.cluster import do_all
 from commonweight.studies.run.hold import held, refuse_busy
 from commonweight.studies.run.record import same_identity
 
@@ -78,6 +80,7 @@ def compare(
     *,
     contrasts: Sequence[str] = (),
     fresh: bool = False,
+    scheduler: str | None = None,
     note: Note = silent,
 ) -> Comparison:
     """Measure every model on every data set and compare all footprints."""
@@ -104,7 +107,7 @@ def compare(
         if expected.pieces:
             note(expected.sentence())
         with opened.working():
-            return _measure_all(opened, asked, former, chosen, note)
+            return _measure_all(opened, asked, former, chosen, scheduler, note)
 
 
 def compare_and_write(
@@ -115,10 +118,11 @@ def compare_and_write(
     *,
     contrasts: Sequence[str] = (),
     fresh: bool = False,
+    scheduler: str | None = None,
     note: Note = silent,
 ) -> Comparison:
     """Compare, and write the result: ``study.md``, ``study.json``, ``study.csv`` and ``answer.json``."""
-    found = compare(models, data, run, options, contrasts=contrasts, fresh=fresh, note=note)
+    found = compare(models, data, run, options, contrasts=contrasts, fresh=fresh, scheduler=scheduler, note=note)
     if found.is_new or not (found.folder / ANSWER).is_file():
         write_result(found.folder, result(found.table, found.contrasts, rest=REST))
     return found
@@ -157,12 +161,17 @@ def compare_outlook(
 
 
 def _measure_all(
-    run: RunFolder, asked: Checked, former: Mapping[str, Any], contrasts: tuple[Contrast, ...], note: Note
+    run: RunFolder,
+    asked: Checked,
+    former: Mapping[str, Any],
+    contrasts: tuple[Contrast, ...],
+    scheduler: str | None,
+    note: Note,
 ) -> Comparison:
     models, waiting, tables, options = asked.models, asked.inspected.loaded, asked.tables, asked.options
     question = run.record["asked"]
     found: dict[str, Footprint] = {}
-    measured: set[str] = set()
+    measured = set() if scheduler is None else _measure_elsewhere(scheduler, run, asked, note)
     # Models in memory come first, and go when they are measured: the others are loaded one at a time.
     for model in sorted(models, key=lambda name: models[name] not in waiting):
         loaded = waiting.pop(models[model], None)
@@ -171,7 +180,8 @@ def _measure_all(
             place = run.path / FOOTPRINTS / name
             if place.exists():
                 found[name] = finished(place, question["models"][model], question["data"][data])
-                note(f"{name}: measured before")
+                if name not in measured:
+                    note(f"{name}: measured before")
                 continue
             if loaded is None:
                 loaded = load(models[model], options.load)
@@ -210,6 +220,26 @@ def _measure_all(
         skipped=tuple(name for name in footprints if name not in measured),
         contrasts=contrasts,
     )
+
+
+def _measure_elsewhere(scheduler: str, run: RunFolder, asked: Checked, note: Note) -> set[str]:
+    """Let the workers of a cluster measure what is missing; give the names of it."""
+    asked.inspected.loaded.clear()
+    missing = {
+        f"{model}/{data}": partial(
+            measure_item,
+            source_of(asked.models[model], asked.options.load),
+            run.record["asked"]["models"][model],
+            table,
+            asked.options.measure,
+            run.path / FOOTPRINTS / model / data,
+        )
+        for model in asked.models
+        for data, table in asked.tables.items()
+        if not (run.path / FOOTPRINTS / model / data).exists()
+    }
+    do_all(scheduler, missing, note)
+    return set(missing)
 
 
 def _table(

@@ -75,20 +75,33 @@ def _follow(
 ) -> None:
     """Do this process's share of a measurement that another leads."""
     with team_here().together():
-        loaded = _load_again(source)
-        if not same_identity(identity, loaded.identity):
-            raise MeasurementError(
-                f"{loaded.identity['name']} is another model than in the first process: weights are drawn anew each "
-                "time, or files differ; start from weights that stay, in a place that every process sees"
-            )
+        loaded = _load_again(source, identity)
     _measure(loaded, table, options, folder, fold_dtype, silent)
 
 
-@lru_cache(maxsize=1)
-def _load_again(source: tuple[str, LoadOptions] | None) -> LoadedModel:
+def measure_item(
+    source: tuple[str, LoadOptions], identity: Mapping[str, Any], table: Table, options: MeasureOptions, folder: Path
+) -> None:
+    """Measure a footprint in a worker of a cluster, unless it is there."""
+    if not folder.exists():
+        _measure(_load_again(source, identity), table, options, folder, FOLD_DTYPE, silent)
+
+
+def _load_again(source: tuple[str, LoadOptions] | None, identity: Mapping[str, Any]) -> LoadedModel:
+    """Load a model that another process has, too; the last one stays in memory."""
     if source is None:
         raise UsageError("several processes cannot share a model that is in memory alone: save it, and give its folder")
-    return load_model(*source)
+    loaded = _last_loaded(*source)
+    if not same_identity(identity, loaded.identity):
+        _last_loaded.cache_clear()
+        raise MeasurementError(
+            f"{loaded.identity['name']} is another model than in the first process: weights are drawn anew each time, "
+            "or files differ; start from weights that stay, in a place that every process sees"
+        )
+    return loaded
+
+
+_last_loaded = lru_cache(maxsize=1)(load_model)
 
 
 def _measure(

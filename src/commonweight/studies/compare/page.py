@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.report.html import Overlaps
 from commonweight.report.overlap_figures import figures_of
+from commonweight.studies.compare.folder import FOOTPRINTS, read_comparison
 from commonweight.studies.run.page import write_run_page
 
 if TYPE_CHECKING:
@@ -29,3 +31,13 @@ def write_page(run: Path) -> Path:
 def figures(run: Path) -> Iterator[tuple[str, Figure]]:
     """Draw the overlaps of all pairs, and how they go layer by layer."""
     return figures_of(OverlapTable.load(run))
+
+
+def items(run: Path) -> dict[str, Path]:
+    """Name what is to be measured, and the file that is there when it is."""
+    asked = read_comparison(run).get("asked", {})
+    return {
+        f"{model}/{data}": run / FOOTPRINTS / model / data / FOOTPRINT_RECORD
+        for model in asked.get("models", {})
+        for data in asked.get("data", {})
+    }

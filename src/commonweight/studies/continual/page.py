@@ -62,3 +62,14 @@ def figures(run: Path) -> Iterator[tuple[str, Figure]]:
     plan = Plan.of_run(run, CONTINUAL)
     study = gather(plan, seed_folders(run, plan))
     return chain(figures_of(study), mask_figures(load_masks(run, study, next(iter(study.runs)))))
+
+
+def items(run: Path) -> dict[str, Path]:
+    """Name what is to be learned, and the file that is there when it is."""
+    plan = Plan.of_run(run, CONTINUAL)
+    return {
+        f"seed {seed.seed}, {approach.name}, task {index}": seed.approach(approach).task(index)
+        for seed in seed_folders(run, plan)
+        for approach in plan.runs()
+        for index in range(plan.tasks)
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from commonweight.studies.continual.training import (
     probe,
     rule_of,
 )
+from commonweight.studies.run.cluster import do_all
 from commonweight.studies.run.folder import check_place, open_run, write_json
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 CONTINUAL = StudyKind("continual", ("torch", "numpy"))
 
 
-def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
+def run_study(run: Path, plan: Plan, *, scheduler: str | None = None, note: Note = silent) -> ContinualStudy:
     """Do a study, or go on with one: the same plan continues, more seeds and more approaches are added."""
     # The run folder holds ``run.json`` and, for each seed, ``tasks.json`` and one folder per approach: ``network/``,
     # ``tasks/`` (curves, accuracies, alphas), ``masks/`` and ``activity/`` (footprints that ``commonweight overlap``
@@ -64,16 +66,18 @@ def run_study(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
         folder = open_run(run, CONTINUAL, "running", asked(plan, images), plan.growing())
         seeds = seed_folders(run, plan)
         with folder.working():
-            for seed in seeds:
+            if scheduler is not None:
+                do_all(scheduler, {f"seed {seed.seed}": partial(_seed_item, plan, seed) for seed in seeds}, note)
+            for seed in seeds:  # what is done is not done again
                 _do_seed(plan, seed, open_stream(plan, images, seed.seed), note)
             found = gather(plan, seeds)
         folder.finish(found.to_json())
         return found
 
 
-def run_and_write(run: Path, plan: Plan, *, note: Note = silent) -> ContinualStudy:
+def run_and_write(run: Path, plan: Plan, *, scheduler: str | None = None, note: Note = silent) -> ContinualStudy:
     """Do a study, or go on with one, and write its tables, log and figures."""
-    found = run_study(run, plan, note=note)
+    found = run_study(run, plan, scheduler=scheduler, note=note)
     masks = load_masks(run, found, next(iter(found.runs)))
     write_figures(chain(figures_of(found), mask_figures(masks)), run / "figures", note)
     write_whole(run / FILE, accuracies_csv(found))
@@ -96,11 +100,20 @@ def checked(run: Path, plan: Plan) -> tuple[Plan, Images]:
     check_place(run)
     check_writable(run)
     plan = replace(plan, device=str(pick_device(plan.device)))
-    images = open_images(
-        plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
-    )
+    images = _images(plan)
     _try_out(plan, images)
     return plan, images
+
+
+def _images(plan: Plan) -> Images:
+    return open_images(
+        plan.data, image_column=plan.image_column, label_column=plan.label_column, test_split=plan.test_split
+    )
+
+
+def _seed_item(plan: Plan, folder: SeedFolder) -> None:
+    """Do one seed in a worker of a cluster."""
+    _do_seed(plan, folder, open_stream(plan, _images(plan), folder.seed), silent)
 
 
 def asked(plan: Plan, images: Images) -> dict[str, Any]:

@@ -45,6 +45,14 @@ def figures(run: Path) -> Iterator[tuple[str, Figure]]:
     return ((f"{part}-{name}", figure) for part, found in named.items() for name, figure in found)
 
 
+def items(run: Path) -> dict[str, Path]:
+    """Name what the parts consist of."""
+    comparison, shortcuts, tasks = _parts(run)
+    named = {"encoders": of_models.items(comparison), "tasks": of_tasks.items(tasks)}
+    named["shortcuts"] = of_shortcuts.items(shortcuts)
+    return {f"{part}: {name}": place for part, found in named.items() for name, place in found.items()}
+
+
 def _parts(run: Path) -> tuple[Path, Path, Path]:
     """Find the runs of encoders, shortcuts and tasks."""
     return run / "comparison", sorted(run.glob("shortcuts-*/run"))[0], run / "continual"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from commonweight.base.folders import check_room, free_bytes
-from commonweight.base.text import DASH, Block, Grid, size_words
+from commonweight.base.text import DASH, Block, Grid, size_words, time_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ class Outlook(Generic[P]):
         """Add how long it will take; nan adds nothing."""
         if math.isnan(seconds):
             return self
-        said = f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+        said = f"about {time_words(seconds)}"
         return replace(self, facts={**self.facts, f"time to {what} (from a short probe)": said})
 
     def check(self) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.overlaps.table.table import OverlapTable
 from commonweight.report.html import Overlaps
+from commonweight.studies.compare.folder import FOOTPRINTS
 from commonweight.studies.run.page import pictures_of, write_run_page
 from commonweight.studies.shortcuts.figures import figures_of
 from commonweight.studies.shortcuts.plan import Plan, seed_folders
@@ -50,3 +52,17 @@ def figures(run: Path) -> Iterator[tuple[str, Figure]]:
     """Draw the figures of a finished study again."""
     plan = Plan.of_run(run, SHORTCUTS)
     return figures_of(gather(plan, seed_folders(run, plan)))
+
+
+def items(run: Path) -> dict[str, Path]:
+    """Name what is to be trained, scored and measured, and the file that is there when it is."""
+    plan = Plan.of_run(run, SHORTCUTS)
+    found: dict[str, Path] = {}
+    for seed in seed_folders(run, plan):
+        of = f"seed {seed.seed}"
+        found |= {f"{of}, training {name}": seed.model(name) / "config.json" for name in plan.trained}
+        found[f"{of}, scores"] = seed.scores
+        for rule in plan.fisher_types:
+            grid = seed.grid(rule) / FOOTPRINTS
+            found |= {f"{of}, {rule}: {name}": grid / name / FOOTPRINT_RECORD for name in plan.footprints}
+    return found

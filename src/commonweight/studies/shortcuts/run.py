@@ -6,11 +6,12 @@ import hashlib
 import json
 import shutil
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from commonweight.base.errors import UsageError
-from commonweight.base.team import led
+from commonweight.base.team import led, team_here
 from commonweight.base.text import silent
 from commonweight.data.shortcuts import Markers
 from commonweight.data.shortcuts.record import without_bars
@@ -20,6 +21,7 @@ from commonweight.models.tokenizer import tokenizer_hashes
 from commonweight.report.answer import write_result
 from commonweight.report.files import write_figures
 from commonweight.studies.compare.prepare import length_limit
+from commonweight.studies.run.cluster import do_all
 from commonweight.studies.run.folder import check_place, open_run
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
@@ -88,7 +90,9 @@ SHORTCUTS = StudyKind("shortcuts", ("torch", "transformers", "datasets"))
 
 
 @led
-def run_study(run: Path, plan: Plan, *, until: Step = "overlap", note: Note = silent) -> ShortcutStudy | None:
+def run_study(
+    run: Path, plan: Plan, *, until: Step = "overlap", scheduler: str | None = None, note: Note = silent
+) -> ShortcutStudy | None:
     """Do a study, or go on with one; every step needs those before it, and does what of them is missing."""
     # The run folder holds ``run.json`` and per seed ``data/``, ``measured/``, ``models/``, ``averages/`` (the average
     # of all models), ``fisher-<Fisher type>/``, ``scores.json``, ``paths.json`` and, with three shortcuts or more,
@@ -111,12 +115,15 @@ def run_study(run: Path, plan: Plan, *, until: Step = "overlap", note: Note = si
             if is_new or not all(seed.model(START).exists() for seed in seeds):
                 # what cannot be read is said before the texts are asked for
                 read_encoder(plan.model, trust=plan.trust_remote_code)
-            source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
+            source = _source(plan)
             check_train_rows(source, plan, [seed for seed in seeds if is_new or not seed.has_data(plan)])
         with held_alone(run, note):
             folder = open_study(run, plan, former, source, note)
             with folder.working():
-                _do(run, until, plan, seeds, source, note)
+                if scheduler is not None:
+                    of_seed = partial(_seed_item, run, until, plan, reads_texts=source is not None)
+                    do_all(scheduler, {f"seed {seed.seed}": partial(of_seed, seed) for seed in seeds}, note)
+                _do(run, until, plan, seeds, source, note)  # what is done is not done again
             if until != "overlap":
                 folder.update(status=f"done: {until}")
                 return None
@@ -125,9 +132,11 @@ def run_study(run: Path, plan: Plan, *, until: Step = "overlap", note: Note = si
             return found
 
 
-def run_and_write(run: Path, plan: Plan, *, until: Step = "overlap", note: Note = silent) -> ShortcutStudy | None:
+def run_and_write(
+    run: Path, plan: Plan, *, until: Step = "overlap", scheduler: str | None = None, note: Note = silent
+) -> ShortcutStudy | None:
     """Do a study, or go on with one, and write its tables and figures: ``study.md`` and ``figures/``."""
-    found = run_study(run, plan, until=until, note=note)
+    found = run_study(run, plan, until=until, scheduler=scheduler, note=note)
     if found is None:
         note(f"done with {until}; the run is in {run}")
         return None
@@ -143,7 +152,7 @@ def study_outlook(run: Path, plan: Plan, *, note: Note = silent) -> Outlook[Need
     check_place(run)
     is_new = bool(planned_changes(run, read_record(run, SHORTCUTS), plan))
     config, tokenizer = read_encoder(plan.model, trust=plan.trust_remote_code)
-    source = open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
+    source = _source(plan)
     check_head(plan.model, config, len(source.classes))
     length_limit(config, tokenizer, plan.max_length)
     new = [word for word in Markers().words if word not in tokenizer.get_vocab()]
@@ -254,8 +263,25 @@ def _seeds_with_work(run: Path, former: Mapping[str, Any]) -> list[Path]:
     return sorted(seed for seed in run.glob("seed-*") if has_work(seed))
 
 
+def _seed_item(run: Path, until: Step, plan: Plan, folder: SeedFolder, *, reads_texts: bool) -> None:
+    """Do one seed in a worker of a cluster."""
+    with without_bars():
+        _do(run, until, plan, [folder], _source(plan) if reads_texts else None, silent)
+
+
+def _source(plan: Plan) -> Source:
+    return open_source(plan.data, text_column=plan.text_column, label_column=plan.label_column)
+
+
 def _do(run: Path, until: Step, plan: Plan, seeds: list[SeedFolder], source: Source | None, note: Note) -> None:
     steps = STEPS[: STEPS.index(until) + 1]
+    if team_here().size > 1 and "train" in steps:
+        waiting = [name for seed in seeds for name in plan.trained if not seed.model(name).exists()]
+        if waiting:
+            raise UsageError(
+                f"{len(waiting)} models are to be trained, and one process trains: issue commonweight shortcuts train "
+                "without a launcher first; then several processes share the Fishers"
+            )
     if source is not None:
         for seed in seeds:
             _build(source, plan, seed, note)

@@ -1,0 +1,129 @@
+"""Runs on Dask: any number of workers gives what one process gives, and a worker that dies loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import psutil
+import pytest
+from studies.continual_parts import small_plan
+
+from commonweight import Footprint, OverlapTable
+from commonweight.base.errors import UsageError
+from commonweight.data.reviews import reviews
+from commonweight.studies.compare.compare import compare
+from commonweight.studies.compare.page import items
+from commonweight.studies.continual.run import run_study
+from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
+from commonweight.studies.run.cluster import do_all
+from commonweight.studies.run.status import status_blocks
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """Two models and two data sets."""
+    folder = tmp_path_factory.mktemp("cluster")
+    for seed, name in enumerate(("one", "two")):
+        save(make_start(seed), make_tokenizer(), folder / name)
+    for domain in ("films", "food"):
+        lines = [json.dumps({"text": r["text"], "label": r["label"]}) for r in reviews(30, domain=domain)]
+        (folder / f"{domain}.jsonl").write_text("\n".join(lines) + "\n")
+    return [str(folder / name) for name in ("one", "two")], [str(folder / f"{d}.jsonl") for d in ("films", "food")]
+
+
+@pytest.fixture(scope="module")
+def alone(asked, tmp_path_factory):
+    return compare(*asked, tmp_path_factory.mktemp("alone") / "run")
+
+
+def without_times(run):
+    record = json.loads((run / "run.json").read_text())
+    return {key: value for key, value in record.items() if key not in {"seconds", "command", "table_of"}}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_give_what_one_process_gives(asked, alone, tmp_path, workers):
+    said = []
+    found = compare(*asked, tmp_path / "run", scheduler=f"local:{workers}", note=said.append)
+    assert set(found.measured) == set(alone.measured)
+    assert found.skipped == ()
+    assert [sentence for sentence in said if sentence.startswith(f"4 items for {workers} workers of tcp://127.0.0.1")]
+    assert without_times(tmp_path / "run") == without_times(alone.folder)
+    for mine, theirs in zip(found.table.records("layer"), alone.table.records("layer"), strict=True):
+        assert mine[:5] == theirs[:5]
+        assert np.isclose(mine.value, theirs.value, atol=1e-6, equal_nan=True)
+    again = compare(*asked, tmp_path / "run", scheduler="local:2")  # starts no worker
+    assert (again.measured, again.is_new) == ((), False)
+
+
+def test_a_worker_that_is_killed_loses_nothing(asked, alone, tmp_path):
+    run = tmp_path / "run"
+    killed = []
+
+    def kill():
+        while not killed and not (run / "overlap.json").exists():
+            workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+            if list(run.glob("footprints/*/.*.partial")) and workers:
+                os.kill(workers[-1].pid, signal.SIGKILL)
+                killed.append(workers[-1].pid)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found = compare(*asked, run, scheduler="local:2")
+    killer.join()
+    assert killed
+    assert found.table.counts == alone.table.counts
+    np.testing.assert_allclose(found.table.pooled, alone.table.pooled, atol=1e-6)
+    assert OverlapTable.load(run).names == alone.table.names
+
+
+def test_seeds_of_a_continual_study_are_items(tmp_path):
+    plan = small_plan(seeds=2, inference_rows=20)
+    one = run_study(tmp_path / "one", plan)
+    many = run_study(tmp_path / "many", plan, scheduler="local:2")
+    assert json.loads(many.to_json()) == json.loads(one.to_json())
+
+
+def test_the_error_of_an_item_ends_the_run(tmp_path):
+    reading = partial(Footprint.load, tmp_path / "none")  # a function that workers can import
+    with pytest.raises(UsageError, match="expected the folder of a footprint"):
+        do_all("local:1", {"a": reading})
+
+
+def test_workers_of_another_version_are_refused(monkeypatch):
+    monkeypatch.setattr("commonweight.studies.run.cluster.__version__", "9")
+    with pytest.raises(UsageError, match=r"has commonweight .*, expected 9 as here; install it there"):
+        do_all("local:1", {"a": partial(print)})
+
+
+@pytest.mark.parametrize("scheduler", ["locals", "local:0", "nowhere.json", "tcp//x"])
+def test_what_names_no_scheduler_is_refused(scheduler):
+    with pytest.raises(UsageError, match="scheduler must be local, local:N, an address such as tcp://host:8786"):
+        do_all(scheduler, {"a": partial(print)})
+
+
+def test_nothing_to_do_takes_no_scheduler():
+    do_all("nowhere", {})
+
+
+def test_the_state_of_a_run_is_read_off_its_files(alone, tmp_path):
+    (said,) = status_blocks(alone.folder, items(alone.folder))
+    assert said == "4 of 4 items are done, 0 at work, 0 missing. The run is complete. Time left: none."
+    places = {name: tmp_path / name / "footprint.json" for name in "abc"}
+    for index, name in enumerate("ab"):
+        places[name].parent.mkdir()
+        places[name].write_text("{}")
+        os.utime(places[name], (1000.0 + 60 * index,) * 2)
+    said, grid = status_blocks(tmp_path, places)
+    assert said == "2 of 3 items are done, 0 at work, 1 missing. The run is –. Time left: about 60 s."
+    assert grid.rows == (("c", "missing"),)
+    (tmp_path / f".c.{'0' * 8}-123-{'0' * 8}.partial").mkdir()
+    _, grid = status_blocks(tmp_path, places)
+    assert grid.rows == (("c", "at work"),)
