@@ -99,7 +99,8 @@ def test_shortcuts_are_trained_by_one_process_and_measured_by_several(cli, tmp_p
         "--epochs",
         "1",
     ]
-    asked += ["--folds", "1", "--path-points", "2", "--no-report", "-o", tmp_path / "run"]
+    asked += ["--folds", "1", "--path-points", "2", "--path-rows", "8", "--measured-rows", "16", "--scored-rows", "16"]
+    asked += ["--no-report", "-o", tmp_path / "run"]
     leader, follower = ended(started(2, ["-m", "commonweight", "shortcuts", "run", *asked]))
     assert leader.code == follower.code == 2
     assert "3 models are to be trained, and one process trains" in " ".join(leader.err.split())
