@@ -33,3 +33,31 @@ def test_any_number_of_processes_gives_the_same(alone, tmp_path, world):
                     torch.testing.assert_close(fold[key], tensor, rtol=1e-6, atol=1e-12)
             for layer, sums in expected["spread"].items():
                 assert found[name]["spread"][layer] == pytest.approx(sums, rel=1e-9)
+
+
+def encoder():
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    return BertForSequenceClassification(config).eval()
+
+
+PLACES = ("bert.embeddings", "bert.encoder.layer.0", "bert.encoder.layer.1", "bert.pooler", "dropout", "classifier")
+
+
+def test_a_model_dispatched_over_devices_is_measured_where_its_layers_are():
+    ids = torch.randint(50, (12, 6))
+    batches = [{"input_ids": ids[i : i + 4], "labels": torch.arange(4) % 2} for i in (0, 4, 8)]
+    plain = commonweight.fisher(encoder(), batches)
+    model = dispatch_model(encoder(), dict.fromkeys(PLACES, "cpu"), main_device="cpu", force_hooks=True)
+    assert model.bert.encoder.layer[0]._hf_hook is not None
+    found = commonweight.fisher(model, batches)
+    assert found.metadata["generic"] == {}
+    for name, tensor in plain.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-10)
+
+
+def test_a_model_that_is_offloaded_is_refused_by_name(tmp_path):
+    places = dict.fromkeys(PLACES, "cpu") | {"bert.encoder.layer.1": "disk"}
+    model = dispatch_model(encoder(), places, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    with pytest.raises(UsageError, match=r"bert\.encoder\.layer\.1\.\S+ is on the meta device .*without CPU or disk"):
+        commonweight.fisher(model, [{"input_ids": torch.ones(4, 6).long(), "labels": torch.arange(4) % 2}])

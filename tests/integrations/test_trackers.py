@@ -114,9 +114,9 @@ def test_mlflow_keeps_the_report(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
     (tmp_path / "report.html").write_text("<html>what was found</html>")
     accelerator = Accelerator(cpu=True, log_with="mlflow", project_dir=tmp_path)
-    store = f"sqlite:///{tmp_path}/runs.db"
-    mlflow.set_tracking_uri(store)
-    accelerator.init_trackers("overlaps", init_kwargs={"mlflow": {"tracking_uri": store}})
+    monkeypatch.chdir(tmp_path)  # where artefacts go
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    accelerator.init_trackers("overlaps")
     log_report(accelerator, tmp_path)
     kept = mlflow.artifacts.load_text(f"{mlflow.active_run().info.artifact_uri}/report.html")
     accelerator.end_training()
