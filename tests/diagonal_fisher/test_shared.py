@@ -1,11 +1,16 @@
-"""Any number of processes give the Fisher of one: counts exactly, values to 1e-6."""
+"""Several processes, or a model over several devices, give the Fisher of one: counts exactly, values to 1e-6."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from diagonal_fisher import shared
 from processes import ended, started
+from transformers import BertConfig, BertForSequenceClassification
+
+import commonweight
+from commonweight.base.errors import UsageError
 
 
 @pytest.fixture(scope="module")
