@@ -193,13 +193,13 @@ def test_a_column_says_which_rows_they_were(tmp_path):
     file = tmp_path / "made.jsonl"
     file.write_text('{"text": "a", "source_row": 7}\n{"text": "b", "source_row": 3}\n')
     assert list(open_table(str(file)).source_rows) == [7, 3]
-    for other in ('"x"', "-1", "null", "0.5"):
-        file.write_text(
-            f'{{"text": "a", "source_row": 7}}\n{{"text": "b", "source_row": {other}}}\n'.replace(
-                "7", other if other == '"x"' else "7"
-            )
-        )
-        assert list(open_table(str(file)).source_rows) == [0, 1]
+    for other, row in (('"x"', 0), ("-1", 1), ("null", 1), ("0.5", 0), ("true", 0)):
+        first = other if other in {'"x"', "true"} else "7"
+        file.write_text(f'{{"text": "a", "source_row": {first}}}\n{{"text": "b", "source_row": {other}}}\n')
+        with pytest.raises(
+            UsageError, match=rf"row {row} of .* in the column source_row, expected a whole number from"
+        ):
+            open_table(str(file))
 
 
 def test_class_names_and_the_order_of_files_count_as_the_rows_do(tmp_path):

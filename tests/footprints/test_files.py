@@ -12,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from damage import flip_a_bit, reseal
 from diagonal_fisher.small import examples, in_batches, small_mlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,21 +57,11 @@ def saved(tmp_path):
 
 
 def edit(folder, **changes):
-    path = folder / "footprint.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    reseal(folder / "footprint.json", lambda record: record | changes)
 
 
 def without(folder, key):
-    path = folder / "footprint.json"
-    record = json.loads(path.read_text())
-    del record[key]
-    path.write_text(json.dumps(record))
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    reseal(folder / "footprint.json", lambda record: {name: value for name, value in record.items() if name != key})
 
 
 # Round trips
@@ -77,7 +69,7 @@ def flip_a_bit(path):
 
 def test_round_trip_with_everything(tmp_path):
     whole = a_footprint(
-        spread={"": Spread(3.0, 2.5), "a": Spread(1.0, 0.1)},
+        spread={"": Spread(3.0, 2.5), "a": Spread(1.0, 0.4)},
         folds=(Fold(1, a_footprint().tensors), Fold(3, {n: t * 2 for n, t in a_footprint().tensors.items()})),
         weight_sample={"a.weight": tensor([0.5, -1.0])},
     )
@@ -273,7 +265,7 @@ def test_files_have_the_mode_the_umask_says(tmp_path, umask):
 
 def another(number):
     tensors = {name: torch.full_like(held, number) for name, held in a_footprint().tensors.items()}
-    return a_footprint(tensors=tensors, folds=(Fold(2, tensors), Fold(2, tensors)), weight_sample=tensors, count=2)
+    return a_footprint(tensors=tensors, folds=(Fold(2, tensors), Fold(2, tensors)), weight_sample=tensors)
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -605,9 +597,64 @@ def test_a_record_that_is_not_json(saved, text):
 
 
 def test_a_record_of_absurd_size(saved, monkeypatch):
-    monkeypatch.setattr(files, "RECORD_BYTES", 100)
-    with pytest.raises(IntegrityError, match="larger than 100 bytes"):
+    monkeypatch.setattr(files, "FOOTPRINT", replace(files.FOOTPRINT, most_bytes=100))
+    with pytest.raises(IntegrityError, match=r"footprint\.json has \d+ bytes, expected at most 100"):
         Footprint.load(saved)
+    with pytest.raises(UsageError, match=r"takes \d+ bytes, and at most 100 are read back"):
+        a_footprint().save(saved.with_name("another"))
+
+
+def test_a_record_is_sealed(saved):
+    path = saved / "footprint.json"
+    written = path.read_text()
+    path.write_text(json.dumps(json.loads(written)))  # laid out in another way, it says the same
+    assert Footprint.load(saved).count == 4
+    path.write_text(written.replace('"seed": 3', '"seed": 5'))
+    with pytest.raises(
+        IntegrityError, match=r"is not as it was written: expected the seal '\w{64}', .*: measure again"
+    ):
+        Footprint.load(saved)
+    record = json.loads(written)
+    path.write_text(
+        json.dumps({**record, "groups": {"footprint": dict(reversed(record["groups"]["footprint"].items()))}})
+    )
+    with pytest.raises(IntegrityError, match="is not as it was written"):  # order is content
+        Footprint.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"count": 5}, "expected 5 examples in all folds, got 4"),
+        ({"count": -4}, "does not have the layout"),
+        ({"fold_counts": [1, 2]}, "expected 4 examples in all folds, got 3"),
+        ({"spread": {"": [3.0, 9.5]}}, "which 4 traces of at least 0 cannot have"),
+        ({"spread": {"": [3.0, 2.0]}}, "which 4 traces of at least 0 cannot have"),
+        ({"spread": {"a": [-1.0, 1.0]}}, "expected finite sums from 0"),
+    ],
+    ids=str,
+)
+def test_counts_that_contradict_each_other(tmp_path, change, said):
+    tensors = a_footprint().tensors
+    whole = a_footprint(spread={"": Spread(3.0, 2.5)}, folds=(Fold(1, tensors), Fold(3, tensors)))
+    folder = whole.save(tmp_path / "f")
+    assert Footprint.load(folder).contradiction() is None
+    edit(folder, **change)
+    with pytest.raises(IntegrityError, match=said):
+        Footprint.load(folder)
+
+
+def test_a_digest_for_every_example(tmp_path):
+    rows = {"fold-000": tensor([1, 2, 3, 4])}
+    assert Footprint.load(a_footprint(row_digests=rows).save(tmp_path / "f")).rows.total == 4
+    with pytest.raises(UsageError, match="contradicts itself: expected digests of rows of 5 examples, got 4"):
+        a_footprint(row_digests=rows, count=5).save(tmp_path / "g")
+
+
+def test_a_name_that_is_too_long_for_the_file_system(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot be made: .*; choose another folder"):
+        a_footprint().save(tmp_path / ("x" * 250))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '"footprint"', '{"format": "other", "version": 1}'])
@@ -617,11 +664,11 @@ def test_a_record_of_another_format(saved, text):
         Footprint.load(saved)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 0, "4", None])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 0, "5", None])
 def test_a_record_of_another_version(saved, version):
     edit(saved, version=version)
     with pytest.raises(
-        IntegrityError, match=f"has format version {version!r}, this release reads version 4.*or measure again"
+        IntegrityError, match=f"has format version {version!r}, this release reads version 5.*or measure again"
     ):
         Footprint.load(saved)
 

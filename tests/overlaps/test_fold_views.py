@@ -5,10 +5,12 @@ import math
 
 import pandas as pd
 import pytest
+from damage import content
 from overlaps.folded import fisher, squares
 
 from commonweight import OverlapTable, overlap
 from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.records import sealed
 from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps.resampling.splits import splits_of
 from commonweight.overlaps.table.layout import beyond
@@ -135,9 +137,9 @@ def test_damaged_files_are_refused(tmp_path):
     with pytest.raises(IntegrityError, match=r"overlap.safetensors cannot be read .*: compute the table again"):
         OverlapTable.load(tmp_path)
     table(3).save(tmp_path)
-    other = json.loads((tmp_path / "overlap.json").read_text())
+    other = content(tmp_path / "overlap.json")
     del other["terms"]["scale"]
-    (tmp_path / "overlap.json").write_text(json.dumps(other))
+    (tmp_path / "overlap.json").write_text(json.dumps(sealed(other)))
     with pytest.raises(IntegrityError, match="damaged"):
         OverlapTable.load(tmp_path)
 

@@ -13,6 +13,7 @@ from reference.first_notebook import calculate_task_similarityE1, calculate_task
 from reference.measures import task_similarity as by_definition
 
 from commonweight.base.errors import IntegrityError, NotComparableError, UsageError
+from commonweight.base.records import SEAL, sealed
 from commonweight.footprints.footprint import Footprint
 from commonweight.footprints.of_masks import activity_footprint
 from commonweight.overlaps.similarity.means import TaskSimilarity, every_layer_similarity, first_layer_similarity
@@ -161,11 +162,12 @@ def test_frames_files_and_text():
 @pytest.mark.parametrize("damage", ["not json", '{"format": "other"}', "approach", "layers"])
 def test_damaged_records_are_refused(damage):
     record = json.loads(first_layer_similarity(random_tasks(2), draws=19).to_json())
+    del record[SEAL]
     if damage in record:
         record[damage] = (
             [{"layer": "bn0", "similarity": [[1.0]], "null": [[1.0]], "p": [[1.0]]}] if damage == "layers" else "x"
         )
-        damage = json.dumps(record)
+        damage = json.dumps(sealed(record))
     with pytest.raises(IntegrityError):
         TaskSimilarity.from_json(damage)
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import content
 from safetensors.torch import load_file, save_file
 
 from commonweight import Footprint
 from commonweight.base import IntegrityError, MeasurementError, UsageError
 from commonweight.base.folders import HOST
+from commonweight.base.records import sealed
 from commonweight.data.reviews import reviews
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare import checks
@@ -253,10 +255,10 @@ def test_a_crafted_record_takes_nothing_out_of_the_folder(place, tmp_path, part,
     models, data = [str(place / "one"), str(place / "two")], [str(place / "good.jsonl")]
     run = tmp_path / "a" / "b" / "run"
     compare(models, data, run)
-    record = json.loads((run / "run.json").read_text())
+    record = content(run / "run.json")
     named = record["asked"][part]
     named[name.format(tmp_path)] = named.pop(next(iter(named)))
-    (run / "run.json").write_text(json.dumps(record))
+    (run / "run.json").write_text(json.dumps(sealed(record)))
     shutil.rmtree(run / "footprints" / "one")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(IntegrityError, match="expected one that a folder can have"):

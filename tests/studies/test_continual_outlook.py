@@ -12,6 +12,7 @@ from studies.continual_parts import network, small_plan, stream_of
 
 from commonweight.base import IntegrityError, UsageError
 from commonweight.base.folders import SPARE
+from commonweight.base.records import sealed
 from commonweight.base.text import size_words, to_markdown
 from commonweight.studies.continual import training
 from commonweight.studies.continual.approaches import read_approach
@@ -170,8 +171,8 @@ def test_a_folder_with_something_else_is_refused(done: Done, tmp_path: Path) -> 
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
     (tmp_path / "kind").mkdir()
-    record = {"format": "commonweight-run", "version": 2, "study": "shortcuts", "asked": {}, "grown": {}}
-    (tmp_path / "kind" / "run.json").write_text(json.dumps(record))
+    record = {"format": "commonweight-run", "version": 3, "study": "shortcuts", "asked": {}, "grown": {}}
+    (tmp_path / "kind" / "run.json").write_text(json.dumps(sealed(record)))
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text(json.dumps({"format": "commonweight-continual", "version": 1}))
     (tmp_path / "damaged").mkdir()
@@ -180,8 +181,8 @@ def test_a_folder_with_something_else_is_refused(done: Done, tmp_path: Path) -> 
         (run, replace(plan, batch_size=9), r"something else: batch_size was 50, is now 9\. Choose another"),
         (tmp_path / "other", plan, "is not empty and holds no run.json"),
         (tmp_path / "kind", plan, "holds a run of another kind, shortcuts"),
-        (tmp_path / "old", plan, "not a commonweight-run record of version 2.*measure again"),
-        (tmp_path / "damaged", plan, "is damaged"),
+        (tmp_path / "old", plan, "not a commonweight-run record of version 3.*measure again"),
+        (tmp_path / "damaged", plan, "is not JSON"),
     ):
         for refuses in (study_outlook, run_study):
             with pytest.raises((UsageError, IntegrityError), match=message):

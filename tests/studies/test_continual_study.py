@@ -13,6 +13,7 @@ from studies.continual_parts import small_plan
 
 from commonweight import Footprint, overlap
 from commonweight.base import IntegrityError, UsageError
+from commonweight.base.records import sealed
 from commonweight.studies.continual.plan import Plan, seed_folders
 from commonweight.studies.continual.results import gather
 from commonweight.studies.continual.run import run_study
@@ -197,12 +198,12 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(UsageError, match=r"not empty and holds no run\.json"):
         run_study(tmp_path, PLAN)
-    record = {"format": "commonweight-run", "version": 2, "study": "shortcuts", "asked": {}, "grown": {}}
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    record = {"format": "commonweight-run", "version": 3, "study": "shortcuts", "asked": {}, "grown": {}}
+    (tmp_path / "run.json").write_text(json.dumps(sealed(record)))
     with pytest.raises(UsageError, match="a run of another kind, shortcuts"):
         run_study(tmp_path, PLAN)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(IntegrityError, match="damaged"):
+    with pytest.raises(IntegrityError, match=r"is not JSON .*: it was damaged; choose another folder"):
         run_study(tmp_path, PLAN)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from commonweight.base.errors import UsageError
+from commonweight.base.records import sealed
 from commonweight.base.text import Grid
 from commonweight.report.answer import Answer, Result, write_result
 from commonweight.report.html import REPORT
@@ -21,7 +22,7 @@ def run(tmp_path):
         "layers": [3, 4],
     }
     record = StudyKind("continual", ()).new_record("complete", asked, {"seeds": 2})
-    (tmp_path / "run.json").write_text(json.dumps(record | {"seconds": 90.0}))
+    (tmp_path / "run.json").write_text(json.dumps(sealed(record | {"seconds": 90.0})))
     answer = Answer("What?", "This & that.", Grid("Small", ("", "x"), (("a", "1"),)), ("Care.",), ("study.md more",))
     blocks = ["A paragraph.", Grid("Large", ("", "x"), (("a", "1"),), (("all", "2"),))]
     write_result(tmp_path, Result(answer, blocks, "{}", "", ("- [A link](figures/a.png)",)))

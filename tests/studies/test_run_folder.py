@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
+from damage import content
 
 from commonweight.base import IntegrityError, UsageError
 from commonweight.base.folders import HOST, checked_output, clear_run, replacing
+from commonweight.base.records import sealed
 from commonweight.base.settings import setting
 from commonweight.base.text import silent
 from commonweight.footprints.files import FOOTPRINT_FOLDER
@@ -179,9 +181,9 @@ BAD_NAMES = ["../../../X", "/etc/X", "a/b", "a\\b", "..", ".", ".hidden", "", "a
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_names_of_a_record_are_checked_as_typed_ones_are(tmp_path, part, name):
     open_comparison(tmp_path, ASKED)
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = content(tmp_path / "run.json")
     record["asked"][part] = {name: next(iter(record["asked"][part].values()))}
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "run.json").write_text(json.dumps(sealed(record)))
     with pytest.raises(IntegrityError, match=r"expected one that a folder can have.*nothing of it is used"):
         read_comparison(tmp_path)
 
@@ -205,7 +207,7 @@ def test_a_damaged_or_strange_record_of_a_study_is_an_error_of_its_own(tmp_path,
     whole = read_record(tmp_path, KIND)
     assert (whole["asked"], whole["grown"], whole["study"]) == ({"folds": 1}, {"seeds": 2}, "novel")
     assert set(whole["versions"]) == {"python", "commonweight", "torch"}
-    text = "{" if changes is None else json.dumps(whole | changes if isinstance(changes, dict) else changes)
+    text = "{" if changes is None else json.dumps(sealed(whole | changes) if isinstance(changes, dict) else changes)
     (run.path / "run.json").write_text(text)
     with pytest.raises((IntegrityError, UsageError), match="choose another folder"):
         read_record(tmp_path, KIND)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import datasets
 import pytest
+from damage import content
 from safetensors.torch import load_file, save_file
 from studies.shortcut_texts import SIZES, tiny_plan
 
 from commonweight import fuse_checkpoints
 from commonweight.base import UsageError, progress
+from commonweight.base.records import sealed
 from commonweight.fusion import simplex_path
 from commonweight.studies.shortcuts import run as running
 from commonweight.studies.shortcuts import scoring
@@ -201,9 +203,9 @@ def test_another_checkpoint_in_the_place_of_the_encoder_is_another_study(
 ) -> None:
     run, plan, study = done
     copy = shutil.copytree(plan.model, tmp_path / "encoder")
-    record = json.loads((run / "run.json").read_text())
+    record = content(run / "run.json")
     record["asked"]["model"] = str(copy)
-    (run / "run.json").write_text(json.dumps(record))
+    (run / "run.json").write_text(json.dumps(sealed(record)))
     plan = replace(plan, model=str(copy))
     if file is None:
         shutil.rmtree(copy)
@@ -243,7 +245,7 @@ def test_walks_with_controls_of_another_kind_are_taken_again(done: tuple[Path, P
     run, plan, study = done
     former = json.loads((run / "seed-0" / "paths.json").read_text())["paths"]
     wrong = [found | {"accuracy": {name: [0.0, 0.0] for name in found["accuracy"]}} for found in former]
-    (run / "seed-0" / "paths.json").write_text(json.dumps({"paths": wrong}))
+    (run / "seed-0" / "paths.json").write_text(json.dumps(sealed({"paths": wrong})))
     said: list[str] = []
     again = run_study(run, plan, note=said.append)
     assert again is not None

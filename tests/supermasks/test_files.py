@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from damage import content, flip_a_bit
 from safetensors.torch import load_file, save_file
 from supermasks.supermask_nets import Residual, everything_of, mlp, network, outputs, rows, train
 from torch import nn
 
 from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.records import sealed
 from commonweight.supermasks.files import RECORD, TENSORS
 from commonweight.supermasks.network import SupermaskNetwork
 from commonweight.supermasks.rules import Threshold, TopK
@@ -142,14 +144,14 @@ def test_damage_is_found(tmp_path):
     full().save(folder)
     with pytest.raises(UsageError, match="is not a folder"):
         SupermaskNetwork.load(tmp_path / "elsewhere", mlp())
-    record = json.loads((folder / RECORD).read_text())
+    record = content(folder / RECORD)
 
     def write(**changes):
-        (folder / RECORD).write_text(json.dumps({**record, **changes}))
+        (folder / RECORD).write_text(json.dumps(sealed({**record, **changes})))
 
     for changes, message in [
         ({"format": "other"}, "is not a commonweight-supermasks record"),
-        ({"version": 2}, "format version 2, this release reads version 1"),
+        ({"version": 1}, "format version 1, this release reads version 2"),
         ({"digest": "0"}, "weights in .* are not those that were saved"),
         ({"sha256": "0"}, "is not the file that was written"),
         ({"tasks": [{"name": "a"}]}, "tasks of a saved network are damaged"),
@@ -164,9 +166,7 @@ def test_damage_is_found(tmp_path):
         SupermaskNetwork.load(folder, mlp())
     write()
     SupermaskNetwork.load(folder, mlp())
-    content = bytearray((folder / TENSORS).read_bytes())
-    content[-1] ^= 1
-    (folder / TENSORS).write_bytes(content)
+    flip_a_bit(folder / TENSORS)
     with pytest.raises(IntegrityError, match="is not the file that was written"):
         SupermaskNetwork.load(folder, mlp())
     (folder / TENSORS).unlink()

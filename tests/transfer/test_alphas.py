@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from reference.first_notebook import determine_alphas
 from reference.masks import softmax
 
 from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.records import sealed
 from commonweight.footprints.of_masks import activity_footprint
 from commonweight.overlaps.similarity.means import TaskSimilarity, every_layer_similarity, first_layer_similarity
 from commonweight.overlaps.similarity.probed import probed_similarity
@@ -211,8 +213,11 @@ def test_files_and_text():
         (None, "the text is not JSON"),
         ("{}", "not a commonweight-alphas record"),
         ("[1]", "not a commonweight-alphas record"),
-        ('{"format": "commonweight-alphas", "version": 2}', "version 2, this release reads version 1: .*choose them"),
-        ('{"format": "commonweight-alphas", "version": 1}', "the alphas are damaged .*: choose them again"),
+        ('{"format": "commonweight-alphas", "version": 1}', "version 1, this release reads version 2: .*choose them"),
+        (
+            json.dumps(sealed({"format": "commonweight-alphas", "version": 2})),
+            "the alphas are damaged .*: choose them again",
+        ),
     ):
         with pytest.raises(IntegrityError, match=words):
             Alphas.from_json(text)

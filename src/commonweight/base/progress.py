@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from commonweight.base.text import printable
+
 T = TypeVar("T")
 
 DELAY = 2.0
@@ -67,7 +69,7 @@ def steps(label: str, total: int | None, unit: str) -> Iterator[Callable[..., An
         return
     from tqdm import tqdm
 
-    named = ", ".join([*_within.get(), label])
+    named = printable(", ".join([*_within.get(), label]))
     lines: dict[str, Any] = (
         {} if sys.stderr.isatty() else {"mininterval": EVERY, "maxinterval": EVERY, "ncols": 100, "ascii": True}
     )

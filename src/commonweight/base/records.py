@@ -1,7 +1,8 @@
-"""JSON records that name their format and version: read whole, or refused with what to do."""
+"""JSON records that name their format and version, and carry a seal: read whole, or refused with what to do."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -10,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+MOST_BYTES = 2**26
+"""A larger JSON file is not read: hostile ones take 26 times their size of memory."""
+
+SEAL = "seal"
+"""Key of the SHA-256 of everything else that a record says, as compact JSON in the order of the record."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,49 @@ class Format:
     again: str
     """What makes a new one: ``measure again``."""
 
+    most_bytes: int = MOST_BYTES
+    """The largest file that is read."""
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Add its seal to a record."""
+    return {**record, SEAL: _seal_of(record)}
+
+
+def unsealed(record: Mapping[str, Any], name: str, remedy: str) -> dict[str, Any]:
+    """Check the seal of a record, and give what it seals."""
+    content = dict(record)
+    written, found = content.pop(SEAL, None), _seal_of(content)
+    if written != found:
+        raise IntegrityError(
+            f"{name} is not as it was written: expected the seal {written!r}, its content gives {found!r}; it was "
+            f"damaged or edited: {remedy}"
+        )
+    return content
+
+
+def _seal_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+
+def json_file(path: Path, remedy: str, most_bytes: int = MOST_BYTES) -> Any:
+    """Read a JSON file that may be damaged, or made by a stranger."""
+    try:
+        size = path.stat().st_size
+        written = path.read_bytes() if size <= most_bytes else b""
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read ({error}); {remedy}") from None
+    if size > most_bytes:
+        raise IntegrityError(f"{path} has {size} bytes, expected at most {most_bytes}: it is no such file; {remedy}")
+    return _parsed(written, str(path), remedy)
+
+
+def _parsed(written: str | bytes, name: str, remedy: str) -> Any:
+    try:
+        return json.loads(written)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise IntegrityError(f"{name} is not JSON ({error}): it was damaged; {remedy}") from None
+
 
 def folder_record(folder: Path, file: str, form: Format, keys: Iterable[str]) -> dict[str, Any]:
     """Read the record that a folder is known by."""
@@ -41,19 +91,15 @@ def folder_record(folder: Path, file: str, form: Format, keys: Iterable[str]) ->
             f"{folder} has no {file}: it is not {form.words}, or was never finished; give another folder, "
             f"or {form.again}"
         )
-    try:
-        written = path.read_bytes()
-    except OSError as error:
-        raise IntegrityError(f"{path} cannot be read: {error}") from None
-    return record_of(written, str(path), form, keys)
+    return _checked(json_file(path, form.again, form.most_bytes), str(path), form, keys)
 
 
 def record_of(written: str | bytes, name: str, form: Format, keys: Iterable[str]) -> dict[str, Any]:
     """Read a record from its text."""
-    try:
-        record = json.loads(written)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"{name} is not JSON ({error}): it was damaged; {form.again}") from None
+    return _checked(_parsed(written, name, form.again), name, form, keys)
+
+
+def _checked(record: Any, name: str, form: Format, keys: Iterable[str]) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != form.name:
         raise IntegrityError(f"{name} is not a {form.name} record: give that of {form.words}")
     if record.get("version") not in form.versions:
@@ -64,7 +110,7 @@ def record_of(written: str | bytes, name: str, form: Format, keys: Iterable[str]
         )
     if missing := sorted(set(keys) - set(record)):
         raise IntegrityError(f"{name} lacks {', '.join(missing)}: it was damaged or written by hand; {form.again}")
-    return record
+    return unsealed(record, name, form.again)
 
 
 def without_nan(value: Any) -> Any:

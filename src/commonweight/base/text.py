@@ -39,9 +39,37 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
     totals: tuple[tuple[str, ...], ...] = ()
 
+    def __post_init__(self) -> None:
+        for part in ("rows", "totals"):
+            shown = tuple(tuple(map(printable, row)) for row in getattr(self, part))
+            object.__setattr__(self, part, shown)
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "header", tuple(map(printable, self.header)))
+
 
 Block = str | Grid
 """A paragraph or a grid."""
+
+LONGEST = 200
+"""Characters of a word that are shown; of a longer one, its beginning and its end."""
+
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]|\r(?!\n)"
+)
+"""Control characters of terminals and of the direction of text, and what no file can hold; tab and new line stay."""
+
+_LONG = re.compile(rf"\S{{{LONGEST + 1},}}")
+
+
+def without_controls(text: str) -> str:
+    """Escape control characters."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable(text: str) -> str:
+    """Make text of strangers fit to be shown: control characters are escaped, and words that hide all else shortened."""
+    text = without_controls(text)
+    return _LONG.sub(lambda found: f"{found[0][: LONGEST * 3 // 4]}…{found[0][1 - LONGEST // 4 :]}", text)
 
 
 def number(value: float, decimals: int = 4) -> str:
@@ -95,12 +123,15 @@ def to_latex(blocks: list[Block]) -> str:
 
 def to_html(blocks: list[Block]) -> str:
     """Write paragraphs and grids as a piece of HTML, without style or script."""
-    parts = [f"<p>{html.escape(block)}</p>" if isinstance(block, str) else _html_grid(block) for block in blocks]
+    parts = [
+        f"<p>{html.escape(printable(block))}</p>" if isinstance(block, str) else _html_grid(block) for block in blocks
+    ]
     return '<div class="commonweight">\n' + "\n".join(parts) + "\n</div>"
 
 
 def escape_markdown(text: str) -> str:
     r"""Keep a name from breaking a Markdown table: escapes ``\``, ``|`` and ``<``, and joins lines."""
+    text = printable(text)
     for sign in ("\\", "|", "<"):
         text = text.replace(sign, "\\" + sign)
     return " ".join(text.splitlines())
@@ -108,7 +139,7 @@ def escape_markdown(text: str) -> str:
 
 def escape_latex(text: str) -> str:
     """Write text so that LaTeX prints it as it is."""
-    return " ".join(text.translate(_LATEX).splitlines())
+    return " ".join(printable(text).translate(_LATEX).splitlines())
 
 
 _LATEX = str.maketrans(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.progress import shown
+from commonweight.base.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def note(sentence: str) -> None:
 def tell(sentence: str) -> None:
     """Write a line to stderr, if anybody listens."""
     with contextlib.suppress(OSError, ValueError):
-        print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(sentence), file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextlib.contextmanager

@@ -169,6 +169,7 @@ def encode(
     columns = [list(column) for column in zip(*rows, strict=True)]
     if max_length is not None:
         _check_room(tokenizer, max_length, is_pair=len(columns) > 1)
+        columns = [[_beginning(tokenizer, text, max_length) for text in column] for column in columns]
     encoded = tokenizer(*columns, padding=False, verbose=False)
     too_long = 0
     if max_length is not None:
@@ -190,6 +191,24 @@ def encode(
             )
         found.append(Encoded(row, tokens, label))
     return found, too_long
+
+
+LONG = 64
+"""Characters per token that is kept, above which a text is cut before it is tokenised."""
+
+
+def _beginning(tokenizer: Any, text: str, max_length: int) -> str:
+    """Take as much of a very long text as surely gives its first ``max_length`` tokens."""
+    size = LONG * max_length
+    if tokenizer.truncation_side != "right":
+        return text
+    while size < len(text):
+        stop = text.rfind(" ", size // 2, size)  # between words, where what follows changes no token before
+        part = text[: stop if stop > 0 else size]
+        if len(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]) >= 2 * max_length:
+            return part
+        size *= 4
+    return text
 
 
 def _check_room(tokenizer: Any, max_length: int, *, is_pair: bool) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import UsageError
 from commonweight.base.names import nearby
 from commonweight.data import columns
-from commonweight.data.table import FILE_FORMATS, HUB_ID, Table, read_file
+from commonweight.data.files import FILE_FORMATS, read_file
+from commonweight.data.table import HUB_ID, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,25 +7,29 @@ where rows were made from those of another data set, so that both fall into the 
 
 from __future__ import annotations
 
-import codecs
+import functools
 import hashlib
+import heapq
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commonweight.base.errors import UsageError
+from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import among, nearby
+from commonweight.base.records import json_file
+from commonweight.data.files import FILE_FORMATS, read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from commonweight.data.files import Choose
 
 
 SOURCE_ROW = "source_row"
-
+SAVE_AGAIN = "save the data set again"
 
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^@\s]+))?(?:@(?P<revision>[^\s]+))?")
 
@@ -55,7 +59,7 @@ class Table:
     @cached_property
     def is_numbered(self) -> bool:
         """Whether the source rows stand in a column of that name; else they are places in the data set."""
-        return _written_source_rows(self.rows) is not None
+        return SOURCE_ROW in self.rows.column_names
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -96,10 +100,11 @@ class Table:
 def open_table(data: str, *, split: str | None = None, examples: int | None = None, seed: int = 0) -> Table:
     """Open a data set and choose its rows."""
     path = Path(data).expanduser()
+    choose = functools.partial(_chosen, data, examples, seed)
     if path.is_file():
-        rows, identity = _from_file(path, split)
+        rows, chosen, total, identity = _from_file(path, split, choose)
     elif path.is_dir():
-        rows, identity = _from_folder(path, split)
+        rows, chosen, total, identity = _from_whole(*_from_folder(path, split), choose)
     elif (close := nearby(data)) is not None or _looks_like_a_path(data):
         meant = "." if close is None else f"; did you mean {close!r}?"
         raise UsageError(
@@ -107,30 +112,35 @@ def open_table(data: str, *, split: str | None = None, examples: int | None = No
             "(with a revision, org/name@main, where a local name is much like it)"
         )
     else:
-        rows, identity = _from_hub(data, split)
-    total = len(rows)
+        rows, chosen, total, identity = _from_whole(*_from_hub(data, split), choose)
+    selection = "all" if examples is None else {"seed": seed, "rows": chosen}
+    identity |= {"rows_in_all": total, "rows_used": len(chosen), "selection": selection}
+    if SOURCE_ROW in rows.column_names:
+        _check_source_rows(data, rows[SOURCE_ROW], chosen)
+        return Table(table_name(data), rows, list(rows[SOURCE_ROW]), identity, seed)
+    return Table(table_name(data), rows, chosen, identity, seed)
+
+
+def _chosen(data: str, examples: int | None, seed: int, total: int) -> Sequence[int]:
+    """Choose rows out of so many."""
     if total == 0:
         raise UsageError(f"{data} has no rows; an overlap needs at least one example")
-    chosen: Sequence[int] = range(total)
-    selection: Any = "all"
-    if examples is not None:
-        if not 1 <= examples <= total:
+    if examples is None:
+        return range(total)
+    if not 1 <= examples <= total:
+        raise UsageError(
+            f"{{argument}} must lie in 1..{total}, the rows of {data}; got {examples}", argument="examples"
+        )
+    return choose_rows(total, examples, seed)
+
+
+def _check_source_rows(data: str, written: Iterable[Any], numbers: Iterable[int]) -> None:
+    for number, row in zip(numbers, written, strict=True):
+        if isinstance(row, bool) or not isinstance(row, int) or row < 0:
             raise UsageError(
-                f"{{argument}} must lie in 1..{total}, the rows of {data}; got {examples}", argument="examples"
+                f"row {number} of {data} has {row!r} in the column {SOURCE_ROW}, expected a whole number from 0: folds "
+                "go by it; correct the row, or give the column another name"
             )
-        chosen = choose_rows(total, examples, seed)
-        rows = rows.select(chosen)
-        selection = {"seed": seed, "rows": chosen}
-    identity |= {"rows_in_all": total, "rows_used": len(chosen), "selection": selection}
-    return Table(table_name(data), rows, _written_source_rows(rows) or chosen, identity, seed)
-
-
-def _written_source_rows(rows: Any) -> list[int] | None:
-    """Read the column ``source_row``; None where there is none, or not a number from 0 in every row."""
-    if not str(getattr(rows.features.get(SOURCE_ROW), "dtype", "")).startswith(("int", "uint")):
-        return None
-    written = list(rows[SOURCE_ROW])
-    return written if all(row is not None and row >= 0 for row in written) else None
 
 
 def choose_rows(total: int, count: int, seed: int) -> list[int]:
@@ -148,7 +158,7 @@ def choose_rows(total: int, count: int, seed: int) -> list[int]:
         >>> choose_rows(10, 3, seed=0), choose_rows(10, 4, seed=0)
         ([4, 5, 9], [2, 4, 5, 9])
     """
-    return sorted(sorted(range(total), key=lambda row: _drawn(row, seed))[:count])
+    return sorted(heapq.nsmallest(count, range(total), key=lambda row: _drawn(row, seed)))
 
 
 def _drawn(row: int, seed: int) -> bytes:
@@ -177,7 +187,7 @@ def table_name(data: str) -> str:
     return (match["id"] if match else data).rpartition("/")[2]
 
 
-def _from_file(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
+def _from_file(path: Path, split: str | None, choose: Choose) -> tuple[Any, Sequence[int], int, dict[str, Any]]:
     if split is not None:
         raise UsageError(f"{path} is one file and has no splits; leave {{split}} out", split=split)
     try:
@@ -185,7 +195,13 @@ def _from_file(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    return read_file(path), {"source": "file", "path": str(path), "sha256": sha256}
+    return *read_rows(path, choose), {"source": "file", "path": str(path), "sha256": sha256}
+
+
+def _from_whole(rows: Any, identity: dict[str, Any], choose: Choose) -> tuple[Any, Sequence[int], int, dict[str, Any]]:
+    total = len(rows)
+    chosen = choose(total)
+    return rows if chosen == range(total) else rows.select(chosen), chosen, total, identity
 
 
 def _from_folder(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
@@ -212,7 +228,10 @@ def _from_folder(path: Path, split: str | None) -> tuple[Any, dict[str, Any]]:
         with arrow.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     place = path / split if split else path
-    parts = json.loads((place / "state.json").read_text(encoding="utf-8"))["_data_files"]
+    state = json_file(place / "state.json", SAVE_AGAIN)
+    if not isinstance(state, dict) or "_data_files" not in state:
+        raise IntegrityError(f"{place / 'state.json'} names no _data_files; {SAVE_AGAIN}")
+    parts = state["_data_files"]
     layout = json.dumps([parts, rows.features.to_dict()], sort_keys=True)  # order of the files; types and class names
     return rows, {
         "source": "folder",
@@ -266,91 +285,3 @@ def _pick_split(data: str, split: str | None, splits: list[str]) -> str:
 
 def _looks_like_a_path(data: str) -> bool:
     return data.startswith((".", "/", "~")) or data.count("/") > 1 or Path(data).suffix.lower() in FILE_FORMATS
-
-
-FILE_FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
-
-
-SIGNS = {"comma": ",", "tab": "\t", "semicolon": ";", "bar": "|"}
-
-
-SEPARATORS = {".csv": "comma", ".tsv": "tab"}
-
-
-LARGEST_BLOCK = 1 << 30
-"""Column types are inferred from the first block of a text file, so a block is the whole file up to this many bytes."""
-
-
-def read_file(path: Path) -> Any:
-    """Read a file into a ``datasets.Dataset`` held in memory."""
-    import datasets
-    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
-    from datasets.table import InMemoryTable
-
-    suffix = path.suffix.lower()
-    if suffix not in FILE_FORMATS:
-        raise UsageError(f"cannot tell the format of {path}; the name must end in {', '.join(FILE_FORMATS)}")
-    try:
-        if suffix != ".parquet":
-            _check_utf8(path)
-            _check_separator(path, suffix)
-        rows = _read_arrow(path, suffix)
-        twice = [name for name, count in Counter(rows.column_names).items() if count > 1]
-        if twice:
-            raise UsageError(f"{path} has several columns called {twice[0]!r}; give each a name of its own")
-        return datasets.Dataset(InMemoryTable(rows))
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(
-            f"{path} is not a readable {suffix[1:].upper()} file ({error}): correct it, or save it again"
-        ) from error
-
-
-def _read_arrow(path: Path, suffix: str) -> Any:
-    from pyarrow import csv, json, parquet
-
-    if suffix == ".parquet":
-        return parquet.read_table(path)
-    block = min(max(path.stat().st_size + 1, 1 << 20), LARGEST_BLOCK)
-    if suffix == ".jsonl":
-        return json.read_json(path, read_options=json.ReadOptions(block_size=block))
-    quoting = {"delimiter": "\t", "quote_char": False} if suffix == ".tsv" else {"newlines_in_values": True}
-    return csv.read_csv(
-        path,
-        read_options=csv.ReadOptions(block_size=block),
-        parse_options=csv.ParseOptions(**quoting),
-        convert_options=csv.ConvertOptions(null_values=[""], strings_can_be_null=True),
-    )
-
-
-def _check_separator(path: Path, suffix: str) -> None:
-    """Refuse a file whose line of names has another separator than its ending says, and not that one."""
-    expected = SEPARATORS.get(suffix)
-    if expected is None:
-        return
-    with path.open(encoding="utf-8-sig") as stream:
-        line = re.sub(r'"[^"]*"', "", stream.readline()) if suffix == ".csv" else stream.readline()
-    found = next((name for name, sign in SIGNS.items() if sign in line and name != expected), None)
-    if found is not None and SIGNS[expected] not in line:
-        raise UsageError(
-            f"the columns of {path} are separated by {found}s, expected {expected}s in a {suffix} file; "
-            f"write it again with {expected}s"
-            + (", or call it .tsv" if found == "tab" else ", or call it .csv" if found == "comma" else "")
-        )
-
-
-def _check_utf8(path: Path) -> None:
-    decoder, before = codecs.getincrementaldecoder("utf-8")(), 0
-    with path.open("rb") as stream:
-        while True:
-            part = stream.read(1 << 20)
-            try:
-                decoder.decode(part, final=not part)
-            except UnicodeDecodeError as error:
-                line = before + error.object[: error.start].count(b"\n") + 1
-                raise UsageError(
-                    f"line {line} of {path} is not UTF-8 ({error.reason}); expected UTF-8: convert the file, for "
-                    "example with iconv -t UTF-8"
-                ) from error
-            if not part:
-                return
-            before += part.count(b"\n")

@@ -68,6 +68,14 @@ def add_square(total: Tensor, gradient: Tensor) -> Tensor:
     return trace
 
 
+def exact_trace(gradient: Tensor) -> Tensor:
+    """Sum squares that may be too small for the type of the gradient."""
+    trace = torch.zeros((), dtype=torch.float64, device=gradient.device)
+    for (part,) in in_blocks(gradient):
+        trace += part.double().square().sum()
+    return trace
+
+
 def subtract_square(total: Tensor, gradient: Tensor) -> None:
     """Take the square of one gradient from an accumulator, without a copy of either."""
     for block, part in in_blocks(total, gradient):

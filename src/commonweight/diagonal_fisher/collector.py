@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from commonweight.base.choices import FISHER_TYPES, FisherType
 from commonweight.base.errors import MeasurementError, UsageError
-from commonweight.diagonal_fisher.accumulator import add_square, new_total
+from commonweight.diagonal_fisher.accumulator import add_square, exact_trace, new_total
 from commonweight.diagonal_fisher.agreement import Agreement
 from commonweight.diagonal_fisher.capture import Capture
 from commonweight.diagonal_fisher.first_call import CENSUS, first_call
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from commonweight.diagonal_fisher.likelihood import CustomLoss, LossFunction
 
 Patterns = str | Sequence[str] | None
+
+LOST = 1e-3
+"""Above this share of a trace, squares that became 0 are spoken of."""
 
 
 @dataclass
@@ -139,6 +142,8 @@ class FisherCollector:
         self._device = next(iter(self.parameters.values())).device
         self._capture: Capture | None = None
         self._sums = Sums()
+        self._kept: dict[str, Tensor] = {}
+        """Per parameter measured one example at a time: its trace, and the same without squares that became 0."""
 
     def __enter__(self) -> Self:
         self._modes = ExitStack()
@@ -194,6 +199,13 @@ class FisherCollector:
             self._start()
         sums, self._sums, self._capture = self._sums, Sums(), None
         return sums
+
+    def lost(self) -> dict[str, float]:
+        """Tell of each parameter whose squares became 0, because no number is so small, the share of its trace."""
+        # A rule by which a parameter lost everything disagreed with single-example passes, and was not used.
+        pairs = {name: pair.tolist() for name, pair in self._kept.items()}
+        shares = {name: 1 - kept / exact for name, (kept, exact) in pairs.items() if exact > 0}
+        return {name: share for name, share in shares.items() if share > LOST}
 
     def meet(self, team: Team) -> None:
         """Learn from the other processes of a team how they measured, and what they saw; a collective."""
@@ -297,7 +309,9 @@ class FisherCollector:
                 for gradients in problem.single_gradients(batch.select([i]), names, expected=expected):
                     while gradients:  # each goes at once: one set of gradients at a time
                         name, gradient = gradients.popitem()
-                        traces[name][i] += add_square(self._sums.tensors[name], gradient)
+                        trace = add_square(self._sums.tensors[name], gradient)
+                        traces[name][i] += trace
+                        self._kept[name] = self._kept.get(name, 0) + torch.stack([trace, exact_trace(gradient)])
                         self.used.add(name)
                         del gradient
             except RuntimeError as error:

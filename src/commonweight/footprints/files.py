@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.base.folders import Kind, flush, follow_umask, for_the_time_being, take_place
-from commonweight.base.records import Format, folder_record
+from commonweight.base.records import Format, folder_record, sealed
 from commonweight.footprints.packed import BITS_PER_BYTE, Packed, byte_count
 from commonweight.footprints.slices import Sliceable
 from commonweight.supermasks.bits import Bits
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "commonweight-footprint"
-VERSION = 4
+VERSION = 5
 """Shards of float tensors (each the mean over its examples), one group for the whole, one per fold, one for the sample
 of the model's weights; of Fishers one of int64 digests of the rows, per fold, and one of int64 source rows where they
-were given. ``packed`` names groups of masks with the shape of each; a shard holds their bits, eight to a byte."""
+were given. ``packed`` names groups of masks with the shape of each; a shard holds their bits, eight to a byte. The
+record is sealed."""
 
 RECORD = "footprint.json"
 MAIN_GROUP = "footprint"
 WEIGHTS_GROUP = "weights"
 ROWS_GROUP = "rows"
 SOURCE_ROWS_GROUP = "source_rows"
-RECORD_BYTES = 2**28
 FOOTPRINT_FOLDER = Kind("footprint", RECORD)
 FOOTPRINT = Format(FORMAT, (VERSION,), "a footprint", "measure again")
 _KEYS = {"kind", "count", "fold_counts", "metadata", "spread", "packed", "groups", "shards"}
@@ -76,9 +76,6 @@ def as_json(values: Any) -> str:
 def read_record(folder: Path) -> dict[str, Any]:
     """Read a footprint folder's record and check its layout."""
     path = folder / RECORD
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # said below
-        if path.stat().st_size > RECORD_BYTES:
-            raise IntegrityError(f"{path} is larger than {RECORD_BYTES} bytes: this is not a footprint record")
     record = folder_record(folder, RECORD, FOOTPRINT, _KEYS)
     if not _well_formed(record) or not _well_packed(record):
         raise IntegrityError(
@@ -89,18 +86,21 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def sha256(path: Path) -> str:
     """Hash a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read ({error}): copy the folder again, whole") from error
 
 
 def _well_formed(record: Mapping[str, Any]) -> bool:
     number = (int, float)
     return (
         isinstance(record["kind"], str)
-        and isinstance(record["count"], int)
+        and _is_count(record["count"])
         and isinstance(record["metadata"], dict)
         and isinstance(record["fold_counts"], list)
-        and all(isinstance(count, int) for count in record["fold_counts"])
+        and all(map(_is_count, record["fold_counts"]))
         and isinstance(record["spread"], dict)
         and all(
             isinstance(sums, list) and len(sums) == 2 and all(isinstance(value, number) for value in sums)
@@ -116,6 +116,10 @@ def _well_formed(record: Mapping[str, Any]) -> bool:
     )
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
 def _well_packed(record: Mapping[str, Any]) -> bool:
     packed = record["packed"]
     return isinstance(packed, dict) and all(
@@ -127,7 +131,7 @@ def _well_packed(record: Mapping[str, Any]) -> bool:
 
 
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and all(type(entries) is int and entries >= 0 for entries in value)
+    return isinstance(value, list) and all(map(_is_count, value))
 
 
 SHARD_BYTES = 2**31
@@ -148,13 +152,16 @@ class FolderWriter:
         self._background = ThreadPoolExecutor(max_workers=1)
 
     def _check_free(self) -> None:
-        there = (self.folder / RECORD).is_file()
-        if self.folder.exists() and not (self._overwrite and there):
+        there = os.path.isfile(self.folder / RECORD)  # noqa: PTH113 - False of a name that is too long, said below
+        if os.path.exists(self.folder) and not (self._overwrite and there):  # noqa: PTH110
             remedy = "pass {overwrite} to replace it" if there else "choose another folder"
             raise UsageError(f"{self.folder} exists already: {remedy}", overwrite=True)
 
     def __enter__(self) -> Self:
-        self._partial.mkdir(parents=True)
+        try:
+            self._partial.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"{self.folder} cannot be made: {error}; choose another folder") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -200,7 +207,16 @@ class FolderWriter:
             "shards": {name: shard.result() for name, shard in self._shards.items()},
         }
         path = self._partial / RECORD
-        path.write_text(as_json(whole) + "\n", encoding="utf-8")
+        check_metadata(record["metadata"])
+        text = as_json(sealed(whole)) + "\n"
+        if len(text.encode()) > FOOTPRINT.most_bytes:
+            raise UsageError(
+                f"the record of this footprint takes {len(text.encode())} bytes, and at most {FOOTPRINT.most_bytes} "
+                "are read back: measure with fewer {folds}, or fewer parameters ({include})",
+                folds=None,
+                include=None,
+            )
+        path.write_text(text, encoding="utf-8")
         flush(path)
         flush(self._partial)
         take_place(self._partial, self.folder, FOOTPRINT_FOLDER, overwrite=self._overwrite)

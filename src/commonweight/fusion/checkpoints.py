@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,13 @@ from safetensors import SafetensorError, safe_open
 
 from commonweight.base.errors import IntegrityError, NotComparableError, UsageError
 from commonweight.base.names import nearby
+from commonweight.base.records import json_file
 from commonweight.fusion.compatible import check_configs, check_same, check_vocabularies
 from commonweight.fusion.fishers import fishers_for, open_footprints
 from commonweight.fusion.fusion import Fusion, is_worrying, notes_on, on_initialisation, plan_fusion
 from commonweight.fusion.methods import make_method
 from commonweight.fusion.tensors import FLOATS, WHOLE, Facts, Tensors
+from commonweight.models.config import AGAIN, read_config
 from commonweight.models.identity import first_line, hash_files, origin, weight_files
 from commonweight.models.options import FUNCTION, HUB_ID
 from commonweight.models.tokenizer import tokenizer_hashes
@@ -173,13 +174,7 @@ def _config(folder: Path) -> dict[str, Any]:
         )
     if not path.is_file():
         raise UsageError(f"{folder} is a folder but not a checkpoint: it has no config.json")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} cannot be read: {error}; copy the checkpoint again") from error
-    if not isinstance(config, dict):
-        raise IntegrityError(f"{path} is no mapping; copy the checkpoint again")
-    return config
+    return read_config(folder)
 
 
 def _header(file: Path) -> dict[str, Facts]:
@@ -200,7 +195,7 @@ def _check_index(folder: Path, files: Sequence[Path], place: Mapping[str, str]) 
     index = folder / "model.safetensors.index.json"
     if not index.is_file() or not any("-of-" in file.name for file in files):
         return
-    listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    listed = json_file(index, AGAIN)["weight_map"]
     wrong = sorted(key for key in {*listed, *place} if listed.get(key) != place.get(key))
     if wrong:
         raise IntegrityError(

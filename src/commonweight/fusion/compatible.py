@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from commonweight.base.errors import IntegrityError, NotComparableError, UsageError
 from commonweight.base.names import by_value, differ, first_of, quoted, some
+from commonweight.base.records import json_file
 from commonweight.data.columns import NAMELESS
 from commonweight.fusion.tensors import are_equal
 from commonweight.models.identity import hash_files
@@ -252,6 +252,10 @@ def check_vocabularies(folders: Mapping[str, Path]) -> list[str]:
     return []
 
 
+MOST_OF_A_TOKENIZER = 2**28
+"""Bytes; the largest vocabularies take a tenth."""
+
+
 def vocabulary(folder: Path) -> dict[str, int] | None:
     """Read the vocabulary of a tokenizer, added tokens included, without any library of tokenizers."""
     try:
@@ -286,4 +290,4 @@ def differing(held: Mapping[str, Mapping[str, Any]], absent: str) -> dict[str, s
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json_file(path, "save it again with save_pretrained", MOST_OF_A_TOKENIZER)

@@ -26,6 +26,7 @@ from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.fusion.checkpoints import DTYPES, plan_checkpoints
 from commonweight.fusion.fusion import is_worrying, on_initialisation
 from commonweight.fusion.methods import METHODS
+from commonweight.models.config import check_within
 from commonweight.models.identity import hash_files
 from commonweight.models.tokenizer import BESIDE, TOKENIZER_FILES
 
@@ -211,14 +212,14 @@ def _copy_beside(plan: Plan, place: Path) -> None:
     holders = [c.folder for c in plan.checkpoints if any((c.folder / name).is_file() for name in TOKENIZER_FILES)]
     for name in CONFIGURATION:
         if (first.folder / name).is_file():
-            shutil.copyfile(first.folder / name, place / name)
+            shutil.copyfile(check_within(first.folder, first.folder / name), place / name)
     for name in COPIED:
-        source = (holders[0] if holders and name in (*TOKENIZER_FILES, *BESIDE) else first.folder) / name
-        if source.is_file():
-            shutil.copyfile(source, place / name)
+        folder = holders[0] if holders and name in (*TOKENIZER_FILES, *BESIDE) else first.folder
+        if (folder / name).is_file():
+            shutil.copyfile(check_within(folder, folder / name), place / name)
     if first.config.get("auto_map"):
         for code in first.folder.glob("*.py"):
-            shutil.copyfile(code, place / code.name)
+            shutil.copyfile(check_within(first.folder, code), place / code.name)
     for path in place.iterdir():
         flush(path)
 

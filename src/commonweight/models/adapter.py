@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commonweight.base.errors import UsageError
+from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.models import checkpoint
+from commonweight.models.config import read_config
 from commonweight.models.hub import out_of_reach
-from commonweight.models.identity import ADAPTER, describe, hash_files, hash_json, origin, weight_files
+from commonweight.models.identity import ADAPTER, describe, first_line, hash_files, hash_json, origin, weight_files
 from commonweight.models.options import LoadedModel
 from commonweight.models.placement import DRAW_SEED, pick_device, seeded
 from commonweight.models.tokenizer import load_tokenizer, tokenizer_hashes
@@ -16,6 +17,7 @@ from commonweight.models.tokenizer import load_tokenizer, tokenizer_hashes
 if TYPE_CHECKING:
     from commonweight.models.options import LoadOptions
 
+ADAPTER_CONFIG = "adapter_config.json"
 AUTO_CLASS = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoModelForCausalLM"}
 HEADS = ("classifier.out_proj.weight", "classifier.weight", "score.weight")
 
@@ -29,7 +31,14 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
     import transformers
 
     files = weight_files(folder, stem=ADAPTER, allow_pickle=options.allow_pickle)
-    config = peft.PeftConfig.from_pretrained(str(folder))
+    read_config(folder, ADAPTER_CONFIG)
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # whatever a configuration of others may raise
+        raise UsageError(
+            f"the {ADAPTER_CONFIG} of {spec} cannot be used ({type(error).__name__}: {first_line(error)}): copy the "
+            "adapter again, or upgrade peft"
+        ) from error
     task_type = getattr(config.task_type, "value", config.task_type)
     if task_type not in AUTO_CLASS:
         raise UsageError(f"{spec} is an adapter for {task_type}; the commands measure {' and '.join(AUTO_CLASS)}")
@@ -63,8 +72,11 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
                 allow_missing_weights=True,
             )
         task = checkpoint.task_of(type(model).__name__, base_config)
-        with seeded():
-            model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        try:
+            with seeded():
+                model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        except Exception as error:  # whatever a configuration of others makes of an adapter
+            raise UsageError(f"the adapter {spec} does not fit its base {base}: {first_line(error)}") from error
         has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
         own = options.tokenizer or (str(folder) if has_tokenizer else None)
         asked, revision = (own, None) if own else (base, config.revision)
@@ -73,7 +85,7 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
         "source": "adapter",
         "name": spec,
         "weights": hash_files(files),
-        "config": hash_json(folder / "adapter_config.json", without=("base_model_name_or_path", "revision")),
+        "config": hash_json(folder / ADAPTER_CONFIG, without=("base_model_name_or_path", "revision")),
         "tokenizer": tokenizer_hashes(asked, revision, tokenizer),
         "base": {"name": base, **origin(base, config.revision), **checkpoint.code_of(model.get_base_model())},
         "random_weights": random,
@@ -85,12 +97,15 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
 
 def _saved_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     # Names as the base model has them, and shapes, of what the adapter saved.
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as reader:
-                for name in reader.keys():  # noqa: SIM118
-                    shapes[name.removeprefix("base_model.model.")] = tuple(reader.get_slice(name).get_shape())
+            try:
+                with safe_open(file, framework="pt") as reader:
+                    for name in reader.keys():  # noqa: SIM118
+                        shapes[name.removeprefix("base_model.model.")] = tuple(reader.get_slice(name).get_shape())
+            except (OSError, SafetensorError) as error:
+                raise IntegrityError(f"{file} cannot be read ({first_line(error)}): copy the adapter again") from error
     return shapes

@@ -8,13 +8,13 @@ overlap of random weights means nothing, so that is an error too.
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
 from commonweight.base.names import some
+from commonweight.models.config import AGAIN, read_config, refuse_quantised
 from commonweight.models.identity import code_hashes, describe, first_line, origin, weight_files
 from commonweight.models.options import HUB_ID, LoadedModel
 from commonweight.models.placement import DRAW_SEED, pick_device, pick_dtype, seeded
@@ -109,13 +109,8 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _refuse_remote_code(folder: str, options: LoadOptions) -> None:
-    try:
-        config = json.loads((Path(folder) / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder}/config.json cannot be read ({error}): copy the checkpoint again") from error
-    if not isinstance(config, dict) or not config:
-        raise UsageError(f"{folder}/config.json is no mapping, or an empty one: copy the checkpoint again")
-    if "auto_map" in config and not options.trust_remote_code:
+    config = read_config(Path(folder))
+    if config.get("auto_map") and not options.trust_remote_code:
         import transformers
 
         if all(not hasattr(transformers, name) for name in config.get("architectures") or [""]):
@@ -140,15 +135,21 @@ def load_config(where: str, revision: str | None, *, trust: bool) -> Any:
     """Read a configuration."""
     from transformers import AutoConfig
 
-    expected = Exception if trust else (OSError, ValueError, KeyError)
+    is_local = Path(where).expanduser().is_dir()
+    if is_local:
+        read_config(Path(where).expanduser())
     try:
-        return AutoConfig.from_pretrained(where, revision=revision or MAIN, trust_remote_code=trust)
-    except expected as error:
+        config = AutoConfig.from_pretrained(where, revision=revision or MAIN, trust_remote_code=trust)
+    except Exception as error:  # whatever a configuration of others, or code of theirs, may raise
         refuse_code(where, error)
+        if is_local:
+            raise UsageError(f"the config.json of {where} cannot be used ({first_line(error)}): {AGAIN}") from error
         raise UsageError(
             f"{where!r} is no local model folder, and as a Hugging Face id it could not be loaded: {first_line(error)} "
             "Check the spelling, the revision and the network"
         ) from error
+    refuse_quantised(where, config)
+    return config
 
 
 def model_class_of(where: str, config: Any, revision: str | None, *, trust: bool) -> Any:
@@ -156,14 +157,14 @@ def model_class_of(where: str, config: Any, revision: str | None, *, trust: bool
     import transformers
 
     architectures = getattr(config, "architectures", None)
-    if not architectures:
+    if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
         raise UsageError(
             f"the config.json of {where} names no class under 'architectures'; save the model with save_pretrained, "
             "which writes it"
         )
     name = architectures[0]
     found = getattr(transformers, name, None)
-    if found is not None:
+    if isinstance(found, type):
         return found
     if trust:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -211,7 +212,7 @@ def load_weights(
         raise UsageError(
             f"the weights of {where} are damaged or no plain weights ({first_line(error)}): copy them again"
         ) from error
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever a configuration of others makes of a class
         raise UsageError(f"the weights of {where} do not fit {model_class.__name__}: {error}") from error
     if getattr(model, "_hf_peft_config_loaded", False):  # whoever asks for the model gets the adapter beside it too
         raise UsageError(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from commonweight.base.errors import UsageError
+from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.records import json_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -53,16 +54,16 @@ def weight_files(folder: Path, *, stem: str = MODEL, allow_pickle: bool = False)
 def _weights_named(folder: Path) -> str | None:
     """Read which file of weights the configuration names, if it does."""
     try:
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
-    except (OSError, ValueError, AttributeError):  # said where the configuration is read
+        named = json_file(folder / "config.json", "").get("transformers_weights")
+    except (IntegrityError, AttributeError):  # said where the configuration is read
         return None
     return None if named is None else _inside(folder, "config.json", str(named))
 
 
 def _shards(folder: Path, index: str) -> list[Path]:
     try:
-        listed = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        listed = json_file(folder / index, "copy the checkpoint again")["weight_map"].values()
+    except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder / index} is no index of weights ({error!r}); copy the checkpoint again") from error
     shards = [folder / name for name in sorted({_inside(folder, index, str(name)) for name in listed})]
     for shard in shards:
@@ -83,17 +84,20 @@ def hash_files(paths: Iterable[Path]) -> dict[str, str]:
     """Hash files."""
     found = {}
     for path in paths:
-        with path.open("rb") as stream:
-            found[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        try:
+            with path.open("rb") as stream:
+                found[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read ({error}): copy its folder again, whole") from error
     return found
 
 
 def hash_json(path: Path, *, without: Collection[str] = ()) -> str:
     """Hash what a JSON file says, however it is laid out."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_file(path, "")
         kept = {key: value for key, value in found.items() if key not in without}
-    except (ValueError, AttributeError):
+    except (IntegrityError, AttributeError):
         return hash_files([path])[path.name]
     return digest_of(kept)
 

@@ -5,13 +5,14 @@ Studies make it from what they found. The terminal, ``show`` and the report star
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError
 from commonweight.base.folders import write_whole
-from commonweight.base.records import Format, folder_record
+from commonweight.base.records import Format, folder_record, sealed
 from commonweight.base.text import Block, Grid, to_html, to_markdown
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ ANSWER = "answer.json"
 FILES = {"markdown": "study.md", "json": "study.json", "csv": "study.csv"}
 """Form of a result -> its file in a run folder."""
 
-FORMAT = Format("commonweight-answer", (1,), "a finished run", "run it again")
-KEYS = ("question", "answer", "table", "beware", "rest")
+FORMAT = Format("commonweight-answer", (2,), "a finished run", "run it again")
+KEYS = ("question", "answer", "table", "beware", "rest", "blocks", "files")
 COLUMNS = 80
 LINES = 20
 """What the table of an answer may take of a screen."""
@@ -91,15 +92,17 @@ class Result:
 
 def write_result(run: Path, result: Result) -> None:
     """Write a result into its run folder in every form; the answer comes last."""
-    for form, text in (("markdown", result.to_markdown()), ("json", result.json), ("csv", result.csv)):
+    forms = {"markdown": result.to_markdown(), "json": result.json, "csv": result.csv}
+    for form, text in forms.items():
         write_whole(run / FILES[form], text)
+    files = {FILES[form]: _hash(text.encode()) for form, text in forms.items()}
     blocks = [block if isinstance(block, str) else asdict(block) for block in result.blocks]
-    _write_answer(run, result.answer.record() | {"blocks": blocks})
+    _write_answer(run, result.answer.record() | {"blocks": blocks, "files": files})
 
 
 def load_blocks(run: Path) -> list[Block]:
     """Read everything that the result of a finished run says to people."""
-    found = folder_record(run, ANSWER, FORMAT, (*KEYS, "blocks"))["blocks"]
+    found = folder_record(run, ANSWER, FORMAT, KEYS)["blocks"]
     return [block if isinstance(block, str) else _read_grid(block) for block in found]
 
 
@@ -111,16 +114,26 @@ def name_in_rest(run: Path, line: str) -> None:
 
 
 def read_form(run: Path, form: str) -> str:
-    """Read a finished run in one form."""
-    Answer.load(run)  # says what is wrong with a folder that holds no finished run
+    """Read a finished run in one form, as it was written."""
+    expected = folder_record(run, ANSWER, FORMAT, KEYS)["files"].get(FILES[form])
     try:
-        return (run / FILES[form]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        written = (run / FILES[form]).read_bytes()
+    except OSError as error:
         raise IntegrityError(f"{run / FILES[form]} cannot be read: {error}; {FORMAT.again}") from None
+    if _hash(written) != expected:
+        raise IntegrityError(
+            f"{run / FILES[form]} is not as it was written: expected the SHA-256 {expected}, got {_hash(written)}; it "
+            f"was damaged or edited: {FORMAT.again}"
+        )
+    return written.decode()
+
+
+def _hash(written: bytes) -> str:
+    return hashlib.sha256(written).hexdigest()
 
 
 def _write_answer(run: Path, record: dict[str, Any]) -> None:
-    write_whole(run / ANSWER, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_whole(run / ANSWER, json.dumps(sealed(record), indent=1, ensure_ascii=False) + "\n")
 
 
 def _read_grid(record: dict[str, Any]) -> Grid:

@@ -10,7 +10,7 @@ import textwrap
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from commonweight.base.text import Grid, holds_words
+from commonweight.base.text import Grid, holds_words, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def to_plain(blocks: Sequence[Block]) -> str:
 
 def fill(paragraph: str, width: int = WIDTH) -> str:
     """Break a paragraph into lines between words, never inside one: a path stays whole."""
-    return textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(printable(paragraph), width, break_long_words=False, break_on_hyphens=False)
 
 
 def split_columns(grid: Grid, width: int) -> list[Grid]:

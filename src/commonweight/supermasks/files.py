@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.folders import Kind, checked_output, flush, replacing
-from commonweight.base.records import Format, folder_record
+from commonweight.base.records import Format, folder_record, sealed
 from commonweight.models.identity import hash_files
 from commonweight.supermasks.bits import Bits
 from commonweight.supermasks.conversion import Options
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from commonweight.supermasks.conversion import Parts
 
 FORMAT = "commonweight-supermasks"
-VERSION = 1
+VERSION = 2
 RECORD = "supermasks.json"
 TENSORS = "supermasks.safetensors"
 KIND = Kind("supermask network", RECORD)
@@ -74,7 +74,7 @@ def write(folder: str | Path, parts: Parts, state: dict[str, Any], *, overwrite:
             "bytes": path.stat().st_size,
             "sha256": hash_files([path])[TENSORS],
         }
-        (beside / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (beside / RECORD).write_text(json.dumps(sealed(record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         for name in (TENSORS, RECORD):
             flush(beside / name)
 
@@ -96,7 +96,10 @@ def read_tensors(folder: str | Path, record: dict[str, Any]) -> dict[str, Tensor
         raise IntegrityError(f"{folder} has no {TENSORS}: the network is incomplete; save it again")
     if path.stat().st_size != record["bytes"] or hash_files([path])[TENSORS] != record["sha256"]:
         raise IntegrityError(f"{path} is not the file that was written (size or SHA-256 differs): save it again")
-    tensors: dict[str, Tensor] = load_file(path)
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise IntegrityError(f"{path} cannot be read ({error}): save the network again") from error
     return tensors
 
 
@@ -205,7 +208,7 @@ class SavedTask:
     """Whether its scores were kept."""
 
     moved_towards: frozenset[int]
-    """Prior tasks that its scores were moved towards; none in files of before this was recorded."""
+    """Prior tasks that its scores were moved towards."""
 
     influences: Mapping[str, Influence]
     """Masked weight -> the influence that is on."""
@@ -230,7 +233,7 @@ def _task(entry: Mapping[str, Any], index: int, masked: Collection[str]) -> Save
     name = entry["name"]
     _expect(isinstance(name, str) and name != "", f"a task called {name!r}")
     _expect(isinstance(entry["finished"], bool) and isinstance(entry["scores"], bool), f"the state of {name!r}")
-    moved = frozenset(_saved_prior(prior, index) for prior in entry.get("moved_towards", ()))
+    moved = frozenset(_saved_prior(prior, index) for prior in entry["moved_towards"])
     influences = {weight: _influence(each, index) for weight, each in entry["influences"].items()}
     _expect(influences.keys() <= set(masked), f"an influence on {sorted(influences.keys() - set(masked))}")
     return SavedTask(name, entry["finished"], entry["scores"], moved, influences)

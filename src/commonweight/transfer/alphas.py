@@ -11,7 +11,7 @@ import numpy as np
 
 from commonweight.base import text
 from commonweight.base.errors import IntegrityError, UsageError, check_kind
-from commonweight.base.records import Format, record_of, without_nan
+from commonweight.base.records import Format, record_of, sealed, without_nan
 from commonweight.base.seeds import checked_seed
 from commonweight.overlaps.similarity.means import TaskSimilarity
 from commonweight.supermasks.network import SupermaskNetwork
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 WHOLE = ""
 """Names the one row of alphas that holds for every layer."""
 
-ALPHAS = Format("commonweight-alphas", (1,), "alphas", "choose them again with transfer_alphas")
+ALPHAS = Format("commonweight-alphas", (2,), "alphas", "choose them again with transfer_alphas")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Alphas:
             Text that :meth:`from_json` reads back without loss.
         """
         record = {"format": ALPHAS.name, "version": ALPHAS.versions[0], **asdict(self)}
-        return json.dumps(without_nan(record), indent=1, ensure_ascii=False)
+        return json.dumps(sealed(without_nan(record)), indent=1, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, written: str) -> Alphas:

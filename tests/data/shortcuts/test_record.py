@@ -7,6 +7,7 @@ import pytest
 from data.shortcuts.three_tokenizers import ready
 
 from commonweight.base import IntegrityError, UsageError
+from commonweight.base.records import sealed
 from commonweight.data.reviews import reviews
 from commonweight.data.shortcuts import ShortcutData, build_shortcut_data
 from commonweight.data.table import open_table
@@ -74,13 +75,17 @@ def test_nothing_is_overwritten(data, tmp_path):
     ("change", "message"),
     [
         (lambda record: "{", "is not JSON"),
+        (lambda record: json.dumps(record), "is not as it was written"),
         (lambda record: json.dumps(record | {"format": "x"}), "is not a commonweight-shortcut-data record"),
         (
             lambda record: json.dumps(record | {"version": 1}),
-            "has format version 1, this release reads version 2: .*, or build the data again",
+            "has format version 1, this release reads version 3: .*, or build the data again",
         ),
-        (lambda record: json.dumps({"format": record["format"], "version": 2}), "lacks dropped, origin, settings, spl"),
-        (lambda record: json.dumps(record | {"splits": {"train": {"rows": 3}}}), "says otherwise; build it again"),
+        (lambda record: json.dumps({"format": record["format"], "version": 3}), "lacks dropped, origin, settings, spl"),
+        (
+            lambda record: json.dumps(sealed(record | {"splits": {"train": {"rows": 3}}})),
+            "says otherwise; build it again",
+        ),
     ],
 )
 def test_damage_is_noticed(data, tmp_path, change, message):

@@ -24,13 +24,15 @@ from commonweight.data.splits import hub_splits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import IO, Any
 
     from torch import Tensor
     from torch.utils.data import Dataset
 
 BYTES = 8
 """The only type of element that is read."""
+
+MOST_AT_ONCE = 2**20
 
 PARTS = {"train": "train", "test": "t10k"}
 KINDS = {"images": 3, "labels": 1}
@@ -69,30 +71,42 @@ def idx_images(folder: Path) -> Images:
 
 
 def _read(file: Path, dimensions: int) -> Tensor:
-    """Read one idx file of bytes."""
+    """Read one idx file of bytes; of what follows its last value, one byte."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            content = bytearray(stream.read())
+            shape = _idx_shape(file, stream, dimensions)
+            expected = math.prod(shape)
+            content = bytearray()
+            while part := stream.read(min(MOST_AT_ONCE, expected + 1 - len(content))):
+                content += part
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise IntegrityError(f"{file} cannot be unpacked: {error}; fetch it again") from error
+    except IntegrityError:
+        raise
     except OSError as error:
         raise IntegrityError(f"{file} cannot be read: {error}") from error
-    magic = bytes(content[:4])
+    if len(content) != expected:
+        more = ", or more" if len(content) > expected else ""
+        raise IntegrityError(
+            f"{file} states {expected} values, {len(content)} came{more}; it is damaged: fetch it again"
+        )
+    return torch.frombuffer(content, dtype=torch.uint8).view(shape)
+
+
+def _idx_shape(file: Path, stream: IO[bytes] | gzip.GzipFile, dimensions: int) -> tuple[int, ...]:
+    magic = stream.read(4)
     if len(magic) < 4 or magic[:3] != bytes([0, 0, BYTES]) or not 1 <= magic[3] <= 4:
         raise IntegrityError(
             f"{file} starts with {magic.hex(' ') or 'nothing'}; expected 00 00 08 and the number of dimensions, the "
             "mark of an idx file of bytes: it is another kind of file, or damaged"
         )
-    start = 4 + 4 * magic[3]
-    if len(content) < start:
+    sizes = stream.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
         raise IntegrityError(f"{file} ends before its sizes; fetch it again")
-    shape = struct.unpack_from(f">{magic[3]}I", content, 4)
+    shape = struct.unpack(f">{magic[3]}I", sizes)
     if len(shape) != dimensions or 0 in shape:
         raise IntegrityError(f"{file} states the sizes {list(shape)}; expected {dimensions}, none of them 0")
-    expected, came = math.prod(shape), len(content) - start
-    if came != expected:
-        raise IntegrityError(f"{file} states {expected} values, {came} came; it is damaged: fetch it again")
-    return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)
+    return shape
 
 
 DIGITS = "digits"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.folders import Kind, replacing
-from commonweight.base.records import Format, folder_record
+from commonweight.base.records import Format, folder_record, sealed
 from commonweight.data.shortcuts.source import Dropped
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FORMAT = "commonweight-shortcut-data"
 
 # Settings, origin, splits (rows, kinds, labels, constant), dropped.
-VERSION = 2
+VERSION = 3
 
 RECORD = "shortcut.json"
 
@@ -69,7 +69,7 @@ class ShortcutData:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is not empty; give another folder, or remove it first")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(sealed(self.record), indent=1, ensure_ascii=False, allow_nan=False)
         with replacing(folder.resolve(), Kind("shortcut data set", RECORD)) as beside, without_bars():
             self.splits.save_to_disk(str(beside))
             (beside / RECORD).write_text(text + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import numpy as np
 from commonweight.base import text
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import Named
-from commonweight.base.records import Format, record_of, without_nan
+from commonweight.base.records import Format, record_of, sealed, without_nan
 from commonweight.base.seeds import checked_seed
 from commonweight.base.text import Block, Grid, number
 from commonweight.footprints.footprint import by_layer
@@ -54,7 +54,7 @@ TRAINED = "Every task was trained before its similarity was known: count that tr
 UNTRAINED = "No training on the new data was needed."
 NULL = "A star marks what is no better than its null: at least 5 % of shuffles of the units reach it."
 
-SIMILARITIES = Format("commonweight-similarity", (1,), "a table of similarities", "compute them again")
+SIMILARITIES = Format("commonweight-similarity", (2,), "a table of similarities", "compute them again")
 MATRICES = {"similarity": "values", "null": "null", "p": "p"}
 """Keys of a record, and the fields that they hold."""
 
@@ -179,7 +179,7 @@ class TaskSimilarity:
                 for layer in self.layers
             ],
         }
-        return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
+        return json.dumps(sealed(without_nan(record)), indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, written: str) -> TaskSimilarity:

@@ -18,7 +18,7 @@ from safetensors.numpy import save as save_arrays
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.folders import write_whole
-from commonweight.base.records import Format, folder_record, without_nan
+from commonweight.base.records import Format, folder_record, sealed, without_nan
 from commonweight.footprints.copies import RowCounts
 from commonweight.footprints.footprint import KINDS, Spread
 from commonweight.overlaps.alignment import Alignment
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 RECORD = "overlap.json"
 ARRAYS = "overlap.safetensors"
 FORMAT = "commonweight-overlap"
-VERSION = 3
-TABLE = Format(FORMAT, (VERSION,), "an overlap table", "compute it again")
+VERSION = 4
+TABLE = Format(FORMAT, (VERSION,), "an overlap table", "compute it again", most_bytes=2**30)
 
 
 def to_record(table: Mapping[str, Any], measure: str, rows: Sequence[Row]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def write(folder: Path, record: dict[str, Any], resampled: Resampled | None) -> 
         })
         write_whole(folder / ARRAYS, arrays)
         record = {**record, "folds": {**record["folds"], "sha256": hashlib.sha256(arrays).hexdigest()}}
-    write_whole(folder / RECORD, to_text(record).encode())
+    write_whole(folder / RECORD, to_text(sealed(record)).encode())
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from commonweight.base.folders import write_whole
-from commonweight.base.text import Grid, holds_words
+from commonweight.base.text import Grid, holds_words, without_controls
 from commonweight.base.version import __version__
 from commonweight.report.html.island import island
 from commonweight.report.html.pictures import inline
@@ -82,11 +82,17 @@ def _part(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8").strip()
 
 
+def _shown(value: Any) -> Any:
+    return without_controls(value) if type(value) is str else value  # and not what is markup already
+
+
 @cache
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     environment.tests["grid"] = lambda block: isinstance(block, Grid)
     environment.filters["words"] = holds_words
     return environment.from_string(_part("report.html.jinja"))

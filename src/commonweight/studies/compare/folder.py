@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commonweight.base.errors import UsageError
+from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.records import json_file
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.overlaps.table.files import ARRAYS
 from commonweight.overlaps.table.files import RECORD as OVERLAP
@@ -124,8 +124,8 @@ def _parts(question: Mapping[str, Any]) -> dict[str, Any]:
 def _check_ours(run: Path) -> None:
     file = run / RECORD
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        record = json_file(file, "")
+    except IntegrityError as error:
         if (run / FOOTPRINTS).is_dir():
             return
         raise UsageError(

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.folders import is_leftover, write_whole
-from commonweight.base.records import without_nan
+from commonweight.base.records import json_file, sealed, unsealed, without_nan
 from commonweight.studies.run.record import RECORD, StudyKind, read_record
 from commonweight.studies.run.results import RESULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+REMEDY = "remove it, and run the study again"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class RunFolder:
     def update(self, **changes: Any) -> None:
         """Change the record and write it."""
         self.record.update(changes)
-        self.write(RECORD, json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
+        self.write(RECORD, json.dumps(sealed(self.record), indent=1, ensure_ascii=False) + "\n")
 
 
 def open_run(
@@ -83,22 +85,29 @@ def check_place(path: Path, record: str = RECORD) -> None:
         raise UsageError(f"{path} cannot be looked into: {error}; choose another folder") from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file of a run whole or not at all; undefined numbers are null."""
-    write_whole(path, json.dumps(without_nan(value), indent=1) + "\n")
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file of a run whole or not at all, with its seal; undefined numbers are null."""
+    write_whole(path, json.dumps(sealed(without_nan(dict(value))), indent=1) + "\n")
 
 
 def read_text(path: Path) -> str:
-    """Read a file of a run."""
+    """Read a file of a run that carries a seal of its own."""
+    _check_there(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{path} cannot be read ({error}); {REMEDY}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run, as :func:`write_json` wrote it."""
+    _check_there(path)
+    found = json_file(path, REMEDY)
+    if not isinstance(found, dict):
+        raise IntegrityError(f"{path} holds no mapping: it was damaged; {REMEDY}")
+    return unsealed(found, str(path), REMEDY)
+
+
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise UsageError(f"{path} is not there yet: run the study again, and it goes on where it stopped")
-    return path.read_text(encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run."""
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise IntegrityError(f"{path} is damaged ({error}); remove it, and run the study again") from error

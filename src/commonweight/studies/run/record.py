@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.records import json_file, unsealed
 from commonweight.base.version import __version__
-from commonweight.data.table import FILE_FORMATS
+from commonweight.data.files import FILE_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 RECORD = "run.json"
 FORMAT = "commonweight-run"
-VERSION = 2
+VERSION = 3
+ELSEWHERE = "choose another folder"
 PLACES = frozenset({"name", "path", "checkpoint"})
 """Keys of an identity that say where something lies, not what it is."""
 
@@ -68,15 +70,13 @@ def read_record(path: Path, kind: StudyKind) -> dict[str, Any]:
     file = path / RECORD
     if not file.is_file():
         return {}
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(file, str(error)) from error
+    record = json_file(file, ELSEWHERE)
     if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
         raise IntegrityError(
             f"{file} is not a {FORMAT} record of version {VERSION}: another release or another tool wrote it; "
             "measure again, and choose another folder"
         )
+    record = unsealed(record, str(file), ELSEWHERE)
     if record.get("study") != kind.name:
         raise UsageError(f"{path} holds a run of another kind, {record.get('study')}; choose another folder")
     if not all(isinstance(record.get(part), dict) for part in ("asked", "grown")):
@@ -86,7 +86,7 @@ def read_record(path: Path, kind: StudyKind) -> dict[str, Any]:
 
 def damaged(file: Path, why: str) -> IntegrityError:
     """Make the error of a record that cannot be used."""
-    return IntegrityError(f"{file} is damaged ({why}); choose another folder")
+    return IntegrityError(f"{file} is damaged ({why}); {ELSEWHERE}")
 
 
 def folder_name(name: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from commonweight.base.errors import UsageError
+from commonweight.base.errors import IntegrityError, UsageError
+from commonweight.base.records import json_file, unsealed
 from commonweight.base.text import DASH, Grid
 from commonweight.report.answer import ANSWER, Answer
 from commonweight.studies.run.folder import read_json
@@ -35,14 +35,16 @@ def runs_grid(folder: Path) -> Grid:
     """List runs with their state and the first sentence of their answer."""
     rows = []
     for file in sorted(file for depth in DEPTHS for file in folder.glob(f"{depth}{RECORD}")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            record = {}
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            continue
         run = file.parent
-        found = Answer.load(run).answer.partition(". ")[0] if (run / ANSWER).is_file() else DASH
+        try:
+            record = json_file(file, "")
+            if not isinstance(record, dict) or record.get("format") != FORMAT:
+                continue
+            unsealed(record, str(file), "")
+            found = Answer.load(run).answer.partition(". ")[0] if (run / ANSWER).is_file() else DASH
+        except IntegrityError:
+            rows.append((str(run), DASH, "damaged", DASH))
+            continue
         rows.append((str(run), str(record.get("study")), str(record.get("status")), found.rstrip(".")))
     if not rows:
         raise UsageError(f"no run in {folder}: give the folder that holds them, such as runs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -124,8 +123,7 @@ def check_measured_rows(plan: Plan, seeds: Sequence[SeedFolder]) -> None:
     """Check that every fold holds measured rows, of the seeds whose rows are chosen already."""
     for seed in seeds:
         if seed.measured(ORIGINAL).is_file():
-            lines = seed.measured(ORIGINAL).read_text(encoding="utf-8").splitlines()
-            check_folds(plan, seed, {json.loads(line)["source_row"] for line in lines})
+            check_folds(plan, seed, set(open_table(str(seed.measured(ORIGINAL))).source_rows))
 
 
 def check_folds(plan: Plan, seed: SeedFolder, rows: Collection[int]) -> None:

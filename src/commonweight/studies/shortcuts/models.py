@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from commonweight.base.errors import MeasurementError, NotComparableError, UsageError
+from commonweight.base.errors import IntegrityError, MeasurementError, NotComparableError, UsageError
 from commonweight.base.folders import check_room, replacing
 from commonweight.base.names import first_of
 from commonweight.base.progress import steps
+from commonweight.base.records import json_file
 from commonweight.base.text import silent
 from commonweight.data.columns import NAMELESS
 from commonweight.data.shortcuts import Markers, add_markers
@@ -28,6 +29,7 @@ from commonweight.fusion.checkpoints import Source, open_checkpoint
 from commonweight.fusion.compatible import check_configs, check_same
 from commonweight.fusion.tensors import is_finite
 from commonweight.models.checkpoint import quiet_transformers, refuse_code
+from commonweight.models.config import check_within, read_config
 from commonweight.models.identity import first_line, weight_files
 from commonweight.models.tokenizer import BESIDE, TOKENIZER_FILES
 from commonweight.overlaps.alignment import NEAR, alignment_of_samples
@@ -128,6 +130,8 @@ def read_encoder(checkpoint: str, *, trust: bool = False) -> tuple[Any, Any]:
     """Read and check what a start is made of, but for the weights: whatever can be said before the data are known."""
     from transformers import AutoConfig, AutoTokenizer
 
+    if Path(checkpoint).is_dir():
+        read_config(Path(checkpoint))
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust)
@@ -220,8 +224,8 @@ def _last_whole(unfinished: Path) -> str | None:
         needed = ("config.json", "optimizer.pt", "scheduler.pt", "trainer_state.json")
         is_whole = all((folder / name).is_file() for name in needed) and any(folder.glob("rng_state*.pth"))
         try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            json_file(folder / "trainer_state.json", "")
+        except IntegrityError:
             is_whole = False
         if is_whole and any(folder.glob("*.safetensors")):
             whole[int(folder.name.rpartition("-")[2])] = folder
@@ -310,7 +314,7 @@ class Existing:
         with replacing(place, CHECKPOINT) as partial:
             partial.mkdir()
             for file in self.files:
-                shutil.copyfile(file, partial / file.name)
+                shutil.copyfile(check_within(file.parent, file), partial / file.name)
             (partial / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -321,7 +325,8 @@ def check_existing(model: str, start: Path, note: Note = silent, *, trust: bool 
     folder = Path(model).expanduser()
     if not (folder / "config.json").is_file():
         raise UsageError(f"the existing model {model} is no checkpoint folder: it has no config.json")
-    ours, theirs = (json.loads((where / "config.json").read_text(encoding="utf-8")) for where in (start, folder))
+    ours, theirs = (read_config(where) for where in (start, folder))
+    ours = ours | {"id2label": _labels(ours)}
     named = _named(ours, theirs)
     for key in ("model_type", "vocab_size", "id2label", "hidden_size", "num_hidden_layers"):
         if ours.get(key) != named.get(key):
@@ -345,11 +350,19 @@ def check_existing(model: str, start: Path, note: Note = silent, *, trust: bool 
 
 def _named(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     """Give classes without names those of the start, if there are as many; two where nothing is said, as is usual."""
-    names = theirs.get("id2label") or {str(number): f"LABEL_{number}" for number in range(theirs.get("num_labels", 2))}
+    names = _labels(theirs)
     is_nameless = all(NAMELESS.fullmatch(str(name)) for name in names.values())
     if not is_nameless or names.keys() != ours["id2label"].keys():
         return theirs | {"id2label": names}
-    return theirs | {key: ours[key] for key in NAMES}
+    return theirs | {key: ours[key] for key in NAMES if key in ours}
+
+
+def _labels(config: Mapping[str, Any]) -> dict[str, str]:
+    """Names of classes, as transformers fills in what a configuration does not say."""
+    unnamed = config.get("num_labels")
+    return config.get("id2label") or {
+        str(number): f"LABEL_{number}" for number in range(2 if unnamed is None else unnamed)
+    }
 
 
 def _weights(folder: Path) -> list[Path]:

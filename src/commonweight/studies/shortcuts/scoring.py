@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.progress import track
 from commonweight.data.batching import Encoded, TokenBatches, encode
 from commonweight.data.shortcuts import ShortcutData
@@ -193,8 +193,8 @@ def score_models(plan: Plan, folder: SeedFolder, note: Note) -> None:
 def has_walks(place: Path) -> bool:
     """Tell whether a file holds walks with controls as they are drawn now."""
     try:
-        return bool(json.loads(place.read_text(encoding="utf-8")).get("control") == CONTROL)
-    except (OSError, ValueError, AttributeError):
+        return bool(read_json(place).get("control") == CONTROL)
+    except (UsageError, IntegrityError):
         return False
 
 
