@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from commonweight import fuse_checkpoints
 from commonweight.base import IntegrityError, MeasurementError, NotComparableError, UsageError
+from commonweight.models.config import check_within
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 
 
@@ -219,6 +220,8 @@ def test_indexes_that_lie(pair, tmp_path):
     second.unlink()
     refused(UsageError, "is incomplete: its index lists model-00002", pair, tmp_path)
     (pair[0] / "model.safetensors.index.json").write_text("{")
+    refused(IntegrityError, r"index\.json is not JSON .*: it was damaged; copy the checkpoint again", pair, tmp_path)
+    (pair[0] / "model.safetensors.index.json").write_text('{"weight_map": 3}')
     refused(UsageError, "is no index of weights", pair, tmp_path)
 
 
@@ -239,7 +242,7 @@ def test_whole_numbers_must_be_equal_and_odd_types_are_refused(pair, tmp_path, h
     ("make", "error", "message"),
     [
         (lambda f: (f / "config.json").unlink(), UsageError, "is a folder but not a checkpoint: it has no config.json"),
-        (lambda f: (f / "config.json").write_text("{"), IntegrityError, r"config\.json cannot be read"),
+        (lambda f: (f / "config.json").write_text("{"), IntegrityError, r"config\.json is not JSON"),
         (lambda f: (f / "config.json").write_text("[]"), IntegrityError, r"config\.json is no mapping"),
         (
             lambda f: (f / "adapter_config.json").write_text("{}"),
@@ -293,3 +296,28 @@ def test_an_id_is_read_from_the_cache(tiny, tmp_path, monkeypatch):
     assert (record["models"][0]["source"], record["models"][0]["commit"]) == ("hub", commit)
     assert record["models"][0]["weights"] == record["models"][0]["weights"] != record["models"][1]["weights"]
     assert '- "org/tiny"\n' in (found / "README.md").read_text()
+
+
+def test_links_that_lead_out_of_the_folder_are_not_copied(pair, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("of somebody else")
+    card = pair[0] / "chat_template.jinja"
+    card.symlink_to(secret)
+    refused(UsageError, r"chat_template\.jinja is a link to .*secret, outside of .*: it is not copied", pair, tmp_path)
+    card.unlink()
+    (pair[0] / "kept.txt").write_text("of the checkpoint")
+    card.symlink_to(pair[0] / "kept.txt")
+    found = fuse_checkpoints(pair, output=tmp_path / "inside")
+    assert (found / "chat_template.jinja").read_text() == "of the checkpoint"
+
+
+def test_links_of_the_cache_of_the_hub_are_files_of_theirs(tmp_path):
+    blob, snapshot = tmp_path / "models--a" / "blobs" / "1", tmp_path / "models--a" / "snapshots" / "c"
+    blob.parent.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    blob.write_text("{}")
+    (snapshot / "config.json").symlink_to(blob)
+    assert check_within(snapshot, snapshot / "config.json") == snapshot / "config.json"
+    (snapshot / "other.json").symlink_to(tmp_path / "models--b")
+    with pytest.raises(UsageError, match="outside of"):
+        check_within(snapshot, snapshot / "other.json")

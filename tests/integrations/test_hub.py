@@ -17,6 +17,7 @@ from integrations.loopback_hub import serving
 import commonweight
 from commonweight import Footprint
 from commonweight.base import IntegrityError, UsageError
+from commonweight.base.records import SEAL, sealed
 from commonweight.footprints.footprint import Fold
 from commonweight.integrations import load_footprint, push_footprint
 
@@ -141,14 +142,15 @@ def test_masks_go_there_and_back(hub, tmp_path):
 
 def changed_record(hub, **values):
     record = json.loads(hub.at(REPO, "main")[1]["footprint.json"])
-    return hub.changed(REPO, "footprint.json", json.dumps(record | values).encode())
+    del record[SEAL]
+    return hub.changed(REPO, "footprint.json", json.dumps(sealed(record | values)).encode())
 
 
 def test_another_format_version_is_refused_before_tensors_are_fetched(hub, folder):
     push_footprint(folder, REPO)
     changed_record(hub, version=99)
     hub.fetched.clear()
-    with pytest.raises(IntegrityError, match="has format version 99, this release reads version 4") as caught:
+    with pytest.raises(IntegrityError, match="has format version 99, this release reads version 5") as caught:
         load_footprint(REPO)
     assert "\n" not in str(caught.value)
     assert hub.fetched == ["footprint.json"]

@@ -5,12 +5,14 @@ import json
 import pickle
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from commonweight.base import UsageError
+from commonweight.base.errors import IntegrityError
 from commonweight.models.checkpoint import task_of
 from commonweight.models.load import load_model, short_name
 from commonweight.models.options import LoadOptions
@@ -209,7 +211,49 @@ def test_damaged_and_incomplete_checkpoints(copy):
     with pytest.raises(UsageError, match="incomplete: its index lists model-00001-of-00002"):
         load_model(str(copy))
     (copy / "config.json").write_text("{")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(IntegrityError, match=r"config\.json is not JSON .*: it was damaged; copy the checkpoint again"):
+        load_model(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ([], IntegrityError, "is no mapping, or an empty one"),
+        ({"auto_map": ["own.Own"]}, IntegrityError, "as auto_map, expected a mapping"),
+        ({"architectures": {"a": 1}}, IntegrityError, "as architectures, expected a list of names"),
+        ({"architectures": ["logging"]}, UsageError, "is a logging, which transformers"),
+        ({"quantization_config": ["int4"]}, IntegrityError, "as quantization_config, expected a mapping"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            UsageError,
+            "quantised weights have no gradient",
+        ),
+        ({"id2label": ["a", "b"]}, IntegrityError, "as id2label, expected a mapping"),
+        ({"num_hidden_layers": 10**6}, UsageError, "asks for num_hidden_layers 1000000, expected at most 1000"),
+        ({"hidden_size": 10**9}, UsageError, "asks for hidden_size 1000000000, expected at most 16777216"),
+        ({"hidden_size": "wide"}, UsageError, "cannot be used|do not fit"),
+        ({"num_attention_heads": 0}, UsageError, "cannot be used|do not fit"),
+        ({"hidden_size": 10**6}, UsageError, "cannot be used|do not fit"),
+        ({"model_type": {}}, UsageError, r"config\.json of .* cannot be used"),
+    ],
+    ids=str,
+)
+def test_configurations_of_strangers(copy, changes, error, said):
+    if isinstance(changes, list):
+        (copy / "config.json").write_text(json.dumps(changes))
+    else:
+        edit(copy, **changes)
+    start = time.monotonic()
+    with pytest.raises(error, match=said):
+        load_model(str(copy))
+    assert time.monotonic() - start < 20
+
+
+def test_a_configuration_of_absurd_size(copy):
+    (copy / "config.json").write_text('{"a": "' + "x" * 2**26 + '"}')
+    with pytest.raises(
+        IntegrityError, match="expected at most 67108864: it is no such file; copy the checkpoint again"
+    ):
         load_model(str(copy))
 
 

@@ -67,7 +67,7 @@ def without_controls(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Make text of strangers fit to be shown: control characters are escaped, and words that hide all else shortened."""
+    """Make text fit to be shown: control characters are escaped, and words that would hide all else shortened."""
     text = without_controls(text)
     return _LONG.sub(lambda found: f"{found[0][: LONGEST * 3 // 4]}…{found[0][1 - LONGEST // 4 :]}", text)
 

@@ -200,9 +200,7 @@ LONG = 64
 def _beginning(tokenizer: Any, text: str, max_length: int) -> str:
     """Take as much of a very long text as surely gives its first ``max_length`` tokens."""
     size = LONG * max_length
-    if tokenizer.truncation_side != "right":
-        return text
-    while size < len(text):
+    while size < len(text) and tokenizer.truncation_side == "right":
         stop = text.rfind(" ", size // 2, size)  # between words, where what follows changes no token before
         part = text[: stop if stop > 0 else size]
         if len(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]) >= 2 * max_length:

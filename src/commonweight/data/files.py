@@ -46,6 +46,7 @@ def read_rows(path: Path, choose: Choose) -> tuple[Any, Sequence[int], int]:
     try:
         if suffix == ".parquet":
             rows, chosen, total = _read_parquet(path, choose)
+            rows.validate(full=True)  # text may be no UTF-8
             _check_names(path, rows)
             return datasets.Dataset(InMemoryTable(rows)), chosen, total
         _check_utf8(path)

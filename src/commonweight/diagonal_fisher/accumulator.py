@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 BLOCK = 2**21
 """Entries of a weight that are worked on at a time, so that accumulator and scratch stay in the processor's cache."""
 
+SURE = 1e-15
+"""A gradient with a larger entry loses nothing that counts by the squares of others that are 0 in float32."""
+
 SMALL = 2**14
 """Entries that are not worth dividing further."""
 
@@ -68,12 +71,9 @@ def add_square(total: Tensor, gradient: Tensor) -> Tensor:
     return trace
 
 
-def exact_trace(gradient: Tensor) -> Tensor:
-    """Sum squares that may be too small for the type of the gradient."""
-    trace = torch.zeros((), dtype=torch.float64, device=gradient.device)
-    for (part,) in in_blocks(gradient):
-        trace += part.double().square().sum()
-    return trace
+def exact_trace(gradient: Tensor, trace: Tensor) -> Tensor:
+    """Sum squares of which some may be 0 in float32; ``trace`` is the sum without these."""
+    return trace if largest_magnitude(gradient) > SURE else gradient.double().square().sum()
 
 
 def subtract_square(total: Tensor, gradient: Tensor) -> None:

@@ -311,7 +311,7 @@ class FisherCollector:
                         name, gradient = gradients.popitem()
                         trace = add_square(self._sums.tensors[name], gradient)
                         traces[name][i] += trace
-                        self._kept[name] = self._kept.get(name, 0) + torch.stack([trace, exact_trace(gradient)])
+                        self._kept[name] = self._kept.get(name, 0) + torch.stack([trace, exact_trace(gradient, trace)])
                         self.used.add(name)
                         del gradient
             except RuntimeError as error:

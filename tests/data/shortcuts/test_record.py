@@ -81,7 +81,7 @@ def test_nothing_is_overwritten(data, tmp_path):
             lambda record: json.dumps(record | {"version": 1}),
             "has format version 1, this release reads version 3: .*, or build the data again",
         ),
-        (lambda record: json.dumps({"format": record["format"], "version": 3}), "lacks dropped, origin, settings, spl"),
+        (lambda record: json.dumps({"format": record["format"], "version": 3}), "lacks dropped, origin, settings, "),
         (
             lambda record: json.dumps(sealed(record | {"splits": {"train": {"rows": 3}}})),
             "says otherwise; build it again",
