@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from commonweight.base.errors import UsageError
 from commonweight.base.names import Named, among, by_value, first_of, quoted
-from commonweight.base.text import DASH, Grid, escape_markdown, holds_words, number, to_html, to_latex, to_markdown
+from commonweight.base.text import (
+    DASH,
+    LONGEST,
+    Grid,
+    escape_markdown,
+    holds_words,
+    number,
+    printable,
+    to_html,
+    to_latex,
+    to_markdown,
+)
+from commonweight.report.terminal import to_plain
 
 
 @pytest.mark.parametrize(
@@ -138,3 +150,28 @@ def test_latex_prints_every_sign_as_it_is():
         r"\end{table}"
         "\n"
     )
+
+
+HOSTILE = "a\x1b[31mred\x9b2J\u202egnp.exe\u2028\r\x07\ud800"
+
+
+def test_names_of_strangers_reach_no_terminal_page_or_paper_as_they_are():
+    blocks = [f"About {HOSTILE}.", Grid(f"Of {HOSTILE}", ("", HOSTILE), ((HOSTILE, "1"),), ((HOSTILE, "2"),))]
+    for written in (to_markdown(blocks), to_html(blocks), to_latex(blocks), to_plain(blocks)):
+        assert not [sign for sign in written if sign != "\n" and not sign.isprintable()]
+        assert "x1b" in written
+        written.encode()
+
+
+def test_a_long_name_hides_no_number_and_a_long_sentence_stays():
+    long = "encoder." * 700
+    for written in (
+        to_markdown([Grid("", ("", "x"), ((long, "0.75"),))]),
+        to_plain([Grid("", ("", "x"), ((long, "1"),))]),
+    ):
+        assert len(max(written.splitlines(), key=len)) < 250
+        assert "…" in written
+    assert printable("word " * 500) == "word " * 500
+    assert printable("x" * LONGEST) == "x" * LONGEST
+    assert len(printable("x" * 5000)) == LONGEST
+    assert printable("a\tb\r\nc") == "a\tb\r\nc"

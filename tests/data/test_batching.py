@@ -151,3 +151,34 @@ def test_a_tokenizer_that_does_not_cut_is_noticed():
 def test_a_token_the_model_has_no_place_for_is_named():
     with pytest.raises(UsageError, match=r"row 4 has token \d+, and the model knows 0\.\.5.*tokenizer"):
         encode(make_tokenizer(), [("the film is good",)], [4], [0], accepts={"input_ids"}, vocabulary=6)
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_a_very_long_text_is_cut_before_it_is_tokenised(pair):
+    tokenizer = make_tokenizer()
+    long, short = "the film is good and the soup was bad . " * 400, "the film is good"
+    row = (long, long) if pair else (long,)
+    lengths = []
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+        def __call__(self, *texts, **options):
+            lengths.extend(len(text) for column in texts for text in ([column] if isinstance(column, str) else column))
+            return tokenizer(*texts, **options)
+
+    given = {"accepts": {"input_ids"}, "max_length": 16}
+    found, cut = encode(Watched(), [row, (*row[:-1], short)], [0, 1], [0, 1], **given)
+    whole = tokenizer(*row, truncation=True, max_length=16)
+    assert found[0].tokens["input_ids"] == whole["input_ids"]
+    assert cut == (2 if pair else 1)
+    assert max(lengths) < 1500
+
+
+def test_a_long_text_of_few_tokens_is_read_on(monkeypatch):
+    tokenizer = make_tokenizer()
+    text = "the " + " " * 50_000 + "film is good"
+    found, cut = encode(tokenizer, [(text,)], [0], [0], accepts={"input_ids"}, max_length=8)
+    assert found[0].tokens["input_ids"] == tokenizer("the film is good")["input_ids"]
+    assert cut == 0

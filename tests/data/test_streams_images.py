@@ -3,6 +3,7 @@
 import gzip
 import struct
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -506,3 +507,16 @@ def test_a_name_that_is_nearly_right(tmp_path, monkeypatch):
         open_images("mnits")
     with pytest.raises(UsageError, match="mnist has no columns and no named splits; leave label_column out"):
         open_images("mnist", label_column="label")
+
+
+def test_a_packed_file_is_read_no_further_than_it_states(tmp_path):
+    folder = idx_folder(tmp_path / "data", ".gz")
+    file = folder / "train-images-idx3-ubyte.gz"
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + bytes(2**28)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(IntegrityError, match="states 200 values, 201 came, or more; it is damaged"):
+            open_images(folder)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

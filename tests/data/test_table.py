@@ -260,3 +260,77 @@ def test_another_separator_is_named(tmp_path, name, text, found):
 def test_signs_within_names_and_rows_are_no_separators(tmp_path, name, text, columns):
     (tmp_path / name).write_text(text)
     assert open_table(str(tmp_path / name)).columns == columns
+
+
+def test_a_choice_of_parquet_rows_reads_their_groups_alone(tmp_path, monkeypatch):
+    file = tmp_path / "rows.parquet"
+    rows = pa.table({"text": [f"text {i}" for i in range(4000)], "label": [i % 2 for i in range(4000)]})
+    parquet.write_table(rows, file, row_group_size=100)
+    whole, read = open_table(str(file)), []
+    real = parquet.ParquetFile.iter_batches
+
+    def iter_batches(file, row_groups):
+        read.extend(row_groups)
+        return real(file, row_groups=row_groups)
+
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", iter_batches)
+    few = open_table(str(file), examples=8, seed=3)
+    assert list(few.source_rows) == choose_rows(4000, 8, 3)
+    assert few.column("text") == [f"text {row}" for row in few.source_rows]
+    assert few.columns == whole.columns
+    assert few.rows.features == whole.rows.features
+    assert (few.identity["rows_in_all"], few.identity["rows_used"]) == (4000, 8)
+    assert sorted({row // 100 for row in few.source_rows}) == read
+    assert open_table(str(file), examples=4000).column("text") == whole.column("text")
+    with pytest.raises(UsageError, match=r"must lie in 1..4000, the rows of .*; got 4001"):
+        open_table(str(file), examples=4001)
+
+
+def test_parquet_text_that_is_no_utf_8(tmp_path):
+    file = tmp_path / "rows.parquet"
+    parquet.write_table(
+        pa.table({"text": ["zebra", "lion"], "label": [0, 1]}), file, compression="none", use_dictionary=False
+    )
+    file.write_bytes(file.read_bytes().replace(b"zebra", b"z\xffbra"))
+    with pytest.raises(UsageError, match="is not a readable PARQUET file"):
+        open_table(str(file))
+
+
+def lines_with(**changes):
+    """A CSV of 50 rows, some of them changed."""
+    rows = [f"text {i},{i % 2}" for i in range(50)]
+    for row, (before, after) in changes.items():
+        rows[int(row[1:])] = f"{before}text{after},1"
+    return "text,label\n" + "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"r5": ('"', ""), "r35": ("", '"')}, 30),
+        ({"r5": ('"', ""), "r35": ('"', "")}, 30),
+        ({"r5": ('"', ""), "r6": ("", '"')}, 1),
+    ],
+)
+def test_stray_quotes_swallow_no_rows(tmp_path, changes, lines):
+    file = tmp_path / "rows.csv"
+    file.write_text(lines_with(**changes))
+    with pytest.raises(UsageError, match=f"row 5 of .* has {lines} lines in its column 'text' that look like rows"):
+        open_table(str(file))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines_with(r5=("", '"'), r35=('2" ', "")),  # quotes inside a value are text
+        'text,label\n"it is long,\nit has commas, 1\nand lines, and more",1\n"plain",0\n',
+        'text,label\n"of two\nlines",1\n"a ""quoted"" word\n",0\n',
+        'id,text,kind\n7,"a list:\n1, one\n2, two",x\n8,"none",y\n',
+    ],
+)
+def test_values_of_several_lines_are_read(tmp_path, text):
+    file = tmp_path / "rows.csv"
+    file.write_text(text)
+    with file.open(newline="") as stream:
+        expected = list(csv.DictReader(stream))
+    assert open_table(str(file)).column("text") == [row["text"] for row in expected]

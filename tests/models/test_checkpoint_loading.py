@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from commonweight.base import UsageError
-from commonweight.base.errors import IntegrityError
+from commonweight.base.errors import CommonweightError, IntegrityError
 from commonweight.models.checkpoint import task_of
+from commonweight.models.identity import hash_files
 from commonweight.models.load import load_model, short_name
 from commonweight.models.options import LoadOptions
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
@@ -242,7 +243,7 @@ def test_configurations_of_strangers(copy, changes, error, said):
     if isinstance(changes, list):
         (copy / "config.json").write_text(json.dumps(changes))
     else:
-        edit(copy, **changes)
+        edit_config(copy, **changes)
     start = time.monotonic()
     with pytest.raises(error, match=said):
         load_model(str(copy))
@@ -302,3 +303,37 @@ def test_an_adapter_is_loaded_on_its_base(saved, tmp_path):
     assert torch.allclose(loaded.model(**tokens).logits, adapted.eval()(**tokens).logits, atol=1e-6)
     assert [*loaded.identity["weights"]] == ["adapter_model.safetensors"]
     assert [*loaded.identity["base"]["weights"]] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"peft_type": "NOVEL"}, "cannot be used"),
+        ({"peft_type": ["LORA"]}, "cannot be used"),
+        ({"r": "many"}, "adapter"),
+        ({"target_modules": 3}, "adapter"),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_adapters_of_strangers(saved, tmp_path, changes, said):
+    peft = pytest.importorskip("peft")
+    model = load_model(str(saved)).model
+    adapter = tmp_path / "adapter"
+    peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"])).save_pretrained(adapter)
+    path = adapter / "adapter_config.json"
+    whole = json.loads(path.read_text()) | {"base_model_name_or_path": str(saved)}
+    path.write_text(json.dumps(whole))
+    load_model(str(adapter))
+    path.write_text(json.dumps(whole | changes))
+    with pytest.raises(CommonweightError, match=said):
+        load_model(str(adapter))
+    path.write_text(json.dumps(whole))
+    (adapter / "adapter_model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(IntegrityError, match=r"adapter_model\.safetensors cannot be read .*: copy the adapter again"):
+        load_model(str(adapter))
+
+
+def test_a_file_that_vanishes_is_said(tmp_path):
+    with pytest.raises(IntegrityError, match=r"gone\.safetensors cannot be read .*: copy its folder again, whole"):
+        hash_files([tmp_path / "gone.safetensors"])

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from commonweight.base.errors import UsageError
+from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.records import sealed
 from commonweight.base.text import Grid
-from commonweight.report.answer import Answer, Result, write_result
+from commonweight.report.answer import FILES, Answer, Result, read_form, write_result
 from commonweight.report.html import REPORT
 from commonweight.studies.run.page import LINE, origin_of, pictures_of, write_run_page
 from commonweight.studies.run.record import StudyKind
-from commonweight.studies.run.runs import study_of
+from commonweight.studies.run.runs import runs_grid, study_of
 
 
 @pytest.fixture
@@ -65,3 +65,33 @@ def test_a_folder_is_known_by_its_record(run, tmp_path):
         study_of(run, ["comparison"])
     with pytest.raises(UsageError, match="holds no run"):
         study_of(tmp_path / "nothing", ["continual"])
+
+
+@pytest.mark.parametrize(("form", "file"), FILES.items())
+def test_a_finished_run_that_was_damaged_is_not_shown(run, form, file):
+    assert read_form(run, form) is not None
+    (run / file).write_text((run / file).read_text() + " ")
+    with pytest.raises(
+        IntegrityError, match=rf"{file} is not as it was written: expected the SHA-256 \w+, got \w+; .*run it again"
+    ):
+        read_form(run, form)
+    (run / file).unlink()
+    with pytest.raises(IntegrityError, match=f"{file} cannot be read"):
+        read_form(run, form)
+
+
+def test_an_answer_that_was_damaged_is_not_shown(run):
+    path = run / "answer.json"
+    path.write_text(path.read_text().replace("This & that.", "This & more."))
+    with pytest.raises(IntegrityError, match=r"answer\.json is not as it was written: .*: run it again"):
+        Answer.load(run)
+
+
+def test_a_record_that_was_damaged_is_listed_as_such(run):
+    (row,) = (row for row in runs_grid(run).rows if row[0] == str(run))
+    assert row[2] == "complete"
+    path = run / "run.json"
+    path.write_text(path.read_text().replace("complete", "finished"))
+    assert runs_grid(run).rows == ((str(run), "–", "damaged", "–"),)
+    with pytest.raises(IntegrityError, match=r"run\.json is not as it was written"):
+        origin_of(run)

@@ -12,6 +12,7 @@ from studies.shortcut_texts import tiny_plan
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from commonweight.base import UsageError
+from commonweight.base.errors import IntegrityError
 from commonweight.data.reviews import LABELS
 from commonweight.studies.demo.encoder import make_start as make_model
 from commonweight.studies.demo.encoder import make_tokenizer, save
@@ -162,3 +163,24 @@ def test_a_dry_run_checks_them_as_the_run_does(tmp_path: Path, monkeypatch: pyte
     assert unlike in said
     monkeypatch.setattr(adopting, "check_existing", lambda *_: pytest.fail("it was taken already"))
     study_outlook(run, right)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_classes_that_nobody_named_are_as_transformers_fills_them_in(tmp_path: Path, ours: bool) -> None:
+    start = start_of(0, tmp_path)
+    model = trained(start, tmp_path / "model")
+    for folder in (model, *([start] if ours else [])):
+        config = json.loads((folder / "config.json").read_text())
+        kept = {key: value for key, value in config.items() if key not in {"id2label", "label2id"}}
+        (folder / "config.json").write_text(json.dumps(kept))
+    taken = check_existing(str(model), start)
+    assert list(taken.config["id2label"].values()) == (["LABEL_0", "LABEL_1"] if ours else list(LABELS))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"id2label": ["a"]}', '{"num_labels": -1}'])
+def test_a_configuration_that_is_none(tmp_path: Path, text: str) -> None:
+    start = start_of(0, tmp_path)
+    model = trained(start, tmp_path / "model")
+    (model / "config.json").write_text(text)
+    with pytest.raises(IntegrityError, match=r"config\.json .*copy the checkpoint again"):
+        check_existing(str(model), start)
