@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+import torch
 from diagonal_fisher.small import examples, small_mlp
 
 import commonweight
