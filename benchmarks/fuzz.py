@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-PARTS = 10
+PARTS = 20
 """Runs of each kind, each with a seed of its own."""
 
 
