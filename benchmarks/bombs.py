@@ -43,7 +43,7 @@ def parquet(place: Path):
     return lambda: open_table(str(place / "rows.parquet"), examples=8)
 
 
-def text(place: Path):
+def text(_: Path):
     """A row of 54 MB, of which 128 tokens are read."""
     from commonweight.data.batching import encode
     from commonweight.studies.demo.encoder import make_tokenizer
@@ -86,7 +86,7 @@ def one(name: str) -> None:
             ended = type(error).__name__
         seconds = time.monotonic() - start
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(json.dumps({"ended": ended, "seconds": round(seconds, 2), "megabytes": round(grown / 1024, 1)}))  # noqa: T201
+    print(json.dumps({"ended": ended, "seconds": round(seconds, 2), "megabytes": round(grown / 1024, 1)}))
 
 
 def _again(name: str):

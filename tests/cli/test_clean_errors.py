@@ -10,6 +10,7 @@ import click
 import pytest
 
 from commonweight.base import UsageError
+from commonweight.base.records import sealed
 from commonweight.cli.main import COMMANDS, group
 from commonweight.cli.options import in_options
 
@@ -119,8 +120,8 @@ def test_models_that_are_damaged(cli, place, tmp_path):
         shutil.copytree(place / "one", tmp_path / "m", dirs_exist_ok=True)
         (tmp_path / "m" / "model.safetensors.index.json").write_text(written)
         found = cli("fisher", tmp_path / "m", *data)
-        assert found.code == 2
-        assert "is no index of weights" in found.err
+        assert found.code == 4
+        assert ("is not JSON" if written == "{" else "is no index of weights") in found.err
     shutil.rmtree(tmp_path / "m")
     shutil.copytree(place / "one", tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
@@ -151,8 +152,8 @@ def test_a_run_json_of_wrong_types(cli, place, tmp_path, part):
     run = tmp_path / "run"
     run.mkdir()
     asked = {"settings": {}, "models": {}, "data": {}} | part
-    record = {"format": "commonweight-run", "version": 2, "study": "comparison", "asked": asked, "grown": {}}
-    (run / "run.json").write_text(json.dumps(record))
+    record = {"format": "commonweight-run", "version": 3, "study": "comparison", "asked": asked, "grown": {}}
+    (run / "run.json").write_text(json.dumps(sealed(record)))
     found = cli("compare", place / "one", place / "two", "--data", place / "films.jsonl", "-o", run)
     assert (found.code, found.out) == (4, "")
     assert "is damaged" in found.err
@@ -321,7 +322,7 @@ def cut_weights(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (bad_config, "config.json cannot be read (Expecting property name"),
+        (bad_config, "config.json is not JSON (Expecting property name"),
         (empty_config, "config.json is no mapping, or an empty one: copy the checkpoint again"),
         (cut_weights, "are damaged or no plain weights (Error while deserializing"),
     ],
@@ -330,7 +331,7 @@ def test_a_damaged_checkpoint_is_said_with_its_remedy(cli, place, tmp_path, dama
     shutil.copytree(place / "one", tmp_path / "m")
     damage(tmp_path / "m")
     found = cli("fisher", tmp_path / "m", "--data", place / "films.jsonl", "-o", tmp_path / "f")
-    assert (found.code, found.out) == (2, "")
+    assert (found.code, found.out) == (4, "")
     assert message in found.err
     assert "again" in found.err
 

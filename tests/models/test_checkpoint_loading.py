@@ -202,7 +202,7 @@ def test_a_configuration_that_does_not_serve(copy, changes, message):
 
 def test_damaged_and_incomplete_checkpoints(copy):
     (copy / "model.safetensors").write_bytes(b"\x00" * 20)
-    with pytest.raises(UsageError, match="damaged or no plain weights"):
+    with pytest.raises(IntegrityError, match="damaged or no plain weights"):
         load_model(str(copy))
     (copy / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="has no weights"):

@@ -108,7 +108,7 @@ def test_a_damaged_record_is_said(tmp_path):
     with pytest.raises(IntegrityError, match=r"is not JSON .*: it was damaged; choose another folder"):
         open_comparison(tmp_path, ASKED)
     (tmp_path / "run.json").write_text('{"format": "other"}')
-    with pytest.raises(IntegrityError, match="not a commonweight-run record of version 2"):
+    with pytest.raises(IntegrityError, match="not a commonweight-run record of version 3"):
         open_comparison(tmp_path, ASKED)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from commonweight.base.errors import UsageError
+from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.names import some
 from commonweight.models.config import AGAIN, read_config, refuse_quantised
 from commonweight.models.identity import code_hashes, describe, first_line, origin, weight_files
@@ -209,7 +209,8 @@ def load_weights(
             f"the weights of {where} could not be loaded: {first_line(error)}{remedy}", allow_pickle=True
         ) from error
     except (SafetensorError, UnpicklingError) as error:
-        raise UsageError(
+        kind = IntegrityError if isinstance(error, SafetensorError) else UsageError
+        raise kind(
             f"the weights of {where} are damaged or no plain weights ({first_line(error)}): copy them again"
         ) from error
     except Exception as error:  # whatever a configuration of others makes of a class

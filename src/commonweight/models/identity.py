@@ -64,7 +64,9 @@ def _shards(folder: Path, index: str) -> list[Path]:
     try:
         listed = json_file(folder / index, "copy the checkpoint again")["weight_map"].values()
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{folder / index} is no index of weights ({error!r}); copy the checkpoint again") from error
+        raise IntegrityError(
+            f"{folder / index} is no index of weights ({error!r}); copy the checkpoint again"
+        ) from error
     shards = [folder / name for name in sorted({_inside(folder, index, str(name)) for name in listed})]
     for shard in shards:
         if not shard.is_file():

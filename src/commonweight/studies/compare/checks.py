@@ -160,8 +160,9 @@ def check_comparison(
     if len(models) * len(data) < 2:
         raise UsageError(f"{len(models)} model on {len(data)} data set gives one footprint; give another of either")
     check_place(folder)
+    check_writable(folder / FOOTPRINTS / "model" / "data")
     longest = (max(names, key=lambda name: len(name.encode())) for names in ([m.name for m in named], dict(sources)))
-    check_writable((folder / FOOTPRINTS).joinpath(*longest))
+    check_writable((folder / FOOTPRINTS).joinpath(*longest))  # names may be too long for the file system
     if fresh:
         check_outside(folder, [*(m.spec for m in named), *(s for _, s in sources), *options.checkpoints, Path.cwd()])
     former = {} if fresh else read_comparison(folder).get("asked", {})
