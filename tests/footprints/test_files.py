@@ -28,7 +28,7 @@ import commonweight
 from commonweight import Footprint
 from commonweight.base import IntegrityError, MeasurementError, UsageError
 from commonweight.footprints import files
-from commonweight.footprints.footprint import Fold, Spread
+from commonweight.footprints.footprint import Fold, Spread, contradiction
 
 SHARD = "footprint-00000.safetensors"
 
@@ -638,7 +638,7 @@ def test_counts_that_contradict_each_other(tmp_path, change, said):
     tensors = a_footprint().tensors
     whole = a_footprint(spread={"": Spread(3.0, 2.5)}, folds=(Fold(1, tensors), Fold(3, tensors)))
     folder = whole.save(tmp_path / "f")
-    assert Footprint.load(folder).contradiction() is None
+    assert contradiction(Footprint.load(folder)) is None
     edit(folder, **change)
     with pytest.raises(IntegrityError, match=said):
         Footprint.load(folder)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from commonweight.base.choices import FISHER_TYPES, FisherType
 from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.names import some
 from commonweight.diagonal_fisher.accumulator import add_square, exact_trace, new_total
 from commonweight.diagonal_fisher.agreement import Agreement
 from commonweight.diagonal_fisher.capture import Capture
@@ -200,12 +201,18 @@ class FisherCollector:
         sums, self._sums, self._capture = self._sums, Sums(), None
         return sums
 
-    def lost(self) -> dict[str, float]:
-        """Tell of each parameter whose squares became 0, because no number is so small, the share of its trace."""
+    def lost(self) -> str | None:
+        """Say of which parameters squares became 0, because no number is so small; None where nothing was lost."""
         # A rule by which a parameter lost everything disagreed with single-example passes, and was not used.
         pairs = {name: pair.tolist() for name, pair in self._kept.items()}
         shares = {name: 1 - kept / exact for name, (kept, exact) in pairs.items() if exact > 0}
-        return {name: share for name, share in shares.items() if share > LOST}
+        lost = {name: share for name, share in shares.items() if share > LOST}
+        if not lost:
+            return None
+        return (
+            f"squares of gradients below 1e-45 are 0 in float32: of {some(list(lost))} up to {max(lost.values()):.0%} "
+            "of the trace is lost; measure the model in float64, or scale its inputs"
+        )
 
     def meet(self, team: Team) -> None:
         """Learn from the other processes of a team how they measured, and what they saw; a collective."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from commonweight.base.errors import UsageError
-from commonweight.base.names import some
 from commonweight.base.progress import is_shown, shown
 from commonweight.base.team import ALONE, team_here
 from commonweight.base.version import __version__
@@ -258,12 +257,8 @@ def _measure(
         with team.together():
             kept.append(Fold(sums.count, put_away(fold, sums.used_up())))
     collector.meet(team)
-    if lost := collector.lost():
-        warnings.warn(
-            f"squares of gradients below 1e-45 are 0 in float32: of {some(list(lost))} up to {max(lost.values()):.0%} "
-            "of the trace is lost; measure the model in float64, or scale its inputs",
-            stacklevel=3,
-        )
+    if (lost := collector.lost()) is not None:
+        warnings.warn(lost, stacklevel=3)
     return footprint_of(collector, whole.used_up(), parts, kept, metadata, fold_dtype, team)
 
 

@@ -277,7 +277,7 @@ class Footprint:
             UsageError: If its counts contradict each other.
             MeasurementError: If a supermask holds anything but 0 and 1, or another tensor nan or infinity.
         """
-        if (wrong := self.contradiction()) is not None:
+        if (wrong := contradiction(self)) is not None:
             raise UsageError(f"this footprint contradicts itself: {wrong}")
         with FolderWriter(folder, overwrite=overwrite) as writer:
             for index, fold in enumerate(self.folds):
@@ -346,27 +346,28 @@ class Footprint:
             row_digests=reader.group(files.ROWS_GROUP, missing_ok=True),
             source_rows=reader.group(files.SOURCE_ROWS_GROUP, missing_ok=True),
         )
-        if (wrong := found.contradiction()) is not None:
+        if (wrong := contradiction(found)) is not None:
             raise IntegrityError(f"{reader.folder / files.RECORD}: {wrong}; it was damaged or edited: measure again")
         return found
 
-    def contradiction(self) -> str | None:
-        """Say where the counts of this footprint contradict each other; None where they agree."""
-        of_folds = [fold.count for fold in self.folds]
-        if of_folds and sum(of_folds) != self.count:
-            return f"expected {self.count} examples in all folds, got {sum(of_folds)}"
-        for what, rows in (("digests of rows", self.row_digests), ("source rows", self.source_rows)):
-            found = sum(math.prod(shape_of(rows, group)) for group in rows)
-            if rows and found != self.count:
-                return f"expected {what} of {self.count} examples, got {found}"
-        for layer, spread in self.spread.items():
-            if not (0 <= spread.squares < math.inf and 0 <= spread.total < math.inf):
-                return f"the spread of {layer!r} is {spread}, expected finite sums from 0"
-            # Σ t² ≤ (Σ t)² ≤ n Σ t², up to the rounding of sums, and to what is too small for a number
-            square, slack = spread.total * spread.total, 1 + ROUNDING
-            if not spread.squares / slack - TINY <= square <= self.count * spread.squares * slack + TINY:
-                return f"the spread of {layer!r} is {spread}, which {self.count} traces of at least 0 cannot have"
-        return None
+
+def contradiction(found: Footprint) -> str | None:
+    """Say where the counts of a footprint contradict each other; None where they agree."""
+    of_folds = [fold.count for fold in found.folds]
+    if of_folds and sum(of_folds) != found.count:
+        return f"expected {found.count} examples in all folds, got {sum(of_folds)}"
+    for what, rows in (("digests of rows", found.row_digests), ("source rows", found.source_rows)):
+        digests = sum(math.prod(shape_of(rows, group)) for group in rows)
+        if rows and digests != found.count:
+            return f"expected {what} of {found.count} examples, got {digests}"
+    for layer, spread in found.spread.items():
+        if not (0 <= spread.squares < math.inf and 0 <= spread.total < math.inf):
+            return f"the spread of {layer!r} is {spread}, expected finite sums from 0"
+        # Σ t² ≤ (Σ t)² ≤ n Σ t², up to the rounding of sums, and to what is too small for a number
+        square, slack = spread.total * spread.total, 1 + ROUNDING
+        if not spread.squares / slack - TINY <= square <= found.count * spread.squares * slack + TINY:
+            return f"the spread of {layer!r} is {spread}, which {found.count} traces of at least 0 cannot have"
+    return None
 
 
 def layer_of(name: str) -> str:

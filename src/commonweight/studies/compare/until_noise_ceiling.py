@@ -226,6 +226,8 @@ def measure_until(
                 )
                 if curve.is_reached:
                     break
+            if (lost := collector.lost()) is not None:
+                note(lost)
         short = tuple(Fold(fold.count, shortened(fold.tensors, FOLD_DTYPE)) for fold in found.folds)
         metadata = {**found.metadata, "until_noise_ceiling": curve.record()}
         replace(found, folds=short, metadata=metadata).save(folder)
