@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from commonweight.data.images.stream import task_stream
     from commonweight.diagonal_fisher.measure import fisher, verify
     from commonweight.footprints.footprint import Footprint
+    from commonweight.footprints.of_change import change_footprint, saliency_footprint
     from commonweight.footprints.of_masks import activity_footprint, supermask_footprint
     from commonweight.fusion.folders import fuse_checkpoints
     from commonweight.fusion.modules import fuse
@@ -41,6 +42,7 @@ _HOME = {
     "SupermaskNetwork": "supermasks.network",
     "Verdict": "verdicts.verdict",
     "activity_footprint": "footprints.of_masks",
+    "change_footprint": "footprints.of_change",
     "cosine_similarity": "overlaps.measures.cosine",
     "every_layer_similarity": "overlaps.similarity.means",
     "ewc_penalty": "transfer.ewc",
@@ -54,6 +56,7 @@ _HOME = {
     "open_images": "data.images.open",
     "overlap": "overlaps.table.table",
     "probed_similarity": "overlaps.similarity.probed",
+    "saliency_footprint": "footprints.of_change",
     "supermask_footprint": "footprints.of_masks",
     "task_similarity": "overlaps.measures.cosine",
     "task_stream": "data.images.stream",
@@ -69,6 +72,7 @@ __all__ = [
     "SupermaskNetwork",
     "Verdict",
     "activity_footprint",
+    "change_footprint",
     "cosine_similarity",
     "every_layer_similarity",
     "ewc_penalty",
@@ -82,6 +86,7 @@ __all__ = [
     "open_images",
     "overlap",
     "probed_similarity",
+    "saliency_footprint",
     "supermask_footprint",
     "task_similarity",
     "task_stream",

@@ -341,6 +341,21 @@ class StoredTensors(Sliceable):
         self._states, self._digests = states, digests
         self._shards: dict[str, Any] = {}
 
+    @classmethod
+    def of_files(cls, paths: Iterable[Path]) -> StoredTensors:
+        """Open the floating-point tensors of safetensors files that are no footprint, such as a checkpoint's."""
+        members: dict[str, str] = {}
+        folder = Path()
+        for path in paths:
+            folder = path.parent
+            try:
+                with safe_open(path, framework="pt") as shard:
+                    floats = [key for key in shard.keys() if "F" in shard.get_slice(key).get_dtype()]  # noqa: SIM118
+                    members |= dict.fromkeys(floats, path.name)
+            except (SafetensorError, OSError) as error:
+                raise IntegrityError(f"{path} cannot be read ({error}): it is damaged; copy it again") from None
+        return cls(folder, members, {name: _state(folder / name) for name in set(members.values())}, {})
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open files out of copies."""
         return self.__dict__ | {"_shards": {}}

@@ -34,10 +34,16 @@ ROUNDING = 1e-6
 
 TINY = 1e-300
 
-Kind = Literal["fisher", "supermask", "activity"]
-KINDS: tuple[Kind, ...] = ("fisher", "supermask", "activity")
-FACTS = {"fisher_type": "Fisher type", "loss": "loss"}
-"""Metadata that say what a Fisher is of, and their words; equal where two are compared."""
+Kind = Literal["fisher", "saliency", "change", "supermask", "activity"]
+KINDS: tuple[Kind, ...] = ("fisher", "saliency", "change", "supermask", "activity")
+IMPORTANCES: frozenset[Kind] = frozenset({"fisher", "saliency"})
+"""Kinds whose entries are means over examples and at least 0: they are compared by their roots, and may have folds."""
+
+SIGNED: frozenset[Kind] = frozenset({"change", "activity"})
+"""Kinds whose entries have a sign, and so has their overlap."""
+
+FACTS = {"fisher_type": "Fisher type", "loss": "loss", "initialisation": "initialisation"}
+"""Metadata that say what a footprint is of, and their words; equal where two are compared."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +90,12 @@ class Footprint:
     """
 
     kind: Kind
-    """``fisher`` (non-negative importances), ``supermask`` (bits) or ``activity`` (one vector per layer)."""
+    """``fisher`` (non-negative importances), ``change`` (weights less their initialisation), ``saliency`` (Fisher times
+    squared change), ``supermask`` (bits) or ``activity`` (one vector per layer)."""
 
     tensors: Mapping[str, Tensor]
-    """One tensor per parameter; for a Fisher the mean over examples, squared nats per squared weight unit."""
+    """One tensor per parameter; for a Fisher the mean over examples, squared nats per squared weight unit; for a
+    saliency squared nats, for a change weight units."""
 
     count: int
     """Number of examples behind it."""
@@ -166,10 +174,12 @@ class Footprint:
         owned = by_layer(self.names)
         header: tuple[str, ...] = ("layer", "parameters")
         rows: list[tuple[str, ...]] = [(layer, str(len(names))) for layer, names in owned.items()]
-        facts = ["examples not counted" if self.kind != "fisher" and not self.count else f"{self.count} examples"]
+        facts = [
+            "examples not counted" if self.kind not in IMPORTANCES and not self.count else f"{self.count} examples"
+        ]
         if not math.isnan(self.effective_sample_size):
             facts.append(f"{self.effective_sample_size:.1f} effective")
-        if self.kind == "fisher":
+        if self.kind in IMPORTANCES:
             traces = self.layer_traces()
             whole = sum(traces.values())
             header = (*header, "trace share")

@@ -44,7 +44,7 @@ def slices(tensors: Mapping[str, Tensor], name: str, entries: int = ENTRIES_PER_
     step = max(1, entries // max(1, row))
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])
-        part = tensors[name] if stop - start == shape[0] else _part(tensors, name, start, stop)
+        part = tensors[name] if stop - start == shape[0] else part_of(tensors, name, start, stop)
         yield from torch.split(part.detach().reshape(-1), entries)
 
 
@@ -94,13 +94,14 @@ def _vector(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> T
     whole = shape_of(source, name)
     if not whole or (start == 0 and stop >= whole[0]):
         return source[name].detach().reshape(1, -1)
-    return _part(source, name, start, min(stop, whole[0])).reshape(1, -1)
+    return part_of(source, name, start, min(stop, whole[0])).reshape(1, -1)
 
 
 def _rows(source: Mapping[str, Tensor], name: str, start: int, stop: int, rows: int) -> Tensor:
-    part = source[name] if stop - start == rows else _part(source, name, start, stop)
+    part = source[name] if stop - start == rows else part_of(source, name, start, stop)
     return part.detach().reshape(stop - start, -1)
 
 
-def _part(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
+def part_of(source: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
+    """Read a slice of one tensor along its first dimension, from wherever it lies."""
     return source.rows(name, start, stop) if isinstance(source, Sliceable) else source[name][start:stop].detach()

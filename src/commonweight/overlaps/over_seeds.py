@@ -261,7 +261,7 @@ def name_of(task: str, seed: int) -> str:
 
 
 def _check_frozen(footprints: Mapping[str, Footprint]) -> None:
-    if any(footprint.kind == "fisher" for footprint in footprints.values()):
+    if any(footprint.kind not in {"supermask", "activity"} for footprint in footprints.values()):
         raise UsageError(
             "expected masks or activities, got Fishers: their noise is that of examples; measure them with folds, and "
             "compare them with overlap()"

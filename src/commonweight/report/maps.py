@@ -12,6 +12,7 @@ import torch
 
 from commonweight.base.errors import UsageError
 from commonweight.base.text import number
+from commonweight.footprints.footprint import IMPORTANCES, SIGNED
 from commonweight.verdicts.rules import ABOVE
 
 if TYPE_CHECKING:
@@ -140,9 +141,9 @@ def plot_overlap_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = No
         highest = float(np.nanmax(np.abs(everything), initial=0.0)) or 1.0
         drawn = _heat_map(ax, shown, table.names, table.names, (-highest, highest), f"{words} beyond chance")
     else:
-        low = -1.0 if table.kind == "activity" else 0.0
+        low = -1.0 if table.kind in SIGNED else 0.0
         weak = None
-        if table.kind == "fisher" and table.resampled is not None:
+        if table.kind in IMPORTANCES and table.resampled is not None:
             values = table.corrected
             shown = values.pooled if layer is None else values.by_layer[layer]
             weak = _not_above(table, layer)

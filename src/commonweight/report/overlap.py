@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from commonweight.base.records import without_nan
 from commonweight.base.text import Block, Grid, number
+from commonweight.footprints.footprint import IMPORTANCES
 from commonweight.overlaps.table.evidence import ALIGNED
 from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.report.answer import LINES, Answer, Result
@@ -114,6 +115,8 @@ def _question(table: OverlapTable) -> str:
         return f"Do the masks of {named} use the same weights?"
     if table.kind == "activity":
         return f"How alike are the batch-norm means of {named}?"
+    if table.kind == "change":
+        return f"Did the weights of {named} change the same way?"
     if models and len(models) < len(table.names):
         if len(models) == 1:
             return f"Does {next(iter(models))} use the same weights for {named}?"
@@ -122,7 +125,7 @@ def _question(table: OverlapTable) -> str:
 
 
 def _has_folds(table: OverlapTable) -> bool:
-    return table.kind == "fisher" and table.resampled is not None
+    return table.kind in IMPORTANCES and table.resampled is not None
 
 
 def _interval(table: OverlapTable, pair: Pair, layer: str | None = None) -> str:
@@ -263,7 +266,7 @@ def _by_pair(table: OverlapTable, pairs: Sequence[Pair]) -> Grid:
 
 
 def _beware(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Contrast]) -> tuple[str, ...]:
-    if table.kind != "fisher":
+    if table.kind not in IMPORTANCES:
         return ()
     if table.resampled is None:
         return (WITHOUT_FOLDS,)

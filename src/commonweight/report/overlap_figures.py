@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from commonweight.base.estimate import Estimate
+from commonweight.footprints.footprint import IMPORTANCES
 from commonweight.report.curves import DepthCurve, plot_depth
 from commonweight.report.files import COLORS, new_figure
 from commonweight.report.maps import colour_bar, plot_overlap_matrix, some
@@ -45,7 +46,7 @@ def layer_figure(table: OverlapTable) -> Figure:
     # Without folds the overlaps are raw; those of masks are beyond chance where that is known.
     pairs = list(combinations(table.names, 2))
     shown = pairs[: len(COLORS)]
-    has_folds = table.kind == "fisher" and table.resampled is not None
+    has_folds = table.kind in IMPORTANCES and table.resampled is not None
     figure = new_figure(TWO_COLUMNS, 5.6 if has_folds else 3.6)
     axes = figure.subplots(1 + has_folds, 1, sharex=True, squeeze=False, height_ratios=(2, 1)[: 1 + has_folds])[:, 0]
     plot_depth([_curve(table, pair, color) for pair, color in zip(shown, COLORS, strict=False)], axes[0])
@@ -75,7 +76,7 @@ def layer_figure(table: OverlapTable) -> Figure:
 
 
 def _curve(table: OverlapTable, pair: tuple[str, str], color: str) -> DepthCurve:
-    has_folds = table.kind == "fisher" and table.resampled is not None
+    has_folds = table.kind in IMPORTANCES and table.resampled is not None
     of: Quantity = "corrected" if has_folds else "raw"
     null = {layer: table.estimate("null", *pair, layer).value for layer in table.layers} if has_folds else None
     if table.kind == "supermask":

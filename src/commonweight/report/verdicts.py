@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commonweight.base.progress import track
 from commonweight.base.text import Block, Grid
+from commonweight.footprints.footprint import IMPORTANCES
 from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.verdicts.rules import ABOVE, LESS, MORE
 from commonweight.verdicts.words import OVER, SHORT, by_chance
@@ -46,7 +47,7 @@ class Contrast(NamedTuple):
 
 def verdict_blocks(table: OverlapTable, contrasts: Sequence[Contrast] = (), by: str | int = "layer") -> list[Block]:
     """Lay out what may be said of a table: every overlap against its null, and which pairs share more."""
-    if table.kind != "fisher":
+    if table.kind not in IMPORTANCES:
         return []
     if table.resampled is None:
         return [WITHOUT_FOLDS]

@@ -18,7 +18,7 @@ def cosine_similarity(x: ArrayLike | Tensor | Footprint, y: ArrayLike | Tensor |
 
     Args:
         x: Finite numbers, any shape (read as one vector): NumPy array, torch tensor or nested lists; or a footprint
-            of kind ``activity``.
+            of kind ``activity`` or ``change``.
         y: The other, of the same shape; a footprint if ``x`` is one.
 
     Returns:

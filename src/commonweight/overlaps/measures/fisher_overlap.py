@@ -27,7 +27,8 @@ def fisher_overlap(f1: ArrayLike | Tensor | Footprint, f2: ArrayLike | Tensor | 
 
     Args:
         f1: A Fisher diagonal: mean squared gradients, any shape, entries finite and at least 0; the scale cancels.
-            NumPy array, torch tensor or nested lists of any dtype; or a footprint of kind ``fisher``.
+            NumPy array, torch tensor or nested lists of any dtype; or a footprint of kind ``fisher`` or
+            ``saliency``.
         f2: The other, of the same shape; a footprint if ``f1`` is one.
 
     Returns:

@@ -1,8 +1,8 @@
 """Gram matrices of footprints, streamed: the additive terms from which every overlap is derived.
 
-For n footprints and one parameter, ``G = X Xᵀ`` with one row of X per footprint: ``sqrt(f)`` for a Fisher, the values
-themselves for masks and activities. Gram matrices add over parameters and over slices of one, so a tensor is read a
-slice at a time and memory does not depend on its size.
+For n footprints and one parameter, ``G = X Xᵀ`` with one row of X per footprint: ``sqrt(f)`` for a Fisher or a
+saliency, the values themselves for masks, activities and changes. Gram matrices add over parameters and over slices of
+one, so a tensor is read a slice at a time and memory does not depend on its size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from commonweight.base.errors import MeasurementError, UsageError
-from commonweight.footprints.footprint import Footprint
+from commonweight.footprints.footprint import IMPORTANCES, SIGNED, Footprint
 from commonweight.footprints.packed import Packed, byte_count
 from commonweight.footprints.slices import ENTRIES_PER_SLICE, slices
 from commonweight.overlaps.compatible import common_parameters
@@ -55,7 +55,7 @@ def parameter_gram(
     footprints: Mapping[str, Footprint], parameter: str, *, entries: int = ENTRIES_PER_SLICE
 ) -> NDArray[np.float64]:
     """Compute the Gram matrix ``[n, n]`` of one parameter over several footprints of one kind, of equal shapes."""
-    # Activities between about 1e-150 and 1e150 in size (or 0) can be squared in float64.
+    # Activities and changes between about 1e-150 and 1e150 in size (or 0) can be squared in float64.
     names = tuple(footprints)
     kind = footprints[names[0]].kind
     packed = [footprint.tensors for footprint in footprints.values() if isinstance(footprint.tensors, Packed)]
@@ -101,9 +101,9 @@ def pair_gram(kind: Kind, **two: Any) -> NDArray[np.float64]:
     names = tuple(two)
     if all(isinstance(value, Footprint) for value in two.values()):
         for name, footprint in two.items():
-            if footprint.kind != kind:
+            if footprint.kind not in _ALIKE[kind]:
                 raise UsageError(
-                    f"{name} is a footprint of kind {footprint.kind}, expected {kind}; "
+                    f"{name} is a footprint of kind {footprint.kind}, expected {' or '.join(_ALIKE[kind])}; "
                     "commonweight.overlap() takes the measure that fits the kind"
                 )
         parameters = common_parameters(two).parameters
@@ -126,6 +126,13 @@ def pair_gram(kind: Kind, **two: Any) -> NDArray[np.float64]:
     halves = (torch.split(values, ENTRIES_PER_SLICE) for values in (x, y))
     return gram_of(zip(*halves, strict=True), 2, prepare)
 
+
+_ALIKE: dict[Kind, tuple[Kind, ...]] = {
+    "fisher": ("fisher", "saliency"),
+    "supermask": ("supermask",),
+    "activity": ("activity", "change"),
+}
+"""The kinds that one measure is of, by the first of them."""
 
 _REMEDIES: dict[Kind, str] = {
     "fisher": "pass squared gradients, averaged over examples",
@@ -174,18 +181,18 @@ def fault(values: Tensor, kind: Kind) -> str | None:
         bad = (values != 0) & (values != 1)
         return f"a mask holds only 0 and 1, got {values[bad][0].item():g}" if bad.any() else None
     low, high = (bound.item() for bound in values.aminmax())  # both are nan if any entry is
-    if math.isfinite(low) and math.isfinite(high) and (low >= 0 or kind == "activity"):
+    if math.isfinite(low) and math.isfinite(high) and (low >= 0 or kind in SIGNED):
         return None
     bad = ~values.isfinite()
-    if kind == "fisher":
+    if kind in IMPORTANCES:
         bad |= values < 0
-    expected = "finite and at least 0" if kind == "fisher" else "finite"
+    expected = "finite and at least 0" if kind in IMPORTANCES else "finite"
     return f"entries must be {expected}, got {values[bad][0].item():g}"
 
 
 def to_row_(values: Tensor, kind: Kind) -> None:
-    """Turn entries into a row of the Gram matrix, in place: the square root for ``fisher``, else as they are."""
-    if kind == "fisher":
+    """Turn entries into a row of the Gram matrix, in place: the square root of importances, else as they are."""
+    if kind in IMPORTANCES:
         values.sqrt_()
 
 

@@ -34,6 +34,8 @@ class Measure(NamedTuple):
 
 MEASURES: dict[Kind, Measure] = {
     "fisher": Measure("fisher_overlap", "Fisher overlap", "trace share", cosine_ratio),
+    "saliency": Measure("fisher_overlap", "Fisher overlap of saliencies", "share of saliency", cosine_ratio),
+    "change": Measure("cosine_similarity", "Cosine similarity of changes", "share of squared change", cosine_ratio),
     "supermask": Measure("jaccard_index", "Jaccard index", "share of kept weights", jaccard_from_gram),
     "activity": Measure("cosine_similarity", "Cosine similarity", "share of squared norm", cosine_ratio),
 }

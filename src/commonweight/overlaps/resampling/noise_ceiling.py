@@ -10,7 +10,7 @@ import numpy as np
 from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named
-from commonweight.footprints.footprint import by_layer
+from commonweight.footprints.footprint import IMPORTANCES, by_layer
 from commonweight.overlaps.measures.gram import parameter_gram
 from commonweight.overlaps.resampling.ratios import FoldRatios, Resampled
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
@@ -49,7 +49,7 @@ def noise_ceiling(footprint: Footprint) -> NoiseCeilings:
     fewer examples there are; it is that of *half* of them.
 
     Args:
-        footprint: A Fisher with folds, in memory or on disk; it is read a slab at a time.
+        footprint: A Fisher or saliency with folds, in memory or on disk; it is read a slab at a time.
 
     Returns:
         The noise ceilings, with jackknife intervals where there are 3 folds or more.
@@ -65,7 +65,7 @@ def noise_ceiling(footprint: Footprint) -> NoiseCeilings:
         >>> 0.9 < found.pooled.value <= 1.01, found.pooled.count
         (True, 8)
     """
-    if footprint.kind != "fisher" or len(footprint.folds) < FEWEST:
+    if footprint.kind not in IMPORTANCES or len(footprint.folds) < FEWEST:
         raise UsageError(
             f"a noise ceiling needs a Fisher with at least {FEWEST} folds, got kind {footprint.kind!r} with "
             f"{len(footprint.folds)} folds: measure with folds, such as fisher(..., folds=8)"

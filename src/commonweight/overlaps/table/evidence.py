@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commonweight.base.errors import UsageError
+from commonweight.footprints.footprint import IMPORTANCES
 from commonweight.overlaps.compatible import check_names
 from commonweight.verdicts.evidence import Corrected, Evidence
 from commonweight.verdicts.verdict import flag, judge
@@ -40,7 +41,7 @@ class Place(NamedTuple):
 
 def evidence(estimate: Estimate, places: Sequence[Place], of: Quantity, *, same_rows: bool | None) -> Evidence:
     """Gather the facts behind a difference of overlaps; without ``same_rows`` behind one overlap less its null."""
-    is_fisher = places[0].table.kind == "fisher"
+    is_fisher = places[0].table.kind in IMPORTANCES
     behind = [(table, name, layer) for table, pair, layer in places for name in pair]
     related = all(table.alignment.reading(*pair) == "shared initialisation" for table, pair, _ in places)
     strange = [table.strange_layers(*pair, layer) for table, pair, layer in places if related]

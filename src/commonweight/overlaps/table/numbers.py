@@ -12,6 +12,7 @@ import numpy as np
 from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named
+from commonweight.footprints.footprint import IMPORTANCES
 from commonweight.overlaps.chance import chance_corrected, chance_jaccard
 from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.overlaps.resampling.ratios import PERMUTED, FoldRatios
@@ -184,7 +185,7 @@ class Numbers:
             return self.quantities[quantity]
         if quantity in {"density", "chance"}:
             raise UsageError(f"density and chance are of supermasks, and this table is of kind {self.kind}")
-        raise UsageError(NO_FOLDS if self.kind == "fisher" else f"{OF_FISHERS}, and this table is of {self.kind}")
+        raise UsageError(NO_FOLDS if self.kind in IMPORTANCES else f"{OF_FISHERS}, and this table is of {self.kind}")
 
     def levels(self, quantity: str) -> Levels:
         """Compute a quantity at every level, of all folds."""

@@ -15,7 +15,7 @@ from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named, among
 from commonweight.footprints.files import hashes_checked
-from commonweight.footprints.footprint import by_layer
+from commonweight.footprints.footprint import IMPORTANCES, by_layer
 from commonweight.footprints.slices import shape_of
 from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
 from commonweight.overlaps.chance import mask_facts
@@ -546,7 +546,7 @@ class OverlapTable:
             ),
             *layout.beware_of_few(self.effective_sample_size),
             *layout.copies(self.rows),
-            *(layout.fold_sentences(records.folds) if self.kind == "fisher" else ()),
+            *(layout.fold_sentences(records.folds) if self.kind in IMPORTANCES else ()),
             *(layout.chance_sentences(self.names, self.masks) if self.masks is not None else ()),
             self.alignment.sentence(),
             *layout.left_out_sentences(self.left_out),
@@ -592,7 +592,8 @@ def overlap(
 ) -> OverlapTable:
     """Compute how much footprints coincide: every pair, overall and per layer, by the measure that fits their kind.
 
-    Fishers take the Fisher overlap, supermasks the Jaccard index, activities the cosine similarity. Tensors are read a
+    Fishers and saliencies take the Fisher overlap, supermasks the Jaccard index, activities and changes the cosine
+    similarity. Tensors are read a
     slice at a time; memory does not depend on the size of the model.
 
     Args:
@@ -626,7 +627,7 @@ def overlap(
     first = next(iter(footprints.values()))
     sizes = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
     rules = {name: footprint.metadata.get("fisher_type") for name, footprint in footprints.items()}
-    folds = common_folds(footprints, common.parameters) if intervals and first.kind == "fisher" else 0
+    folds = common_folds(footprints, common.parameters) if intervals and first.kind in IMPORTANCES else 0
     owners = by_layer(common.parameters)
     groups = [
         group

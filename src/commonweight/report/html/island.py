@@ -15,6 +15,7 @@ import numpy as np
 
 from commonweight.base.estimate import Estimate
 from commonweight.base.progress import track
+from commonweight.footprints.footprint import IMPORTANCES, SIGNED
 from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.report.curves import FEWEST_FOR_BANDS
 from commonweight.report.overlap import spoken, spoken_pair
@@ -91,9 +92,9 @@ class Overlaps:
     def quantities(self) -> tuple[Quantity, ...]:
         """What there is to see; a quantity that is undefined everywhere is left out."""
         table = self.tables[0]
-        if table.kind == "fisher":
+        if table.kind in IMPORTANCES:
             return FISHER if all(each.resampled is not None for each in self.tables) else WITHOUT_FOLDS
-        if table.kind == "activity":
+        if table.kind in SIGNED:
             return ACTIVITY
         known = bool(np.isfinite(table.corrected.pooled[np.triu_indices(len(table.names), 1)]).any())
         return MASKS if known else tuple(each for each in MASKS if each.key not in {"corrected", "chance"})

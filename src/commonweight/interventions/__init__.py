@@ -1,0 +1,21 @@
+"""Interventions: sets of weights that a map names, put onto the initialisation or back to it, and what that does."""
+
+from commonweight.interventions.graft_reset import Swappable
+from commonweight.interventions.matched import Nulls, matched_sets, random_sets
+from commonweight.interventions.measure import RowResampling, RowScores, necessity, row_scores, sufficiency
+from commonweight.interventions.sets import Sets, equal_parts, top_set
+
+__all__ = [
+    "Nulls",
+    "RowResampling",
+    "RowScores",
+    "Sets",
+    "Swappable",
+    "equal_parts",
+    "matched_sets",
+    "necessity",
+    "random_sets",
+    "row_scores",
+    "sufficiency",
+    "top_set",
+]

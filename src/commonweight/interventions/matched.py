@@ -1,0 +1,156 @@
+"""Null sets: drawn at random, or matched to a set by how far its weights moved.
+
+A set that names large changes wins against random weights whatever its map knows beside the change. A matched set has
+the same number of weights in each quantile bin of |Δ| of every parameter, and so about the same ΣΔ².
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from commonweight.base.errors import UsageError
+from commonweight.base.seeds import keyed
+from commonweight.footprints.packed import PackedMasks
+from commonweight.interventions.sets import drawn
+from commonweight.supermasks.bits import Bits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from commonweight.footprints.footprint import Footprint
+
+EDGES = np.concatenate([np.linspace(0, 0.95, 39), np.linspace(0.95, 1, 21)[1:]])
+"""Quantiles of |Δ| between 58 bins of a parameter: 38 up to .95, and 20 above."""
+
+MOST_APART = 0.05
+"""ΣΔ² of a set and its matched sets may differ by this much, relative to the set's."""
+
+MOST_MOVED = 0.05
+"""Share of a set that may be drawn from a neighbouring bin, where its own bin has too few weights outside the set."""
+
+RANDOM, MATCHED = 1, 2
+
+
+@dataclass(frozen=True)
+class Nulls:
+    """Null sets of one set, or why there are none."""
+
+    sets: tuple[PackedMasks, ...]
+    reason: str = ""
+    """Why there are none; empty where there are some."""
+
+    squares: float = float("nan")
+    """ΣΔ² of the set."""
+
+    squares_of_nulls: float = float("nan")
+    """The mean ΣΔ² of the null sets, also where they are refused because of it."""
+
+
+def random_sets(chosen: PackedMasks, draws: int, seed: int) -> tuple[PackedMasks, ...]:
+    """Draw sets with the same number of weights in every parameter, from all of its weights.
+
+    Args:
+        chosen: The set.
+        draws: How many.
+        seed: Names the draws.
+
+    Returns:
+        The sets.
+
+    Example:
+        >>> chosen = PackedMasks.of({"w": torch.tensor([True, True, False, False])})
+        >>> [int(each["w"].sum()) for each in random_sets(chosen, 3, seed=0)]
+        [2, 2, 2]
+    """
+    found: list[dict[str, Bits]] = [{} for _ in range(draws)]
+    for number, name in enumerate(chosen):
+        mask = chosen[name]
+        every, count = torch.ones(mask.numel(), dtype=torch.bool), int(mask.sum())
+        for draw, masks in enumerate(found):
+            masks[name] = Bits.of(drawn(every, count, keyed(seed, RANDOM, number, draw)).reshape(mask.shape))
+    return tuple(map(PackedMasks, found))
+
+
+def matched_sets(chosen: PackedMasks, change: Footprint, outside: PackedMasks, draws: int, seed: int) -> Nulls:
+    """Draw sets whose weights moved as far as those of a set, parameter by parameter.
+
+    Args:
+        chosen: The set.
+        change: The change of the model in which it is reset or grafted.
+        outside: A set, no weight of which is drawn: all sets that are compared.
+        draws: How many.
+        seed: Names the draws.
+
+    Returns:
+        The sets, with ΣΔ² of both sides; none, with the reason, where bins are too thin or ΣΔ² differs by more than
+        5 %.
+
+    Raises:
+        UsageError: If the change lacks a parameter of the set.
+
+    Example:
+        >>> from commonweight.footprints.footprint import Footprint
+        >>> change = Footprint("change", {"w": torch.linspace(-1, 1, 1000)}, 0)
+        >>> chosen = PackedMasks.of({"w": torch.arange(1000) % 10 == 0})
+        >>> found = matched_sets(chosen, change, chosen, 2, seed=0)
+        >>> [int(each["w"].sum()) for each in found.sets], abs(found.squares_of_nulls / found.squares - 1) < 0.05
+        ([100, 100], True)
+    """
+    if lacking := [name for name in chosen if name not in change]:
+        raise UsageError(f"the change lacks {lacking[0]!r}, which is in the set; take both of one model")
+    found: list[dict[str, Bits]] = [{} for _ in range(draws)]
+    squares, of_nulls, moved, total = 0.0, 0.0, 0, 0
+    for number, name in enumerate(chosen):
+        mask = chosen[name].flatten().numpy()
+        size = np.abs(change[name].flatten().double().numpy())
+        free = ~(mask | outside[name].flatten().numpy())
+        shape = chosen.shape(name)
+        if not mask.any():
+            for masks in found:
+                masks[name] = Bits.of(torch.zeros(shape, dtype=torch.bool))
+            continue
+        bins = np.searchsorted(np.quantile(size, EDGES[1:-1]), size, side="right")
+        need, have = (np.bincount(bins[each], minlength=len(EDGES) - 1) for each in (mask, free))
+        total += int(need.sum())
+        if need.sum() > have.sum():
+            return Nulls((), f"{name} has too few weights outside the sets")
+        taken = _fitted(need, have)
+        moved += int(np.clip(need - taken, 0, None).sum())
+        places = np.flatnonzero(free)
+        places = places[np.argsort(bins[places], kind="stable")]
+        starts = np.concatenate([[0], np.cumsum(have)])
+        squares += float((size[mask] ** 2).sum())
+        for draw, masks in enumerate(found):
+            rng = np.random.default_rng(keyed(seed, MATCHED, number, draw))
+            picked = np.concatenate([
+                starts[each] + rng.choice(have[each], taken[each], replace=False, shuffle=False)
+                for each in np.flatnonzero(taken)
+            ])
+            flat = np.zeros(len(mask), dtype=bool)
+            flat[places[picked]] = True
+            of_nulls += float((size[flat] ** 2).sum()) / draws
+            masks[name] = Bits.of(torch.from_numpy(flat).reshape(shape))
+    if not total:
+        return Nulls((), "the set is empty")
+    if moved > MOST_MOVED * total:
+        reason = f"bins of |Δ| are too thin: {moved / total:.0%} of the set has no match of its size outside"
+        return Nulls((), reason, squares, of_nulls)
+    if abs(of_nulls - squares) > MOST_APART * squares:
+        return Nulls((), f"ΣΔ² is {squares:.3g} in the set and {of_nulls:.3g} in matched ones", squares, of_nulls)
+    return Nulls(tuple(map(PackedMasks, found)), "", squares, of_nulls)
+
+
+def _fitted(need: NDArray[np.int64], have: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Take from each bin what is needed, and what it lacks from the nearest bins that have more."""
+    taken = np.minimum(need, have)
+    for each in np.flatnonzero(need > have):
+        lacking = int(need[each] - have[each])
+        for near in np.argsort(np.abs(np.arange(len(have)) - each), kind="stable"):
+            more = min(lacking, int(have[near] - taken[near]))
+            taken[near] += more
+            lacking -= more
+    return taken

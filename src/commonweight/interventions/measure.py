@@ -1,0 +1,154 @@
+"""What a network scores, row by row, by forward passes; and the means of such scores with intervals over rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from commonweight.base.resampled import Resampled
+from commonweight.diagonal_fisher.batch import BatchReader
+from commonweight.diagonal_fisher.likelihood import per_example
+from commonweight.diagonal_fisher.losses import choose_likelihood
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RowScores:
+    """How well every row is predicted, in the order of the source rows."""
+
+    source_rows: tuple[int, ...]
+    right: Array
+    """``[n]``, 1 where the likeliest label is the given one, else 0; nan of models without classes."""
+
+    log_likelihood: Array
+    """``[n]``, of the given label, in nats, at most 0 for classes."""
+
+
+def row_scores(model: nn.Module, batches: Iterable[Any], loss: Any = None) -> RowScores:
+    """Score a model on every row.
+
+    Args:
+        model: The model; it is put into eval mode and back.
+        batches: What a loader yields, as for :func:`commonweight.fisher`.
+        loss: The likelihood, as for :func:`commonweight.fisher`; None infers it.
+
+    Returns:
+        The scores; neither the order of the rows nor their batches matter.
+
+    Raises:
+        MeasurementError: If a loss is not finite.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 2)
+        >>> found = row_scores(model, [(torch.zeros(3, 2), torch.zeros(3, dtype=torch.long))])
+        >>> found.source_rows, found.right.shape, bool((found.log_likelihood < 0).all())
+        ((0, 1, 2), (3,), True)
+    """
+    reader = BatchReader()
+    rows: list[int] = []
+    right: list[torch.Tensor] = []
+    likelihoods: list[torch.Tensor] = []
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for raw in batches:
+                batch = reader.read(raw)
+                likelihood = choose_likelihood(loss, model, batch)
+                outputs = batch.call(model, with_labels=likelihood.passes_labels, withhold=likelihood.reads_batch)
+                hits = likelihood.right(outputs, batch)
+                rows += batch.source_rows
+                likelihoods.append(-per_example(likelihood.nll(outputs, batch), batch).double().cpu())
+                right.append(torch.full((batch.size,), torch.nan) if hits is None else hits[0].double().cpu())
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    order = np.argsort(rows, kind="stable")
+    return RowScores(
+        tuple(rows[place] for place in order),
+        torch.cat(right).double().numpy()[order],
+        torch.cat(likelihoods).numpy()[order],
+    )
+
+
+class RowResampling:
+    """Bootstrap samples of rows, the same for every number that is made of them.
+
+    Args:
+        units: Per row the number of what it was made from: rows of one unit are drawn together.
+        resamples: How many samples.
+        seed: Names the samples.
+
+    Example:
+        >>> resampling = RowResampling(range(100), 200, seed=0)
+        >>> found = resampling.mean(np.arange(100.0))
+        >>> found.value, 40 < found.low < 49.5 < found.high < 60
+        (49.5, True)
+    """
+
+    def __init__(self, units: Sequence[int], resamples: int, seed: int) -> None:
+        _, of_row = np.unique(np.asarray(units), return_inverse=True)
+        count = int(of_row.max()) + 1
+        self._rng = np.random.default_rng(seed)
+        drawn = np.stack([
+            np.bincount(self._rng.integers(count, size=count), minlength=count) for _ in range(resamples)
+        ])
+        weights = drawn[:, of_row].astype(np.float32)
+        self._weights = weights / weights.sum(1, keepdims=True)
+        self._seed = seed
+
+    def mean(self, values: Array) -> Resampled:
+        """Average a score over the rows.
+
+        Args:
+            values: ``[n]``; or ``[D, n]``, a score of each of D null sets, which are drawn anew too.
+
+        Returns:
+            The mean; undefined where a value is.
+        """
+        if np.isnan(values).any():
+            return Resampled.undefined("the model has no classes")
+        every = np.atleast_2d(values)
+        replicates = self._weights @ every.T.astype(np.float64)
+        draws = len(every)
+        rng = np.random.default_rng(self._seed)
+        chosen = rng.integers(draws, size=(len(replicates), draws))
+        return Resampled(float(values.mean()), np.take_along_axis(replicates, chosen, 1).mean(1))
+
+
+def sufficiency(graft: Resampled, base: Resampled, model: Resampled) -> Resampled:
+    """Tell which share of a model's gain a graft reaches, ``(s(graft) − s(base)) / (s(model) − s(base))``.
+
+    Args:
+        graft: Score of the network with a set of weights on the initialisation.
+        base: Score of the initialisation with the model's own head.
+        model: Score of the model.
+
+    Returns:
+        The share, not clipped; undefined where the gain is not clear.
+    """
+    return (graft - base).share_of(model - base)
+
+
+def necessity(reset: Resampled, base: Resampled, model: Resampled) -> Resampled:
+    """Tell which share of a model's gain a reset costs, ``(s(model) − s(reset)) / (s(model) − s(base))``.
+
+    Args:
+        reset: Score of the model with a set of weights back at the initialisation.
+        base: Score of the initialisation with the model's own head.
+        model: Score of the model.
+
+    Returns:
+        The share, not clipped; undefined where the gain is not clear.
+    """
+    return (model - reset).share_of(model - base)
