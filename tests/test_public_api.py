@@ -38,6 +38,7 @@ PUBLIC = [
     "fuse_checkpoints",
     "infer_task",
     "jaccard_index",
+    "localise",
     "open_images",
     "overlap",
     "probed_similarity",

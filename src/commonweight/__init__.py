@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from commonweight.overlaps.similarity.means import every_layer_similarity, first_layer_similarity
     from commonweight.overlaps.similarity.probed import probed_similarity
     from commonweight.overlaps.table.table import OverlapTable, overlap
+    from commonweight.studies.localise.run import localise
     from commonweight.supermasks.inference import infer_task
     from commonweight.supermasks.network import SupermaskNetwork
     from commonweight.transfer.alphas import transfer_alphas
@@ -53,6 +54,7 @@ _HOME = {
     "fuse_checkpoints": "fusion.folders",
     "infer_task": "supermasks.inference",
     "jaccard_index": "overlaps.measures.jaccard",
+    "localise": "studies.localise.run",
     "open_images": "data.images.open",
     "overlap": "overlaps.table.table",
     "probed_similarity": "overlaps.similarity.probed",
@@ -83,6 +85,7 @@ __all__ = [
     "fuse_checkpoints",
     "infer_task",
     "jaccard_index",
+    "localise",
     "open_images",
     "overlap",
     "probed_similarity",

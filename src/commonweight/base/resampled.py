@@ -1,4 +1,4 @@
-"""A number with what it becomes when rows are drawn again: the bootstrap, with replicates that several numbers share."""
+"""A number with what it becomes when rows are drawn again: the bootstrap, its replicates shared by several numbers."""
 
 from __future__ import annotations
 

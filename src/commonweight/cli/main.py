@@ -29,6 +29,7 @@ COMMANDS = (
     "overlap",
     "verify",
     "fuse",
+    "localise",
     "shortcuts",
     "continual",
     "demo",

@@ -13,7 +13,7 @@ from commonweight.cli.results import page_of, write_report
 @click.command("report", cls=Command, epilog=ending("commonweight report runs/both"))
 @click.argument("folder", metavar="RUN")
 def command(folder: str) -> None:
-    """Write report.html of the finished RUN of compare, shortcuts, continual or demo: one file for any browser.
+    """Write report.html of the finished RUN of a study or of demo: one file for any browser.
 
     Nothing is measured, and no model or data is read. The file needs no network connection.
     """

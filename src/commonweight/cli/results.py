@@ -47,7 +47,13 @@ report_option = click.option(
 )
 
 
-ROOMS = {"comparison": "compare", "shortcuts": "shortcuts", "continual": "continual", "demo": "demo"}
+ROOMS = {
+    "comparison": "compare",
+    "localisation": "localise",
+    "shortcuts": "shortcuts",
+    "continual": "continual",
+    "demo": "demo",
+}
 """Study -> its room."""
 
 

@@ -103,7 +103,7 @@ class RowResampling:
         drawn = np.stack([
             np.bincount(self._rng.integers(count, size=count), minlength=count) for _ in range(resamples)
         ])
-        weights = drawn[:, of_row].astype(np.float32)
+        weights = drawn[:, of_row].astype(np.float64)
         self._weights = weights / weights.sum(1, keepdims=True)
         self._seed = seed
 
@@ -119,7 +119,7 @@ class RowResampling:
         if np.isnan(values).any():
             return Resampled.undefined("the model has no classes")
         every = np.atleast_2d(values)
-        replicates = self._weights @ every.T.astype(np.float64)
+        replicates = self._weights @ every.T
         draws = len(every)
         rng = np.random.default_rng(self._seed)
         chosen = rng.integers(draws, size=(len(replicates), draws))

@@ -59,9 +59,7 @@ def top_set(footprint: Footprint, fraction: float, parameters: Sequence[str] | N
         return (_ordered(part) for part in slices(footprint.tensors, name))
 
     upper, above = _place(each, names, wanted, lambda keys: keys >> HALF)
-    lower, above_lower = _place(
-        each, names, wanted - above, lambda keys: (keys & (2**HALF - 1))[keys >> HALF == upper]
-    )
+    lower, above_lower = _place(each, names, wanted - above, lambda keys: (keys & (2**HALF - 1))[keys >> HALF == upper])
     threshold, left = (upper << HALF) + lower, wanted - above - above_lower
     masks = {}
     for name in names:
@@ -156,16 +154,35 @@ def drawn(among: Tensor, count: int, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Sets:
-    """The sets of one fraction: what each model's map chooses, and what two models choose together."""
+    """The sets of one fraction: what each model's map chooses, and of two models what both choose or only one."""
 
     own: Mapping[str, PackedMasks]
-    """By model."""
+    """By model: one, or two."""
+
+    @property
+    def shared(self) -> str:
+        """Name of the set that both maps choose; empty where there is one model."""
+        return "∩".join(self.own) if len(self.own) > 1 else ""
+
+    def only(self, model: str) -> str:
+        """Name of the set that a model's map chooses and the other does not; empty where there is one model."""
+        return f"only {model}" if len(self.own) > 1 else ""
+
+    def other(self, model: str) -> str:
+        """Name of the other model; empty where there is none."""
+        return next((name for name in self.own if name != model), "")
 
     @property
     def named(self) -> dict[str, PackedMasks]:
         """Every set by its name: ``A``; of two models also ``A∩B``, ``only A`` and ``only B``."""
-        found = dict(self.own)
-        if len(self.own) == 2:
-            (a, first), (b, second) = self.own.items()
-            found |= {f"{a}∩{b}": both(first, second), f"only {a}": only(first, second), f"only {b}": only(second, first)}
-        return found
+        if len(self.own) < 2:
+            return dict(self.own)
+        (a, first), (b, second) = self.own.items()
+        shared = {self.shared: both(first, second)}
+        return {**self.own, **shared, self.only(a): only(first, second), self.only(b): only(second, first)}
+
+    @property
+    def every(self) -> PackedMasks:
+        """All weights that a map chooses."""
+        first, *rest = self.own.values()
+        return either(first, rest[0]) if rest else first

@@ -27,7 +27,9 @@ def study_of(run: Path, known: Collection[str]) -> str:
     if (run / RECORD).is_file():
         found = read_json(run / RECORD).get("study")
     if found not in known:
-        raise UsageError(f"{run} holds no run: give the folder that compare, shortcuts, continual or demo wrote")
+        raise UsageError(
+            f"{run} holds no run: give the folder that compare, localise, shortcuts, continual or demo wrote"
+        )
     return str(found)
 
 

@@ -1,0 +1,189 @@
+"""The cells of a localisation: which sets are grafted for a model, or reset in it, and what every row scores then."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from commonweight.base.progress import track
+from commonweight.interventions.matched import matched_sets, random_sets
+from commonweight.interventions.measure import RowScores, row_scores
+from commonweight.interventions.sets import equal_parts, size
+from commonweight.studies.compare.measure import with_less_memory
+from commonweight.studies.compare.prepare import prepare
+from commonweight.studies.run.folder import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from commonweight.base.text import Note
+    from commonweight.data.table import Table
+    from commonweight.footprints.footprint import Footprint
+    from commonweight.footprints.packed import PackedMasks
+    from commonweight.interventions.graft_reset import Swappable
+    from commonweight.interventions.sets import Sets
+    from commonweight.models.options import LoadedModel
+    from commonweight.studies.localise.plan import LocaliseOptions
+
+Way = Literal["graft", "reset"]
+Which = Literal["set", "random", "matched", "part", "part of the other"]
+BY_CONSTRUCTION = "no set of equal change lies outside the weights that changed most"
+
+
+class Cell(NamedTuple):
+    """One network that is scored: a set, or a null set of it, grafted or reset."""
+
+    way: Way
+    name: str
+    """Of the set."""
+
+    which: Which
+    draw: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its name in a file."""
+        return "/".join(map(str, self))
+
+    @classmethod
+    def of_key(cls, key: str) -> Cell:
+        """Read its name."""
+        way, name, which, draw = key.split("/")
+        return cls(way, name, which, int(draw))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """What is known of a set in a model beside its scores."""
+
+    weights: int
+    squares: float = float("nan")
+    """ΣΔ²."""
+
+    squares_of_matched: float = float("nan")
+    unmatched: str = ""
+    """Why there are no matched sets."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The cells of a model at one fraction."""
+
+    cells: Mapping[Cell, PackedMasks]
+    facts: Mapping[str, SetFacts] = field(default_factory=dict)
+
+
+def plan_cells(model: str, sets: Sets, change: Footprint, options: LocaliseOptions, draws: int) -> Planned:
+    """List the networks that a model is scored as, with their sets."""
+    named, seed, other = sets.named, options.measure.seed, sets.other(model)
+    cells: dict[Cell, PackedMasks] = {}
+    facts: dict[str, SetFacts] = {}
+
+    def add(ways: tuple[Way, ...], name: str, which: Which, masks: tuple[PackedMasks, ...]) -> None:
+        cells.update({Cell(way, name, which, draw): each for way in ways for draw, each in enumerate(masks)})
+
+    def add_matched(ways: tuple[Way, ...], name: str) -> None:
+        found = matched_sets(named[name], change, sets.every, draws, seed)
+        facts[name] = SetFacts(size(named[name]), found.squares, found.squares_of_nulls, found.reason)
+        add(ways, name, "matched", found.sets)
+
+    both_ways: tuple[Way, ...] = ("graft", "reset")
+    add(both_ways, model, "set", (named[model],))
+    add(both_ways, model, "random", random_sets(named[model], draws, seed))
+    if options.map == "change":
+        facts[model] = SetFacts(size(named[model]), unmatched=BY_CONSTRUCTION)
+    else:
+        add_matched(both_ways, model)
+    if not other:
+        return Planned(cells, facts)
+    for name in (sets.only(model), sets.only(other)):
+        facts[name] = SetFacts(size(named[name]))
+        add(("reset",), name, "set", (named[name],))
+        add(("reset",), name, "random", random_sets(named[name], draws, seed))
+    add(("reset",), sets.shared, "set", (named[sets.shared],))
+    add_matched(("reset",), sets.shared)
+    pairs = [equal_parts(named[sets.shared], named[sets.only(other)], seed + draw) for draw in range(draws)]
+    if size(pairs[0][0]):
+        add(("reset",), sets.shared, "part", tuple(part for part, _ in pairs))
+        add(("reset",), sets.shared, "part of the other", tuple(part for _, part in pairs))
+    return Planned(cells, facts)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of several networks on several data sets."""
+
+    units: Mapping[str, tuple[int, ...]]
+    """Data set -> what each row was made from, in the order of the scores: rows of one unit are drawn together."""
+
+    scores: Mapping[str, Mapping[str, RowScores]]
+    """Data set -> key of a cell -> scores."""
+
+    facts: Mapping[str, SetFacts]
+
+    @classmethod
+    def load(cls, place: Path) -> Scored:
+        """Read what was written."""
+        record = read_json(place.with_suffix(".json"))
+        tensors = load_file(place.with_suffix(".safetensors"))
+        rows = {data: tuple(found) for data, found in record["source_rows"].items()}
+        units = {data: tuple(found) for data, found in record["units"].items()}
+        scores: dict[str, dict[str, RowScores]] = {data: {} for data in rows}
+        for key, values in tensors.items():
+            data, _, cell = key.partition("/")
+            scores[data][cell] = RowScores(rows[data], values[0].numpy(), values[1].numpy())
+        facts = {
+            name: SetFacts(**{key: float("nan") if value is None else value for key, value in each.items()})
+            for name, each in record["facts"].items()
+        }
+        return cls(units, scores, facts)
+
+    def save(self, place: Path) -> None:
+        """Write all of it; the record comes last, and without it nothing is there."""
+        place.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            f"{data}/{key}": torch.stack([torch.from_numpy(each.right), torch.from_numpy(each.log_likelihood)])
+            for data, cells in self.scores.items()
+            for key, each in cells.items()
+        }
+        save_file(tensors, place.with_suffix(".safetensors"))
+        facts = {name: asdict(each) for name, each in self.facts.items()}
+        rows = {data: next(iter(cells.values())).source_rows for data, cells in self.scores.items()}
+        write_json(place.with_suffix(".json"), {"source_rows": rows, "units": self.units, "facts": facts})
+
+
+def is_scored(place: Path) -> bool:
+    """Tell whether scores were written."""
+    return place.with_suffix(".json").is_file()
+
+
+def score_networks(
+    loaded: LoadedModel,
+    networks: Mapping[str, tuple[Way, PackedMasks]],
+    pair: Swappable,
+    tables: Mapping[str, Table],
+    options: LocaliseOptions,
+    label: str,
+    note: Note,
+) -> dict[str, dict[str, RowScores]]:
+    """Score a model with sets grafted or reset, on several data sets."""
+    prepared = {data: prepare(loaded, table, options.measure.columns, note=note) for data, table in tables.items()}
+    found: dict[str, dict[str, RowScores]] = {data: {} for data in tables}
+    for key in track([*networks], label, unit="network"):
+        way, masks = networks[key]
+        with pair.graft(masks) if way == "graft" else pair.reset(masks):
+            for data, rows in prepared.items():
+                found[data][key] = with_less_memory(
+                    loaded,
+                    options.measure,
+                    len(tables[data]),
+                    note,
+                    lambda size, rows=rows: row_scores(  # type: ignore[misc]
+                        loaded.model, rows.batches.with_batch_size(size), options.measure.loss or loaded.task
+                    ),
+                )
+    return found

@@ -1,0 +1,116 @@
+"""What a localisation asks, what it is made of, and where everything of it lies in the run folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from commonweight.base.errors import UsageError
+from commonweight.base.settings import check_settings, setting
+from commonweight.models.options import LoadOptions
+from commonweight.studies.compare.options import MeasureOptions
+from commonweight.studies.run.record import StudyKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+LOCALISATION = StudyKind("localisation", ("torch", "transformers", "datasets"))
+Map = Literal["saliency", "fisher", "change"]
+FEWER = 5
+"""Null sets at fractions other than the primary one, if there are not fewer at that."""
+
+
+@dataclass(frozen=True)
+class LocaliseOptions:
+    """How sets are chosen, what they are compared with, and what a verdict asks."""
+
+    map: Map = setting(
+        "saliency",
+        "What chooses the weights: Fisher times squared change, the Fisher alone, or the size of the change.",
+    )
+    fractions: tuple[float, ...] = setting(
+        (0.01, 0.05, 0.2),
+        "Shares of the weights to choose.",
+        metavar="Q ...",
+        above=0,
+        below=1,
+        many="listed",
+    )
+    primary: float = setting(0.01, "The one of them that is judged.", metavar="Q", above=0, below=1)
+    draws: int = setting(
+        19, f"Null sets of each kind at the primary fraction; at others {FEWER} at most.", metavar="N", least=2
+    )
+    resamples: int = setting(2000, "Bootstrap samples of the rows.", metavar="N", least=200)
+    least_share: float = setting(
+        0.5, "A set suffices, or is necessary, whole if its share is at least this.", metavar="X", above=0, most=1
+    )
+    equivalence: float = setting(
+        0.1, "Share of the gain below which a cost counts as none (specific).", metavar="X", above=0, most=1
+    )
+    split: str | None = setting(None, "Which split, where the data have several.", metavar="S")
+    examples: int | None = setting(
+        None, "Use N rows of each data set, chosen by --data-seed; default: all.", metavar="N", least=2
+    )
+    data_seed: int = setting(0, "Seed of the choice of rows.", metavar="N")
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+    checkpoints: tuple[str, ...] = setting(
+        (),
+        "A .safetensors file for each module:function, in order, the initialisation last.",
+        option="checkpoint",
+        metavar="FILE",
+    )
+    load: LoadOptions = field(default_factory=LoadOptions)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.primary not in self.fractions:
+            listed = ", ".join(f"{each:g}" for each in self.fractions)
+            raise UsageError(
+                f"{{argument}} must be one of the fractions, {listed}, got {self.primary:g}", argument="primary"
+            )
+
+    def draws_at(self, fraction: float) -> int:
+        """Tell how many null sets of each kind there are."""
+        return self.draws if fraction == self.primary else min(FEWER, self.draws)
+
+    def deciding(self) -> dict[str, Any]:
+        """Give what decides the numbers, as plain JSON values."""
+        own = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in {"measure", "load", "checkpoints", "split", "examples", "data_seed"}
+        }
+        reading = {"dtype": self.load.dtype, "tokenizer": self.load.tokenizer, "sets_seed": self.measure.seed}
+        found: dict[str, Any] = json.loads(json.dumps(own | self.measure.deciding() | reading))
+        return found
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> LocaliseOptions:
+        """Read what decides the results of a run from its record."""
+        names = ("map", "primary", "draws", "resamples", "least_share", "equivalence")
+        return cls(
+            **{name: settings[name] for name in names},
+            fractions=tuple(settings["fractions"]),
+            measure=MeasureOptions(seed=settings["sets_seed"]),
+        )
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything of a run lies."""
+
+    run: Path
+
+    def footprint(self, model: str, kind: str) -> Path:
+        """Name the folder of a model's footprint."""
+        return self.run / "footprints" / model / kind
+
+    def chosen(self, model: str, fraction: float) -> Path:
+        """Name the folder of the set that a model's map chooses."""
+        return self.run / "sets" / f"{fraction:g}" / model
+
+    def scores(self, model: str, fraction: float | None) -> Path:
+        """Name the file of scores of a model: of it and its base, or with the sets of a fraction."""
+        return self.run / "scores" / model / ("model" if fraction is None else f"{fraction:g}")

@@ -1,0 +1,290 @@
+"""A localisation from checkpoints to scores, step by step; a step that was done before is not done again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.text import Note, silent
+from commonweight.data.table import open_table
+from commonweight.diagonal_fisher.agreement import beware_of_labels
+from commonweight.diagonal_fisher.collector import choose_parameters
+from commonweight.footprints.footprint import Footprint
+from commonweight.footprints.of_change import change_footprint, saliency_footprint
+from commonweight.footprints.packed import PackedMasks
+from commonweight.footprints.slices import shape_of
+from commonweight.fusion.checkpoints import find_sources
+from commonweight.interventions.graft_reset import Swappable
+from commonweight.interventions.sets import Sets, top_set
+from commonweight.models.options import FUNCTION
+from commonweight.report.answer import write_result
+from commonweight.report.files import write_figures
+from commonweight.studies.compare.checks import load
+from commonweight.studies.compare.measure import measure
+from commonweight.studies.compare.names import Model, name_models, named_data
+from commonweight.studies.compare.prepare import check_columns
+from commonweight.studies.compare.rows import fold_count
+from commonweight.studies.localise.answer import result
+from commonweight.studies.localise.cells import Planned, Scored, is_scored, plan_cells, score_networks
+from commonweight.studies.localise.figures import figures_of
+from commonweight.studies.localise.halves import halves, units_in_order
+from commonweight.studies.localise.plan import LOCALISATION, LocaliseOptions, Places
+from commonweight.studies.localise.results import Localisation, gather
+from commonweight.studies.run.folder import check_place, open_run
+from commonweight.studies.run.hold import held_alone
+from commonweight.studies.run.record import differences, read_record, refuse_another, same_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from commonweight.data.table import Table
+    from commonweight.models.options import LoadedModel
+
+MOST_MODELS = 2
+IN_FULL = "a run answers one question; choose another folder for another one"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A localisation that may begin."""
+
+    models: Mapping[str, Model]
+    initialisation: nn.Module | Path
+    choosing: Mapping[str, Table]
+    """Per model the rows that its map is made from."""
+
+    measuring: Mapping[str, Mapping[str, Table]]
+    """Per model the data sets that it is scored on: its own, and controls."""
+
+    question: dict[str, Any]
+    options: LocaliseOptions
+    """With the number of folds decided."""
+
+
+def localise(
+    models: Mapping[str, str | Path],
+    data: Mapping[str, str | Path],
+    initialisation: str | Path,
+    run: str | Path,
+    options: LocaliseOptions | None = None,
+    *,
+    note: Note = silent,
+) -> Localisation:
+    """Test whether the weights that a footprint names hold what a model knows.
+
+    A map (saliency, Fisher or change) chooses a share of the weights of each model on one half of its rows. On the
+    other half every row is scored after these weights, and no others, are put onto the initialisation (*graft*), or
+    back to it (*reset*). Beside each set stand random sets and sets matched by how far their weights moved. Parameters
+    without a shared initialisation, such as heads, and all buffers are the model's own throughout.
+
+    Args:
+        models: One or two trained models by name: checkpoint folders, ids, or ``module:function``.
+        data: Data sets by name: one named after each model, which belongs to it; others are controls, on which every
+            model is scored.
+        initialisation: The checkpoint that the models were trained from.
+        run: The run folder; the same call resumes there.
+        options: Map, fractions, null sets, and how Fishers are measured and models read.
+        note: Takes one sentence at a time about what is going on.
+
+    Returns:
+        What was found: scores with intervals, shares, and verdicts at the primary fraction. The run folder holds the
+        same as ``study.json``, ``study.md`` and figures.
+
+    Raises:
+        UsageError: If a model has no data set of its name, or the folder holds a run of another question.
+        NotComparableError: If a model shares no parameter with the initialisation.
+        MeasurementError: If a score is not finite.
+
+    Example:
+        >>> # found = commonweight.localise(
+        ... #     {"films": "runs/films", "food": "runs/food"},
+        ... #     {"films": "films.tsv", "food": "food.tsv"},
+        ... #     "sentence-transformers/all-MiniLM-L6-v2",
+        ... #     "runs/localised",
+        ... # )
+    """
+    return localise_specs(
+        [f"{name}={spec}" for name, spec in models.items()],
+        [f"{name}={spec}" for name, spec in data.items()],
+        str(initialisation),
+        Path(run),
+        options or LocaliseOptions(),
+        note=note,
+    )
+
+
+def localise_specs(
+    models: Sequence[str],
+    data: Sequence[str],
+    initialisation: str,
+    run: Path,
+    options: LocaliseOptions,
+    *,
+    note: Note = silent,
+) -> Localisation:
+    """Localise with models and data given as on the command line, and write the result."""
+    check_place(run)
+    asked = check_localisation(models, data, initialisation, options, note)
+    former = read_record(run, LOCALISATION)
+    if former:
+        refuse_another(run, differences(former["asked"], asked.question), f"{IN_FULL[0].upper()}{IN_FULL[1:]}")
+    with held_alone(run, note):
+        folder = open_run(run, LOCALISATION, "running", asked.question)
+        places = Places(run)
+        with folder.working():
+            scored = _score_all(places, asked, note)
+        found = gather(asked.options, list(asked.models), scored)
+        folder.finish(found.to_json())
+        figures = write_figures(figures_of(found), run / "figures", note)
+        write_result(run, result(found, run, figures))
+    return found
+
+
+def check_localisation(
+    models: Sequence[str], data: Sequence[str], initialisation: str, options: LocaliseOptions, note: Note
+) -> Asked:
+    """Check what can be checked before models are measured."""
+    *named, start = name_models([*models, f"initialisation={initialisation}"], options.checkpoints)
+    if not 1 <= len(named) <= MOST_MODELS:
+        raise UsageError(f"expected one or two models, got {len(named)}; localise them two at a time")
+    sources = dict(named_data(data))
+    if lacking := [model.name for model in named if model.name not in sources]:
+        raise UsageError(
+            f"the model {lacking[0]!r} has no data set of its name, expected one for each model; give {{data}} "
+            f"{lacking[0]}=DATA",
+            data=None,
+        )
+    opened = {
+        name: open_table(spec, split=options.split, examples=options.examples, seed=options.data_seed)
+        for name, spec in sources.items()
+    }
+    for table in opened.values():
+        check_columns(table, options.measure.columns)
+    split = {name: halves(table) for name, table in opened.items()}
+    names = [model.name for model in named]
+    folds = fold_count([split[name][0] for name in names], options.measure.folds, note)
+    found, identity = _open_initialisation(start, options)
+    identities = {}
+    for model in named:
+        loaded = load(model, options.load)
+        for sentence in loaded.notes:
+            note(sentence)
+        identities[model.name] = loaded.identity
+        change_footprint(loaded.model, found)
+    question = {
+        "settings": options.deciding(),
+        "models": identities,
+        "initialisation": identity,
+        "data": {name: table.identity for name, table in opened.items()},
+    }
+    controls = [name for name in sources if name not in names]
+    return Asked(
+        {model.name: model for model in named},
+        found,
+        {name: split[name][0] for name in names},
+        {name: {data: split[data][1] for data in (name, *controls)} for name in names},
+        question,
+        replace(options, measure=replace(options.measure, folds=folds)),
+    )
+
+
+def _open_initialisation(start: Model, options: LocaliseOptions) -> tuple[nn.Module | Path, dict[str, Any]]:
+    """Load an initialisation that a function builds; find the folder of any other, whose class does not matter."""
+    if FUNCTION.fullmatch(start.spec) and not Path(start.spec).expanduser().exists():
+        loaded = load(start, options.load)
+        return loaded.model, loaded.identity
+    (source,) = find_sources([start.spec])
+    return source.folder, source.identity()
+
+
+def _score_all(places: Places, asked: Asked, note: Note) -> dict[str, dict[float | None, Scored]]:
+    options = asked.options
+    maps = {name: _map(places, asked, name, note) for name in asked.models}
+    shapes = [{name: shape_of(each.tensors, name) for name in each} for each in maps.values()]
+    common = [name for name, shape in shapes[0].items() if all(other.get(name) == shape for other in shapes)]
+    if not common:
+        raise UsageError("the models have no parameter in common with each other and their initialisation")
+    scored: dict[str, dict[float | None, Scored]] = {name: {} for name in asked.models}
+    fractions = sorted(options.fractions, key=lambda each: each != options.primary)
+    every = {}
+    for fraction in fractions:
+        note(f"choosing {fraction:g} of the weights by {options.map}")
+        every[fraction] = Sets({name: top_set(each, fraction, common) for name, each in maps.items()})
+        _keep_sets(places, every[fraction], options.map, fraction)
+    for name in asked.models:
+        change = Footprint.load(places.footprint(name, "change"))
+        loaded = pair = None
+        for fraction in (None, *fractions):
+            place = places.scores(name, fraction)
+            if not is_scored(place):
+                loaded = loaded or _load(asked, name)
+                pair = pair or Swappable.of(loaded.model, asked.initialisation, common)
+                planned = Planned({})
+                if fraction is None:
+                    nothing = PackedMasks.of({key: torch.zeros(shapes[0][key], dtype=torch.bool) for key in common})
+                    networks = {"model": ("reset", PackedMasks({})), "base": ("graft", nothing)}
+                else:
+                    draws = options.draws_at(fraction)
+                    planned = plan_cells(name, every[fraction], change, options, draws)
+                    networks = {cell.key: (cell.way, masks) for cell, masks in planned.cells.items()}
+                label = f"{name}: {'model and base' if fraction is None else f'{fraction:g} of the weights'}"
+                found = score_networks(loaded, networks, pair, asked.measuring[name], options, label, note)
+                units = {
+                    data: units_in_order(asked.measuring[name][data], next(iter(each.values())).source_rows)
+                    for data, each in found.items()
+                }
+                Scored(units, found, planned.facts).save(place)
+            scored[name][fraction] = Scored.load(place)
+    return scored
+
+
+def _map(places: Places, asked: Asked, name: str, note: Note) -> Footprint:
+    """Measure the map of a model on the choosing half of its rows, or open what was measured before."""
+    options = asked.options
+    change_at, fisher_at = places.footprint(name, "change"), places.footprint(name, "fisher")
+    loaded: LoadedModel | None = None
+    if not change_at.exists():
+        loaded = _load(asked, name)
+        found = change_footprint(loaded.model, asked.initialisation)
+        chosen = choose_parameters(loaded.model, options.measure.include or None, options.measure.exclude or None)
+        kept = {key: tensor for key, tensor in found.items() if key in chosen}
+        replace(found, tensors=kept).save(change_at)
+    change = Footprint.load(change_at)
+    if options.map == "change":
+        return change
+    if not fisher_at.exists():
+        loaded = loaded or _load(asked, name)
+        table = asked.choosing[name]
+        note(f"{name}: measuring the Fisher on {len(table)} rows of the choosing half")
+        measure(loaded, table, options.measure, folder=fisher_at, note=note)
+    fisher = Footprint.load(fisher_at)
+    for sentence in beware_of_labels({name: fisher}):
+        note(sentence)
+    if options.map == "saliency":
+        return saliency_footprint(fisher, change)
+    return replace(fisher, tensors={key: fisher[key] for key in fisher if key in change}, folds=())
+
+
+def _load(asked: Asked, name: str) -> LoadedModel:
+    loaded = load(asked.models[name], asked.options.load)
+    if not same_identity(asked.question["models"][name], loaded.identity):
+        raise MeasurementError(
+            f"{asked.models[name].spec} is not what it was when it was read first: its files changed meanwhile, or its "
+            "weights are drawn anew each time; start again from weights that stay"
+        )
+    return loaded
+
+
+def _keep_sets(places: Places, sets: Sets, chosen_by: str, fraction: float) -> None:
+    for name, masks in sets.own.items():
+        place = places.chosen(name, fraction)
+        if not place.exists():
+            Footprint("supermask", masks, 0, {"chosen_by": chosen_by, "fraction": fraction, "flipped": False}).save(
+                place
+            )
