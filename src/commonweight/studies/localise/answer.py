@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from commonweight.base.text import DASH, Grid, number
 from commonweight.report.answer import Answer, Result
+from commonweight.studies.localise.results import METRICS
 from commonweight.verdicts.localised import WORDS
 
 if TYPE_CHECKING:
@@ -49,18 +50,14 @@ def blocks(found: Localisation) -> list[Block]:
     options = found.options
     return [
         _verdicts(found),
-        f"A set suffices, or is necessary, whole if the lower end of its share is at least {options.least_share:g}, else "
-        f"in part. A cost below {options.equivalence:g} of the gain counts as none. Sufficiency is judged by accuracy; "
-        "necessity, shared and specific by mean log-likelihood. Intervals are over rows and null sets; they hold for "
-        "these models and the sets chosen, and say nothing of other training runs. All else is descriptive.",
-        *(
-            _cells(found, model, data, metric)
-            for model, data in _data(found)
-            for metric in ("accuracy", "log-likelihood")
-        ),
+        f"A set suffices, or is necessary, whole if the lower end of its share is at least {options.least_share:g}, "
+        f"else in part. A cost below {options.equivalence:g} of the gain counts as none. Sufficiency is judged by "
+        "accuracy; necessity, shared and specific by mean log-likelihood. Intervals are over rows and null sets; they "
+        "hold for these models and the sets chosen, and say nothing of other training runs. All else is descriptive.",
+        *(_cells(found, model, data, metric) for model, data in _data(found) for metric in METRICS),
         _sets(found),
-        f"Measuring rows: {', '.join(f'{count} of {data}' for data, count in found.rows.items())}. Parameters without a "
-        "shared initialisation, and all buffers, are the model's own in every network.",
+        f"Measuring rows: {', '.join(f'{count} of {data}' for data, count in found.rows.items())}. Parameters without "
+        "a shared initialisation, and all buffers, are the model's own in every network.",
     ]
 
 
@@ -93,8 +90,7 @@ def _screen(found: Localisation) -> Grid:
 
 def _pair(found: Localisation, model: str, fraction: float | None, way: str, name: str, which: str) -> tuple[str, str]:
     each: list[str] = []
-    metrics: tuple[Metric, ...] = ("accuracy", "log-likelihood")
-    for metric in metrics:
+    for metric in METRICS:
         cell = found.find(model, fraction, way, name, which, metric)
         each.append(DASH if cell is None else number(cell.score.value, 3))
     return each[0], each[1]

@@ -28,7 +28,7 @@ class LocaliseOptions:
 
     map: Map = setting(
         "saliency",
-        "What chooses the weights: Fisher times squared change, the Fisher alone, or the size of the change.",
+        "What chooses the weights: Fisher times squared change, the Fisher, or the size of the change.",
     )
     fractions: tuple[float, ...] = setting(
         (0.01, 0.05, 0.2),

@@ -115,7 +115,7 @@ class Localisation:
         return self._places.get((model, data or model, fraction, way, name, which, metric))
 
     def score(self, model: str, way: str, name: str, which: str, metric: Metric) -> Resampled:
-        """Find a score on the model's own data at the primary fraction; undefined, with the reason, if it is not there."""
+        """Find a score on the model's own data at the primary fraction; if it is not there, say why."""
         found = self.find(model, self.options.primary, way, name, which, metric)
         if found is not None:
             return found.score

@@ -27,9 +27,7 @@ def study_of(run: Path, known: Collection[str]) -> str:
     if (run / RECORD).is_file():
         found = read_json(run / RECORD).get("study")
     if found not in known:
-        raise UsageError(
-            f"{run} holds no run: give the folder that compare, localise, shortcuts, continual or demo wrote"
-        )
+        raise UsageError(f"{run} holds no run: give the folder that a study or the demo wrote")
     return str(found)
 
 
