@@ -51,6 +51,7 @@ def change_footprint(model: nn.Module | str | Path, initialisation: nn.Module | 
         IntegrityError: If a file is damaged.
 
     Example:
+        >>> import torch
         >>> from copy import deepcopy
         >>> start = nn.Linear(2, 1, bias=False)
         >>> trained = deepcopy(start)

@@ -29,8 +29,9 @@ EDGES = np.concatenate([np.linspace(0, 0.95, 39), np.linspace(0.95, 1, 21)[1:]])
 MOST_APART = 0.05
 """ΣΔ² of a set and its matched sets may differ by this much, relative to the set's."""
 
-MOST_MOVED = 0.05
-"""Share of a set that may be drawn from a neighbouring bin, where its own bin has too few weights outside the set."""
+MOST_UNMATCHED = 0.05
+"""Share of a set that may lack a match in its own bin, where too few weights are left outside: it is drawn from the
+nearest bins of the parameter, and where the whole parameter has too few, left out."""
 
 RANDOM, MATCHED = 1, 2
 
@@ -103,7 +104,7 @@ def matched_sets(chosen: PackedMasks, change: Footprint, outside: PackedMasks, d
     if lacking := [name for name in chosen if name not in change]:
         raise UsageError(f"the change lacks {lacking[0]!r}, which is in the set; take both of one model")
     found: list[dict[str, Bits]] = [{} for _ in range(draws)]
-    squares, of_nulls, moved, total = 0.0, 0.0, 0, 0
+    squares, of_nulls, unmatched, total = 0.0, 0.0, 0, 0
     for number, name in enumerate(chosen):
         mask = chosen[name].flatten().numpy()
         size = np.abs(change[name].flatten().double().numpy())
@@ -116,28 +117,24 @@ def matched_sets(chosen: PackedMasks, change: Footprint, outside: PackedMasks, d
         bins = np.searchsorted(np.quantile(size, EDGES[1:-1]), size, side="right")
         need, have = (np.bincount(bins[each], minlength=len(EDGES) - 1) for each in (mask, free))
         total += int(need.sum())
-        if need.sum() > have.sum():
-            return Nulls((), f"{name} has too few weights outside the sets")
         taken = _fitted(need, have)
-        moved += int(np.clip(need - taken, 0, None).sum())
+        unmatched += int(np.clip(need - taken, 0, None).sum())
         places = np.flatnonzero(free)
         places = places[np.argsort(bins[places], kind="stable")]
         starts = np.concatenate([[0], np.cumsum(have)])
         squares += float((size[mask] ** 2).sum())
         for draw, masks in enumerate(found):
             rng = np.random.default_rng(keyed(seed, MATCHED, number, draw))
-            picked = np.concatenate([
-                starts[each] + rng.choice(have[each], taken[each], replace=False, shuffle=False)
-                for each in np.flatnonzero(taken)
-            ])
             flat = np.zeros(len(mask), dtype=bool)
-            flat[places[picked]] = True
+            for each in np.flatnonzero(taken):
+                picked = rng.choice(have[each], taken[each], replace=False, shuffle=False)
+                flat[places[starts[each] + picked]] = True
             of_nulls += float((size[flat] ** 2).sum()) / draws
             masks[name] = Bits.of(torch.from_numpy(flat).reshape(shape))
     if not total:
         return Nulls((), "the set is empty")
-    if moved > MOST_MOVED * total:
-        reason = f"bins of |Δ| are too thin: {moved / total:.0%} of the set has no match of its size outside"
+    if unmatched > MOST_UNMATCHED * total:
+        reason = f"bins of |Δ| are too thin: {unmatched / total:.0%} of the set have no match of their size outside"
         return Nulls((), reason, squares, of_nulls)
     if abs(of_nulls - squares) > MOST_APART * squares:
         return Nulls((), f"ΣΔ² is {squares:.3g} in the set and {of_nulls:.3g} in matched ones", squares, of_nulls)

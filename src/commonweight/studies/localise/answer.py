@@ -33,7 +33,8 @@ def answer(found: Localisation) -> Answer:
     named = " and ".join(found.models)
     question = f"Do the weights that the {MAPS[options.map]} names hold what {named} learned?"
     said = "; ".join(f"{each.asked.subject} {WORDS[each.asked.claim][each.outcome]}" for each in found.verdicts)
-    said = f"With {options.primary:.3g} of the weights in a set ({len(found.verdicts)} claims judged together): {said}."
+    share = f"{100 * options.primary:g} % of the weights"
+    said = f"With {share} in a set ({len(found.verdicts)} claims judged together): {said}."
     return Answer(question, said, _screen(found), tuple(_beware(found)), REST)
 
 
@@ -100,7 +101,7 @@ def _verdicts(found: Localisation) -> Grid:
     rows = tuple(
         (each.asked.subject, each.asked.claim, each.outcome, number(each.p, 3), each.reason) for each in found.verdicts
     )
-    title = f"Verdicts at {found.options.primary:g} of the weights, p after Holm over {len(rows)} claims"
+    title = f"Verdicts at {100 * found.options.primary:g} % of the weights, p after Holm over {len(rows)} claims"
     return Grid(title, ("set", "claim", "verdict", "p", "why"), rows)
 
 

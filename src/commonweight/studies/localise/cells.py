@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -68,6 +68,14 @@ class SetFacts:
     unmatched: str = ""
     """Why there are no matched sets."""
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> SetFacts:
+        """Read it from a file, where nan is null."""
+        squares, matched = (
+            float("nan") if record[name] is None else record[name] for name in ("squares", "squares_of_matched")
+        )
+        return cls(record["weights"], squares, matched, record["unmatched"])
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -86,8 +94,8 @@ def plan_cells(model: str, sets: Sets, change: Footprint, options: LocaliseOptio
     def add(ways: tuple[Way, ...], name: str, which: Which, masks: tuple[PackedMasks, ...]) -> None:
         cells.update({Cell(way, name, which, draw): each for way in ways for draw, each in enumerate(masks)})
 
-    def add_matched(ways: tuple[Way, ...], name: str) -> None:
-        found = matched_sets(named[name], change, sets.every, draws, seed)
+    def add_matched(ways: tuple[Way, ...], name: str, outside: PackedMasks) -> None:
+        found = matched_sets(named[name], change, outside, draws, seed)
         facts[name] = SetFacts(size(named[name]), found.squares, found.squares_of_nulls, found.reason)
         add(ways, name, "matched", found.sets)
 
@@ -97,7 +105,7 @@ def plan_cells(model: str, sets: Sets, change: Footprint, options: LocaliseOptio
     if options.map == "change":
         facts[model] = SetFacts(size(named[model]), unmatched=BY_CONSTRUCTION)
     else:
-        add_matched(both_ways, model)
+        add_matched(both_ways, model, named[model])
     if not other:
         return Planned(cells, facts)
     for name in (sets.only(model), sets.only(other)):
@@ -105,7 +113,7 @@ def plan_cells(model: str, sets: Sets, change: Footprint, options: LocaliseOptio
         add(("reset",), name, "set", (named[name],))
         add(("reset",), name, "random", random_sets(named[name], draws, seed))
     add(("reset",), sets.shared, "set", (named[sets.shared],))
-    add_matched(("reset",), sets.shared)
+    add_matched(("reset",), sets.shared, sets.every)
     pairs = [equal_parts(named[sets.shared], named[sets.only(other)], seed + draw) for draw in range(draws)]
     if size(pairs[0][0]):
         add(("reset",), sets.shared, "part", tuple(part for part, _ in pairs))
@@ -128,18 +136,15 @@ class Scored:
     @classmethod
     def load(cls, place: Path) -> Scored:
         """Read what was written."""
-        record = read_json(place.with_suffix(".json"))
-        tensors = load_file(place.with_suffix(".safetensors"))
+        record = read_json(_beside(place, "json"))
+        tensors = load_file(_beside(place, "safetensors"))
         rows = {data: tuple(found) for data, found in record["source_rows"].items()}
         units = {data: tuple(found) for data, found in record["units"].items()}
         scores: dict[str, dict[str, RowScores]] = {data: {} for data in rows}
         for key, values in tensors.items():
             data, _, cell = key.partition("/")
             scores[data][cell] = RowScores(rows[data], values[0].numpy(), values[1].numpy())
-        facts = {
-            name: SetFacts(**{key: float("nan") if value is None else value for key, value in each.items()})
-            for name, each in record["facts"].items()
-        }
+        facts = {name: SetFacts.of_record(each) for name, each in record["facts"].items()}
         return cls(units, scores, facts)
 
     def save(self, place: Path) -> None:
@@ -150,15 +155,20 @@ class Scored:
             for data, cells in self.scores.items()
             for key, each in cells.items()
         }
-        save_file(tensors, place.with_suffix(".safetensors"))
+        save_file(tensors, _beside(place, "safetensors"))
         facts = {name: asdict(each) for name, each in self.facts.items()}
         rows = {data: next(iter(cells.values())).source_rows for data, cells in self.scores.items()}
-        write_json(place.with_suffix(".json"), {"source_rows": rows, "units": self.units, "facts": facts})
+        write_json(_beside(place, "json"), {"source_rows": rows, "units": self.units, "facts": facts})
+
+
+def _beside(place: Path, ending: str) -> Path:
+    """Add an ending to a name that may hold a point, such as 0.05."""
+    return place.with_name(f"{place.name}.{ending}")
 
 
 def is_scored(place: Path) -> bool:
     """Tell whether scores were written."""
-    return place.with_suffix(".json").is_file()
+    return _beside(place, "json").is_file()
 
 
 def score_networks(

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.base.text import Note, silent
 from commonweight.data.table import open_table
@@ -19,7 +17,7 @@ from commonweight.footprints.packed import PackedMasks
 from commonweight.footprints.slices import shape_of
 from commonweight.fusion.checkpoints import find_sources
 from commonweight.interventions.graft_reset import Swappable
-from commonweight.interventions.sets import Sets, top_set
+from commonweight.interventions.sets import Sets, only, top_set
 from commonweight.models.options import FUNCTION
 from commonweight.report.answer import write_result
 from commonweight.report.files import write_figures
@@ -29,7 +27,7 @@ from commonweight.studies.compare.names import Model, name_models, named_data
 from commonweight.studies.compare.prepare import check_columns
 from commonweight.studies.compare.rows import fold_count
 from commonweight.studies.localise.answer import result
-from commonweight.studies.localise.cells import Planned, Scored, is_scored, plan_cells, score_networks
+from commonweight.studies.localise.cells import Scored, is_scored, plan_cells, score_networks
 from commonweight.studies.localise.figures import figures_of
 from commonweight.studies.localise.halves import halves, units_in_order
 from commonweight.studies.localise.plan import LOCALISATION, LocaliseOptions, Places
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
 
     from commonweight.data.table import Table
     from commonweight.models.options import LoadedModel
+    from commonweight.studies.localise.cells import SetFacts, Way
 
 MOST_MODELS = 2
 IN_FULL = "a run answers one question; choose another folder for another one"
@@ -102,12 +101,8 @@ def localise(
         MeasurementError: If a score is not finite.
 
     Example:
-        >>> # found = commonweight.localise(
-        ... #     {"films": "runs/films", "food": "runs/food"},
-        ... #     {"films": "films.tsv", "food": "food.tsv"},
-        ... #     "sentence-transformers/all-MiniLM-L6-v2",
-        ... #     "runs/localised",
-        ... # )
+        >>> models, data = {"films": "runs/films"}, {"films": "films.tsv"}
+        >>> localise(models, data, "org/encoder", "runs/localised", LocaliseOptions(primary=0.05))  # doctest: +SKIP
     """
     return localise_specs(
         [f"{name}={spec}" for name, spec in models.items()],
@@ -218,30 +213,41 @@ def _score_all(places: Places, asked: Asked, note: Note) -> dict[str, dict[float
         every[fraction] = Sets({name: top_set(each, fraction, common) for name, each in maps.items()})
         _keep_sets(places, every[fraction], options.map, fraction)
     for name in asked.models:
-        change = Footprint.load(places.footprint(name, "change"))
-        loaded = pair = None
-        for fraction in (None, *fractions):
-            place = places.scores(name, fraction)
-            if not is_scored(place):
-                loaded = loaded or _load(asked, name)
-                pair = pair or Swappable.of(loaded.model, asked.initialisation, common)
-                planned = Planned({})
-                if fraction is None:
-                    nothing = PackedMasks.of({key: torch.zeros(shapes[0][key], dtype=torch.bool) for key in common})
-                    networks = {"model": ("reset", PackedMasks({})), "base": ("graft", nothing)}
-                else:
-                    draws = options.draws_at(fraction)
-                    planned = plan_cells(name, every[fraction], change, options, draws)
-                    networks = {cell.key: (cell.way, masks) for cell, masks in planned.cells.items()}
-                label = f"{name}: {'model and base' if fraction is None else f'{fraction:g} of the weights'}"
-                found = score_networks(loaded, networks, pair, asked.measuring[name], options, label, note)
-                units = {
-                    data: units_in_order(asked.measuring[name][data], next(iter(each.values())).source_rows)
-                    for data, each in found.items()
-                }
-                Scored(units, found, planned.facts).save(place)
-            scored[name][fraction] = Scored.load(place)
+        scored[name] = _score(places, asked, name, every)
     return scored
+
+
+def _score(places: Places, asked: Asked, name: str, every: Mapping[float, Sets]) -> dict[float | None, Scored]:
+    """Score a model and its base, then with the sets of every fraction; what was scored before is read."""
+    options = asked.options
+    change = Footprint.load(places.footprint(name, "change"))
+    masks = next(iter(every.values())).own[name]
+    loaded: LoadedModel | None = None
+    pair: Swappable | None = None
+    steps: list[float | None] = [None, *every]
+    found: dict[float | None, Scored] = {}
+    for fraction in steps:
+        place = places.scores(name, fraction)
+        if not is_scored(place):
+            loaded = loaded or _load(asked, name)
+            pair = pair or Swappable.of(loaded.model, asked.initialisation, list(masks))
+            networks: dict[str, tuple[Way, PackedMasks]]
+            if fraction is None:
+                facts: Mapping[str, SetFacts] = {}
+                networks = {"model": ("reset", PackedMasks({})), "base": ("graft", only(masks, masks))}
+            else:
+                planned = plan_cells(name, every[fraction], change, options, options.draws_at(fraction))
+                facts = planned.facts
+                networks = {cell.key: (cell.way, chosen) for cell, chosen in planned.cells.items()}
+            label = f"{name}: {'model and base' if fraction is None else f'{fraction:g} of the weights'}"
+            scores = score_networks(loaded, networks, pair, asked.measuring[name], options, label, note=silent)
+            units = {
+                data: units_in_order(asked.measuring[name][data], next(iter(each.values())).source_rows)
+                for data, each in scores.items()
+            }
+            Scored(units, scores, facts).save(place)
+        found[fraction] = Scored.load(place)
+    return found
 
 
 def _map(places: Places, asked: Asked, name: str, note: Note) -> Footprint:
