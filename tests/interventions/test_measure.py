@@ -61,11 +61,22 @@ def test_rows_of_one_unit_are_drawn_together():
     assert together.standard_error == pytest.approx(2 * alone.standard_error, rel=0.1)
 
 
-def test_draws_of_a_null_set_widen_its_interval():
-    rows = np.zeros((5, 300)) + np.arange(5.0)[:, None]
-    found = RowResampling(range(300), 2000, seed=1).mean(rows)
-    assert found.value == 2.0
-    assert found.standard_error == pytest.approx(math.sqrt(2 / 5), rel=0.1)
+def test_the_replicates_of_null_sets_are_those_of_one_more_set():
+    rows = np.zeros((25, 300)) + np.random.default_rng(0).normal(size=25)[:, None]
+    found = RowResampling(range(300), 4000, seed=1).mean(rows)
+    assert found.value == pytest.approx(rows.mean())
+    spread = rows[:, 0].std(ddof=1) * math.sqrt(1 + 1 / 25)
+    assert found.high - found.low == pytest.approx(2 * 2.064 * spread, rel=0.07)  # t of 24 degrees
+
+
+def test_a_set_that_is_one_of_its_null_sets_is_found_to_differ_as_often_as_it_should():
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for seed in range(300):
+        resampling = RowResampling(range(40), 300, seed)
+        rows = rng.normal(size=40) * 0.1 + rng.normal(size=20)[:, None]
+        wrong += (resampling.mean(rows[0]) - resampling.mean(rows[1:])).p_above_0() < 0.05
+    assert wrong / 300 < 0.05  # 2.5 % on this side
 
 
 def test_shares_are_paired_whole_ratios_and_never_clipped():

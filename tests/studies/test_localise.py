@@ -136,7 +136,7 @@ def test_the_command_answers_on_one_screen(place, capfd):
     assert run_command([*arguments, *options, "-o", str(place / "alone"), "--quiet"]) == 0
     shown = capfd.readouterr().out
     assert "Do the weights that the size of the change names hold what films learned?" in shown
-    assert "films is not shown to suffice; films is not shown to be necessary." in shown
+    assert "films is not shown to suffice; films is not shown to be necessary." in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
     found = read_localisation(place / "alone")
     assert found.facts["films"][0.05]["films"].unmatched == BY_CONSTRUCTION
@@ -149,7 +149,7 @@ def test_refusals(place, tmp_path):
         localise(place, tmp_path / "run", data={"food": place / "food.jsonl"})
     with pytest.raises(UsageError, match="expected one or two models, got 3"):
         localise(place, tmp_path / "run", models={name: place / name for name in ("films", "food", "run")})
-    with pytest.raises(UsageError, match="must be one of the fractions, 0.01, 0.05, 0.2, got 0.3"):
+    with pytest.raises(UsageError, match=r"must be one of the fractions, 0\.01, 0\.05, 0\.2, got 0\.3"):
         LocaliseOptions(primary=0.3)
     other = nn.Linear(2, 2)
     with pytest.raises(NotComparableError, match="no parameter has name and shape in common"):
@@ -178,7 +178,7 @@ def test_halves_keep_rows_of_one_source_and_copies_together(tmp_path):
 def trained(seed):
     """A start, a network that learned a direction of its own, and rows to measure it on."""
     torch.manual_seed(seed)
-    start = nn.Sequential(nn.Linear(30, 60), nn.ReLU(), nn.Linear(60, 2))
+    start = nn.Sequential(nn.Linear(30, 200), nn.ReLU(), nn.Linear(200, 2))
     model = copy.deepcopy(start)
     direction = torch.randn(30)
     x = torch.randn(900, 30)
@@ -212,12 +212,12 @@ def judged(maps, networks, fraction, draws=5):
                     scores[key] = row_scores(model, [rows])
             parts[fraction_or_none] = Scored({name: tuple(range(len(rows[0])))}, {name: scores}, planned.facts)
         scored[name] = parts
-    return gather(options, list(networks), scored)
+    return gather(options, options.deciding(), list(networks), scored)
 
 
 def test_a_map_of_random_numbers_is_rarely_taken_for_one_that_holds_something():
     """With intervals at 95 % and Holm over seven claims, at most one run in twenty may claim anything."""
-    claims, runs = 0, 10
+    claims, runs = 0, 12
     for seed in range(runs):
         networks = {"A": trained(seed), "B": trained(100 + seed)}
         generator = torch.Generator().manual_seed(seed)
@@ -230,24 +230,24 @@ def test_a_map_of_random_numbers_is_rarely_taken_for_one_that_holds_something():
             for name, (_, model, _) in networks.items()
         }
         found = judged(maps, networks, 0.2)
-        assert all(not facts.unmatched for facts in found.facts["A"][0.2].values())
+        assert not any(facts.unmatched for of in found.facts.values() for facts in of[0.2].values())
         claims += any(each.outcome != "inconclusive" for each in found.verdicts)
-    assert claims <= 2  # of 10 at a rate of .05 more than two come up once in a hundred
+    assert claims <= 2  # of 12 at a rate of .05 more than two come up twice in a hundred
 
 
 def test_a_planted_map_is_found():
     """Only half of the units changed; the map that names them suffices and is necessary, the others hold nothing."""
     start, model, rows = trained(0)
     with torch.no_grad():
-        half = torch.arange(60) < 30
+        half = torch.arange(200) < 100
         for name in ("0.weight", "0.bias"):
             learned, first = model.get_parameter(name), start.get_parameter(name)
             learned[~half] = first[~half] + 0.2 * torch.randn_like(first[~half])
         model[2].weight[:, ~half] = 0
     planted = {
-        "0.weight": half[:, None].expand(60, 30).float(),
+        "0.weight": half[:, None].expand(200, 30).float(),
         "0.bias": half.float(),
-        "2.weight": half.expand(2, 60).float(),
+        "2.weight": half.expand(2, 200).float(),
         "2.bias": torch.ones(2),
     }
     count = sum(int(each.sum()) for each in planted.values()) / sum(each.numel() for each in planted.values())

@@ -105,25 +105,27 @@ class RowResampling:
         ])
         weights = drawn[:, of_row].astype(np.float64)
         self._weights = weights / weights.sum(1, keepdims=True)
-        self._seed = seed
 
     def mean(self, values: Array) -> Resampled:
         """Average a score over the rows.
 
         Args:
-            values: ``[n]``; or ``[D, n]``, a score of each of D null sets, which are drawn anew too.
+            values: ``[n]``, of one network; or ``[D, n]``, of each of D null sets.
 
         Returns:
-            The mean; undefined where a value is.
+            The mean; undefined where a value is. Of null sets the replicates are of one more such set: to the mean of
+            the D on each sample of the rows they add ``t s √(1 + 1/D)``, with s the standard deviation over the D sets
+            and t drawn from Student's t of D − 1 degrees. So a set that differs from its null sets by the luck of the
+            draw alone is found to differ no more often than it should be.
         """
         if np.isnan(values).any():
             return Resampled.undefined("the model has no classes")
-        every = np.atleast_2d(values)
-        replicates = self._weights @ every.T
-        draws = len(every)
-        rng = np.random.default_rng(self._seed)
-        chosen = rng.integers(draws, size=(len(replicates), draws))
-        return Resampled(float(values.mean()), np.take_along_axis(replicates, chosen, 1).mean(1))
+        if values.ndim == 1:
+            return Resampled(float(values.mean()), self._weights @ values)
+        draws = len(values)
+        spread = values.mean(1).std(ddof=1) * np.sqrt(1 + 1 / draws)
+        luck = self._rng.standard_t(draws - 1, size=len(self._weights)) * spread
+        return Resampled(float(values.mean()), self._weights @ values.mean(0) + luck)
 
 
 def sufficiency(graft: Resampled, base: Resampled, model: Resampled) -> Resampled:

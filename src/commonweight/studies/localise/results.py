@@ -81,6 +81,9 @@ class Localisation:
     """Everything a localisation found."""
 
     options: LocaliseOptions
+    settings: Mapping[str, Any]
+    """All that the run was asked, as its record says it."""
+
     models: tuple[str, ...]
     rows: Mapping[str, int]
     """Rows of the measuring half, by data set."""
@@ -184,7 +187,7 @@ class Localisation:
         record = {
             "format": FORMAT,
             "version": VERSION,
-            "plan": self.options.deciding(),
+            "plan": self.settings,
             "models": self.models,
             "measuring_rows": self.rows,
             "measured": [each.record() for each in self.measured],
@@ -226,7 +229,10 @@ class Localisation:
 
 
 def gather(
-    options: LocaliseOptions, models: Sequence[str], scored: Mapping[str, Mapping[float | None, Scored]]
+    options: LocaliseOptions,
+    settings: Mapping[str, Any],
+    models: Sequence[str],
+    scored: Mapping[str, Mapping[float | None, Scored]],
 ) -> Localisation:
     """Average all scores over the rows, with paired bootstrap samples of each data set."""
     measured: list[Measured] = []
@@ -239,7 +245,7 @@ def gather(
         for model in models
     }
     sizes = {data: len(units) for of in scored.values() for data, units in of[None].units.items()}
-    return Localisation(options, tuple(models), sizes, tuple(measured), facts)
+    return Localisation(options, settings, tuple(models), sizes, tuple(measured), facts)
 
 
 def read_localisation(run: Path) -> Localisation:
@@ -252,7 +258,7 @@ def read_localisation(run: Path) -> Localisation:
         model: {fraction: Scored.load(places.scores(model, fraction)) for fraction in (None, *options.fractions)}
         for model in models
     }
-    return gather(options, models, scored)
+    return gather(options, record["asked"]["settings"], models, scored)
 
 
 def _measured(

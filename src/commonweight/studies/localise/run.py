@@ -134,7 +134,7 @@ def localise_specs(
         places = Places(run)
         with folder.working():
             scored = _score_all(places, asked, note)
-        found = gather(asked.options, list(asked.models), scored)
+        found = gather(asked.options, asked.question["settings"], list(asked.models), scored)
         folder.finish(found.to_json())
         figures = write_figures(figures_of(found), run / "figures", note)
         write_result(run, result(found, run, figures))
