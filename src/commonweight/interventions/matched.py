@@ -29,9 +29,12 @@ EDGES = np.concatenate([np.linspace(0, 0.95, 39), np.linspace(0.95, 1, 21)[1:]])
 MOST_APART = 0.05
 """ΣΔ² of a set and its matched sets may differ by this much, relative to the set's."""
 
+NEAR = 2
+"""Bins on either side of its own from which a match may come: in a small parameter a bin holds a single weight."""
+
 MOST_UNMATCHED = 0.05
-"""Share of a set that may lack a match in its own bin, where too few weights are left outside: it is drawn from the
-nearest bins of the parameter, and where the whole parameter has too few, left out."""
+"""Share of a set that may lack such a match: it is drawn from the nearest bins of the parameter that have weights left
+outside, and where the whole parameter has too few, left out."""
 
 RANDOM, MATCHED = 1, 2
 
@@ -117,8 +120,8 @@ def matched_sets(chosen: PackedMasks, change: Footprint, outside: PackedMasks, d
         bins = np.searchsorted(np.quantile(size, EDGES[1:-1]), size, side="right")
         need, have = (np.bincount(bins[each], minlength=len(EDGES) - 1) for each in (mask, free))
         total += int(need.sum())
-        taken = _fitted(need, have)
-        unmatched += int(np.clip(need - taken, 0, None).sum())
+        taken, far = _fitted(need, have)
+        unmatched += far
         places = np.flatnonzero(free)
         places = places[np.argsort(bins[places], kind="stable")]
         starts = np.concatenate([[0], np.cumsum(have)])
@@ -141,13 +144,17 @@ def matched_sets(chosen: PackedMasks, change: Footprint, outside: PackedMasks, d
     return Nulls(tuple(map(PackedMasks, found)), "", squares, of_nulls)
 
 
-def _fitted(need: NDArray[np.int64], have: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Take from each bin what is needed, and what it lacks from the nearest bins that have more."""
+def _fitted(need: NDArray[np.int64], have: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Take from each bin what is needed, and what it lacks from the nearest bins; count what comes from afar or not."""
     taken = np.minimum(need, have)
+    far = 0
     for each in np.flatnonzero(need > have):
         lacking = int(need[each] - have[each])
-        for near in np.argsort(np.abs(np.arange(len(have)) - each), kind="stable"):
+        distance = np.abs(np.arange(len(have)) - each)
+        for near in np.argsort(distance, kind="stable"):
             more = min(lacking, int(have[near] - taken[near]))
             taken[near] += more
             lacking -= more
-    return taken
+            far += more if distance[near] > NEAR else 0
+        far += lacking
+    return taken, far

@@ -29,13 +29,16 @@ class SetClaim:
 
     claim: Claim
     subject: str
-    """The set, or of ``specific`` the model."""
+    """The set."""
 
     needs: Mapping[str, Resampled]
     """What has to lie above 0, by what it is."""
 
     share: Resampled | None = None
     """Sufficiency or necessity, whose lower end tells the whole from a part."""
+
+    to: str = ""
+    """The model that it is specific to."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,14 @@ class SetVerdict:
             shown if not self.lacking else ""
         )
 
+    @property
+    def sentence(self) -> str:
+        """What may be said, without the reason."""
+        to = f" to {self.asked.to}" if self.asked.to else ""
+        return f"{self.asked.subject} {WORDS[self.asked.claim][self.outcome]}{to}"
+
     def __str__(self) -> str:
-        return f"{self.asked.subject} {WORDS[self.asked.claim][self.outcome]}: {self.reason}"
+        return f"{self.sentence}: {self.reason}"
 
 
 REASONS: Mapping[Lacking, str] = MappingProxyType({

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from commonweight.base.text import DASH, Grid, number
 from commonweight.report.answer import Answer, Result
 from commonweight.studies.localise.results import METRICS
-from commonweight.verdicts.localised import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +31,7 @@ def answer(found: Localisation) -> Answer:
     options = found.options
     named = " and ".join(found.models)
     question = f"Do the weights that the {MAPS[options.map]} names hold what {named} learned?"
-    said = "; ".join(f"{each.asked.subject} {WORDS[each.asked.claim][each.outcome]}" for each in found.verdicts)
+    said = "; ".join(each.sentence for each in found.verdicts)
     share = f"{100 * options.primary:g} % of the weights"
     said = f"With {share} in a set ({len(found.verdicts)} claims judged together): {said}."
     return Answer(question, said, _screen(found), tuple(_beware(found)), REST)

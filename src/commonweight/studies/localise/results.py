@@ -168,7 +168,7 @@ class Localisation:
                 self.options.equivalence
             ),
         }
-        return SetClaim("specific", f"{name}, to {model},", needs)
+        return SetClaim("specific", name, needs, to=model)
 
     def _cost(
         self, model: str, name: str, which: Which = "set", null_name: str = "", null: Which = "matched"
