@@ -30,7 +30,7 @@ from commonweight.studies.localise.plan import LocaliseOptions
 from commonweight.studies.localise.results import gather, read_localisation
 
 OPTIONS = LocaliseOptions(
-    fractions=(0.002, 0.05), primary=0.002, draws=3, resamples=300, measure=MeasureOptions(folds=2)
+    fractions=(0.05, 0.002), primary=0.002, draws=3, resamples=300, measure=MeasureOptions(folds=2)
 )
 
 
@@ -200,15 +200,18 @@ def judged(maps, networks, fraction, draws=5):
         pair = Swappable.of(model, start)
         planned = plan_cells(name, sets, change_footprint(model, start), options, draws)
         nothing = only(sets.own[name], sets.own[name])
-        ends = {"base": (Cell("graft", "", "set"), nothing), "model": (Cell("reset", "", "set"), nothing)}
+        ends = {
+            "base": (Cell("graft", "", "set"), lambda nothing=nothing: nothing),
+            "model": (Cell("reset", "", "set"), lambda nothing=nothing: nothing),
+        }
         parts = {}
         for fraction_or_none, cells in (
             (None, ends),
             (fraction, {cell.key: (cell, s) for cell, s in planned.cells.items()}),
         ):
             scores = {}
-            for key, (cell, masks) in cells.items():
-                with getattr(pair, cell.way)(masks):
+            for key, (cell, make) in cells.items():
+                with getattr(pair, cell.way)(make()):
                     scores[key] = row_scores(model, [rows])
             parts[fraction_or_none] = Scored({name: tuple(range(len(rows[0])))}, {name: scores}, planned.facts)
         scored[name] = parts

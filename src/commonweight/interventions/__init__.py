@@ -1,7 +1,7 @@
 """Interventions: sets of weights that a map names, put onto the initialisation or back to it, and what that does."""
 
 from commonweight.interventions.graft_reset import Swappable
-from commonweight.interventions.matched import Nulls, matched_sets, random_sets
+from commonweight.interventions.matched import Nulls, matched_sets, random_set
 from commonweight.interventions.measure import RowResampling, RowScores, necessity, row_scores, sufficiency
 from commonweight.interventions.sets import Sets, equal_parts, top_set
 
@@ -14,7 +14,7 @@ __all__ = [
     "equal_parts",
     "matched_sets",
     "necessity",
-    "random_sets",
+    "random_set",
     "row_scores",
     "sufficiency",
     "top_set",

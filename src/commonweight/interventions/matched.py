@@ -54,29 +54,29 @@ class Nulls:
     """The mean ΣΔ² of the null sets, also where they are refused because of it."""
 
 
-def random_sets(chosen: PackedMasks, draws: int, seed: int) -> tuple[PackedMasks, ...]:
-    """Draw sets with the same number of weights in every parameter, from all of its weights.
+def random_set(chosen: PackedMasks, seed: int, draw: int = 0) -> PackedMasks:
+    """Draw a set with the same number of weights in every parameter, from all of its weights.
 
     Args:
         chosen: The set.
-        draws: How many.
         seed: Names the draws.
+        draw: Which of them.
 
     Returns:
-        The sets.
+        The random set.
 
     Example:
         >>> chosen = PackedMasks.of({"w": torch.tensor([True, True, False, False])})
-        >>> [int(each["w"].sum()) for each in random_sets(chosen, 3, seed=0)]
-        [2, 2, 2]
+        >>> int(random_set(chosen, seed=0)["w"].sum())
+        2
     """
-    found: list[dict[str, Bits]] = [{} for _ in range(draws)]
+    found = {}
     for number, name in enumerate(chosen):
         mask = chosen[name]
-        every, count = torch.ones(mask.numel(), dtype=torch.bool), int(mask.sum())
-        for draw, masks in enumerate(found):
-            masks[name] = Bits.of(drawn(every, count, keyed(seed, RANDOM, number, draw)).reshape(mask.shape))
-    return tuple(map(PackedMasks, found))
+        every = torch.ones(mask.numel(), dtype=torch.bool)
+        picked = drawn(every, int(mask.sum()), keyed(seed, RANDOM, number, draw))
+        found[name] = Bits.of(picked.reshape(mask.shape))
+    return PackedMasks(found)
 
 
 def matched_sets(chosen: PackedMasks, change: Footprint, outside: PackedMasks, draws: int, seed: int) -> Nulls:

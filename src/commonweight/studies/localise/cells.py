@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from commonweight.base.progress import track
-from commonweight.interventions.matched import matched_sets, random_sets
+from commonweight.interventions.matched import matched_sets, random_set
 from commonweight.interventions.measure import RowScores, row_scores
 from commonweight.interventions.sets import equal_parts, size
 from commonweight.studies.compare.measure import with_less_memory
@@ -17,7 +18,7 @@ from commonweight.studies.compare.prepare import prepare
 from commonweight.studies.run.folder import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from commonweight.base.text import Note
@@ -81,27 +82,35 @@ class SetFacts:
 class Planned:
     """The cells of a model at one fraction."""
 
-    cells: Mapping[Cell, PackedMasks]
+    cells: Mapping[Cell, Callable[[], PackedMasks]]
+    """Each with what makes its set when it is scored: all of them together would take a bit per weight and draw."""
     facts: Mapping[str, SetFacts] = field(default_factory=dict)
 
 
 def plan_cells(model: str, sets: Sets, change: Footprint, options: LocaliseOptions, draws: int) -> Planned:
     """List the networks that a model is scored as, with their sets."""
     named, seed, other = sets.named, options.measure.seed, sets.other(model)
-    cells: dict[Cell, PackedMasks] = {}
+    cells: dict[Cell, Callable[[], PackedMasks]] = {}
     facts: dict[str, SetFacts] = {}
 
-    def add(ways: tuple[Way, ...], name: str, which: Which, masks: tuple[PackedMasks, ...]) -> None:
-        cells.update({Cell(way, name, which, draw): each for way in ways for draw, each in enumerate(masks)})
+    def add(ways: Sequence[Way], name: str, which: Which, make: Callable[[int], PackedMasks], count: int) -> None:
+        cells.update({Cell(way, name, which, draw): partial(make, draw) for way in ways for draw in range(count)})
 
-    def add_matched(ways: tuple[Way, ...], name: str, outside: PackedMasks) -> None:
+    def add_set(ways: Sequence[Way], name: str) -> None:
+        facts[name] = SetFacts(size(named[name]))
+        add(ways, name, "set", lambda _: named[name], 1)
+
+    def add_random(ways: Sequence[Way], name: str) -> None:
+        add(ways, name, "random", partial(random_set, named[name], seed), draws)
+
+    def add_matched(ways: Sequence[Way], name: str, outside: PackedMasks) -> None:
         found = matched_sets(named[name], change, outside, draws, seed)
         facts[name] = SetFacts(size(named[name]), found.squares, found.squares_of_nulls, found.reason)
-        add(ways, name, "matched", found.sets)
+        add(ways, name, "matched", found.sets.__getitem__, len(found.sets))
 
     both_ways: tuple[Way, ...] = ("graft", "reset")
-    add(both_ways, model, "set", (named[model],))
-    add(both_ways, model, "random", random_sets(named[model], draws, seed))
+    add_set(both_ways, model)
+    add_random(both_ways, model)
     if options.map == "change":
         facts[model] = SetFacts(size(named[model]), unmatched=BY_CONSTRUCTION)
     else:
@@ -109,15 +118,14 @@ def plan_cells(model: str, sets: Sets, change: Footprint, options: LocaliseOptio
     if not other:
         return Planned(cells, facts)
     for name in (sets.only(model), sets.only(other)):
-        facts[name] = SetFacts(size(named[name]))
-        add(("reset",), name, "set", (named[name],))
-        add(("reset",), name, "random", random_sets(named[name], draws, seed))
-    add(("reset",), sets.shared, "set", (named[sets.shared],))
+        add_set(("reset",), name)
+        add_random(("reset",), name)
+    shared, rest = named[sets.shared], named[sets.only(other)]
+    add_set(("reset",), sets.shared)
     add_matched(("reset",), sets.shared, sets.every)
-    pairs = [equal_parts(named[sets.shared], named[sets.only(other)], seed + draw) for draw in range(draws)]
-    if size(pairs[0][0]):
-        add(("reset",), sets.shared, "part", tuple(part for part, _ in pairs))
-        add(("reset",), sets.shared, "part of the other", tuple(part for _, part in pairs))
+    if size(equal_parts(shared, rest, seed)[0]):
+        add(("reset",), sets.shared, "part", lambda draw: equal_parts(shared, rest, seed + draw)[0], draws)
+        add(("reset",), sets.shared, "part of the other", lambda draw: equal_parts(shared, rest, seed + draw)[1], draws)
     return Planned(cells, facts)
 
 
@@ -173,7 +181,7 @@ def is_scored(place: Path) -> bool:
 
 def score_networks(
     loaded: LoadedModel,
-    networks: Mapping[str, tuple[Way, PackedMasks]],
+    networks: Mapping[str, tuple[Way, Callable[[], PackedMasks]]],
     pair: Swappable,
     tables: Mapping[str, Table],
     options: LocaliseOptions,
@@ -184,7 +192,8 @@ def score_networks(
     prepared = {data: prepare(loaded, table, options.measure.columns, note=note) for data, table in tables.items()}
     found: dict[str, dict[str, RowScores]] = {data: {} for data in tables}
     for key in track([*networks], label, unit="network"):
-        way, masks = networks[key]
+        way, make = networks[key]
+        masks = make()
         with pair.graft(masks) if way == "graft" else pair.reset(masks):
             for data, rows in prepared.items():
                 found[data][key] = with_less_memory(

@@ -241,8 +241,7 @@ def gather(
             resampling = RowResampling(units, options.resamples, options.measure.seed)
             measured += _measured(model, data, scored[model], resampling)
     facts = {
-        model: {fraction: found.facts for fraction, found in scored[model].items() if fraction is not None}
-        for model in models
+        model: {fraction: scored[model][fraction].facts for fraction in sorted(options.fractions)} for model in models
     }
     sizes = {data: len(units) for of in scored.values() for data, units in of[None].units.items()}
     return Localisation(options, settings, tuple(models), sizes, tuple(measured), facts)
@@ -276,8 +275,8 @@ def _measured(
         found.append(Measured(model, data, None, "model", "", "", 1, metric, whole, gain, gain.share_of(gain)))
         nothing = base - base
         found.append(Measured(model, data, None, "base", "", "", 1, metric, base, nothing, nothing.share_of(gain)))
-        for fraction, of in scored.items():
-            cells = of.scores[data] if fraction is not None else {}
+        for fraction in sorted(each for each in scored if each is not None):
+            cells = scored[fraction].scores[data]
             for (way, name, which), group in groupby(sorted(map(Cell.of_key, cells)), key=lambda cell: cell[:3]):
                 draws = [cells[cell.key] for cell in group]
                 score = mean(draws)

@@ -37,7 +37,7 @@ from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import differences, read_record, refuse_another, same_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from commonweight.studies.localise.cells import SetFacts, Way
 
 MOST_MODELS = 2
-IN_FULL = "a run answers one question; choose another folder for another one"
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def localise_specs(
     asked = check_localisation(models, data, initialisation, options, note)
     former = read_record(run, LOCALISATION)
     if former:
-        refuse_another(run, differences(former["asked"], asked.question), f"{IN_FULL[0].upper()}{IN_FULL[1:]}")
+        refuse_another(run, differences(former["asked"], asked.question), "Choose another folder for this question")
     with held_alone(run, note):
         folder = open_run(run, LOCALISATION, "running", asked.question)
         places = Places(run)
@@ -231,14 +230,14 @@ def _score(places: Places, asked: Asked, name: str, every: Mapping[float, Sets])
         if not is_scored(place):
             loaded = loaded or _load(asked, name)
             pair = pair or Swappable.of(loaded.model, asked.initialisation, list(masks))
-            networks: dict[str, tuple[Way, PackedMasks]]
+            networks: dict[str, tuple[Way, Callable[[], PackedMasks]]]
             if fraction is None:
                 facts: Mapping[str, SetFacts] = {}
-                networks = {"model": ("reset", PackedMasks({})), "base": ("graft", only(masks, masks))}
+                networks = {"model": ("reset", lambda: PackedMasks({})), "base": ("graft", lambda: only(masks, masks))}
             else:
                 planned = plan_cells(name, every[fraction], change, options, options.draws_at(fraction))
                 facts = planned.facts
-                networks = {cell.key: (cell.way, chosen) for cell, chosen in planned.cells.items()}
+                networks = {cell.key: (cell.way, make) for cell, make in planned.cells.items()}
             label = f"{name}: {'model and base' if fraction is None else f'{fraction:g} of the weights'}"
             scores = score_networks(loaded, networks, pair, asked.measuring[name], options, label, note=silent)
             units = {
