@@ -30,7 +30,7 @@ from commonweight.studies.localise.plan import LocaliseOptions
 from commonweight.studies.localise.results import gather, read_localisation
 
 OPTIONS = LocaliseOptions(
-    fractions=(0.05, 0.002), primary=0.002, draws=3, resamples=300, measure=MeasureOptions(folds=2)
+    fractions=(0.05, 0.002), primary=0.002, draws=3, resamples=400, measure=MeasureOptions(folds=2)
 )
 
 
@@ -132,7 +132,7 @@ def test_a_run_is_written_read_and_gone_on_with(place, finished, capfd):
 def test_the_command_answers_on_one_screen(place, capfd):
     arguments = ["localise", f"films={place / 'films'}", "--initialisation", str(place / "start")]
     arguments += ["--data", f"films={place / 'films.jsonl'}", "--data", f"other={place / 'food.jsonl'}"]
-    options = ["--map", "change", "--fractions", "0.05", "--primary", "0.05", "--draws", "2", "--resamples", "200"]
+    options = ["--map", "change", "--fractions", "0.05", "--primary", "0.05", "--draws", "2", "--resamples", "400"]
     assert run_command([*arguments, *options, "-o", str(place / "alone"), "--quiet"]) == 0
     shown = capfd.readouterr().out
     assert "Do the weights that the size of the change names hold what films learned?" in shown

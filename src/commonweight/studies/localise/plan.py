@@ -42,7 +42,7 @@ class LocaliseOptions:
     draws: int = setting(
         19, f"Null sets of each kind at the primary fraction; at others {FEWER} at most.", metavar="N", least=2
     )
-    resamples: int = setting(2000, "Bootstrap samples of the rows.", metavar="N", least=200)
+    resamples: int = setting(2000, "Bootstrap samples of the rows.", metavar="N", least=400)
     least_share: float = setting(
         0.5, "A set suffices, or is necessary, whole if its share is at least this.", metavar="X", above=0, most=1
     )
