@@ -167,8 +167,8 @@ def refuse_several() -> None:
         if number.isdecimal() and int(number) > 1:
             raise UsageError(
                 f"{name} is {number}, so this is one of {number} processes, and they would all do the same: several "
-                "share compare, fisher and shortcuts, started by torchrun or accelerate launch; start all else alone, "
-                f"or unset {name}"
+                "share compare, fisher, localise and shortcuts, started by torchrun or accelerate launch; start all "
+                f"else alone, or unset {name}"
             )
 
 

@@ -36,7 +36,7 @@ COMMANDS = (
 )
 
 
-SHARED = frozenset({"compare", "fisher", "shortcuts"})
+SHARED = frozenset({"compare", "fisher", "localise", "shortcuts"})
 """Commands whose measurements several processes can share."""
 
 

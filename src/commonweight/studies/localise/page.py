@@ -9,8 +9,10 @@ from commonweight.overlaps.table.table import overlap
 from commonweight.report.html import Overlaps
 from commonweight.studies.localise.answer import SHOWS
 from commonweight.studies.localise.figures import figures_of
+from commonweight.studies.localise.plan import LOCALISATION, Places
 from commonweight.studies.localise.results import read_localisation
 from commonweight.studies.run.page import pictures_of, write_run_page
+from commonweight.studies.run.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,3 +39,15 @@ def write_page(run: Path) -> Path:
 def figures(run: Path) -> Iterator[tuple[str, Figure]]:
     """Draw the figures of a finished localisation again."""
     return figures_of(read_localisation(run))
+
+
+def items(run: Path) -> dict[str, Path]:
+    """Name what is to be scored, and the file that is there when it is."""
+    asked = read_record(run, LOCALISATION)["asked"]
+    found = {}
+    for model in asked["models"]:
+        for fraction in (None, *asked["settings"]["fractions"]):
+            place = Places(run).scores(model, fraction)
+            what = "itself" if fraction is None else f"{fraction:g} of the weights"
+            found[f"{model}, {what}"] = place.with_name(f"{place.name}.json")
+    return found
