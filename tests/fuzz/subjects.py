@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from fuzz.mutations import mutated
 from safetensors.torch import save_file
 from torch import nn
 
@@ -28,6 +27,7 @@ from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 from commonweight.studies.run.folder import open_run, read_json, write_json
 from commonweight.studies.run.record import StudyKind, read_record
 from commonweight.supermasks.network import SupermaskNetwork
+from fuzz.mutations import mutated
 
 KIND = StudyKind("fuzzed", ())
 

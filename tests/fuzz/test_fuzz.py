@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from fuzz.mutations import mutated
 from fuzz.subjects import SUBJECTS, fuzz, kinds_of
 
