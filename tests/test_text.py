@@ -12,6 +12,7 @@ from commonweight.base.text import (
     DASH,
     LONGEST,
     Grid,
+    escape_latex,
     escape_markdown,
     holds_words,
     number,
@@ -120,12 +121,15 @@ def test_columns_of_words_are_told_from_columns_of_numbers():
 
 def test_latex_prints_every_sign_as_it_is():
     grid = Grid("50 % of a_b & c", ("layer", "95 %"), (("fc_1", "[<0.1, 0.2]"),), (("all", "−0.1 ± 0.2"),))
-    assert to_latex(["Beware: #1 {x} ~ ^ \\ $", grid]) == (
-        r"Beware: \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \$"
-        "\n\n"
+    assert escape_latex("#1 {x} ~ ^ \\ $ -0.5 a-1") == (
+        r"\#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \$ $-$0.5 a-1"
+    )
+    assert to_latex([grid]) == (
         r"\begin{table}"
         "\n"
         r"\caption{50 \% of a\_b \& c}"
+        "\n"
+        r"\label{tab:1}"
         "\n"
         r"\centering"
         "\n"
@@ -157,7 +161,7 @@ HOSTILE = "a\x1b[31mred\x9b2J\u202egnp.exe\u2028\r\x07\ud800"
 
 def test_names_of_strangers_reach_no_terminal_page_or_paper_as_they_are():
     blocks = [f"About {HOSTILE}.", Grid(f"Of {HOSTILE}", ("", HOSTILE), ((HOSTILE, "1"),), ((HOSTILE, "2"),))]
-    for written in (to_markdown(blocks), to_html(blocks), to_latex(blocks), to_plain(blocks)):
+    for written in (to_markdown(blocks), to_html(blocks), to_latex(blocks[1:]), to_plain(blocks)):
         assert not [sign for sign in written if sign != "\n" and not sign.isprintable()]
         assert "x1b" in written
         written.encode()

@@ -328,7 +328,10 @@ def test_compare_in_every_format(cli, place, tmp_path):
     assert (run / "figures" / "layers.pdf").read_bytes() == once
     latex = cli("show", run, "--format", "latex").out
     assert latex == cli(*command, "--format", "latex").out
-    assert latex.count(r"\begin{tabular}") == (run / "study.md").read_text().count("\n|---")
+    assert latex.count(r"\begin{tabular}") == 1
+    every = cli("show", run, "--format", "latex", "--verbose").out
+    assert every.startswith(latex.rstrip())
+    assert every.count(r"\begin{tabular}") == (run / "study.md").read_text().count("\n|---")
     assert "comparison  complete" in cli("ls", tmp_path).out
     assert json.loads(cli(*command, "--format", "json", "--by", "2").out)["depth"] == 2
     assert "bert.encoder" not in cli(*command, "--format", "markdown", "--by", "1").out

@@ -75,6 +75,32 @@ def test_fisher_from_saved_footprints(cli, place, footprints, tmp_path):
     assert not (tmp_path / "swapped").exists()
 
 
+def test_the_fusion_is_scored_beside_its_models(cli, place, tmp_path):
+    data = ["--data", f"films={place / 'films.jsonl'}", "--data", place / "food.jsonl"]
+    found = cli("fuse", place / "one", place / "two", "-o", tmp_path / "both", *data)
+    assert found.code == 0, found.err
+    said = " ".join(found.out.split())
+    assert said.startswith("What is the fusion of one and two, and what was lost? On films the fusion has accuracy 0.")
+    assert "Nothing was measured" not in said
+    record = json.loads(
+        cli("fuse", place / "one", place / "two", "-o", tmp_path / "again", *data, "--format", "json").out
+    )
+    scores = record["scores"]
+    assert [(each["model"], each["data"], each["rows"]) for each in scores] == [
+        (model, data, 30) for model in ("one", "two", "fusion") for data in ("films", "food")
+    ]
+    loaded = load_model(str(tmp_path / "both"))
+    rows = [json.loads(line) for line in (place / "films.jsonl").read_text().splitlines()]
+    inputs = loaded.tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        likelihoods = loaded.model(**inputs).logits.log_softmax(1)
+    labels = torch.tensor([row["label"] for row in rows])
+    assert scores[4]["accuracy"] == pytest.approx(float((likelihoods.argmax(1) == labels).double().mean()))
+    assert scores[4]["log_likelihood"] == pytest.approx(float(likelihoods[range(30), labels].mean()), abs=1e-5)
+    missing = cli("fuse", place / "one", place / "two", "-o", tmp_path / "c", *data, "--label-column", "labl")
+    assert (missing.code, (tmp_path / "c").exists()) == (2, False)
+
+
 def test_a_dry_run_says_all_and_writes_nothing(cli, place, tmp_path):
     found = cli("fuse", place / "one", place / "two", "--dry-run")
     assert found.code == 0, found.err

@@ -77,6 +77,7 @@ COMMANDS = {
     "dry compare": ("compare", "m", "--data", "d", "-o", "out", "--dry-run"),
     "fuse": ("fuse", "a", "b", "-o", "out"),
     "shortcuts": ("shortcuts", "run", "--model", "m", "--data", "d", "-o", "out"),
+    "localise": ("localise", "a=m", "--initialisation", "s", "--data", "a=d", "-o", "out"),
     "continual": ("continual", "run", "--data", "digits", "--scenario", "rotated", "-o", "out"),
     "show": ("show", "run"),
     "report": ("report", "run"),

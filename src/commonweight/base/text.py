@@ -116,9 +116,14 @@ def to_markdown(blocks: list[Block]) -> str:
     return "\n\n".join(escape_markdown(block) if isinstance(block, str) else _grid(block) for block in blocks) + "\n"
 
 
-def to_latex(blocks: list[Block]) -> str:
-    """Write paragraphs and grids as LaTeX; the tables need the package ``booktabs``."""
-    return "\n\n".join(escape_latex(b) if isinstance(b, str) else _latex_grid(b) for b in blocks) + "\n"
+def to_latex(grids: list[Grid]) -> str:
+    """Write tables as LaTeX, labelled ``tab:1``, ``tab:2``, …; they need the package ``booktabs``."""
+    return "\n\n".join(_latex_grid(grid, place) for place, grid in enumerate(grids, 1)) + "\n"
+
+
+def grids_of(blocks: list[Block]) -> list[Grid]:
+    """Choose the tables among paragraphs and tables."""
+    return [block for block in blocks if isinstance(block, Grid)]
 
 
 def to_html(blocks: list[Block]) -> str:
@@ -138,10 +143,11 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Write text so that LaTeX prints it as it is."""
-    return " ".join(printable(text).translate(_LATEX).splitlines())
+    """Write text so that LaTeX prints it as it is, a hyphen before a digit as a minus sign."""
+    return " ".join(_MINUS.sub("−", printable(text)).translate(_LATEX).splitlines())
 
 
+_MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
 _LATEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -167,7 +173,7 @@ _LATEX = str.maketrans(
 )
 
 
-def _latex_grid(grid: Grid) -> str:
+def _latex_grid(grid: Grid, place: int) -> str:
     sides = "".join("l" if holds_words(grid, column) else "r" for column in range(len(grid.header)))
 
     def row(cells: tuple[str, ...]) -> str:
@@ -176,7 +182,7 @@ def _latex_grid(grid: Grid) -> str:
     parts = [[row(grid.header)], [*map(row, grid.rows)], [*map(row, grid.totals)]]
     body = "\n\\midrule\n".join("\n".join(lines) for lines in parts if lines)
     return (
-        f"\\begin{{table}}\n\\caption{{{escape_latex(grid.title)}}}\n\\centering\n\\begin{{tabular}}{{{sides}}}\n"
+        f"\\begin{{table}}\n\\caption{{{escape_latex(grid.title)}}}\n\\label{{tab:{place}}}\n\\centering\n\\begin{{tabular}}{{{sides}}}\n"
         f"\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
     )
 

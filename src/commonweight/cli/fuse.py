@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
-from commonweight.cli.options import Command, Dangerous, Suggesting, ending, options_of, together, typed
+from commonweight.cli.options import Command, Dangerous, Suggesting, ending, options_of, read_options, together, typed
 from commonweight.cli.results import format_option
 from commonweight.fusion.methods import METHODS, takes
+from commonweight.models.options import LoadOptions
+from commonweight.studies.compare.options import ColumnOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from commonweight.cli.options import Decorator
+    from commonweight.interventions.measure import ModelScore
+
+
+FUSION = "fusion"
 
 
 def _typed_name(method: str) -> str:
@@ -64,9 +71,16 @@ def _parameter_options() -> Decorator:
     help=f"The Fisher of each MODEL, in order, as commonweight fisher wrote it; for {_of('footprints')}.",
 )
 @_parameter_options()
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="[NAME=]DATA",
+    help="Score the models and their fusion on this data set; give it several times for several.",
+)
+@options_of(ColumnOptions)
 @click.option("--overwrite", is_flag=True, help="Replace an existing fused checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be fused, and write nothing.")
-@format_option("table", "json", "markdown", words="Form of the result; json is the content of fusion.json.")
+@format_option("table", "json", "markdown", words="Form of the result; json is fusion.json and the scores.")
 @click.option("--allow-pickle", cls=Dangerous, is_flag=True, help="Read weights from pickle files.")
 def command(
     models: tuple[str, ...],
@@ -75,11 +89,12 @@ def command(
     weights: tuple[float, ...],
     base: str | None,
     footprints: tuple[str, ...],
+    data: tuple[str, ...],
     overwrite: bool,
     dry_run: bool,
     form: str,
     allow_pickle: bool,
-    **parameters: Any,
+    **given: Any,
 ) -> None:
     """Fuse the weights of several MODELs into one checkpoint.
 
@@ -88,10 +103,18 @@ def command(
     model card and fusion.json, which say how it was made.
     """
     _check_given(output, dry_run=dry_run)
+    from commonweight.data.table import open_table
     from commonweight.fusion.checkpoints import plan_checkpoints
     from commonweight.fusion.folders import check_place, describe, write_fusion
+    from commonweight.studies.compare.names import name_models, named_data
+    from commonweight.studies.compare.prepare import check_columns
 
-    parameters = typed(parameters)
+    columns = read_options(ColumnOptions, given)
+    tables = {name: open_table(spec) for name, spec in named_data(data)}
+    for table in tables.values():
+        check_columns(table, columns)
+    names = {name for owner in METHODS.values() for name in owner.parameters()}
+    parameters = typed({name: value for name, value in given.items() if name in names})
     inputs = (*models, *([base] if base is not None else []), *footprints)
     place = None if output is None else check_place(output, inputs, overwrite=overwrite)
     plan = plan_checkpoints(
@@ -103,8 +126,8 @@ def command(
         allow_pickle=allow_pickle,
         parameters=parameters,
     )
-    given = {"method": method, "weight": weights, "base": base, "footprint": footprints, **parameters, "output": output}
-    words = _typed(models, given)
+    said = {"method": method, "weight": weights, "base": base, "footprint": footprints, **parameters, "output": output}
+    words = _typed(models, said)
     if dry_run or place is None:
         streams.note("dry run: everything was checked that does not take every number, and nothing was written")
         _show(describe(plan, words), form, None)
@@ -113,7 +136,14 @@ def command(
         streams.note(sentence)
     with streams.working():
         record = write_fusion(plan, place, words, overwrite=overwrite)
-    _show(record, form, output)
+    scores: list[ModelScore] = []
+    if tables:
+        from commonweight.studies.compare.score import score_models
+
+        named = {model.name: model.spec for model in name_models(models)}
+        with streams.working():
+            scores = score_models(named | {FUSION: str(place)}, tables, columns, LoadOptions(allow_pickle=allow_pickle))
+    _show(record, form, output, scores)
 
 
 def _check_given(output: str | None, *, dry_run: bool) -> None:
@@ -131,16 +161,18 @@ def _typed(models: tuple[str, ...], given: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _show(record: Mapping[str, Any], form: str, folder: str | None) -> None:
+def _show(record: Mapping[str, Any], form: str, folder: str | None, scores: Sequence[ModelScore] = ()) -> None:
+    from commonweight.base.records import without_nan
     from commonweight.base.text import to_markdown
     from commonweight.fusion.folders import blocks
+    from commonweight.report.fusion import answer, scores_grid
 
     if form == "json":
-        click.echo(json.dumps(record, indent=1, allow_nan=False))
+        more = {"scores": [asdict(each) for each in scores]} if scores else {}
+        click.echo(json.dumps(without_nan({**record, **more}), indent=1, allow_nan=False))
     elif form == "markdown":
-        click.echo(to_markdown(blocks(record, folder)), nl=False)
+        click.echo(to_markdown([*([scores_grid(scores)] if scores else []), *blocks(record, folder)]), nl=False)
     else:
-        from commonweight.report.fusion import answer
         from commonweight.report.terminal import show
 
-        show(answer(record, folder).blocks(folder or ""))
+        show(answer(record, folder, scores).blocks(folder or ""))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commonweight.base.text import to_latex
+from commonweight.base.text import grids_of, to_latex
 from commonweight.cli import streams
 from commonweight.cli.options import By, Suggesting, together
 
@@ -31,12 +31,12 @@ by_option = click.option(
     "--by", type=By(), default="layer", show_default=True, help="Rows of the full table; DEPTH counts module levels."
 )
 
-verbose_option = click.option("--verbose", is_flag=True, help="Show every table below the answer.")
+verbose_option = click.option("--verbose", is_flag=True, help="Show every table below the answer, also in latex.")
 
 result_options = together(
     format_option(
         *("table", "json", "csv", "markdown", "latex"),
-        words="table is the answer on one screen; the others hold every number.",
+        words="table is the answer on one screen; json, csv and markdown hold every number; latex is its table.",
     ),
     verbose_option,
 )
@@ -80,7 +80,7 @@ def write(result: Result, form: str, *, verbose: bool, run: str = "") -> None:
     elif form == "markdown":
         click.echo(result.to_markdown(), nl=False)
     elif form == "latex":
-        click.echo(to_latex([*result.answer.blocks(), *result.blocks]), nl=False)
+        click.echo(to_latex([result.answer.table, *(grids_of(result.blocks) if verbose else ())]), nl=False)
     else:
         from commonweight.report.terminal import show
 
@@ -95,7 +95,7 @@ def write_run(run: Path, form: str, *, verbose: bool) -> None:
         click.echo(read_form(run, form), nl=False)
         return
     if form == "latex":
-        click.echo(to_latex([*Answer.load(run).blocks(), *load_blocks(run)]), nl=False)
+        click.echo(to_latex([Answer.load(run).table, *(grids_of(load_blocks(run)) if verbose else ())]), nl=False)
         return
     from commonweight.report.terminal import show
 

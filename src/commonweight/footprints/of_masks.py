@@ -128,8 +128,8 @@ def activity_footprint(
 
     Raises:
         UsageError: If ``net`` is neither, or there is no such task.
-        MeasurementError: If the network has no batch norm, or the task's statistics have seen no batch yet: their means
-            are then all 0, and would pass for a measurement.
+        MeasurementError: If means are not finite, or the network has no batch norm, or the task's statistics have seen
+            no batch yet: their means are then all 0, and would pass for a measurement.
 
     Example:
         >>> import torch
@@ -142,6 +142,11 @@ def activity_footprint(
         ('1.running_mean',)
     """
     if isinstance(net, Mapping):
+        for name, mean in net.items():
+            if not mean.isfinite().all():
+                raise MeasurementError(
+                    f"{name} holds nan or infinity, expected finite means; look at the task's training"
+                )
         facts = {} if task is None else {"task": task}
         return Footprint("activity", {name: mean.detach().cpu().clone() for name, mean in net.items()}, count, facts)
     task = _known(net, task)

@@ -34,6 +34,20 @@ class RowScores:
     """``[n]``, of the given label, in nats, at most 0 for classes."""
 
 
+@dataclass(frozen=True)
+class ModelScore:
+    """How well a model predicts a data set, on average."""
+
+    model: str
+    data: str
+    rows: int
+    accuracy: float
+    """Share of the rows whose likeliest label is the given one; nan of models without classes."""
+
+    log_likelihood: float
+    """Mean over the rows, of the given label, in nats."""
+
+
 def row_scores(model: nn.Module, batches: Iterable[Any], loss: Any = None) -> RowScores:
     """Score a model on every row.
 

@@ -47,7 +47,9 @@ def check_named(footprints: Mapping[str, Footprint], *unnamed: object, remedy: s
         raise UsageError(f"expected at least two footprints to compare, got {len(footprints)}; add another")
     for name, footprint in footprints.items():
         if not isinstance(name, str) or not name:
-            raise UsageError(f"a footprint's name must be a non-empty string, got {name!r}; give it a name")
+            raise UsageError(
+                f"a footprint's name must be a non-empty string, got {name!r}; name it by text, such as str(name)"
+            )
         if not isinstance(footprint, Footprint):
             raise UsageError(f"{name!r} must be a Footprint, got {type(footprint).__name__}; {remedy}")
 

@@ -42,6 +42,8 @@ def answer(
     one = len(table.names) == 2
     small = _by_layer(table, pairs[0], by) if one else _by_pair(table, pairs)
     said = _of_one(table, pairs[0]) if one else _of_many(table, pairs, contrasts)
+    if table.kind in IMPORTANCES and NO_SHARING not in said:
+        said += f" {table.alignment.sentence()}"
     return Answer(_question(table), said, small, _beware(table, pairs, contrasts), tuple(rest))
 
 
@@ -235,7 +237,7 @@ def cells(table: OverlapTable, pair: Pair, layer: str | None = None) -> tuple[st
 
 def _head(table: OverlapTable) -> tuple[str, ...]:
     if _has_folds(table):
-        return "overlap", "95 %", "shuffled", "above?"
+        return "corrected", "95 %", "null", "above?"
     return ("Jaccard", "by chance", "beyond") if table.kind == "supermask" else ("overlap",)
 
 

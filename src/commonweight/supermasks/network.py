@@ -317,7 +317,8 @@ class SupermaskNetwork(nn.Module):
         return self._mask(name).start_bits(self._index(task), self._parts.weight(name))
 
     def scores(self, task: str, name: str) -> Tensor | None:
-        """Give a task's scores, without a prior task's influence; None if they were dropped."""
+        """Copy a task's scores, without a prior task's influence; None if they were dropped."""
+        # To set them, copy into the tensors of ``trainable(task)``, in the order of ``masked``.
         scores = self._mask(name).scores(self._index(task))
         return None if scores is None else scores.detach().clone()
 

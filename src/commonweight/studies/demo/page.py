@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from commonweight.base.errors import UsageError
+from commonweight.report.answer import ANSWER
 from commonweight.studies.compare import page as of_models
 from commonweight.studies.continual import page as of_tasks
 from commonweight.studies.run.page import origin_of, write_run_page
+from commonweight.studies.run.record import RECORD
 from commonweight.studies.shortcuts import page as of_shortcuts
 
 if TYPE_CHECKING:
@@ -17,42 +20,52 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+ROOMS = {"encoders": of_models, "shortcuts": of_shortcuts, "tasks": of_tasks}
+
+
 def write_page(run: Path) -> Path:
     """Write the page of a finished demonstration."""
-    comparison, shortcuts, tasks = _parts(run)
-    named = {
-        "encoders": of_models.overlaps(comparison),
-        "shortcuts": of_shortcuts.overlaps(shortcuts),
-        "tasks": of_tasks.overlaps(tasks),
-    }
-    shown = [replace(each, title=f"{part}: {each.title}") for part, found in named.items() for each in found]
-    pictures = [*of_shortcuts.pictures(shortcuts), *of_tasks.pictures(tasks)]
-    parts = {"Encoders": comparison, "Shortcuts": shortcuts, "Tasks": tasks}
+    parts = _parts(run)
+    shown = [
+        replace(each, title=f"{part}: {each.title}")
+        for part, place in parts.items()
+        for each in ROOMS[part].overlaps(place)
+    ]
+    pictures = [*of_shortcuts.pictures(parts["shortcuts"]), *of_tasks.pictures(parts["tasks"])]
     origin = {
-        f"{part}: {head.lower()}": facts for part, place in parts.items() for head, facts in origin_of(place).items()
+        f"{part.capitalize()}: {head.lower()}": facts
+        for part, place in parts.items()
+        for head, facts in origin_of(place).items()
     }
     return write_run_page(run, shown, pictures, origin)
 
 
 def figures(run: Path) -> Iterator[tuple[str, Figure]]:
     """Draw the figures of all three parts."""
-    comparison, shortcuts, tasks = _parts(run)
-    named = {
-        "encoders": of_models.figures(comparison),
-        "shortcuts": of_shortcuts.figures(shortcuts),
-        "tasks": of_tasks.figures(tasks),
-    }
-    return ((f"{part}-{name}", figure) for part, found in named.items() for name, figure in found)
+    found = {part: ROOMS[part].figures(place) for part, place in _parts(run).items()}
+    return ((f"{part}-{name}", figure) for part, of_part in found.items() for name, figure in of_part)
 
 
 def items(run: Path) -> dict[str, Path]:
-    """Name what the parts consist of."""
-    comparison, shortcuts, tasks = _parts(run)
-    named = {"encoders": of_models.items(comparison), "tasks": of_tasks.items(tasks)}
-    named["shortcuts"] = of_shortcuts.items(shortcuts)
-    return {f"{part}: {name}": place for part, found in named.items() for name, place in found.items()}
+    """Name what the parts consist of that were begun, and the parts that were not."""
+    found: dict[str, Path] = {}
+    for part, place in _places(run).items():
+        if (place / RECORD).is_file():
+            found |= {f"{part}: {name}": file for name, file in ROOMS[part].items(place).items()}
+        else:
+            found[f"{part}: all of it"] = place / RECORD
+    return found
 
 
-def _parts(run: Path) -> tuple[Path, Path, Path]:
-    """Find the runs of encoders, shortcuts and tasks."""
-    return run / "comparison", sorted(run.glob("shortcuts-*/run"))[0], run / "continual"
+def _parts(run: Path) -> dict[str, Path]:
+    """Find the runs of the parts, all of which are finished."""
+    places = _places(run)
+    if missing := [part for part, place in places.items() if not (place / ANSWER).is_file()]:
+        raise UsageError(f"{run} has no finished part on {missing[0]}: give another folder to commonweight demo -o")
+    return places
+
+
+def _places(run: Path) -> dict[str, Path]:
+    """Name the run folders of the parts."""
+    shortcuts = next(iter(sorted(run.glob("shortcuts-*"))), run / "shortcuts-0")
+    return {"encoders": run / "comparison", "shortcuts": shortcuts / "run", "tasks": run / "continual"}
