@@ -286,6 +286,13 @@ def test_a_choice_of_parquet_rows_reads_their_groups_alone(tmp_path, monkeypatch
         open_table(str(file), examples=4001)
 
 
+def test_a_name_of_a_column_that_datasets_cannot_take(tmp_path):
+    file = tmp_path / "rows.tsv"
+    file.write_text("text\0\tlabel\na\t0\nb\t1\n")
+    with pytest.raises(UsageError, match="is not a readable TSV file"):
+        open_table(str(file))
+
+
 def test_parquet_text_that_is_no_utf_8(tmp_path):
     file = tmp_path / "rows.parquet"
     parquet.write_table(

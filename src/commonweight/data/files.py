@@ -58,7 +58,9 @@ def read_rows(path: Path, choose: Choose) -> tuple[Any, Sequence[int], int]:
         whole, total = datasets.Dataset(InMemoryTable(rows)), len(rows)
         chosen = choose(total)
         return whole if len(chosen) == total else whole.select(chosen), chosen, total
-    except (pa.ArrowException, OSError, UnicodeError) as error:
+    except UsageError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: of datasets, of columns it cannot take
         raise UsageError(
             f"{path} is not a readable {suffix[1:].upper()} file ({error}): correct it, or save it again"
         ) from error
