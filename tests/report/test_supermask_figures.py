@@ -92,7 +92,7 @@ def test_overlaps_with_numbers(ax):
     assert np.array_equal(drawn.image.get_array(), table.pooled)
     assert texts(drawn) == [f"{value:.2f}" for value in table.pooled.reshape(-1)]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a", "b", "c"]
-    assert colour_bar(drawn, [ax]).ax.get_ylabel() == "jaccard index"
+    assert colour_bar(drawn, [ax]).ax.get_ylabel() == "Jaccard index"
     assert ax.get_title() == "pooled"
     one = plot_overlap_matrix(table, ax, layer="3")
     assert texts(one)[1] == f"{table.by_layer['3'][0, 1]:.2f}"
@@ -103,7 +103,7 @@ def test_overlaps_with_numbers(ax):
 def test_overlaps_of_masks_are_beyond_chance_where_that_is_known(ax):
     table = masks()
     drawn = plot_overlap_matrix(table, ax, layer="0")
-    assert drawn.words == "jaccard index beyond chance"
+    assert drawn.words == "Jaccard index beyond chance"
     assert texts(drawn)[0] == number(table.corrected.by_layer["0"][0, 1], 2)
     assert len(drawn.numbers) == 6  # not the diagonal
     low, high = drawn.image.get_clim()

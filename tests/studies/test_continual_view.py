@@ -276,7 +276,7 @@ def test_the_studys_figures_say_what_they_show_and_have_a_colour_bar_per_scale(s
     similarity = "task similarity, {}\n(* not above its null)"
     bars = {
         "accuracy": ["accuracy"],
-        "overlap-classic": ["jaccard index beyond chance"],
+        "overlap-classic": ["Jaccard index beyond chance"],
         "similarity-classic": [similarity.format("every layer"), similarity.format("probed")],
         "alphas": ["alpha, mean over layers"],
         "masks": [""],

@@ -13,6 +13,7 @@ import torch
 from commonweight.base.errors import UsageError
 from commonweight.base.text import number
 from commonweight.footprints.footprint import IMPORTANCES, SIGNED
+from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.verdicts.rules import ABOVE
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def plot_overlap_matrix(table: OverlapTable, ax: Axes, *, layer: str | None = No
     beyond = table.kind == "supermask" and bool(np.isfinite(table.corrected.pooled[apart]).all())
     values = table.corrected if beyond else table
     shown = values.pooled if layer is None else values.by_layer[layer]
-    words = table.measure.replace("_", " ")
+    words = MEASURES[table.kind].words
     if beyond:
         everything = np.stack([values.pooled, *values.by_layer.values()])
         highest = float(np.nanmax(np.abs(everything), initial=0.0)) or 1.0

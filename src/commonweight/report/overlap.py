@@ -29,6 +29,9 @@ MOST_ROWS = LINES - 4
 """Rows of the small table, beside title, head and rule, and a line that says how many more there are."""
 
 LONGEST_NAME = 31
+CUT = "…."
+"""Stands for the first parts of a name."""
+
 MOST_WARNINGS = 4
 MOST_ASKED = 3
 NO_SHARING = "They have no shared initialisation, so no overlap is sharing. "
@@ -302,4 +305,4 @@ def short(name: str) -> str:
         del parts[0]
     kept = ".".join(parts)
     kept = kept if len(kept) <= LONGEST_NAME else f"{kept[: LONGEST_NAME - 1]}…"
-    return kept if kept == (name or WHOLE) or kept.endswith("…") else f"….{kept}"
+    return kept if kept == (name or WHOLE) or kept.endswith("…") else f"{CUT}{kept}"

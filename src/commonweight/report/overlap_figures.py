@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from commonweight.base.estimate import Estimate
 from commonweight.footprints.footprint import IMPORTANCES
+from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.report.curves import DepthCurve, plot_depth
 from commonweight.report.files import COLORS, new_figure
-from commonweight.report.maps import colour_bar, plot_overlap_matrix, some
-from commonweight.report.overlap import short, spoken, spoken_pair
+from commonweight.report.maps import colour_bar, plot_overlap_matrix
+from commonweight.report.overlap import CUT, short, spoken, spoken_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,9 @@ TWO_COLUMNS = 7.0
 
 ONE_COLUMN = 3.4
 MOST_INCHES = 9.0
+MOST_NAMES = 60
+"""Layers that are all named below a figure."""
+
 CELL = 0.45
 """Inches of a cell of a heat map."""
 
@@ -50,7 +54,7 @@ def layer_figure(table: OverlapTable) -> Figure:
     figure = new_figure(TWO_COLUMNS, 5.6 if has_folds else 3.6)
     axes = figure.subplots(1 + has_folds, 1, sharex=True, squeeze=False, height_ratios=(2, 1)[: 1 + has_folds])[:, 0]
     plot_depth([_curve(table, pair, color) for pair, color in zip(shown, COLORS, strict=False)], axes[0])
-    axes[0].set_ylabel(f"{table.measure.replace('_', ' ')}{', corrected' if has_folds else ''}")
+    axes[0].set_ylabel(f"{MEASURES[table.kind].words}{', corrected' if has_folds else ''}")
     left = f"; {len(pairs) - len(shown)} more pairs are not drawn" if len(pairs) > len(shown) else ""
     said = "95 % bands over folds; dotted: overlap of shuffled Fishers" if has_folds else "raw"
     axes[0].set_title(f"{said}{left}", fontsize="small")
@@ -71,7 +75,9 @@ def layer_figure(table: OverlapTable) -> Figure:
         axes[1].set_ylabel("noise ceiling")
     for ax in axes:
         ax.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes[-1].set_xticks(*some([short(layer) for layer in table.layers]), rotation=90, fontsize="x-small")
+    names = [short(layer).removeprefix(CUT) for layer in table.layers]
+    step = -(-len(names) // MOST_NAMES)
+    axes[-1].set_xticks(range(0, len(names), step), names[::step], rotation=90, fontsize=6)
     return figure
 
 
