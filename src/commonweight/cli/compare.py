@@ -60,8 +60,8 @@ def command(
     NAME= gives a model or data set its name in the table. If a file has that whole word as its name, equals sign
     included, the file is meant. One model and two data sets compare two tasks in one network. With data sets named like
     the models, and one more, the answer says whether the models share more on that one than each on its own. RUN holds
-    run.json, the footprints, the table (overlap.json) and the result (report.html, study.md, study.json, study.csv). The
-    same command again measures only what is missing. A different question in the same folder is refused.
+    run.json, the footprints, the table (overlap.json) and the result (report.html, study.md, study.json, study.csv).
+    The same command again measures only what is missing. A different question in the same folder is refused.
     """
     from commonweight.report.html import REPORT
     from commonweight.report.terminal import show
