@@ -809,3 +809,9 @@ def test_files_are_hashed_while_they_are_read_and_once(tmp_path, monkeypatch):
     flip_a_bit(tmp_path / "b" / SHARD)
     with pytest.raises(IntegrityError, match="the SHA-256 is not the recorded one"):
         commonweight.overlap({"a": prints["a"], "b": Footprint.load(tmp_path / "b")})
+
+
+def test_the_folder_above_a_footprint_names_the_one_within(tmp_path):
+    Footprint("fisher", {"fc.weight": torch.ones(2)}, 8).save(tmp_path / "films" / "dev")
+    with pytest.raises(IntegrityError, match=r"films has no footprint\.json: .*; give \S+films/dev"):
+        Footprint.load(tmp_path / "films")

@@ -9,6 +9,7 @@ from commonweight.base.records import sealed
 from commonweight.base.text import Grid
 from commonweight.report.answer import FILES, Answer, Result, read_form, write_result
 from commonweight.report.html import REPORT
+from commonweight.studies.demo import page as page_of_demo
 from commonweight.studies.run.page import LINE, origin_of, pictures_of, write_run_page
 from commonweight.studies.run.record import StudyKind
 from commonweight.studies.run.runs import runs_grid, study_of
@@ -95,3 +96,13 @@ def test_a_record_that_was_damaged_is_listed_as_such(run):
     assert runs_grid(run).rows == ((str(run), "–", "damaged", "–"),)
     with pytest.raises(IntegrityError, match=r"run\.json is not as it was written"):
         origin_of(run)
+
+
+def test_an_unfinished_demonstration_has_a_status_and_no_page(tmp_path):
+    (tmp_path / "demo.json").write_text("{}")
+    places = page_of_demo.items(tmp_path)
+    assert list(places) == ["encoders: all of it", "shortcuts: all of it", "tasks: all of it"]
+    assert not any(place.exists() for place in places.values())
+    for make in (page_of_demo.write_page, page_of_demo.figures):
+        with pytest.raises(UsageError, match="has no finished part on encoders"):
+            make(tmp_path)

@@ -87,10 +87,9 @@ def folder_record(folder: Path, file: str, form: Format, keys: Iterable[str]) ->
     if not folder.is_dir():
         raise UsageError(f"expected the folder of {form.words}, and {folder} is not a folder")
     if not path.is_file():
-        raise IntegrityError(
-            f"{folder} has no {file}: it is not {form.words}, or was never finished; give another folder, "
-            f"or {form.again}"
-        )
+        within = sorted(found.parent.name for found in folder.glob(f"*/{file}"))
+        remedy = f"give {folder / within[0]}" if within else f"give another folder, or {form.again}"
+        raise IntegrityError(f"{folder} has no {file}: it is not {form.words}, or was never finished; {remedy}")
     return _checked(json_file(path, form.again, form.most_bytes), str(path), form, keys)
 
 
