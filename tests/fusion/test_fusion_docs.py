@@ -29,7 +29,7 @@ def test_every_method_and_normalization_is_described():
 def test_the_commands_are_such():
     options = {option for p in group.get_command(None, "fuse").params for option in p.opts}
     lines = [line for line in TEXT.splitlines() if line.startswith("commonweight fuse")]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         assert {word for word in line.split() if word.startswith("-")} <= options
     assert "`--dry-run`" in TEXT

@@ -138,7 +138,7 @@ def test_shapes_of_saved_footprints_are_compared_without_reading_them(tmp_path, 
         ({"a": fisher(BODY)}, "expected at least two footprints to compare, got 1"),
         (
             {"a": fisher(BODY), "": fisher(BODY)},
-            "a footprint's name must be a non-empty string, got ''; give it a name",
+            "a footprint's name must be a non-empty string, got ''; name it by text",
         ),
         ({"a": fisher(BODY), 3: fisher(BODY)}, "a footprint's name must be a non-empty string, got 3"),
         ({"a": fisher(BODY), "b": "folder"}, r"'b' must be a Footprint, got str; .* Footprint.load\(folder\)"),
