@@ -24,6 +24,9 @@ GPU = "GPU"
 
 PACKAGE = "commonweight"
 LOCAL = re.compile(r"local(?::(?P<workers>[1-9]\d*))?")
+LOOPBACK = "127.0.0.1:0"
+"""Where the scheduler of this machine shows its state: any free port, and no other machine sees it."""
+
 ADDRESS = re.compile(r"\w+://.+")
 
 
@@ -86,7 +89,9 @@ def _client(scheduler: str, items: int) -> Iterator[tuple[Any, int | None]]:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(int(local["workers"] or cores), items)
         with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+            LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=LOOPBACK
+            ) as cluster,
             Client(cluster) as client,
         ):
             yield client, max(1, cores // workers)
