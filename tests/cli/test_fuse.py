@@ -101,6 +101,12 @@ def test_the_fusion_is_scored_beside_its_models(cli, place, tmp_path):
     assert (missing.code, (tmp_path / "c").exists()) == (2, False)
 
 
+def test_a_weight_in_the_place_of_a_model_is_told(cli, place, tmp_path):
+    found = cli("fuse", place / "one", place / "two", "--weight", "0.8", "0.2", "-o", tmp_path / "out")
+    assert found.code == 2
+    assert "0.2 stands where a MODEL is expected: write --weight before each weight" in found.err
+
+
 def test_a_dry_run_says_all_and_writes_nothing(cli, place, tmp_path):
     found = cli("fuse", place / "one", place / "two", "--dry-run")
     assert found.code == 0, found.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 FUSION = "fusion"
+NUMBER = re.compile(r"-?\d*\.?\d+")
 
 
 def _typed_name(method: str) -> str:
@@ -102,7 +104,7 @@ def command(
     of any size are read tensor by tensor. The result loads with from_pretrained, with the first MODEL's tokenizer, a
     model card and fusion.json, which say how it was made.
     """
-    _check_given(output, dry_run=dry_run)
+    _check_given(models, output, dry_run=dry_run)
     from commonweight.data.table import open_table
     from commonweight.fusion.checkpoints import plan_checkpoints
     from commonweight.fusion.folders import check_place, describe, write_fusion
@@ -146,7 +148,9 @@ def command(
     _show(record, form, output, scores)
 
 
-def _check_given(output: str | None, *, dry_run: bool) -> None:
+def _check_given(models: tuple[str, ...], output: str | None, *, dry_run: bool) -> None:
+    if numbers := [model for model in models if NUMBER.fullmatch(model)]:
+        raise UsageError(f"{numbers[0]} stands where a MODEL is expected: write --weight before each weight")
     if output is None and not dry_run:
         raise UsageError("-o FOLDER is missing: where should the fused checkpoint go? (--dry-run needs none)")
 

@@ -47,7 +47,8 @@ NO_FOLDS = (
     "without folds in every footprint there is no noise ceiling, no correction and no interval: measure with folds, "
     "such as fisher(..., folds=8)"
 )
-OF_FISHERS = "noise ceilings, corrections over folds and permutation nulls are of Fishers"
+OF_FISHERS = "noise ceilings, corrections over folds, permutation nulls and verdicts on them are of Fishers"
+OF_MASKS = "; of masks, table.corrected is the Jaccard index beyond chance"
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +186,10 @@ class Numbers:
             return self.quantities[quantity]
         if quantity in {"density", "chance"}:
             raise UsageError(f"density and chance are of supermasks, and this table is of kind {self.kind}")
-        raise UsageError(NO_FOLDS if self.kind in IMPORTANCES else f"{OF_FISHERS}, and this table is of {self.kind}")
+        if self.kind in IMPORTANCES:
+            raise UsageError(NO_FOLDS)
+        more = OF_MASKS if self.kind == "supermask" else ""
+        raise UsageError(f"{OF_FISHERS}, and this table is of kind {self.kind}{more}")
 
     def levels(self, quantity: str) -> Levels:
         """Compute a quantity at every level, of all folds."""
