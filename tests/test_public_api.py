@@ -39,6 +39,7 @@ PUBLIC = [
     "infer_task",
     "jaccard_index",
     "localise",
+    "merge_check",
     "open_images",
     "overlap",
     "probed_similarity",

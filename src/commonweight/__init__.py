@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from commonweight.overlaps.similarity.probed import probed_similarity
     from commonweight.overlaps.table.table import OverlapTable, overlap
     from commonweight.studies.localise.run import localise
+    from commonweight.studies.merge_check.run import merge_check
     from commonweight.supermasks.inference import infer_task
     from commonweight.supermasks.network import SupermaskNetwork
     from commonweight.transfer.alphas import transfer_alphas
@@ -55,6 +56,7 @@ _HOME = {
     "infer_task": "supermasks.inference",
     "jaccard_index": "overlaps.measures.jaccard",
     "localise": "studies.localise.run",
+    "merge_check": "studies.merge_check.run",
     "open_images": "data.images.open",
     "overlap": "overlaps.table.table",
     "probed_similarity": "overlaps.similarity.probed",
@@ -86,6 +88,7 @@ __all__ = [
     "infer_task",
     "jaccard_index",
     "localise",
+    "merge_check",
     "open_images",
     "overlap",
     "probed_similarity",

@@ -78,6 +78,7 @@ COMMANDS = {
     "fuse": ("fuse", "a", "b", "-o", "out"),
     "shortcuts": ("shortcuts", "run", "--model", "m", "--data", "d", "-o", "out"),
     "localise": ("localise", "a=m", "--initialisation", "s", "--data", "a=d", "-o", "out"),
+    "merge-check": ("merge-check", "a=m", "b=n", "--initialisation", "s", "--data", "a=d", "-o", "out"),
     "continual": ("continual", "run", "--data", "digits", "--scenario", "rotated", "-o", "out"),
     "show": ("show", "run"),
     "report": ("report", "run"),

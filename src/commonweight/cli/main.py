@@ -30,6 +30,7 @@ COMMANDS = (
     "verify",
     "fuse",
     "localise",
+    "merge-check",
     "shortcuts",
     "continual",
     "demo",
@@ -38,6 +39,11 @@ COMMANDS = (
 
 SHARED = frozenset({"compare", "fisher", "localise", "shortcuts"})
 """Commands whose measurements several processes can share."""
+
+
+def _imported(name: str) -> click.Command:
+    command: click.Command = importlib.import_module(f"commonweight.cli.{name.replace('-', '_')}").command
+    return command
 
 
 class Commands(click.Group):
@@ -51,8 +57,7 @@ class Commands(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"commonweight.cli.{cmd_name}").command
-        return command
+        return _imported(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -95,7 +100,7 @@ def run(arguments: list[str]) -> int:
     except CommonweightError as error:
         if is_known(error) and not team_here().leads:
             return error.exit_code  # the first process says it
-        commands = {name: importlib.import_module(f"commonweight.cli.{name}").command for name in COMMANDS}
+        commands = {name: _imported(name) for name in COMMANDS}
         _explain(f"error: {error.told(partial(in_options, commands=commands, here=command))}", debug=debug)
         return error.exit_code
     except click.ClickException as error:

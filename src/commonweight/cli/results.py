@@ -50,6 +50,7 @@ report_option = click.option(
 ROOMS = {
     "comparison": "compare",
     "localisation": "localise",
+    "merge-check": "merge_check",
     "shortcuts": "shortcuts",
     "continual": "continual",
     "demo": "demo",

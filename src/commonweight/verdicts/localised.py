@@ -1,4 +1,4 @@
-"""Verdicts on sets of weights: does a set suffice, is it necessary, is it shared, is it specific to one model?
+"""Verdicts on sets of weights: does a set suffice, is it necessary, shared, specific to a model, in a merge's way?
 
 A claim lists what has to lie above 0; all of it has to (an intersection-union test, so its p is the largest of theirs).
 Over all claims of a run the p are adjusted after Holm (1979). Decided on data; words are made last.
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from commonweight.base.resampled import Resampled
 
-Claim = Literal["suffices", "is necessary", "shared", "specific"]
-Outcome = Literal["suffices", "is necessary", "shared", "specific", "in part", "inconclusive"]
+Claim = Literal["suffices", "is necessary", "shared", "specific", "conflicts"]
+Outcome = Literal["suffices", "is necessary", "shared", "specific", "conflicts", "in part", "inconclusive"]
 Lacking = Literal["", "undefined", "holds 0", "family", "share undefined"]
 
 
@@ -98,6 +98,7 @@ WORDS: Mapping[Claim, Mapping[Outcome, str]] = MappingProxyType({
     },
     "shared": {"shared": "is shared", "inconclusive": "is not shown to be shared"},
     "specific": {"specific": "is specific", "inconclusive": "is not shown to be specific"},
+    "conflicts": {"conflicts": "conflicts", "inconclusive": "is not shown to conflict"},
 })
 
 

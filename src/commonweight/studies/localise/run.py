@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from commonweight.data.table import Table
-    from commonweight.models.options import LoadedModel
+    from commonweight.models.options import LoadedModel, LoadOptions
     from commonweight.studies.localise.cells import SetFacts, Way
 
 MOST_MODELS = 2
@@ -163,7 +163,7 @@ def check_localisation(
     split = {name: halves(table) for name, table in opened.items()}
     names = [model.name for model in named]
     folds = fold_count([split[name][0] for name in names], options.measure.folds, note)
-    found, identity = _open_initialisation(start, options)
+    found, identity = open_initialisation(start, options.load)
     identities = {}
     for model in named:
         loaded = load(model, options.load)
@@ -188,10 +188,10 @@ def check_localisation(
     )
 
 
-def _open_initialisation(start: Model, options: LocaliseOptions) -> tuple[nn.Module | Path, dict[str, Any]]:
+def open_initialisation(start: Model, reading: LoadOptions) -> tuple[nn.Module | Path, dict[str, Any]]:
     """Load an initialisation that a function builds; find the folder of any other, whose class does not matter."""
     if FUNCTION.fullmatch(start.spec) and not Path(start.spec).expanduser().exists():
-        loaded = load(start, options.load)
+        loaded = load(start, reading)
         return loaded.model, loaded.identity
     (source,) = find_sources([start.spec])
     return source.folder, source.identity()

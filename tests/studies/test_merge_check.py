@@ -1,0 +1,239 @@
+"""The merge check: laws of merging, planted conflicts, what it refuses, and the command from checkpoints to a recipe."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import commonweight
+from commonweight import Footprint
+from commonweight.base.errors import UsageError
+from commonweight.cli.main import run as run_command
+from commonweight.data.reviews import reviews
+from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
+from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer, save, train
+from commonweight.studies.merge_check.layers import layers_of, outside_counts
+from commonweight.studies.merge_check.page import figures, items
+from commonweight.studies.merge_check.plan import MergeCheckOptions, Trial, groups
+from commonweight.studies.merge_check.results import read_merge_check
+
+NETS = """
+from torch import nn
+
+class Abs(nn.Module):
+    def forward(self, x):
+        return x.abs()
+
+def net():
+    return nn.Sequential(nn.Linear(8, 16), Abs(), nn.Linear(16, 16), Abs(), nn.Linear(16, 2))
+"""
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory):
+    """A start, a network that learned something, and copies of it, in a folder with rows for each."""
+    folder = tmp_path_factory.mktemp("nets")
+    (folder / "merge_nets.py").write_text(NETS)
+    sys.path.insert(0, str(folder))
+    from merge_nets import net
+
+    torch.manual_seed(0)
+    start = net()
+    save_file(start.state_dict(), folder / "start.safetensors")
+    x = torch.randn(3000, 8)
+    y = (x[:, :4].abs().sum(1) > x[:, 4:].abs().sum(1)).long()
+    model = copy.deepcopy(start)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(400):
+        batch = torch.arange(step * 50, step * 50 + 50) % 2000
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+        optimizer.step()
+    for number, name in enumerate(("A", "B", "C")):
+        part = slice(2000 + 300 * number, 2300 + 300 * number)
+        rows = zip(x[part].tolist(), y[part].tolist(), strict=True)
+        lines = [json.dumps({"x": inputs, "label": label}) for inputs, label in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+
+    def noisy(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return {
+            name: weight + 0.01 * torch.randn(weight.shape, generator=generator)
+            for name, weight in model.state_dict().items()
+        }
+
+    near, opposite = noisy(2), noisy(2)
+    for name in ("0.weight", "0.bias"):  # |−z| is |z|: as good a network, and the mean of both knows nothing
+        opposite[name] = -opposite[name]
+    files = {"model": noisy(1), "same": noisy(1), "near": near, "opposite": opposite}
+    for name, state in files.items():
+        save_file({key: weight.contiguous() for key, weight in state.items()}, folder / f"{name}.safetensors")
+    yield folder
+    sys.path.remove(str(folder))
+
+
+def check(folder, run, files, **changes):
+    """Check merges of networks, given by the names of their files."""
+    options = MergeCheckOptions(
+        depth=1,
+        draws=5,
+        resamples=400,
+        measure=MeasureOptions(folds=2, columns=ColumnOptions(input_column=("x",))),
+        checkpoints=tuple(str(folder / f"{each}.safetensors") for each in (*files.values(), "start")),
+    )
+    return commonweight.merge_check(
+        {name: "merge_nets:net" for name in files},
+        {name: folder / f"{name}.jsonl" for name in files},
+        "merge_nets:net",
+        run,
+        replace(options, **changes),
+    )
+
+
+def test_a_merge_of_a_model_with_itself_loses_nothing(nets, tmp_path):
+    before = (nets / "model.safetensors").read_bytes()
+    found = check(nets, tmp_path / "run", {"A": "model", "B": "same"})
+    for method, scale in (("average", None), ("fisher", None), ("task_arithmetic", 0.5)):
+        merge = found.find(("A", "B"), method, scale)
+        assert merge.mean().value == pytest.approx(0, abs=1e-4 if method == "fisher" else 1e-6)
+        assert merge.mean("accuracy").value == 0
+    assert found.find(("A", "B"), "average").mean().value == 0
+    assert found.find(("A", "B"), "task_arithmetic", 0.3).mean().value < -0.01
+    assert found.conflicting == []
+    (pair,) = found.beside.pairs
+    assert (pair.cosine, pair.signs, pair.distance) == (pytest.approx(1), pytest.approx(1), 0)
+    assert pair.same_data == pytest.approx(1)
+    assert 0.8 < pair.own_data < 1
+    assert (nets / "model.safetensors").read_bytes() == before
+
+
+def test_a_planted_conflict_is_found_and_confirmed(nets, tmp_path):
+    found = check(nets, tmp_path / "run", {"A": "model", "B": "opposite"})
+    assert found.best.mean().high < -0.1
+    (layer,) = found.conflicting
+    assert layer.asked.layer == "0"
+    assert layer.gain.low > 0.1
+    assert layer.beyond_random.low > 0
+    (pair,) = found.beside.pairs
+    assert pair.cosine < 0.9
+    assert "Layers confirmed to conflict: 0 (back to" in (tmp_path / "run" / "study.md").read_text()
+
+
+def test_without_a_conflict_no_layer_is_confirmed(nets, tmp_path):
+    found = check(nets, tmp_path / "run", {"A": "model", "B": "near"})
+    assert abs(found.best.mean().value) < 0.02
+    assert found.conflicting == []
+    assert "No layer is confirmed to conflict." in " ".join((tmp_path / "run" / "study.md").read_text().split())
+
+
+def test_the_order_of_models_changes_nothing(nets, tmp_path):
+    models = {"A": "model", "B": "opposite", "C": "near"}
+    found = check(nets, tmp_path / "run", models)
+    other = check(nets, tmp_path / "other", dict(reversed(models.items())))
+    assert found.to_json() == other.to_json()
+    assert found.models == ("A", "B", "C")
+    assert {each.members for each in found.merges} == {("A", "B"), ("A", "C"), ("B", "C"), ("A", "B", "C")}
+    assert len(found.merges) == 4 * 6
+    assert len(found.shortlist) == 4 * 3
+    assert found.find("AC", "average").mean().value > found.find("AB", "average").mean().value
+    means = [each.mean().value for each in found.merges]
+    assert means == sorted(means, reverse=True)
+    changes = found.find("ABC", "average").changes["log-likelihood"]
+    assert found.find("ABC", "average").mean().value == pytest.approx(sum(each.value for each in changes.values()) / 3)
+
+
+def test_a_run_is_read_gone_on_with_and_refused_for_another_question(nets, tmp_path, capfd):
+    run, models = tmp_path / "run", {"A": "model", "B": "opposite"}
+    found = check(nets, run, models)
+    assert read_merge_check(run).to_json() == found.to_json()
+    assert [name for name, _ in figures(run)] == ["merges"]
+    assert all(place.exists() for place in items(run).values())
+    (run / "scores" / "measuring" / "A&B.json").unlink()
+    assert check(nets, run, models).to_json() == found.to_json()
+    with pytest.raises(UsageError, match=r"holds a run of something else: settings.depth was 1, is now 2"):
+        check(nets, run, models, depth=2)
+    with pytest.raises(UsageError, match="holds a run of something else"):
+        check(nets, run, {"A": "model", "B": "near"})
+    recipe = json.loads((run / "recipe.json").read_text())
+    assert (recipe["method"], recipe["scale"]) == (found.best.trial.method, found.best.trial.scale)
+    assert list(recipe["models"]) == list(recipe["weights"]) == ["A", "B"]
+    assert recipe["models"]["A"] != recipe["models"]["B"]
+    assert run_command(["report", str(run)]) == 0
+    assert run_command(["status", str(run)]) == 0
+    assert run_command(["figures", str(run), "--format", "svg", "-o", str(tmp_path / "paper")]) == 0
+    assert (tmp_path / "paper" / "merges.svg").is_file()
+    capfd.readouterr()
+
+
+def test_parameters_that_are_left_out_stay_those_of_each_parent(nets, tmp_path):
+    measure = MeasureOptions(folds=2, exclude=("0",), columns=ColumnOptions(input_column=("x",)))
+    found = check(nets, tmp_path / "run", {"A": "model", "B": "opposite"}, measure=measure)
+    assert found.find("AB", "average").mean().value == pytest.approx(0, abs=0.02)
+    assert found.beside.own == {"A": ("0.weight", "0.bias"), "B": ("0.weight", "0.bias")}
+    assert any("0.weight" in sentence for sentence in found.beside.beware)
+
+
+def test_refusals(nets, tmp_path):
+    with pytest.raises(UsageError, match="expected at least two models to merge, got 1"):
+        check(nets, tmp_path / "run", {"A": "model"})
+    asked = {"A": "merge_nets:net", "B": "merge_nets:net"}, "merge_nets:net", tmp_path / "run"
+    files = tuple(str(nets / f"{each}.safetensors") for each in ("model", "near", "start"))
+    options = MergeCheckOptions(checkpoints=files)
+    data = {name: nets / f"{name}.jsonl" for name in "ABC"}
+    with pytest.raises(UsageError, match="the model 'B' has no data set of its name"):
+        commonweight.merge_check(asked[0], {"A": data["A"]}, *asked[1:], options)
+    with pytest.raises(UsageError, match="the data set 'C' is named after no model, and there are A, B"):
+        commonweight.merge_check(asked[0], data, *asked[1:], options)
+    with pytest.raises(UsageError, match=r"must be different numbers, at least one, got 0\.5, 0\.5"):
+        MergeCheckOptions(scales=(0.5, 0.5))
+    assert not (tmp_path / "run").exists()
+
+
+def test_groups_layers_and_as_many_weights_outside():
+    assert groups(["B", "A"]) == [("A", "B")]
+    assert groups("CAB") == [("A", "B"), ("A", "C"), ("B", "C"), ("A", "B", "C")]
+    names = ["e.layer.0.q.weight", "e.layer.0.k.bias", "e.layer.1.q.weight", "e.word"]
+    assert {key: len(found) for key, found in layers_of(names, 3).items()} == {"e.layer.0": 2, "e.layer.1": 1, "e": 1}
+    sizes = {"a": 7, "b": 3, "c": 11}
+    assert outside_counts(sizes, ["a"]) == {"b": 1, "c": 6}
+    assert sum(outside_counts(sizes, ["b"]).values()) == 3
+    assert outside_counts({"a": 8, "b": 3}, ["a"]) == {}
+    assert Trial("task_arithmetic", 0.3).label == "λ 0.3"
+
+
+def test_the_command_answers_on_one_screen_and_writes_the_merge(tmp_path, capfd):
+    tokenizer, start = make_tokenizer(), make_start(0)
+    save(start, tokenizer, tmp_path / "start")
+    arguments = ["merge-check"]
+    for name in ("films", "food"):
+        model = copy.deepcopy(start)
+        train(model, encode_reviews(tokenizer, reviews(600, domain=name)), steps=40, seed=0)
+        save(model, tokenizer, tmp_path / name)
+        rows = reviews(80, domain=name, start=600)
+        lines = [json.dumps({"text": row["text"], "label": row["label"]}) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        arguments += [f"{name}={tmp_path / name}", "--data", f"{name}={tmp_path / name}.jsonl"]
+    run, merged = tmp_path / "run", tmp_path / "merged"
+    arguments += ["--initialisation", str(tmp_path / "start"), "--draws", "2", "--resamples", "400", "--folds", "2"]
+    assert run_command([*arguments, "-o", str(run), "--write", str(merged), "--quiet"]) == 0
+    shown = capfd.readouterr().out
+    assert "Will these models merge?" in shown
+    assert "films + food: average" in shown
+    assert "Beware: Whether the models were trained on these rows" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+    for name in ("study.md", "study.json", "study.csv", "report.html", "recipe.json", "figures/merges.svg"):
+        assert (run / name).is_file()
+    found = read_merge_check(run)
+    recipe = json.loads((run / "recipe.json").read_text())
+    assert recipe["method"] == found.best.trial.method
+    fusion = json.loads((merged / "fusion.json").read_text())
+    assert fusion["method"]["name"] if isinstance(fusion["method"], dict) else fusion["method"] == recipe["method"]
+    weights = load_file(merged / "model.safetensors")
+    assert weights.keys() == load_file(tmp_path / "films" / "model.safetensors").keys()
+    assert Footprint.load(run / "fishers" / "films" / "food").kind == "fisher"
