@@ -33,7 +33,7 @@ def test_the_number_of_models_is_that_of_the_zoo():
 
 
 def test_the_table_of_commands_holds_every_command():
-    listed = re.findall(r"^\| `commonweight (\w+)", README, flags=re.MULTILINE)
+    listed = re.findall(r"^\| `commonweight ([\w-]+)", README, flags=re.MULTILINE)
     assert sorted(listed) == sorted(group.list_commands(None))
 
 

@@ -1,4 +1,4 @@
-"""The merge check: laws of merging, planted conflicts, what it refuses, and the command from checkpoints to a recipe."""
+"""The merge check: laws of merging, planted conflicts, refusals, and the command from checkpoints to a recipe."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def check(folder, run, files, **changes):
         checkpoints=tuple(str(folder / f"{each}.safetensors") for each in (*files.values(), "start")),
     )
     return commonweight.merge_check(
-        {name: "merge_nets:net" for name in files},
+        dict.fromkeys(files, "merge_nets:net"),
         {name: folder / f"{name}.jsonl" for name in files},
         "merge_nets:net",
         run,
@@ -207,21 +207,45 @@ def test_groups_layers_and_as_many_weights_outside():
     assert Trial("task_arithmetic", 0.3).label == "λ 0.3"
 
 
-def test_the_command_answers_on_one_screen_and_writes_the_merge(tmp_path, capfd):
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """Two fine-tuned encoders, one with a head of three classes, their start, and rows of each."""
+    folder = tmp_path_factory.mktemp("encoders")
     tokenizer, start = make_tokenizer(), make_start(0)
-    save(start, tokenizer, tmp_path / "start")
-    arguments = ["merge-check"]
+    save(start, tokenizer, folder / "start")
     for name in ("films", "food"):
         model = copy.deepcopy(start)
         train(model, encode_reviews(tokenizer, reviews(600, domain=name)), steps=40, seed=0)
-        save(model, tokenizer, tmp_path / name)
-        rows = reviews(80, domain=name, start=600)
-        lines = [json.dumps({"text": row["text"], "label": row["label"]}) for row in rows]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-        arguments += [f"{name}={tmp_path / name}", "--data", f"{name}={tmp_path / name}.jsonl"]
+        save(model, tokenizer, folder / name)
+        write_rows(folder / f"{name}.jsonl", [row["label"] for row in reviews(80, domain=name, start=600)], name)
+    config = copy.deepcopy(start.config)
+    config.num_labels = 3
+    torch.manual_seed(1)
+    three = type(start)(config)
+    own = {key: weight for key, weight in model.state_dict().items() if not key.startswith("classifier")}
+    three.load_state_dict(own, strict=False)
+    save(three, tokenizer, folder / "three")
+    write_rows(folder / "three.jsonl", [number % 3 for number in range(80)], "food")
+    return folder
+
+
+def write_rows(place, labels, domain):
+    texts = [row["text"] for row in reviews(80, domain=domain, start=600)]
+    lines = [json.dumps({"text": text, "label": label}) for text, label in zip(texts, labels, strict=True)]
+    place.write_text("\n".join(lines) + "\n")
+
+
+def arguments_of(folder, *names):
+    given = ["merge-check", "--initialisation", str(folder / "start"), "--draws", "2", "--resamples", "400"]
+    for name in names:
+        given += [f"{name}={folder / name}", "--data", f"{name}={folder / name}.jsonl"]
+    return [*given, "--folds", "2", "--quiet"]
+
+
+def test_the_command_answers_on_one_screen_and_writes_the_merge(encoders, tmp_path, capfd):
     run, merged = tmp_path / "run", tmp_path / "merged"
-    arguments += ["--initialisation", str(tmp_path / "start"), "--draws", "2", "--resamples", "400", "--folds", "2"]
-    assert run_command([*arguments, "-o", str(run), "--write", str(merged), "--quiet"]) == 0
+    arguments = arguments_of(encoders, "films", "food")
+    assert run_command([*arguments, "-o", str(run), "--write", str(merged)]) == 0
     shown = capfd.readouterr().out
     assert "Will these models merge?" in shown
     assert "films + food: average" in shown
@@ -233,7 +257,24 @@ def test_the_command_answers_on_one_screen_and_writes_the_merge(tmp_path, capfd)
     recipe = json.loads((run / "recipe.json").read_text())
     assert recipe["method"] == found.best.trial.method
     fusion = json.loads((merged / "fusion.json").read_text())
-    assert fusion["method"]["name"] if isinstance(fusion["method"], dict) else fusion["method"] == recipe["method"]
+    assert (fusion["method"], fusion["parameters"].get("scale")) == (recipe["method"], recipe["scale"])
+    assert [each["weights"] for each in fusion["models"]] == [each["weights"] for each in recipe["models"].values()]
     weights = load_file(merged / "model.safetensors")
-    assert weights.keys() == load_file(tmp_path / "films" / "model.safetensors").keys()
+    assert weights.keys() == load_file(encoders / "films" / "model.safetensors").keys()
     assert Footprint.load(run / "fishers" / "films" / "food").kind == "fisher"
+
+
+def test_heads_of_their_own_are_kept_and_said(encoders, tmp_path, capfd):
+    run = tmp_path / "run"
+    arguments = arguments_of(encoders, "three", "films")
+    assert run_command([*arguments, "-o", str(run), "--write", str(tmp_path / "merged")]) == 3
+    assert "do not mean the same" in capfd.readouterr().err
+    assert not run.exists()
+    assert run_command([*arguments, "-o", str(run), "--no-report"]) == 0
+    found = read_merge_check(run)
+    assert found.beside.own["films"] == found.beside.own["three"] == ("classifier.weight", "classifier.bias")
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "Beware: Without a shared initialisation, or left out: classifier.weight, classifier.bias." in shown
+    assert not (run / "fishers" / "films" / "three").exists()
+    (pair,) = found.beside.pairs
+    assert 0 < pair.same_data <= 1

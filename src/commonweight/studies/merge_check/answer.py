@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from commonweight.base.resampled import Resampled
     from commonweight.base.text import Block
     from commonweight.studies.localise.results import Metric
     from commonweight.studies.merge_check.beside import Pair
@@ -68,13 +69,15 @@ def _said(found: MergeCheck) -> str:
     best, mean = found.best, found.best.mean()
     lead = "At a cost" if mean.high < 0 else "Yes, with a gain" if mean.low > 0 else "No cost is shown"
     accuracy = best.mean("accuracy")
-    shown = "" if accuracy.reason else f", and {accuracy.short()} in accuracy"
+    shown = "" if accuracy.reason else f", and accuracy by {_signed(accuracy)}"
     worst = best.changes["log-likelihood"][best.worst]
     said = (
-        f"{lead}: the best merge of all, {best.name}, changes the mean log-likelihood of its parents by "
-        f"{mean.short()}{shown}; the worst data set is {best.worst} ({worst.short()}). "
+        f"{lead}: against its parents, the best merge of all ({best.name}) changes the mean log-likelihood by "
+        f"{_signed(mean)}{shown}; the worst data set is {best.worst}, {_signed(worst)}. "
     )
-    confirmed = [f"{each.asked.layer} (back to {each.asked.parent}: {each.gain.short()})" for each in found.conflicting]
+    confirmed = [
+        f"{each.asked.layer} (back to {each.asked.parent}: {_signed(each.gain)})" for each in found.conflicting
+    ]
     return said + (
         f"Layers confirmed to conflict: {', '.join(confirmed)}." if confirmed else "No layer is confirmed to conflict."
     )
@@ -85,24 +88,24 @@ def _screen(found: MergeCheck) -> Grid:
     shortlist = found.shortlist[:MOST_ROWS]
     left = len(found.shortlist) - len(shortlist)
     rows = [(merge.mean().value, _row(found, merge)) for merge in shortlist]
-    rows.append((0.0, ("every parent by itself", number(0.0, 3), DASH, DASH, DASH, DASH)))
+    rows.append((0.0, ("each parent by itself", number(0.0, 3), DASH, DASH, DASH)))
     rows.sort(key=lambda row: -row[0])
     more = f"; {left} more in study.md" if left else ""
     return Grid(
         f"Mean change of the log-likelihood, nats per row, best of each method{more}",
-        ("merge", "mean [95 %]", "worst data set", "overlap", "cosine", "signs"),
+        ("merge", "mean [95 %]", "worst", "overlap", "cosine"),
         tuple(row for _, row in rows),
     )
 
 
 def _row(found: MergeCheck, merge: Merge) -> tuple[str, ...]:
     pair = _pair_of(found, merge.members)
-    beside = (math.nan,) * 3 if pair is None else (pair.own_data, pair.cosine, pair.signs)
+    beside = (math.nan, math.nan) if pair is None else (pair.own_data, pair.cosine)
     worst = merge.changes["log-likelihood"][merge.worst]
     return (
         merge.name,
-        merge.mean().short(),
-        f"{number(worst.value, 3)} {merge.worst}",
+        _signed(merge.mean()),
+        f"{worst.value:+.3f} {merge.worst}",
         *(number(each, 2) for each in beside),
     )
 
@@ -120,8 +123,8 @@ def _merges(found: MergeCheck, metric: Metric) -> Grid:
     rows = tuple(
         (
             each.name,
-            each.mean(metric).short(),
-            *(each.changes[metric][data].short() if data in each.changes[metric] else DASH for data in found.models),
+            _signed(each.mean(metric)),
+            *(_signed(each.changes[metric][data]) if data in each.changes[metric] else DASH for data in found.models),
         )
         for each in found.merges
     )
@@ -140,13 +143,15 @@ def _pairs(found: MergeCheck) -> Grid:
     return Grid("Every pair: Fisher overlaps, changes, and relative distance of the weights", header, rows)
 
 
-def _layers(found: MergeCheck) -> Grid:
+def _layers(found: MergeCheck) -> Block:
+    if not found.layers:
+        return f"No layer of {found.best.name} gained on the choosing half when restored, so none was tested."
     rows = tuple(
         (
             layer.asked.layer,
             layer.asked.parent,
-            layer.gain.short(),
-            layer.beyond_random.short(),
+            _signed(layer.gain),
+            _signed(layer.beyond_random),
             verdict.outcome,
             number(verdict.p, 3),
             verdict.reason,
@@ -155,3 +160,8 @@ def _layers(found: MergeCheck) -> Grid:
     )
     title = f"Candidate layers of {found.best.name}, p after Holm over {len(rows)} claims"
     return Grid(title, ("layer", "restored to", "gain", "beyond random", "verdict", "p", "why"), rows)
+
+
+def _signed(change: Resampled) -> str:
+    """Write a change with its interval."""
+    return DASH if change.reason else f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"

@@ -13,6 +13,8 @@ from commonweight.base.errors import UsageError
 from commonweight.base.names import some
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 from commonweight.footprints.footprint import Footprint
+from commonweight.fusion.compatible import beware_of_nameless
+from commonweight.fusion.modules import config_of
 from commonweight.overlaps.table.layout import beware_of_few
 from commonweight.overlaps.table.table import overlap
 from commonweight.studies.compare.measure import measure
@@ -114,7 +116,11 @@ def look_beside(parents: Parents, fishers: Mapping[tuple[str, str], Footprint]) 
     beware = [f"{sentence}." for sentence in beware_of_labels(own)]
     beware += beware_of_few({name: each.effective_sample_size for name, each in own.items()})
     heads = list(dict.fromkeys(name for names in kept.values() for name in names))
-    if heads:
+    if not heads:  # heads are merged, so their labels have to mean the same
+        configs = {name: config_of(each.model) for name, each in parents.loaded.items()}
+        named = {name: config for name, config in configs.items() if config is not None}
+        beware += [f"{sentence}." for sentence in beware_of_nameless(named)]
+    else:
         beware.append(
             f"Without a shared initialisation, or left out: {some(heads)}. They are not merged; every data set is "
             "scored with those of its own parent, and whoever uses the merge needs them too."
