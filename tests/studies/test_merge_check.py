@@ -18,6 +18,7 @@ from commonweight.cli.main import run as run_command
 from commonweight.data.reviews import reviews
 from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
 from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer, save, train
+from commonweight.studies.merge_check.answer import answer
 from commonweight.studies.merge_check.layers import layers_of, outside_counts
 from commonweight.studies.merge_check.page import figures, items
 from commonweight.studies.merge_check.plan import MergeCheckOptions, Trial, groups
@@ -132,7 +133,7 @@ def test_without_a_conflict_no_layer_is_confirmed(nets, tmp_path):
     assert "No layer is confirmed to conflict." in " ".join((tmp_path / "run" / "study.md").read_text().split())
 
 
-def test_the_order_of_models_changes_nothing(nets, tmp_path):
+def test_the_order_of_models_changes_nothing(nets, tmp_path, monkeypatch):
     models = {"A": "model", "B": "opposite", "C": "near"}
     found = check(nets, tmp_path / "run", models)
     other = check(nets, tmp_path / "other", dict(reversed(models.items())))
@@ -146,6 +147,12 @@ def test_the_order_of_models_changes_nothing(nets, tmp_path):
     assert means == sorted(means, reverse=True)
     changes = found.find("ABC", "average").changes["log-likelihood"]
     assert found.find("ABC", "average").mean().value == pytest.approx(sum(each.value for each in changes.values()) / 3)
+    assert len(answer(found).table.rows) == 4 * 3 + 1
+    monkeypatch.setattr("commonweight.studies.merge_check.answer.MOST_ROWS", 2)
+    cut = answer(found).table
+    assert len(cut.rows) == 3
+    assert found.best.name in {row[0] for row in cut.rows}
+    assert cut.title.endswith("10 more in study.md")
 
 
 def test_a_run_is_read_gone_on_with_and_refused_for_another_question(nets, tmp_path, capfd):

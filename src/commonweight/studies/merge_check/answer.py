@@ -84,8 +84,9 @@ def _said(found: MergeCheck) -> str:
 
 
 def _screen(found: MergeCheck) -> Grid:
-    """Rank the best merge of each method, for every group of models."""
-    shortlist = found.shortlist[:MOST_ROWS]
+    """Rank the best merge of each method, for every group of models; the best of all is always shown."""
+    others = [merge for merge in found.shortlist if merge is not found.best]
+    shortlist = [*others[: MOST_ROWS - 1], found.best]
     left = len(found.shortlist) - len(shortlist)
     rows = [(merge.mean().value, _row(found, merge)) for merge in shortlist]
     rows.append((0.0, ("each parent by itself", number(0.0, 3), DASH, DASH, DASH)))
