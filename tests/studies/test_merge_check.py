@@ -147,6 +147,8 @@ def test_the_order_of_models_changes_nothing(nets, tmp_path, monkeypatch):
     assert means == sorted(means, reverse=True)
     changes = found.find("ABC", "average").changes["log-likelihood"]
     assert found.find("ABC", "average").mean().value == pytest.approx(sum(each.value for each in changes.values()) / 3)
+    assert found.best_pair.members == ("A", "C")
+    assert "; the best pair is A + C: " in answer(found).answer
     assert len(answer(found).table.rows) == 4 * 3 + 1
     monkeypatch.setattr("commonweight.studies.merge_check.answer.MOST_ROWS", 2)
     cut = answer(found).table
@@ -184,6 +186,15 @@ def test_parameters_that_are_left_out_stay_those_of_each_parent(nets, tmp_path):
     assert found.find("AB", "average").mean().value == pytest.approx(0, abs=0.02)
     assert found.beside.own == {"A": ("0.weight", "0.bias"), "B": ("0.weight", "0.bias")}
     assert any("0.weight" in sentence for sentence in found.beside.beware)
+
+
+def test_labels_that_look_inverted_are_said(nets, tmp_path):
+    rows = [json.loads(line) for line in (nets / "B.jsonl").read_text().splitlines()]
+    lines = [json.dumps({"x": row["x"], "label": 1 - row["label"]}) for row in rows]
+    (nets / "inverted.jsonl").write_text("\n".join(lines) + "\n")
+    found = check(nets, tmp_path / "run", {"A": "model", "inverted": "near"})
+    (said,) = [sentence for sentence in found.beside.beware if "labels that are inverted" in sentence]
+    assert said.startswith("The model of inverted gives the label of")
 
 
 def test_refusals(nets, tmp_path):

@@ -30,7 +30,7 @@ REST = (
     "study.json and study.csv every number",
     "figures/ the ranking",
 )
-SHOWS = {"merges": "Every merge less its own parents, mean over the data sets"}
+SHOWS = {"merges": "The best merge of each method less its parents: mean over the data sets, and the worst one"}
 TRAINING_ROWS = (
     "Whether the models were trained on these rows is not known here. Give held-out rows: on training rows a parent is "
     "better than it should be, and a merge seems to lose more."
@@ -73,8 +73,10 @@ def _said(found: MergeCheck) -> str:
     worst = best.changes["log-likelihood"][best.worst]
     said = (
         f"{lead}: against its parents, the best merge of all ({best.name}) changes the mean log-likelihood by "
-        f"{_signed(mean)}{shown}; the worst data set is {best.worst}, {_signed(worst)}. "
+        f"{_signed(mean)}{shown}; the worst data set is {best.worst}, {_signed(worst)}"
     )
+    pair = found.best_pair
+    said += f"; the best pair is {pair.name}, {_signed(pair.mean())}. " if best.members != pair.members else ". "
     confirmed = [
         f"{each.asked.layer} (back to {each.asked.parent}: {_signed(each.gain)})" for each in found.conflicting
     ]

@@ -122,6 +122,11 @@ class MergeCheck:
         return best_of(self.merges, self.models)
 
     @property
+    def best_pair(self) -> Merge:
+        """The merge of two models that is best on the choosing half."""
+        return max((each for each in self.merges if len(each.members) == 2), key=lambda each: each.chosen_by)
+
+    @property
     def shortlist(self) -> list[Merge]:
         """Of each method the merge that is best on the choosing half, for each group of models."""
         found = []
