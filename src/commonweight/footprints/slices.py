@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-ENTRIES_PER_SLICE = 2**20
+ENTRIES_PER_SLICE = 2**18
 
 
 class Sliceable(Mapping[str, "Tensor"], ABC):

@@ -8,6 +8,7 @@ one, so a tensor is read a slice at a time and memory does not depend on its siz
 from __future__ import annotations
 
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,29 @@ BYTES_PER_SLICE = 2**18
 """Of each packed mask."""
 
 
+class _Scratch(threading.local):
+    """Memory of each thread for the rows of a slice: made anew for every slice, it would be in pieces before long."""
+
+    def __init__(self) -> None:
+        self._held = torch.empty(0, dtype=torch.float64)
+
+    def rows(self, count: int, length: int) -> Tensor:
+        """Give ``[count, length]``, with whatever stands there."""
+        if self._held.numel() < count * length:
+            self._held = torch.empty(count * length, dtype=torch.float64)
+        return self._held[: count * length].view(count, length)
+
+
+_scratch = _Scratch()
+
+
 def gram_of(
     rows: Iterable[Sequence[Tensor]], count: int, prepare: Callable[[int, Tensor], None]
 ) -> NDArray[np.float64]:
     """Sum ``X Xᵀ`` over slices."""
     total = torch.zeros(count, count, dtype=torch.float64)
     for parts in rows:
-        X = torch.empty(count, parts[0].numel(), dtype=torch.float64)
+        X = _scratch.rows(count, parts[0].numel())
         for index, part in enumerate(parts):
             X[index].copy_(part)
             prepare(index, X[index])
