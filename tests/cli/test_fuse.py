@@ -97,6 +97,9 @@ def test_the_fusion_is_scored_beside_its_models(cli, place, tmp_path):
     labels = torch.tensor([row["label"] for row in rows])
     assert scores[4]["accuracy"] == pytest.approx(float((likelihoods.argmax(1) == labels).double().mean()))
     assert scores[4]["log_likelihood"] == pytest.approx(float(likelihoods[range(30), labels].mean()), abs=1e-5)
+    (tmp_path / "wrong.jsonl").write_text('{"text": "good", "label": 7}\n')
+    wrong = cli("fuse", place / "one", place / "two", "-o", tmp_path / "c", "--data", tmp_path / "wrong.jsonl")
+    assert (wrong.code, (tmp_path / "c").exists()) == (2, False)
     missing = cli("fuse", place / "one", place / "two", "-o", tmp_path / "c", *data, "--label-column", "labl")
     assert (missing.code, (tmp_path / "c").exists()) == (2, False)
 

@@ -111,3 +111,10 @@ def test_shortcuts_are_trained_by_one_process_and_measured_by_several(cli, tmp_p
     assert not follower.out
     study = json.loads((tmp_path / "run" / "study.json").read_text())
     assert study["plan"]["train_rows"] == 64
+
+
+def test_a_scheduler_beside_several_processes_is_refused(place, tmp_path):
+    leader, follower = ended(started(2, [*command(place, tmp_path / "run"), "--scheduler", "local:2"]))
+    assert leader.code == follower.code == 2
+    assert "--scheduler shares the items, and 2 processes were started" in " ".join(leader.err.split())
+    assert (follower.out, follower.err) == ("", "")

@@ -278,3 +278,23 @@ def test_what_is_neither_a_network_nor_masks_is_refused():
         supermask_footprint(trained())
     with pytest.raises(UsageError, match="for masks of your own: a network knows it"):
         supermask_footprint(trained(), "a", score_initialisation="seed 0")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (({"fc.weight": [1, 0]},), "must be a Tensor, got list"),
+        (({"fc.weight": torch.ones(2, device="meta")},), "must be a dense tensor of real numbers, got meta"),
+        (({"fc.weight": torch.eye(2).to_sparse()},), "must be a dense tensor"),
+        (({"fc.weight": torch.ones(2)}, 3), "task must be a str, got int"),
+    ],
+)
+def test_odd_masks_of_ones_own_are_refused(given, words):
+    with pytest.raises((UsageError, MeasurementError), match=words):
+        supermask_footprint(*given)
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, "3", True])
+def test_a_count_is_a_whole_number(count):
+    with pytest.raises(UsageError, match="count must be a whole number of at least 0"):
+        supermask_footprint({"fc.weight": torch.ones(2)}, count=count)

@@ -103,7 +103,7 @@ def test_workers_of_another_version_are_refused(monkeypatch):
         do_all("local:1", {"a": partial(print)})
 
 
-@pytest.mark.parametrize("scheduler", ["locals", "local:0", "nowhere.json", "tcp//x"])
+@pytest.mark.parametrize("scheduler", ["locals", "local:0", "nowhere.json", "tcp//x", __file__])
 def test_what_names_no_scheduler_is_refused(scheduler):
     with pytest.raises(UsageError, match="scheduler must be local, local:N, an address such as tcp://host:8786"):
         do_all(scheduler, {"a": partial(print)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
@@ -41,7 +41,7 @@ _is_led = False
 """Whether this process runs work that the others follow."""
 
 _is_busy = False
-"""Whether the followers do their share of something now."""
+"""Whether other processes may be in the middle of something now."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class Team:
         while True:
             work = _send(None)
             if isinstance(work, _Dismissal):
+                _at_rest()
                 if work.error is None:
                     return work.result
                 error = _again(work.error, 0, self.size)
@@ -183,6 +184,21 @@ def join() -> None:
         init_process_group(None if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
 
 
+def leave() -> None:
+    """End the group when every process has said what it had to say; one that others may wait for just goes."""
+    if team_here().size > 1 and not _is_busy:
+        from torch.distributed import barrier, destroy_process_group
+
+        with suppress(RuntimeError):  # another one died
+            barrier()
+            destroy_process_group()
+
+
+def _at_rest() -> None:
+    global _is_busy
+    _is_busy = False
+
+
 def is_known(error: BaseException) -> bool:
     """Tell whether all processes know of an error."""
     return KNOWN in getattr(error, "__notes__", ())
@@ -198,6 +214,7 @@ def led(function: Callable[P, T]) -> Callable[P, T]:
         if team.size == 1 or _is_led:
             return function(*args, **kwargs)
         if not team.leads:
+            _is_busy = True  # until the leader lets go
             found: T = team.follow()
             return found
         _is_led, _is_busy = True, False
@@ -206,6 +223,7 @@ def led(function: Callable[P, T]) -> Callable[P, T]:
         except Exception as error:
             if not _is_busy or is_known(error):
                 _send(_Dismissal(error=_told(error)))
+                _at_rest()
             raise
         finally:
             _is_led = False

@@ -136,6 +136,11 @@ def command(
         return
     for sentence in plan.told():
         streams.note(sentence)
+    if tables:
+        from commonweight.studies.compare.score import check_rows
+
+        with streams.working():
+            check_rows(models[0], tables, columns, LoadOptions(allow_pickle=allow_pickle))
     with streams.working():
         record = write_fusion(plan, place, words, overwrite=overwrite)
     scores: list[ModelScore] = []

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from commonweight.base.errors import CommonweightError
-from commonweight.base.team import is_known, join, led, team_here
+from commonweight.base.team import is_known, join, leave, led, team_here
 from commonweight.base.version import __version__
 from commonweight.cli import streams
 from commonweight.cli.options import ending, in_options
@@ -107,13 +107,16 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        streams.tell("interrupted: the same command goes on from here")
+        if team_here().leads:
+            streams.tell("interrupted: the same command goes on from here")
         return streams.INTERRUPTED
     except BrokenPipeError:  # the reader of our pipe has gone
         streams.abandon()
         return 0
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
+        if team_here().size > 1 and isinstance(error, RuntimeError):
+            reason = f"another process of this command died, it seems: issue the same command again ({reason})"
         _explain(f"error: {type(error).__name__}: {reason} (--debug shows where)", debug=debug)
         return 1
     return code if isinstance(code, int) else 0
@@ -124,7 +127,9 @@ def main() -> None:
     if not streams.prepare():
         streams.tell("error: stdout is closed, so there is nowhere to write the result; redirect it to a file")
         sys.exit(1)
-    sys.exit(streams.finish(run(sys.argv[1:])))
+    code = streams.finish(run(sys.argv[1:]))
+    leave()
+    sys.exit(code)
 
 
 def _explain(sentence: str, *, debug: bool) -> None:

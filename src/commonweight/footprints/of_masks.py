@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
 from torch.nn.utils.parametrize import ParametrizationList
 
 from commonweight.base.errors import MeasurementError, UsageError, check_kind
@@ -16,8 +18,6 @@ from commonweight.supermasks.network import SupermaskNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from torch import Tensor
 
     from commonweight.footprints.footprint import Kind
 
@@ -66,6 +66,8 @@ def supermask_footprint(
         (torch.Size([2, 4]), 'independent, seed 0, task 0', 0.0)
     """
     if isinstance(net, Mapping):
+        _check_own(net, count, task=task, score_initialisation=score_initialisation)
+        check_kind("flipped", flipped, bool, "pass True where the bits are those that flipped")
         masks = PackedMasks.of(net)
         own: dict[str, Any] = {"score_initialisation": score_initialisation, "task": task}
         known = {name: value for name, value in own.items() if value is not None}
@@ -87,8 +89,22 @@ def supermask_footprint(
     return task_footprint(net, task, "supermask", PackedMasks(bits), count, facts)
 
 
+def _check_own(tensors: Mapping[str, Any], count: Any, **words: Any) -> None:
+    """Check what code of the user's own gives."""
+    for name, tensor in tensors.items():
+        check_kind(repr(name), tensor, Tensor, "make it one with torch.as_tensor(...)")
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+            kind = "meta" if tensor.is_meta else f"{tensor.layout}, {tensor.dtype}"
+            raise MeasurementError(f"{name} must be a dense tensor of real numbers, got {kind}; use to_dense()")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise UsageError(f"count must be a whole number of at least 0, got {count!r}")
+    for what, word in words.items():
+        if word is not None:
+            check_kind(what, word, str, "name it by text")
+
+
 def _densities(masks: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: float(mask.sum()) / max(1, mask.numel()) for name, mask in masks.items()}
+    return {name: float(mask.detach().sum()) / max(1, mask.numel()) for name, mask in masks.items()}
 
 
 def _known(net: SupermaskNetwork, task: str | None) -> str:
@@ -142,7 +158,13 @@ def activity_footprint(
         ('1.running_mean',)
     """
     if isinstance(net, Mapping):
+        _check_own(net, count, task=task)
         for name, mean in net.items():
+            if not mean.is_floating_point() or mean.dim() != 1 or not mean.numel():
+                raise MeasurementError(
+                    f"{name} must be a vector of real numbers, got {mean.dtype} of shape {list(mean.shape)}; give the "
+                    "running means of a batch norm"
+                )
             if not mean.isfinite().all():
                 raise MeasurementError(
                     f"{name} holds nan or infinity, expected finite means; look at the task's training"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from commonweight.base.errors import UsageError
 from commonweight.base.text import Grid, Note, silent
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # TrueType: journals refuse the other kind
     "svg.fonttype": "none",
     "svg.hashsalt": "commonweight",
+    "text.parse_math": False,  # a name with dollar signs is a name
 }
 """Of all figures, in Matplotlib's words."""
 
@@ -75,7 +77,10 @@ def write_figures(
     except ModuleNotFoundError as error:
         note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same again")
         return []
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot hold figures: {error}; choose another folder") from None
     with rc_context(STYLE):
         return [path for name, figure in figures for path in _save(figure, folder, name, forms)]
 

@@ -33,7 +33,7 @@ from commonweight.studies.compare.folder import (
 )
 from commonweight.studies.compare.measure import measure, measure_item, probe
 from commonweight.studies.compare.options import CompareOptions
-from commonweight.studies.run.cluster import do_all
+from commonweight.studies.run.cluster import check_scheduler, do_all
 from commonweight.studies.run.hold import held, refuse_busy
 from commonweight.studies.run.record import same_identity
 
@@ -88,6 +88,7 @@ def compare(
     # again with the same arguments measures only what is missing. Everything that can be checked without measuring is
     # checked first, for every model and every data set. Small models stay in memory from then on; large ones are loaded
     # again, one at a time (:func:`~commonweight.studies.compare.checks.inspect_models`).
+    check_scheduler(scheduler)
     asked = check_comparison(models, data, Path(run), options or CompareOptions(), fresh=fresh, note=note)
     chosen = contrasts_of(grid_cells(asked.models, asked.tables), contrasts)
     if not asked.folder.exists():

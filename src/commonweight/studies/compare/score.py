@@ -22,6 +22,13 @@ ROWS = 32
 """Per batch."""
 
 
+def check_rows(spec: str, tables: Mapping[str, Table], columns: ColumnOptions, load: LoadOptions) -> None:
+    """Check that a model can read every data set, before others are made that read the same."""
+    loaded = load_model(spec, load)
+    for table in tables.values():
+        prepare(loaded, table, columns)
+
+
 def score_models(
     models: Mapping[str, str], tables: Mapping[str, Table], columns: ColumnOptions, load: LoadOptions
 ) -> list[ModelScore]:

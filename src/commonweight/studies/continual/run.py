@@ -35,7 +35,7 @@ from commonweight.studies.continual.training import (
     probe,
     rule_of,
 )
-from commonweight.studies.run.cluster import do_all
+from commonweight.studies.run.cluster import check_scheduler, do_all
 from commonweight.studies.run.folder import check_place, open_run, write_json
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
@@ -59,6 +59,7 @@ def run_study(run: Path, plan: Plan, *, scheduler: str | None = None, note: Note
     # The run folder holds ``run.json`` and, for each seed, ``tasks.json`` and one folder per approach: ``network/``,
     # ``tasks/`` (curves, accuracies, alphas), ``masks/`` and ``activity/`` (footprints that ``commonweight overlap``
     # reads), ``overlap.json``, ``similarity-*.json`` and ``inference.json``; at the end ``study.json``.
+    check_scheduler(scheduler)
     plan, images = checked(run, plan)
     with held_alone(run, note):
         plan = going_on(run, plan, images)

@@ -6,6 +6,8 @@ an item of a worker that dies is run again by Dask, and the same command goes on
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.team import team_here
 from commonweight.base.text import Note, silent
 from commonweight.base.version import __version__
 
@@ -27,13 +30,35 @@ LOCAL = re.compile(r"local(?::(?P<workers>[1-9]\d*))?")
 LOOPBACK = "127.0.0.1:0"
 """Where the scheduler of this machine shows its state: any free port, and no other machine sees it."""
 
+REACHED_WITHIN = "20s"
 ADDRESS = re.compile(r"\w+://.+")
+
+
+def check_scheduler(scheduler: str | None) -> None:
+    """Refuse what names no scheduler, before anything is written."""
+    if scheduler is None or LOCAL.fullmatch(scheduler) or ADDRESS.fullmatch(scheduler):
+        return
+    try:
+        found = json.loads(Path(scheduler).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or "address" not in found:
+        expected = "local, local:N, an address such as tcp://host:8786, or a scheduler file"
+        raise UsageError(f"{{argument}} must be {expected}, got {scheduler!r}", argument="scheduler")
 
 
 def do_all(scheduler: str, items: Mapping[str, Callable[[], Any]], note: Note = silent) -> None:
     """Do all items, in any order, on the workers of a scheduler; the first error ends it."""
     if not items:
         return
+    check_scheduler(scheduler)
+    if (size := team_here().size) > 1:
+        raise UsageError(
+            f"{{argument}} shares the items, and {size} processes were started to share each of them: start one "
+            "process, or leave the scheduler out",
+            argument="scheduler",
+        )
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # its errors reach us as exceptions
     with _client(scheduler, len(items)) as (client, threads):
         from dask.distributed import KilledWorker, as_completed
 
@@ -90,7 +115,11 @@ def _client(scheduler: str, items: int) -> Iterator[tuple[Any, int | None]]:
         workers = min(int(local["workers"] or cores), items)
         with (
             LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=LOOPBACK
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=LOOPBACK,
+                silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,
         ):
@@ -98,12 +127,9 @@ def _client(scheduler: str, items: int) -> Iterator[tuple[Any, int | None]]:
         return
     try:
         if ADDRESS.fullmatch(scheduler):
-            client = Client(scheduler)
-        elif Path(scheduler).is_file():
-            client = Client(scheduler_file=scheduler)
+            client = Client(scheduler, timeout=REACHED_WITHIN)
         else:
-            expected = "local, local:N, an address such as tcp://host:8786, or a scheduler file"
-            raise UsageError(f"{{argument}} must be {expected}, got {scheduler!r}", argument="scheduler")
+            client = Client(scheduler_file=scheduler, timeout=REACHED_WITHIN)
     except (OSError, ValueError) as error:
         raise UsageError(f"{{argument}} {scheduler} cannot be reached: {error}", argument="scheduler") from None
     with client:

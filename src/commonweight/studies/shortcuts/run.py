@@ -21,7 +21,7 @@ from commonweight.models.tokenizer import tokenizer_hashes
 from commonweight.report.answer import write_result
 from commonweight.report.files import write_figures
 from commonweight.studies.compare.prepare import length_limit
-from commonweight.studies.run.cluster import do_all
+from commonweight.studies.run.cluster import check_scheduler, do_all
 from commonweight.studies.run.folder import check_place, open_run
 from commonweight.studies.run.hold import held_alone
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
@@ -101,6 +101,7 @@ def run_study(
     #
     # Another plan in the same folder is refused once a model was trained; until then starts and rows are made anew.
     # More seeds, and the control with an independent initialisation, may be added at any time, and stay.
+    check_scheduler(scheduler)
     with without_bars():
         check_place(run)
         former = read_record(run, SHORTCUTS)
