@@ -122,7 +122,7 @@ def test_the_state_of_a_run_is_read_off_its_files(alone, tmp_path):
         places[name].write_text("{}")
         os.utime(places[name], (1000.0 + 60 * index,) * 2)
     said, grid = status_blocks(tmp_path, places)
-    assert said == "2 of 3 items are done, 0 at work, 1 missing. The run is –. Time left: about 60 s."
+    assert said == "2 of 3 items are done, 0 at work, 1 missing. Time left: about 60 s."
     assert grid.rows == (("c", "missing"),)
     (tmp_path / f".c.{'0' * 8}-123-{'0' * 8}.partial").mkdir()
     _, grid = status_blocks(tmp_path, places)

@@ -52,7 +52,7 @@ def result(demo: Demo, shortcuts: ShortcutStudy, tasks: ContinualStudy, folder: 
     found = Answer(
         QUESTION,
         " ".join(said),
-        Grid("Fisher overlap of the two encoders and their start", ("", "overlap", "95 %", "shuffled", "above?"), rows),
+        Grid("Fisher overlap of the two encoders and their start", ("", "corrected", "95 %", "null", "above?"), rows),
         tuple(dict.fromkeys(sentence for part in parts.values() for sentence in part.answer.beware)),
         REST if kept else ("with -o RUN everything is kept",),
     )

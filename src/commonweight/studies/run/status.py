@@ -33,8 +33,9 @@ def status_blocks(run: Path, items: Mapping[str, Path]) -> list[Block]:
     title = f"Items of {run}" + (f"; {left} more are missing" if left > 0 else "")
     record = read_json(run / RECORD) if (run / RECORD).is_file() else {}
     counts = f"{len(done)} of {len(items)} items are done, {len(working)} at work, {len(missing)} missing."
+    state = f" The run is {record['status']}." if record else ""
     return [
-        f"{counts} The run is {record.get('status', DASH)}. Time left: {_left(sorted(done.values()), len(waiting))}.",
+        f"{counts}{state} Time left: {_left(sorted(done.values()), len(waiting))}.",
         *([Grid(title, ("item", "state"), tuple(states[:MOST_ROWS]))] if states else []),
     ]
 
