@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import datasets
+from filelock import FileLock
 
 from commonweight.data.reviews import LABELS, reviews
 from commonweight.studies.demo.encoder import LONGEST, make_start, make_tokenizer, save
 from commonweight.studies.shortcuts.plan import Plan
+from commonweight.studies.shortcuts.run import run_study
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
+
+    from commonweight.studies.shortcuts.results import ShortcutStudy
+    from commonweight.studies.shortcuts.run import Step
 
 SIZES = {"train": (0, 240), "validation": (240, 320), "test": (320, 400)}
 
@@ -46,3 +55,17 @@ def tiny_plan(folder: Path, **changes: object) -> Plan:
         "path_rows": 40,
     }
     return Plan(**options | changes)  # type: ignore[arg-type]
+
+
+def finished_study(
+    factory: pytest.TempPathFactory, name: str, *, until: Step = "overlap", **changes: object
+) -> tuple[Path, Plan, ShortcutStudy | None]:
+    """Do a study once for all processes of pytest; give a copy of its run, its plan, and what it found."""
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{shared}.lock"):
+        plan = tiny_plan(shared, **changes)
+        run_study(shared / "run", plan, until=until)
+    run = factory.mktemp(name) / "run"
+    shutil.copytree(shared / "run", run)
+    return run, plan, run_study(run, plan, until=until)

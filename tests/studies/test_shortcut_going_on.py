@@ -15,7 +15,7 @@ import datasets
 import pytest
 from damage import content
 from safetensors.torch import load_file, save_file
-from studies.shortcut_texts import SIZES, tiny_plan
+from studies.shortcut_texts import SIZES, finished_study, tiny_plan
 
 from commonweight import fuse_checkpoints
 from commonweight.base import UsageError, progress
@@ -40,11 +40,9 @@ CODES = ("st", "op", "tic")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, ShortcutStudy]:
-    folder = tmp_path_factory.mktemp("study")
-    plan = tiny_plan(folder, shortcuts=CODES, path_points=2, path_rows=20)
-    found = run_study(folder / "run", plan)
+    run, plan, found = finished_study(tmp_path_factory, "triangle", shortcuts=CODES, path_points=2, path_rows=20)
     assert found is not None
-    return folder / "run", plan, found
+    return run, plan, found
 
 
 @pytest.fixture

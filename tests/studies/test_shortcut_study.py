@@ -12,7 +12,7 @@ import datasets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from studies.shortcut_texts import tiny_plan
+from studies.shortcut_texts import finished_study, tiny_plan
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from commonweight import Footprint, fisher_overlap
@@ -38,11 +38,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, ShortcutStudy]:
-    folder = tmp_path_factory.mktemp("study")
-    plan = tiny_plan(folder, seeds=2)
-    found = run_study(folder / "run", plan)
+    run, plan, found = finished_study(tmp_path_factory, "two_seeds", seeds=2)
     assert found is not None
-    return folder / "run", plan, found
+    return run, plan, found
 
 
 def test_cells_are_overlaps_of_the_footprints_on_disk(done: tuple[Path, Plan, ShortcutStudy]) -> None:

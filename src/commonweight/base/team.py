@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from commonweight.base.errors import CommonweightError, MeasurementError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor
 
@@ -33,6 +33,9 @@ RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 PATIENCE = timedelta(days=7)
 """How long a process waits for the others, which may train meanwhile; one that dies is noticed at once."""
+
+BUNDLE = 2**24
+"""Bytes of tensors that are summed over processes in one message."""
 
 KNOWN = "raised in every process"
 """Note of an error that all processes know of."""
@@ -72,17 +75,22 @@ class Team:
         all_gather_object(found, value)
         return found
 
-    def add_up(self, tensor: Tensor) -> None:
-        """Sum a tensor over all processes, in place and in all of them; a collective."""
-        if self.size > 1:
-            from torch.distributed import all_reduce
+    def add_up(self, tensors: Iterable[Tensor]) -> None:
+        """Sum tensors over all processes, in place and in all of them; a collective."""
+        if self.size == 1:
+            return
+        from torch import cat
+        from torch.distributed import all_reduce
 
-            if tensor.is_contiguous():
-                all_reduce(tensor)
-            else:
-                whole = tensor.contiguous()
-                all_reduce(whole)
-                tensor.copy_(whole)
+        for first, *others in _bundles(tensors):
+            if not others and first.is_contiguous():
+                all_reduce(first)
+                continue
+            bundle = [first, *others]
+            whole = cat([tensor.reshape(-1) for tensor in bundle])
+            all_reduce(whole)
+            for tensor, part in zip(bundle, whole.split([tensor.numel() for tensor in bundle]), strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -231,6 +239,19 @@ def led(function: Callable[P, T]) -> Callable[P, T]:
         return result
 
     return call
+
+
+def _bundles(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Put tensors that follow each other, and are small, together: each message takes the time of a round trip."""
+    bundle: list[Tensor] = []
+    for tensor in tensors:
+        size = sum(each.nbytes for each in bundle) + tensor.nbytes
+        if bundle and (size > BUNDLE or (tensor.dtype, tensor.device) != (bundle[0].dtype, bundle[0].device)):
+            yield bundle
+            bundle = []
+        bundle.append(tensor)
+    if bundle:
+        yield bundle
 
 
 def _send(work: Any) -> Any:

@@ -267,8 +267,7 @@ def _of_all(team: Team, collector: FisherCollector, own: Sums, numbers: list[int
     if team.size == 1:
         return own
     tensors = own.tensors or {name: new_total(parameter) for name, parameter in collector.parameters.items()}
-    for tensor in tensors.values():
-        team.add_up(tensor)
+    team.add_up(tensors.values())
     whole = Sums(tensors=tensors)
     batches: list[tuple[int, Tensor]] = []
     source_rows: list[tuple[int, Tensor]] | None = []
