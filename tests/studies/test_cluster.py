@@ -62,13 +62,20 @@ def test_workers_give_what_one_process_gives(asked, alone, tmp_path, workers):
     assert (again.measured, again.is_new) == ((), False)
 
 
+def is_worker(process):
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it ended meanwhile, or waits to be reaped
+        return False
+
+
 def test_a_worker_that_is_killed_loses_nothing(asked, alone, tmp_path):
     run = tmp_path / "run"
     killed = []
 
     def kill():
         while not killed and not (run / "overlap.json").exists():
-            workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+            workers = [each for each in psutil.Process().children(recursive=True) if is_worker(each)]
             if list(run.glob("footprints/*/.*.partial")) and workers:
                 os.kill(workers[-1].pid, signal.SIGKILL)
                 killed.append(workers[-1].pid)
