@@ -313,6 +313,7 @@ def test_compare_in_every_format(cli, place, tmp_path):
     assert cli("show", run, "--format", "csv", "--by", "parameter").out == by_parameter
     shown = cli("show", run)
     assert (shown.out, shown.err) == (text.out, "")
+    assert cli("show", run, "--verbose").out == cli(*command, "--verbose").out
     assert "report.html shows all of it in a browser" in " ".join(text.out.split())
     page = (run / "report.html").read_text(encoding="utf-8")
     assert all(block.title.replace("&", "&amp;") in page for block in table.blocks() if not isinstance(block, str))

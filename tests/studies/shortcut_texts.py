@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.results import ShortcutStudy
     from commonweight.studies.shortcuts.run import Step
 
+CODES = ("st", "op", "tic")
 SIZES = {"train": (0, 240), "validation": (240, 320), "test": (320, 400)}
 
 
@@ -69,3 +70,10 @@ def finished_study(
     run = factory.mktemp(name) / "run"
     shutil.copytree(shared / "run", run)
     return run, plan, run_study(run, plan, until=until)
+
+
+def triangle(factory: pytest.TempPathFactory) -> tuple[Path, Plan, ShortcutStudy]:
+    """Give a finished study of three shortcuts."""
+    run, plan, found = finished_study(factory, "triangle", shortcuts=CODES, path_points=2, path_rows=20)
+    assert found is not None
+    return run, plan, found

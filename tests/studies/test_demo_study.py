@@ -1,12 +1,19 @@
 """The demonstration, made small: everything is written, scored, and laid out; nothing else is touched."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
+from studies.shortcut_texts import triangle
 
 from commonweight.base import UsageError
+from commonweight.report.answer import write_result
 from commonweight.report.terminal import to_plain
-from commonweight.studies.demo.demo import PAIRS, DemoSize, report, run_demo
+from commonweight.studies.demo.answer import result
+from commonweight.studies.demo.demo import CONTINUAL, PAIRS, DemoSize, report, run_continual_demo, run_demo
+from commonweight.studies.demo.page import write_page
+from commonweight.studies.shortcuts.run import run_and_write
 
 SMALL = DemoSize(training_rows=1500, held_out_rows=100, steps=300, folds=2)
 
@@ -55,6 +62,18 @@ def test_the_report_has_every_part(demo):
     ):
         assert part in text
     assert "nan" not in text
+
+
+def test_the_page_of_all_parts_stays_small(demo, tmp_path, tmp_path_factory, monkeypatch):
+    for study in ("shortcuts", "continual"):  # the page draws its own
+        monkeypatch.setattr(f"commonweight.studies.{study}.run.write_figures", lambda *_: [])
+    folder, encoders = shutil.copytree(demo[0], tmp_path / "demo"), demo[1]
+    trained, plan, _ = triangle(tmp_path_factory)
+    shortcuts = run_and_write(shutil.copytree(trained, folder / "shortcuts-0" / "run"), plan)
+    tasks = run_continual_demo(folder / "continual", plan=replace(CONTINUAL, rows=60, epochs=1, seeds=1))
+    write_result(folder, result(encoders, shortcuts, tasks, folder, kept=True))
+    page = write_page(folder)
+    assert 1_000_000 < page.stat().st_size < 2_000_000
 
 
 def test_other_folders_are_left_alone(tmp_path):

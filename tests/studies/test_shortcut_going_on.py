@@ -15,7 +15,7 @@ import datasets
 import pytest
 from damage import content
 from safetensors.torch import load_file, save_file
-from studies.shortcut_texts import SIZES, finished_study, tiny_plan
+from studies.shortcut_texts import CODES, SIZES, tiny_plan, triangle
 
 from commonweight import fuse_checkpoints
 from commonweight.base import UsageError, progress
@@ -35,14 +35,10 @@ if TYPE_CHECKING:
     from commonweight.studies.shortcuts.plan import Plan
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
-CODES = ("st", "op", "tic")
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, ShortcutStudy]:
-    run, plan, found = finished_study(tmp_path_factory, "triangle", shortcuts=CODES, path_points=2, path_rows=20)
-    assert found is not None
-    return run, plan, found
+    return triangle(tmp_path_factory)
 
 
 @pytest.fixture

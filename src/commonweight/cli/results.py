@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from commonweight.base.text import Block
     from commonweight.cli.options import Decorator
-    from commonweight.report.answer import Result
+    from commonweight.report.answer import Answer, Result
 
 ROWS = ("split", "examples", "data_seed")
 """Which rows of a table are read: fields of ``CompareOptions`` that other commands have options of too."""
@@ -80,12 +81,8 @@ def write(result: Result, form: str, *, verbose: bool, run: str = "") -> None:
         click.echo(result.csv, nl=False)
     elif form == "markdown":
         click.echo(result.to_markdown(), nl=False)
-    elif form == "latex":
-        click.echo(to_latex([result.answer.table, *(grids_of(result.blocks) if verbose else ())]), nl=False)
     else:
-        from commonweight.report.terminal import show
-
-        show([*result.answer.blocks(run), *(result.blocks if verbose else ())])
+        _show(result.answer, result.blocks if verbose else [], form, run)
 
 
 def write_run(run: Path, form: str, *, verbose: bool) -> None:
@@ -94,12 +91,14 @@ def write_run(run: Path, form: str, *, verbose: bool) -> None:
 
     if form in FILES:
         click.echo(read_form(run, form), nl=False)
-        return
-    if form == "latex":
-        click.echo(to_latex([Answer.load(run).table, *(grids_of(load_blocks(run)) if verbose else ())]), nl=False)
-        return
-    from commonweight.report.terminal import show
+    else:
+        _show(Answer.load(run), load_blocks(run) if verbose else [], form, str(run))
 
-    show(Answer.load(run).blocks(str(run)))
-    if verbose:
-        click.echo(f"\n{read_form(run, 'markdown')}", nl=False)
+
+def _show(answer: Answer, more: list[Block], form: str, run: str) -> None:
+    if form == "latex":
+        click.echo(to_latex([answer.table, *grids_of(more)]), nl=False)
+    else:
+        from commonweight.report.terminal import show
+
+        show([*answer.blocks(run), *more])

@@ -77,16 +77,16 @@ def write_figures(
     except ModuleNotFoundError as error:
         note(f"no figures: they need {error.name}; pip install 'commonweight[plot]', then the same again")
         return []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot hold figures: {error}; choose another folder") from None
     with rc_context(STYLE):
         return [path for name, figure in figures for path in _save(figure, folder, name, forms)]
 
 
 def _save(figure: Figure, folder: Path, name: str, forms: Sequence[str]) -> list[Path]:
     """Write a figure: laid out once, the same bytes each time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot hold figures: {error}; choose another folder") from None
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
