@@ -36,8 +36,8 @@ def ending(example: str) -> str:
 SECTIONS = {
     "Data": "data split examples data_seed text_column label_column input_column image_column test_split max_length "
     "rows train_rows normalise max_angle order remap_labels random_labels synthetic distractors preset",
-    "Model": "model checkpoint checkpoints tokenizer device dtype allow_missing_weights hidden outputs density "
-    "score_initialisation",
+    "Model": "model checkpoint checkpoints tokenizer device dtype merge_adapters allow_missing_weights hidden outputs "
+    "density score_initialisation",
     "Batches and training": "epochs batch_size optimiser learning_rate beta keep_scores existing "
     "independent_initialisation",
     "Measuring": "fisher_type fisher_types samples seed loss folds include exclude common_only intervals measured_rows "

@@ -1,9 +1,14 @@
-"""A PEFT adapter folder: its base checkpoint first, the adapter on top. Only the adapter's weights are measured."""
+"""A PEFT adapter folder: its base checkpoint first, the adapter on top.
+
+Only the adapter's weights are measured or, once it is merged, the weights of the base that it changes.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.models import checkpoint
@@ -15,6 +20,10 @@ from commonweight.models.placement import DRAW_SEED, pick_device, seeded
 from commonweight.models.tokenizer import load_tokenizer, tokenizer_hashes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from commonweight.models.options import LoadOptions
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -72,11 +81,15 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
                 allow_missing_weights=True,
             )
         task = checkpoint.task_of(type(model).__name__, base_config)
+        before = {name: weight.clone() for name, weight in model.state_dict().items()} if options.merge_adapters else {}
         try:
             with seeded():
                 model = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
         except Exception as error:  # whatever a configuration of others makes of an adapter
             raise UsageError(f"the adapter {spec} does not fit its base {base}: {first_line(error)}") from error
+        code = checkpoint.code_of(model.get_base_model())
+        if options.merge_adapters:
+            model = _merged(model, before, spec)
         has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
         own = options.tokenizer or (str(folder) if has_tokenizer else None)
         asked, revision = (own, None) if own else (base, config.revision)
@@ -87,12 +100,34 @@ def load_adapter(folder: Path, spec: str, options: LoadOptions) -> LoadedModel:
         "weights": hash_files(files),
         "config": hash_json(folder / ADAPTER_CONFIG, without=("base_model_name_or_path", "revision")),
         "tokenizer": tokenizer_hashes(asked, revision, tokenizer),
-        "base": {"name": base, **origin(base, config.revision), **checkpoint.code_of(model.get_base_model())},
+        "base": {"name": base, **origin(base, config.revision), **code},
+        **({"merged": True} if options.merge_adapters else {}),
         "random_weights": random,
         "random_seed": DRAW_SEED if random else None,
     }
     model.to(pick_device(options.device)).eval()
     return LoadedModel(model, identity | describe(model), task, tokenizer)
+
+
+def _merged(adapted: Any, before: Mapping[str, Tensor], spec: str) -> Any:
+    """Put an adapter into the weights of its base, of which those that it changes require a gradient."""
+    try:
+        model = adapted.merge_and_unload()
+    except Exception as error:  # whatever a kind of adapter that cannot be merged raises
+        raise UsageError(
+            f"the adapter {spec} cannot be merged into its base ({type(error).__name__}: {first_line(error)}): leave "
+            "out {merge_adapters}, and its own weights are measured",
+            merge_adapters=False,
+        ) from error
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(not torch.equal(weight, before[name]))
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise UsageError(
+            f"the adapter {spec} changes no weight of its base, as before its first training step: train it, or leave "
+            "out {merge_adapters}",
+            merge_adapters=False,
+        )
+    return model
 
 
 def _saved_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:

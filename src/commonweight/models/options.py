@@ -27,6 +27,7 @@ class LoadOptions:
     tokenizer: str | None = setting(None, "Tokenizer's id or folder; default: the model's own.", metavar="ID")
     device: str = setting("auto", "Device: auto, cpu, cuda, cuda:N or mps.")
     dtype: Dtype = setting("float32", "Precision of the weights; auto is as stored.")
+    merge_adapters: bool = setting(False, "Merge an adapter into its base; measure the weights that this changes.")
     allow_missing_weights: bool = setting(False, "Accept that missing weights are drawn at random.")
     allow_pickle: bool = setting(False, "Read weights from pickle files.", dangerous=True)
     trust_remote_code: bool = setting(False, "Run code that comes with the model.", dangerous=True)
