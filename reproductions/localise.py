@@ -64,13 +64,16 @@ def held_out(task: str, data: Path, work: Path) -> Path:
     return place
 
 
-def train(task: str, seed: int, data: Path, folder: Path) -> None:
+def train(task: str, seed: int, data: Path, folder: Path, *, inverted: bool = False, head: int | None = None) -> None:
+    """Fine-tune the encoder; with ``inverted`` labels 0 and 1 are exchanged, ``head`` is a seed for the head alone."""
     tokenizer = AutoTokenizer.from_pretrained(pretrained())
     rows = read(data / task / "train.tsv")
+    classes = len({label for label, _ in rows})
     random.Random(seed).shuffle(rows)
-    rows = rows[:TRAINING_ROWS]
+    rows = [(1 - label if inverted else label, text) for label, text in rows[:TRAINING_ROWS]]
+    torch.manual_seed(seed if head is None else head)
+    model = AutoModelForSequenceClassification.from_pretrained(pretrained(), num_labels=classes).train()
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(pretrained(), num_labels=2).train()
     steps = EPOCHS * -(-len(rows) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
