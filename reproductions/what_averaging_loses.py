@@ -2,7 +2,8 @@
 
 The plan, fixed before the run. The 22 M-parameter encoder of ``localise.py`` is fine-tuned on CR, MPQA, SST-2 and TREC,
 two training seeds each (the order of the rows); all models of two classes begin with one head. Controls, left out of
-every correlation, are an SST-2 model trained on inverted labels and one that began with another head. A pair's encoders are averaged, each model keeps its own head.
+every correlation, are an SST-2 model trained on inverted labels and one that began with another head. A pair's encoders
+are averaged, each model keeps its own head.
 
 Outcome: the drop in mean log-likelihood of the average, each model on its own task, mean of the two, on half of the
 held-out rows. Predictors come from the other half: overlaps of Fishers (raw and corrected) and of saliencies, the
