@@ -75,6 +75,24 @@ def test_a_process_that_dies_ends_the_others_and_the_same_command_goes_on(cli, p
     assert list(OverlapTable.load(run).counts.values()) == [30] * 4
 
 
+def test_a_process_whose_others_do_not_come_waits_no_longer_than_it_says(place, tmp_path):
+    words = [str(word) for word in command(place, tmp_path / "run")[2:]]
+    alone = f"""
+from datetime import timedelta
+from commonweight.base import team
+from commonweight.cli.main import run
+team.MEETING = timedelta(seconds=1)
+raise SystemExit(run({words!r}))
+"""
+    first, last = started(2, ["-c", alone])
+    first.kill()
+    first.communicate()
+    (done,) = ended([last])
+    assert done.code == 1
+    assert "process 1 of 2 did not meet the others at 127.0.0.1:" in done.err
+    assert "within 1 s: they or torchrun died" in " ".join(done.err.split())
+
+
 def test_what_cannot_be_shared_is_refused_by_every_process(place, tmp_path):
     arguments = ["-m", "commonweight", "fuse", place / "one", place / "two", "-o", tmp_path / "both"]
     for done in ended(started(2, arguments)):

@@ -31,8 +31,11 @@ LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_S
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun and accelerate say, and a group is made from."""
 
+MEETING = timedelta(minutes=1)
+"""How long processes wait for each other at the start; torch doubles it at times."""
+
 PATIENCE = timedelta(days=7)
-"""How long a process waits for the others, which may train meanwhile; one that dies is noticed at once."""
+"""How long a process waits for the others then, which may train meanwhile; one that dies is noticed at once."""
 
 BUNDLE = 2**24
 """Bytes of tensors that are summed over processes in one message."""
@@ -185,11 +188,21 @@ def join() -> None:
     """Make the processes that torchrun or accelerate started a group; a process alone stays so."""
     if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1 and all(os.environ.get(name) for name in RENDEZVOUS):
         import torch
-        from torch.distributed import init_process_group
+        from torch.distributed import DistError, init_process_group
+        from torch.distributed.rendezvous import rendezvous
 
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        init_process_group(None if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        try:
+            store, rank, size = next(rendezvous("env://", timeout=MEETING))
+            backend = None if torch.cuda.is_available() else "gloo"
+            init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        except DistError as error:
+            address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise MeasurementError(
+                f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not meet the others at {address} "
+                f"within {MEETING.seconds} s: they or torchrun died, or cannot be reached from here; start all again"
+            ) from error
 
 
 def leave() -> None:
