@@ -41,7 +41,7 @@ SECTIONS = {
     "Batches and training": "epochs batch_size optimiser learning_rate beta keep_scores existing "
     "independent_initialisation",
     "Measuring": "fisher_type fisher_types samples seed loss folds include exclude common_only intervals measured_rows "
-    "scored_rows path_points path_rows inference inference_rows inference_batches until_noise_ceiling",
+    "scored_rows path_points path_rows inference inference_rows inference_batches until_noise_ceiling resamples",
     "Output": "output overwrite fresh dry_run by form verbose contrasts config quiet",
 }
 """Title -> the options in that section of the help; all others come first."""

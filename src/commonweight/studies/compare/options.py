@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -87,3 +88,31 @@ class CompareOptions:
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+
+@dataclass(frozen=True)
+class TrialOptions:
+    """How models are read, and rows chosen and resampled, where changed models are scored on one half of the rows."""
+
+    resamples: int = setting(2000, "Bootstrap samples of the rows.", metavar="N", least=400)
+    split: str | None = setting(None, "Which split, where the data have several.", metavar="S")
+    examples: int | None = setting(
+        None, "Use N rows of each data set, chosen by --data-seed; default: all.", metavar="N", least=2
+    )
+    data_seed: int = setting(0, "Seed of the choice of rows.", metavar="N")
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+    checkpoints: tuple[str, ...] = setting(
+        (),
+        "A .safetensors file for each module:function, in order, the initialisation last.",
+        option="checkpoint",
+        metavar="FILE",
+    )
+    load: LoadOptions = field(default_factory=LoadOptions)
+
+    def deciding(self) -> dict[str, Any]:
+        """Give what decides the numbers, as plain JSON values; models and rows are recorded by what they hold."""
+        elsewhere = {"measure", "load", "checkpoints", "split", "examples", "data_seed"}
+        own = {name: value for name, value in asdict(self).items() if name not in elsewhere}
+        reading = {"dtype": self.load.dtype, "tokenizer": self.load.tokenizer, "sets_seed": self.measure.seed}
+        found: dict[str, Any] = json.loads(json.dumps(own | self.measure.deciding() | reading))
+        return found

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from commonweight.base.errors import UsageError
 from commonweight.base.settings import check_settings, setting
-from commonweight.models.options import LoadOptions
-from commonweight.studies.compare.options import MeasureOptions
+from commonweight.studies.compare.options import MeasureOptions, TrialOptions
 from commonweight.studies.run.record import StudyKind
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ FEWER = 5
 
 
 @dataclass(frozen=True)
-class LocaliseOptions:
+class LocaliseOptions(TrialOptions):
     """How sets are chosen, what they are compared with, and what a verdict asks."""
 
     map: Map = setting(
@@ -42,26 +40,12 @@ class LocaliseOptions:
     draws: int = setting(
         19, f"Null sets of each kind at the primary fraction; at others {FEWER} at most.", metavar="N", least=2
     )
-    resamples: int = setting(2000, "Bootstrap samples of the rows.", metavar="N", least=400)
     least_share: float = setting(
         0.5, "A set suffices, or is necessary, whole if its share is at least this.", metavar="X", above=0, most=1
     )
     equivalence: float = setting(
         0.1, "Share of the gain below which a cost counts as none (specific).", metavar="X", above=0, most=1
     )
-    split: str | None = setting(None, "Which split, where the data have several.", metavar="S")
-    examples: int | None = setting(
-        None, "Use N rows of each data set, chosen by --data-seed; default: all.", metavar="N", least=2
-    )
-    data_seed: int = setting(0, "Seed of the choice of rows.", metavar="N")
-    measure: MeasureOptions = field(default_factory=MeasureOptions)
-    checkpoints: tuple[str, ...] = setting(
-        (),
-        "A .safetensors file for each module:function, in order, the initialisation last.",
-        option="checkpoint",
-        metavar="FILE",
-    )
-    load: LoadOptions = field(default_factory=LoadOptions)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -74,17 +58,6 @@ class LocaliseOptions:
     def draws_at(self, fraction: float) -> int:
         """Tell how many null sets of each kind there are."""
         return self.draws if fraction == self.primary else min(FEWER, self.draws)
-
-    def deciding(self) -> dict[str, Any]:
-        """Give what decides the numbers, as plain JSON values."""
-        own = {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in {"measure", "load", "checkpoints", "split", "examples", "data_seed"}
-        }
-        reading = {"dtype": self.load.dtype, "tokenizer": self.load.tokenizer, "sets_seed": self.measure.seed}
-        found: dict[str, Any] = json.loads(json.dumps(own | self.measure.deciding() | reading))
-        return found
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> LocaliseOptions:

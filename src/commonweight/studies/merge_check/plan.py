@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 from commonweight.base.errors import UsageError
 from commonweight.base.settings import check_settings, setting
-from commonweight.models.options import LoadOptions
-from commonweight.studies.compare.options import MeasureOptions
+from commonweight.studies.compare.options import MeasureOptions, TrialOptions
 from commonweight.studies.run.record import StudyKind
 
 if TYPE_CHECKING:
@@ -43,7 +41,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class MergeCheckOptions:
+class MergeCheckOptions(TrialOptions):
     """Which merges are tried, and how layers are tested."""
 
     scales: tuple[float, ...] = setting(
@@ -53,20 +51,6 @@ class MergeCheckOptions:
         4, "Levels of the module tree that name a layer; 4 is a block of an encoder.", metavar="N", least=1
     )
     draws: int = setting(19, "Random sets that each layer is compared with.", metavar="N", least=2)
-    resamples: int = setting(2000, "Bootstrap samples of the rows.", metavar="N", least=400)
-    split: str | None = setting(None, "Which split, where the data have several.", metavar="S")
-    examples: int | None = setting(
-        None, "Use N rows of each data set, chosen by --data-seed; default: all.", metavar="N", least=2
-    )
-    data_seed: int = setting(0, "Seed of the choice of rows.", metavar="N")
-    measure: MeasureOptions = field(default_factory=MeasureOptions)
-    checkpoints: tuple[str, ...] = setting(
-        (),
-        "A .safetensors file for each module:function, in order, the initialisation last.",
-        option="checkpoint",
-        metavar="FILE",
-    )
-    load: LoadOptions = field(default_factory=LoadOptions)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -78,17 +62,6 @@ class MergeCheckOptions:
     def trials(self) -> tuple[Trial, ...]:
         """Every way to merge."""
         return (Trial("average"), *(Trial("task_arithmetic", scale) for scale in self.scales), Trial("fisher"))
-
-    def deciding(self) -> dict[str, Any]:
-        """Give what decides the numbers, as plain JSON values."""
-        own = {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in {"measure", "load", "checkpoints", "split", "examples", "data_seed"}
-        }
-        reading = {"dtype": self.load.dtype, "tokenizer": self.load.tokenizer, "sets_seed": self.measure.seed}
-        found: dict[str, Any] = json.loads(json.dumps(own | self.measure.deciding() | reading))
-        return found
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> MergeCheckOptions:
