@@ -154,14 +154,29 @@ class Estimate:
             return number(self.value)
         return f"{number(self.value)} ({self.listed()})" if self.is_pair else f"{number(self.value)} ± {half:.4f}"
 
+    def brief(self) -> str:
+        """Write it with three decimals, for a narrow column.
+
+        Returns:
+            The value with half its interval, of two seeds the values of both; undefined is a dash.
+
+        Example:
+            >>> Estimate.over_seeds([0.80, 0.90, 0.85]).brief(), Estimate.over_seeds([0.8, 0.9]).brief()
+            ('0.850 ± 0.124', '0.800, 0.900')
+        """
+        if self.is_pair:
+            return self.listed(3)
+        half = self.half_width()
+        return number(self.value, 3) + ("" if math.isnan(half) else f" ± {half:.3f}")
+
     @property
     def is_pair(self) -> bool:
         """Whether it is of two seeds: their values say more than an interval with one degree of freedom."""
         return self.over == "seeds" and self.count == 2
 
-    def listed(self) -> str:
+    def listed(self, decimals: int = 4) -> str:
         """Write the value of every seed."""
-        return ", ".join(map(number, self.replicates))
+        return ", ".join(number(each, decimals) for each in self.replicates)
 
     def __add__(self, other: Estimate | float) -> Estimate:
         return self._with(other, lambda x, y: x + y)

@@ -103,6 +103,8 @@ def _difference(value: Estimate) -> str:
     if value.missing:
         return f"{value.value:+.3f}"
     answer = "more" if value.low > 0 else "less" if value.high < 0 else INCONCLUSIVE
+    if value.is_pair:
+        return f"{value.value:+.3f} ({signed_brief(value)}; {answer})"
     return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] ({answer})"
 
 
@@ -126,8 +128,8 @@ def _approaches(study: ContinualStudy) -> Grid:
     rows = tuple(
         (
             name if len(name) <= 30 else f"{name[:29]}…",
-            _brief(study.average_accuracy(name)),
-            DASH if math.isnan(study.area(name).value) else _brief(study.area(name)),
+            study.average_accuracy(name).brief(),
+            study.area(name).brief(),
             signed_brief(study.area(name) - study.area(CLASSIC)) if has_classic and name != CLASSIC else DASH,
             str(study.budget(name)),
         )
@@ -162,17 +164,16 @@ def _verdicts(study: ContinualStudy) -> list[dict[str, Any]]:
 def _told(value: Estimate) -> str:
     if value.missing:
         return number(value.value, 3)
+    if value.is_pair:
+        return f"{number(value.value, 3)} ({value.listed(3)})"
     return f"{number(value.value, 3)} [{number(value.low, 3)}, {number(value.high, 3)}]"
-
-
-def _brief(value: Estimate) -> str:
-    half = value.half_width()
-    return number(value.value, 3) + ("" if math.isnan(half) else f" ± {half:.3f}")
 
 
 def signed_brief(value: Estimate) -> str:
     """Write a difference for a narrow column."""
     if math.isnan(value.value) or signed(value) == "0":
         return signed(value)
+    if value.is_pair:
+        return f"{value.replicates[0]:+.3f}, {value.replicates[1]:+.3f}"
     half = value.half_width()
     return f"{value.value:+.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.records import json_file, unsealed
 from commonweight.base.text import DASH, Grid
-from commonweight.report.answer import ANSWER, Answer
+from commonweight.report.answer import ANSWER, COLUMNS, Answer
 from commonweight.studies.run.folder import read_json
 from commonweight.studies.run.record import FORMAT, RECORD
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 DEMO = "demo.json"
 """Record of a demonstration, which holds several runs."""
+
+SHORTEST = 24
+"""Characters of an answer that are shown, however long the other columns are."""
 
 DEPTHS = ("", "*/", "*/*/", "*/*/*/")
 
@@ -48,4 +52,8 @@ def runs_grid(folder: Path) -> Grid:
         rows.append((str(run), str(record.get("study")), str(record.get("status")), found.rstrip(".")))
     if not rows:
         raise UsageError(f"no run in {folder}: give the folder that holds them, such as runs")
-    return Grid(f"Runs in {folder}", ("run", "study", "state", "answer"), tuple(rows))
+    header = ("run", "study", "state", "answer")
+    used = sum(2 + max(len(row[column]) for row in (header, *rows)) for column in range(3))
+    room = max(SHORTEST, COLUMNS - used)
+    cut = tuple((*row[:3], textwrap.shorten(row[3], room, placeholder="…")) for row in rows)
+    return Grid(f"Runs in {folder}", header, cut)

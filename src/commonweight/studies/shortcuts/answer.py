@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from commonweight.base.estimate import Estimate
     from commonweight.studies.shortcuts.results import Of, ShortcutStudy
 
 QUESTION = "Does shared knowledge overlap more than unshared, and does averaging the models forget it?"
@@ -92,8 +91,8 @@ def _pairs(study: ShortcutStudy, rule: str) -> Grid:
     rows = tuple(
         (
             " and ".join(pair),
-            _brief(cells[pair]["shared"]),
-            _brief(cells[pair]["unshared"]),
+            cells[pair]["shared"].brief(),
+            cells[pair]["unshared"].brief(),
             f"{verdicts[pair][CONTRAST].estimate.value:+.3f}",
             verdicts[pair][CONTRAST].answer,
         )
@@ -113,8 +112,3 @@ def _beware(study: ShortcutStudy, rule: str) -> tuple[str, ...]:
             if finding.code not in {"shortcut learned", "excludes 0"}:
                 found.setdefault(finding.code, sentence(finding))
     return tuple(f"{words[0].upper()}{words[1:]}." for words in list(found.values())[:MOST_WARNINGS])
-
-
-def _brief(value: Estimate) -> str:
-    half = value.half_width()
-    return number(value.value, 3) + (f" ± {half:.3f}" if half == half else "")
