@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-SOON = 10.0
-"""Seconds within which SIGTERM and SIGINT end a command."""
+SOON = 15.0
+"""Seconds within which SIGTERM and SIGINT end a command: ten of its own, and torchrun's."""
 
 PATIENCE = 180.0
 """Seconds within which a command ends of which a process was killed, and its other processes are gone."""
@@ -120,7 +120,7 @@ def ended(process: subprocess.Popen[str], seconds: float, others: Sequence[psuti
 def disturbed(command: list[str], run: Path, usual: float, chance: random.Random, found: Counter[str]) -> bool:
     """Start, kill and start again, until a run ends by itself; tell whether it did."""
     for kill in range(MOST + 1):
-        process, seconds, every = start(command, run), PATIENCE, []
+        process, seconds, every, sent = start(command, run), PATIENCE, [], "nothing"
         try:
             process.wait(chance.uniform(0, usual) if kill < MOST else None)
         except subprocess.TimeoutExpired:
@@ -130,9 +130,10 @@ def disturbed(command: list[str], run: Path, usual: float, chance: random.Random
             seconds = PATIENCE if which == signal.SIGKILL else SOON
             with suppress(psutil.NoSuchProcess):  # it has just ended
                 target.send_signal(which)
-            found[f"{which.name} to {'the command' if target == command_itself else 'another process'}"] += 1
+            sent = f"{which.name} to {'the command' if target == command_itself else 'another process'}"
+            found[sent] += 1
         if not ended(process, seconds, every[1:]):
-            found["did not end"] += 1
+            found[f"did not end after {sent}"] += 1
             for each in (process, *every[1:]):
                 with suppress(psutil.NoSuchProcess):
                     each.kill()
@@ -178,6 +179,7 @@ def main() -> None:
     whole: dict[str, Counter[str]] = {name: Counter() for name in commands}
     usual: dict[str, float] = {}
     worst = dict.fromkeys(commands, 0.0)
+    foreign: dict[str, list[str]] = {name: [] for name in commands}
     for number, (name, command) in enumerate(commands.items()):
         run = asked.work / f"undisturbed-{number}"
         began = time.monotonic()
@@ -196,13 +198,14 @@ def main() -> None:
             undisturbed = asked.work / f"undisturbed-{number}"
             worst[name] = max(worst[name], difference(run, undisturbed))
             is_other = difference(run, undisturbed) > CLOSE
-            is_left = files(run) != files(undisturbed)
+            odd = sorted(files(run) ^ files(undisturbed))
             said = Path(f"{run}.log").read_text(encoding="utf-8")
             is_raw = "Traceback" in said and "torchrun" not in name  # torchrun itself prints one of a killed process
             found["other numbers"] += is_other
-            found["lost or foreign files"] += is_left
+            found["lost or foreign files"] += len(odd)
+            foreign[name] += odd
             found["tracebacks"] += is_raw
-            if not (is_other or is_left or is_raw):
+            if not (is_other or odd or is_raw):
                 shutil.rmtree(run)
             record = {
                 "asked": {"minutes": asked.minutes, "seed": asked.seed},
@@ -211,6 +214,7 @@ def main() -> None:
                 "seconds undisturbed": {key: round(value, 1) for key, value in usual.items()},
                 "kills": sum(count for each in whole.values() for key, count in each.items() if key.startswith("SIG")),
                 "largest difference": worst,
+                "lost or foreign": foreign,
                 "studies": {key: dict(sorted(each.items())) for key, each in whole.items()},
             }
             asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
