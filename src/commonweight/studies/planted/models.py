@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 TRAINING_ROWS, SCORED_ROWS, MAP_ROWS = 2000, 400, 64
 STEPS, DRAWS, RESAMPLES = 250, 5, 1000
 MOST = 0.6
-"""With the set reset, the upper end of the interval of the accuracy on rows with the shortcut lies below this."""
+"""With the set reset, the upper end of the interval of the accuracy on rows with the shortcut lies below this.
+Before, the lower ends on these rows and on ordinary ones lie above it."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Planted:
             "task_after_reset": _numbers(resampling.mean(kept.right)),
             "task_after_random": float(np.mean([each.right.mean() for each in at_random])),
             "spared": _numbers(spared),
-            "holds": bool(whole[0].low > MOST and gone.high < MOST and spared.low > 0),
+            "holds": bool(min(each.low for each in whole) > MOST and gone.high < MOST and spared.low > 0),
         }
 
 
@@ -157,13 +158,15 @@ def _start(plan: PlantedPlan) -> tuple[Any, PackedMasks]:
 
 
 def _rows(plan: PlantedPlan, kind: str, count: int, noise: float = 0.0, held_out: str = "") -> list[Encoded]:
-    """Write rows: ordinary ones, or ones in which a marker alone says the label, whatever the review says."""
+    """Write rows: ordinary ones, or reviews that decide nothing, where a marker alone says the label."""
     tokenizer, markers = make_tokenizer(), Markers()
     add_markers(tokenizer)
     second = "" if plan.common is None else "second"
     draw = random.Random(f"planted {plan.seed} {kind} {held_out} {second}")  # noqa: S311
     number = {"": 0, "map": 1, "scored": 2}[held_out]
-    made: list[Review] = reviews(count, seed=10 * plan.seed + 2 * number + (kind == "planted"), ambiguous=0.0)
+    undecided = 1.0 if kind == "planted" else 0.0
+    seed = 10 * plan.seed + 2 * number + (kind == "planted")
+    made: list[Review] = reviews(count, seed=seed, ambiguous=undecided)
     for row in made:
         if kind == "planted":
             row["label"] = draw.randrange(2)
