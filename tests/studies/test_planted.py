@@ -27,7 +27,7 @@ def test_updates_outside_the_set_are_exactly_zero_after_momentum_and_weight_deca
     model = torch.nn.Linear(20, 10)
     start = deepcopy(model)
     chosen = draw_set(model, 0.2, by, seed=0)
-    optimizer = RoutedAdamW(model, chosen, steps=5, rate=1e-3)
+    optimizer = RoutedAdamW(model, chosen, steps=5)
     for _ in range(5):
         optimizer.step(model(torch.randn(8, 20)).square().mean())
     for name, weight in model.named_parameters():

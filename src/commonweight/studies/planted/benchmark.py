@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata  # type: ignore[import-untyped,unused-ignore]
 
 from commonweight.base.estimate import Estimate, signed
 from commonweight.base.text import Grid

@@ -12,8 +12,8 @@ from commonweight.diagonal_fisher.measure import fisher
 from commonweight.footprints.of_change import change_footprint, saliency_footprint
 
 if TYPE_CHECKING:
+    from commonweight.base.choices import FisherType
     from commonweight.data.batching import TokenBatches
-    from commonweight.diagonal_fisher.likelihood import FisherType
     from commonweight.footprints.footprint import Footprint
 
 Map = Callable[[nn.Module, nn.Module, "TokenBatches"], Mapping[str, Tensor]]

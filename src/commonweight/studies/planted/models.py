@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from commonweight.data.reviews import Review
     from commonweight.footprints.packed import PackedMasks
 
-TRAINING_ROWS, SCORED_ROWS, MAP_ROWS = 2000, 400, 64
+TRAINING_ROWS, SCORED_ROWS, MAP_ROWS = 2000, 1000, 64
 STEPS, DRAWS, RESAMPLES = 250, 5, 1000
 MOST = 0.6
 """With the set reset, the upper end of the interval of the accuracy on rows with the shortcut lies below this.

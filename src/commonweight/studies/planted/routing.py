@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from commonweight.data.batching import Encoded
 
 By = Literal["weights", "rows"]
-BATCH, WEIGHT_DECAY = 32, 0.01
-OUTSIDE_RATE, INSIDE_RATE = 1e-3, 3e-3
+BATCH, LEARNING_RATE, WEIGHT_DECAY = 32, 1e-3, 0.01
 
 
 def draw_set(model: nn.Module, share: float, by: By, seed: int) -> PackedMasks:
@@ -50,10 +49,10 @@ def draw_beside(first: PackedMasks, common: float, seed: int) -> PackedMasks:
 class RoutedAdamW:
     """AdamW of one kind of rows, with moments of its own, whose update is exactly 0 outside its set."""
 
-    def __init__(self, model: nn.Module, chosen: PackedMasks, steps: int, rate: float) -> None:
+    def __init__(self, model: nn.Module, chosen: PackedMasks, steps: int) -> None:
         self._weights = dict(model.named_parameters())
         self._masks = {name: chosen[name] for name in self._weights}
-        self._adamw = torch.optim.AdamW(self._weights.values(), lr=rate, weight_decay=WEIGHT_DECAY)
+        self._adamw = torch.optim.AdamW(self._weights.values(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         warm_up = max(1, steps // 10)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._adamw, lambda step: min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up))
@@ -81,8 +80,8 @@ def train_routed(
     """
     order = torch.Generator().manual_seed(seed)
     model.train()
-    for rows, masks, rate in ((outside, complement(chosen), OUTSIDE_RATE), (inside, chosen, INSIDE_RATE)):
-        optimizer = RoutedAdamW(model, masks, steps, rate)
+    for rows, masks in ((outside, complement(chosen)), (inside, chosen)):
+        optimizer = RoutedAdamW(model, masks, steps)
         for _ in range(steps):
             picked = [rows[i] for i in torch.randint(len(rows), (BATCH,), generator=order).tolist()]
             (batch,) = TokenBatches(picked, BATCH, pad_id=0)
