@@ -181,7 +181,8 @@ def checks_table(items: list[dict]) -> Grid:
 
 def figure(record: dict) -> Figure:
     drawn = Figure(figsize=(10, 4), layout="constrained")
-    left, right = drawn.subplots(1, 2)
+    pairs = pairs_of(record["items"])
+    left, *others = drawn.subplots(1, 2 if pairs else 1, squeeze=False)[0]
     scores = [
         score
         for item in record["items"]
@@ -203,20 +204,22 @@ def figure(record: dict) -> Figure:
     left.axvline(0.5, color="0.8", zorder=0)
     left.set_xlabel("AUROC against the planted weights, a dot per seed")
     left.legend(["map", "size of the change", "map in the placebo model"], fontsize=8)
-    pairs = pairs_of(record["items"])
-    for number, measure in enumerate(MEASURES):
-        shares = sorted({item["plan"]["common"] for item in pairs if item["found"][measure] is not None})
-        means = [
-            np.mean([
-                i["found"][measure] for i in pairs if i["plan"]["common"] == share and i["found"][measure] is not None
-            ])
-            for share in shares
-        ]
-        right.plot(shares, means, "o-", color=f"C{number}", label=measure)
-    right.plot([0, 1], [0, 1], "--", color="0.6", label="planted share")
-    right.set_xlabel("share of the sets in common")
-    right.set_ylabel("recovered, mean over seeds")
-    right.legend(fontsize=8)
+    for right in others:
+        for number, measure in enumerate(MEASURES):
+            shares = sorted({item["plan"]["common"] for item in pairs if item["found"][measure] is not None})
+            means = [
+                np.mean([
+                    i["found"][measure]
+                    for i in pairs
+                    if i["plan"]["common"] == share and i["found"][measure] is not None
+                ])
+                for share in shares
+            ]
+            right.plot(shares, means, "o-", color=f"C{number}", label=measure)
+        right.plot([0, 1], [0, 1], "--", color="0.6", label="planted share")
+        right.set_xlabel("share of the sets in common")
+        right.set_ylabel("recovered, mean over seeds")
+        right.legend(fontsize=8)
     return drawn
 
 
@@ -228,7 +231,7 @@ def write(record: dict) -> None:
             f"{len(record['items'])} of {record['planned']} planned items.",
             checks_table(record["items"]),
             maps_table(record["items"]),
-            overlaps_table(record["items"]),
+            *([overlaps_table(record["items"])] if pairs_of(record["items"]) else []),
         ],
     )
     figure(record).savefig(RESULTS / "planted.png", dpi=120)
