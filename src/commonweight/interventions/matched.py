@@ -54,13 +54,14 @@ class Nulls:
     """The mean ΣΔ² of the null sets, also where they are refused because of it."""
 
 
-def random_set(chosen: PackedMasks, seed: int, draw: int = 0) -> PackedMasks:
+def random_set(chosen: PackedMasks, seed: int, draw: int = 0, among: PackedMasks | None = None) -> PackedMasks:
     """Draw a set with the same number of weights in every parameter, from all of its weights.
 
     Args:
         chosen: The set.
         seed: Names the draws.
         draw: Which of them.
+        among: Draw from these weights alone, of which the set is a part; None for all.
 
     Returns:
         The random set.
@@ -73,7 +74,7 @@ def random_set(chosen: PackedMasks, seed: int, draw: int = 0) -> PackedMasks:
     found = {}
     for number, name in enumerate(chosen):
         mask = chosen[name]
-        every = torch.ones(mask.numel(), dtype=torch.bool)
+        every = torch.ones(mask.numel(), dtype=torch.bool) if among is None else among[name].flatten()
         picked = drawn(every, int(mask.sum()), keyed(seed, RANDOM, number, draw))
         found[name] = Bits.of(picked.reshape(mask.shape))
     return PackedMasks(found)
@@ -117,7 +118,7 @@ def matched_sets(chosen: PackedMasks, change: Footprint, outside: PackedMasks, d
             for masks in found:
                 masks[name] = Bits.of(torch.zeros(shape, dtype=torch.bool))
             continue
-        bins = np.searchsorted(np.quantile(size, EDGES[1:-1]), size, side="right")
+        bins = binned(size, EDGES)
         need, have = (np.bincount(bins[each], minlength=len(EDGES) - 1) for each in (mask, free))
         total += int(need.sum())
         taken, far = _fitted(need, have)
@@ -142,6 +143,11 @@ def matched_sets(chosen: PackedMasks, change: Footprint, outside: PackedMasks, d
     if abs(of_nulls - squares) > MOST_APART * squares:
         return Nulls((), f"ΣΔ² is {squares:.3g} in the set and {of_nulls:.3g} in matched ones", squares, of_nulls)
     return Nulls(tuple(map(PackedMasks, found)), "", squares, of_nulls)
+
+
+def binned(size: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Number the quantile bin of every weight of a parameter, given the quantiles between bins, 0 and 1 included."""
+    return np.searchsorted(np.quantile(size, edges[1:-1]), size, side="right")
 
 
 def _fitted(need: NDArray[np.int64], have: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:

@@ -132,14 +132,33 @@ def size(chosen: PackedMasks) -> int:
     return sum(int(np.bitwise_count(_bytes(chosen, name).numpy()).sum()) for name in chosen)
 
 
-def equal_parts(first: PackedMasks, second: PackedMasks, seed: int) -> tuple[PackedMasks, PackedMasks]:
-    """Draw from two sets a part of each with equally many weights in every parameter, as many as the smaller has."""
+def equal_parts(
+    first: PackedMasks, second: PackedMasks, seed: int, bins: Mapping[str, Tensor] | None = None
+) -> tuple[PackedMasks, PackedMasks]:
+    """Draw from two sets a part of each with equally many weights in every parameter, as many as the smaller has.
+
+    Args:
+        first: One set.
+        second: The other.
+        seed: Names the draw.
+        bins: Number of a bin for every weight of each parameter: then equally many in every bin. None for one bin.
+
+    Returns:
+        The part of each.
+    """
     parts: tuple[dict[str, Bits], dict[str, Bits]] = ({}, {})
     for number, name in enumerate(first):
-        flat = [masks[name].flatten() for masks in (first, second)]
-        count = min(int(each.sum()) for each in flat)
-        for side, (part, each) in enumerate(zip(parts, flat, strict=True)):
-            part[name] = Bits.of(drawn(each, count, keyed(seed, number, side)).reshape(first.shape(name)))
+        whole = [masks[name].flatten() for masks in (first, second)]
+        groups: dict[tuple[int, ...], list[Tensor]] = {(): whole}
+        if bins is not None:
+            of = bins[name].flatten()
+            groups = {(each,): [mask & (of == each) for mask in whole] for each in of.unique().tolist()}
+        for side, part in enumerate(parts):
+            chosen = torch.zeros_like(whole[side])
+            for group, flat in groups.items():
+                count = min(int(each.sum()) for each in flat)
+                chosen |= drawn(flat[side], count, keyed(seed, number, side, *group))
+            part[name] = Bits.of(chosen.reshape(first.shape(name)))
     return PackedMasks(parts[0]), PackedMasks(parts[1])
 
 

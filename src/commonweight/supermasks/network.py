@@ -396,6 +396,51 @@ class SupermaskNetwork(nn.Module):
         with self.on(task), passes.evaluating(self):
             passes.settle(self, self._parts.norms, index, batches)
 
+    @contextlib.contextmanager
+    def switched_off(
+        self, task: str, chosen: Mapping[str, Tensor], batches: Iterable[Any] | None = None
+    ) -> Iterator[None]:
+        """Switch bits of a finished task's mask off for a while.
+
+        Args:
+            task: Its name.
+            chosen: Masked weight -> boolean, of the weight's shape: the bits to switch off. Those that are off stay so.
+            batches: Rows over which the task's statistics are measured anew meanwhile, as :meth:`reestimate` does; None
+                leaves them.
+
+        Yields:
+            Nothing; on leaving, also by an error, bits and statistics are bit for bit what they were.
+
+        Raises:
+            UsageError: If the task is not finished.
+
+        Example:
+            >>> net = SupermaskNetwork(nn.Sequential(nn.Linear(2, 1)))
+            >>> net.add_task("a")
+            >>> net.finish("a")
+            >>> with net.switched_off("a", {"0.weight": torch.ones(1, 2, dtype=torch.bool)}):
+            ...     int(net.mask("a", "0.weight").sum())
+            0
+        """
+        index = self._index(task)
+        if index not in self._selection.finished:
+            raise UsageError(f"task {task!r} is not finished, and its bits still follow its scores; finish it first")
+        held = {name: self.bits(task, name) for name in chosen}
+        statistics = {name: norm.statistics(index) for name, norm in self._parts.norms.items()}
+        try:
+            for name, bits in held.items():
+                off = Bits.of(chosen[name]).packed.to(bits.packed.device)
+                self._mask(name).hold_bits(index, Bits(bits.packed & ~off, bits.shape))
+            if batches is not None:
+                with self.on(task), passes.evaluating(self):
+                    passes.settle(self, self._parts.norms, index, batches)
+            yield
+        finally:
+            for name, bits in held.items():
+                self._mask(name).hold_bits(index, bits)
+            for name, norm in self._parts.norms.items():
+                norm.hold(index, statistics[name])
+
     # Files
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from commonweight.base.estimate import LEVEL
 from commonweight.base.text import number
@@ -79,6 +79,19 @@ class SetVerdict:
 
     def __str__(self) -> str:
         return f"{self.sentence}: {self.reason}"
+
+    def record(self) -> dict[str, Any]:
+        """Give it as plain values."""
+        return {
+            "claim": self.asked.claim,
+            "subject": self.asked.subject,
+            "outcome": self.outcome,
+            "p": self.p,
+            "family": self.family,
+            "reason": self.reason,
+            "needs": {name: need.record() for name, need in self.asked.needs.items()},
+            "share": None if self.asked.share is None else self.asked.share.record(),
+        }
 
 
 REASONS: Mapping[Lacking, str] = MappingProxyType({

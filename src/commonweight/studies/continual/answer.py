@@ -13,6 +13,7 @@ from commonweight.base.estimate import Estimate
 from commonweight.base.text import DASH, Grid, number
 from commonweight.report.answer import LINES, Answer, Result
 from commonweight.report.verdicts import verdict_records
+from commonweight.studies.continual.localised import localised_sentence
 from commonweight.studies.continual.plan import CLASSIC
 from commonweight.studies.continual.report import pair_verdicts, report, signed
 from commonweight.studies.run.results import to_csv
@@ -42,7 +43,7 @@ def answer(study: ContinualStudy) -> Answer:
     """Answer in one screen."""
     single = study.plan.tasks == 1
     question = "Does a similar prior task help the next one, and do tasks share weights?"
-    said = [] if single else [*_helps(study), _shares(study)]
+    said = [] if single else [*_helps(study), _shares(study), *localised_sentence(study)]
     if single:
         name = next(iter(study.runs))
         question = "How well is the task learned?"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from commonweight.base.text import size_words
 from commonweight.footprints.of_masks import supermask_footprint
+from commonweight.interventions.masks import OFF_PER_TASK
 from commonweight.overlaps.over_seeds import FEWEST
 from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.report import TOO_FEW
-from commonweight.studies.continual.training import first_rows, make_network, open_stream, task_steps
+from commonweight.studies.continual.training import LOCALISED_ROWS, first_rows, make_network, open_stream, task_steps
 from commonweight.studies.run.outlook import Outlook
 from commonweight.supermasks.network import SupermaskNetwork
 
@@ -137,11 +139,18 @@ def outlook_of(run: Path, plan: Plan, images: Images) -> ContinualOutlook:
         approaches,
         COLUMNS,
         {"frozen weights": needs.weights, "at most, with the tasks learned before": needs.weights + last},
-        facts={"optimiser steps that are missing": str(sum(each.missing_steps for each in approaches.values()))},
+        facts={"optimiser steps that are missing": str(sum(each.missing_steps for each in approaches.values()))}
+        | ({"masks with bits switched off, each scored twice": _switched_off(plan)} if plan.localise else {}),
         # a network's file is written anew after every task, and then takes its place
         meanwhile=needs.frozen + finished if any(each.disk for each in approaches.values()) else 0,
         remarks=(READING, *([TOO_FEW] if plan.vary == "training" and plan.seeds < FEWEST else [])),
     )
+
+
+def _switched_off(plan: Plan) -> str:
+    """Count the masks that are scored, with stored and re-estimated statistics, and the rows of each."""
+    count = math.comb(plan.tasks, 2) * 2 * OFF_PER_TASK
+    return f"{count}, on about half of the first {LOCALISED_ROWS} test images of the task"
 
 
 def network_needs(plan: Plan, stream: TaskStream) -> NetworkNeeds:

@@ -109,6 +109,11 @@ class Plan(StudyPlan):
         least=1,
         many="listed",
     )
+    localise: bool = setting(
+        False,
+        "Also switch off the bits that two masks share, or one has alone, in the first approach of seed 0.",
+        role="each time",
+    )
     image_column: str | None = setting(None, "Column of images of a Hugging Face data set.", metavar="C")
     label_column: str | None = setting(None, "Column of labels; default: label or labels.", metavar="L")
     test_split: str | None = setting(None, "Test split of a Hugging Face data set; default: test.", metavar="S")
@@ -144,6 +149,11 @@ class ApproachFolder:
     def network(self) -> Path:
         """The network with the tasks it has learned so far."""
         return self.path / "network"
+
+    @property
+    def localised(self) -> Path:
+        """What switching off bits of masks did."""
+        return self.path / "localised.json"
 
     @property
     def inference(self) -> Path:
@@ -206,6 +216,8 @@ def _check_effects(plan: Plan, asked: list[Approach]) -> None:
         if not used and getattr(plan, name) != getattr(Plan, name):
             raise UsageError(f"{{argument}} is for {what}; leave it out", argument=name)
     with_priors = [approach.name for approach in asked if approach.has_priors]
+    if plan.tasks == 1 and plan.localise:
+        raise UsageError("{localise} compares the masks of two tasks, got one; take at least 2 tasks", localise=None)
     if plan.tasks == 1 and with_priors:
         raise UsageError(
             f"{{argument}} is 1, so {with_priors[0]} has no prior task, and would be classic; take at least 2 tasks, "

@@ -15,6 +15,7 @@ from commonweight.overlaps.over_seeds import FEWEST
 from commonweight.overlaps.similarity.means import LEVEL
 from commonweight.report.files import grid_of
 from commonweight.report.verdicts import MOST_CONTRASTS, verdict_grids
+from commonweight.studies.continual.localised import localised_blocks
 from commonweight.verdicts.rules import ABOVE, INCONCLUSIVE, LESS, MORE, ROUNDING
 from commonweight.verdicts.verdict import Verdict, contrast_verdict, null_verdict
 from commonweight.verdicts.words import OVER, SHORT, by_chance, sentence
@@ -127,7 +128,7 @@ def report(study: ContinualStudy) -> list[Block]:
     blocks: list[Block] = [introduction, accuracies(study)]
     if plan.tasks > 1:
         blocks += [*_curves(study), *_inference(study), _finals(study), *_masks(study), *pair_blocks(study)]
-        blocks += [*_similarities(study), *_alphas(study)]
+        blocks += [*_similarities(study), *_alphas(study), *localised_blocks(study)]
     return [*blocks, READING]
 
 

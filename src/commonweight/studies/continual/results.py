@@ -103,6 +103,9 @@ class ContinualStudy:
     """Approach -> ``masks`` and ``activity`` -> overlaps over seeds, where these vary the training alone and are at
     least three."""
 
+    localised: Mapping[str, Any] | None = None
+    """What switching off bits of masks did, in the first approach of seed 0, as plain values; None if nobody asked."""
+
     def average_accuracy(self, approach: str) -> Estimate:
         """Average the final accuracies with the task known."""
         return self._each(approach, lambda run: metrics.average_accuracy(run.R))
@@ -185,6 +188,7 @@ class ContinualStudy:
             self.plan,
             facts=list(self.facts),
             approaches={name: self._record(name) for name in self.runs},
+            localised=self.localised,
         )
 
     def _record(self, name: str) -> dict[str, Any]:
@@ -244,11 +248,13 @@ def gather(plan: Plan, folders: list[SeedFolder]) -> ContinualStudy:
         for name in found["names"]:
             check_name(name, folder.facts)
     places = {approach.name: [folder.approach(approach) for folder in folders] for approach in plan.runs()}
+    localised = next(iter(places.values()))[0].localised
     return ContinualStudy(
         plan,
         facts,
         {name: tuple(read_run(plan, place) for place in each) for name, each in places.items()},
         {name: _seed_overlaps(plan, each, facts[0]["names"]) for name, each in places.items()},
+        read_json(localised) if localised.is_file() else None,
     )
 
 

@@ -12,6 +12,7 @@ from commonweight.base.errors import IntegrityError, MeasurementError, UsageErro
 from commonweight.base.folders import check_writable, write_whole
 from commonweight.base.text import silent
 from commonweight.data.images.open import open_images
+from commonweight.interventions.masks import localise_masks
 from commonweight.models.function import load_function
 from commonweight.models.identity import digest_of
 from commonweight.models.options import LoadOptions
@@ -27,6 +28,7 @@ from commonweight.studies.continual.outlook import outlook_of
 from commonweight.studies.continual.plan import seed_folders
 from commonweight.studies.continual.results import gather, is_readable, is_whole, load_masks
 from commonweight.studies.continual.training import (
+    LOCALISED_ROWS,
     accuracy,
     first_rows,
     learn,
@@ -167,6 +169,18 @@ def _do_seed(plan: Plan, folder: SeedFolder, stream: TaskStream, note: Note) -> 
     write_json(folder.facts, facts)
     for approach in plan.runs():
         learn_sequence(plan, approach, stream, folder, note)
+    if plan.localise and folder.seed == 0:
+        _localise(plan, stream, folder, note)
+
+
+def _localise(plan: Plan, stream: TaskStream, seed: SeedFolder, note: Note) -> None:
+    """Switch off bits of the first approach's masks, for every pair of tasks."""
+    folder = seed.approach(plan.runs()[0])
+    if folder.localised.is_file():
+        return
+    net = _network(plan, stream, folder, seed.seed, note)
+    rows = {task.name: first_rows(task.test, LOCALISED_ROWS) for task in stream}
+    write_json(folder.localised, localise_masks(net, rows).record())
 
 
 def learn_sequence(plan: Plan, approach: Approach, stream: TaskStream, seed: SeedFolder, note: Note) -> None:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 EVALUATED = 1000
 """Rows per batch where nothing is learned; changes speed, never the result."""
 
+LOCALISED_ROWS = 2000
+"""Test images of a task, the first, that are scored with bits switched off, or re-estimate statistics: half each."""
+
 PROBED = 4
 """Steps of a probe of how long training takes."""
 

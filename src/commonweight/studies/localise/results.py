@@ -198,19 +198,7 @@ class Localisation:
                 }
                 for model, of in self.facts.items()
             },
-            "verdicts": [
-                {
-                    "claim": each.asked.claim,
-                    "subject": each.asked.subject,
-                    "outcome": each.outcome,
-                    "p": each.p,
-                    "family": each.family,
-                    "reason": each.reason,
-                    "needs": {name: need.record() for name, need in each.asked.needs.items()},
-                    "share": None if each.asked.share is None else each.asked.share.record(),
-                }
-                for each in self.verdicts
-            ],
+            "verdicts": [each.record() for each in self.verdicts],
         }
         return json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
