@@ -55,8 +55,8 @@ def test_shared_bits_that_hold_everything_are_found_and_the_network_is_what_it_w
         "a∩b in a is necessary",
         "a∩b in b is necessary",
         "a∩b is shared",
-        "only a is not shown to be specific to a",
-        "only b is not shown to be specific to b",
+        "only a (against b) is not shown to be specific to a",
+        "only b (against a) is not shown to be specific to b",
     }
     by = {(each.task, each.off, each.statistics, each.metric): each for each in found.cells}
     for task, statistics in (("a", "stored"), ("b", "re-estimated")):
