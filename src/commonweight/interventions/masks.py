@@ -246,10 +246,8 @@ class _Trial:
         self.units = units[places]
         self.resampling = RowResampling(self.units.tolist(), resamples, seed)
         chance = 1 / len(labels.unique())
-        self.base: dict[Metric, Resampled] = {
-            metric: Resampled(value, np.full(resamples, value))
-            for metric, value in {"accuracy": chance, "log-likelihood": math.log(chance)}.items()  # type: ignore[misc]
-        }
+        levels: dict[Metric, float] = {"accuracy": chance, "log-likelihood": math.log(chance)}
+        self.base = {metric: Resampled(value, np.full(resamples, value)) for metric, value in levels.items()}
 
     def cells(self, pair: tuple[str, str], sets: Mapping[Off, Sequence[PackedMasks]]) -> Iterator[MaskCell]:
         """Score the task with each of the sets switched off."""
