@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from processes import ended, started
 from safetensors.torch import load_file, save_file
 
 import commonweight
@@ -296,3 +297,12 @@ def test_heads_of_their_own_are_kept_and_said(encoders, tmp_path, capfd):
     assert not (run / "fishers" / "films" / "three").exists()
     (pair,) = found.beside.pairs
     assert 0 < pair.same_data <= 1
+    shared = [*arguments, "-o", str(tmp_path / "shared"), "--no-report"]
+    leader, follower = ended(started(2, ["-m", "commonweight", *shared]))
+    assert leader.code == follower.code == 0, leader.err
+    assert (follower.out, follower.err) == ("", "")
+    assert not (tmp_path / "shared" / "fishers" / "films" / "three").exists()
+    same = read_merge_check(tmp_path / "shared")
+    assert (same.best.members, same.best.trial) == (found.best.members, found.best.trial)
+    assert same.best.mean().value == pytest.approx(found.best.mean().value, abs=1e-6)
+    assert same.beside.pairs[0].own_data == pytest.approx(pair.own_data, abs=1e-6)

@@ -127,7 +127,11 @@ class Team:
         if _is_led:
             _send(work)
             _is_busy = True
-        yield
+        try:
+            yield
+        except Exception as error:
+            _is_busy = _is_busy and not is_known(error)
+            raise
         _is_busy = False
 
     def follow(self) -> Any:
@@ -179,8 +183,8 @@ def refuse_several() -> None:
         if number.isdecimal() and int(number) > 1:
             raise UsageError(
                 f"{name} is {number}, so this is one of {number} processes, and they would all do the same: several "
-                "share compare, fisher, localise and shortcuts, started by torchrun or accelerate launch; start all "
-                f"else alone, or unset {name}"
+                "share compare, fisher, localise, merge-check and shortcuts, started by torchrun or accelerate launch; "
+                f"start all else alone, or unset {name}"
             )
 
 

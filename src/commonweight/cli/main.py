@@ -37,7 +37,7 @@ COMMANDS = (
 )
 
 
-SHARED = frozenset({"compare", "fisher", "localise", "shortcuts"})
+SHARED = frozenset({"compare", "fisher", "localise", "merge-check", "shortcuts"})
 """Commands whose measurements several processes can share."""
 
 

@@ -113,7 +113,8 @@ def _measure(
     note: Note,
 ) -> Footprint:
     folds = options.folds or 1
-    prepared = prepare(loaded, table, options.columns, folds=folds, note=note)
+    with team_here().together():
+        prepared = prepare(loaded, table, options.columns, folds=folds, note=note)
     metadata = {"model": loaded.identity, "data": table.identity | {"columns": prepared.columns}}
 
     def run(batch_size: int) -> Footprint:
