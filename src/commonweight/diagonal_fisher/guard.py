@@ -130,5 +130,8 @@ def check_measurable(model: object) -> nn.Module:
                 "without CPU or disk offload"
             )
         if type(parameter.data).__name__ == "DTensor":
-            raise UsageError(f"parameter {name} is sharded over processes: measure an unsharded copy of the model")
+            raise UsageError(
+                f"parameter {name} is sharded over processes (fully_shard or tensor parallel): measure the model "
+                "before it is sharded; processes that each hold all of it share the batches"
+            )
     return model
