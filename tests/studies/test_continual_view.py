@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ from commonweight.report.files import write_figures
 from commonweight.report.terminal import to_plain
 from commonweight.studies.continual import figures as draw
 from commonweight.studies.continual import figures as figure_module
+from commonweight.studies.continual.answer import result
 from commonweight.studies.continual.figures import figures_of
 from commonweight.studies.continual.mask_figure import by_chance, mask_figures, plot_density, plot_sharing
 from commonweight.studies.continual.report import mean_curve, report, signed
@@ -67,6 +69,20 @@ def test_the_report_has_every_part(study):
     only = {"approaches": ("classic",)}
     single = replace(study, plan=replace(PLAN, **only), runs={"classic": study.runs["classic"]})
     assert "transfer-random" not in to_plain(report(single))
+
+
+def test_differences_of_approaches_are_in_every_form(study):
+    approaches = ("classic", "transfer", "transfer-random")
+    runs = {name: study.runs[name if name == "classic" else "transfer-random"] for name in approaches}
+    found = result(replace(study, plan=replace(PLAN, approaches=approaches), runs=runs))
+    ((name, difference),) = json.loads(found.json)["differences"].items()
+    assert name == "transfer - transfer-random"
+    assert difference == {
+        "curve_area": {"values": [0.0, 0.0], "mean": 0.0, "half_width_95": 0.0}, "answer": "inconclusive"
+    }  # fmt: skip
+    assert "differences/transfer - transfer-random/curve_area,0.0,0.0,0.0 0.0" in found.csv.splitlines()
+    assert "| transfer - transfer-random | 0 | inconclusive |" in found.to_markdown()
+    assert json.loads(result(study).json)["differences"] == {}
 
 
 def test_masks_and_similarities_against_their_null(study):

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commonweight.base.estimate import Estimate
+from commonweight.base.records import without_nan
 from commonweight.base.text import DASH, Grid, number
 from commonweight.report.answer import LINES, Answer, Result
 from commonweight.report.verdicts import verdict_records
 from commonweight.studies.continual.localised import localised_sentence
 from commonweight.studies.continual.plan import CLASSIC
 from commonweight.studies.continual.report import pair_verdicts, report, signed
-from commonweight.studies.run.results import to_csv
+from commonweight.studies.run.results import recorded, to_csv
 from commonweight.verdicts.rules import INCONCLUSIVE
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ def answer(study: ContinualStudy) -> Answer:
 def result(study: ContinualStudy) -> Result:
     """Give all of it in every form."""
     found = answer(study)
-    record = json.loads(study.to_json())
+    record = json.loads(study.to_json()) | {"differences": _differences(study)}
     verdicts = [] if study.plan.tasks == 1 or not study.same_tasks else _verdicts(study)
     text = json.dumps({"answer": found.record(), **record, "verdicts": verdicts}, indent=1, ensure_ascii=False)
-    return Result(found, report(study), f"{text}\n", to_csv(record))
+    return Result(found, [*report(study), *_difference_grid(study)], f"{text}\n", to_csv(record))
 
 
 def comparisons(study: ContinualStudy) -> dict[tuple[str, str], Estimate]:
@@ -100,10 +101,31 @@ def _helps(study: ContinualStudy) -> list[str]:
     return said
 
 
-def _difference(value: Estimate) -> str:
+def _decided(value: Estimate) -> str:
+    """Say which of two approaches has the higher curve; nothing where there is no interval."""
     if value.missing:
+        return ""
+    return "more" if value.low > 0 else "less" if value.high < 0 else INCONCLUSIVE
+
+
+def _differences(study: ContinualStudy) -> dict[str, Any]:
+    """Give the paired differences as plain values."""
+    found = {f"{a} - {b}": value for (a, b), value in comparisons(study).items()}
+    return {
+        name: without_nan({"curve_area": recorded(value), "answer": _decided(value)}) for name, value in found.items()
+    }
+
+
+def _difference_grid(study: ContinualStudy) -> list[Grid]:
+    rows = tuple((f"{a} - {b}", signed(value), _decided(value) or DASH) for (a, b), value in comparisons(study).items())
+    title = f"Height of the learning curves: differences of approaches, seed by seed (seeds: {study.plan.seeds})"
+    return [Grid(title, ("approaches", "difference", "first has"), rows)] if rows else []
+
+
+def _difference(value: Estimate) -> str:
+    answer = _decided(value)
+    if not answer:
         return f"{value.value:+.3f}"
-    answer = "more" if value.low > 0 else "less" if value.high < 0 else INCONCLUSIVE
     if value.is_pair:
         return f"{value.value:+.3f} ({signed_brief(value)}; {answer})"
     return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] ({answer})"
