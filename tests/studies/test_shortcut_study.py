@@ -171,7 +171,9 @@ def test_the_report_and_the_figures(done: tuple[Path, Plan, ShortcutStudy]) -> N
     assert "best constant answer" in text
     figure, axes = plt.subplots(2, 2, figsize=(12, 9))
     bars = figures.plot_overlap_bars(study, axes[0, 0])
-    assert bars["shared"].patches[0].get_height() == pytest.approx(shared.value)
+    corrected = study.cells("empirical", of="corrected")[("st", "op")]["shared"]
+    assert bars["shared"].patches[0].get_height() == pytest.approx(corrected.value)
+    assert axes[0, 0].get_ylabel().startswith("corrected Fisher overlap")
     lines = figures.plot_layer_curves(study, axes[0, 1])
     assert len(lines["shared"].get_xdata()) == len(study.layers)
     walk = figures.plot_walk(study, axes[1, 0], start="st", end="op")

@@ -164,7 +164,7 @@ def test_figures_are_listed_for_markdown(tmp_path: Path) -> None:
     drawn = [tmp_path / "figures" / name for name in ("overlaps-empirical.png", "overlaps-empirical.pdf", "walks.png")]
     assert figure_links(tmp_path, drawn) == (
         "Figures (beside each the same as PDF and SVG):",
-        "- [Raw overlaps of every pair of models, Fisher type empirical](figures/overlaps-empirical.png)",
+        "- [Overlaps of every pair of models, Fisher type empirical](figures/overlaps-empirical.png)",
         "- [Accuracies on the way from model to model](figures/walks.png)",
     )
     assert figure_links(tmp_path, []) == ()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from commonweight.studies.shortcuts.results import Of, ShortcutStudy
+    from commonweight.studies.shortcuts.results import ShortcutStudy
 
 QUESTION = "Does shared knowledge overlap more than unshared, and does averaging the models forget it?"
 CONTRAST = "shared − unshared"
@@ -61,7 +61,7 @@ def _overlaps(study: ShortcutStudy, rule: str) -> str:
     above = sum(value > 0 for value in differences)
     said = {MORE: "share more", LESS: "share less", INCONCLUSIVE: "are inconclusive"}
     answers = ", ".join(f"{count} {said[each]}" for each, count in counts.items())
-    of = "corrected" if study.has_folds(rule) else "raw"
+    of = study.best_known(rule)
     return (
         f"In {above} of {len(verdicts)} pairs of models the {of} overlap is larger on the common task than on their "
         f"own shortcuts (by {number(min(differences), 3)} to {number(max(differences), 3)}); of the verdicts {answers}."
@@ -84,7 +84,7 @@ def _forgets(study: ShortcutStudy) -> str:
 
 
 def _pairs(study: ShortcutStudy, rule: str) -> Grid:
-    of: Of = "corrected" if study.has_folds(rule) else "raw"
+    of = study.best_known(rule)
     cells, verdicts = study.cells(rule, of=of), study.verdicts(rule)
     shown = list(cells)[: LINES - 4]
     left = len(cells) - len(shown)

@@ -65,7 +65,7 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical"
     """Draw shared, unshared and same-input overlaps of every pair of models; whiskers are 95 % intervals over seeds."""
     # A whisker that leaves the range of overlaps, 0 to 1, ends there in an arrow, and half its width stands beside it:
     # the t-interval of two seeds is 25 times as wide as their standard error.
-    cells = study.cells(_known(study, rule))
+    cells = study.cells(_known(study, rule), of=study.best_known(rule))
     pairs = list(cells)
     bars = {}
     width = 0.8 / len(CELL_COLORS)
@@ -73,7 +73,7 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical"
     for number, (cell, color) in enumerate(CELL_COLORS.items()):
         means, half = _intervals([cells[pair][cell] for pair in pairs])
         places = np.arange(len(pairs)) + (number - (len(CELL_COLORS) - 1) / 2) * width
-        whiskers = np.stack([np.minimum(half, means), np.minimum(half, 1 - means)])
+        whiskers = np.stack([np.minimum(half, means), np.minimum(half, 1 - means)]).clip(0)
         bars[cell] = ax.bar(
             places,
             means,
@@ -88,7 +88,7 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical"
     ax.set_xticks(range(len(pairs)), [" and ".join(pair) for pair in pairs])
     ax.set_ylim(0, TOP if is_cut else 1.02)
     ax.set_yticks(np.linspace(0, 1, 6))
-    ax.set_ylabel(f"raw Fisher overlap, Fisher type {rule}{whisker_words(study)}")
+    ax.set_ylabel(f"{study.best_known(rule)} Fisher overlap, Fisher type {rule}{whisker_words(study)}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize="small")
     open_axes(ax)
     return bars
@@ -114,7 +114,7 @@ def plot_layer_curves(
     """Draw the overlaps of one pair of models layer by layer, in the order of the model."""
     # Whiskers are 95 % intervals over seeds; with fewer than three seeds there are none. Layers are not joined: a layer
     # is next to another, but nothing lies between them.
-    by_layer = {layer: study.cells(_known(study, rule), layer) for layer in study.layers}
+    by_layer = {layer: study.cells(_known(study, rule), layer, study.best_known(rule)) for layer in study.layers}
     pairs = list(next(iter(by_layer.values())))
     pair = pair or pairs[0]
     if pair not in pairs:
@@ -187,7 +187,7 @@ def whisker_words(study: ShortcutStudy, fewest: int = 2) -> str:
 def layers_label(study: ShortcutStudy, rule: str, models: str = "") -> str:
     """Label the axis of overlaps layer by layer."""
     said = whisker_words(study, FEWEST_FOR_WHISKERS)
-    return f"raw Fisher overlap{models}, normalised per layer, Fisher type {rule}{said}"
+    return f"{study.best_known(rule)} Fisher overlap{models}, normalised per layer, Fisher type {rule}{said}"
 
 
 def _known(study: ShortcutStudy, rule: str) -> str:

@@ -30,8 +30,8 @@ EVEN = 1e-9
 """How much weights may differ that are equal but for rounding."""
 
 SHOWS = {
-    "overlaps": "Raw overlaps of every pair of models",
-    "layers": "Raw overlaps layer by layer",
+    "overlaps": "Overlaps of every pair of models",
+    "layers": "Overlaps layer by layer",
     "walks": "Accuracies on the way from model to model",
     "triangle": "Accuracies between three models",
     "accuracies": "Accuracies of all models on all sets",

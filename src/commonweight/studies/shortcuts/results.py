@@ -197,6 +197,10 @@ class ShortcutStudy:
         """Tell whether corrected overlaps are known."""
         return have_folds(self.tables[rule])
 
+    def best_known(self, rule: str) -> Of:
+        """Tell which overlaps to show first: corrected ones where they are known."""
+        return "corrected" if self.has_folds(rule) else "raw"
+
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers of the tables, rolled up to ``DEPTH``."""
