@@ -62,7 +62,7 @@ COLUMNS = 3
 
 
 def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical") -> dict[str, BarContainer]:
-    """Draw shared, unshared and same-input overlaps of every pair of models; whiskers are 95 % intervals over seeds."""
+    """Draw shared, unshared and same-input overlaps of every pair of models; whiskers are 95 % intervals."""
     # A whisker that leaves the range of overlaps, 0 to 1, ends there in an arrow, and half its width stands beside it:
     # the t-interval of two seeds is 25 times as wide as their standard error.
     cells = study.cells(_known(study, rule), of=study.best_known(rule))
@@ -88,7 +88,8 @@ def plot_overlap_bars(study: ShortcutStudy, ax: Axes, *, rule: str = "empirical"
     ax.set_xticks(range(len(pairs)), [" and ".join(pair) for pair in pairs])
     ax.set_ylim(0, TOP if is_cut else 1.02)
     ax.set_yticks(np.linspace(0, 1, 6))
-    ax.set_ylabel(f"{study.best_known(rule)} Fisher overlap, Fisher type {rule}{whisker_words(study)}")
+    said = whisker_words(study) or ("\n(whiskers: 95 % over folds)" if study.has_folds(rule) else "")
+    ax.set_ylabel(f"{study.best_known(rule)} Fisher overlap, Fisher type {rule}{said}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize="small")
     open_axes(ax)
     return bars
