@@ -32,7 +32,7 @@ def words(found):
 
 def test_compare_in_several_processes_is_that_in_one(cli, place, tmp_path):
     assert cli(*command(place, tmp_path / "one")[2:]).code == 0
-    leader, *followers = ended(started(3, command(place, tmp_path / "many")))
+    leader, *followers = ended(started(2, command(place, tmp_path / "many")))
     assert leader.code == 0, leader.err
     for each in followers:
         assert (each.code, each.out) == (0, ""), each.err
