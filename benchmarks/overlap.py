@@ -9,6 +9,7 @@ measured   two Fishers of a 22 M encoder in memory: raw and folded overlap, besi
 generated  drawn Fishers with 8 folds on disk, folds in bfloat16: folded and raw overlaps from a cold cache, beside
            reading the same files and hashing them
 tensors    two Fishers of many small tensors: time must be linear in their number
+busy       raw and folded overlaps in memory, while as many other processes as there are cores keep these busy
 memory     resident memory of a folded overlap above that of its footprints, in a fresh process
 
 Files leave the cache by ``posix_fadvise`` before every cold call. ``--sizes`` and ``--footprints`` choose the generated
@@ -179,6 +180,17 @@ def tensors(options) -> dict:
     return found
 
 
+def busy(options) -> dict:
+    footprints = {name: drawn(encoder(22), seed) for seed, name in enumerate("ab")}
+    runs = {"raw": partial(overlap, footprints, intervals=False), "folded": partial(overlap, footprints)}
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        return table(interleave(runs, options.rounds))
+    finally:
+        for other in others:
+            other.kill()
+
+
 def memory(_) -> dict:
     found = {}
     for million in (5, 22, 110):
@@ -204,7 +216,7 @@ def highest() -> int:
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-PARTS = {"measured": measured, "generated": generated, "tensors": tensors, "memory": memory}
+PARTS = {"measured": measured, "generated": generated, "tensors": tensors, "busy": busy, "memory": memory}
 
 
 def main() -> None:

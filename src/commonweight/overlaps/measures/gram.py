@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.progress import track
+from commonweight.base.threads import worker_threads
 from commonweight.footprints.footprint import IMPORTANCES, SIGNED, Footprint
 from commonweight.footprints.packed import Packed, byte_count
 from commonweight.footprints.slices import ENTRIES_PER_SLICE, slices
@@ -66,6 +69,13 @@ def gram_of(
         total += X @ X.T
     symmetric: NDArray[np.float64] = ((total + total.T) / 2).numpy()
     return symmetric
+
+
+def gram_matrices(footprints: Mapping[str, Footprint], parameters: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Compute the Gram matrix of every parameter; each thread reads one parameter at a time."""
+    with worker_threads() as pool:
+        found = pool.map(partial(parameter_gram, footprints), parameters)
+        return dict(zip(parameters, track(found, "overlap", len(parameters), "tensor"), strict=True))
 
 
 def parameter_gram(

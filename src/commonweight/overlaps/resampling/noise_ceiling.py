@@ -11,7 +11,7 @@ from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named
 from commonweight.footprints.footprint import IMPORTANCES, by_layer
-from commonweight.overlaps.measures.gram import parameter_gram
+from commonweight.overlaps.measures.gram import gram_matrices
 from commonweight.overlaps.resampling.ratios import FoldRatios, Resampled
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
 from commonweight.overlaps.resampling.sums import fold_terms
@@ -72,7 +72,7 @@ def noise_ceiling(footprint: Footprint) -> NoiseCeilings:
         )
     alone = {"footprint": footprint}
     common_folds(alone, footprint.names)
-    grams = {name: parameter_gram(alone, name) for name in footprint.names}
+    grams = gram_matrices(alone, footprint.names)
     terms = fold_terms(alone, grams)
     for name, gram in grams.items():
         check_traces(tuple(alone), name, np.diagonal(gram), terms[name].traces.sum(axis=0))

@@ -27,8 +27,6 @@ that of entries.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import islice
@@ -40,13 +38,14 @@ import torch
 
 from commonweight.base.errors import MeasurementError
 from commonweight.base.progress import steps
+from commonweight.base.threads import worker_threads
 from commonweight.footprints.slices import matrix_shape, shape_of, slabs
 from commonweight.overlaps.measures.gram import fault
 from commonweight.overlaps.resampling.ratios import FoldTerms
 from commonweight.overlaps.resampling.splits import Splits, splits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -108,7 +107,7 @@ def fold_terms(footprints: Mapping[str, Footprint], grams: Mapping[str, Array]) 
 
     weights = sum(rows * columns for rows, columns in shapes.values())
     terms: dict[str, FoldTerms] = {}
-    with _single_threaded(threads) as pool, steps("overlap with folds", weights, "weight") as advance:
+    with worker_threads() as pool, steps("overlap with folds", weights, "weight") as advance:
         for names, found in zip(small, pool.map(terms_of, small), strict=True):
             terms |= zip(names, found, strict=True)
         shares = pool.map(share_of, ((names, part) for names in large for part in range(threads)))
@@ -131,16 +130,6 @@ def _together(shapes: Mapping[str, tuple[int, int]], matrices: int, n: int) -> l
         most = max(1, min(READ // max(1, matrices * prod(shape)), TOGETHER // n**2))
         found += [tuple(names[start : start + most]) for start in range(0, len(names), most)]
     return found
-
-
-@contextmanager
-def _single_threaded(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Open threads in which torch starts none of its own: on pieces in cache that is faster."""
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _stacked(footprints: Mapping[str, Footprint], names: Sequence[str], slabs: Sequence[Slab], sums: _Sums) -> Tensor:

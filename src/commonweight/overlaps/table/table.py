@@ -20,7 +20,7 @@ from commonweight.footprints.slices import shape_of
 from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
 from commonweight.overlaps.chance import mask_facts
 from commonweight.overlaps.compatible import LeftOut, check_named, check_names, common_parameters
-from commonweight.overlaps.measures.gram import parameter_gram
+from commonweight.overlaps.measures.gram import gram_matrices
 from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.overlaps.resampling.ratios import Resampled
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
@@ -636,7 +636,7 @@ def overlap(
     ]
     groups += [fold.tensors for each in footprints.values() for fold in each.folds if folds]
     with hashes_checked(groups):
-        terms = {parameter: parameter_gram(footprints, parameter) for parameter in common.parameters}
+        terms = gram_matrices(footprints, common.parameters)
         over_folds = fold_terms(footprints, terms) if folds else {}
     for parameter, found in over_folds.items():
         check_traces(tuple(footprints), parameter, np.diagonal(terms[parameter]), found.traces.sum(axis=0))
