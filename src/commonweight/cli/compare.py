@@ -55,7 +55,7 @@ def command(
     report: bool,
     **given: Any,
 ) -> None:
-    """Measure every MODEL on every data set and compare all footprints.
+    """Measure every MODEL on every data set; compare them all.
 
     NAME= gives a model or data set its name in the table. If a file has that whole word as its name, equals sign
     included, the file is meant. One model and two data sets compare two tasks in one network. With data sets named like

@@ -17,10 +17,11 @@ EXAMPLE = "commonweight continual run --data digits --scenario rotated --approac
 
 @click.group("continual", epilog=ending(EXAMPLE))
 def command() -> None:
-    """Do tasks share weights, are they alike, and does a similar task help the next one?
+    """Study many tasks in one network, with a mask for each.
 
-    A network with frozen weights learns one mask per task. Masks are compared with each other, batch-norm statistics
-    say which tasks are alike, and in the transfer approach a similar prior task influences the mask of the next.
+    Do tasks share weights, are they alike, and does a similar task help the next one? A network with frozen weights
+    learns one mask per task. Masks are compared with each other, batch-norm statistics say which tasks are alike, and
+    in the transfer approach a similar prior task influences the mask of the next.
     """
 
 

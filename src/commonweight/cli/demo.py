@@ -23,12 +23,13 @@ from commonweight.cli.results import report_option, result_options, write, write
 @result_options
 @report_option
 def command(output: str | None, seed: int, form: str, verbose: bool, report: bool) -> None:
-    """Train tiny encoders on reviews and a network with masks on digits, and show what they share.
+    """Run the whole pipeline with tiny networks, offline.
 
-    First it compares two encoders trained on reviews of two kinds. Then it trains three encoders with a planted
-    shortcut each, compares and averages them. Last, one network learns five rotations of digits, with a mask per task.
-    The demo needs no network connection and no other file. With -o the run folder holds data/, models/, comparison/,
-    shortcuts-SEED/ and continual/.
+    It trains encoders on reviews, and a network with masks on digits, and shows what they share. First it compares two
+    encoders trained on reviews of two kinds. Then it trains three encoders with a planted shortcut each, compares and
+    averages them. Last, one network learns five rotations of digits, with a mask per task. The demo needs no network
+    connection and no other file. With -o the run folder holds data/, models/, comparison/, shortcuts-SEED/ and
+    continual/.
     """
     from commonweight.report.answer import write_result
     from commonweight.studies.demo import demo

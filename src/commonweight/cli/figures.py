@@ -20,10 +20,11 @@ from commonweight.cli.results import page_of
 )
 @click.option("-o", "--output", type=click.Path(), help="Folder they go to; RUN/figures if left out.")
 def command(folder: str, form: str | None, output: str | None) -> None:
-    """Draw the figures of the finished RUN of compare, localise, merge-check, shortcuts, continual or demo.
+    """Draw the figures of a finished RUN for a paper.
 
-    Nothing is measured, and no model or data is read. Fonts can be edited, colours are safe for colour-blind readers,
-    and the same run gives the same bytes. For the tables: commonweight show RUN --format latex.
+    RUN is of compare, localise, merge-check, shortcuts, continual or demo. Nothing is measured, and no model or data is
+    read. Fonts can be edited, colours are safe for colour-blind readers, and the same run gives the same bytes. For the
+    tables: commonweight show RUN --format latex.
     """
     from commonweight.report.files import FORMATS, write_figures
     from commonweight.studies.run.page import FIGURES

@@ -44,13 +44,13 @@ def command(
     report: bool,
     **given: Any,
 ) -> None:
-    """Test whether the weights that a footprint names hold what one or two MODELs learned.
+    """Test whether a map's weights hold what MODELs learned.
 
-    A map chooses a share of the weights on one half of the rows. On the other half every row is scored after these
-    weights, and no others, are put onto the initialisation (graft), or back to it (reset). Random sets, and sets
-    matched by how far their weights moved, stand beside each. The models are never trained; their files stay as they
-    are. RUN holds run.json, the footprints, the sets, the scores of every row, and the result (report.html, study.md,
-    study.json, study.csv).
+    A map, such as a Fisher, chooses a share of the weights on one half of the rows. On the other half every row is
+    scored after these weights, and no others, are put onto the initialisation (graft), or back to it (reset). Random
+    sets, and sets matched by how far their weights moved, stand beside each. The models are never trained; their files
+    stay as they are. RUN holds run.json, the footprints, the sets, the scores of every row, and the result
+    (report.html, study.md, study.json, study.csv).
     """
     from commonweight.studies.localise.page import write_page
     from commonweight.studies.localise.run import localise_specs

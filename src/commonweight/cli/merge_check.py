@@ -42,7 +42,7 @@ def command(
     report: bool,
     **given: Any,
 ) -> None:
-    """Try to merge MODELs in memory, and rank the merges by what they lose.
+    """Try merges in memory; rank them by what they lose.
 
     Every pair, and all together, are merged as a plain average, by task arithmetic, and weighted by Fishers. A merge is
     scored on the data set of each of its models, with the head of this model. One half of the rows chooses the best

@@ -13,9 +13,10 @@ from commonweight.cli.results import page_of, write_report
 @click.command("report", cls=Command, epilog=ending("commonweight report runs/both"))
 @click.argument("folder", metavar="RUN")
 def command(folder: str) -> None:
-    """Write report.html of the finished RUN of a study or of demo: one file for any browser.
+    """Write report.html, for any browser, of a finished RUN.
 
-    Nothing is measured, and no model or data is read. The file needs no network connection.
+    RUN is of a study or of demo. Nothing is measured, and no model or data is read. The file needs no network
+    connection.
     """
     from commonweight.report.html import REPORT
 

@@ -12,10 +12,10 @@ from commonweight.cli.options import Command, ending
 @click.argument("file")
 @click.pass_context
 def command(ctx: click.Context, file: str) -> None:
-    """Do what a YAML FILE says, such as config.yaml of a run folder.
+    """Do what a YAML FILE says.
 
-    The file has a line "command: compare", or another command, and one line for each option of that command. Relative
-    paths in it are taken from where you are.
+    FILE, such as config.yaml of a run folder, has a line "command: compare", or another command, and one line for each
+    option of that command. Relative paths in it are taken from where you are.
     """
     group = ctx.find_root().command
     group.main(args=words_of(read_config(file), file), prog_name="commonweight", standalone_mode=False)

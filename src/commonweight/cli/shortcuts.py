@@ -29,11 +29,12 @@ STEPS = {
     epilog=ending(f"commonweight shortcuts run {EXAMPLE} --shortcuts st op tic --seeds 3 -o runs/s"),
 )
 def command() -> None:
-    """Does shared knowledge overlap, does unshared not, and does averaging forget it?
+    """Study which knowledge overlaps, and what averaging forgets.
 
-    One encoder is fine-tuned per planted shortcut. Every model's diagonal Fisher is measured on the original texts and
-    on texts that conflict with a shortcut. The Fishers are compared, and the models are averaged. Every step first does
-    what is missing of the earlier steps. The same command again resumes where it stopped.
+    Does shared knowledge overlap, does unshared not, and does averaging forget it? One encoder is fine-tuned per
+    planted shortcut. Every model's diagonal Fisher is measured on the original texts and on texts that conflict with a
+    shortcut. The Fishers are compared, and the models are averaged. Every step first does what is missing of the
+    earlier steps. The same command again resumes where it stopped.
     """
 
 

@@ -15,9 +15,10 @@ from commonweight.cli.results import by_option, result_options, write, write_run
 @by_option
 @result_options
 def command(folder: str, by: str | int, form: str, verbose: bool) -> None:
-    """Show what the finished RUN of compare, shortcuts or continual found.
+    """Show what a finished RUN found.
 
-    Nothing is measured, and no model or data is read. --by is for runs of compare.
+    RUN is of compare, localise, merge-check, shortcuts or continual. Nothing is measured, and no model or data is read.
+    --by is for runs of compare.
     """
     run = Path(folder)
     if by == "layer":
