@@ -215,7 +215,7 @@ def test_a_plain_module_with_a_checkpoint(cli, tmp_path, monkeypatch):
     assert "no checkpoint given" in verified.err
 
 
-def test_verify_in_both_forms(cli, place):
+def test_verify_in_every_form(cli, place):
     found = cli("verify", place / "one", "--data", place / "films.jsonl")
     assert found.code == 0
     assert "of 57 parameters take a rule: the largest error is" in " ".join(found.out.split())
@@ -223,7 +223,15 @@ def test_verify_in_both_forms(cli, place):
     verbose = cli("verify", place / "one", "--data", place / "films.jsonl", "--verbose").out
     assert "Largest error of a rule" in verbose
     assert "classifier.weight" in verbose
-    assert cli("verify", place / "one", "--data", place / "films.jsonl", "--format", "markdown").out.count("|") > 50
+    command = ["verify", place / "one", "--data", place / "films.jsonl"]
+    assert cli(*command, "--format", "markdown").out.count("|") > 50
+    record = json.loads(cli(*command, "--format", "json").out)
+    rows = {row["parameter"]: row for row in csv.DictReader(io.StringIO(cli(*command, "--format", "csv").out))}
+    assert list(record["routes"]) == list(rows)
+    route = record["routes"]["classifier.weight"]
+    assert (route["route"], route["rule"]) == ("rule", rows["classifier.weight"]["rule"]) == ("rule", "linear_weight")
+    assert route["error"] == float(rows["classifier.weight"]["error"]) <= record["largest_error"] <= record["tolerance"]
+    assert record["answer"]["answer"] in " ".join(found.out.split())
 
 
 def test_compare_resumes_and_refuses(cli, place, tmp_path):
@@ -333,7 +341,14 @@ def test_compare_in_every_format(cli, place, tmp_path):
     every = cli("show", run, "--format", "latex", "--verbose").out
     assert every.startswith(latex.rstrip())
     assert every.count(r"\begin{tabular}") == (run / "study.md").read_text().count("\n|---")
-    assert "comparison  complete" in cli("ls", tmp_path).out
+    said = cli("ls", tmp_path).out
+    assert "1 complete." in said
+    assert "comparison  complete" in said
+    (listed,) = json.loads(cli("ls", tmp_path, "--format", "json").out)["runs"]
+    answer = json.loads((run / "answer.json").read_text())["answer"]
+    assert listed == {"run": str(run), "study": "comparison", "state": "complete", "answer": answer}
+    assert list(csv.DictReader(io.StringIO(cli("ls", tmp_path, "--format", "csv").out))) == [listed]
+    assert answer in cli("ls", tmp_path, "--format", "markdown").out
     assert json.loads(cli(*command, "--format", "json", "--by", "2").out)["depth"] == 2
     assert "bert.encoder" not in cli(*command, "--format", "markdown", "--by", "1").out
     wrong = cli(*command, "--format", "cvs")

@@ -1,5 +1,7 @@
 """``commonweight fuse``: the result on stdout, progress and notes on stderr, exit codes, and what it refuses."""
 
+import csv
+import io
 import json
 import shutil
 import subprocess
@@ -10,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from commonweight import fuse_checkpoints
+from commonweight.interventions.measure import ModelScore
 from commonweight.models.load import load_model
+from commonweight.report.fusion import result
 
 
 def weights(folder):
@@ -82,13 +86,16 @@ def test_the_fusion_is_scored_beside_its_models(cli, place, tmp_path):
     said = " ".join(found.out.split())
     assert said.startswith("What is the fusion of one and two, and what was lost? On films the fusion has accuracy 0.")
     assert "Nothing was measured" not in said
-    record = json.loads(
-        cli("fuse", place / "one", place / "two", "-o", tmp_path / "again", *data, "--format", "json").out
-    )
+    shutil.copytree(place / "two", tmp_path / "fusion")  # a model of this name is told from the fusion
+    again = ["fuse", place / "one", tmp_path / "fusion", "-o", tmp_path / "again", *data]
+    record = json.loads(cli(*again, "--format", "json").out)
     scores = record["scores"]
     assert [(each["model"], each["data"], each["rows"]) for each in scores] == [
-        (model, data, 30) for model in ("one", "two", "fusion") for data in ("films", "food")
+        (model, data, 30) for model in ("one", f"{tmp_path.name}-fusion", "fusion") for data in ("films", "food")
     ]
+    rows = list(csv.DictReader(io.StringIO(result(record, None, [ModelScore(**each) for each in scores]).csv)))
+    assert [float(row["log_likelihood"]) for row in rows] == [each["log_likelihood"] for each in scores]
+    assert [row["weight"] for row in rows] == ["0.5"] * 4 + [""] * 2
     loaded = load_model(str(tmp_path / "both"))
     rows = [json.loads(line) for line in (place / "films.jsonl").read_text().splitlines()]
     inputs = loaded.tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
@@ -125,12 +132,18 @@ def test_a_dry_run_says_all_and_writes_nothing(cli, place, tmp_path):
 def test_every_format(cli, place, tmp_path):
     command = ["fuse", place / "one", place / "two", "--weight", "0.25", "--weight", "0.75"]
     found = cli(*command, "-o", tmp_path / "out", "--format", "json")
-    assert json.loads(found.out) == json.loads((tmp_path / "out" / "fusion.json").read_text())
+    record = json.loads(found.out)
+    assert record.pop("answer")["question"] == "What is the fusion of one and two?"
+    assert record == json.loads((tmp_path / "out" / "fusion.json").read_text())
     planned = json.loads(cli(*command, "--dry-run", "--format", "json").out)
     assert [model["weight"] for model in planned["models"]] == [0.25, 0.75]
-    assert cli(*command, "--dry-run", "--format", "markdown").out.startswith(
-        "**Models**\n\n| model | weight | SHA-256 |"
-    )
+    assert "**Models**\n\n| model | weight | SHA-256 |" in cli(*command, "--dry-run", "--format", "markdown").out
+    hashes = [next(iter(model["weights"].values())) for model in record["models"]]
+    assert cli(*command, "--dry-run", "--format", "csv").out.splitlines() == [
+        "model,weight,sha256,data,rows,accuracy,log_likelihood",
+        f"one,0.25,{hashes[0]},,,,",
+        f"two,0.75,{hashes[1]},,,,",
+    ]
 
 
 @pytest.mark.parametrize(

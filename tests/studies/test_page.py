@@ -12,7 +12,7 @@ from commonweight.report.html import REPORT
 from commonweight.studies.demo import page as page_of_demo
 from commonweight.studies.run.page import LINE, origin_of, pictures_of, write_run_page
 from commonweight.studies.run.record import StudyKind
-from commonweight.studies.run.runs import runs_grid, study_of
+from commonweight.studies.run.runs import Run, runs_in, study_of
 
 
 @pytest.fixture
@@ -89,11 +89,11 @@ def test_an_answer_that_was_damaged_is_not_shown(run):
 
 
 def test_a_record_that_was_damaged_is_listed_as_such(run):
-    (row,) = (row for row in runs_grid(run).rows if row[0] == str(run))
-    assert row[2] == "complete"
+    (found,) = runs_in(run)
+    assert found == Run(str(run), "continual", "complete", Answer.load(run).answer)
     path = run / "run.json"
     path.write_text(path.read_text().replace("complete", "finished"))
-    assert runs_grid(run).rows == ((str(run), "–", "damaged", "–"),)
+    assert runs_in(run) == [Run(str(run), None, "damaged")]
     with pytest.raises(IntegrityError, match=r"run\.json is not as it was written"):
         origin_of(run)
 

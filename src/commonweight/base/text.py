@@ -1,14 +1,17 @@
-"""Numbers and grids as text: Markdown, HTML and LaTeX. Knows nothing of footprints and overlaps, and serves both."""
+"""Numbers and grids as text: Markdown, HTML, LaTeX and CSV. Knows nothing of footprints and overlaps, serves both."""
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from commonweight.base.errors import UsageError
+from commonweight.base.records import without_nan
 
 Note = Callable[[str], None]
 
@@ -119,6 +122,15 @@ def to_markdown(blocks: list[Block]) -> str:
 def to_latex(grids: list[Grid]) -> str:
     """Write tables as LaTeX, labelled ``tab:1``, ``tab:2``, …; they need the package ``booktabs``."""
     return "\n\n".join(_latex_grid(grid, place) for place, grid in enumerate(grids, 1)) + "\n"
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write rows as CSV; None and nan are empty fields."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(map(without_nan, rows))
+    return stream.getvalue()
 
 
 def grids_of(blocks: list[Block]) -> list[Grid]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,13 +11,13 @@ import click
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
 from commonweight.cli.options import Command, Dangerous, Suggesting, ending, options_of, read_options, together, typed
-from commonweight.cli.results import format_option
+from commonweight.cli.results import result_options, write
 from commonweight.fusion.methods import METHODS, takes
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare.options import ColumnOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from commonweight.cli.options import Decorator
     from commonweight.interventions.measure import ModelScore
@@ -82,7 +80,7 @@ def _parameter_options() -> Decorator:
 @options_of(ColumnOptions)
 @click.option("--overwrite", is_flag=True, help="Replace an existing fused checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be fused, and write nothing.")
-@format_option("table", "json", "markdown", words="Form of the result; json is fusion.json and the scores.")
+@result_options
 @click.option("--allow-pickle", cls=Dangerous, is_flag=True, help="Read weights from pickle files.")
 def command(
     models: tuple[str, ...],
@@ -95,6 +93,7 @@ def command(
     overwrite: bool,
     dry_run: bool,
     form: str,
+    verbose: bool,
     allow_pickle: bool,
     **given: Any,
 ) -> None:
@@ -108,6 +107,7 @@ def command(
     from commonweight.data.table import open_table
     from commonweight.fusion.checkpoints import plan_checkpoints
     from commonweight.fusion.folders import check_place, describe, write_fusion
+    from commonweight.report.fusion import result
     from commonweight.studies.compare.names import name_models, named_data
     from commonweight.studies.compare.prepare import check_columns
 
@@ -132,7 +132,7 @@ def command(
     words = _typed(models, said)
     if dry_run or place is None:
         streams.note("dry run: everything was checked that does not take every number, and nothing was written")
-        _show(describe(plan, words), form, None)
+        write(result(describe(plan, words), None), form, verbose=verbose)
         return
     for sentence in plan.told():
         streams.note(sentence)
@@ -147,10 +147,10 @@ def command(
     if tables:
         from commonweight.studies.compare.score import score_models
 
-        named = {model.name: model.spec for model in name_models(models)}
+        named = {model.name: model.spec for model in name_models([*models, f"{FUSION}={place}"])}
         with streams.working():
-            scores = score_models(named | {FUSION: str(place)}, tables, columns, LoadOptions(allow_pickle=allow_pickle))
-    _show(record, form, output, scores)
+            scores = score_models(named, tables, columns, LoadOptions(allow_pickle=allow_pickle))
+    write(result(record, output, scores), form, verbose=verbose, run=output or "")
 
 
 def _check_given(models: tuple[str, ...], output: str | None, *, dry_run: bool) -> None:
@@ -168,20 +168,3 @@ def _typed(models: tuple[str, ...], given: Mapping[str, Any]) -> str:
             if one is not None and (option, one) != ("method", "average"):
                 words += [f"--{_typed_name(option)}", str(one)]
     return shlex.join(words)
-
-
-def _show(record: Mapping[str, Any], form: str, folder: str | None, scores: Sequence[ModelScore] = ()) -> None:
-    from commonweight.base.records import without_nan
-    from commonweight.base.text import to_markdown
-    from commonweight.fusion.folders import blocks
-    from commonweight.report.fusion import answer, scores_grid
-
-    if form == "json":
-        more = {"scores": [asdict(each) for each in scores]} if scores else {}
-        click.echo(json.dumps(without_nan({**record, **more}), indent=1, allow_nan=False))
-    elif form == "markdown":
-        click.echo(to_markdown([*([scores_grid(scores)] if scores else []), *blocks(record, folder)]), nl=False)
-    else:
-        from commonweight.report.terminal import show
-
-        show(answer(record, folder, scores).blocks(folder or ""))

@@ -7,16 +7,17 @@ from pathlib import Path
 import click
 
 from commonweight.cli.options import Command, ending
+from commonweight.cli.results import result_options, write
 
 
 @click.command("ls", cls=Command, epilog=ending("commonweight ls runs"))
 @click.argument("folder", metavar="[FOLDER]", default=".")
-def command(folder: str) -> None:
+@result_options
+def command(folder: str, form: str, *, verbose: bool) -> None:
     """List the runs in FOLDER, each with its answer.
 
     Runs are looked for up to three levels deep.
     """
-    from commonweight.report.terminal import show
-    from commonweight.studies.run.runs import runs_grid
+    from commonweight.studies.run.runs import listed
 
-    show([runs_grid(Path(folder))])
+    write(listed(Path(folder)), form, verbose=verbose)

@@ -8,7 +8,7 @@ import click
 
 from commonweight.cli import streams
 from commonweight.cli.options import Command, data_option, ending, options_of, read_options
-from commonweight.cli.results import ROWS, format_option, verbose_option
+from commonweight.cli.results import ROWS, result_options, write
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare.options import ColumnOptions, CompareOptions, MeasureOptions
 
@@ -27,8 +27,7 @@ FEW = 4
 @options_of(ColumnOptions)
 @options_of(LoadOptions)
 @options_of(MeasureOptions, only=["loss"])
-@format_option("table", "markdown")
-@verbose_option
+@result_options
 def command(model: str, data: str, form: str, verbose: bool, **given: Any) -> None:
     """Compare every rule with single-example passes on a few rows.
 
@@ -38,8 +37,7 @@ def command(model: str, data: str, form: str, verbose: bool, **given: Any) -> No
     from commonweight.data.table import open_table
     from commonweight.diagonal_fisher.measure import verify
     from commonweight.models.load import load_model
-    from commonweight.report.footprint import verification, verified
-    from commonweight.report.terminal import show
+    from commonweight.report.footprint import verified
     from commonweight.studies.compare.prepare import check_columns, prepare
 
     table = open_table(data, split=given["split"], examples=given["examples"], seed=given["data_seed"])
@@ -52,7 +50,4 @@ def command(model: str, data: str, form: str, verbose: bool, **given: Any) -> No
         batches = prepare(loaded, table, columns).batches
         batches = batches.with_batch_size(min(FEW, len(table)))
         report = verify(loaded.model, next(iter(batches)), loss=given["loss"] or loaded.task)
-    if form == "markdown":
-        click.echo(report.to_markdown(), nl=False)
-    else:
-        show([*verified(report, model, data).blocks(), *(verification(report) if verbose else ())])
+    write(verified(report, model, data), form, verbose=verbose)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from commonweight.base.text import DASH, Block, Grid
+from commonweight.base.records import without_nan
+from commonweight.base.text import DASH, Block, Grid, csv_text
 from commonweight.diagonal_fisher.agreement import beware_of_labels
-from commonweight.report.answer import Answer
+from commonweight.report.answer import Answer, Result
 from commonweight.report.overlap import short
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
@@ -167,8 +170,22 @@ def verification(report: Verification) -> list[Block]:
     ]
 
 
-def verified(report: Verification, model: str, data: str) -> Answer:
-    """Say whether rules agree with single-example passes, on one screen."""
+def verified(report: Verification, model: str, data: str) -> Result:
+    """Say whether rules agree with single-example passes, in every form."""
+    found = _of_rules(report, model, data)
+    record = {
+        "answer": found.record(),
+        "rows": report.rows,
+        "tolerance": report.tolerance,
+        "largest_error": report.largest_error,
+        "routes": {name: asdict(route) for name, route in report.routes.items()},
+    }
+    text = json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    rows = ((name, route.route, route.rule, route.error, route.reason) for name, route in report.routes.items())
+    return Result(found, verification(report), text, csv_text(("parameter", "route", "rule", "error", "reason"), rows))
+
+
+def _of_rules(report: Verification, model: str, data: str) -> Answer:
     count = {kind: len(report.of(kind)) for kind in ("rule", "generic", "dormant")}
     found: dict[str, list[float]] = {}
     for route in report.routes.values():

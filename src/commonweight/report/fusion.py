@@ -1,18 +1,21 @@
-"""What a fusion of checkpoints answers, in one screen."""
+"""What a fusion of checkpoints answers, in one screen and in every form."""
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from commonweight.base.text import Grid, number
-from commonweight.fusion.folders import models_grid, settings_and_counts, types_of
+from commonweight.base.records import without_nan
+from commonweight.base.text import Grid, csv_text, number
+from commonweight.fusion.folders import blocks, content_hash, models_grid, settings_and_counts, types_of
 from commonweight.fusion.methods import METHODS
 from commonweight.models.load import short_name
-from commonweight.report.answer import Answer
+from commonweight.report.answer import Answer, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from commonweight.interventions.measure import ModelScore
 
@@ -20,6 +23,18 @@ HASH_DIGITS = 12
 """Of a SHA-256; the other forms have all."""
 
 UNTESTED = "Nothing was measured: a fusion forgets in silence. Give --data to score the models and their fusion."
+
+
+COLUMNS = ("model", "weight", "sha256", "data", "rows", "accuracy", "log_likelihood")
+
+
+def result(record: Mapping[str, Any], folder: str | None, scores: Sequence[ModelScore] = ()) -> Result:
+    """Give the record of a fusion, or of one that would be, and what was scored, in every form."""
+    found = answer(record, folder, scores)
+    more = {"scores": [asdict(each) for each in scores]} if scores else {}
+    plain = without_nan({"answer": found.record(), **record, **more})
+    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return Result(found, blocks(record, folder), text, csv_text(COLUMNS, _rows(record, scores)))
 
 
 def answer(record: Mapping[str, Any], folder: str | None, scores: Sequence[ModelScore] = ()) -> Answer:
@@ -41,6 +56,18 @@ def answer(record: Mapping[str, Any], folder: str | None, scores: Sequence[Model
         (*(() if scores else (UNTESTED,)), *record["notes"]),
         rest if folder else (),
     )
+
+
+def _rows(record: Mapping[str, Any], scores: Sequence[ModelScore]) -> Iterator[tuple[object, ...]]:
+    """A row for each model, or for each data set that it was scored on; the fusion comes last."""
+    models = [(model["weight"], content_hash(model)) for model in record["models"]]
+    if not scores:
+        for model, facts in zip(record["models"], models, strict=True):
+            yield short_name(model["name"]), *facts, *[None] * 4
+    names = dict.fromkeys(each.model for each in scores)
+    of = dict(zip(names, [*models, (None, None)], strict=False))
+    for each in scores:
+        yield each.model, *of[each.model], each.data, each.rows, each.accuracy, each.log_likelihood
 
 
 def _lost(scores: Sequence[ModelScore]) -> str:

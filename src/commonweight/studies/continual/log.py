@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING
+
+from commonweight.base.text import csv_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,11 +17,7 @@ HEADER = ("approach", "seed", "measured", "step", "task", "accuracy")
 
 def accuracies_csv(study: ContinualStudy) -> str:
     """Write the log; ``measured`` is ``learning`` (rows watched meanwhile) or ``accuracy`` (all, after a task)."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows(_rows(study))
-    return stream.getvalue()
+    return csv_text(HEADER, _rows(study))
 
 
 def _rows(study: ContinualStudy) -> Iterator[tuple[str, int, str, int, str, float]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.records import without_nan
+from commonweight.base.text import csv_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +30,15 @@ def recorded(value: Estimate) -> dict[str, Any]:
 
 def to_csv(record: Any) -> str:
     """Write every estimate of a result as a row: where it stands, the mean, half its interval, its values."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["name", "mean", "half_width_95", "values"])
-    for name, found in _estimates(record, ()):
-        values = " ".join("" if value is None else repr(value) for value in found["values"])
-        writer.writerow([name, found["mean"], found["half_width_95"], values])
-    return stream.getvalue()
+    rows = (
+        (name, *(found[key] for key in ("mean", "half_width_95")), " ".join(map(_plain, found["values"])))
+        for name, found in _estimates(record, ())
+    )
+    return csv_text(("name", "mean", "half_width_95", "values"), rows)
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else repr(value)
 
 
 def _estimates(record: Any, place: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.records import json_file, unsealed
-from commonweight.base.text import DASH, Grid
-from commonweight.report.answer import ANSWER, COLUMNS, Answer
+from commonweight.base.text import DASH, Grid, csv_text
+from commonweight.report.answer import ANSWER, COLUMNS, Answer, Result
 from commonweight.studies.run.folder import read_json
 from commonweight.studies.run.record import FORMAT, RECORD
 
@@ -25,6 +27,15 @@ SHORTEST = 24
 DEPTHS = ("", "*/", "*/*/", "*/*/*/")
 
 
+class Run(NamedTuple):
+    """What a run says of itself; nothing if it is damaged."""
+
+    run: str
+    study: str | None
+    state: str
+    answer: str | None = None
+
+
 def study_of(run: Path, known: Collection[str]) -> str:
     """Tell which of the known studies a run folder is of."""
     found = "demo" if (run / DEMO).is_file() else None
@@ -35,9 +46,9 @@ def study_of(run: Path, known: Collection[str]) -> str:
     return str(found)
 
 
-def runs_grid(folder: Path) -> Grid:
-    """List runs with their state and the first sentence of their answer."""
-    rows = []
+def runs_in(folder: Path) -> list[Run]:
+    """Find runs, with their state and their answer."""
+    found = []
     for file in sorted(file for depth in DEPTHS for file in folder.glob(f"{depth}{RECORD}")):
         run = file.parent
         try:
@@ -45,15 +56,31 @@ def runs_grid(folder: Path) -> Grid:
             if not isinstance(record, dict) or record.get("format") != FORMAT:
                 continue
             unsealed(record, str(file), "")
-            found = Answer.load(run).answer.partition(". ")[0] if (run / ANSWER).is_file() else DASH
+            answer = Answer.load(run).answer if (run / ANSWER).is_file() else None
         except IntegrityError:
-            rows.append((str(run), DASH, "damaged", DASH))
+            found.append(Run(str(run), None, "damaged"))
             continue
-        rows.append((str(run), str(record.get("study")), str(record.get("status")), found.rstrip(".")))
-    if not rows:
+        found.append(Run(str(run), str(record.get("study")), str(record.get("status")), answer))
+    if not found:
         raise UsageError(f"no run in {folder}: give the folder that holds them, such as runs")
+    return found
+
+
+def listed(folder: Path) -> Result:
+    """List the runs in a folder, in every form; on one screen with the beginning of their answers."""
+    runs = runs_in(folder)
+    states = Counter(run.state for run in runs)
     header = ("run", "study", "state", "answer")
+    rows = [(run.run, run.study or DASH, run.state, run.answer or DASH) for run in runs]
     used = sum(2 + max(len(row[column]) for row in (header, *rows)) for column in range(3))
     room = max(SHORTEST, COLUMNS - used)
     cut = tuple((*row[:3], textwrap.shorten(row[3], room, placeholder="…")) for row in rows)
-    return Grid(f"Runs in {folder}", header, cut)
+    title = f"Runs in {folder}"
+    found = Answer(
+        f"Which runs does {folder} hold?",
+        f"{', '.join(f'{count} {state}' for state, count in states.items())}.",
+        Grid(title, header, cut),
+        rest=("commonweight show RUN shows what one found",),
+    )
+    text = json.dumps({"answer": found.record(), "runs": [run._asdict() for run in runs]}, indent=1, ensure_ascii=False)
+    return Result(found, [Grid(title, header, tuple(rows))], f"{text}\n", csv_text(header, runs))
