@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import commonweight
 from commonweight import Footprint, change_footprint
 from commonweight.base.errors import NotComparableError, UsageError
+from commonweight.base.text import silent
 from commonweight.cli.main import run as run_command
 from commonweight.data.reviews import reviews
 from commonweight.data.table import open_table
@@ -25,6 +28,7 @@ from commonweight.studies.compare.options import MeasureOptions
 from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer, save, train
 from commonweight.studies.localise.cells import BY_CONSTRUCTION, Cell, Scored, plan_cells
 from commonweight.studies.localise.halves import halves
+from commonweight.studies.localise.outlook import localise_outlook
 from commonweight.studies.localise.page import figures
 from commonweight.studies.localise.plan import LocaliseOptions
 from commonweight.studies.localise.results import gather, read_localisation
@@ -129,11 +133,37 @@ def test_a_run_is_written_read_and_gone_on_with(place, finished, capfd):
     assert (run / "report.html").is_file()
 
 
+def test_a_dry_run_says_what_the_run_took(place, finished):
+    named = [[f"{name}={place / name}{end}" for name in ("films", "food")] for end in ("", ".jsonl")]
+    expected = localise_outlook(*named, str(place / "start"), place / "other", OPTIONS, silent)
+    assert not (place / "other").exists()
+    scored = [Scored.load(file.with_suffix("")) for file in (place / "run" / "scores").rglob("*.json")]
+    networks = sum(len(next(iter(each.scores.values()))) for each in scored)
+    networks += sum(  # those that would be there if every set had sets that match it
+        OPTIONS.draws * (2 if name == model else 1)
+        for model, fractions in finished.facts.items()
+        for sets in fractions.values()
+        for name, each in sets.items()
+        if each.unmatched
+    )
+    assert expected.facts["networks to score, at most"] == str(networks)
+    shards = [file for file in (place / "run" / "footprints").rglob("*.safetensors") if "rows-" not in file.name]
+    assert sum(each.nbytes for shard in shards for each in load_file(shard).values()) == expected.disk
+    again = localise_outlook(*named, str(place / "start"), place / "run", OPTIONS, silent)
+    assert (again.disk, again.facts["networks to score, at most"]) == (0, "0")
+
+
 def test_the_command_answers_on_one_screen(place, capfd):
     arguments = ["localise", f"films={place / 'films'}", "--initialisation", str(place / "start")]
     arguments += ["--data", f"films={place / 'films.jsonl'}", "--data", f"other={place / 'food.jsonl'}"]
     options = ["--map", "change", "--fractions", "0.05", "--primary", "0.05", "--draws", "2", "--resamples", "400"]
-    assert run_command([*arguments, *options, "-o", str(place / "alone"), "--quiet"]) == 0
+    arguments += [*options, "-o", str(place / "alone"), "--quiet"]
+    assert run_command([*arguments, "--dry-run"]) == 0
+    shown = capfd.readouterr().out
+    assert re.search(r"networks to score, at most +8\n", shown)
+    assert re.search(r"time to measure and score \(from a short probe\) +about \d", shown)
+    assert not (place / "alone").exists()
+    assert run_command(arguments) == 0
     shown = capfd.readouterr().out
     assert "Do the weights that the size of the change names hold what films learned?" in shown
     assert "films is not shown to suffice; films is not shown to be necessary." in " ".join(shown.split())

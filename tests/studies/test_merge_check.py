@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from commonweight.cli.main import run as run_command
 from commonweight.data.reviews import reviews
 from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
 from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer, save, train
+from commonweight.studies.localise.cells import Scored
 from commonweight.studies.merge_check.answer import answer
 from commonweight.studies.merge_check.layers import layers_of, outside_counts
 from commonweight.studies.merge_check.page import figures, items
@@ -263,8 +265,18 @@ def arguments_of(folder, *names):
 
 def test_the_command_answers_on_one_screen_and_writes_the_merge(encoders, tmp_path, capfd):
     run, merged = tmp_path / "run", tmp_path / "merged"
-    arguments = arguments_of(encoders, "films", "food")
-    assert run_command([*arguments, "-o", str(run), "--write", str(merged)]) == 0
+    arguments = [*arguments_of(encoders, "films", "food"), "-o", str(run), "--write", str(merged)]
+    assert run_command([*arguments, "--dry-run"]) == 0
+    expected = capfd.readouterr().out
+    assert not run.exists()
+    assert re.search(r"time to measure and score \(from a short probe\) +about \d", expected)
+    assert run_command(arguments) == 0
+    networks = {
+        str(file.relative_to(run / "scores").with_suffix("")): len(Scored.load(file.with_suffix("")).scores["films"])
+        for file in (run / "scores").rglob("*.json")
+    }
+    networks["measuring/layers"] = 15  # at most 5 layers, each with 2 random sets
+    assert re.search(rf"networks to score, at most +{sum(networks.values())}\n", expected)
     shown = capfd.readouterr().out
     assert "Will these models merge?" in shown
     assert "films + food: average" in shown

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from commonweight.cli import streams
-from commonweight.cli.options import Command, ending, options_of, read_options
+from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
 from commonweight.cli.results import report_option, result_options, write_report, write_run
 from commonweight.studies.localise.plan import LocaliseOptions
 
@@ -31,6 +31,7 @@ from commonweight.studies.localise.plan import LocaliseOptions
     help="A data set; one named after a model belongs to it, others are controls.",
 )
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command resumes there.")
+@dry_run_option
 @result_options
 @report_option
 @options_of(LocaliseOptions)
@@ -39,6 +40,7 @@ def command(
     initialisation: str,
     data: tuple[str, ...],
     output: str,
+    dry_run: bool,
     form: str,
     verbose: bool,
     report: bool,
@@ -52,10 +54,17 @@ def command(
     stay as they are. RUN holds run.json, the footprints, the sets, the scores of every row, and the result
     (report.html, study.md, study.json, study.csv).
     """
+    from commonweight.report.terminal import show
+    from commonweight.studies.localise.outlook import localise_outlook
     from commonweight.studies.localise.page import write_page
     from commonweight.studies.localise.run import localise_specs
 
     options = read_options(LocaliseOptions, given)
+    if dry_run:
+        with streams.working():
+            expected = localise_outlook(models, data, initialisation, Path(output), options, streams.note)
+        show(expected.blocks())
+        return
     with streams.working():
         localise_specs(models, data, initialisation, Path(output), options, note=streams.note)
     if report:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from commonweight.cli import streams
-from commonweight.cli.options import Command, ending, options_of, read_options
+from commonweight.cli.options import Command, dry_run_option, ending, options_of, read_options
 from commonweight.cli.results import report_option, result_options, write_report, write_run
 from commonweight.studies.merge_check.plan import MergeCheckOptions
 
@@ -28,6 +28,7 @@ from commonweight.studies.merge_check.plan import MergeCheckOptions
 )
 @click.option("-o", "--output", required=True, metavar="RUN", help="The run folder; the same command resumes there.")
 @click.option("--write", metavar="FOLDER", help="Write the best merge of all models there, as commonweight fuse does.")
+@dry_run_option
 @result_options
 @report_option
 @options_of(MergeCheckOptions)
@@ -37,6 +38,7 @@ def command(
     data: tuple[str, ...],
     output: str,
     write: str | None,
+    dry_run: bool,
     form: str,
     verbose: bool,
     report: bool,
@@ -50,20 +52,20 @@ def command(
     files stay as they are. RUN holds run.json, the Fishers, the scores of every row, recipe.json, and the result
     (report.html, study.md, study.json, study.csv).
     """
+    from commonweight.report.terminal import show
+    from commonweight.studies.merge_check.outlook import merge_check_outlook
     from commonweight.studies.merge_check.page import write_page
     from commonweight.studies.merge_check.run import merge_check_specs
 
-    options = read_options(MergeCheckOptions, given)
+    asked = models, data, initialisation, Path(output), read_options(MergeCheckOptions, given)
+    fused = None if write is None else Path(write)
+    if dry_run:
+        with streams.working():
+            expected = merge_check_outlook(*asked, write=fused, note=streams.note)
+        show(expected.blocks())
+        return
     with streams.working():
-        merge_check_specs(
-            models,
-            data,
-            initialisation,
-            Path(output),
-            options,
-            write=None if write is None else Path(write),
-            note=streams.note,
-        )
+        merge_check_specs(*asked, write=fused, note=streams.note)
     if report:
         write_report(Path(output), write_page)
     write_run(Path(output), form, verbose=verbose)

@@ -19,6 +19,7 @@ from commonweight.diagonal_fisher.collector import FisherCollector, choose_param
 from commonweight.diagonal_fisher.measure import fisher
 from commonweight.footprints.copies import CopiesWarning
 from commonweight.footprints.folds import FoldSorted, needs_of
+from commonweight.interventions.measure import row_scores
 from commonweight.models.load import load_model
 from commonweight.studies.compare.prepare import prepare
 from commonweight.studies.compare.rows import fold_count
@@ -188,6 +189,16 @@ def probe(loaded: LoadedModel, table: Table, options: MeasureOptions) -> float:
     return (time.perf_counter() - start) / PROBED
 
 
+def probe_scores(loaded: LoadedModel, table: Table, options: MeasureOptions) -> float:
+    """Time the scores of a few rows: seconds per row."""
+    few = table.taken(table.order[:PROBED])
+    batches = prepare(loaded, few, options.columns).batches.with_batch_size(PROBED)
+    for _ in range(2):  # the first warms up
+        start = time.perf_counter()
+        row_scores(loaded.model, batches, options.loss or loaded.task)
+    return (time.perf_counter() - start) / len(few)
+
+
 def measure_outlook(
     loaded: LoadedModel,
     table: Table,
@@ -215,6 +226,7 @@ def footprint_outlook(
     there: int = 0,
     models: int = 0,
     thrown_away: int = 0,
+    facts: Mapping[str, str] | None = None,
 ) -> Outlook[Needs]:
     """Tell what footprints take, ``there`` of which are there already, with ``model`` bytes of models in memory."""
     folds = max((each.folds for each in needs.values()), default=1)
@@ -233,6 +245,7 @@ def footprint_outlook(
         facts={
             "footprints there already": str(there),
             "footprints": size_words(sum(each.disk for each in needs.values())),
+            **(facts or {}),
         },
         models=models,
         thrown_away=thrown_away,

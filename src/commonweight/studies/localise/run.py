@@ -123,11 +123,7 @@ def localise_specs(
     note: Note = silent,
 ) -> Localisation:
     """Localise with models and data given as on the command line, and write the result."""
-    check_place(run)
-    asked = check_localisation(models, data, initialisation, options, note)
-    former = read_record(run, LOCALISATION)
-    if former:
-        refuse_another(run, differences(former["asked"], asked.question), "Choose another folder for this question")
+    asked = checked(models, data, initialisation, run, options, note)
     with held_alone(run, note):
         folder = open_run(run, LOCALISATION, "running", asked.question)
         places = Places(run)
@@ -140,10 +136,21 @@ def localise_specs(
     return found
 
 
-def check_localisation(
+def checked(
+    models: Sequence[str], data: Sequence[str], initialisation: str, run: Path, options: LocaliseOptions, note: Note
+) -> Asked:
+    """Refuse what can be known not to work before anything is measured or written."""
+    check_place(run)
+    asked = _check_localisation(models, data, initialisation, options, note)
+    former = read_record(run, LOCALISATION)
+    if former:
+        refuse_another(run, differences(former["asked"], asked.question), "Choose another folder for this question")
+    return asked
+
+
+def _check_localisation(
     models: Sequence[str], data: Sequence[str], initialisation: str, options: LocaliseOptions, note: Note
 ) -> Asked:
-    """Check what can be checked before models are measured."""
     *named, start = name_models([*models, f"initialisation={initialisation}"], options.checkpoints)
     if not 1 <= len(named) <= MOST_MODELS:
         raise UsageError(f"expected one or two models, got {len(named)}; localise them two at a time")
@@ -228,7 +235,7 @@ def _score(places: Places, asked: Asked, name: str, every: Mapping[float, Sets])
     for fraction in steps:
         place = places.scores(name, fraction)
         if not is_scored(place):
-            loaded = loaded or _load(asked, name)
+            loaded = loaded or load_again(asked, name)
             pair = pair or Swappable.of(loaded.model, asked.initialisation, list(masks))
             networks: dict[str, tuple[Way, Callable[[], PackedMasks]]]
             if fraction is None:
@@ -255,7 +262,7 @@ def _map(places: Places, asked: Asked, name: str, note: Note) -> Footprint:
     change_at, fisher_at = places.footprint(name, "change"), places.footprint(name, "fisher")
     loaded: LoadedModel | None = None
     if not change_at.exists():
-        loaded = _load(asked, name)
+        loaded = load_again(asked, name)
         found = change_footprint(loaded.model, asked.initialisation)
         chosen = choose_parameters(loaded.model, options.measure.include or None, options.measure.exclude or None)
         kept = {key: tensor for key, tensor in found.items() if key in chosen}
@@ -264,7 +271,7 @@ def _map(places: Places, asked: Asked, name: str, note: Note) -> Footprint:
     if options.map == "change":
         return change
     if not fisher_at.exists():
-        loaded = loaded or _load(asked, name)
+        loaded = loaded or load_again(asked, name)
         table = asked.choosing[name]
         note(f"{name}: measuring the Fisher on {len(table)} rows of the choosing half")
         measure(loaded, table, options.measure, folder=fisher_at, note=note)
@@ -276,7 +283,8 @@ def _map(places: Places, asked: Asked, name: str, note: Note) -> Footprint:
     return replace(fisher, tensors={key: fisher[key] for key in fisher if key in change}, folds=())
 
 
-def _load(asked: Asked, name: str) -> LoadedModel:
+def load_again(asked: Asked, name: str) -> LoadedModel:
+    """Load a model that was looked at before."""
     loaded = load(asked.models[name], asked.options.load)
     if not same_identity(asked.question["models"][name], loaded.identity):
         raise MeasurementError(

@@ -142,22 +142,7 @@ def merge_check_specs(
     note: Note = silent,
 ) -> MergeCheck:
     """Check merges with models and data given as on the command line, and write the result."""
-    check_place(run)
-    asked = check_models(models, data, initialisation, options, note)
-    former = read_record(run, MERGE_CHECK)
-    if former:
-        refuse_another(run, differences(former["asked"], asked.question), "Choose another folder for this question")
-    if write is not None:
-        check_fused_place(write, [*asked.specs.values(), initialisation], overwrite=False)
-        plan_checkpoints(
-            [*asked.specs.values()],
-            None,
-            "average",
-            base=None,
-            footprints=None,
-            allow_pickle=options.load.allow_pickle,
-            parameters={},
-        )
+    asked = checked(models, data, initialisation, run, options, write=write, note=note)
     with held_alone(run, note):
         folder = open_run(run, MERGE_CHECK, "running", asked.question)
         places = Places(run)
@@ -172,10 +157,39 @@ def merge_check_specs(
     return found
 
 
-def check_models(
+def checked(
+    models: Sequence[str],
+    data: Sequence[str],
+    initialisation: str,
+    run: Path,
+    options: MergeCheckOptions,
+    *,
+    write: Path | None,
+    note: Note,
+) -> Asked:
+    """Refuse what can be known not to work before anything is measured or written; all models stay in memory."""
+    check_place(run)
+    asked = _check_models(models, data, initialisation, options, note)
+    former = read_record(run, MERGE_CHECK)
+    if former:
+        refuse_another(run, differences(former["asked"], asked.question), "Choose another folder for this question")
+    if write is not None:
+        check_fused_place(write, [*asked.specs.values(), initialisation], overwrite=False)
+        plan_checkpoints(
+            [*asked.specs.values()],
+            None,
+            "average",
+            base=None,
+            footprints=None,
+            allow_pickle=options.load.allow_pickle,
+            parameters={},
+        )
+    return asked
+
+
+def _check_models(
     models: Sequence[str], data: Sequence[str], initialisation: str, options: MergeCheckOptions, note: Note
 ) -> Asked:
-    """Check what can be checked before anything is measured; all models stay in memory."""
     *named, start = name_models([*models, f"initialisation={initialisation}"], options.checkpoints)
     if len(named) < 2:
         raise UsageError(f"expected at least two models to merge, got {len(named)}; give another")
