@@ -15,6 +15,7 @@ def asked(place, tmp_path):
         "data": [f"m={place / 'films.jsonl'}"],
         "examples": 20,
         "folds": 2,
+        "no-report": True,
         "output": str(tmp_path / "run"),
     }
 
@@ -29,7 +30,8 @@ def test_a_file_is_run_and_kept_and_run_again(cli, tmp_path, asked):
     first = cli("run", written(tmp_path, asked))
     assert first.code == 0, first.err
     kept = read_config(tmp_path / "run" / "config.yaml")
-    assert {key: kept[key] for key in asked} == asked
+    assert {key: kept[key.replace("-", "_")] for key in asked} == asked
+    assert not (tmp_path / "run" / "report.html").exists()
     again = cli("run", tmp_path / "run" / "config.yaml")
     assert (again.code, again.out) == (0, first.out)
     assert "0 footprints measured, 2 were there" in again.err
@@ -43,10 +45,21 @@ def test_what_is_typed_wins(cli, tmp_path, asked):
     assert "settings.folds was 2, is now 3" in refused.err
 
 
+def test_commands_without_a_folder_of_their_own_take_a_file_too(cli, place, footprints, tmp_path):
+    folders = [str(footprints / name) for name in ("one", "two")]
+    file = written(tmp_path, {"command": "overlap", "folders": folders, "no-intervals": True})
+    assert cli("run", file).out == cli("overlap", *folders, "--no-intervals").out != cli("overlap", *folders).out
+    file = written(tmp_path, {"model": str(place / "one"), "data": str(place / "films.jsonl"), "label-column": "nope"})
+    refused = cli("verify", "--config", file)
+    assert (refused.code, "--label-column 'nope' is no column of films" in refused.err) == (2, True)
+    assert "--config" not in cli("show", "-h").out
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"fols": 2}, "no option 'fols'; did you mean 'folds'?"),
+        ({"report": False}, "no option 'report'; did you mean 'no-report'?"),
         ({"trust-remote-code": True}, "--trust-remote-code lets code of others run; type it"),
         ({"folds": "many"}, "'many' is not a whole number"),
         ({"command": None}, "names no command"),

@@ -83,7 +83,8 @@ def words_of(config: Mapping[str, Any], file: str) -> list[str]:
 
 def _names(param: click.Parameter) -> list[str]:
     options = [option.lstrip("-").replace("-", "_") for option in param.opts if option.startswith("--")]
-    return [*options, param.name or ""]
+    is_switch = isinstance(param, click.Option) and param.is_flag  # one that turns off has the name of what it turns off
+    return options if is_switch else [*options, param.name or ""]
 
 
 def _plain(param: click.Parameter, value: Any) -> Any:

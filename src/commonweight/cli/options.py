@@ -12,7 +12,7 @@ import click
 
 from commonweight.base.settings import settings_of
 from commonweight.cli import streams
-from commonweight.cli.config import take_config, write_config
+from commonweight.cli.config import NOT_KEPT, take_config, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -82,7 +82,7 @@ class Command(click.Command):
                 help="Write nothing on stderr but errors.",
             )
         )
-        if any(param.name == "output" for param in self.params):
+        if any(isinstance(param, click.Option) and param.name not in NOT_KEPT for param in self.params):
             self.params.append(
                 click.Option(
                     ["--config"],

@@ -44,7 +44,7 @@ result_options = together(
 
 
 report_option = click.option(
-    "--no-report", "report", is_flag=True, flag_value=False, default=True, help="Write no report.html."
+    "--no-report", "report", is_flag=True, callback=lambda _, __, value: not value, help="Write no report.html."
 )
 
 
