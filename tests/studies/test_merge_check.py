@@ -10,12 +10,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from processes import ended, started
 from safetensors.torch import load_file, save_file
 
 import commonweight
 from commonweight import Footprint
 from commonweight.base.errors import UsageError
+from commonweight.base.text import silent
 from commonweight.cli.main import run as run_command
 from commonweight.data.reviews import reviews
 from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
@@ -24,8 +26,10 @@ from commonweight.studies.localise.cells import Scored
 from commonweight.studies.merge_check.answer import answer
 from commonweight.studies.merge_check.layers import layers_of, outside_counts
 from commonweight.studies.merge_check.page import figures, items
-from commonweight.studies.merge_check.plan import MergeCheckOptions, Trial, groups
+from commonweight.studies.merge_check.plan import MergeCheckOptions, Places, Trial, groups
+from commonweight.studies.merge_check.recipe import write_recipe
 from commonweight.studies.merge_check.results import read_merge_check
+from commonweight.studies.merge_check.run import check_models
 
 NETS = """
 from torch import nn
@@ -176,6 +180,7 @@ def test_a_run_is_read_gone_on_with_and_refused_for_another_question(nets, tmp_p
     assert (recipe["method"], recipe["scale"]) == (found.best.trial.method, found.best.trial.scale)
     assert list(recipe["models"]) == list(recipe["weights"]) == ["A", "B"]
     assert recipe["models"]["A"] != recipe["models"]["B"]
+    assert (recipe["no_mergekit"] is None) == (run / "mergekit.yaml").exists() is False
     assert run_command(["report", str(run)]) == 0
     assert run_command(["status", str(run)]) == 0
     assert run_command(["figures", str(run), "--format", "svg", "-o", str(tmp_path / "paper")]) == 0
@@ -290,6 +295,31 @@ def test_the_command_answers_on_one_screen_and_writes_the_merge(encoders, tmp_pa
     fusion = json.loads((merged / "fusion.json").read_text())
     assert (fusion["method"], fusion["parameters"].get("scale")) == (recipe["method"], recipe["scale"])
     assert [each["weights"] for each in fusion["models"]] == [each["weights"] for each in recipe["models"].values()]
+    asked = check_models(
+        [f"{name}={encoders / name}" for name in ("films", "food")],
+        [f"{name}={encoders / name}.jsonl" for name in ("films", "food")],
+        str(encoders / "start"),
+        MergeCheckOptions(measure=MeasureOptions(folds=2)),
+        silent,
+    )
+    specs = {**asked.specs, "initialisation": asked.initialisation}
+
+    def recipe_of(*trial):
+        one = replace(found, merges=(found.find(("films", "food"), *trial),))
+        return write_recipe(Places(tmp_path), asked.parents, specs, asked.question, one)
+
+    assert recipe_of("fisher") == "mergekit has no average weighted by Fishers"
+    assert not (tmp_path / "mergekit.yaml").exists()
+    for trial, weight in ((("average",), 0.5), (("task_arithmetic", 0.3), 0.3)):
+        assert recipe_of(*trial) == ""
+        kit = yaml.safe_load((tmp_path / "mergekit.yaml").read_text())
+        recipe = json.loads((tmp_path / "recipe.json").read_text())
+        assert {each["model"] for each in kit["models"]} == {str(encoders / name) for name in ("films", "food")}
+        for each, own in zip(kit["models"], recipe["weights"].values(), strict=True):
+            assert each["parameters"]["weight"] == own * (recipe["scale"] or 1) == weight
+        assert (kit["dtype"], recipe["no_mergekit"]) == ("float32", None)
+    assert (kit["merge_method"], kit["base_model"]) == ("task_arithmetic", str(encoders / "start"))
+    assert kit["parameters"] == {"normalize": False}
     weights = load_file(merged / "model.safetensors")
     assert weights.keys() == load_file(encoders / "films" / "model.safetensors").keys()
     assert Footprint.load(run / "fishers" / "films" / "food").kind == "fisher"

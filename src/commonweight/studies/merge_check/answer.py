@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from commonweight.base.text import DASH, Grid, number
@@ -42,9 +43,10 @@ def answer(found: MergeCheck) -> Answer:
     return Answer("Will these models merge?", _said(found), _screen(found), (*found.beside.beware, TRAINING_ROWS), REST)
 
 
-def result(found: MergeCheck, run: Path, figures: Sequence[Path] = ()) -> Result:
+def result(found: MergeCheck, run: Path, figures: Sequence[Path] = (), not_for_mergekit: str = "") -> Result:
     """Give all of it in every form."""
-    first = answer(found)
+    kit = f"no mergekit.yaml: {not_for_mergekit}" if not_for_mergekit else "mergekit.yaml the same for mergekit"
+    first = replace(answer(found), rest=(REST[0], kit, *REST[1:]))
     text = json.dumps({"answer": first.record(), **json.loads(found.to_json())}, indent=1, ensure_ascii=False)
     links = tuple(f"![{SHOWS[place.stem]}]({place.relative_to(run)})" for place in figures if place.suffix == ".svg")
     return Result(first, blocks(found), f"{text}\n", found.to_csv(), links)

@@ -103,6 +103,11 @@ class Places:
         """How to merge."""
         return self.run / "recipe.json"
 
+    @property
+    def mergekit(self) -> Path:
+        """How to merge with mergekit."""
+        return self.run / "mergekit.yaml"
+
     def scores(self, half: str, what: str) -> Path:
         """Name the file of scores on one half of the rows."""
         return self.run / "scores" / half / what

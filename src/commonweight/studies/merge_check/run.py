@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import UsageError
-from commonweight.base.folders import write_whole
 from commonweight.base.text import Note, silent
 from commonweight.data.table import open_table
 from commonweight.fusion.checkpoints import plan_checkpoints
@@ -36,6 +34,7 @@ from commonweight.studies.merge_check.layers import (
 )
 from commonweight.studies.merge_check.parents import Parents
 from commonweight.studies.merge_check.plan import MERGE_CHECK, MergeCheckOptions, Places, groups
+from commonweight.studies.merge_check.recipe import write_recipe
 from commonweight.studies.merge_check.results import (
     CHOOSING,
     MEASURING,
@@ -56,9 +55,7 @@ if TYPE_CHECKING:
     from commonweight.data.table import Table
     from commonweight.studies.localise.cells import Scored
     from commonweight.studies.merge_check.parents import Weights
-    from commonweight.studies.merge_check.plan import Members, Trial
-
-RECIPE, RECIPE_VERSION = "commonweight-recipe", 1
+    from commonweight.studies.merge_check.plan import Members
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,8 @@ def merge_check(
 
     Returns:
         What was found: every merge with intervals, and the layers that are confirmed to be in the way. The run folder
-        holds the same as ``study.json``, ``study.md`` and figures, and the best merge as ``recipe.json``.
+        holds the same as ``study.json``, ``study.md`` and figures, and the best merge as ``recipe.json``; as
+        ``mergekit.yaml`` too if mergekit can make it.
 
     Raises:
         UsageError: If there are fewer than two models, a model has no data set of its name or a data set no model, or
@@ -148,10 +146,11 @@ def merge_check_specs(
         places = Places(run)
         with folder.working():
             found = _check(places, asked, note)
-        _write_recipe(places, asked, found)
+        specs = {**asked.specs, "initialisation": asked.initialisation}
+        not_for_mergekit = write_recipe(places, asked.parents, specs, asked.question, found)
         folder.finish(found.to_json())
         figures = write_figures(figures_of(found), run / "figures", note)
-        write_result(run, result(found, run, figures))
+        write_result(run, result(found, run, figures, not_for_mergekit))
         if write is not None:
             _write_merged(places, asked, found, write, note)
     return found
@@ -304,30 +303,6 @@ def _confirming(
                 restored_outside, parents, merged, counts, one.parent, options.measure.seed, draw
             )
     return networks
-
-
-def _weights(trial: Trial, members: Sequence[str]) -> dict[str, float]:
-    return dict.fromkeys(members, 1.0 if trial.method == "task_arithmetic" else 1 / len(members))
-
-
-def _write_recipe(places: Places, asked: Asked, found: MergeCheck) -> None:
-    best = found.best
-    record = {
-        "format": RECIPE,
-        "version": RECIPE_VERSION,
-        "method": best.trial.method,
-        "scale": best.trial.scale,
-        "weights": _weights(best.trial, best.members),
-        "models": asked.question["models"],
-        "initialisation": asked.question["initialisation"],
-        "fishers": {
-            name: str(places.fisher(name, name).relative_to(places.run))
-            for name in best.members
-            if best.trial.method == "fisher"
-        },
-        "not_merged": found.beside.own,
-    }
-    write_whole(places.recipe, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def _write_merged(places: Places, asked: Asked, found: MergeCheck, write: Path, note: Note) -> None:
