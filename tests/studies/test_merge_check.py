@@ -20,9 +20,14 @@ from commonweight.base.errors import UsageError
 from commonweight.base.text import silent
 from commonweight.cli.main import run as run_command
 from commonweight.data.reviews import reviews
+from commonweight.data.table import open_table
+from commonweight.interventions.measure import row_scores
+from commonweight.models.load import load_model
 from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
+from commonweight.studies.compare.prepare import prepare
 from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer, save, train
 from commonweight.studies.localise.cells import Scored
+from commonweight.studies.localise.halves import halves
 from commonweight.studies.merge_check.answer import answer
 from commonweight.studies.merge_check.layers import layers_of, outside_counts
 from commonweight.studies.merge_check.page import figures, items
@@ -270,7 +275,7 @@ def arguments_of(folder, *names):
 
 def test_the_command_answers_on_one_screen_and_writes_the_merge(encoders, tmp_path, capfd):
     run, merged = tmp_path / "run", tmp_path / "merged"
-    arguments = [*arguments_of(encoders, "films", "food"), "-o", str(run), "--write", str(merged)]
+    arguments = [*arguments_of(encoders, "films", "food"), "--merge-heads", "-o", str(run), "--write", str(merged)]
     assert run_command([*arguments, "--dry-run"]) == 0
     expected = capfd.readouterr().out
     assert not run.exists()
@@ -292,6 +297,13 @@ def test_the_command_answers_on_one_screen_and_writes_the_merge(encoders, tmp_pa
     found = read_merge_check(run)
     recipe = json.loads((run / "recipe.json").read_text())
     assert recipe["method"] == found.best.trial.method
+    assert recipe["not_merged"] == {"films": [], "food": []}
+    fused = load_model(str(merged))
+    for name in ("films", "food"):
+        _, measuring = halves(open_table(str(encoders / f"{name}.jsonl")))
+        scores = row_scores(fused.model, prepare(fused, measuring, ColumnOptions(), note=silent).batches, fused.task)
+        expected = found.parents["log-likelihood"][name].value + found.best.changes["log-likelihood"][name].value
+        assert scores.log_likelihood.mean() == pytest.approx(expected, abs=1e-4)
     fusion = json.loads((merged / "fusion.json").read_text())
     assert (fusion["method"], fusion["parameters"].get("scale")) == (recipe["method"], recipe["scale"])
     assert [each["weights"] for each in fusion["models"]] == [each["weights"] for each in recipe["models"].values()]
@@ -302,6 +314,7 @@ def test_the_command_answers_on_one_screen_and_writes_the_merge(encoders, tmp_pa
         MergeCheckOptions(measure=MeasureOptions(folds=2)),
         silent,
     )
+    assert asked.parents.own("films") == ["classifier.weight", "classifier.bias"]
     specs = {**asked.specs, "initialisation": asked.initialisation}
 
     def recipe_of(*trial):
@@ -323,6 +336,17 @@ def test_the_command_answers_on_one_screen_and_writes_the_merge(encoders, tmp_pa
     weights = load_file(merged / "model.safetensors")
     assert weights.keys() == load_file(encoders / "films" / "model.safetensors").keys()
     assert Footprint.load(run / "fishers" / "films" / "food").kind == "fisher"
+
+
+def test_heads_are_merged_only_if_they_share_an_initialisation_and_mean_the_same(nets, encoders, tmp_path, capfd):
+    place = ["--merge-heads", "-o", str(tmp_path / "run")]
+    assert run_command([*arguments_of(encoders, "three", "films"), *place]) == 3
+    assert "the heads of 'films' and 'three' do not mean the same" in " ".join(capfd.readouterr().err.split())
+    assert run_command([*arguments_of(encoders, "films", "food"), "--exclude", "classifier", *place]) == 3
+    assert "classifier.weight, classifier.bias do not share" in " ".join(capfd.readouterr().err.split())
+    with pytest.raises(UsageError, match="which weights are the head of A is not known"):
+        check(nets, tmp_path / "run", {"A": "model", "B": "near"}, merge_heads=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_heads_of_their_own_are_kept_and_said(encoders, tmp_path, capfd):

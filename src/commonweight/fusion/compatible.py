@@ -139,11 +139,7 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
         raise NotComparableError(
             f"{names} are not of one class, {first_of(found)}. Fuse models of one class, head included"
         )
-    if found := _differences(configs, LABELS):
-        raise NotComparableError(
-            f"the heads of {names} do not mean the same, {first_of(found)}. Row k of a head must stand for one label "
-            "in all models: train them with the same labels in the same order"
-        )
+    check_heads(configs)
     if found := _differences(configs, VOCABULARY):
         raise NotComparableError(
             f"the vocabularies of {names} differ in size, {first_of(found)}. Row k of the embeddings must be one token "
@@ -162,6 +158,15 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
         [f"Only some of the configurations state {some(partly)}, which was therefore not compared."] if partly else []
     )
     return notes + beware_of_nameless(configs)
+
+
+def check_heads(configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the heads of models mean the same, as far as their configurations tell."""
+    if found := _differences(configs, LABELS):
+        raise NotComparableError(
+            f"the heads of {quoted(configs)} do not mean the same, {first_of(found)}. Row k of a head must stand for "
+            "one label in all models: train them with the same labels in the same order"
+        )
 
 
 def beware_of_nameless(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from commonweight.base.errors import NotComparableError
+from commonweight.base.errors import NotComparableError, UsageError
+from commonweight.base.names import some
 from commonweight.diagonal_fisher.collector import choose_parameters
 from commonweight.footprints.of_change import change_footprint, shared_names, weights_of
+from commonweight.fusion.compatible import check_heads
 from commonweight.fusion.fishers import fishers_for
 from commonweight.fusion.fusion import plan_fusion
 from commonweight.fusion.methods import make_method
+from commonweight.fusion.modules import config_of
 from commonweight.fusion.tensors import Facts, Tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -41,10 +44,16 @@ class Parents:
 
     @classmethod
     def of(
-        cls, loaded: Mapping[str, LoadedModel], initialisation: nn.Module | Path, measure: MeasureOptions
+        cls,
+        loaded: Mapping[str, LoadedModel],
+        initialisation: nn.Module | Path,
+        measure: MeasureOptions,
+        *,
+        merge_heads: bool,
     ) -> Parents:
-        """Find what the models share: name, shape, and the parameter of the initialisation."""
+        """Find what the models share: name, shape, and the parameter of the initialisation; of heads only if asked."""
         start = weights_of("initialisation", initialisation)
+        heads = {name: head_of(one.model) for name, one in loaded.items()}
         each = []
         for one in loaded.values():
             chosen = choose_parameters(one.model, measure.include or None, measure.exclude or None)
@@ -52,6 +61,11 @@ class Parents:
             each.append({name: other for name, other in found.items() if name in chosen})
         first = each[0]
         names = [name for name in first if all(found.get(name) == first[name] for found in each)]
+        if merge_heads:
+            _check_heads(loaded, heads, names)
+        else:
+            kept = {name for of_one in heads.values() for name in of_one}
+            names = [name for name in names if name not in kept]
         if not names:
             raise NotComparableError(
                 "the models have no parameter in common with each other and their initialisation; give models of one "
@@ -110,3 +124,26 @@ class Parents:
     def _put(self, model: str, weights: Weights) -> None:
         for name, weight in weights.items():
             self.loaded[model].model.get_parameter(name).copy_(weight)
+
+
+def head_of(model: nn.Module) -> list[str]:
+    """Name the parameters of the head of a Hugging Face model: those outside its encoder. Other modules have none."""
+    encoder = {id(weight) for weight in getattr(model, "base_model", model).parameters()}
+    return [name for name, weight in model.named_parameters() if id(weight) not in encoder]
+
+
+def _check_heads(loaded: Mapping[str, LoadedModel], heads: Mapping[str, Sequence[str]], shared: Sequence[str]) -> None:
+    """Check that heads can be averaged: every model has one, they mean the same, and share the initialisation."""
+    if headless := [name for name, of_one in heads.items() if not of_one]:
+        raise UsageError(
+            f"which weights are the head of {headless[0]} is not known, only of Hugging Face models with a head; leave "
+            "out {merge_heads}, and all weights that share the initialisation are merged",
+            merge_heads=False,
+        )
+    check_heads({name: config for name, one in loaded.items() if (config := config_of(one.model)) is not None})
+    if lacking := {name: None for of_one in heads.values() for name in of_one if name not in shared}:
+        raise NotComparableError(
+            f"the heads cannot be averaged: {some(list(lacking))} do not share an initialisation, or are left out; "
+            "give an initialisation that holds the head that all models began with, or leave out {merge_heads}",
+            merge_heads=False,
+        )

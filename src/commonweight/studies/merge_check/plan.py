@@ -47,6 +47,9 @@ class MergeCheckOptions(TrialOptions):
     scales: tuple[float, ...] = setting(
         (0.3, 0.5, 0.8, 1.0), "The λ of task arithmetic that are tried.", metavar="X ...", above=0, many="listed"
     )
+    merge_heads: bool = setting(
+        False, "Merge the heads too, if they share an initialisation and their labels mean the same."
+    )
     depth: int = setting(
         4, "Levels of the module tree that name a layer; 4 is a block of an encoder.", metavar="N", least=1
     )

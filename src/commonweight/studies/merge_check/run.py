@@ -88,8 +88,9 @@ def merge_check(
     """Ask whether models will merge: try it in memory, and score every row.
 
     Every pair of models, and all together, are merged as a plain average, by task arithmetic at several λ, and
-    weighted by their Fishers. What is merged are the parameters that share the initialisation; a merge is scored on
-    the data set of each of its models, with this model's head and buffers. Merges are ranked by the mean over the data
+    weighted by their Fishers. What is merged are the parameters that share the initialisation, without heads; a merge
+    is scored on the data set of each of its models, with this model's head and buffers. With ``merge_heads`` heads are
+    merged like all else. Merges are ranked by the mean over the data
     sets of (merge − own parent) in mean log-likelihood. One half of the rows chooses λ, the best merge and the layers
     that are tested; every number that is shown is from the other half.
 
@@ -111,7 +112,8 @@ def merge_check(
     Raises:
         UsageError: If there are fewer than two models, a model has no data set of its name or a data set no model, or
             the folder holds a run of another question.
-        NotComparableError: If the models share no parameter with each other and the initialisation.
+        NotComparableError: If the models share no parameter with each other and the initialisation; with
+            ``merge_heads`` also if heads do not, or their labels do not mean the same.
         MeasurementError: If a score is not finite.
 
     Example:
@@ -200,7 +202,7 @@ def _check_models(
     loaded = {model.name: load(model, options.load) for model in named}
     for sentence in (sentence for each in loaded.values() for sentence in each.notes):
         note(sentence)
-    parents = Parents.of(loaded, found, options.measure)
+    parents = Parents.of(loaded, found, options.measure, merge_heads=options.merge_heads)
     question = {
         "settings": options.deciding(),
         "models": {name: each.identity for name, each in loaded.items()},
