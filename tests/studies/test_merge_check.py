@@ -34,7 +34,7 @@ from commonweight.studies.merge_check.page import figures, items
 from commonweight.studies.merge_check.plan import MergeCheckOptions, Places, Trial, groups
 from commonweight.studies.merge_check.recipe import write_recipe
 from commonweight.studies.merge_check.results import read_merge_check
-from commonweight.studies.merge_check.run import check_models
+from commonweight.studies.merge_check.run import checked
 
 NETS = """
 from torch import nn
@@ -307,12 +307,14 @@ def test_the_command_answers_on_one_screen_and_writes_the_merge(encoders, tmp_pa
     fusion = json.loads((merged / "fusion.json").read_text())
     assert (fusion["method"], fusion["parameters"].get("scale")) == (recipe["method"], recipe["scale"])
     assert [each["weights"] for each in fusion["models"]] == [each["weights"] for each in recipe["models"].values()]
-    asked = check_models(
+    asked = checked(
         [f"{name}={encoders / name}" for name in ("films", "food")],
         [f"{name}={encoders / name}.jsonl" for name in ("films", "food")],
         str(encoders / "start"),
+        tmp_path / "another",
         MergeCheckOptions(measure=MeasureOptions(folds=2)),
-        silent,
+        write=None,
+        note=silent,
     )
     assert asked.parents.own("films") == ["classifier.weight", "classifier.bias"]
     specs = {**asked.specs, "initialisation": asked.initialisation}

@@ -83,7 +83,8 @@ def words_of(config: Mapping[str, Any], file: str) -> list[str]:
 
 def _names(param: click.Parameter) -> list[str]:
     options = [option.lstrip("-").replace("-", "_") for option in param.opts if option.startswith("--")]
-    is_switch = isinstance(param, click.Option) and param.is_flag  # one that turns off has the name of what it turns off
+    # A switch that turns something off has the name of what it turns off.
+    is_switch = isinstance(param, click.Option) and param.is_flag
     return options if is_switch else [*options, param.name or ""]
 
 
