@@ -196,7 +196,7 @@ def main() -> None:
         if not is_finished(options.work, seed, chosen_by, tasks)
         and options.only in {None, f"{chosen_by} {' '.join(tasks)}"}
     ]
-    jobs.sort(key=lambda job: len(job[2]))  # single models first
+    jobs.sort(key=lambda job: JOBS.index(job[1:]))  # what is finished for all seeds is in the tables
     print(f"{len(jobs)} runs left", *jobs, sep="\n", flush=True)
     if options.jobs:
         return
