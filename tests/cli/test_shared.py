@@ -9,16 +9,16 @@ import signal
 import time
 
 import numpy as np
-from processes import ended, started
+from processes import command, ended, impatient_command, started
 from studies.shortcut_texts import tiny_plan
 
 from commonweight import OverlapTable
 from commonweight.base.team import Team
 
 
-def command(place, run):
+def compare(place, run):
     data = ["--data", f"films={place / 'films.jsonl'}", "--data", f"food={place / 'food.jsonl'}"]
-    return ["-m", "commonweight", "compare", place / "one", place / "two", *data, "-o", run, "--no-report"]
+    return ["compare", place / "one", place / "two", *data, "-o", run, "--no-report"]
 
 
 def verdicts(run):
@@ -31,8 +31,8 @@ def words(found):
 
 
 def test_compare_in_several_processes_is_that_in_one(cli, place, tmp_path):
-    assert cli(*command(place, tmp_path / "one")[2:]).code == 0
-    leader, *followers = ended(started(2, command(place, tmp_path / "many")))
+    assert cli(*compare(place, tmp_path / "one")).code == 0
+    leader, *followers = ended(started(3, command, *compare(place, tmp_path / "many")))
     assert leader.code == 0, leader.err
     for each in followers:
         assert (each.code, each.out) == (0, ""), each.err
@@ -45,13 +45,13 @@ def test_compare_in_several_processes_is_that_in_one(cli, place, tmp_path):
         assert mine[:5] == theirs[:5]
         assert math.isclose(mine.value, theirs.value, abs_tol=1e-6) or np.isnan([mine.value, theirs.value]).all()
     assert words(verdicts(tmp_path / "many")) == words(verdicts(tmp_path / "one"))
-    again = cli(*command(place, tmp_path / "many")[2:])  # in one process, from what several measured
+    again = cli(*compare(place, tmp_path / "many"))  # in one process, from what several measured
     assert "measured before" in again.err
 
 
 def test_an_error_ends_all_and_is_said_once(place, tmp_path):
-    asked = [*command(place, tmp_path / "run"), "--folds", "200"]
-    leader, follower = ended(started(2, asked))
+    asked = [*compare(place, tmp_path / "run"), "--folds", "200"]
+    leader, follower = ended(started(2, command, *asked))
     assert leader.code == follower.code == 2
     assert "holds no example" in leader.err
     assert (follower.out, follower.err) == ("", "")
@@ -60,7 +60,7 @@ def test_an_error_ends_all_and_is_said_once(place, tmp_path):
 
 def test_a_process_that_dies_ends_the_others_and_the_same_command_goes_on(cli, place, tmp_path):
     run = tmp_path / "run"
-    processes = started(2, command(place, run))
+    processes = started(2, command, *compare(place, run))
     deadline = time.monotonic() + 60
     while not list(run.glob("footprints/*/*/footprint.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -69,33 +69,22 @@ def test_a_process_that_dies_ends_the_others_and_the_same_command_goes_on(cli, p
     assert leader.code != 0
     assert leader.out == ""
     assert "error:" in leader.err
-    done = cli(*command(place, run)[2:])
+    done = cli(*compare(place, run))
     assert done.code == 0, done.err
     assert "measured before" in done.err
     assert list(OverlapTable.load(run).counts.values()) == [30] * 4
 
 
 def test_a_process_whose_others_do_not_come_waits_no_longer_than_it_says(place, tmp_path):
-    words = [str(word) for word in command(place, tmp_path / "run")[2:]]
-    alone = f"""
-from datetime import timedelta
-from commonweight.base import team
-from commonweight.cli.main import run
-team.MEETING = timedelta(seconds=1)
-raise SystemExit(run({words!r}))
-"""
-    first, last = started(2, ["-c", alone])
-    first.kill()
-    first.communicate()
-    (done,) = ended([last])
+    _, done = ended(started(2, impatient_command, *compare(place, tmp_path / "run")))
     assert done.code == 1
     assert "process 1 of 2 did not meet the others at 127.0.0.1:" in done.err
     assert "within 1 s: they or torchrun died" in " ".join(done.err.split())
 
 
 def test_what_cannot_be_shared_is_refused_by_every_process(place, tmp_path):
-    arguments = ["-m", "commonweight", "fuse", place / "one", place / "two", "-o", tmp_path / "both"]
-    for done in ended(started(2, arguments)):
+    arguments = ["fuse", place / "one", place / "two", "-o", tmp_path / "both"]
+    for done in ended(started(2, command, *arguments)):
         assert (done.code, done.out) == (2, "")
         assert "WORLD_SIZE is 2, so this is one of 2 processes" in done.err
     assert not (tmp_path / "both").exists()
@@ -124,7 +113,7 @@ def test_shortcuts_are_trained_by_one_process_and_measured_by_several(cli, tmp_p
     assert refused.code == 2
     assert "3 models are to be trained, and one process trains" in " ".join(refused.err.split())
     assert cli("shortcuts", "train", *asked).code == 0
-    leader, follower = ended(started(2, ["-m", "commonweight", "shortcuts", "run", *asked]))
+    leader, follower = ended(started(2, command, "shortcuts", "run", *asked))
     assert leader.code == follower.code == 0, leader.err
     assert leader.out
     assert not follower.out
@@ -134,6 +123,6 @@ def test_shortcuts_are_trained_by_one_process_and_measured_by_several(cli, tmp_p
 
 def test_a_scheduler_beside_several_processes_is_refused(cli, place, tmp_path, monkeypatch):
     monkeypatch.setattr("commonweight.studies.run.cluster.team_here", lambda: Team(size=2))
-    found = cli(*command(place, tmp_path / "run")[2:], "--scheduler", "local:2")
+    found = cli(*compare(place, tmp_path / "run"), "--scheduler", "local:2")
     assert (found.code, found.out) == (2, "")
     assert "--scheduler shares the items, and 2 processes were started" in " ".join(found.err.split())

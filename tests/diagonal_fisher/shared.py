@@ -1,15 +1,17 @@
-"""Fishers that several processes measure together: run as a script, by each of them."""
+"""Fishers that several processes measure together."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import distributed, nn
 
 import commonweight
 from commonweight.base import team
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROWS = 13
 
@@ -86,10 +88,10 @@ def plain(footprint: commonweight.Footprint):
     }
 
 
-if __name__ == "__main__":
+def measure_in_group(folder: Path):
+    """Measure every case as a process of a group, and leave what it found in a folder."""
     distributed.init_process_group("gloo")
     if distributed.get_world_size() == 2:
         team.BUNDLE = 100  # several messages, of one tensor and of more
-    folder = Path(sys.argv[1])
     found = {name: plain(footprint) for name, footprint in measured(folder).items()}
     torch.save(found, folder / f"found-{distributed.get_rank()}.pt")

@@ -20,7 +20,7 @@ def alone(tmp_path_factory):
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_any_number_of_processes_gives_the_same(alone, tmp_path, world):
-    for done in ended(started(world, [shared.__file__, str(tmp_path)])):
+    for done in ended(started(world, shared.measure_in_group, tmp_path)):
         assert done.code == 0, done.err
     for rank in range(world):
         found = torch.load(tmp_path / f"found-{rank}.pt")

@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from processes import command, ended, started
 from safetensors.torch import load_file
 from torch import nn
 
@@ -69,6 +70,24 @@ def localise(place, run, options=OPTIONS, **other):
         "initialisation": place / "start",
     }
     return commonweight.localise(**(asked | other), run=run, options=options)
+
+
+def test_several_processes_find_what_one_finds(place, finished, tmp_path):
+    data = [f"--data={name}={place / f'{name}.jsonl'}" for name in ("films", "food")]
+    asked = [f"{name}={place / name}" for name in ("films", "food")]
+    asked += ["--initialisation", place / "start", *data, "--fractions", "0.002", "--primary", "0.002"]
+    asked += ["--draws", "3", "--folds", "2", "--resamples", "400", "--no-report", "-o", tmp_path / "run"]
+    leader, follower = ended(started(2, command, "localise", *asked))
+    assert leader.code == follower.code == 0, leader.err
+    assert (follower.out, follower.err) == ("", "")
+    found = read_localisation(tmp_path / "run")
+    assert [each.outcome for each in found.verdicts] == [each.outcome for each in finished.verdicts]
+    same = [each for each in finished.measured if each.fraction in {None, 0.002}]
+    for mine, theirs in zip(found.measured, same, strict=True):
+        assert (mine.model, mine.fraction, mine.way, mine.name, mine.which, mine.metric) == (
+            theirs.model, theirs.fraction, theirs.way, theirs.name, theirs.which, theirs.metric,
+        )  # fmt: skip
+        assert mine.score.value == pytest.approx(theirs.score.value, abs=1e-6)
 
 
 def test_every_cell_is_there(finished):

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from processes import ended, started
+from processes import command, ended, started
 from safetensors.torch import load_file, save_file
 
 import commonweight
@@ -366,7 +366,7 @@ def test_heads_of_their_own_are_kept_and_said(encoders, tmp_path, capfd):
     (pair,) = found.beside.pairs
     assert 0 < pair.same_data <= 1
     shared = [*arguments, "-o", str(tmp_path / "shared"), "--no-report"]
-    leader, follower = ended(started(2, ["-m", "commonweight", *shared]))
+    leader, follower = ended(started(2, command, *shared))
     assert leader.code == follower.code == 0, leader.err
     assert (follower.out, follower.err) == ("", "")
     assert not (tmp_path / "shared" / "fishers" / "films" / "three").exists()
