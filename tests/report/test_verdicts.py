@@ -15,7 +15,8 @@ from commonweight.base.text import Grid
 from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table.numbers import WHOLE
-from commonweight.report.verdicts import MOST_CONTRASTS, WITHOUT_FOLDS, verdict_blocks
+from commonweight.report.overlap import answer
+from commonweight.report.verdicts import MOST_CONTRASTS, WITHOUT_FOLDS, Contrast, verdict_blocks
 from commonweight.studies.compare.contrasts import Cell, contrasts_of
 
 MODELS, DATA = ("one", "two"), ("x", "y")
@@ -54,6 +55,17 @@ def test_every_pair_against_its_null_and_every_contrast(table):
     by_layer = found["Verdicts by layer: which pair shares more?"]
     assert by_layer.header == ("layer", "1.", "2.")
     assert [row[0] for row in by_layer.rows] == list(table.layers)
+
+
+def test_an_answer_is_one_or_two_sentences(table):
+    one = answer(overlap({name: fisher(squares, seed=seed, counts=[5] * 8) for seed, name in enumerate("ab")}))
+    assert one.beware[0].startswith("Whether the models come from a shared initialisation was not measured")
+    asked = [Contrast(("one/x", "two/x"), ("one/y", "two/y"), True, f"Question {number}?") for number in range(5)]
+    for found in (one, answer(table), answer(table, contrasts(table))):
+        assert found.answer.count(". ") <= 1
+    found = answer(table, asked)
+    assert found.answer.startswith("Question 0? Inconclusive (")
+    assert (found.answer.count("Question "), found.rest) == (2, ("--verbose answers 3 more questions",))
 
 
 def test_layers_of_other_rows_decide_nothing():

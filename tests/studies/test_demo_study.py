@@ -71,7 +71,8 @@ def test_the_page_of_all_parts_stays_small(demo, tmp_path, tmp_path_factory, mon
     trained, plan, _ = triangle(tmp_path_factory)
     shortcuts = run_and_write(shutil.copytree(trained, folder / "shortcuts-0" / "run"), plan)
     tasks = run_continual_demo(folder / "continual", plan=replace(CONTINUAL, rows=60, epochs=1, seeds=1))
-    write_result(folder, result(encoders, shortcuts, tasks, folder, kept=True))
+    write_result(folder, result(encoders, shortcuts, tasks, folder, is_kept=True))
+    assert json.loads((folder / "answer.json").read_text())["answer"].count(". ") == 1  # two sentences
     page = write_page(folder)
     assert 1_000_000 < page.stat().st_size < 2_000_000
 

@@ -44,7 +44,7 @@ def command(output: str | None, seed: int, form: str, verbose: bool, report: boo
             encoders = demo.run_demo(folder, seed=seed, note=streams.note)
             shortcuts = demo.run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.note)
             tasks = demo.run_continual_demo(folder / "continual", note=streams.note)
-            found = result(encoders, shortcuts, tasks, folder, kept=output is not None)
+            found = result(encoders, shortcuts, tasks, folder, is_kept=output is not None)
         if output is None:
             write(found, form, verbose=verbose)
             return

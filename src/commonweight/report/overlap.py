@@ -33,8 +33,8 @@ CUT = "…."
 """Stands for the first parts of a name."""
 
 MOST_WARNINGS = 4
-MOST_ASKED = 3
-NO_SHARING = "They have no shared initialisation, so no overlap is sharing. "
+MOST_ASKED = 2
+NO_SHARING = "They have no shared initialisation, so no overlap is sharing; "
 
 
 def answer(
@@ -44,10 +44,13 @@ def answer(
     pairs = _pairs(table)
     one = len(table.names) == 2
     small = _by_layer(table, pairs[0], by) if one else _by_pair(table, pairs)
-    said = _of_one(table, pairs[0]) if one else _of_many(table, pairs, contrasts)
-    if table.kind in IMPORTANCES and NO_SHARING not in said:
-        said += f" {table.alignment.sentence()}"
-    return Answer(_question(table), said, small, _beware(table, pairs, contrasts), tuple(rest))
+    asked = [contrast for contrast in contrasts if contrast.question]
+    if asked:
+        said = " ".join(f"{each.question} {_yes_or_no(table, each)}" for each in asked[:MOST_ASKED])
+    else:
+        said = _of_one(table, pairs[0]) if one else f"{_of_many(table, pairs)}{_clearest(table, contrasts)}"
+    left = [f"--verbose answers {len(asked) - MOST_ASKED} more questions"] if len(asked) > MOST_ASKED else []
+    return Answer(_question(table), said, small, _beware(table, pairs, contrasts), (*left, *rest))
 
 
 def result(
@@ -147,12 +150,12 @@ def _of_one(table: OverlapTable, pair: Pair) -> str:
     if len(ranked) > 1:
         most, least = ranked[-1], ranked[0]
         ends = (
-            f" Layer by layer it goes from {number(_value(table, pair, least), 3)} ({short(least)}) to "
-            f"{number(_value(table, pair, most), 3)} ({short(most)})."
+            f"; layer by layer the overlap goes from {number(_value(table, pair, least), 3)} ({short(least)}) to "
+            f"{number(_value(table, pair, most), 3)} ({short(most)})"
         )
     if not _has_folds(table):
         whole = f"{number(_value(table, pair, None), 3)}{_beyond_chance(table, pair)}"
-        return f"All weights together they overlap by {whole}.{ends}"
+        return f"All weights together they overlap by {whole}{ends}."
     verdict = table.verdict(pair)
     null = table.estimate("null", *pair).value
     above = sum(table.verdict(pair, layer=layer).answer == ABOVE for layer in table.layers)
@@ -160,14 +163,14 @@ def _of_one(table: OverlapTable, pair: Pair) -> str:
         ABOVE: f"above the {number(null, 3)} of shuffled Fishers",
         INCONCLUSIVE: f"inconclusive against the {number(null, 3)} of shuffled Fishers",
     }.get(verdict.answer, f"not above the {number(null, 3)} of shuffled Fishers")
-    strange = "" if ALIGNED[table.shared_initialisation(*pair)] is not False else NO_SHARING
+    begin = f"{NO_SHARING}with" if ALIGNED[table.shared_initialisation(*pair)] is False else "With"
     return (
-        f"{strange}With noise taken out they overlap by {_interval(table, pair)} (95 %): {said}. {above} of "
-        f"{len(table.layers)} layers are above theirs.{ends}"
+        f"{begin} noise taken out they overlap by {_interval(table, pair)} (95 %): {said}. {above} of "
+        f"{len(table.layers)} layers are above theirs{ends}."
     )
 
 
-def _of_many(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Contrast]) -> str:
+def _of_many(table: OverlapTable, pairs: Sequence[Pair]) -> str:
     defined = [pair for pair in pairs if not math.isnan(_value(table, pair, None))]
     if not defined:
         return "No overlap is defined."
@@ -175,34 +178,35 @@ def _of_many(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Con
     most, least = ranked[-1], ranked[0]
     largest = f"{number(_value(table, most, None), 3)} ({spoken_pair(table, most)})"
     ends = (
-        f"The largest overlap{_beyond_chance(table, most)} is {largest}, "
+        f"largest overlap{_beyond_chance(table, most)} is {largest}, "
         f"the smallest {number(_value(table, least, None), 3)} ({spoken_pair(table, least)})."
     )
     if not _has_folds(table):
-        return ends
+        return f"The {ends}"
     above = sum(table.verdict(pair).answer == ABOVE for pair in pairs)
-    said = f"{above} of {len(pairs)} pairs overlap more than shuffled Fishers do. {ends}"
-    for each in [c for c in contrasts if c.question][:MOST_ASKED]:
-        verdict = table.verdict(each.first, each.second, same_rows=each.same_rows)
-        said += f" {each.question} {_yes_or_no(verdict)}"
-    if contrasts and not any(c.question for c in contrasts):
-        judged = [(c, table.verdict(c.first, c.second, same_rows=c.same_rows)) for c in contrasts]
-        decided = [(c, verdict) for c, verdict in judged if verdict.answer in {MORE, LESS}]
-        said += f" Of {len(judged)} contrasts of two pairs {len(decided)} are decided"
-        if decided:
-            (first, second, *_), verdict = max(decided, key=lambda each: abs(each[1].estimate.value))
-            if verdict.answer == LESS:
-                first, second = second, first
-            said += (
-                f": {spoken_pair(table, first)} share more than {spoken_pair(table, second)}, by "
-                f"{number(abs(verdict.estimate.value), 3)}"
-            )
-            said += ", the clearest" if len(decided) > 1 else ""
-        said += "."
-    return said
+    return f"{above} of {len(pairs)} pairs overlap more than shuffled Fishers do: the {ends}"
 
 
-def _yes_or_no(verdict: Verdict) -> str:
+def _clearest(table: OverlapTable, contrasts: Sequence[Contrast]) -> str:
+    """Say how many contrasts of two pairs are decided, and which of them most clearly; nothing where there are none."""
+    if not contrasts or not _has_folds(table):
+        return ""
+    judged = [(c, table.verdict(c.first, c.second, same_rows=c.same_rows)) for c in contrasts]
+    decided = [(c, verdict) for c, verdict in judged if verdict.answer in {MORE, LESS}]
+    said = f" Of {len(judged)} contrasts of two pairs {len(decided)} are decided"
+    if not decided:
+        return f"{said}."
+    (first, second, *_), verdict = max(decided, key=lambda each: abs(each[1].estimate.value))
+    if verdict.answer == LESS:
+        first, second = second, first
+    return (
+        f"{said}: {spoken_pair(table, first)} share more than {spoken_pair(table, second)}, by "
+        f"{number(abs(verdict.estimate.value), 3)}{', the clearest' if len(decided) > 1 else ''}."
+    )
+
+
+def _yes_or_no(table: OverlapTable, contrast: Contrast) -> str:
+    verdict = table.verdict(contrast.first, contrast.second, same_rows=contrast.same_rows)
     estimate = verdict.estimate
     said = f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
     if verdict.answer == INCONCLUSIVE:
@@ -273,18 +277,21 @@ def _by_pair(table: OverlapTable, pairs: Sequence[Pair]) -> Grid:
 def _beware(table: OverlapTable, pairs: Sequence[Pair], contrasts: Sequence[Contrast]) -> tuple[str, ...]:
     if table.kind not in IMPORTANCES:
         return ()
+    aligned = {ALIGNED[table.shared_initialisation(*pair)] for pair in pairs}
+    is_said = len(table.names) == 2 and False in aligned and _has_folds(table)  # by the answer
+    is_fine = aligned == {True} and not table.alignment.strange_layers()
+    strangers = () if is_said or is_fine else (table.alignment.sentence(),)
     if table.resampled is None:
-        return (WITHOUT_FOLDS,)
+        return (*strangers, WITHOUT_FOLDS)
     judged: list[Verdict] = [table.verdict(pair) for pair in pairs]
     judged += [table.verdict(c.first, c.second, same_rows=c.same_rows) for c in contrasts]
-    is_said = len(table.names) == 2  # by the answer
     found: dict[str, str] = {}
     for verdict in judged:
         for each in (*verdict.lacking, *verdict.beware):
-            if each.code not in {"excludes 0", "same rows", *({"shared initialisation"} if is_said else ())}:
+            if each.code not in {"excludes 0", "same rows", "shared initialisation"}:
                 found.setdefault(each.code, sentence(each))
     said = [f"{words[0].upper()}{words[1:]}." for words in found.values()]
-    return tuple(said[:MOST_WARNINGS])
+    return (*strangers, *said[: MOST_WARNINGS - len(strangers)])
 
 
 def _csv(table: OverlapTable, by: str | int, nulls: Mapping[str, Mapping[str | None, Verdict]]) -> str:

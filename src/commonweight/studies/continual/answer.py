@@ -131,14 +131,20 @@ def _difference(value: Estimate) -> str:
     return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] ({answer})"
 
 
-def _shares(study: ContinualStudy) -> str:
-    name, runs = next(iter(study.runs.items()))
-    tables = [run.overlap for run in runs if run.overlap is not None]
+def overlap_of_masks(study: ContinualStudy) -> tuple[Estimate, Estimate]:
+    """Average the Jaccard index of two masks of the first approach, and that beyond chance, over pairs of tasks."""
+    tables = [run.overlap for run in next(iter(study.runs.values())) if run.overlap is not None]
     places = np.triu_indices(study.plan.tasks, 1)
     raw, beyond = (
         Estimate.over_seeds([float(np.mean(level[places])) for level in levels])
         for levels in ([table.pooled for table in tables], [table.corrected.pooled for table in tables])
     )
+    return raw, beyond
+
+
+def _shares(study: ContinualStudy) -> str:
+    name = next(iter(study.runs))
+    raw, beyond = overlap_of_masks(study)
     if math.isnan(beyond.value):
         return f"Two masks of {name} overlap by {_told(raw)}; what chance gives is not known for these masks."
     return f"Two masks of {name} overlap by {_told(raw)}, {_told(beyond)} beyond chance."

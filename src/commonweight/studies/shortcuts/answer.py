@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from commonweight.base.text import Grid, number
 from commonweight.report.answer import LINES, Answer, Result
@@ -54,32 +54,49 @@ def result(study: ShortcutStudy, run: Path, figures: Sequence[Path] = ()) -> Res
     return Result(found, report(study), f"{text}\n", to_csv(record), figure_links(run, figures))
 
 
+def differences(study: ShortcutStudy, rule: str) -> list[float]:
+    """Tell of every pair of models how much more they share on the common task than on their own shortcuts."""
+    return [each[CONTRAST].estimate.value for each in study.verdicts(rule).values()]
+
+
 def _overlaps(study: ShortcutStudy, rule: str) -> str:
-    verdicts = [each[CONTRAST] for each in study.verdicts(rule).values()]
-    differences = [verdict.estimate.value for verdict in verdicts]
-    counts = Counter(verdict.answer for verdict in verdicts)
-    above = sum(value > 0 for value in differences)
+    found = differences(study, rule)
+    counts = Counter(each[CONTRAST].answer for each in study.verdicts(rule).values())
+    above = sum(value > 0 for value in found)
     said = {MORE: "share more", LESS: "share less", INCONCLUSIVE: "are inconclusive"}
     answers = ", ".join(f"{count} {said[each]}" for each, count in counts.items())
     of = study.best_known(rule)
     return (
-        f"In {above} of {len(verdicts)} pairs of models the {of} overlap is larger on the common task than on their "
-        f"own shortcuts (by {number(min(differences), 3)} to {number(max(differences), 3)}); of the verdicts {answers}."
+        f"In {above} of {len(found)} pairs of models the {of} overlap is larger on the common task than on their "
+        f"own shortcuts (by {number(min(found), 3)} to {number(max(found), 3)}); of the verdicts {answers}."
     )
+
+
+class Kept(NamedTuple):
+    """Mean accuracies of the models, and of the average of all of them."""
+
+    shortcuts: float
+    shortcuts_averaged: float
+    task: float
+    task_averaged: float
+
+
+def kept_by_average(study: ShortcutStudy) -> Kept:
+    """Compare the models with their average: each on its own shortcut, and all on the task."""
+    codes = study.plan.shortcuts
+    average = TOGETHER.join(codes)
+    shortcuts = (
+        fmean(study.accuracy(model or code, f"{code} test").value for code in codes) for model in ("", average)
+    )
+    task = (fmean(study.accuracy(each, f"{ORIGINAL} test").value for each in of) for of in (codes, (average,)))
+    return Kept(*shortcuts, *task)
 
 
 def _forgets(study: ShortcutStudy) -> str:
-    codes = study.plan.shortcuts
-    average = TOGETHER.join(codes)
-    before, after = (
-        fmean(study.accuracy(model or code, f"{code} test").value for code in codes) for model in ("", average)
-    )
-    task, task_after = (
-        fmean(study.accuracy(model, f"{ORIGINAL} test").value for model in models) for models in (codes, (average,))
-    )
+    kept = kept_by_average(study)
     return (
-        f"The average of all {len(codes)} models keeps {after:.3f} of {before:.3f} accuracy on the shortcuts, and "
-        f"{task_after:.3f} of {task:.3f} on the task."
+        f"The average of all {len(study.plan.shortcuts)} models keeps {kept.shortcuts_averaged:.3f} of "
+        f"{kept.shortcuts:.3f} accuracy on the shortcuts, and {kept.task_averaged:.3f} of {kept.task:.3f} on the task."
     )
 
 
