@@ -1,7 +1,7 @@
 """The published data, mistakes included, so that published numbers can be compared like with like.
 
 Use :func:`~commonweight.data.shortcuts.build.build_shortcut_data` and
-:func:`~commonweight.data.shortcuts.build.conflicting_rows` for anything else; docs/shortcuts.md says what differs.
+:func:`~commonweight.data.shortcuts.build.conflicting_rows` for anything else; docs/notebooks.md says what differs.
 """
 
 from __future__ import annotations
