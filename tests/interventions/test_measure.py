@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.base.resampled import Resampled
-from commonweight.interventions.measure import RowResampling, necessity, row_scores, sufficiency
+from commonweight.interventions.measure import RowResampling, necessity, reestimated, row_scores, sufficiency
 
 N = 60
 
@@ -44,6 +45,28 @@ def test_order_and_batch_size_change_nothing(data):
     assert one.source_rows == other.source_rows == tuple(range(N))
     assert one.right.tolist() == other.right.tolist()
     assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-6)
+
+
+def test_statistics_are_re_estimated_one_norm_after_the_other_and_taken_back(data):
+    _, x, y = data
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2), nn.BatchNorm1d(2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first = model[0](x).detach()
+    normed = (first - first.mean(0)) / (first.var(0) + model[1].eps).sqrt()
+    second = model[3](normed.relu()).detach()
+    for size in (N, 7):
+        with reestimated(model, batches(x, y, range(N), size)):
+            for norm, received in ((model[1], first), (model[4], second)):
+                assert torch.allclose(norm.running_mean, received.mean(0), atol=1e-6)
+                assert torch.allclose(norm.running_var, received.var(0), rtol=1e-5)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model[1].training
+    with pytest.raises(UsageError, match="can be gone through once only"), reestimated(model, iter([(x, y)])):
+        pass
+    with pytest.raises(MeasurementError, match="a variance needs two"), reestimated(model, [(x[:1], y[:1])]):
+        pass
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_mean_its_interval_and_its_standard_error():

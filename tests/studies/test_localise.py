@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from processes import command, ended, started
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import commonweight
@@ -25,7 +25,7 @@ from commonweight.interventions.graft_reset import Swappable
 from commonweight.interventions.measure import row_scores
 from commonweight.interventions.sets import Sets, only, top_set
 from commonweight.models.identity import hash_files
-from commonweight.studies.compare.options import MeasureOptions
+from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
 from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer, save, train
 from commonweight.studies.localise.cells import BY_CONSTRUCTION, Cell, Scored, plan_cells
 from commonweight.studies.localise.halves import halves
@@ -147,7 +147,9 @@ def test_a_run_is_written_read_and_gone_on_with(place, finished, capfd):
     with pytest.raises(UsageError, match=r"holds a run of something else: settings.draws was 3, is now 4"):
         localise(place, run, LocaliseOptions(**{**vars(OPTIONS), "draws": 4}))
     assert run_command(["show", str(run), "--format", "csv"]) == 0
-    assert capfd.readouterr().out.startswith("model,data,fraction,way,name,which,draws,metric,quantity,value")
+    assert capfd.readouterr().out.startswith(
+        "model,data,fraction,way,name,which,draws,statistics,metric,quantity,value"
+    )
     assert run_command(["report", str(run)]) == 0
     assert (run / "report.html").is_file()
 
@@ -191,6 +193,59 @@ def test_the_command_answers_on_one_screen(place, capfd):
     assert found.facts["films"][0.05]["films"].unmatched == BY_CONSTRUCTION
     assert found.find("films", 0.05, "reset", "films", "set", data="other") is not None
     assert BY_CONSTRUCTION in found.verdicts[0].reason
+
+
+def test_networks_with_batch_norm_are_scored_with_statistics_anew_too(tmp_path, monkeypatch):
+    (tmp_path / "normed.py").write_text(
+        "from torch import nn\n\n\ndef net():\n"
+        "    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from normed import net
+
+    torch.manual_seed(0)
+    start, x = net(), torch.randn(400, 6)
+    model, y = copy.deepcopy(start), (x.sum(1) > 0).long()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(5 * x), y).backward()
+        optimizer.step()
+    for name, each in (("A", model), ("start", start)):
+        save_file(each.state_dict(), tmp_path / f"{name}.safetensors")
+    rows = zip((5 * x).tolist(), y.tolist(), strict=True)
+    lines = [json.dumps({"x": inputs, "label": label}) for inputs, label in rows]
+    (tmp_path / "A.jsonl").write_text("\n".join(lines) + "\n")
+    options = LocaliseOptions(
+        map="change",
+        fractions=(0.2,),
+        primary=0.2,
+        draws=2,
+        resamples=400,
+        measure=MeasureOptions(columns=ColumnOptions(input_column=("x",))),
+        checkpoints=tuple(str(tmp_path / f"{name}.safetensors") for name in ("A", "start")),
+    )
+    run = tmp_path / "run"
+    asked = {"models": {"A": "normed:net"}, "data": {"A": tmp_path / "A.jsonl"}, "initialisation": "normed:net"}
+    found = localise(tmp_path, run, options, **asked)
+    assert read_localisation(run).to_json() == found.to_json()
+    both = [
+        found.find("A", None, "base", metric="log-likelihood", statistics=each) for each in ("stored", "re-estimated")
+    ]
+    choosing, measuring = halves(open_table(str(tmp_path / "A.jsonl")))
+    received = start[0](torch.tensor(choosing.column("x"))).detach()
+    inputs, labels = (torch.tensor(measuring.column(name)) for name in ("x", "label"))
+    base = copy.deepcopy(start).eval()
+    base[1].load_state_dict({**start[1].state_dict(), **dict(model[1].named_buffers())})
+    for cell in both:
+        scores = base(inputs).log_softmax(-1)[torch.arange(len(labels)), labels]
+        assert cell.score.value == pytest.approx(float(scores.detach().mean()), abs=1e-5)
+        base[1].running_mean, base[1].running_var = received.mean(0), received.var(0)
+    assert both[0].score.value != pytest.approx(both[1].score.value, abs=1e-3)
+    text = " ".join((run / "study.md").read_text().split())
+    assert "| share anew |" in text
+    assert "re-estimated on the choosing rows, after each graft and reset" in text
+    assert {each.family for each in found.verdicts} == {2}
 
 
 def test_refusals(place, tmp_path):

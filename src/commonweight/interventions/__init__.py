@@ -3,7 +3,14 @@
 from commonweight.interventions.graft_reset import Swappable
 from commonweight.interventions.masks import MaskCell, MaskLocalisation, localise_masks
 from commonweight.interventions.matched import Nulls, matched_sets, random_set
-from commonweight.interventions.measure import RowResampling, RowScores, necessity, row_scores, sufficiency
+from commonweight.interventions.measure import (
+    RowResampling,
+    RowScores,
+    necessity,
+    reestimated,
+    row_scores,
+    sufficiency,
+)
 from commonweight.interventions.sets import Sets, equal_parts, top_set
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "matched_sets",
     "necessity",
     "random_set",
+    "reestimated",
     "row_scores",
     "sufficiency",
     "top_set",

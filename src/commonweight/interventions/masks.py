@@ -14,7 +14,6 @@ import hashlib
 import math
 from dataclasses import dataclass
 from itertools import combinations
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,7 +25,7 @@ from commonweight.base.resampled import Resampled
 from commonweight.base.seeds import keyed
 from commonweight.footprints.packed import PackedMasks
 from commonweight.interventions.matched import binned, random_set
-from commonweight.interventions.measure import RowResampling, RowScores, necessity, row_scores
+from commonweight.interventions.measure import METRICS, STATISTICS, RowResampling, RowScores, necessity, row_scores
 from commonweight.interventions.sets import both, equal_parts, only, size
 from commonweight.verdicts.localised import SetClaim, SetVerdict, judge_sets
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from commonweight.interventions.measure import Metric, Statistics
     from commonweight.supermasks.network import SupermaskNetwork
 
 EDGES = np.linspace(0, 1, 21)
@@ -51,10 +51,6 @@ CLAIMS_PER_PAIR = 5
 OFF_PER_TASK = 3 + 4 * DRAWS
 """Masks that are scored of a task in a pair, the whole one included."""
 
-Statistics = Literal["stored", "re-estimated"]
-STATISTICS: tuple[Statistics, ...] = ("stored", "re-estimated")
-Metric = Literal["accuracy", "log-likelihood"]
-METRICS: Mapping[Metric, str] = MappingProxyType({"accuracy": "right", "log-likelihood": "log_likelihood"})
 Off = Literal["nothing", "shared", "only", "random for shared", "random for only", "part of shared", "part of only"]
 """What is switched off: what both masks have, what only this one has, as many random bits of the mask, or equally
 large parts of the first two, with as many bits in every layer and bin of |frozen weight|."""

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from commonweight.base.resampled import Resampled
 from commonweight.diagonal_fisher.batch import BatchReader
 from commonweight.diagonal_fisher.likelihood import per_example
 from commonweight.diagonal_fisher.losses import choose_likelihood
+from commonweight.supermasks.norm import STATISTICS as BUFFERS
+from commonweight.supermasks.norm import Statistics as NormStatistics
+from commonweight.supermasks.passes import evaluating, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
 
     Array = NDArray[np.float64]
+
+Metric = Literal["accuracy", "log-likelihood"]
+METRICS: Mapping[Metric, str] = MappingProxyType({"accuracy": "right", "log-likelihood": "log_likelihood"})
+Statistics = Literal["stored", "re-estimated"]
+"""Of batch norms: those that the network came with, or those of the choosing rows after an intervention."""
+STATISTICS: tuple[Statistics, ...] = ("stored", "re-estimated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +105,52 @@ def row_scores(model: nn.Module, batches: Iterable[Any], loss: Any = None) -> Ro
         torch.cat(right).double().numpy()[order],
         torch.cat(likelihoods).numpy()[order],
     )
+
+
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Find the batch norms of a network that keep running statistics."""
+    every = ((name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm))
+    return {name: module for name, module in every if module.running_mean is not None}
+
+
+@contextlib.contextmanager
+def reestimated(model: nn.Module, batches: Iterable[Any]) -> Iterator[nn.Module]:
+    """Give every batch norm of a network the statistics of some rows for a while.
+
+    An intervention moves what batch norms receive, and running statistics are buffers, which it leaves alone. Here each
+    batch norm in turn gets mean and variance of what it receives, exactly over all rows, as in
+    :meth:`commonweight.SupermaskNetwork.reestimate`: one pass over the rows each.
+
+    Args:
+        model: The network, after the intervention.
+        batches: What a loader yields, as for :func:`row_scores`; can be gone through repeatedly.
+
+    Yields:
+        The network; on leaving, also by an error, every statistic is bit for bit what it was.
+
+    Raises:
+        UsageError: If the batches are none or a mere iterator.
+        MeasurementError: If a batch norm gets fewer than two values per unit, or none that are finite.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(1))
+        >>> rows = [(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 0]))]
+        >>> with reestimated(model, rows):
+        ...     model[0].running_mean.tolist()
+        [2.0]
+        >>> model[0].running_mean.tolist()
+        [0.0]
+    """
+    norms, reader = batch_norms(model), BatchReader()
+    held = {name: {buffer: norm.get_buffer(buffer) for buffer in BUFFERS} for name, norm in norms.items()}
+    former = {name: NormStatistics.of(each) for name, each in held.items()}
+    try:
+        with evaluating(model):
+            settle(norms, held, lambda raw: reader.read(raw).call(model), batches)
+        yield model
+    finally:
+        for name, statistics in former.items():
+            statistics.put(held[name])
 
 
 class RowResampling:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import torch
@@ -392,9 +393,14 @@ class SupermaskNetwork(nn.Module):
             UsageError: If the task is finished, or the batches are none or a mere iterator.
             MeasurementError: If a batch norm gets fewer than two values per unit, or none that are finite.
         """
-        index = self._unfinished(task)
+        self._unfinished(task)
+        self._settle(task, batches)
+
+    def _settle(self, task: str, batches: Iterable[Any]) -> None:
+        norms = self._parts.norms
+        held = {name: norm.tensors(self._index(task)) for name, norm in norms.items()}
         with self.on(task), passes.evaluating(self):
-            passes.settle(self, self._parts.norms, index, batches)
+            passes.settle(norms, held, partial(passes.call, self), batches)
 
     @contextlib.contextmanager
     def switched_off(
@@ -432,14 +438,13 @@ class SupermaskNetwork(nn.Module):
                 off = Bits.of(chosen[name]).packed.to(bits.packed.device)
                 self._mask(name).hold_bits(index, Bits(bits.packed & ~off, bits.shape))
             if batches is not None:
-                with self.on(task), passes.evaluating(self):
-                    passes.settle(self, self._parts.norms, index, batches)
+                self._settle(task, batches)
             yield
         finally:
             for name, bits in held.items():
                 self._mask(name).hold_bits(index, bits)
             for name, norm in self._parts.norms.items():
-                norm.hold(index, statistics[name])
+                statistics[name].put(norm.tensors(index))
 
     # Files
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from commonweight.supermasks.selection import Mixture, Selection
 
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,17 @@ class Statistics:
 
     batches: int
     """How many batches went into it."""
+
+    @classmethod
+    def of(cls, held: Mapping[str, Tensor]) -> Statistics:
+        """Read the buffers of a batch norm."""
+        return cls(held["running_mean"].clone(), held["running_var"].clone(), int(held["num_batches_tracked"]))
+
+    def put(self, held: Mapping[str, Tensor]) -> None:
+        """Write them into the buffers of a batch norm."""
+        held["running_mean"].copy_(self.mean)
+        held["running_var"].copy_(self.variance)
+        held["num_batches_tracked"].fill_(self.batches)
 
 
 class TaskBatchNorm(nn.Module):
@@ -64,7 +75,7 @@ class TaskBatchNorm(nn.Module):
 
     def add(self, task: int) -> None:
         """Add a task, which starts with what the original module held."""
-        for name in _STATISTICS:
+        for name in STATISTICS:
             self.register_buffer(f"{name}{task}", self.norm.get_buffer(name).clone())
         for name in self.own:
             start = self.norm.get_parameter(name).detach().clone()
@@ -82,20 +93,12 @@ class TaskBatchNorm(nn.Module):
 
     def tensors(self, task: int) -> dict[str, Tensor]:
         """Give everything a task has of its own."""
-        tensors: dict[str, Tensor] = {name: self.get_buffer(f"{name}{task}") for name in _STATISTICS}
+        tensors: dict[str, Tensor] = {name: self.get_buffer(f"{name}{task}") for name in STATISTICS}
         return tensors | {name: self.get_parameter(f"{name}{task}") for name in self.own}
 
     def statistics(self, task: int) -> Statistics:
         """Give a task's statistics."""
-        held = self.tensors(task)
-        return Statistics(held["running_mean"].clone(), held["running_var"].clone(), int(held["num_batches_tracked"]))
-
-    def hold(self, task: int, statistics: Statistics) -> None:
-        """Give a task other statistics."""
-        held = self.tensors(task)
-        held["running_mean"].copy_(statistics.mean)
-        held["running_var"].copy_(statistics.variance)
-        held["num_batches_tracked"].fill_(statistics.batches)
+        return Statistics.of(self.tensors(task))
 
     def _with_mixture(self, inputs: Tensor, mixture: Mixture) -> Tensor:
         held = [self.tensors(task) for task in mixture.tasks]
@@ -135,7 +138,7 @@ class TaskBatchNorm(nn.Module):
         norm = self.norm
         buffers, parameters = dict(norm._buffers), dict(norm._parameters)
         for name, tensor in tensors.items():
-            (norm._buffers if name in _STATISTICS else norm._parameters)[name] = tensor  # type: ignore[assignment]
+            (norm._buffers if name in STATISTICS else norm._parameters)[name] = tensor  # type: ignore[assignment]
         try:
             return norm(inputs)  # type: ignore[no-any-return]
         finally:

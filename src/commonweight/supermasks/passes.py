@@ -106,8 +106,14 @@ def watch(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterabl
     return {name: moments.statistics(name) for name, moments in seen.items()}
 
 
-def settle(model: nn.Module, norms: Mapping[str, TaskBatchNorm], task: int, batches: Iterable[Any]) -> None:
-    """Give a task the exact statistics of its data, one batch norm after the other in the order they are called."""
+def settle(
+    norms: Mapping[str, nn.Module],
+    held: Mapping[str, Mapping[str, Tensor]],
+    run: Callable[[Any], object],
+    batches: Iterable[Any],
+) -> None:
+    """Give batch norms the exact statistics of some data, one after the other in the order of their calls."""
+    # ``held`` are the buffers of each, and ``run`` takes a batch through the network, in evaluation mode.
     # Each is measured while those before it already normalise with their new statistics, so the result does not depend
     # on how the rows are cut into batches. One pass over the data per batch norm, each only as far as that batch norm.
     # One that is called several times is measured over all its calls, while it normalises with its former statistics.
@@ -118,19 +124,19 @@ def settle(model: nn.Module, norms: Mapping[str, TaskBatchNorm], task: int, batc
             "the batches can be gone through once only, and statistics take one pass per batch norm: expected a list "
             "or a DataLoader; pass list(batches)"
         )
-    former = {name: norm.statistics(task) for name, norm in norms.items()}
+    former = {name: Statistics.of(held[name]) for name in norms}
     try:
-        for name, calls in _calls(model, norms, batches).items():
+        for name, calls in _calls(run, norms, batches).items():
             moments = Moments()
             with contextlib.ExitStack() as hooks:
                 hooks.callback(norms[name].register_forward_pre_hook(_adding(moments, stop=calls == 1)).remove)
                 for batch in batches:
                     with contextlib.suppress(_ReachedError):
-                        call(model, batch)
-            norms[name].hold(task, moments.statistics(name))
+                        run(batch)
+            moments.statistics(name).put(held[name])
     except BaseException:
-        for name, norm in norms.items():
-            norm.hold(task, former[name])
+        for name, statistics in former.items():
+            statistics.put(held[name])
         raise
 
 
@@ -147,7 +153,7 @@ def _adding(moments: Moments, *, stop: bool = False) -> Callable[[nn.Module, tup
     return hook
 
 
-def _calls(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterable[Any]) -> Counter[str]:
+def _calls(run: Callable[[Any], object], norms: Mapping[str, nn.Module], batches: Iterable[Any]) -> Counter[str]:
     """How often each batch norm is called, in the order of the first calls."""
     calls: Counter[str] = Counter()
 
@@ -158,7 +164,7 @@ def _calls(model: nn.Module, norms: Mapping[str, TaskBatchNorm], batches: Iterab
         for name, norm in norms.items():
             hooks.callback(norm.register_forward_pre_hook(partial(note, name)).remove)
         for batch in batches:
-            call(model, batch)
+            run(batch)
             break
         else:
             raise UsageError("there are no batches: expected at least one")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from commonweight.base.text import DASH, Block, Grid, number
-from commonweight.interventions.masks import METRICS, STATISTICS, Off
+from commonweight.interventions.masks import Off
+from commonweight.interventions.measure import METRICS, STATISTICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from commonweight.base.text import DASH, Grid, number
+from commonweight.interventions.measure import METRICS
 from commonweight.report.answer import Answer, Result
-from commonweight.studies.localise.results import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,13 +15,19 @@ if TYPE_CHECKING:
 
     from commonweight.base.resampled import Resampled
     from commonweight.base.text import Block
-    from commonweight.studies.localise.results import Localisation, Measured, Metric
+    from commonweight.interventions.measure import Metric
+    from commonweight.studies.localise.results import Localisation, Measured
+    from commonweight.verdicts.localised import SetVerdict
 
 REST = ("study.md holds every table", "study.json and study.csv every number", "figures/ the curves")
 SHOWS = {"curves": "Graft and reset: what sets of each size keep, and what they cost"}
 TRAINING_ROWS = (
     "Whether the models were trained on these rows is not known here. Give held-out rows: on training rows a set can "
     "seem to hold more than it does."
+)
+ANEW = (
+    "Anew: with the statistics of batch norm re-estimated on the choosing rows, after each graft and reset. Verdicts "
+    "go by those that the model has stored."
 )
 MAPS = {"saliency": "saliency (Fisher times squared change)", "fisher": "Fisher", "change": "size of the change"}
 
@@ -49,13 +55,15 @@ def blocks(found: Localisation) -> list[Block]:
     """Lay out verdicts, sets and every cell."""
     options = found.options
     return [
-        _verdicts(found),
+        verdict_grid(found.verdicts, options.primary),
         f"A set suffices, or is necessary, whole if the lower end of its share is at least {options.least_share:g}, "
         f"else in part. A cost below {options.equivalence:g} of the gain counts as none. Sufficiency is judged by "
         "accuracy; necessity, shared and specific by mean log-likelihood. Intervals are over rows and null sets; they "
-        "hold for these models and the sets chosen, and say nothing of other training runs. All else is descriptive.",
+        "hold for these models and the sets chosen, and say nothing of other training runs: that takes runs of three "
+        "training seeds, given to commonweight show together. All else is descriptive.",
         *(_cells(found, model, data, metric) for model, data in _data(found) for metric in METRICS),
         _sets(found),
+        *([ANEW] if found.has_batch_norm else []),
         f"Measuring rows: {', '.join(f'{count} of {data}' for data, count in found.rows.items())}. Parameters without "
         "a shared initialisation, and all buffers, are the model's own in every network.",
     ]
@@ -96,11 +104,12 @@ def _pair(found: Localisation, model: str, fraction: float | None, way: str, nam
     return each[0], each[1]
 
 
-def _verdicts(found: Localisation) -> Grid:
+def verdict_grid(verdicts: Sequence[SetVerdict], primary: float) -> Grid:
+    """Lay out verdicts with their reasons."""
     rows = tuple(
-        (each.asked.subject, each.asked.claim, each.outcome, number(each.p, 3), each.reason) for each in found.verdicts
+        (each.asked.subject, each.asked.claim, each.outcome, number(each.p, 3), each.reason) for each in verdicts
     )
-    title = f"Verdicts at {100 * found.options.primary:g} % of the weights, p after Holm over {len(rows)} claims"
+    title = f"Verdicts at {100 * primary:g} % of the weights, p after Holm over {len(rows)} claims"
     return Grid(title, ("set", "claim", "verdict", "p", "why"), rows)
 
 
@@ -108,6 +117,9 @@ def _cells(found: Localisation, model: str, data: str, metric: Metric) -> Grid:
     def row(each: Measured) -> tuple[str, ...]:
         share = f"{each.fraction:g}" if each.fraction is not None else DASH
         which = each.which if each.draws == 1 else f"{each.which} ({each.draws})"
+        anew = found.find(
+            model, each.fraction, each.way, each.name, each.which, metric, data=data, statistics="re-estimated"
+        )
         return (
             f"{each.way} {each.name}".strip(),
             which or DASH,
@@ -115,13 +127,17 @@ def _cells(found: Localisation, model: str, data: str, metric: Metric) -> Grid:
             each.score.short(),
             each.difference.short(),
             each.share.short(2),
+            *(() if anew is None else (anew.score.short(), anew.share.short(2))),
         )
 
-    chosen = [each for each in found.measured if (each.model, each.data, each.metric) == (model, data, metric)]
+    asked = (model, data, "stored", metric)
+    chosen = [each for each in found.measured if (each.model, each.data, each.statistics, each.metric) == asked]
     reasons = {each.share.reason for each in chosen if each.share.reason}
     said = f"; no shares: {'; '.join(sorted(reasons))}" if reasons else ""
     title = f"{model} on {data}, {metric}: grafts less base, resets less than the model{said}"
-    return Grid(title, ("network", "of", "fraction", "score", "difference", "share"), tuple(map(row, chosen)))
+    header = ("network", "of", "fraction", "score", "difference", "share", "score anew", "share anew")
+    rows = tuple(map(row, chosen))
+    return Grid(title, header[: len(rows[0])], rows)
 
 
 def _sets(found: Localisation) -> Grid:

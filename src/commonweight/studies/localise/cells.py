@@ -10,24 +10,27 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from commonweight.base.progress import track
+from commonweight.base.text import silent
 from commonweight.interventions.matched import matched_sets, random_set
-from commonweight.interventions.measure import RowScores, row_scores
+from commonweight.interventions.measure import RowScores, batch_norms, reestimated, row_scores
 from commonweight.interventions.sets import equal_parts, size
 from commonweight.studies.compare.measure import with_less_memory
 from commonweight.studies.compare.prepare import prepare
+from commonweight.studies.localise.halves import units_in_order
 from commonweight.studies.run.folder import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from commonweight.base.text import Note
     from commonweight.data.table import Table
     from commonweight.footprints.footprint import Footprint
     from commonweight.footprints.packed import PackedMasks
     from commonweight.interventions.graft_reset import Swappable
+    from commonweight.interventions.measure import Statistics
     from commonweight.interventions.sets import Sets
     from commonweight.models.options import LoadedModel
+    from commonweight.studies.compare.prepare import Prepared
     from commonweight.studies.localise.plan import LocaliseOptions
 
 Way = Literal["graft", "reset"]
@@ -140,6 +143,12 @@ class Scored:
     """Data set -> key of a cell -> scores."""
 
     facts: Mapping[str, SetFacts]
+    reestimated: Mapping[str, Mapping[str, RowScores]] = field(default_factory=dict)
+    """The same with statistics re-estimated on the choosing rows; empty for networks without batch norm."""
+
+    def under(self, statistics: Statistics) -> Mapping[str, Mapping[str, RowScores]]:
+        """Give the scores with stored statistics, or with those that were re-estimated."""
+        return self.scores if statistics == "stored" else self.reestimated
 
     @classmethod
     def load(cls, place: Path) -> Scored:
@@ -149,19 +158,28 @@ class Scored:
         rows = {data: tuple(found) for data, found in record["source_rows"].items()}
         units = {data: tuple(found) for data, found in record["units"].items()}
         scores: dict[str, dict[str, RowScores]] = {data: {} for data in rows}
+        reestimated: dict[str, dict[str, RowScores]] = {}
         for key, values in tensors.items():
             data, _, cell = key.partition("/")
             scores[data][cell] = RowScores(rows[data], values[0].numpy(), values[1].numpy())
+            if len(values) > 2:
+                found = RowScores(rows[data], values[2].numpy(), values[3].numpy())
+                reestimated.setdefault(data, {})[cell] = found
         facts = {name: SetFacts.of_record(each) for name, each in record["facts"].items()}
-        return cls(units, scores, facts)
+        return cls(units, scores, facts, reestimated)
 
     def save(self, place: Path) -> None:
         """Write all of it; the record comes last, and without it nothing is there."""
         place.parent.mkdir(parents=True, exist_ok=True)
         tensors = {
-            f"{data}/{key}": torch.stack([torch.from_numpy(each.right), torch.from_numpy(each.log_likelihood)])
+            f"{data}/{key}": torch.stack([
+                torch.from_numpy(values)
+                for scores in (self.scores, self.reestimated)
+                if data in scores
+                for values in (scores[data][key].right, scores[data][key].log_likelihood)
+            ])
             for data, cells in self.scores.items()
-            for key, each in cells.items()
+            for key in cells
         }
         save_file(tensors, _beside(place, "safetensors"))
         facts = {name: asdict(each) for name, each in self.facts.items()}
@@ -183,26 +201,38 @@ def score_networks(
     loaded: LoadedModel,
     networks: Mapping[str, tuple[Way, Callable[[], PackedMasks]]],
     pair: Swappable,
+    choosing: Table,
     tables: Mapping[str, Table],
     options: LocaliseOptions,
     label: str,
-    note: Note,
-) -> dict[str, dict[str, RowScores]]:
-    """Score a model with sets grafted or reset, on several data sets."""
-    prepared = {data: prepare(loaded, table, options.measure.columns, note=note) for data, table in tables.items()}
+    facts: Mapping[str, SetFacts],
+) -> Scored:
+    """Score a model with sets grafted or reset, on several data sets; with batch norm also its statistics anew."""
+    prepared = {data: prepare(loaded, table, options.measure.columns) for data, table in tables.items()}
     found: dict[str, dict[str, RowScores]] = {data: {} for data in tables}
+    rows_anew = prepare(loaded, choosing, options.measure.columns) if batch_norms(loaded.model) else None
+    anew: dict[str, dict[str, RowScores]] = {} if rows_anew is None else {data: {} for data in tables}
+
+    def score(data: str, size: int) -> RowScores:
+        batches = prepared[data].batches.with_batch_size(size)
+        return row_scores(loaded.model, batches, options.measure.loss or loaded.task)
+
+    def score_anew(rows: Prepared, size: int) -> dict[str, RowScores]:
+        with reestimated(loaded.model, rows.batches.with_batch_size(size)):
+            return {data: score(data, size) for data in tables}
+
+    most = max(map(len, tables.values()))
     for key in track([*networks], label, unit="network"):
         way, make = networks[key]
         masks = make()
         with pair.graft(masks) if way == "graft" else pair.reset(masks):
-            for data, rows in prepared.items():
+            for data in tables:
                 found[data][key] = with_less_memory(
-                    loaded,
-                    options.measure,
-                    len(tables[data]),
-                    note,
-                    lambda size, rows=rows: row_scores(  # type: ignore[misc]
-                        loaded.model, rows.batches.with_batch_size(size), options.measure.loss or loaded.task
-                    ),
+                    loaded, options.measure, len(tables[data]), silent, partial(score, data)
                 )
-    return found
+            if rows_anew is not None:
+                run = partial(score_anew, rows_anew)
+                for data, scores in with_less_memory(loaded, options.measure, most, silent, run).items():
+                    anew[data][key] = scores
+    units = {data: units_in_order(tables[data], next(iter(each.values())).source_rows) for data, each in found.items()}
+    return Scored(units, found, facts, anew)

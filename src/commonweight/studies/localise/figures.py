@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from commonweight.studies.localise.results import Localisation, Metric
+    from commonweight.interventions.measure import Metric
+    from commonweight.studies.localise.results import Localisation
 
 COLORS = {"set": "#1b6ca8", "matched": "#c4532b", "random": "0.55"}
 PANEL = 3.2

@@ -16,16 +16,15 @@ import csv
 import io
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from commonweight.base.records import without_nan
 from commonweight.base.resampled import Resampled
-from commonweight.interventions.measure import RowResampling, necessity, sufficiency
+from commonweight.interventions.measure import METRICS, STATISTICS, RowResampling, necessity, sufficiency
 from commonweight.interventions.sets import Sets
 from commonweight.studies.localise.cells import Cell, Scored
 from commonweight.studies.localise.plan import LOCALISATION, LocaliseOptions, Places
@@ -36,12 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from commonweight.interventions.measure import RowScores
+    from commonweight.interventions.measure import Metric, RowScores, Statistics
     from commonweight.studies.localise.cells import SetFacts, Way, Which
 
-FORMAT, VERSION = "commonweight-localisation", 1
-Metric = Literal["accuracy", "log-likelihood"]
-METRICS: Mapping[Metric, str] = MappingProxyType({"accuracy": "right", "log-likelihood": "log_likelihood"})
+FORMAT, VERSION = "commonweight-localisation", 2
+SAID = ("model", "data", "fraction", "way", "name", "which", "draws", "statistics", "metric")
+"""What a number is of, in files."""
+
 NOT_SCORED = "it was not scored"
 EMPTY = "one of the two sets has no weight in a parameter that the other has"
 
@@ -61,6 +61,9 @@ class Measured:
 
     which: Which | Literal[""]
     draws: int
+    statistics: Statistics
+    """Of batch norms. Networks without them are scored with the stored ones alone."""
+
     metric: Metric
     score: Resampled
     difference: Resampled
@@ -72,8 +75,7 @@ class Measured:
     def record(self) -> dict[str, Any]:
         """Give it as plain values."""
         numbers = {name: getattr(self, name).record() for name in ("score", "difference", "share")}
-        said = ("model", "data", "fraction", "way", "name", "which", "draws", "metric")
-        return {**{name: getattr(self, name) for name in said}, **numbers}
+        return {**{name: getattr(self, name) for name in SAID}, **numbers}
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,14 @@ class Localisation:
     @cached_property
     def _places(self) -> dict[tuple[Any, ...], Measured]:
         return {
-            (each.model, each.data, each.fraction, each.way, each.name, each.which, each.metric): each
+            (each.model, each.data, each.fraction, each.way, each.name, each.which, each.statistics, each.metric): each
             for each in self.measured
         }
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Tell whether a model has batch norm, so that networks are also scored with statistics re-estimated."""
+        return any(each.statistics == "re-estimated" for each in self.measured)
 
     @property
     def names(self) -> Sets:
@@ -113,9 +120,10 @@ class Localisation:
         which: str = "",
         metric: Metric = "accuracy",
         data: str = "",
+        statistics: Statistics = "stored",
     ) -> Measured | None:
         """Find what was measured, on the model's own data if none is named."""
-        return self._places.get((model, data or model, fraction, way, name, which, metric))
+        return self._places.get((model, data or model, fraction, way, name, which, statistics, metric))
 
     def score(self, model: str, way: str, name: str, which: str, metric: Metric) -> Resampled:
         """Find a score on the model's own data at the primary fraction; if it is not there, say why."""
@@ -206,13 +214,12 @@ class Localisation:
         """Write every number, a row each; undefined is an empty field."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        said = ("model", "data", "fraction", "way", "name", "which", "draws", "metric")
-        writer.writerow([*said, "quantity", "value", "low", "high"])
+        writer.writerow([*SAID, "quantity", "value", "low", "high"])
         for each in self.measured:
             record = without_nan(each.record())
             for quantity in ("score", "difference", "share"):
                 numbers = [record[quantity][key] for key in ("value", "low", "high")]
-                writer.writerow([*(record[key] for key in said), quantity, *numbers])
+                writer.writerow([*(record[key] for key in SAID), quantity, *numbers])
         return stream.getvalue()
 
 
@@ -227,7 +234,8 @@ def gather(
     for model in models:
         for data, units in scored[model][None].units.items():
             resampling = RowResampling(units, options.resamples, options.measure.seed)
-            measured += _measured(model, data, scored[model], resampling)
+            for statistics in STATISTICS:
+                measured += _measured(model, data, scored[model], resampling, statistics)
     facts = {
         model: {fraction: scored[model][fraction].facts for fraction in sorted(options.fractions)} for model in models
     }
@@ -249,22 +257,28 @@ def read_localisation(run: Path) -> Localisation:
 
 
 def _measured(
-    model: str, data: str, scored: Mapping[float | None, Scored], resampling: RowResampling
+    model: str,
+    data: str,
+    scored: Mapping[float | None, Scored],
+    resampling: RowResampling,
+    statistics: Statistics,
 ) -> list[Measured]:
-    found = []
+    found, of = [], partial(Measured, model, data)
+    scores = {fraction: each.under(statistics).get(data, {}) for fraction, each in scored.items()}
+    if not scores[None]:
+        return []
     for metric, attribute in METRICS.items():
 
         def mean(scores: Sequence[RowScores], attribute: str = attribute) -> Resampled:
             values = np.stack([getattr(each, attribute) for each in scores])
             return resampling.mean(values[0] if len(values) == 1 else values)
 
-        whole, base = (mean([scored[None].scores[data][key]]) for key in ("model", "base"))
-        gain = whole - base
-        found.append(Measured(model, data, None, "model", "", "", 1, metric, whole, gain, gain.share_of(gain)))
-        nothing = base - base
-        found.append(Measured(model, data, None, "base", "", "", 1, metric, base, nothing, nothing.share_of(gain)))
+        whole, base = (mean([scores[None][key]]) for key in ("model", "base"))
+        gain, nothing = whole - base, base - base
+        found.append(of(None, "model", "", "", 1, statistics, metric, whole, gain, gain.share_of(gain)))
+        found.append(of(None, "base", "", "", 1, statistics, metric, base, nothing, nothing.share_of(gain)))
         for fraction in sorted(each for each in scored if each is not None):
-            cells = scored[fraction].scores[data]
+            cells = scores[fraction]
             for (way, name, which), group in groupby(sorted(map(Cell.of_key, cells)), key=lambda cell: cell[:3]):
                 draws = [cells[cell.key] for cell in group]
                 score = mean(draws)
@@ -273,7 +287,6 @@ def _measured(
                     if way == "graft"
                     else (whole - score, necessity(score, base, whole))
                 )
-                found.append(
-                    Measured(model, data, fraction, way, name, which, len(draws), metric, score, difference, share)
-                )
+                numbers = score, difference, share
+                found.append(of(fraction, way, name, which, len(draws), statistics, metric, *numbers))
     return found

@@ -29,7 +29,7 @@ from commonweight.studies.compare.rows import fold_count
 from commonweight.studies.localise.answer import result
 from commonweight.studies.localise.cells import Scored, is_scored, plan_cells, score_networks
 from commonweight.studies.localise.figures import figures_of
-from commonweight.studies.localise.halves import halves, units_in_order
+from commonweight.studies.localise.halves import halves
 from commonweight.studies.localise.plan import LOCALISATION, LocaliseOptions, Places
 from commonweight.studies.localise.results import Localisation, gather
 from commonweight.studies.run.folder import check_place, open_run
@@ -246,12 +246,9 @@ def _score(places: Places, asked: Asked, name: str, every: Mapping[float, Sets])
                 facts = planned.facts
                 networks = {cell.key: (cell.way, make) for cell, make in planned.cells.items()}
             label = f"{name}: {'model and base' if fraction is None else f'{fraction:g} of the weights'}"
-            scores = score_networks(loaded, networks, pair, asked.measuring[name], options, label, note=silent)
-            units = {
-                data: units_in_order(asked.measuring[name][data], next(iter(each.values())).source_rows)
-                for data, each in scores.items()
-            }
-            Scored(units, scores, facts).save(place)
+            score_networks(
+                loaded, networks, pair, asked.choosing[name], asked.measuring[name], options, label, facts
+            ).save(place)
         found[fraction] = Scored.load(place)
     return found
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from commonweight.base.text import DASH, Grid, number
+from commonweight.interventions.measure import METRICS
 from commonweight.report.answer import Answer, Result
-from commonweight.studies.localise.results import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from commonweight.base.resampled import Resampled
     from commonweight.base.text import Block
-    from commonweight.studies.localise.results import Metric
+    from commonweight.interventions.measure import Metric
     from commonweight.studies.merge_check.beside import Pair
     from commonweight.studies.merge_check.plan import Members
     from commonweight.studies.merge_check.results import Merge, MergeCheck

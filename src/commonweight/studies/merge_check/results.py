@@ -19,9 +19,8 @@ import numpy as np
 from commonweight.base.records import without_nan
 from commonweight.base.resampled import Resampled
 from commonweight.base.seeds import keyed
-from commonweight.interventions.measure import RowResampling
+from commonweight.interventions.measure import METRICS, RowResampling
 from commonweight.studies.localise.cells import Scored, is_scored
-from commonweight.studies.localise.results import METRICS
 from commonweight.studies.merge_check.beside import Beside
 from commonweight.studies.merge_check.layers import Restored, candidates, mean_change
 from commonweight.studies.merge_check.plan import MERGE_CHECK, MergeCheckOptions, Places, groups
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from commonweight.studies.localise.results import Metric
+    from commonweight.interventions.measure import Metric
     from commonweight.studies.merge_check.plan import Members, Trial
 
 FORMAT, VERSION = "commonweight-merge-check", 1
