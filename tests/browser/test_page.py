@@ -2,14 +2,19 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from report.pages import bare, evil_page, folded, masks, page_of
+from safetensors.torch import save_file
 
 from commonweight.base.text import number, printable
+from commonweight.cli.main import run as run_command
 from commonweight.report.files import new_figure, write_figures
 from commonweight.report.html import Picture, render
+from commonweight.verdicts.words import SHORT
 
 AXE_RUN = """() => axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]})
   .then((found) => found.violations.map((each) => [each.id, each.nodes.map((node) => node.html.slice(0, 200))]))"""
@@ -111,6 +116,56 @@ def test_numbers_are_those_of_the_run(show, table, page):
     tab.select_option("#quantity", label="raw overlap")
     cell = tab.locator("#map tbody tr").nth(0).locator("td").nth(2)
     assert cell.text_content() == number(float(table.pooled[0, 2]), 2)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of two small networks on rows of numbers."""
+    place = tmp_path_factory.mktemp("reported")
+    (place / "reported.py").write_text(
+        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))\n"
+    )
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        layers = {"0": torch.nn.Linear(3, 6), "2": torch.nn.Linear(6, 2)}
+        save_file(torch.nn.ModuleDict(layers).state_dict(), place / f"{name}.safetensors")
+    rows = [",".join(f"{value:.3f}" for value in row) for row in torch.randn(64, 3).tolist()]
+    table = [f"{row},{number % 2}" for number, row in enumerate(rows)]
+    (place / "rows.csv").write_text("\n".join(["u,v,w,label", *table]) + "\n")
+    command = ["compare", "a=reported:net", "b=reported:net", "--checkpoint", "a.safetensors"]
+    command += ["--checkpoint", "b.safetensors", "--data", "rows.csv", "-o", "run", "-q"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.syspath_prepend(place)
+        assert run_command([*command, *(word for column in "uvw" for word in ("--input-column", column))]) == 0
+    return place / "run"
+
+
+def test_numbers_are_those_in_the_files_of_the_run(show, run):
+    tab = show((run / "report.html").read_text(encoding="utf-8"))
+    study, record = (json.loads((run / name).read_text()) for name in ("study.json", "run.json"))
+    records = [dict(zip(study["records"]["columns"], row, strict=True)) for row in study["records"]["rows"]]
+    pair = tuple(study["names"])
+    corrected = {
+        each["name"]: each
+        for each in records
+        if (each["a"], each["b"], each["quantity"]) == (*pair, "corrected") and each["level"] in {"pooled", "layer"}
+    }
+    verdicts = {each["layer"] or "": each["answer"] for each in study["verdicts"]}
+    shown = [row.locator("td").all_text_contents() for row in tab.locator("#tree tbody tr").all()]
+    assert [name for name, *_ in shown] == ["whole network", "0", "2"]
+    for name, overlap, interval, *_, verdict in shown:
+        layer = "" if name == "whole network" else name
+        ends = [float(end) for end in interval.strip("[]").split(", ")]
+        wanted = [corrected[layer][end] for end in ("value", "low", "high")]
+        assert [float(overlap), *ends] == pytest.approx(wanted, abs=6e-4)
+        assert verdict == SHORT[verdicts[layer]]
+    origin = dict(
+        zip(*(tab.locator(f"#origin {part}").all_text_contents() for part in ("dt", "dd")), strict=True),
+    )
+    assert record["versions"].items() <= origin.items()
+    assert int(origin["folds"]) == record["asked"]["settings"]["folds"] == study["folds"]["count"]
+    assert origin["state"] == record["status"]
 
 
 def test_inconclusive_cells_are_hatched(show, table, page):

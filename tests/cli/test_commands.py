@@ -338,6 +338,9 @@ def test_compare_in_every_format(cli, place, tmp_path):
     latex = cli("show", run, "--format", "latex").out
     assert latex == cli(*command, "--format", "latex").out
     assert latex.count(r"\begin{tabular}") == 1
+    assert r"bert.embeddings.position\_embeddings" in latex
+    assert "…" in shown.out
+    assert r"\ldots" not in latex
     every = cli("show", run, "--format", "latex", "--verbose").out
     assert every.startswith(latex.rstrip())
     assert every.count(r"\begin{tabular}") == (run / "study.md").read_text().count("\n|---")

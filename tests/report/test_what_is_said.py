@@ -4,10 +4,11 @@ import numpy as np
 import torch
 
 from commonweight import Footprint, overlap
-from commonweight.base.text import Grid
+from commonweight.base.text import Grid, to_latex, to_markdown
 from commonweight.footprints.footprint import Spread
 from commonweight.overlaps.alignment import Alignment
 from commonweight.overlaps.table.layout import RAW
+from commonweight.report.answer import Answer
 from commonweight.report.footprint import sources, summary
 from commonweight.report.terminal import split_columns, to_plain
 
@@ -51,6 +52,18 @@ def test_where_footprints_come_from():
     (grid,) = sources({"one": one, "two": two})
     assert grid.rows == (("one", "org/m", "org/d, c, test"), ("two", "–", "–"))
     assert sources({"two": two}) == []
+
+
+def test_names_are_cut_on_a_screen_alone():
+    names = ("bert.encoder.layer.11.attention.output.dense", "a" * 60, "runs/a.long/path.to/the/one.that.is/meant")
+    answer = Answer("Which?", "These.", Grid("Layers", ("layer", "x"), tuple((name, "y" * 40) for name in names)))
+    assert [row[0] for row in answer.on_screen().table.rows] == [
+        "….layer.11.attention.output.dense",
+        f"{'a' * 37}…",
+        names[2],
+    ]
+    for text in (to_latex([answer.table]), to_markdown(answer.blocks())):
+        assert all(name in text for name in names)
 
 
 def test_the_same_weights_and_nearly_the_same():

@@ -101,4 +101,4 @@ def command(
             curve = found.blocks()
     footprint = Footprint.load(folder)
     more = [*summary(footprint, output), traces_grid(footprint)] if verbose else []
-    show([*answer(footprint, output).blocks(), *curve, *more])
+    show([*answer(footprint, output).on_screen().blocks(), *curve, *more])

@@ -101,4 +101,4 @@ def _show(answer: Answer, more: list[Block], form: str, run: str) -> None:
     else:
         from commonweight.report.terminal import show
 
-        show([*answer.blocks(run), *more])
+        show([*answer.on_screen().blocks(run), *more])

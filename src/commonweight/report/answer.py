@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import IntegrityError
@@ -28,6 +28,15 @@ COLUMNS = 80
 LINES = 20
 """What the table of an answer may take of a screen."""
 
+LONGEST_NAME = 31
+"""Of a layer in a sentence."""
+
+SHORTEST = 24
+"""Characters of a name that are shown, however long the other columns are."""
+
+CUT = "…."
+"""Stands for the first parts of a name."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -38,7 +47,7 @@ class Answer:
     """One or two sentences, with the numbers that carry them."""
 
     table: Grid
-    """At most :data:`LINES` lines of :data:`COLUMNS` characters."""
+    """At most :data:`LINES` lines; on a screen of :data:`COLUMNS` characters, with its names cut."""
 
     beware: tuple[str, ...] = ()
     rest: tuple[str, ...] = ()
@@ -51,6 +60,16 @@ class Answer:
         if self.rest:
             found.append(f"{f'In {run}: ' if run else ''}{' · '.join(self.rest)}")
         return found
+
+    def on_screen(self) -> Answer:
+        """Cut the names in the table, if it is too wide for a screen."""
+        every = (self.table.header, *self.table.rows, *self.table.totals)
+        used = sum(2 + max(len(row[column]) for row in every) for column in range(1, len(self.table.header)))
+        room = max(SHORTEST, COLUMNS - used)
+        rows, totals = (
+            tuple((short(name, room), *cells) for name, *cells in part) for part in (self.table.rows, self.table.totals)
+        )
+        return replace(self, table=replace(self.table, rows=rows, totals=totals))
 
     def _repr_html_(self) -> str:
         return to_html(self.blocks())
@@ -88,6 +107,17 @@ class Result:
     def to_markdown(self) -> str:
         """Write everything for people, the answer first."""
         return to_markdown([*self.answer.blocks(), *self.blocks, *self.links])
+
+
+def short(name: str, most: int = LONGEST_NAME) -> str:
+    """Leave out the first parts of a dotted name that is too long; a path stays whole."""
+    if len(name) <= most or "/" in name:
+        return name
+    parts = name.split(".")
+    while len(parts) > 1 and len(CUT) + len(".".join(parts)) > most:
+        del parts[0]
+    kept = ".".join(parts)
+    return f"{kept[: most - 1]}…" if len(kept) > most - len(CUT) else f"{CUT}{kept}"
 
 
 def write_result(run: Path, result: Result) -> None:

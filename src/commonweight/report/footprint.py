@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from commonweight.base.records import without_nan
 from commonweight.base.text import DASH, Block, Grid, csv_text
 from commonweight.diagonal_fisher.agreement import beware_of_labels
-from commonweight.report.answer import Answer, Result
-from commonweight.report.overlap import short
+from commonweight.overlaps.table.numbers import WHOLE
+from commonweight.report.answer import Answer, Result, short
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def answer(footprint: Footprint, folder: str) -> Answer:
     size = "not measured" if math.isnan(effective) else f"{effective:.1f}"
     share = _percent(traces[largest], math.fsum(traces.values()))
     said = (
-        f"{share} of the trace lie in {short(largest)}. It was measured on "
+        f"{share} of the trace lie in {short(largest or WHOLE)}. It was measured on "
         f"{_counted(footprint.count, 'example')}; the effective sample size is {size}."
     )
     _, written, *beware = summary(footprint, folder)
@@ -83,12 +83,9 @@ def traces_grid(footprint: Footprint, most: int | None = None) -> Grid:
     traces = footprint.layer_traces()
     whole = math.fsum(traces.values())
     shown = list(traces) if most is None else sorted(traces, key=lambda layer: -traces[layer])[:most]
-    rows = tuple(
-        (layer if most is None else short(layer), f"{traces[layer]:.4g}", _percent(traces[layer], whole))
-        for layer in shown
-    )
+    rows = tuple((layer or WHOLE, f"{traces[layer]:.4g}", _percent(traces[layer], whole)) for layer in shown)
     title = "Trace by layer" + (f", the largest {most} of {len(traces)}" if len(shown) < len(traces) else "")
-    return Grid(title, ("layer", "trace", "share"), rows, (("whole network", f"{whole:.4g}", _percent(whole, whole)),))
+    return Grid(title, ("layer", "trace", "share"), rows, ((WHOLE, f"{whole:.4g}", _percent(whole, whole)),))
 
 
 def _percent(part: float, whole: float) -> str:

@@ -12,7 +12,7 @@ from commonweight.base.text import Block, Grid, number
 from commonweight.footprints.footprint import IMPORTANCES
 from commonweight.overlaps.table.evidence import ALIGNED
 from commonweight.overlaps.table.numbers import WHOLE
-from commonweight.report.answer import LINES, Answer, Result
+from commonweight.report.answer import LINES, Answer, Result, short
 from commonweight.report.verdicts import WITHOUT_FOLDS, contrasts_of, nulls_of, verdict_blocks, verdict_records
 from commonweight.verdicts.rules import ABOVE, INCONCLUSIVE, LESS, MORE
 from commonweight.verdicts.words import SHORT, sentence
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = LINES - 4
 """Rows of the small table, beside title, head and rule, and a line that says how many more there are."""
-
-LONGEST_NAME = 31
-CUT = "…."
-"""Stands for the first parts of a name."""
 
 MOST_WARNINGS = 4
 MOST_ASKED = 2
@@ -150,8 +146,8 @@ def _of_one(table: OverlapTable, pair: Pair) -> str:
     if len(ranked) > 1:
         most, least = ranked[-1], ranked[0]
         ends = (
-            f"; layer by layer the overlap goes from {number(_value(table, pair, least), 3)} ({short(least)}) to "
-            f"{number(_value(table, pair, most), 3)} ({short(most)})"
+            f"; layer by layer the overlap goes from {number(_value(table, pair, least), 3)} ({_layer(least)}) to "
+            f"{number(_value(table, pair, most), 3)} ({_layer(most)})"
         )
     if not _has_folds(table):
         whole = f"{number(_value(table, pair, None), 3)}{_beyond_chance(table, pair)}"
@@ -256,7 +252,7 @@ def _by_layer(table: OverlapTable, pair: Pair, by: str | int) -> Grid:
         depth -= 1
         shown = table.roll_up(depth)
     layers = shown.layers[:MOST_ROWS]
-    rows = tuple((short(layer), *cells(shown, pair, layer)) for layer in layers)
+    rows = tuple((layer or WHOLE, *cells(shown, pair, layer)) for layer in layers)
     left = len(shown.layers) - len(layers)
     rest = f"; {left} more with --verbose" if left else ""
     title = f"Overlap of {spoken_pair(table, pair)}, layer by layer{rest}"
@@ -265,7 +261,7 @@ def _by_layer(table: OverlapTable, pair: Pair, by: str | int) -> Grid:
 
 def _by_pair(table: OverlapTable, pairs: Sequence[Pair]) -> Grid:
     shown = pairs[:MOST_ROWS]
-    rows = tuple((short(spoken_pair(table, pair)), *cells(table, pair)) for pair in shown)
+    rows = tuple((spoken_pair(table, pair), *cells(table, pair)) for pair in shown)
     left = len(pairs) - len(shown)
     return Grid(
         f"Overlap of all weights together{f'; {left} more pairs with --verbose' if left else ''}",
@@ -305,11 +301,6 @@ def _csv(table: OverlapTable, by: str | int, nulls: Mapping[str, Mapping[str | N
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
-def short(name: str) -> str:
-    """Leave out the first parts of a name that is too long for a column."""
-    parts = (name or WHOLE).split(".")
-    while len(parts) > 1 and len(".".join(parts)) > LONGEST_NAME - 2:
-        del parts[0]
-    kept = ".".join(parts)
-    kept = kept if len(kept) <= LONGEST_NAME else f"{kept[: LONGEST_NAME - 1]}…"
-    return kept if kept == (name or WHOLE) or kept.endswith("…") else f"{CUT}{kept}"
+def _layer(name: str) -> str:
+    """Name a layer in a sentence."""
+    return short(name or WHOLE)

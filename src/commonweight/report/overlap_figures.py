@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from commonweight.base.estimate import Estimate
 from commonweight.footprints.footprint import IMPORTANCES
 from commonweight.overlaps.measures.table_of_measures import MEASURES
+from commonweight.overlaps.table.numbers import WHOLE
+from commonweight.report.answer import CUT, short
 from commonweight.report.curves import DepthCurve, plot_depth
 from commonweight.report.files import COLORS, new_figure
 from commonweight.report.maps import colour_bar, plot_overlap_matrix
-from commonweight.report.overlap import CUT, short, spoken, spoken_pair
+from commonweight.report.overlap import spoken, spoken_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +77,7 @@ def layer_figure(table: OverlapTable) -> Figure:
         axes[1].set_ylabel("noise ceiling")
     for ax in axes:
         ax.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
-    names = [short(layer).removeprefix(CUT) for layer in table.layers]
+    names = [short(layer or WHOLE).removeprefix(CUT) for layer in table.layers]
     step = -(-len(names) // MOST_NAMES)
     axes[-1].set_xticks(range(0, len(names), step), names[::step], rotation=90, fontsize=6)
     return figure

@@ -156,7 +156,7 @@ def _approaches(study: ContinualStudy) -> Grid:
     left = len(study.runs) - len(shown)
     rows = tuple(
         (
-            name if len(name) <= 30 else f"{name[:29]}…",
+            name,
             study.average_accuracy(name).brief(),
             study.area(name).brief(),
             signed_brief(study.area(name) - study.area(CLASSIC)) if has_classic and name != CLASSIC else DASH,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from commonweight.base.errors import IntegrityError, UsageError
 from commonweight.base.records import json_file, unsealed
 from commonweight.base.text import DASH, Grid, csv_text
-from commonweight.report.answer import ANSWER, COLUMNS, Answer, Result
+from commonweight.report.answer import ANSWER, COLUMNS, SHORTEST, Answer, Result
 from commonweight.studies.run.folder import read_json
 from commonweight.studies.run.record import FORMAT, RECORD
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 DEMO = "demo.json"
 """Record of a demonstration, which holds several runs."""
-
-SHORTEST = 24
-"""Characters of an answer that are shown, however long the other columns are."""
 
 DEPTHS = ("", "*/", "*/*/", "*/*/*/")
 

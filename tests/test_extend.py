@@ -1,11 +1,11 @@
-"""The examples of CONTRIBUTING.md run, one after the other; they register things, so in a process of their own."""
+"""The examples of how to extend the library run, one after the other; they register things, so in a process of their own."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[1] / "docs/how-to/extend.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (Add .*?)\n(.*?)(?=^## |\Z)", TEXT, flags=re.DOTALL | re.MULTILINE))
 
 
