@@ -11,6 +11,7 @@ import sys
 from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from types import SimpleNamespace
 
@@ -57,11 +58,12 @@ def ended(processes, seconds=60):
     finally:
         for process in processes:
             process.kill()
-    return [
-        SimpleNamespace(code=process.exitcode, out=out.read_text(), err=err.read_text())
-        for process in processes
-        for out, err in [process.streams]
-    ]
+    found = []
+    for process in processes:
+        out, err = (stream.read_text() for stream in process.streams)
+        found.append(SimpleNamespace(code=process.exitcode, out=out, err=err))
+    rmtree(processes[0].streams[0].parent)
+    return found
 
 
 def command(*words):

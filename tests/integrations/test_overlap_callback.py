@@ -142,7 +142,7 @@ def test_frozen_weights_are_left_out(tmp_path):
     assert logged(trainer)[-1]["weight_change"] == pytest.approx(float((after - before).norm() / before.norm()))
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     trainer = trainer_of(tiny_model(), tmp_path)
     batches = batches_of(trainer)
     with pytest.raises(UsageError, match="every must be a number of steps of at least 1, 'evaluate' or 'save', got 0"):
@@ -161,5 +161,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
     reference = commonweight.fisher(tiny_model(), batches, fisher_type="exact")
     trainer.add_callback(OverlapCallback(trainer, batches, reference=reference))
     with pytest.raises(NotComparableError, match="exact"):
+        trainer.train()
+    monkeypatch.setattr("commonweight.integrations.trainer.is_sharded", lambda _: True)
+    with pytest.raises(UsageError, match="the model is sharded by fully_shard, and OverlapCallback compares weights"):
         trainer.train()
     assert not math.isnan(float(vector(trainer.model.parameters()).sum()))

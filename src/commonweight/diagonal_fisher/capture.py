@@ -370,7 +370,7 @@ def _same_together(
     )
 
 
-_WITHOUT_GRADIENT = {Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+_WITHOUT_GRADIENT = {Tensor.detach, Tensor.requires_grad_, Tensor.data.__get__}  # type: ignore[attr-defined]
 
 
 class _Watched(nn.Parameter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
@@ -22,6 +22,7 @@ from commonweight.diagonal_fisher.guard import check_measurable, untouched
 from commonweight.diagonal_fisher.losses import choose_likelihood
 from commonweight.diagonal_fisher.problem import ALL, BESIDE_SUMS, Problem
 from commonweight.diagonal_fisher.row_digest import row_digests
+from commonweight.diagonal_fisher.sharded import UNSHARDED, check_alike, is_sharded, parameters_in_use, reshard
 from commonweight.diagonal_fisher.sites import CallShapes
 from commonweight.diagonal_fisher.verification import Route, all_generic, verified_routes
 from commonweight.footprints.footprint import Spread, is_under, layer_of
@@ -129,6 +130,8 @@ class FisherCollector:
         self.parameters = choose_parameters(self.model, include, exclude)
         self.include = _listed(include)
         self.exclude = _listed(exclude)
+        self.is_sharded = is_sharded(self.model)
+        self._in_use = parameters_in_use(self.model)
         self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.routes: dict[str, Route] = {}
         self.used: set[str] = set()
@@ -154,6 +157,8 @@ class FisherCollector:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._modes.close()
+        if self.is_sharded:
+            reshard(self.model)
 
     def choose_routes(self, batches: Sequence[Batch]) -> dict[str, Route]:
         """Decide, on real rows, which route covers which parameter."""
@@ -164,6 +169,7 @@ class FisherCollector:
         problem = Problem(
             self.model,
             self.parameters,
+            self._in_use,
             self._trainable,
             choose_likelihood(self._loss, self.model, batches[0]),
             self._fisher_type,
@@ -172,6 +178,7 @@ class FisherCollector:
             alone=previous is None or previous.alone,
             shapes=CallShapes() if previous is None else previous.shapes,
             agreement=Agreement() if previous is None else previous.agreement,
+            is_sharded=self.is_sharded,
         )
         problem, differentiates, first = first_call(problem, batches[0], new=previous is None)
         if differentiates:
@@ -181,6 +188,7 @@ class FisherCollector:
         self.routes = routes | {name: route for name, route in self.routes.items() if route.route == "generic"}
         for batch in batches:
             self.problem.shapes.uneven.update(batch.uneven)
+        self._check_sharded({name: route.reason for name, route in routes.items() if route.route != "rule"})
         return self.routes
 
     def update(self, batch: Batch) -> None:
@@ -191,8 +199,36 @@ class FisherCollector:
             self._measure(self.problem, batch)
             return
         self._waiting.append(batch)
-        if sum(held.size for held in self._waiting) >= CENSUS:
+        if self._is_enough():
             self._start()
+
+    def settled(self, batches: Iterator[Batch], team: Team) -> Iterator[Batch]:
+        """Give batches, the first ones after routes were chosen on them in all processes: for a sharded model."""
+        if self.problem is None:
+            for batch in batches:
+                self._waiting.append(batch)
+                if self._is_enough():
+                    break
+            check_alike(team, [row_digests(batch).tolist() for batch in self._waiting])
+            if self._waiting:
+                yield from self._chosen()
+        yield from batches
+
+    def step(self, batches: Sequence[Batch], rank: int) -> None:
+        """Measure one of the batches that processes run at once, or where there are fewer run along; a collective."""
+        for batch in batches:
+            if self._must_look_again(batch):
+                self.choose_routes([batch])
+        if self.problem is None:
+            raise RuntimeError("the first batches were not given by settled()")
+        if rank < len(batches):
+            self._measure(self.problem, batches[rank])
+            return
+        batch = batches[0].to(self._device)
+        with Capture(self.problem.sites, self._in_use, {}, self.problem.shapes, learning=False) as capture:
+            capture.begin(batch.size, batch.signature)
+            for vector, last in self.problem.passes(batch):
+                capture.backward(vector, last=last)
 
     def take(self) -> Sums:
         """Hand over what was added since the last call, and start again from zero."""
@@ -242,13 +278,29 @@ class FisherCollector:
         other_shapes = bool(shapes.folded) and batch.signature not in shapes.signatures
         return self._largest == 1 or other_shapes or not batch.uneven <= shapes.uneven
 
+    def _is_enough(self) -> bool:
+        return sum(held.size for held in self._waiting) >= CENSUS
+
     def _start(self) -> None:
-        shared = frozenset().union(*(batch.shared for batch in self._waiting))
-        self._waiting = [replace(batch, shared=shared) for batch in self._waiting]
-        self.choose_routes(self._waiting)
-        waiting, self._waiting = self._waiting, []
-        for batch in waiting:
+        for batch in self._chosen():
             self.update(batch)
+
+    def _chosen(self) -> list[Batch]:
+        """Choose routes on the batches that waited, and hand them over."""
+        shared = frozenset().union(*(batch.shared for batch in self._waiting))
+        waiting, self._waiting = [replace(batch, shared=shared) for batch in self._waiting], []
+        self.choose_routes(waiting)
+        return waiting
+
+    def _check_sharded(self, without_rule: Mapping[str, str]) -> None:
+        """Refuse parameters of a sharded model that no rule measures."""
+        if self.is_sharded and without_rule:
+            names = list(without_rule)
+            raise UsageError(
+                f"the model is sharded by fully_shard, so every parameter needs a rule, and none covers {some(names)} "
+                f"({without_rule[names[0]]}): leave out with {{exclude}}, {UNSHARDED}",
+                exclude=None,
+            )
 
     def _measure(self, problem: Problem, batch: Batch) -> None:
         sums = self._sums
@@ -265,6 +317,7 @@ class FisherCollector:
         losses: list[list[float]] | None = None
         if ruled:
             traces, moved, losses = self._measure_by_rule(problem, batch, ruled, dormant)
+            self._check_sharded(moved)
             for name, reason in moved.items():
                 self.routes[name] = Route("generic", self.routes[name].rule, reason=reason)
             if moved:
@@ -284,7 +337,7 @@ class FisherCollector:
         """Measure by hooks; give traces, parameters that woke up or were refused (none was added), and losses."""
         if self._capture is None:
             sites = {name: problem.sites[name] for name in ruled if name in problem.sites}
-            self._capture = Capture(sites, self.parameters, self._sums.tensors, problem.shapes, learning=False)
+            self._capture = Capture(sites, self._in_use, self._sums.tensors, problem.shapes, learning=False)
         watched = {name: self.parameters[name] for name in dormant}
         with self._capture as capture:
             try:

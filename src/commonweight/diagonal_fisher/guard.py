@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from commonweight.base.errors import UsageError
+from commonweight.diagonal_fisher.sharded import UNSHARDED, check_sharded, is_sharded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,8 +112,16 @@ def check_measurable(model: object) -> nn.Module:
     """Refuse models that cannot be measured, with the reason."""
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a torch.nn.Module as model, got {type(model).__name__}")
-    model = unwrap(model)
+    given, model = model, unwrap(model)
+    sharded = is_sharded(model)
+    if sharded:
+        check_sharded(given)
     for path, module in model.named_modules():
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise UsageError(
+                f"{path or 'the model'} is wrapped in FullyShardedDataParallel: shard the model with fully_shard "
+                f"(FSDP2) instead, {UNSHARDED}"
+            )
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
             raise UsageError(
                 f"embedding {path} has max_norm: it rewrites its weights whenever it is called; set it to None"
@@ -129,9 +138,9 @@ def check_measurable(model: object) -> nn.Module:
                 f"parameter {name} is on the meta device (offloaded or not loaded): load the model whole, "
                 "without CPU or disk offload"
             )
-        if type(parameter.data).__name__ == "DTensor":
+        if not sharded and type(parameter.data).__name__ == "DTensor":
             raise UsageError(
-                f"parameter {name} is sharded over processes (fully_shard or tensor parallel): measure the model "
-                "before it is sharded; processes that each hold all of it share the batches"
+                f"parameter {name} is sharded over processes by other means than fully_shard: shard the model with "
+                f"fully_shard (FSDP2) instead, {UNSHARDED}"
             )
     return model

@@ -7,7 +7,7 @@ import sys
 import warnings
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import count
+from itertools import count, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from commonweight.diagonal_fisher.batch import BatchReader, by_fold
 from commonweight.diagonal_fisher.collector import FisherCollector, Patterns, Sums
 from commonweight.diagonal_fisher.likelihood import Custom
 from commonweight.diagonal_fisher.problem import TOLERANCE, least_accurate
+from commonweight.diagonal_fisher.sharded import check_alike, gathered, original_class
 from commonweight.diagonal_fisher.verification import ROWS, Route, Verification
 from commonweight.footprints import files
 from commonweight.footprints.copies import CopiesWarning
@@ -32,12 +33,16 @@ from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.weight_sample import weight_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from commonweight.base.choices import FisherType
     from commonweight.base.team import Team
+    from commonweight.diagonal_fisher.batch import Batch
     from commonweight.diagonal_fisher.likelihood import CustomLoss, LossFunction
+
+    _Own = tuple[Sums, list[int]]
+    """What one process measured, and the numbers of its batches."""
 
 RECORDED = frozenset({
     "agreement",
@@ -239,13 +244,11 @@ def _measure(
     kept: list[Fold] = []
     streams, numbers = by_fold(batches, folds), count()
     for fold in range(folds):
-        taken = []
-        with team.together():
-            for batch, number in zip(next(streams), numbers, strict=False):
-                if team.takes(number):
-                    collector.update(batch)
-                    taken.append(number)
-            own = collector.take()
+        if collector.is_sharded:
+            own, taken = _in_step(team, collector, next(streams), numbers)
+        else:
+            with team.together():
+                own, taken = _in_turn(team, collector, next(streams), numbers)
         sums = _of_all(team, collector, own, taken)
         parts.append(sums)
         if folds == 1:
@@ -260,6 +263,27 @@ def _measure(
     if (lost := collector.lost()) is not None:
         warnings.warn(lost, stacklevel=3)
     return footprint_of(collector, whole.used_up(), parts, kept, metadata, fold_dtype, team)
+
+
+def _in_turn(team: Team, collector: FisherCollector, batches: Iterator[Batch], numbers: Iterator[int]) -> _Own:
+    """Measure every batch in one of the processes, each at its own pace."""
+    taken = []
+    for batch, number in zip(batches, numbers, strict=False):
+        if team.takes(number):
+            collector.update(batch)
+            taken.append(number)
+    return collector.take(), taken
+
+
+def _in_step(team: Team, collector: FisherCollector, batches: Iterator[Batch], numbers: Iterator[int]) -> _Own:
+    """Measure as many batches as there are processes at once: the weights of the model are sharded over them."""
+    # What one process raises ends it, and the others as their passes miss it: they could not all be told of it before.
+    taken = []
+    numbered = zip(collector.settled(batches, team), numbers, strict=False)
+    while check_alike(team, len(group := list(islice(numbered, team.size)))):
+        collector.step([batch for batch, _ in group], team.rank)
+        taken += [number for _, number in group[team.rank : team.rank + 1]]
+    return collector.take(), taken
 
 
 def _of_all(team: Team, collector: FisherCollector, own: Sums, numbers: list[int]) -> Sums:
@@ -298,7 +322,7 @@ def footprint_of(
     """Make a footprint of what a collector measured: its means, the sums of its parts, and its folds if it has any."""
     rows = {files.fold_group(k): torch.cat(part.rows) for k, part in enumerate(parts) if part.rows}
     numbers = {files.fold_group(k): torch.cat(part.source_rows) for k, part in enumerate(parts) if part.source_rows}
-    sample, scale = weight_sample(collector.parameters.items())
+    sample, scale = weight_sample((name, gathered(weight)) for name, weight in collector.parameters.items())
     whole = Sums()
     for part in parts:
         whole.add(replace(part, tensors={}))
@@ -349,7 +373,7 @@ def _describe(
         "agreement": problem.agreement.record(),
         "unused": [name for name in routes if name not in collector.used],
         "model": {
-            "class": type(collector.model).__name__,
+            "class": original_class(collector.model).__name__,
             "weights": sum(parameter.numel() for parameter in collector.model.parameters()),
             "measured_weights": sum(parameter.numel() for parameter in collector.parameters.values()),
             "measured_parameters": len(collector.parameters),

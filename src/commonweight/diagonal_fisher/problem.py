@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from commonweight.base.errors import MeasurementError
 from commonweight.diagonal_fisher.agreement import Agreement
 from commonweight.diagonal_fisher.likelihood import Likelihood, per_example
+from commonweight.diagonal_fisher.sharded import gathered, reshard
 from commonweight.diagonal_fisher.sites import CallShapes, Site
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Problem:
 
     model: nn.Module
     parameters: Mapping[str, nn.Parameter]
+    in_use: Mapping[str, nn.Parameter]
+    """The same as modules hold them while they run: others where the model is sharded."""
+
     trainable: Sequence[nn.Parameter]
     """All parameters that require a gradient, measured or not: with them free, autograd is as it was for the user."""
 
@@ -53,6 +57,9 @@ class Problem:
 
     agreement: Agreement = field(default_factory=Agreement)
     """Of the rows run so far, whether the model gives their labels."""
+
+    is_sharded: bool = False
+    """Whether processes share the weights of the model, and run every pass together."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -82,6 +89,8 @@ class Problem:
 
     def outputs(self, batch: Batch) -> Any:
         """Run the model on a batch."""
+        if self.is_sharded:
+            reshard(self.model)
         with warnings.catch_warnings():
             # Reentrant checkpointing says so when it is about to lose a gradient. The comparison of routes sees what is
             # lost, and it is measured in another way.
@@ -132,7 +141,7 @@ class Problem:
                     )
                 if vector.requires_grad:
                     vector.sum().backward(retain_graph=not last)
-                gradients = {name: p.grad.to_dense() for name, p in chosen.items() if p.grad is not None}
+                gradients = {name: gathered(p.grad.to_dense()) for name, p in chosen.items() if p.grad is not None}
                 for parameter in free:
                     parameter.grad = None
                 yield gradients

@@ -38,6 +38,7 @@ from commonweight.diagonal_fisher.problem import (
     single_gradients_of,
 )
 from commonweight.diagonal_fisher.rules import rule_name
+from commonweight.diagonal_fisher.sharded import gathered
 from commonweight.diagonal_fisher.sites import Site, find_sites, owners_of, replay_sites
 
 if TYPE_CHECKING:
@@ -164,8 +165,11 @@ def verified_routes(
     chosen: dict[str, Uses] = {}
     owners = owners_of(problem.model, covered)
     attempts: list[Mapping[str, Uses]] = [sites]
-    for above in range(LEVELS):
-        attempts.append({name: replay_sites(problem.model, name, owners[name], above=above) for name in covered})
+    if problem.is_sharded:  # no module runs by itself
+        attempts = [{name: [use for use in uses if use[1].rule is not None] for name, uses in sites.items()}]
+    else:
+        for above in range(LEVELS):
+            attempts.append({name: replay_sites(problem.model, name, owners[name], above=above) for name in covered})
     for attempt in attempts:
         uses = {
             name: attempt[name]
@@ -350,7 +354,7 @@ def _within_rounding(probe: Problem, rows: Batch, gaps: Mapping[str, float], alo
             if not vector.requires_grad:
                 break
             vector[i].backward()
-            among = {name: p.grad for name in names if (p := probe.parameters[name]).grad is not None}
+            among = {name: gathered(p.grad) for name in names if (p := probe.parameters[name]).grad is not None}
             for name in among.keys() & alone.keys():
                 if left[name] <= NOISE * largest_difference(among[name].to_dense(), alone[name]):
                     del left[name]
@@ -372,7 +376,7 @@ def _run_rules(
         for name in sites:
             problem.shapes.outside.pop(name, None)
         kept = {name: uses for name, uses in sites.items() if name not in left_out}
-        capture = Capture(kept, problem.parameters, totals, problem.shapes, learning=True)
+        capture = Capture(kept, problem.in_use, totals, problem.shapes, learning=True)
         repeated: set[str] = set()
         try:
             with capture:

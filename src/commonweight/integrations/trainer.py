@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from commonweight.base.errors import NotComparableError, UsageError, check_kind
 from commonweight.base.names import first_of
 from commonweight.diagonal_fisher.measure import fisher
+from commonweight.diagonal_fisher.sharded import is_sharded
 from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps.measures.gram import cosine_ratio, gram_of
 from commonweight.overlaps.table.table import overlap
@@ -48,8 +49,8 @@ class OverlapCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     from the start on, with ``other`` one more copy; while it measures, one more Fisher on the device. The model is left
     as it was: mode, gradients, buffers, random state. So the same seed trains the same weights with and without it.
 
-    Several processes share each measurement, each on its own copy of the model. Sharded models
-    (FSDP, ZeRO stage 3) are refused. A training that is resumed starts anew: its start is the checkpoint.
+    Several processes share each measurement, each on its own copy of the model. Sharded models (FSDP) are refused. A
+    training that is resumed starts anew: its start is the checkpoint.
 
     Args:
         trainer: The Trainer that it is added to.
@@ -119,6 +120,11 @@ class OverlapCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
 
     def on_train_begin(self, _args: Any, _state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
         """Remember the start, and log the first point."""
+        if is_sharded(model):
+            raise UsageError(
+                "the model is sharded by fully_shard, and OverlapCallback compares weights that are whole: train "
+                "without it, or measure after the training with fisher()"
+            )
         self._start = {
             name: weight.detach().to("cpu", copy=True)
             for name, weight in model.named_parameters()
