@@ -70,11 +70,12 @@ def pairs(inputs=None):
 
 
 def texts():
+    """Twenty rows, of which the last is shorter: rules are compared again, when rows of that kind come."""
     torch.manual_seed(1)
-    ids, mask = torch.randint(50, (ROWS, 6)), torch.ones(ROWS, 6, dtype=torch.long)
-    mask[::3, 4:] = 0
+    ids, mask = torch.randint(50, (20, 6)), torch.ones(20, 6, dtype=torch.long)
+    mask[-1, 4:] = 0
     keys = ("input_ids", "attention_mask", "labels")
-    parts = (each.split(3) for each in (ids, mask, torch.arange(ROWS) % 2))
+    parts = (each.split(3) for each in (ids, mask, torch.arange(20) % 2))
     return [dict(zip(keys, batch, strict=True)) for batch in zip(*parts, strict=True)]
 
 

@@ -277,7 +277,7 @@ def _in_turn(team: Team, collector: FisherCollector, batches: Iterator[Batch], n
 
 def _in_step(team: Team, collector: FisherCollector, batches: Iterator[Batch], numbers: Iterator[int]) -> _Own:
     """Measure as many batches as there are processes at once: the weights of the model are sharded over them."""
-    # What one process raises ends it, and the others as their passes miss it: they could not all be told of it before.
+    # An error in one process ends it, and so the others: to tell them, it would have to run their passes to the end.
     taken = []
     numbered = zip(collector.settled(batches, team), numbers, strict=False)
     while check_alike(team, len(group := list(islice(numbered, team.size)))):
