@@ -6,12 +6,14 @@ import copy
 import json
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
 import torch
 from processes import command, ended, started
 from safetensors.torch import load_file, save_file
+from scipy import stats
 from torch import nn
 
 import commonweight
@@ -30,9 +32,11 @@ from commonweight.studies.demo.encoder import encode_reviews, make_start, make_t
 from commonweight.studies.localise.cells import BY_CONSTRUCTION, Cell, Scored, plan_cells
 from commonweight.studies.localise.halves import halves
 from commonweight.studies.localise.outlook import localise_outlook
+from commonweight.studies.localise.over_seeds import SeedLocalisation, SeedMean, localise_over_seeds
 from commonweight.studies.localise.page import figures
 from commonweight.studies.localise.plan import LocaliseOptions
 from commonweight.studies.localise.results import gather, read_localisation
+from commonweight.verdicts.localised import SetClaim, judge_sets
 
 OPTIONS = LocaliseOptions(
     fractions=(0.05, 0.002), primary=0.002, draws=3, resamples=400, measure=MeasureOptions(folds=2)
@@ -195,44 +199,57 @@ def test_the_command_answers_on_one_screen(place, capfd):
     assert BY_CONSTRUCTION in found.verdicts[0].reason
 
 
-def test_networks_with_batch_norm_are_scored_with_statistics_anew_too(tmp_path, monkeypatch):
-    (tmp_path / "normed.py").write_text(
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    """Three trainings of a small network with batch norm: start, network, and what a localisation found, by folder."""
+    place = tmp_path_factory.mktemp("trainings")
+    (place / "normed.py").write_text(
         "from torch import nn\n\n\ndef net():\n"
         "    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.path.insert(0, str(place))
     from normed import net
 
     torch.manual_seed(0)
-    start, x = net(), torch.randn(400, 6)
-    model, y = copy.deepcopy(start), (x.sum(1) > 0).long()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-    for _ in range(30):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(5 * x), y).backward()
-        optimizer.step()
-    for name, each in (("A", model), ("start", start)):
-        save_file(each.state_dict(), tmp_path / f"{name}.safetensors")
-    rows = zip((5 * x).tolist(), y.tolist(), strict=True)
-    lines = [json.dumps({"x": inputs, "label": label}) for inputs, label in rows]
-    (tmp_path / "A.jsonl").write_text("\n".join(lines) + "\n")
-    options = LocaliseOptions(
-        map="change",
-        fractions=(0.2,),
-        primary=0.2,
-        draws=2,
-        resamples=400,
-        measure=MeasureOptions(columns=ColumnOptions(input_column=("x",))),
-        checkpoints=tuple(str(tmp_path / f"{name}.safetensors") for name in ("A", "start")),
-    )
-    run = tmp_path / "run"
-    asked = {"models": {"A": "normed:net"}, "data": {"A": tmp_path / "A.jsonl"}, "initialisation": "normed:net"}
-    found = localise(tmp_path, run, options, **asked)
-    assert read_localisation(run).to_json() == found.to_json()
+    x = 5 * torch.randn(300, 6)
+    y = (x.sum(1) > 0).long()
+    rows = zip(x.tolist(), y.tolist(), strict=True)
+    (place / "A.jsonl").write_text("".join(json.dumps({"x": inputs, "label": label}) + "\n" for inputs, label in rows))
+    every = {}
+    for seed in range(3):
+        folder = place / str(seed)
+        folder.mkdir()
+        torch.manual_seed(seed)
+        start = net()
+        model = copy.deepcopy(start)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+        for _ in range(30):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        for name, each in (("A", model), ("start", start)):
+            save_file(each.state_dict(), folder / f"{name}.safetensors")
+        options = LocaliseOptions(
+            fractions=(0.2,),
+            primary=0.2,
+            draws=2,
+            resamples=400,
+            measure=MeasureOptions(folds=1, columns=ColumnOptions(input_column=("x",))),
+            checkpoints=tuple(str(folder / f"{name}.safetensors") for name in ("A", "start")),
+        )
+        asked = {"models": {"A": "normed:net"}, "data": {"A": place / "A.jsonl"}, "initialisation": "normed:net"}
+        every[folder] = start, model, localise(place, folder / "run", options, **asked)
+    yield every
+    sys.path.remove(str(place))
+
+
+def test_networks_with_batch_norm_are_scored_with_statistics_anew_too(trainings):
+    folder, (start, model, found) = next(iter(trainings.items()))
+    assert read_localisation(folder / "run").to_json() == found.to_json()
     both = [
         found.find("A", None, "base", metric="log-likelihood", statistics=each) for each in ("stored", "re-estimated")
     ]
-    choosing, measuring = halves(open_table(str(tmp_path / "A.jsonl")))
+    choosing, measuring = halves(open_table(str(folder.parent / "A.jsonl")))
     received = start[0](torch.tensor(choosing.column("x"))).detach()
     inputs, labels = (torch.tensor(measuring.column(name)) for name in ("x", "label"))
     base = copy.deepcopy(start).eval()
@@ -242,10 +259,50 @@ def test_networks_with_batch_norm_are_scored_with_statistics_anew_too(tmp_path, 
         assert cell.score.value == pytest.approx(float(scores.detach().mean()), abs=1e-5)
         base[1].running_mean, base[1].running_var = received.mean(0), received.var(0)
     assert both[0].score.value != pytest.approx(both[1].score.value, abs=1e-3)
-    text = " ".join((run / "study.md").read_text().split())
+    text = " ".join((folder / "run" / "study.md").read_text().split())
     assert "| share anew |" in text
     assert "re-estimated on the choosing rows, after each graft and reset" in text
     assert {each.family for each in found.verdicts} == {2}
+
+
+def test_runs_of_several_trainings_speak_of_models_trained_like_these(trainings, place, finished, capfd):
+    runs = [folder / "run" for folder in trainings]
+    found = localise_over_seeds(runs)
+    alone = [each for _, _, each in trainings.values()]
+    for verdict, *of_each in zip(found.verdicts, *(each.verdicts for each in alone), strict=True):
+        for name, need in verdict.asked.needs.items():
+            numbers = [each.asked.needs[name] for each in of_each]
+            if any(each.reason for each in numbers):
+                assert need.reason.startswith("in training ")
+                assert verdict.outcome == "inconclusive"
+            else:
+                expected = stats.ttest_1samp([each.value for each in numbers], 0)
+                assert need.low == pytest.approx(expected.confidence_interval(0.95).low)
+                assert need.p_above_0() == pytest.approx(expected.pvalue if need.value > 0 else 1)
+    clear, wide = SeedMean((0.3, 0.31, 0.29)), SeedMean((0.3, 0.6, 0.1))
+    claims = [SetClaim("suffices", "A", {"set − matched": need}, SeedMean((0.8, 0.82, 0.81))) for need in (clear, wide)]
+    assert [each.outcome for each in judge_sets(claims)] == ["suffices", "inconclusive"]
+    (gain,) = [
+        numbers["difference"]
+        for each, numbers in found.measured()
+        if (each.way, each.statistics, each.metric) == ("model", "stored", "log-likelihood")
+    ]
+    values = [each.find("A", None, "model", metric="log-likelihood").difference.value for each in alone]
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (gain.low, gain.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    assert run_command(["show", *map(str, runs)]) == 0
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "names hold what models trained like A learn? Over 3 trainings, with 20 % of the weights in a set" in shown
+    assert run_command(["show", *map(str, runs), "--format", "csv"]) == 0
+    assert ",score," in capfd.readouterr().out
+    with pytest.raises(UsageError, match="expected runs of at least 3 training seeds, got 2"):
+        localise_over_seeds(runs[:2])
+    with pytest.raises(UsageError, match="hold one and the same training of A"):
+        localise_over_seeds([runs[0], runs[1], runs[0]])
+    with pytest.raises(UsageError, match=r"holds a run of something else: settings\.[a-z_]+ was"):
+        localise_over_seeds([*runs, place / "run"])
+    with pytest.raises(UsageError, match="holds no finished localisation"):
+        localise_over_seeds([*runs, place])
 
 
 def test_refusals(place, tmp_path):
@@ -324,7 +381,7 @@ def judged(maps, networks, fraction, draws=5):
 
 def test_a_map_of_random_numbers_is_rarely_taken_for_one_that_holds_something():
     """With intervals at 95 % and Holm over seven claims, at most one run in twenty may claim anything."""
-    claims, runs = 0, 12
+    claims, runs, every = 0, 12, []
     for seed in range(runs):
         networks = {"A": trained(seed), "B": trained(100 + seed)}
         generator = torch.Generator().manual_seed(seed)
@@ -339,6 +396,8 @@ def test_a_map_of_random_numbers_is_rarely_taken_for_one_that_holds_something():
         found = judged(maps, networks, 0.2)
         assert not any(facts.unmatched for of in found.facts.values() for facts in of[0.2].values())
         claims += any(each.outcome != "inconclusive" for each in found.verdicts)
+        every.append(found)
+    assert all(each.outcome == "inconclusive" for each in SeedLocalisation(tuple(every)).verdicts)
     assert claims <= 2  # of 12 at a rate of .05 more than two come up twice in a hundred
 
 

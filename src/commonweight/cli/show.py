@@ -11,15 +11,22 @@ from commonweight.cli.results import by_option, result_options, write, write_run
 
 
 @click.command("show", cls=Command, epilog=ending("commonweight show runs/both --by 3 --verbose"))
-@click.argument("folder", metavar="RUN")
+@click.argument("folders", nargs=-1, required=True, metavar="RUN ...")
 @by_option
 @result_options
-def command(folder: str, by: str | int, form: str, verbose: bool) -> None:
+def command(folders: tuple[str, ...], by: str | int, form: str, verbose: bool) -> None:
     """Show what a finished RUN found.
 
     RUN is of compare, localise, merge-check, shortcuts or continual. Nothing is measured, and no model or data is read.
-    --by is for runs of compare.
+    --by is for runs of compare. At least three runs of localise, one for each training seed of the same models, give
+    intervals and verdicts over the seeds.
     """
+    if len(folders) > 1:
+        from commonweight.studies.localise.over_seeds import localise_over_seeds
+
+        write(localise_over_seeds(folders).result(), form, verbose=verbose)
+        return
+    (folder,) = folders
     run = Path(folder)
     if by == "layer":
         write_run(run, form, verbose=verbose)

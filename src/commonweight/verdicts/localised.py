@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from commonweight.base.estimate import LEVEL
 from commonweight.base.text import number
@@ -16,11 +16,34 @@ from commonweight.base.text import number
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from commonweight.base.resampled import Resampled
-
 Claim = Literal["suffices", "is necessary", "shared", "specific", "conflicts"]
 Outcome = Literal["suffices", "is necessary", "shared", "specific", "conflicts", "in part", "inconclusive"]
 Lacking = Literal["", "undefined", "holds 0", "family", "share undefined"]
+
+
+class Judged(Protocol):
+    """A number that is judged by its interval: over rows and null sets, or over training seeds."""
+
+    @property
+    def value(self) -> float:
+        """What it is; nan where it is undefined."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is undefined; empty where it is not."""
+
+    @property
+    def low(self) -> float:
+        """Lower end of its 95 % interval."""
+
+    def p_above_0(self) -> float:
+        """Test whether it is above 0."""
+
+    def short(self, decimals: int = 3) -> str:
+        """Write it with its interval."""
+
+    def record(self) -> dict[str, Any]:
+        """Give it as plain values."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +54,10 @@ class SetClaim:
     subject: str
     """The set."""
 
-    needs: Mapping[str, Resampled]
+    needs: Mapping[str, Judged]
     """What has to lie above 0, by what it is."""
 
-    share: Resampled | None = None
+    share: Judged | None = None
     """Sufficiency or necessity, whose lower end tells the whole from a part."""
 
     to: str = ""
