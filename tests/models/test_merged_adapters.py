@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
-from commonweight import change_footprint, fisher, overlap
+from commonweight import Footprint, change_footprint, fisher, overlap
 from commonweight.base import UsageError
+from commonweight.cli.main import run as run_command
+from commonweight.data.reviews import reviews
 from commonweight.models.load import load_model
 from commonweight.models.options import LoadOptions
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
+from commonweight.studies.localise.results import read_localisation
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -85,6 +90,25 @@ def test_its_change_is_that_of_the_base(base, tmp_path):
     changed = {name for name, tensor in change.items() if tensor.any()}
     assert {f"{place}.weight" for place in PLACES} <= changed
     assert changed == {name for name, weight in loaded.model.named_parameters() if weight.requires_grad}
+
+
+def test_the_commands_take_the_weights_of_the_base_that_an_adapter_changes(base, tmp_path, capfd):
+    folder, data, run = adapter(base, tmp_path / "adapter", 2), tmp_path / "A.jsonl", tmp_path / "run"
+    data.write_text("".join(json.dumps({"text": row["text"], "label": row["label"]}) + "\n" for row in reviews(40)))
+    quiet = ["--merge-adapters", "--folds", "1", "--quiet"]
+    assert run_command(["fisher", folder, "--data", str(data), "-o", str(tmp_path / "fisher"), *quiet]) == 0
+    asked = [f"A={folder}", "--initialisation", str(base), "--data", f"A={data}", "--map", "saliency"]
+    few = ["--fractions", "0.1", "--primary", "0.1", "--draws", "2", "--resamples", "400", "--no-report"]
+    assert run_command(["localise", *asked, *few, *quiet, "-o", str(run)]) == 0
+    capfd.readouterr()
+    queries = {f"{place}.weight" for place in PLACES}
+    assert queries <= set(Footprint.load(tmp_path / "fisher").names)
+    assert queries <= set(Footprint.load(run / "footprints" / "A" / "change").names)
+    assert not any("lora" in name for name in Footprint.load(run / "footprints" / "A" / "fisher").names)
+    assert json.loads((run / "run.json").read_text())["asked"]["models"]["A"]["merged"] is True
+    found = read_localisation(run)
+    whole, base_score = (found.find("A", None, way, metric="log-likelihood").score.value for way in ("model", "base"))
+    assert whole != base_score
 
 
 def test_an_adapter_that_changes_nothing_or_cannot_be_merged_is_refused(base, tmp_path, monkeypatch):
