@@ -1,4 +1,4 @@
-"""The examples of how to extend the library run in order; they register things, so in a process of their own."""
+"""The examples of additions run, one after the other; they register things, so in a process of their own."""
 
 import re
 import subprocess

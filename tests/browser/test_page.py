@@ -153,9 +153,8 @@ def test_numbers_are_those_in_the_files_of_the_run(show, run):
     }
     verdicts = {each["layer"] or "": each["answer"] for each in study["verdicts"]}
     shown = [row.locator("td").all_text_contents() for row in tab.locator("#tree tbody tr").all()]
-    assert [name for name, *_ in shown] == ["whole network", "0", "2"]
-    for name, overlap, interval, *_, verdict in shown:
-        layer = "" if name == "whole network" else name
+    assert [name.lstrip("▾") for name, *_ in shown] == ["whole network", "0", "2"]
+    for layer, (_, overlap, interval, *_, verdict) in zip(("", "0", "2"), shown, strict=True):
         ends = [float(end) for end in interval.strip("[]").split(", ")]
         wanted = [corrected[layer][end] for end in ("value", "low", "high")]
         assert [float(overlap), *ends] == pytest.approx(wanted, abs=6e-4)
