@@ -15,6 +15,7 @@ from commonweight import Footprint, change_footprint, saliency_footprint
 from commonweight.base.errors import IntegrityError, NotComparableError, UsageError
 from commonweight.footprints.slices import Sliceable
 from commonweight.overlaps.resampling.noise_ceiling import noise_ceiling
+from commonweight.report.overlap import result
 
 
 def start():
@@ -113,6 +114,33 @@ def test_changes_are_compared_by_their_signed_cosine():
     assert commonweight.cosine_similarity(a, opposite) == pytest.approx(-1)
     assert "Cosine similarity of changes" in table.to_markdown()
     assert table.alignment.reading("a", "b") == "shared initialisation"
+
+
+def test_sign_agreement_and_norm_ratio_stand_beside_the_cosine(tmp_path):
+    changes = {
+        "a": {"0.weight": tensor([[3.0, -1.0], [0.0, 2.0]]), "1.bias": tensor([4.0]), "2.bias": tensor([1.0])},
+        "b": {"0.weight": tensor([[2.0, 1.0], [5.0, 3.0]]), "1.bias": tensor([-0.5]), "2.bias": tensor([0.0])},
+    }
+    table = commonweight.overlap({name: Footprint("change", each, 0) for name, each in changes.items()})
+    assert {layer: each[0, 1] for layer, each in table.sign_agreement.by_layer.items()} == {
+        "0": pytest.approx(12 / 13),
+        "1": pytest.approx(0),
+        "2": pytest.approx(np.nan, nan_ok=True),
+    }
+    assert table.sign_agreement.pooled[0, 1] == pytest.approx(12 / 15)
+    assert table.sign_agreement.pooled[1, 0] == table.sign_agreement.pooled[0, 1]
+    assert table.norm_ratio.by_layer["1"][0, 1] == pytest.approx(8)
+    assert np.isnan(table.norm_ratio.by_layer["2"][0, 1])
+    assert table.norm_ratio.pooled[0, 1] == pytest.approx(np.sqrt(31 / 39.25))
+    assert table.norm_ratio.pooled[1, 0] == pytest.approx(np.sqrt(39.25 / 31))
+    table.save(tmp_path)
+    assert commonweight.OverlapTable.load(tmp_path).to_json() == table.to_json()
+    assert "| 0.4708 | 0.9231 | 0.5991 |" in table.to_markdown()
+    frame = result(table).csv.splitlines()
+    assert frame[0] == "layer,a,b,overlap,trace_share_a,trace_share_b,sign_agreement,norm_ratio"
+    fishers = commonweight.overlap({name: Footprint("fisher", {"w": tensor([1.0])}, 1) for name in "ab"})
+    with pytest.raises(UsageError, match="norm ratio are of changes, and this table is of kind fisher"):
+        print(fishers.sign_agreement)
 
 
 def test_changes_from_two_initialisations_are_not_compared():

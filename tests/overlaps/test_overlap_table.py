@@ -296,7 +296,7 @@ def records(found, **asked):
 def test_json_names_its_format_and_writes_nan_as_null():
     found = overlap({"a": footprint(0), "b": footprint(2, **{"embed.weight": torch.zeros(6, 3)})})
     record = json.loads(found.to_json())
-    assert (record["format"], record["version"], record["measure"]) == ("commonweight-overlap", 4, "fisher_overlap")
+    assert (record["format"], record["version"], record["measure"]) == ("commonweight-overlap", 5, "fisher_overlap")
     assert [row["value"] for row in records(found, name="embed", quantity="raw")] == [None]
     assert record["effective_sample_size"] == {"a": 50.0, "b": None}
     assert [row["value"] for row in records(found, quantity="layers")] == [5, 4, 4]
@@ -333,7 +333,7 @@ def test_records_are_not_read_back(tmp_path):
     ("changes", "message"),
     [
         ({"format": "other"}, "is not a commonweight-overlap record"),
-        ({"version": 1}, "format version 1, this release reads version 4: .*, or compute it again"),
+        ({"version": 1}, "format version 1, this release reads version 5: .*, or compute it again"),
         ({"names": ["a", "a"]}, "damaged or was edited by hand .*: compute it again"),
         ({"kind": "other"}, "damaged or was edited by hand"),
         ({"depth": -1}, "damaged or was edited by hand"),

@@ -223,7 +223,7 @@ def _beyond_chance(table: OverlapTable, pair: Pair) -> str:
 
 
 def cells(table: OverlapTable, pair: Pair, layer: str | None = None) -> tuple[str, ...]:
-    """Overlap, interval, null and verdict of one pair; or raw, chance and beyond chance of masks."""
+    """Write the cells of one pair, in the order of ``_head``."""
     if _has_folds(table):
         found = table.estimate("corrected", *pair, layer)
         verdict = table.verdict(pair, layer=layer)
@@ -231,9 +231,12 @@ def cells(table: OverlapTable, pair: Pair, layer: str | None = None) -> tuple[st
         null = table.estimate("null", *pair, layer).value
         return number(found.value, 3), interval, number(null, 3), SHORT[verdict.answer]
     raw = number(table.estimate("raw", *pair, layer).value, 3)
+    i, j = (table.names.index(name) for name in pair)
+    if table.kind == "change":
+        beside = [table.sign_agreement, table.norm_ratio]
+        return raw, *(number(float((of.pooled if layer is None else of.by_layer[layer])[i, j]), 3) for of in beside)
     if table.kind != "supermask":
         return (raw,)
-    i, j = (table.names.index(name) for name in pair)
     chance = table.chance.pooled if layer is None else table.chance.by_layer[layer]
     return raw, number(float(chance[i, j]), 3), number(table.estimate("corrected", *pair, layer).value, 3)
 
@@ -241,7 +244,8 @@ def cells(table: OverlapTable, pair: Pair, layer: str | None = None) -> tuple[st
 def _head(table: OverlapTable) -> tuple[str, ...]:
     if _has_folds(table):
         return "corrected", "95 %", "null", "above?"
-    return ("Jaccard", "by chance", "beyond") if table.kind == "supermask" else ("overlap",)
+    heads = {"supermask": ("Jaccard", "by chance", "beyond"), "change": ("cosine", "sign agreement", "norm ratio")}
+    return heads.get(table.kind, ("overlap",))
 
 
 def _by_layer(table: OverlapTable, pair: Pair, by: str | int) -> Grid:

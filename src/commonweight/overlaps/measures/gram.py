@@ -1,8 +1,9 @@
 """Gram matrices of footprints, streamed: the additive terms from which every overlap is derived.
 
 For n footprints and one parameter, ``G = X Xᵀ`` with one row of X per footprint: ``sqrt(f)`` for a Fisher or a
-saliency, the values themselves for masks, activities and changes. Gram matrices add over parameters and over slices of
-one, so a tensor is read a slice at a time and memory does not depend on its size.
+saliency, the values themselves for masks, activities and changes. Changes have a second one, of the sizes of their
+entries, ``A = |X| |X|ᵀ``. Gram matrices add over parameters and over slices of one, so a tensor is read a slice at a
+time and memory does not depend on its size.
 """
 
 from __future__ import annotations
@@ -60,34 +61,51 @@ def gram_of(
     rows: Iterable[Sequence[Tensor]], count: int, prepare: Callable[[int, Tensor], None]
 ) -> NDArray[np.float64]:
     """Sum ``X Xᵀ`` over slices."""
-    total = torch.zeros(count, count, dtype=torch.float64)
+    return np.asarray(_summed(rows, count, prepare, with_sizes=False)[0])
+
+
+def _summed(
+    rows: Iterable[Sequence[Tensor]], count: int, prepare: Callable[[int, Tensor], None], *, with_sizes: bool
+) -> NDArray[np.float64]:
+    """Sum ``X Xᵀ`` over slices, and ``|X| |X|ᵀ`` if asked: ``[1 or 2, n, n]``."""
+    total = torch.zeros(1 + with_sizes, count, count, dtype=torch.float64)
     for parts in rows:
         X = _scratch.rows(count, parts[0].numel())
         for index, part in enumerate(parts):
             X[index].copy_(part)
             prepare(index, X[index])
-        total += X @ X.T
-    symmetric: NDArray[np.float64] = ((total + total.T) / 2).numpy()
+        total[0] += X @ X.T
+        if with_sizes:
+            X.abs_()
+            total[1] += X @ X.T
+    symmetric: NDArray[np.float64] = ((total + total.mT) / 2).numpy()
     return symmetric
-
-
-def gram_matrices(footprints: Mapping[str, Footprint], parameters: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Compute the Gram matrix of every parameter; each thread reads one parameter at a time."""
-    with worker_threads() as pool:
-        found = pool.map(partial(parameter_gram, footprints), parameters)
-        return dict(zip(parameters, track(found, "overlap", len(parameters), "tensor"), strict=True))
 
 
 def parameter_gram(
     footprints: Mapping[str, Footprint], parameter: str, *, entries: int = ENTRIES_PER_SLICE
 ) -> NDArray[np.float64]:
     """Compute the Gram matrix ``[n, n]`` of one parameter over several footprints of one kind, of equal shapes."""
+    names = tuple(footprints)
+    packed = [footprint.tensors for footprint in footprints.values() if isinstance(footprint.tensors, Packed)]
+    if len(packed) == len(names):
+        return popcount_gram(_packed_slices(packed, parameter), len(names)).astype(np.float64)
+    return np.asarray(_grams(footprints, parameter, entries, with_sizes=False)[0])
+
+
+def change_grams(
+    footprints: Mapping[str, Footprint], parameter: str, *, entries: int = ENTRIES_PER_SLICE
+) -> NDArray[np.float64]:
+    """Compute the Gram matrices of one parameter of several changes, and of their sizes: ``[2, n, n]``, in one pass."""
+    return _grams(footprints, parameter, entries, with_sizes=True)
+
+
+def _grams(
+    footprints: Mapping[str, Footprint], parameter: str, entries: int, *, with_sizes: bool
+) -> NDArray[np.float64]:
     # Activities and changes between about 1e-150 and 1e150 in size (or 0) can be squared in float64.
     names = tuple(footprints)
     kind = footprints[names[0]].kind
-    packed = [footprint.tensors for footprint in footprints.values() if isinstance(footprint.tensors, Packed)]
-    if kind == "supermask" and len(packed) == len(names):
-        return popcount_gram(_packed_slices(packed, parameter), len(names)).astype(np.float64)
 
     def prepare(index: int, values: Tensor) -> None:
         complaint = fault(values, kind)
@@ -105,14 +123,25 @@ def parameter_gram(
                 )
             yield part
 
-    total = gram_of(zip(*map(checked, names), strict=True), len(names), prepare)
+    total = _summed(zip(*map(checked, names), strict=True), len(names), prepare, with_sizes=with_sizes)
     if not np.isfinite(total).all():
-        name = names[int(np.flatnonzero(~np.isfinite(np.diagonal(total)))[0])]
+        name = names[int(np.flatnonzero(~np.isfinite(np.diagonal(total[0])))[0])]
         raise MeasurementError(
             f"footprint {name!r}, parameter {parameter!r}: the sum of its entries is too large for float64; "
             "scale the footprint down"
         )
     return total
+
+
+def gram_matrices(
+    footprints: Mapping[str, Footprint],
+    parameters: Sequence[str],
+    gram: Callable[[Mapping[str, Footprint], str], NDArray[np.float64]] = parameter_gram,
+) -> dict[str, NDArray[np.float64]]:
+    """Compute the Gram matrix of every parameter; each thread reads one parameter at a time."""
+    with worker_threads() as pool:
+        found = pool.map(partial(gram, footprints), parameters)
+        return dict(zip(parameters, track(found, "overlap", len(parameters), "tensor"), strict=True))
 
 
 def _packed_slices(masks: Sequence[Packed], parameter: str) -> Iterator[list[NDArray[np.uint8]]]:

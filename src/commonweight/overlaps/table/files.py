@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 RECORD = "overlap.json"
 ARRAYS = "overlap.safetensors"
 FORMAT = "commonweight-overlap"
-VERSION = 4
+VERSION = 5
 TABLE = Format(FORMAT, (VERSION,), "an overlap table", "compute it again", most_bytes=2**30)
 
 
 def to_record(table: Mapping[str, Any], measure: str, rows: Sequence[Row]) -> dict[str, Any]:
     """Describe a table, given by its fields."""
-    alignment, masks, folds = table["alignment"], table["masks"], table["resampled"]
+    alignment, masks, folds, sizes = (table[name] for name in ("alignment", "masks", "resampled", "sizes"))
     record = {
         "format": FORMAT,
         "version": VERSION,
@@ -65,6 +65,7 @@ def to_record(table: Mapping[str, Any], measure: str, rows: Sequence[Row]) -> di
         and {"sizes": masks.sizes, "starts": masks.starts, "moved": masks.moved, "flipped": masks.flipped},
         "folds": folds and {"count": folds.folds, "splits": splits_of(folds.folds).words},
         "terms": {parameter: gram.tolist() for parameter, gram in table["terms"].items()},
+        "sizes": sizes and {parameter: gram.tolist() for parameter, gram in sizes.items()},
         "records": to_columns(rows),
     }
     found: dict[str, Any] = without_nan(record)
@@ -161,6 +162,9 @@ def _fields(record: dict[str, Any], arrays: Mapping[str, NDArray[np.float64]] | 
             {str(name): str(model) for name, model in record["models"].items()},
         ),
         "terms": {parameter: as_matrix(gram, n) for parameter, gram in record["terms"].items()},
+        "sizes": {parameter: as_matrix(record["sizes"][parameter], n) for parameter in parameters}
+        if kind == "change"
+        else None,
         "masks": _masks(record["masks"], names, parameters) if kind == "supermask" else None,
         "resampled": None if arrays is None else _resampled(int(record["folds"]["count"]), arrays, parameters, n),
     }

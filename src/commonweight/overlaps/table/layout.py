@@ -28,6 +28,8 @@ HEADS = {
     "raw": "overlap",
     "chance": "chance",
     "corrected": "corrected",
+    "sign_agreement": "sign agreement",
+    "norm_ratio": "norm ratio",
     "density": "density",
     "noise_ceiling": "noise ceiling",
     "null": "null",
@@ -72,6 +74,11 @@ MOVED = (
     "Among {pairs}, the scores of one were moved towards those of another, or both towards those of a third. So these "
     "masks agree by construction, and the closed form for chance does not hold. Compare tasks that were trained "
     "without transfer."
+)
+OF_CHANGES = (
+    "Sign agreement is the share of the weights that both models moved in one direction, each counted by the product "
+    "of how far they moved it; unrelated changes are at about 0.5. The norm ratio is the length of the change of the "
+    "first footprint of a pair over that of the second.",
 )
 NOT_STATED = "The footprints of {pairs} do not say which draw their scores started from, so chance is not known."
 
@@ -133,6 +140,9 @@ def overlap_blocks(records: Records, kind: Kind) -> list[Block]:
     blocks.append(_of_pairs(records, f"By {records.by}", "raw"))
     if has_chance:
         blocks.append(_of_pairs(records, f"Corrected for chance, by {records.by}", "corrected"))
+    if "sign_agreement" in records.quantities:
+        blocks.append(_of_pairs(records, f"Sign agreement, by {records.by}", "sign_agreement"))
+        blocks.append(_of_pairs(records, f"Norm ratio, by {records.by}", "norm_ratio"))
     if "noise_ceiling" in records.quantities:
         blocks.append(_of_pairs(records, f"Corrected [95 %], by {records.by}", "corrected", interval=True))
         blocks.append(_of_pairs(records, f"Null, by {records.by}", "null"))
@@ -151,7 +161,10 @@ def _title(names: tuple[str, ...], kind: Kind) -> str:
 def _two(records: Records, kind: Kind) -> Grid:
     a, b = records.names
     columns: list[tuple[str, str, str, str | None, bool]] = []
-    for quantity in ("raw", "chance", "corrected", "density", "noise_ceiling", "null", "trace_share"):
+    for quantity in (
+        *("raw", "sign_agreement", "norm_ratio", "chance", "corrected"),
+        *("density", "noise_ceiling", "null", "trace_share"),
+    ):
         if quantity not in records.quantities:
             continue
         if quantity in {"density", "noise_ceiling", "trace_share"}:

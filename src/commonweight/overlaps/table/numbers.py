@@ -14,6 +14,7 @@ from commonweight.base.estimate import Estimate
 from commonweight.base.names import Named
 from commonweight.footprints.footprint import IMPORTANCES
 from commonweight.overlaps.chance import chance_corrected, chance_jaccard
+from commonweight.overlaps.measures.of_changes import norm_ratio, sign_agreement
 from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.overlaps.resampling.ratios import PERMUTED, FoldRatios
 
@@ -37,7 +38,7 @@ Quantity = Literal["raw", "corrected", "null", "above_null"]
 """What an estimate can be asked of."""
 
 TOTALS: tuple[Level, ...] = ("pooled", "layer_mean")
-TOTALS_OF: dict[str, tuple[Level, ...]] = {"trace_share": (), "density": ("pooled",)}
+TOTALS_OF: dict[str, tuple[Level, ...]] = {"trace_share": (), "density": ("pooled",), "norm_ratio": ("pooled",)}
 """Quantities that do not have both totals."""
 
 WHOLE = "whole network"
@@ -123,8 +124,8 @@ class Row(NamedTuple):
     """The other of a pair, at totals also itself; None where the quantity is of one footprint."""
 
     quantity: str
-    """``raw``, ``trace_share``, ``density``, ``chance``, ``noise_ceiling``, ``corrected``, ``null``, ``above_null``, or
-    ``layers``: over how many layers a layer mean goes."""
+    """``raw``, ``trace_share``, ``density``, ``chance``, ``sign_agreement``, ``norm_ratio``, ``noise_ceiling``,
+    ``corrected``, ``null``, ``above_null``, or ``layers``: over how many layers a layer mean goes."""
 
     value: float
     """nan where it is undefined."""
@@ -157,6 +158,7 @@ class Numbers:
         layers: Mapping[str, Parameters],
         masks: MaskFacts | None,
         resampled: Resampled | None,
+        sizes: Mapping[str, Array] | None,
     ) -> None:
         self.names, self.kind, self.layers, self.parameters = names, kind, layers, tuple(terms)
         self._terms = terms
@@ -169,6 +171,8 @@ class Numbers:
                 "chance": partial(self._chance, masks),
                 "corrected": partial(self._beyond_chance, masks),
             }
+        if sizes is not None:
+            self.quantities |= {"sign_agreement": partial(self._sign_agreement, sizes), "norm_ratio": self._norm_ratio}
         if resampled is not None:
             ratios = FoldRatios(resampled, terms)
             self._nulls = nulls = cache(ratios.nulls)
@@ -184,6 +188,8 @@ class Numbers:
         """Find a quantity, or say what it takes."""
         if quantity in self.quantities:
             return self.quantities[quantity]
+        if quantity in {"sign_agreement", "norm_ratio"}:
+            raise UsageError(f"sign agreement and norm ratio are of changes, and this table is of kind {self.kind}")
         if quantity in {"density", "chance"}:
             raise UsageError(f"density and chance are of supermasks, and this table is of kind {self.kind}")
         if self.kind in IMPORTANCES:
@@ -273,6 +279,12 @@ class Numbers:
 
     def _beyond_chance(self, masks: MaskFacts, parameters: Parameters) -> Array:
         return chance_corrected(self._raw(parameters), self._chance(masks, parameters))
+
+    def _sign_agreement(self, sizes: Mapping[str, Array], parameters: Parameters) -> Array:
+        return sign_agreement(self._gram(parameters), np.asarray(sum(sizes[name] for name in parameters)))[None]
+
+    def _norm_ratio(self, parameters: Parameters) -> Array:
+        return norm_ratio(self._gram(parameters))[None]
 
 
 def mean_over_layers(versions: Sequence[Array]) -> Array:

@@ -20,7 +20,7 @@ from commonweight.footprints.slices import shape_of
 from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
 from commonweight.overlaps.chance import mask_facts
 from commonweight.overlaps.compatible import LeftOut, check_named, check_names, common_parameters
-from commonweight.overlaps.measures.gram import gram_matrices
+from commonweight.overlaps.measures.gram import change_grams, gram_matrices
 from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.overlaps.resampling.ratios import Resampled
 from commonweight.overlaps.resampling.same_folds import check_traces, common_folds
@@ -98,6 +98,9 @@ class OverlapTable:
     depth: int | None = None
     """How many parts of the module path name a layer; None for the module that owns the parameter."""
 
+    sizes: Mapping[str, Array] | None = None
+    """Of changes, per parameter the Gram matrix ``[n, n]`` of the sizes of their entries; None for other kinds."""
+
     masks: MaskFacts | None = None
     """Of supermasks, the sizes and score initialisations on which chance depends; None for other kinds."""
 
@@ -113,7 +116,7 @@ class OverlapTable:
     measured."""
 
     def __post_init__(self) -> None:
-        for gram in self.terms.values():
+        for gram in (*self.terms.values(), *(self.sizes or {}).values()):
             frozen(gram)
 
     def __repr__(self) -> str:
@@ -144,7 +147,7 @@ class OverlapTable:
     @cached_property
     def numbers(self) -> Numbers:
         """Every number of the table, from which all that follows is taken."""
-        return Numbers(self.names, self.kind, self.terms, self.members, self.masks, self.resampled)
+        return Numbers(self.names, self.kind, self.terms, self.members, self.masks, self.resampled, self.sizes)
 
     @cached_property
     def _judged(self) -> dict[str, Verdict]:
@@ -180,6 +183,19 @@ class OverlapTable:
     def density(self) -> Levels:
         """Fraction of the weights each mask keeps, ``[n]``: ``.by_layer``, ``.by_parameter``, ``.pooled``."""
         return self.numbers.levels("density")
+
+    @property
+    def sign_agreement(self) -> Levels:
+        r"""Of changes the share ``[n, n]`` of the weights that moved in one direction, each by :math:`|Δ_a Δ_b|`.
+
+        From 0 (all in opposite directions) to 1; unrelated changes are at about 0.5. nan where none moved in both.
+        """
+        return self.numbers.levels("sign_agreement")
+
+    @property
+    def norm_ratio(self) -> Levels:
+        """Of changes the length of one over that of the other, ``[n, n]``; nan where the other's is 0."""
+        return self.numbers.levels("norm_ratio")
 
     @property
     def chance(self) -> Levels:
@@ -483,7 +499,8 @@ class OverlapTable:
 
         Returns:
             Columns ``layer`` (or ``parameter``), ``a``, ``b``, ``overlap``, ``trace_share_a``, ``trace_share_b``; of
-            supermasks also ``density_a``, ``density_b``, ``chance``, ``corrected``; of Fishers with folds
+            supermasks also ``density_a``, ``density_b``, ``chance``, ``corrected``; of changes ``sign_agreement`` and
+            ``norm_ratio``; of Fishers with folds
             ``noise_ceiling_a``, ``noise_ceiling_b``, ``corrected``, ``null``, ``null_permutes``, ``above_null``, and
             the ends of their intervals in ``..._low`` and ``..._high``.
         """
@@ -548,6 +565,7 @@ class OverlapTable:
             *layout.copies(self.rows),
             *(layout.fold_sentences(records.folds) if self.kind in IMPORTANCES else ()),
             *(layout.chance_sentences(self.names, self.masks) if self.masks is not None else ()),
+            *(layout.OF_CHANGES if self.sizes is not None else ()),
             self.alignment.sentence(),
             *layout.left_out_sentences(self.left_out),
         ]
@@ -593,8 +611,8 @@ def overlap(
     """Compute how much footprints coincide: every pair, overall and per layer, by the measure that fits their kind.
 
     Fishers and saliencies take the Fisher overlap, supermasks the Jaccard index, activities and changes the cosine
-    similarity. Tensors are read a
-    slice at a time; memory does not depend on the size of the model.
+    similarity; beside that of changes stand their sign agreement and norm ratio. Tensors are read a slice at a time;
+    memory does not depend on the size of the model.
 
     Args:
         footprints: At least two footprints of one kind, by the names they shall have in the table.
@@ -625,7 +643,7 @@ def overlap(
     check_named(footprints, *unnamed)
     common = common_parameters(footprints, common_only=common_only)
     first = next(iter(footprints.values()))
-    sizes = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
+    entries = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
     rules = {name: footprint.metadata.get("fisher_type") for name, footprint in footprints.items()}
     folds = common_folds(footprints, common.parameters) if intervals and first.kind in IMPORTANCES else 0
     owners = by_layer(common.parameters)
@@ -636,7 +654,11 @@ def overlap(
     ]
     groups += [fold.tensors for each in footprints.values() for fold in each.folds if folds]
     with hashes_checked(groups):
-        terms = gram_matrices(footprints, common.parameters)
+        if first.kind == "change":
+            both = gram_matrices(footprints, common.parameters, change_grams)
+            terms, sizes = ({parameter: each[place] for parameter, each in both.items()} for place in (0, 1))
+        else:
+            terms, sizes = gram_matrices(footprints, common.parameters), None
         over_folds = fold_terms(footprints, terms) if folds else {}
     for parameter, found in over_folds.items():
         check_traces(tuple(footprints), parameter, np.diagonal(terms[parameter]), found.traces.sum(axis=0))
@@ -649,7 +671,8 @@ def overlap(
         counts={name: footprint.count for name, footprint in footprints.items()},
         effective_sample_size={name: float(each.effective_sample_size) for name, each in footprints.items()},
         fisher_types={name: None if rule is None else str(rule) for name, rule in rules.items()},
-        masks=mask_facts(footprints, sizes) if first.kind == "supermask" else None,
+        sizes=sizes,
+        masks=mask_facts(footprints, entries) if first.kind == "supermask" else None,
         resampled=Resampled(folds, over_folds) if folds else None,
         spread={
             name: {layer: spread for layer, spread in footprint.spread.items() if layer in owners}

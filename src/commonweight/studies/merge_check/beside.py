@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from commonweight.base.errors import UsageError
 from commonweight.base.names import some
 from commonweight.diagonal_fisher.agreement import beware_of_labels
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from commonweight.base.text import Note
     from commonweight.data.table import Table
+    from commonweight.overlaps.table.table import OverlapTable
     from commonweight.studies.compare.options import MeasureOptions
     from commonweight.studies.merge_check.parents import Parents
     from commonweight.studies.merge_check.plan import Places
@@ -109,7 +108,9 @@ def fishers_of(
     return found
 
 
-def look_beside(parents: Parents, fishers: Mapping[tuple[str, str], Footprint]) -> Beside:
+def look_beside(
+    parents: Parents, fishers: Mapping[tuple[str, str], Footprint], changes: Mapping[str, Footprint]
+) -> Beside:
     """Compare every pair, and collect warnings."""
     own = {name: fishers[name, name] for name in parents.loaded}
     kept = {model: tuple(parents.own(model)) for model in parents.loaded}
@@ -125,37 +126,34 @@ def look_beside(parents: Parents, fishers: Mapping[tuple[str, str], Footprint]) 
             f"Without a shared initialisation, or left out: {some(heads)}. They are not merged; every data set is "
             "scored with those of its own parent, and whoever uses the merge needs them too."
         )
-    return Beside(tuple(_pair(parents, fishers, a, b) for a, b in combinations(parents.loaded, 2)), kept, tuple(beware))
+    table = overlap(changes)
+    pairs = tuple(_pair(parents, fishers, table, a, b) for a, b in combinations(parents.loaded, 2))
+    return Beside(pairs, kept, tuple(beware))
 
 
-def _pair(parents: Parents, fishers: Mapping[tuple[str, str], Footprint], a: str, b: str) -> Pair:
+def _pair(
+    parents: Parents, fishers: Mapping[tuple[str, str], Footprint], changes: OverlapTable, a: str, b: str
+) -> Pair:
     same = [_overlap(fishers[a, data], fishers[b, data]) for data in (a, b) if {(a, data), (b, data)} <= set(fishers)]
-    dot = size = apart = 0.0
-    squares = torch.zeros(4, dtype=torch.float64)
-    for name, start in parents.start.items():
-        first, second, begin = (
-            each.double().cpu() for each in (parents.weights(a, name), parents.weights(b, name), start)
-        )
-        changes = first - begin, second - begin
-        product = changes[0] * changes[1]
-        dot += float(product.sum())
-        size += float(product.abs().sum())
-        apart += float((first - second).square().sum())
-        squares += torch.stack([each.square().sum() for each in (*changes, first, second)])
-    change_a, change_b, weight_a, weight_b = squares.tolist()
+    i, j = (changes.names.index(name) for name in (a, b))
     return Pair(
         (a, b),
         _overlap(fishers[a, a], fishers[b, b]),
         sum(same) / len(same) if same else math.nan,
-        _ratio(dot, math.sqrt(change_a * change_b)),
-        _ratio((dot + size) / 2, size),
-        _ratio(math.sqrt(apart), math.sqrt(weight_a + weight_b)),
+        float(changes.pooled[i, j]),
+        float(changes.sign_agreement.pooled[i, j]),
+        _distance(parents, a, b),
     )
+
+
+def _distance(parents: Parents, a: str, b: str) -> float:
+    apart = size = 0.0
+    for name in parents.start:
+        first, second = (parents.weights(model, name).double() for model in (a, b))
+        apart += float((first - second).square().sum())
+        size += float(first.square().sum() + second.square().sum())
+    return math.sqrt(apart / size) if size > 0 else math.nan
 
 
 def _overlap(first: Footprint, second: Footprint) -> float:
     return float(overlap({"a": first, "b": second}, intervals=False).pooled[0, 1])
-
-
-def _ratio(above: float, below: float) -> float:
-    return above / below if below > 0 else math.nan

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import UsageError
 from commonweight.base.text import Note, silent
 from commonweight.data.table import open_table
+from commonweight.footprints.footprint import Footprint
 from commonweight.fusion.checkpoints import plan_checkpoints
 from commonweight.fusion.folders import check_place as check_fused_place
 from commonweight.fusion.folders import fuse_checkpoints
@@ -250,7 +251,8 @@ def _check(places: Places, asked: Asked, note: Note) -> MergeCheck:
     every = fishers_of(places, parents, asked.tables[CHOOSING], options.measure, note)
     fishers = {name: every[name, name] for name in parents.loaded}
     if not places.beside.exists():
-        look_beside(parents, every).save(places)
+        changes = {name: Footprint.load(places.change(name)) for name in parents.loaded}
+        look_beside(parents, every, changes).save(places)
     beside = Beside.load(places)
     for sentence in beside.beware:
         note(sentence)
