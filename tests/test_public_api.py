@@ -27,6 +27,7 @@ PUBLIC = [
     "SupermaskNetwork",
     "Verdict",
     "activity_footprint",
+    "adam_footprint",
     "change_footprint",
     "cosine_similarity",
     "every_layer_similarity",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from commonweight.data.images.stream import task_stream
     from commonweight.diagonal_fisher.measure import fisher, verify
     from commonweight.footprints.footprint import Footprint
+    from commonweight.footprints.of_adam import adam_footprint
     from commonweight.footprints.of_change import change_footprint, saliency_footprint
     from commonweight.footprints.of_masks import activity_footprint, supermask_footprint
     from commonweight.fusion.folders import fuse_checkpoints
@@ -44,6 +45,7 @@ _HOME = {
     "SupermaskNetwork": "supermasks.network",
     "Verdict": "verdicts.verdict",
     "activity_footprint": "footprints.of_masks",
+    "adam_footprint": "footprints.of_adam",
     "change_footprint": "footprints.of_change",
     "cosine_similarity": "overlaps.measures.cosine",
     "every_layer_similarity": "overlaps.similarity.means",
@@ -76,6 +78,7 @@ __all__ = [
     "SupermaskNetwork",
     "Verdict",
     "activity_footprint",
+    "adam_footprint",
     "change_footprint",
     "cosine_similarity",
     "every_layer_similarity",

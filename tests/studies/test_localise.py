@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -27,7 +28,10 @@ from commonweight.interventions.graft_reset import Swappable
 from commonweight.interventions.measure import row_scores
 from commonweight.interventions.sets import Sets, only, top_set
 from commonweight.models.identity import hash_files
+from commonweight.models.load import load_model
 from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
+from commonweight.models.load import load_model
+from commonweight.studies.compare.options import MeasureOptions
 from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer, save, train
 from commonweight.studies.localise.cells import BY_CONSTRUCTION, Cell, Scored, plan_cells
 from commonweight.studies.localise.halves import halves
@@ -312,6 +316,8 @@ def test_refusals(place, tmp_path):
         localise(place, tmp_path / "run", models={name: place / name for name in ("films", "food", "run")})
     with pytest.raises(UsageError, match=r"must be one of the fractions, 0\.01, 0\.05, 0\.2, got 0\.3"):
         LocaliseOptions(primary=0.3)
+    with pytest.raises(UsageError, match=r"no file .*films/optimizer\.pt; give optimizer\.pt of a Trainer"):
+        localise(place, tmp_path / "run", options=LocaliseOptions(map="adam_v"))
     other = nn.Linear(2, 2)
     with pytest.raises(NotComparableError, match="no parameter has name and shape in common"):
         Swappable.of(other, make_start(0))

@@ -34,10 +34,13 @@ ROUNDING = 1e-6
 
 TINY = 1e-300
 
-Kind = Literal["fisher", "saliency", "change", "supermask", "activity"]
-KINDS: tuple[Kind, ...] = ("fisher", "saliency", "change", "supermask", "activity")
+Kind = Literal["fisher", "saliency", "change", "adam_v", "supermask", "activity"]
+KINDS: tuple[Kind, ...] = ("fisher", "saliency", "change", "adam_v", "supermask", "activity")
 IMPORTANCES: frozenset[Kind] = frozenset({"fisher", "saliency"})
-"""Kinds whose entries are means over examples and at least 0: they are compared by their roots, and may have folds."""
+"""Kinds whose entries are means over examples and at least 0: they may have folds."""
+
+NON_NEGATIVE: frozenset[Kind] = IMPORTANCES | {"adam_v"}
+"""Kinds whose entries are at least 0: they are compared by their roots."""
 
 SIGNED: frozenset[Kind] = frozenset({"change", "activity"})
 """Kinds whose entries have a sign, and so has their overlap."""
@@ -91,7 +94,7 @@ class Footprint:
 
     kind: Kind
     """``fisher`` (non-negative importances), ``change`` (weights less their initialisation), ``saliency`` (Fisher times
-    squared change), ``supermask`` (bits) or ``activity`` (one vector per layer)."""
+    squared change), ``adam_v`` (Adam's second moment), ``supermask`` (bits) or ``activity`` (one vector per layer)."""
 
     tensors: Mapping[str, Tensor]
     """One tensor per parameter; for a Fisher the mean over examples, squared nats per squared weight unit; for a
@@ -179,7 +182,7 @@ class Footprint:
         ]
         if not math.isnan(self.effective_sample_size):
             facts.append(f"{self.effective_sample_size:.1f} effective")
-        if self.kind in IMPORTANCES:
+        if self.kind in NON_NEGATIVE:
             traces = self.layer_traces()
             whole = sum(traces.values())
             header = (*header, "trace share")

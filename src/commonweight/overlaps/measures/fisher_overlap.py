@@ -27,8 +27,8 @@ def fisher_overlap(f1: ArrayLike | Tensor | Footprint, f2: ArrayLike | Tensor | 
 
     Args:
         f1: A Fisher diagonal: mean squared gradients, any shape, entries finite and at least 0; the scale cancels.
-            NumPy array, torch tensor or nested lists of any dtype; or a footprint of kind ``fisher`` or
-            ``saliency``.
+            NumPy array, torch tensor or nested lists of any dtype; or a footprint of kind ``fisher``,
+            ``saliency`` or ``adam_v``.
         f2: The other, of the same shape; a footprint if ``f1`` is one.
 
     Returns:
@@ -37,7 +37,7 @@ def fisher_overlap(f1: ArrayLike | Tensor | Footprint, f2: ArrayLike | Tensor | 
 
     Raises:
         UsageError: If the shapes differ or an entry is negative, nan or infinite.
-        NotComparableError: If two footprints differ in parameters, Fisher type or loss.
+        NotComparableError: If two footprints differ in kind, parameters, Fisher type or loss.
 
     Example:
         >>> fisher_overlap([1.0, 3.0], [20.0, 60.0]), fisher_overlap([1.0, 0.0], [0.0, 5.0])

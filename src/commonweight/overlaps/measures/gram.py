@@ -1,9 +1,9 @@
 """Gram matrices of footprints, streamed: the additive terms from which every overlap is derived.
 
-For n footprints and one parameter, ``G = X Xᵀ`` with one row of X per footprint: ``sqrt(f)`` for a Fisher or a
-saliency, the values themselves for masks, activities and changes. Changes have a second one, of the sizes of their
-entries, ``A = |X| |X|ᵀ``. Gram matrices add over parameters and over slices of one, so a tensor is read a slice at a
-time and memory does not depend on its size.
+For n footprints and one parameter, ``G = X Xᵀ`` with one row of X per footprint: ``sqrt(f)`` for a Fisher, a saliency
+or a second moment, the values themselves for masks, activities and changes. Changes have a second one, of the sizes of
+their entries, ``A = |X| |X|ᵀ``. Gram matrices add over parameters and over slices of one, so a tensor is read a slice
+at a time and memory does not depend on its size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from commonweight.base.errors import MeasurementError, UsageError
 from commonweight.base.progress import track
 from commonweight.base.threads import worker_threads
-from commonweight.footprints.footprint import IMPORTANCES, SIGNED, Footprint
+from commonweight.footprints.footprint import NON_NEGATIVE, SIGNED, Footprint
 from commonweight.footprints.packed import Packed, byte_count
 from commonweight.footprints.slices import ENTRIES_PER_SLICE, slices
 from commonweight.overlaps.compatible import common_parameters
@@ -184,7 +184,7 @@ def pair_gram(kind: Kind, **two: Any) -> NDArray[np.float64]:
 
 
 _ALIKE: dict[Kind, tuple[Kind, ...]] = {
-    "fisher": ("fisher", "saliency"),
+    "fisher": ("fisher", "saliency", "adam_v"),
     "supermask": ("supermask",),
     "activity": ("activity", "change"),
 }
@@ -240,15 +240,15 @@ def fault(values: Tensor, kind: Kind) -> str | None:
     if math.isfinite(low) and math.isfinite(high) and (low >= 0 or kind in SIGNED):
         return None
     bad = ~values.isfinite()
-    if kind in IMPORTANCES:
+    if kind in NON_NEGATIVE:
         bad |= values < 0
-    expected = "finite and at least 0" if kind in IMPORTANCES else "finite"
+    expected = "finite and at least 0" if kind in NON_NEGATIVE else "finite"
     return f"entries must be {expected}, got {values[bad][0].item():g}"
 
 
 def to_row_(values: Tensor, kind: Kind) -> None:
     """Turn entries into a row of the Gram matrix, in place: the square root of importances, else as they are."""
-    if kind in IMPORTANCES:
+    if kind in NON_NEGATIVE:
         values.sqrt_()
 
 

@@ -36,6 +36,7 @@ MEASURES: dict[Kind, Measure] = {
     "fisher": Measure("fisher_overlap", "Fisher overlap", "trace share", cosine_ratio),
     "saliency": Measure("fisher_overlap", "Fisher overlap of saliencies", "share of saliency", cosine_ratio),
     "change": Measure("cosine_similarity", "Cosine similarity of changes", "share of squared change", cosine_ratio),
+    "adam_v": Measure("fisher_overlap", "Overlap of Adam's second moments", "share of second moment", cosine_ratio),
     "supermask": Measure("jaccard_index", "Jaccard index", "share of kept weights", jaccard_from_gram),
     "activity": Measure("cosine_similarity", "Cosine similarity", "share of squared norm", cosine_ratio),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from commonweight.base.text import DASH, Block, Grid, number
 from commonweight.footprints.copies import beware_of_copies
-from commonweight.footprints.footprint import IMPORTANCES, SIGNED
+from commonweight.footprints.footprint import IMPORTANCES
 from commonweight.overlaps.measures.table_of_measures import MEASURES
 from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
@@ -264,9 +264,9 @@ def footprint_blocks(
             for name in records.names
         ]
         return [Grid("The footprints", head, tuple(rows))]
-    if kind in SIGNED and not counted:
-        return []
     is_fisher = kind in IMPORTANCES
+    if not is_fisher and not counted:
+        return []
     head = ("footprint", "examples", "effective sample size", *(("Fisher type",) if is_fisher else ()))
     rows = [
         (

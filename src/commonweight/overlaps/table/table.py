@@ -610,9 +610,9 @@ def overlap(
 ) -> OverlapTable:
     """Compute how much footprints coincide: every pair, overall and per layer, by the measure that fits their kind.
 
-    Fishers and saliencies take the Fisher overlap, supermasks the Jaccard index, activities and changes the cosine
-    similarity; beside that of changes stand their sign agreement and norm ratio. Tensors are read a slice at a time;
-    memory does not depend on the size of the model.
+    Fishers, saliencies and Adam's second moments take the Fisher overlap, supermasks the Jaccard index, activities and
+    changes the cosine similarity; beside that of changes stand their sign agreement and norm ratio. Tensors are read a
+    slice at a time; memory does not depend on the size of the model.
 
     Args:
         footprints: At least two footprints of one kind, by the names they shall have in the table.

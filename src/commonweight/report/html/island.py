@@ -15,7 +15,7 @@ import numpy as np
 
 from commonweight.base.estimate import Estimate
 from commonweight.base.progress import track
-from commonweight.footprints.footprint import IMPORTANCES, SIGNED
+from commonweight.footprints.footprint import NON_NEGATIVE, SIGNED
 from commonweight.overlaps.table.numbers import WHOLE
 from commonweight.report.curves import FEWEST_FOR_BANDS
 from commonweight.report.overlap import spoken, spoken_pair
@@ -92,7 +92,7 @@ class Overlaps:
     def quantities(self) -> tuple[Quantity, ...]:
         """What there is to see; a quantity that is undefined everywhere is left out."""
         table = self.tables[0]
-        if table.kind in IMPORTANCES:
+        if table.kind in NON_NEGATIVE:
             return FISHER if all(each.resampled is not None for each in self.tables) else WITHOUT_FOLDS
         if table.kind in SIGNED:
             return ACTIVITY

@@ -29,7 +29,12 @@ ANEW = (
     "Anew: with the statistics of batch norm re-estimated on the choosing rows, after each graft and reset. Verdicts "
     "go by those that the model has stored."
 )
-MAPS = {"saliency": "saliency (Fisher times squared change)", "fisher": "Fisher", "change": "size of the change"}
+MAPS = {
+    "saliency": "saliency (Fisher times squared change)",
+    "fisher": "Fisher",
+    "change": "size of the change",
+    "adam_v": "second moment of Adam",
+}
 
 
 def answer(found: Localisation) -> Answer:

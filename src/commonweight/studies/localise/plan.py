@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCALISATION = StudyKind("localisation", ("torch", "transformers", "datasets"))
-Map = Literal["saliency", "fisher", "change"]
+Map = Literal["saliency", "fisher", "change", "adam_v"]
 FEWER = 5
 """Null sets at fractions other than the primary one, if there are not fewer at that."""
 
@@ -26,7 +26,7 @@ class LocaliseOptions(TrialOptions):
 
     map: Map = setting(
         "saliency",
-        "What chooses the weights: Fisher times squared change, the Fisher, or the size of the change.",
+        "What chooses the weights: Fisher times squared change, Fisher, size of the change, or Adam's second moment.",
     )
     fractions: tuple[float, ...] = setting(
         (0.01, 0.05, 0.2),

@@ -12,6 +12,7 @@ from commonweight.data.table import open_table
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 from commonweight.diagonal_fisher.collector import choose_parameters
 from commonweight.footprints.footprint import Footprint
+from commonweight.footprints.of_adam import adam_footprint
 from commonweight.footprints.of_change import change_footprint, saliency_footprint
 from commonweight.footprints.packed import PackedMasks
 from commonweight.footprints.slices import shape_of
@@ -76,10 +77,10 @@ def localise(
 ) -> Localisation:
     """Test whether the weights that a footprint names hold what a model knows.
 
-    A map (saliency, Fisher or change) chooses a share of the weights of each model on one half of its rows. On the
-    other half every row is scored after these weights, and no others, are put onto the initialisation (*graft*), or
-    back to it (*reset*). Beside each set stand random sets and sets matched by how far their weights moved. Parameters
-    without a shared initialisation, such as heads, and all buffers are the model's own throughout.
+    A map (saliency, Fisher, change or Adam's second moment) chooses a share of the weights of each model on one half of
+    its rows. On the other half every row is scored after these weights, and no others, are put onto the initialisation
+    (*graft*), or back to it (*reset*). Beside each set stand random sets and sets matched by how far their weights
+    moved. Parameters without a shared initialisation, such as heads, and all buffers are the model's own throughout.
 
     Args:
         models: One or two trained models by name: checkpoint folders, ids, or ``module:function``.
@@ -178,6 +179,8 @@ def _check_localisation(
             note(sentence)
         identities[model.name] = loaded.identity
         change_footprint(loaded.model, found)
+        if options.map == "adam_v":
+            adam_footprint(loaded.model, model.spec)
     question = {
         "settings": options.deciding(),
         "models": identities,
@@ -267,6 +270,12 @@ def _map(places: Places, asked: Asked, name: str, note: Note) -> Footprint:
     change = Footprint.load(change_at)
     if options.map == "change":
         return change
+    if options.map == "adam_v":
+        moment_at = places.footprint(name, "adam_v")
+        if not moment_at.exists():
+            loaded = loaded or _load(asked, name)
+            adam_footprint(loaded.model, asked.models[name].spec).save(moment_at)
+        return _within(Footprint.load(moment_at), change)
     if not fisher_at.exists():
         loaded = loaded or load_again(asked, name)
         table = asked.choosing[name]
@@ -277,7 +286,12 @@ def _map(places: Places, asked: Asked, name: str, note: Note) -> Footprint:
         note(sentence)
     if options.map == "saliency":
         return saliency_footprint(fisher, change)
-    return replace(fisher, tensors={key: fisher[key] for key in fisher if key in change}, folds=())
+    return _within(fisher, change)
+
+
+def _within(found: Footprint, change: Footprint) -> Footprint:
+    """Take the parameters that the change holds, which are those that may be chosen."""
+    return replace(found, tensors={key: found[key] for key in found if key in change}, folds=())
 
 
 def load_again(asked: Asked, name: str) -> LoadedModel:
