@@ -319,6 +319,8 @@ def test_compare_in_every_format(cli, place, tmp_path):
     by_parameter = result(table, by="parameter").csv
     assert cli(*command, "--format", "csv", "--by", "parameter").out == by_parameter
     assert cli("show", run, "--format", "csv", "--by", "parameter").out == by_parameter
+    by_head = cli("show", run, "--format", "csv", "--by", "head").out
+    assert "bert.encoder.layer.0.attention.head.1,one/m,two/m,0." in by_head
     shown = cli("show", run)
     assert (shown.out, shown.err) == (text.out, "")
     assert cli("show", run, "--verbose").out == cli(*command, "--verbose").out

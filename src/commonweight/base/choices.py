@@ -28,3 +28,8 @@ PriorRule = Literal["most_similar", "softmax", "least_similar", "random", "previ
 
 SimilarityName = Literal["first_layer", "every_layer", "probed"]
 """How the similarity of tasks is measured."""
+
+Structure = Literal["head", "qkv", "neuron", "expert"]
+"""Parts of a layer that a table can list."""
+
+STRUCTURES: tuple[Structure, ...] = get_args(Structure)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from commonweight.base.choices import STRUCTURES
 from commonweight.base.settings import settings_of
 from commonweight.cli import streams
 from commonweight.cli.config import NOT_KEPT, take_config, write_config
@@ -181,16 +182,16 @@ class Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 class By(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """``layer``, ``parameter``, or a depth of the module tree."""
+    """``layer``, ``parameter``, a structure such as ``head``, or a depth of the module tree."""
 
-    name = "layer|parameter|DEPTH"
+    name = "|".join(["layer", "parameter", *STRUCTURES, "DEPTH"])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
         """Read it."""
         if isinstance(value, str) and value.isascii() and value.isdecimal():
             return int(value)
         try:
-            return str(Suggesting(["layer", "parameter"]).convert(value, param, ctx))
+            return str(Suggesting(["layer", "parameter", *STRUCTURES]).convert(value, param, ctx))
         except click.BadParameter as error:
             raise click.BadParameter(f"{error.message} Or give a number of module levels.", ctx, param) from None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from commonweight.base.choices import STRUCTURES
 from commonweight.base.errors import UsageError
 from commonweight.cli import streams
 from commonweight.cli.options import Command, ending
@@ -44,7 +45,8 @@ def command(
 
     footprints = {name: Footprint.load(Path(folder).expanduser()) for name, folder in zip(names, folders, strict=True)}
     with streams.working():
-        table = overlap(footprints, common_only=common_only, intervals=intervals)
+        structure = by if by in STRUCTURES else None
+        table = overlap(footprints, common_only=common_only, intervals=intervals, structure=structure)
         found = result(table, by=by, beside=sources(footprints))
     write(found, form, verbose=verbose)
 

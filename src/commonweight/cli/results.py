@@ -29,7 +29,11 @@ def format_option(*forms: str, words: str = "Form of the result.") -> Decorator:
 
 
 by_option = click.option(
-    "--by", type=By(), default="layer", show_default=True, help="Rows of the full table; DEPTH counts module levels."
+    "--by",
+    type=By(),
+    default="layer",
+    show_default=True,
+    help="Rows of the table: layers, parameters, or parts of layers such as heads; DEPTH counts module levels.",
 )
 
 verbose_option = click.option("--verbose", is_flag=True, help="Show every table below the answer, also in latex.")

@@ -31,6 +31,7 @@ from commonweight.footprints.files import FolderWriter
 from commonweight.footprints.folds import check_fold_dtype, fold_record, shortened
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.weight_sample import weight_sample
+from commonweight.models.architectures import architecture_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 RECORDED = frozenset({
     "agreement",
+    "architecture",
     "exclude",
     "folds",
     "generic",
@@ -371,6 +373,7 @@ def _describe(
         "exclude": collector.exclude,
         "generic": generic,
         "agreement": problem.agreement.record(),
+        "architecture": architecture_of_model(collector.model),
         "unused": [name for name in routes if name not in collector.used],
         "model": {
             "class": original_class(collector.model).__name__,

@@ -3,5 +3,7 @@
 from commonweight.footprints.copies import CopiesWarning, RowCounts
 from commonweight.footprints.folds import FoldSorted, fold_of
 from commonweight.footprints.footprint import Fold, Spread
+from commonweight.footprints.structures import by_structure
+from commonweight.models.architectures import Piece
 
-__all__ = ["CopiesWarning", "Fold", "FoldSorted", "RowCounts", "Spread", "fold_of"]
+__all__ = ["CopiesWarning", "Fold", "FoldSorted", "Piece", "RowCounts", "Spread", "by_structure", "fold_of"]

@@ -14,6 +14,7 @@ from commonweight.base.errors import IntegrityError, NotComparableError, UsageEr
 from commonweight.footprints.folds import accurate
 from commonweight.footprints.footprint import Footprint
 from commonweight.footprints.weight_sample import weight_sample
+from commonweight.models.architectures import architecture_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ def adam_footprint(model: nn.Module, optimizer: str | Path) -> Footprint:
         raise UsageError(f"{path} holds no second moments: it was saved before the first step; give a later one")
     weights = {name: weight for name, weight in model.named_parameters() if name in found}
     sample, scale = weight_sample(weights.items())
-    facts = {"steps": int(steps), "weight_sample_scale": scale}
+    facts = {"steps": int(steps), "architecture": architecture_of_model(model), "weight_sample_scale": scale}
     return Footprint("adam_v", {name: found[name] for name in weights}, 0, facts, weight_sample=sample)
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from typing_extensions import override
 
 from commonweight.base.errors import NotComparableError, UsageError
 from commonweight.base.names import some
+from commonweight.base.records import json_file
 from commonweight.footprints.files import StoredTensors
 from commonweight.footprints.folds import accurate
 from commonweight.footprints.footprint import Fold, Footprint
 from commonweight.footprints.slices import Sliceable, part_of, shape_of
 from commonweight.footprints.weight_sample import weight_sample
+from commonweight.models.architectures import architecture_of, architecture_of_model
 from commonweight.models.identity import weight_files
 
 if TYPE_CHECKING:
@@ -65,7 +67,11 @@ def change_footprint(model: nn.Module | str | Path, initialisation: nn.Module | 
     tensors: Mapping[str, Tensor] = _Combined(weights, start, names, _difference)
     if isinstance(model, nn.Module) or isinstance(initialisation, nn.Module):
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    facts = {"initialisation": _digest(start), "weight_sample_scale": scale}
+    facts = {
+        "initialisation": _digest(start),
+        "architecture": _architecture(model),
+        "weight_sample_scale": scale,
+    }
     return Footprint("change", tensors, 0, facts, weight_sample=sample)
 
 
@@ -155,6 +161,13 @@ def weights_of(argument: str, given: nn.Module | str | Path) -> Mapping[str, Ten
     raise UsageError(
         f"{argument} must be a module or a checkpoint folder, got {got}; give the folder that holds model.safetensors"
     )
+
+
+def _architecture(model: nn.Module | str | Path) -> dict[str, Any] | None:
+    if isinstance(model, nn.Module):
+        return architecture_of_model(model)
+    config = Path(model).expanduser() / "config.json"
+    return architecture_of(json_file(config, "copy the checkpoint again")) if config.is_file() else None
 
 
 def _digest(weights: Mapping[str, Tensor]) -> str:

@@ -7,6 +7,7 @@ import math
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from commonweight.base.choices import STRUCTURES
 from commonweight.base.records import without_nan
 from commonweight.base.text import Block, Grid, number
 from commonweight.footprints.footprint import IMPORTANCES
@@ -57,7 +58,7 @@ def result(
     beside: Sequence[Block] = (),
     rest: Sequence[str] = (),
 ) -> Result:
-    """Give all of a table, with the answer and the verdicts, in every form."""
+    """Give all of a table, with the answer and the verdicts, in every form; structures are layers of the table."""
     shown = table.roll_up(by) if isinstance(by, int) else table
     found = answer(table, contrasts, by, rest)
     nulls = nulls_of(shown) if _has_folds(shown) else {}
@@ -68,7 +69,7 @@ def result(
         for key, value in without_nan(record).items()
     )
     text = "{\n" + ",\n".join(lines) + "\n}\n"
-    blocks = [*table.blocks(by), *verdict_blocks(table, contrasts, by), *beside]
+    blocks = [*table.blocks("layer" if by in STRUCTURES else by), *verdict_blocks(table, contrasts, by), *beside]
     return Result(found, blocks, text, _csv(shown, by, nulls))
 
 
@@ -252,15 +253,16 @@ def _by_layer(table: OverlapTable, pair: Pair, by: str | int) -> Grid:
     """The layers of one pair, of as deep a roll-up as fits a screen where none is asked for."""
     depth = max(layer.count(".") + 1 for layer in table.layers)
     shown = table.roll_up(by) if isinstance(by, int) else table
-    while not isinstance(by, int) and len(shown.layers) > MOST_ROWS and depth > 1:
+    while by in {"layer", "parameter"} and len(shown.layers) > MOST_ROWS and depth > 1:
         depth -= 1
         shown = table.roll_up(depth)
     layers = shown.layers[:MOST_ROWS]
     rows = tuple((layer or WHOLE, *cells(shown, pair, layer)) for layer in layers)
     left = len(shown.layers) - len(layers)
     rest = f"; {left} more with --verbose" if left else ""
-    title = f"Overlap of {spoken_pair(table, pair)}, layer by layer{rest}"
-    return Grid(title, ("layer", *_head(table)), rows, ((WHOLE, *cells(table, pair)),))
+    word = by if by in STRUCTURES else "layer"
+    title = f"Overlap of {spoken_pair(table, pair)}, {word} by {word}{rest}"
+    return Grid(title, (str(word), *_head(table)), rows, ((WHOLE, *cells(table, pair)),))
 
 
 def _by_pair(table: OverlapTable, pairs: Sequence[Pair]) -> Grid:

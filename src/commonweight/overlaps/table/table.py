@@ -17,6 +17,7 @@ from commonweight.base.names import Named, among
 from commonweight.footprints.files import hashes_checked
 from commonweight.footprints.footprint import IMPORTANCES, by_layer
 from commonweight.footprints.slices import shape_of
+from commonweight.footprints.structures import by_structure
 from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
 from commonweight.overlaps.chance import mask_facts
 from commonweight.overlaps.compatible import LeftOut, check_named, check_names, common_parameters
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from commonweight.base.choices import Structure
     from commonweight.base.text import Block
     from commonweight.footprints.copies import RowCounts
     from commonweight.footprints.footprint import Footprint, Kind, Spread
+    from commonweight.footprints.structures import Rule
     from commonweight.overlaps.alignment import Alignment, Reading, Strange
     from commonweight.overlaps.chance import MaskFacts
     from commonweight.overlaps.table.numbers import By, Levels, Null, Row
@@ -607,6 +611,7 @@ def overlap(
     *unnamed: Footprint,
     common_only: bool = False,
     intervals: bool = True,
+    structure: Structure | Rule | None = None,
 ) -> OverlapTable:
     """Compute how much footprints coincide: every pair, overall and per layer, by the measure that fits their kind.
 
@@ -620,6 +625,9 @@ def overlap(
         common_only: Compare only the parameters with equal name and shape; the table lists the others.
         intervals: Where all are Fishers with folds, read these too, for noise ceilings, corrected overlaps, nulls and
             intervals; it takes several times as long.
+        structure: List attention heads (``head``), parts of a fused matrix (``qkv``), neurons (``neuron``) or experts
+            (``expert``) as layers, or what a rule of your own cuts out, as
+            :func:`~commonweight.footprints.by_structure` says.
 
     Returns:
         The table.
@@ -641,18 +649,15 @@ def overlap(
         ('jaccard_index', 0.6667)
     """
     check_named(footprints, *unnamed)
+    groups = _read(footprints, with_folds=intervals)
+    if structure is not None:
+        footprints = {name: by_structure(each, structure) for name, each in footprints.items()}
     common = common_parameters(footprints, common_only=common_only)
     first = next(iter(footprints.values()))
     entries = {parameter: math.prod(shape_of(first.tensors, parameter)) for parameter in common.parameters}
     rules = {name: footprint.metadata.get("fisher_type") for name, footprint in footprints.items()}
     folds = common_folds(footprints, common.parameters) if intervals and first.kind in IMPORTANCES else 0
     owners = by_layer(common.parameters)
-    groups = [
-        group
-        for each in footprints.values()
-        for group in (each.tensors, each.weight_sample, each.row_digests, each.source_rows)
-    ]
-    groups += [fold.tensors for each in footprints.values() for fold in each.folds if folds]
     with hashes_checked(groups):
         if first.kind == "change":
             both = gram_matrices(footprints, common.parameters, change_grams)
@@ -680,3 +685,15 @@ def overlap(
         },
         rows={name: footprint.rows for name, footprint in footprints.items() if footprint.rows is not None},
     )
+
+
+def _read(footprints: Mapping[str, Footprint], *, with_folds: bool) -> list[Mapping[str, Tensor]]:
+    """List the groups of tensors that an overlap reads."""
+    groups = [
+        group
+        for each in footprints.values()
+        for group in (each.tensors, each.weight_sample, each.row_digests, each.source_rows)
+    ]
+    if with_folds and all(each.folds for each in footprints.values()):
+        groups += [fold.tensors for each in footprints.values() for fold in each.folds]
+    return groups

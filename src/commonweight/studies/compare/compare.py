@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commonweight.base.choices import STRUCTURES
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
 from commonweight.base.folders import clear_run
 from commonweight.base.progress import part
@@ -18,6 +19,7 @@ from commonweight.base.version import __version__
 from commonweight.diagonal_fisher.agreement import beware_of_labels
 from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.footprints.files import sha256
+from commonweight.footprints.footprint import Footprint
 from commonweight.overlaps.table.files import RECORD as OVERLAP
 from commonweight.overlaps.table.table import OverlapTable, overlap
 from commonweight.report.answer import ANSWER, write_result
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from commonweight.footprints.folds import Needs
-    from commonweight.footprints.footprint import Footprint
     from commonweight.report.answer import Result
     from commonweight.studies.compare.checks import Checked
     from commonweight.studies.compare.contrasts import Cell
@@ -135,7 +136,12 @@ def read_comparison_result(run: Path, by: str | int) -> Result:
     if not record:
         raise UsageError(f"{run} holds no run: give the folder that commonweight compare wrote")
     contrasts = [Contrast(tuple(a), tuple(b), *rest) for a, b, *rest in record.get("contrasts", [])]
-    return result(OverlapTable.load(run), contrasts, by, rest=REST)
+    table = OverlapTable.load(run)
+    if by in STRUCTURES:  # the table adds up parameters, so their parts are read again
+        stored = {name: Footprint.load(run / place) for name, place in record["footprints"].items()}
+        found = overlap(stored, common_only=record["table_of"]["common_only"], structure=by)
+        table = replace(found, alignment=replace(found.alignment, models=table.alignment.models))
+    return result(table, contrasts, by, rest=REST)
 
 
 def compare_outlook(
