@@ -12,6 +12,7 @@ from commonweight.interventions.measure import (
     sufficiency,
 )
 from commonweight.interventions.sets import Sets, equal_parts, top_set
+from commonweight.interventions.tall import tall_masks
 
 __all__ = [
     "MaskCell",
@@ -29,5 +30,6 @@ __all__ = [
     "reestimated",
     "row_scores",
     "sufficiency",
+    "tall_masks",
     "top_set",
 ]
