@@ -137,7 +137,7 @@ def test_an_unknown_name_says_which_there_are():
 
 def test_refuses_another_kind_and_no_tensors():
     with pytest.raises(
-        UsageError, match="kind must be one of fisher, saliency, change, supermask, activity, got 'mask'"
+        UsageError, match="kind must be one of fisher, saliency, change, adam_v, supermask, activity, got 'mask'"
     ):
         a_footprint(kind="mask")
     with pytest.raises(UsageError, match="needs at least one tensor, got none"):

@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import re
-import shutil
 import sys
 
 import numpy as np
@@ -28,10 +27,7 @@ from commonweight.interventions.graft_reset import Swappable
 from commonweight.interventions.measure import row_scores
 from commonweight.interventions.sets import Sets, only, top_set
 from commonweight.models.identity import hash_files
-from commonweight.models.load import load_model
 from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
-from commonweight.models.load import load_model
-from commonweight.studies.compare.options import MeasureOptions
 from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer, save, train
 from commonweight.studies.localise.cells import BY_CONSTRUCTION, Cell, Scored, plan_cells
 from commonweight.studies.localise.halves import halves

@@ -273,7 +273,7 @@ def _map(places: Places, asked: Asked, name: str, note: Note) -> Footprint:
     if options.map == "adam_v":
         moment_at = places.footprint(name, "adam_v")
         if not moment_at.exists():
-            loaded = loaded or _load(asked, name)
+            loaded = loaded or load_again(asked, name)
             adam_footprint(loaded.model, asked.models[name].spec).save(moment_at)
         return _within(Footprint.load(moment_at), change)
     if not fisher_at.exists():
