@@ -62,7 +62,11 @@ def test_commands_without_a_folder_of_their_own_take_a_file_too(cli, place, foot
         ({"report": False}, "no option 'report'; did you mean 'no-report'?"),
         ({"trust-remote-code": True}, "--trust-remote-code lets code of others run; type it"),
         ({"folds": "many"}, "'many' is not a whole number"),
+        ({"folds": [1, 2]}, "folds takes one value, got a list"),
+        ({"models": {"a": "one"}}, "models takes one value, got a dict"),
         ({"command": None}, "names no command"),
+        ({"command": "show"}, "commonweight show is no command that takes options from a file"),
+        ({"command": "comprae"}, "commonweight comprae is no command that takes"),
     ],
 )
 def test_what_a_file_cannot_say(cli, tmp_path, asked, change, said):

@@ -29,7 +29,9 @@ def read_config(file: str) -> dict[str, Any]:
 
     try:
         found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}; give a YAML file with options") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise UsageError(f"{file} holds no options: expected lines such as 'folds: 8', got {type(found).__name__}")
@@ -53,6 +55,8 @@ def take_config(ctx: click.Context, _: click.Parameter, file: str | None) -> Non
         if getattr(params[known[key]], "dangerous", False):
             option = f"--{key.replace('_', '-')}"
             raise UsageError(f"{file}: {option} lets code of others run; type it, a file cannot ask for it")
+        if isinstance(found[key], dict) or (isinstance(found[key], list) and not _takes_many(params[known[key]])):
+            raise UsageError(f"{file}: {key.replace('_', '-')} takes one value, got a {type(found[key]).__name__}")
     ctx.default_map = {known[key]: _plain(params[known[key]], value) for key, value in found.items()}
 
 
@@ -73,12 +77,17 @@ def write_config(ctx: click.Context, run: Path) -> None:
     (run / FILE).write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def words_of(config: Mapping[str, Any], file: str) -> list[str]:
-    """Make the command line of a file that names its command."""
-    command = config.get(COMMAND)
-    if not isinstance(command, str) or not command.split():
+def words_of(config: Mapping[str, Any], file: str, group: click.Command, ctx: click.Context) -> list[str]:
+    """Make the command line of a file that names its command, one of a group."""
+    words = config.get(COMMAND)
+    if not isinstance(words, str) or not words.split():
         raise UsageError(f"{file} names no command: expected a line such as 'command: compare'")
-    return [*command.split(), "--config", file]
+    found: click.Command | None = group
+    for word in words.split():
+        found = found.get_command(ctx, word) if isinstance(found, click.Group) else None
+    if found is None or not any(param.name == "config" for param in found.params):
+        raise UsageError(f"{file}: commonweight {words} is no command that takes options from a file, such as compare")
+    return [*words.split(), "--config", file]
 
 
 def _names(param: click.Parameter) -> list[str]:
@@ -90,7 +99,11 @@ def _names(param: click.Parameter) -> list[str]:
 
 def _plain(param: click.Parameter, value: Any) -> Any:
     """Give a value as the command line would have it: many as a tuple, a switch that turns off as it is typed."""
-    is_many = param.multiple or param.nargs == -1
-    if is_many:
+    if param.multiple or param.nargs == -1:
         return tuple(map(str, value if isinstance(value, list) else [value]))
     return tuple(value) if isinstance(value, list) else value
+
+
+def _takes_many(param: click.Parameter) -> bool:
+    """Whether several values of a parameter may stand in a list; a list of words has its own type."""
+    return param.multiple or param.nargs == -1 or hasattr(param.type, "none")

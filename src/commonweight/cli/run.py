@@ -18,4 +18,4 @@ def command(ctx: click.Context, file: str) -> None:
     option of that command. Relative paths in it are taken from where you are.
     """
     group = ctx.find_root().command
-    group.main(args=words_of(read_config(file), file), prog_name="commonweight", standalone_mode=False)
+    group.main(args=words_of(read_config(file), file, group, ctx), prog_name="commonweight", standalone_mode=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from commonweight.cli.options import Command, ending
-from commonweight.cli.results import by_option, result_options, write, write_run
+from commonweight.cli.results import ROOMS, by_option, result_options, write, write_run
 
 
 @click.command("show", cls=Command, epilog=ending("commonweight show runs/both --by 3 --verbose"))
@@ -27,7 +27,10 @@ def command(folders: tuple[str, ...], by: str | int, form: str, verbose: bool) -
         write(localise_over_seeds(folders).result(), form, verbose=verbose)
         return
     (folder,) = folders
+    from commonweight.studies.run.runs import study_of
+
     run = Path(folder)
+    study_of(run, ROOMS)
     if by == "layer":
         write_run(run, form, verbose=verbose)
         return

@@ -51,8 +51,9 @@ def text_columns(table: Table, asked: Sequence[str] = (), *, label: str | None =
     if TEXT_NAME in strings:
         return (TEXT_NAME,)
     raise UsageError(
-        f"{table.name} has {len(strings)} columns of strings ({', '.join(map(repr, strings)) or 'none'}); name the "
-        f"text with {{text_column}}: {among(TEXT_NAME, table.columns)}",
+        f"{table.name} has {len(strings)} columns of strings ({', '.join(map(repr, strings)) or 'none'})"
+        f"{'' if label is None else f' beside its labels in {label!r}'}; name the text with {{text_column}}: "
+        f"{among(TEXT_NAME, table.columns)}",
         text_column=None,
     )
 

@@ -166,14 +166,11 @@ def open_checkpoint(source: Source, *, allow_pickle: bool = False) -> Checkpoint
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
     if (folder / "adapter_config.json").is_file():
         raise UsageError(
             f"{folder} is a PEFT adapter; merge it into its base first, with merge_and_unload() and save_pretrained(), "
             "and fuse the merged checkpoints"
         )
-    if not path.is_file():
-        raise UsageError(f"{folder} is a folder but not a checkpoint: it has no config.json")
     return read_config(folder)
 
 

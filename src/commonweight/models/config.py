@@ -48,6 +48,8 @@ FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """Read and check the configuration of a checkpoint."""
     path = folder / name
+    if folder.is_dir() and not path.is_file():
+        raise UsageError(f"{folder} is a folder but not a checkpoint: it has no {name}")
     config = json_file(path, AGAIN)
     if not isinstance(config, dict) or not config:
         raise IntegrityError(f"{path} is no mapping, or an empty one: {AGAIN}")

@@ -49,8 +49,10 @@ class LocaliseOptions(TrialOptions):
 
     def __post_init__(self) -> None:
         check_settings(self)
+        listed = ", ".join(f"{each:g}" for each in self.fractions)
+        if len(set(self.fractions)) < len(self.fractions):
+            raise UsageError(f"{{argument}} must be different numbers, got {listed}", argument="fractions")
         if self.primary not in self.fractions:
-            listed = ", ".join(f"{each:g}" for each in self.fractions)
             raise UsageError(
                 f"{{argument}} must be one of the fractions, {listed}, got {self.primary:g}", argument="primary"
             )

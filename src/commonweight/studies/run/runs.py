@@ -45,6 +45,8 @@ def study_of(run: Path, known: Collection[str]) -> str:
 
 def runs_in(folder: Path) -> list[Run]:
     """Find runs, with their state and their answer."""
+    if not folder.is_dir():
+        raise UsageError(f"no folder {folder}; give the folder that holds runs, such as runs")
     found = []
     for file in sorted(file for depth in DEPTHS for file in folder.glob(f"{depth}{RECORD}")):
         run = file.parent
