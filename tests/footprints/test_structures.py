@@ -11,6 +11,7 @@ import commonweight
 from commonweight import Footprint
 from commonweight.base.errors import NotComparableError, UsageError
 from commonweight.cli.main import run as run_command
+from commonweight.footprints.footprint import Spread
 from commonweight.footprints.structures import by_structure
 from commonweight.models.architectures import Piece, architecture_of_model, pieces_of
 
@@ -61,6 +62,21 @@ def test_a_head_of_bert_has_rows_of_query_key_and_value_and_columns_of_the_outpu
     assert f"{at}.output.dense" in table.layers  # the bias, which is no head's
     assert f"{at}.self.query" not in table.layers
     assert table.by_layer["pooler.dense"] == pytest.approx(whole.by_layer["pooler.dense"])
+
+
+def test_the_sample_size_of_a_structure_is_the_smallest_of_its_layers():
+    tensors = {"in.weight": torch.ones(2, 3), "in.bias": torch.ones(2), "out.weight": torch.ones(1, 2)}
+    spread = {"": Spread(20.0, 80.0), "in": Spread(16.0, 64.0), "out": Spread(4.0, 8.0)}
+    one = Footprint("fisher", tensors, 2, spread=spread)
+
+    def units(name, shape):
+        axis = 1 if name == "out.weight" else 0
+        return [Piece(f"unit.{i}", name.replace(".", "_"), axis, i, i + 1) for i in range(shape[axis])]
+
+    table = commonweight.overlap({"a": one, "b": one}, structure=units)
+    assert table.effective_sample_size_of("a", "unit.0") == pytest.approx(2.0)  # of "in" 4, of "out" 2
+    assert table.effective_sample_size_of("a") == 5.0
+    assert by_structure(one, units).layer_traces() == {"unit.0": 5.0, "unit.1": 5.0}
 
 
 def test_a_head_of_gpt2_has_columns_of_the_fused_matrix():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing_extensions import override
 from commonweight.base.choices import STRUCTURES
 from commonweight.base.errors import NotComparableError, UsageError
 from commonweight.base.names import some
-from commonweight.footprints.footprint import Fold, Footprint
+from commonweight.footprints.footprint import Fold, Footprint, Spread, by_layer, layer_of
 from commonweight.footprints.slices import Sliceable, part_of, shape_of
 from commonweight.models.architectures import ARCHITECTURES, Piece, pieces_of
 
@@ -119,21 +120,42 @@ def _seen(footprint: Footprint, places: Mapping[str, Place], parts: Mapping[str,
     scale = footprint.metadata.get("weight_sample_scale", {})
     sampled = {name: parameter for name, (parameter, _) in places.items() if parameter in footprint.weight_sample}
     scales = {name: scale.get(parameter, 1.0) / parts[parameter] for name, parameter in sampled.items()}
+    cut = {layer_of(parameter) for parameter, piece in places.values() if piece is not None}
     return replace(
         footprint,
-        tensors=_Pieces(footprint.tensors, places),
+        tensors=_Pieces(footprint.tensors, places, footprint.spread),
         metadata={**footprint.metadata, "weight_sample_scale": scales},
         folds=tuple(Fold(fold.count, _Pieces(fold.tensors, places)) for fold in footprint.folds),
         weight_sample={name: footprint.weight_sample[parameter] for name, parameter in sampled.items()},
+        spread={layer: spread for layer, spread in footprint.spread.items() if layer not in cut},
     )
+
+
+def spread_of(footprint: Footprint, traces: Mapping[str, float]) -> dict[str, Spread]:
+    """Say how the trace of each layer is spread; a structure has the smallest sample size of the layers it is from."""
+    found, pieces = dict(footprint.spread), footprint.tensors
+    if not isinstance(pieces, _Pieces):
+        return found
+    for layer, names in by_layer(traces).items():
+        total = footprint.count * math.fsum(traces[name] for name in names)
+        sizes = [each.effective_sample_size if each else math.nan for each in map(pieces.spread_at, names)]
+        if layer not in found and total > 0 and all(size > 0 for size in sizes):
+            found[layer] = Spread(total, total * total / min(sizes))
+    return found
 
 
 class _Pieces(Sliceable):
     """Pieces of tensors; the tensor whose columns are read stays in memory until another one is asked for."""
 
-    def __init__(self, whole: Mapping[str, Tensor], places: Mapping[str, Place]) -> None:
-        self._whole, self._places = whole, places
+    def __init__(
+        self, whole: Mapping[str, Tensor], places: Mapping[str, Place], spread: Mapping[str, Spread] | None = None
+    ) -> None:
+        self._whole, self._places, self._spread = whole, places, spread or {}
         self._held: tuple[str, Tensor] | None = None
+
+    def spread_at(self, name: str) -> Spread | None:
+        """Say how the trace of the layer is spread that a piece is from."""
+        return self._spread.get(layer_of(self._places[name][0]))
 
     @override
     def __getitem__(self, name: str) -> Tensor:

@@ -17,7 +17,7 @@ from commonweight.base.names import Named, among
 from commonweight.footprints.files import hashes_checked
 from commonweight.footprints.footprint import IMPORTANCES, by_layer
 from commonweight.footprints.slices import shape_of
-from commonweight.footprints.structures import by_structure
+from commonweight.footprints.structures import by_structure, spread_of
 from commonweight.overlaps.alignment import MOSTLY, alignment_of, reading_of, strange_layers
 from commonweight.overlaps.chance import mask_facts
 from commonweight.overlaps.compatible import LeftOut, check_named, check_names, common_parameters
@@ -667,6 +667,7 @@ def overlap(
         over_folds = fold_terms(footprints, terms) if folds else {}
     for parameter, found in over_folds.items():
         check_traces(tuple(footprints), parameter, np.diagonal(terms[parameter]), found.traces.sum(axis=0))
+    traces_of = [{parameter: float(gram[i, i]) for parameter, gram in terms.items()} for i in range(len(footprints))]
     return OverlapTable(
         names=tuple(footprints),
         kind=first.kind,
@@ -680,8 +681,8 @@ def overlap(
         masks=mask_facts(footprints, entries) if first.kind == "supermask" else None,
         resampled=Resampled(folds, over_folds) if folds else None,
         spread={
-            name: {layer: spread for layer, spread in footprint.spread.items() if layer in owners}
-            for name, footprint in footprints.items()
+            name: {layer: each for layer, each in spread_of(footprint, traces).items() if layer in owners}
+            for (name, footprint), traces in zip(footprints.items(), traces_of, strict=True)
         },
         rows={name: footprint.rows for name, footprint in footprints.items() if footprint.rows is not None},
     )
