@@ -14,6 +14,8 @@ from commonweight.base.records import sealed
 from commonweight.cli.main import COMMANDS, group
 from commonweight.cli.options import in_options
 
+LOCALISE = ("localise", "A={one}", "--initialisation", "{one}", "--data", "A={films}")
+
 
 @pytest.fixture
 def plain(tmp_path, monkeypatch):
@@ -157,6 +159,14 @@ def test_a_run_json_of_wrong_types(cli, place, tmp_path, part):
     found = cli("compare", place / "one", place / "two", "--data", place / "films.jsonl", "-o", run)
     assert (found.code, found.out) == (4, "")
     assert "is damaged" in found.err
+
+
+@pytest.mark.parametrize("command", ["show", "report", "figures", "status"])
+def test_a_folder_that_holds_no_run(cli, place, command):
+    for folder in (place / "one", place / "absent", place / "films.jsonl"):
+        found = cli(command, folder)
+        assert (found.code, found.out) == (2, "")
+        assert f"{folder} holds no run: give the folder that a study or the demo wrote" in found.err
 
 
 def test_overlap_of_what_is_no_footprint(cli, footprints, tmp_path):
@@ -392,10 +402,19 @@ def test_a_damaged_record_is_said_with_its_remedy(cli, footprints, tmp_path):
             "is no .npz file; give 'digits', a folder",
         ),
         (["shortcuts", "run", "--model", "{one}", "--data", "{films}"], "films.jsonl', a file"),
+        (
+            ["shortcuts", "run", "--model", "{place}", "--data", "{place}", "--shortcuts", "st", "op"],
+            "is a folder but not a checkpoint: it has no config.json",
+        ),
+        ([*LOCALISE, "--seed", "-1"], "'-1' is not a whole number of at least 0"),
+        (
+            [*LOCALISE, "--fractions", "0.01", "0.01"],
+            "--fractions must be different numbers, got 0.01, 0.01",
+        ),
     ],
 )
 def test_wrong_values_are_said_in_the_words_of_the_command_line(cli, place, tmp_path, arguments, message):
-    given = [each.format(films=place / "films.jsonl", one=place / "one") for each in arguments]
+    given = [each.format(films=place / "films.jsonl", one=place / "one", place=place) for each in arguments]
     found = cli(*given, *([] if given[0] == "overlap" else ["--dry-run", "-o", tmp_path / "o"]))
     assert (found.code, found.out) == (2, "")
     assert message in found.err

@@ -40,7 +40,7 @@ class MeasureOptions:
         "empirical", "Labels: those given, the exact expectation under the model, or draws from the model."
     )
     samples: int = setting(1, "Draws per row, for --fisher-type mc.", metavar="N", least=1)
-    seed: int = setting(0, "Seed of the draws.", metavar="N")
+    seed: int = setting(0, "Seed of the draws.", metavar="N", least=0)
     loss: Loss | None = setting(None, "Likelihood of a plain torch module; default: inferred from integer targets.")
     batch_size: int | None = setting(
         None, "Rows per batch; changes speed, never the result.", none="auto", least=1
