@@ -35,9 +35,13 @@ def test_fisher_writes_a_footprint_and_says_what_it_is(cli, place, tmp_path):
 
 def test_fisher_records_which_rows_and_options(cli, place, tmp_path):
     options = ["--examples", "7", "--data-seed", "5", "--fisher-type", "mc", "--samples", "2", "--seed", "9"]
-    found = cli("fisher", place / "one", "--data", place / "films.jsonl", *options, "-o", tmp_path / "f")
+    command = ["fisher", place / "one", "--data", place / "films.jsonl", *options, "-o", tmp_path / "f"]
+    found = cli(*command, "--format", "json")
     assert found.code == 0
-    facts = Footprint.load(tmp_path / "f").metadata
+    footprint, record = Footprint.load(tmp_path / "f"), json.loads(found.out)
+    facts = footprint.metadata
+    assert (record["examples"], record["layers"], record["metadata"]["seed"]) == (7, footprint.layer_traces(), 9)
+    assert record["answer"]["question"].startswith("Where does ")
     assert (facts["fisher_type"], facts["samples"], facts["seed"]) == ("mc", 2, 9)
     assert len(facts["data"]["selection"]["rows"]) == 7
     assert facts["data"]["selection"]["seed"] == 5
@@ -49,8 +53,12 @@ def test_an_output_folder_that_exists_is_refused_before_the_work(cli, place, foo
     assert "pass --overwrite" in found.err  # and not that the model is absent
     shutil.copytree(footprints / "one", tmp_path / "f")
     again = ["fisher", place / "two", "--data", place / "food.jsonl", "-o", tmp_path / "f", "--overwrite"]
-    assert cli(*again).code == 0
-    assert Footprint.load(tmp_path / "f").metadata["data"]["path"].endswith("food.jsonl")
+    found = cli(*again, "--format", "csv")
+    assert found.code == 0
+    footprint = Footprint.load(tmp_path / "f")
+    rows = csv.DictReader(io.StringIO(found.out))
+    assert {row["layer"]: float(row["trace"]) for row in rows} == footprint.layer_traces()
+    assert footprint.metadata["data"]["path"].endswith("food.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 

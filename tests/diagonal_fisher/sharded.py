@@ -138,7 +138,8 @@ def measure_sharded(folder: Path):
     found = {}
     for name, (make, parts, batches, asked) in cases():
         model = make()
-        found[name] = plain(commonweight.fisher(shard(model, parts(model)), batches, **asked))
+        place = folder / "written" if name == "folds" else None
+        found[name] = plain(commonweight.fisher(shard(model, parts(model)), batches, **asked, folder=place))
     said = {}
     for name, (make, batches) in refusals():
         try:

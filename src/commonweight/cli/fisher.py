@@ -10,7 +10,7 @@ import click
 from commonweight.base.folders import checked_output, replacing
 from commonweight.cli import streams
 from commonweight.cli.options import Command, data_option, dry_run_option, ending, options_of, read_options
-from commonweight.cli.results import ROWS, verbose_option
+from commonweight.cli.results import ROWS, result_options, write
 from commonweight.models.options import LoadOptions
 from commonweight.studies.compare.options import CompareOptions, MeasureOptions
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @options_of(CompareOptions, only=ROWS)
 @options_of(MeasureOptions)
 @options_of(LoadOptions)
-@verbose_option
+@result_options
 def command(
     model: str,
     data: str,
@@ -45,6 +45,7 @@ def command(
     overwrite: bool,
     dry_run: bool,
     until_noise_ceiling: float | None,
+    form: str,
     verbose: bool,
     **given: Any,
 ) -> None:
@@ -60,7 +61,7 @@ def command(
     from commonweight.data.table import open_table
     from commonweight.footprints.footprint import Footprint
     from commonweight.models.load import load_model
-    from commonweight.report.footprint import answer, summary, traces_grid
+    from commonweight.report.footprint import result
     from commonweight.report.terminal import show
     from commonweight.studies.compare.measure import measure, measure_outlook, probe
     from commonweight.studies.compare.prepare import check_columns
@@ -99,6 +100,4 @@ def command(
         else:
             _, found = measure_until(loaded, table, options, until_noise_ceiling, folder=place, note=streams.note)
             curve = found.blocks()
-    footprint = Footprint.load(folder)
-    more = [*summary(footprint, output), traces_grid(footprint)] if verbose else []
-    show([*answer(footprint, output).on_screen().blocks(), *curve, *more])
+    write(result(Footprint.load(folder), output, curve), form, verbose=verbose, beside=curve)

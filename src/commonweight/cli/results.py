@@ -12,20 +12,14 @@ from commonweight.cli import streams
 from commonweight.cli.options import By, Suggesting, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from commonweight.base.text import Block
-    from commonweight.cli.options import Decorator
     from commonweight.report.answer import Answer, Result
 
 ROWS = ("split", "examples", "data_seed")
 """Which rows of a table are read: fields of ``CompareOptions`` that other commands have options of too."""
-
-
-def format_option(*forms: str, words: str = "Form of the result.") -> Decorator:
-    """Make the option of the form of a result; the first is the usual one."""
-    return click.option("--format", "form", type=Suggesting(forms), default=forms[0], show_default=True, help=words)
 
 
 by_option = click.option(
@@ -36,14 +30,16 @@ by_option = click.option(
     help="Rows of the table: layers, parameters, or parts of layers such as heads; DEPTH counts module levels.",
 )
 
-verbose_option = click.option("--verbose", is_flag=True, help="Show every table below the answer, also in latex.")
-
 result_options = together(
-    format_option(
-        *("table", "json", "csv", "markdown", "latex"),
-        words="table is the answer on one screen; json, csv and markdown hold every number; latex is its table.",
+    click.option(
+        "--format",
+        "form",
+        type=Suggesting(("table", "json", "csv", "markdown", "latex")),
+        default="table",
+        show_default=True,
+        help="table is the answer on one screen; json, csv and markdown hold every number; latex is its table.",
     ),
-    verbose_option,
+    click.option("--verbose", is_flag=True, help="Show every table below the answer, also in latex."),
 )
 
 
@@ -77,8 +73,8 @@ def write_report(run: Path, write_page: Callable[[Path], Path]) -> None:
     streams.note(f"the report is {place}")
 
 
-def write(result: Result, form: str, *, verbose: bool, run: str = "") -> None:
-    """Write what was found; ``run`` is the folder that the rest lies in."""
+def write(result: Result, form: str, *, verbose: bool, run: str = "", beside: Sequence[Block] = ()) -> None:
+    """Write what was found; ``run`` is the folder that the rest lies in, ``beside`` what is shown in any case."""
     if form == "json":
         click.echo(result.json, nl=False)
     elif form == "csv":
@@ -86,7 +82,7 @@ def write(result: Result, form: str, *, verbose: bool, run: str = "") -> None:
     elif form == "markdown":
         click.echo(result.to_markdown(), nl=False)
     else:
-        _show(result.answer, result.blocks if verbose else [], form, run)
+        _show(result.answer, result.blocks if verbose else [*beside], form, run)
 
 
 def write_run(run: Path, form: str, *, verbose: bool) -> None:

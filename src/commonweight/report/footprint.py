@@ -15,7 +15,7 @@ from commonweight.report.answer import Answer, Result, short
 from commonweight.verdicts.rules import SMALLEST_EFFECTIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from commonweight.diagonal_fisher.verification import Verification
     from commonweight.footprints.footprint import Footprint
@@ -54,6 +54,22 @@ def summary(footprint: Footprint, folder: str) -> list[Block]:
     if effective < SMALLEST_EFFECTIVE:
         blocks.append(f"{_few(footprint.count, effective)}, so an overlap with this footprint says little.")
     return [*blocks, *(f"{sentence}." for sentence in beware_of_labels({folder: footprint}))]
+
+
+def result(footprint: Footprint, folder: str, beside: Sequence[Block] = ()) -> Result:
+    """Describe a footprint in every form; ``beside`` is what else was found while it was measured."""
+    found, traces = answer(footprint, folder), footprint.layer_traces()
+    record = {
+        "answer": found.record(),
+        "examples": footprint.count,
+        "trace": footprint.trace(),
+        "effective_sample_size": footprint.effective_sample_size,
+        "layers": traces,
+        "metadata": footprint.metadata,
+    }
+    text = json.dumps(without_nan(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    blocks = [*beside, *summary(footprint, folder), traces_grid(footprint)]
+    return Result(found, blocks, text, csv_text(("layer", "trace"), traces.items()))
 
 
 def answer(footprint: Footprint, folder: str) -> Answer:
