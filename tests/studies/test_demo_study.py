@@ -11,7 +11,17 @@ from commonweight.base import UsageError
 from commonweight.report.answer import write_result
 from commonweight.report.terminal import to_plain
 from commonweight.studies.demo.answer import result
-from commonweight.studies.demo.demo import CONTINUAL, PAIRS, DemoSize, report, run_continual_demo, run_demo
+from commonweight.studies.demo.demo import (
+    CONTINUAL,
+    LOCALISE,
+    MERGE_CHECK,
+    PAIRS,
+    DemoSize,
+    report,
+    run_continual_demo,
+    run_demo,
+    run_trial_demo,
+)
 from commonweight.studies.demo.page import write_page
 from commonweight.studies.shortcuts.run import run_and_write
 
@@ -65,15 +75,23 @@ def test_the_report_has_every_part(demo):
 
 
 def test_the_page_of_all_parts_stays_small(demo, tmp_path, tmp_path_factory, monkeypatch):
-    for study in ("shortcuts", "continual"):  # the page draws its own
+    for study in ("shortcuts", "continual", "localise", "merge_check"):  # the page draws its own
         monkeypatch.setattr(f"commonweight.studies.{study}.run.write_figures", lambda *_: [])
     folder, encoders = shutil.copytree(demo[0], tmp_path / "demo"), demo[1]
     trained, plan, _ = triangle(tmp_path_factory)
+    few = {"draws": 2, "examples": 60}
+    trials = run_trial_demo(folder, localising=replace(LOCALISE, **few), merging=replace(MERGE_CHECK, **few))
     shortcuts = run_and_write(shutil.copytree(trained, folder / "shortcuts-0" / "run"), plan)
     tasks = run_continual_demo(folder / "continual", plan=replace(CONTINUAL, rows=60, epochs=1, seeds=1))
-    write_result(folder, result(encoders, shortcuts, tasks, folder, is_kept=True))
-    assert json.loads((folder / "answer.json").read_text())["answer"].count(". ") == 1  # two sentences
+    write_result(folder, result(encoders, trials, shortcuts, tasks, folder, is_kept=True))
+    said = json.loads((folder / "answer.json").read_text())["answer"]
+    assert said.count(". ") == 3  # four sentences
+    assert "the 5 % of an encoder's weights that its saliency names cost " in said
+    assert "The best merge of the two (" in said
     page = write_page(folder)
+    text = page.read_text()
+    assert "Do the weights that the saliency" in text
+    assert "Will these models merge?" in text
     assert 1_000_000 < page.stat().st_size < 2_000_000
 
 

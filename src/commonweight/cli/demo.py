@@ -26,9 +26,10 @@ def command(output: str | None, seed: int, form: str, verbose: bool, report: boo
     """Run the whole pipeline with tiny networks, offline.
 
     It trains encoders on reviews, and a network with masks on digits, and shows what they share. First it compares two
-    encoders trained on reviews of two kinds. Then it trains three encoders with a planted shortcut each, compares and
-    averages them. Last, one network learns five rotations of digits, with a mask per task. The demo needs no network
-    connection and no other file. With -o the run folder holds data/, models/, comparison/, shortcuts-SEED/ and
+    encoders trained on reviews of two kinds, tests whether the weights that their footprints name hold what they
+    learned, and merges them. Then it trains three encoders with a planted shortcut each, compares and averages them.
+    Last, one network learns five rotations of digits, with a mask per task. The demo needs no network connection and no
+    other file. With -o the run folder holds data/, models/, comparison/, localised/, merged/, shortcuts-SEED/ and
     continual/.
     """
     from commonweight.report.answer import write_result
@@ -42,9 +43,10 @@ def command(output: str | None, seed: int, form: str, verbose: bool, report: boo
             demo.check_demo_folder(folder)
         with streams.working():
             encoders = demo.run_demo(folder, seed=seed, note=streams.note)
+            trials = demo.run_trial_demo(folder, note=streams.note)
             shortcuts = demo.run_shortcut_demo(folder / f"shortcuts-{seed}", seed=seed, note=streams.note)
             tasks = demo.run_continual_demo(folder / "continual", note=streams.note)
-            found = result(encoders, shortcuts, tasks, folder, is_kept=output is not None)
+            found = result(encoders, trials, shortcuts, tasks, folder, is_kept=output is not None)
         if output is None:
             write(found, form, verbose=verbose)
             return

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from commonweight.base.text import Grid, number
+from commonweight.base.text import DASH, Grid, number
 from commonweight.report.answer import Answer, Result
 from commonweight.report.overlap import cells
 from commonweight.report.overlap import result as of_table
 from commonweight.studies.continual.answer import overlap_of_masks
 from commonweight.studies.continual.answer import result as of_tasks
-from commonweight.studies.demo.demo import CONTRASTS, PAIRS, report
+from commonweight.studies.demo.demo import CONTRASTS, LOCALISED, MERGED, PAIRS, report
+from commonweight.studies.localise.answer import result as of_localisation
+from commonweight.studies.merge_check.answer import result as of_merges
 from commonweight.studies.shortcuts.answer import differences, kept_by_average
 from commonweight.studies.shortcuts.answer import result as of_shortcuts
 from commonweight.verdicts.rules import MORE
@@ -21,20 +23,35 @@ if TYPE_CHECKING:
 
     from commonweight.studies.continual.results import ContinualStudy
     from commonweight.studies.demo.demo import Demo
+    from commonweight.studies.localise.results import Localisation
+    from commonweight.studies.merge_check.results import MergeCheck
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 QUESTION = "What do two encoders, three shortcut models and five tasks in one network have in common?"
 REST = (
     "study.md holds every table",
-    "comparison/, shortcuts-SEED/run/ and continual/ the runs, for commonweight show",
+    "comparison/, localised/, merged/, shortcuts-SEED/run/ and continual/ the runs, for commonweight show",
 )
+WARNING = ("comparison", "shortcuts", "continual")
+"""Parts whose warnings are shown: the two trials warn of training rows, and here all rows are held out."""
 
 
-def result(demo: Demo, shortcuts: ShortcutStudy, tasks: ContinualStudy, folder: Path, *, is_kept: bool) -> Result:
-    """Put the three parts together."""
+def result(
+    demo: Demo,
+    trials: tuple[Localisation, MergeCheck],
+    shortcuts: ShortcutStudy,
+    tasks: ContinualStudy,
+    folder: Path,
+    *,
+    is_kept: bool,
+) -> Result:
+    """Put the four parts together."""
+    localised, merged = trials
     table = demo.comparison.table
     parts = {
         "comparison": of_table(table, demo.comparison.contrasts),
+        "localise": of_localisation(localised, folder / LOCALISED),
+        "merge-check": of_merges(merged, folder / MERGED),
         "shortcuts": of_shortcuts(shortcuts, folder),
         "continual": of_tasks(tasks),
     }
@@ -50,19 +67,39 @@ def result(demo: Demo, shortcuts: ShortcutStudy, tasks: ContinualStudy, folder: 
         f"shortcuts in {sum(value > 0 for value in pairs)} of {len(pairs)} pairs (by {number(min(pairs), 3)} to "
         f"{number(max(pairs), 3)}). The average of the shortcut models keeps {kept.shortcuts_averaged:.3f} of "
         f"{kept.shortcuts:.3f} accuracy on the shortcuts, and the masks of two tasks overlap by "
-        f"{number(raw.value, 3)}, {number(beyond.value, 3)} beyond chance."
+        f"{number(raw.value, 3)}, {number(beyond.value, 3)} beyond chance. {_localised(localised)} {_merged(merged)}"
     )
     rows = tuple((words, *cells(table, pair)) for words, pair in PAIRS.items())
     found = Answer(
         QUESTION,
         said,
         Grid("Fisher overlap of the two encoders and their start", ("", "corrected", "95 %", "null", "above?"), rows),
-        tuple(dict.fromkeys(sentence for part in parts.values() for sentence in part.answer.beware)),
+        tuple(dict.fromkeys(sentence for name in WARNING for sentence in parts[name].answer.beware)),
         REST if is_kept else ("with -o RUN everything is kept",),
     )
     record = {"answer": found.record(), **{name: json.loads(part.json) for name, part in parts.items()}}
     blocks = report(demo)
-    for part in (parts["shortcuts"], parts["continual"]):
-        blocks += [part.answer.question, part.answer.answer, *part.blocks]
+    for name, part in parts.items():
+        if name != "comparison":
+            blocks += [part.answer.question, part.answer.answer, *part.blocks]
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     return Result(found, blocks, text, "".join(f"# {name}\n{part.csv}" for name, part in parts.items()))
+
+
+def _localised(found: Localisation) -> str:
+    cost = {which: " and ".join(_cost(found, model, which) for model in found.models) for which in ("set", "random")}
+    claims = f"{sum(each.outcome != 'inconclusive' for each in found.verdicts)} of {len(found.verdicts)} claims hold"
+    return (
+        f"Put back to the start, the {100 * found.options.primary:g} % of an encoder's weights that its saliency names "
+        f"cost {cost['set']} nats per row, and random ones {cost['random']} ({claims})."
+    )
+
+
+def _cost(found: Localisation, model: str, which: str) -> str:
+    cell = found.find(model, found.options.primary, "reset", model, which, "log-likelihood")
+    return DASH if cell is None else number(cell.difference.value, 3)
+
+
+def _merged(found: MergeCheck) -> str:
+    best = found.best
+    return f"The best merge of the two ({best.trial.label}) changes the mean log-likelihood by {best.mean().short()}."

@@ -1,13 +1,15 @@
-"""The demonstration, in three parts; everything it needs is made here: reviews, tokenizer, encoders, digits.
+"""The demonstration, in four parts; everything it needs is made here: reviews, tokenizer, encoders, digits.
 
 First two tiny encoders from one start, one taught films, one taught food, compared as any others by
-:func:`commonweight.studies.compare.compare`; then the studies of shortcuts and of continual learning, made small.
+:func:`commonweight.studies.compare.compare`. The same two are then localised and merged. Last come the studies of
+shortcuts and of continual learning, made small.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,10 @@ from commonweight.studies.compare.options import CompareOptions, MeasureOptions
 from commonweight.studies.continual.plan import Plan as ContinualPlan
 from commonweight.studies.continual.run import run_and_write as run_continual
 from commonweight.studies.demo.encoder import LONGEST, encode_reviews, make_start, make_tokenizer, save, train
+from commonweight.studies.localise.plan import LocaliseOptions
+from commonweight.studies.localise.run import localise
+from commonweight.studies.merge_check.plan import MergeCheckOptions
+from commonweight.studies.merge_check.run import merge_check
 from commonweight.studies.run.folder import check_place
 from commonweight.studies.run.runs import DEMO
 from commonweight.studies.shortcuts.plan import CHECKPOINT
@@ -38,9 +44,12 @@ if TYPE_CHECKING:
     from commonweight.data.reviews import Domain, Review
     from commonweight.overlaps.table.table import OverlapTable
     from commonweight.studies.continual.results import ContinualStudy
+    from commonweight.studies.localise.results import Localisation
+    from commonweight.studies.merge_check.results import MergeCheck
     from commonweight.studies.shortcuts.results import ShortcutStudy
 
 START = "start"
+LOCALISED, MERGED = "localised", "merged"
 SAVED = Kind("saved data set", "dataset_dict.json")
 AMBIGUOUS = 0.1
 """Share of reviews whose label is a fair coin: no model reaches zero loss, so no handful of rows carries the Fisher."""
@@ -97,13 +106,23 @@ CONTINUAL = ContinualPlan(
 """What the demonstration asks of continual learning: five rotations of the embedded digits in one network."""
 
 
+TRIED = MeasureOptions(folds=1)
+"""Nothing is asked of the noise of the Fishers in trials."""
+
+LOCALISE = LocaliseOptions(fractions=(0.05,), primary=0.05, draws=3, resamples=400, examples=300, measure=TRIED)
+"""What the demonstration asks of the weights that the saliencies of the two encoders name."""
+
+MERGE_CHECK = MergeCheckOptions(scales=(0.5,), draws=2, resamples=400, examples=300, measure=TRIED)
+"""What it asks of merging the two."""
+
+
 @dataclass(frozen=True)
 class DemoSize:
     """How much is trained and measured."""
 
     training_rows: int = 6000
-    held_out_rows: int = 4000
-    steps: int = 600
+    held_out_rows: int = 3000
+    steps: int = 500
     folds: int = 8
 
 
@@ -242,6 +261,25 @@ def _verdicts(table: OverlapTable) -> list[Block]:
         *verdict_grids("which pair shares more?", head, asked, [MORE, LESS]),
         by_chance(len(asked) * (1 + len(table.layers)), "contrasts"),
     ]
+
+
+def run_trial_demo(
+    folder: Path,
+    *,
+    localising: LocaliseOptions = LOCALISE,
+    merging: MergeCheckOptions = MERGE_CHECK,
+    note: Note = silent,
+) -> tuple[Localisation, MergeCheck]:
+    """Localise and merge the two encoders that :func:`run_demo` trained; trials of an earlier pair go."""
+    models: dict[str, str | Path] = {domain: folder / "models" / domain for domain in DOMAINS}
+    data: dict[str, str | Path] = {domain: folder / "data" / f"{domain}.jsonl" for domain in DOMAINS}
+    for place in (folder / LOCALISED, folder / MERGED):
+        shutil.rmtree(place, ignore_errors=True)
+    start = folder / "models" / START
+    return (
+        localise(models, data, start, folder / LOCALISED, localising, note=note),
+        merge_check(models, data, start, folder / MERGED, merging, note=note),
+    )
 
 
 def run_shortcut_demo(folder: Path, *, seed: int = 0, note: Note = silent) -> ShortcutStudy:

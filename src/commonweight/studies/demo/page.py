@@ -1,4 +1,4 @@
-"""The page and the figures of the demonstration: its three parts in one."""
+"""The page and the figures of the demonstration: its parts in one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from commonweight.base.errors import UsageError
 from commonweight.report.answer import ANSWER
 from commonweight.studies.compare import page as of_models
 from commonweight.studies.continual import page as of_tasks
-from commonweight.studies.run.page import origin_of, write_run_page
+from commonweight.studies.demo.demo import LOCALISED, MERGED
+from commonweight.studies.localise import page as of_sets
+from commonweight.studies.localise.answer import SHOWS as OF_SETS
+from commonweight.studies.merge_check import page as of_merges
+from commonweight.studies.merge_check.answer import SHOWS as OF_MERGES
+from commonweight.studies.run.page import origin_of, pictures_of, write_run_page
 from commonweight.studies.run.record import RECORD
 from commonweight.studies.shortcuts import page as of_shortcuts
 
@@ -20,7 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-ROOMS = {"encoders": of_models, "shortcuts": of_shortcuts, "tasks": of_tasks}
+ROOMS = {
+    "encoders": of_models,
+    "localise": of_sets,
+    "merge-check": of_merges,
+    "shortcuts": of_shortcuts,
+    "tasks": of_tasks,
+}
 
 
 def write_page(run: Path) -> Path:
@@ -31,7 +42,12 @@ def write_page(run: Path) -> Path:
         for part, place in parts.items()
         for each in ROOMS[part].overlaps(place)
     ]
-    pictures = [*of_shortcuts.pictures(parts["shortcuts"]), *of_tasks.pictures(parts["tasks"])]
+    pictures = [
+        *pictures_of(parts["localise"], OF_SETS),
+        *pictures_of(parts["merge-check"], OF_MERGES),
+        *of_shortcuts.pictures(parts["shortcuts"]),
+        *of_tasks.pictures(parts["tasks"]),
+    ]
     origin = {
         f"{part.capitalize()}: {head.lower()}": facts
         for part, place in parts.items()
@@ -41,7 +57,7 @@ def write_page(run: Path) -> Path:
 
 
 def figures(run: Path) -> Iterator[tuple[str, Figure]]:
-    """Draw the figures of all three parts."""
+    """Draw the figures of all parts."""
     found = {part: ROOMS[part].figures(place) for part, place in _parts(run).items()}
     return ((f"{part}-{name}", figure) for part, of_part in found.items() for name, figure in of_part)
 
@@ -68,4 +84,10 @@ def _parts(run: Path) -> dict[str, Path]:
 def _places(run: Path) -> dict[str, Path]:
     """Name the run folders of the parts."""
     shortcuts = next(iter(sorted(run.glob("shortcuts-*"))), run / "shortcuts-0")
-    return {"encoders": run / "comparison", "shortcuts": shortcuts / "run", "tasks": run / "continual"}
+    return {
+        "encoders": run / "comparison",
+        "localise": run / LOCALISED,
+        "merge-check": run / MERGED,
+        "shortcuts": shortcuts / "run",
+        "tasks": run / "continual",
+    }
