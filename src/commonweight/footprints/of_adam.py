@@ -109,10 +109,8 @@ def _read(path: Path) -> tuple[Mapping[int, Any], Sequence[Mapping[str, Any]]]:
 def _named(model: nn.Module, groups: Sequence[Mapping[str, Any]], path: Path) -> list[list[str]]:
     """Name the parameters of every group: all in one, or as a Trainer parts them, with weight decay and without."""
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    normalisations = [f"{path}." for path, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
-    decayed = [
-        name for name in trained if not UNDECAYED.search(name.lower()) and not name.startswith(tuple(normalisations))
-    ]
+    normalisations = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.LayerNorm))
+    decayed = [name for name in trained if not UNDECAYED.search(name.lower()) and not name.startswith(normalisations)]
     parted = [trained] if len(groups) == 1 else [decayed, [name for name in trained if name not in decayed]]
     expected, got = ([len(group) for group in each] for each in (parted, [group["params"] for group in groups]))
     if expected != got:
