@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 from itertools import combinations
 from pathlib import Path
@@ -31,7 +32,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import commonweight
 from commonweight import Estimate
 from commonweight.base.estimate import signed
-from commonweight.base.text import Grid, to_markdown
+from commonweight.base.text import DASH, Grid, number, to_markdown
 from commonweight.studies.compare.options import ColumnOptions, MeasureOptions
 from commonweight.studies.localise.plan import LocaliseOptions
 from commonweight.studies.localise.results import read_localisation
@@ -136,10 +137,14 @@ def collect(options: argparse.Namespace) -> dict:
             key = (each.model, each.fraction, each.way, each.name, each.which, each.metric)
             cells = [run.find(*key) for run in runs]
             found["scores"][" | ".join(map(str, key))] = [None if cell is None else cell.score.value for cell in cells]
-        for number, verdict in enumerate(runs[0].verdicts):
+        for at, verdict in enumerate(runs[0].verdicts):
             name = f"{verdict.asked.subject} {verdict.asked.claim}"
-            found["verdicts"][name] = [run.verdicts[number].outcome for run in runs]
+            found["verdicts"][name] = [run.verdicts[at].outcome for run in runs]
     return record
+
+
+def _mean(values: list[float] | None) -> str:
+    return number(math.fsum(values) / len(values), 3) if values and None not in values else DASH
 
 
 def tables(record: dict) -> str:
@@ -149,10 +154,17 @@ def tables(record: dict) -> str:
         f"{record['draws']} null sets at {FRACTION:g} of the weights: accuracy of grafts, cost in log-likelihood of "
         "resets.",
     ]
-    rows = []
+    rows, levels = [], []
     for job, found in record["jobs"].items():
         chosen_by, *tasks = job.split()
         for task in tasks:
+            of = {
+                which: found["scores"].get(f"{task} | {FRACTION} | graft | {task} | {which} | accuracy")
+                for which in ("random", "matched", "set")
+            }
+            ends = (found["scores"][f"{task} | None | {which} |  |  | accuracy"] for which in ("base", "model"))
+            means = [_mean(each) for each in (*ends, *of.values())]
+            levels.append((f"{chosen_by}: {task} ({' and '.join(tasks)})", *means))
             cells = []
             for way, metric, sign in (("graft", "accuracy", 1), ("reset", "log-likelihood", -1)):
                 for null in ("matched", "random"):
@@ -166,6 +178,8 @@ def tables(record: dict) -> str:
             rows.append((f"{chosen_by}: {task} ({' and '.join(tasks)})", *cells))
     header = ("map: model (run)", "graft − matched", "graft − random", "reset − matched", "reset − random")
     blocks.append(Grid("What a set does beyond its null sets", header, tuple(rows)))
+    header = ("map: model (run)", "base", "model", "random", "matched", "set")
+    blocks.append(Grid("Accuracy of base, model and grafts, mean over the seeds", header, tuple(levels)))
     verdicts = tuple(
         (job, name, ", ".join(outcomes))
         for job, found in record["jobs"].items()
