@@ -101,7 +101,8 @@ def test_a_record_that_was_damaged_is_listed_as_such(run):
 def test_an_unfinished_demonstration_has_a_status_and_no_page(tmp_path):
     (tmp_path / "demo.json").write_text("{}")
     places = page_of_demo.items(tmp_path)
-    assert list(places) == ["encoders: all of it", "shortcuts: all of it", "tasks: all of it"]
+    parts = ("encoders", "localise", "merge-check", "shortcuts", "tasks")
+    assert list(places) == [f"{part}: all of it" for part in parts]
     assert not any(place.exists() for place in places.values())
     for make in (page_of_demo.write_page, page_of_demo.figures):
         with pytest.raises(UsageError, match="has no finished part on encoders"):
