@@ -21,7 +21,8 @@ pytestmark = pytest.mark.filterwarnings(
 def problem_of(model):
     """A problem that is never measured: only its parameters matter here."""
     parameters = dict(model.named_parameters())
-    return Problem(model, parameters, list(parameters.values()), None, "empirical", seed=0, samples=1, alone=True)
+    trainable = list(parameters.values())
+    return Problem(model, parameters, parameters, trainable, None, "empirical", seed=0, samples=1, alone=True)
 
 
 @pytest.mark.parametrize("kind", ZOO)
