@@ -32,11 +32,14 @@ def command(output: str | None, seed: int, form: str, verbose: bool, report: boo
     other file. With -o the run folder holds data/, models/, comparison/, localised/, merged/, shortcuts-SEED/ and
     continual/.
     """
+    import torch
+
     from commonweight.report.answer import write_result
     from commonweight.studies.demo import demo
     from commonweight.studies.demo.answer import result
     from commonweight.studies.demo.page import write_page
 
+    torch.set_num_threads(1)  # as fast for networks this small, and by far faster where other programs are busy
     with ExitStack() as stack:
         folder = Path(output or stack.enter_context(tempfile.TemporaryDirectory(prefix="commonweight-demo-")))
         if output is not None:
