@@ -48,10 +48,10 @@ def command(
 
     Every pair, and all together, are merged as a plain average, by task arithmetic, and weighted by Fishers. A merge is
     scored on the data set of each of its models, with the head of this model, or with the merged head if you ask for
-    --merge-heads. One half of the rows chooses the best
-    merge and the layers that are tested; every number is from the other half. The models are never trained; their
-    files stay as they are. RUN holds run.json, the Fishers, the scores of every row, recipe.json (and mergekit.yaml, if
-    mergekit can make the merge), and the result (report.html, study.md, study.json, study.csv).
+    --merge-heads. One half of the rows chooses the best merge and the layers that are tested; every number is from the
+    other half. The models are never trained; their files stay as they are. RUN holds run.json, the Fishers, the scores
+    of every row, recipe.json (and mergekit.yaml, if mergekit can make the merge), and the result (report.html,
+    study.md, study.json, study.csv).
     """
     from commonweight.report.terminal import show
     from commonweight.studies.merge_check.outlook import merge_check_outlook
