@@ -6,8 +6,6 @@ value, and intervals are Student's t over the runs.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import UsageError
 from commonweight.base.estimate import Estimate
 from commonweight.base.records import without_nan
-from commonweight.base.text import DASH, Grid, number
+from commonweight.base.text import DASH, Grid, csv_text, number
 from commonweight.report.answer import ANSWER, Answer, Result
 from commonweight.studies.localise.answer import MAPS, TRAINING_ROWS, verdict_grid
 from commonweight.studies.localise.plan import LOCALISATION
@@ -146,14 +144,12 @@ class SeedLocalisation:
 
     def to_csv(self) -> str:
         """Write every number, a row each; undefined is an empty field."""
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*SAID, "quantity", "value", "low", "high"])
-        for first, numbers in self.measured():
-            for quantity, each in numbers.items():
-                ends = [None if math.isnan(end) else end for end in (each.value, each.low, each.high)]
-                writer.writerow([*(getattr(first, name) for name in SAID), quantity, *ends])
-        return stream.getvalue()
+        rows = (
+            [*(getattr(first, name) for name in SAID), quantity, each.value, each.low, each.high]
+            for first, numbers in self.measured()
+            for quantity, each in numbers.items()
+        )
+        return csv_text([*SAID, "quantity", "value", "low", "high"], rows)
 
     def result(self) -> Result:
         """Answer in one screen and in full."""

@@ -12,8 +12,6 @@ necessity    ``(s(model) − s(reset)) / gain``
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -24,6 +22,7 @@ import numpy as np
 
 from commonweight.base.records import without_nan
 from commonweight.base.resampled import Resampled
+from commonweight.base.text import csv_text
 from commonweight.interventions.measure import METRICS, STATISTICS, RowResampling, necessity, sufficiency
 from commonweight.interventions.sets import Sets
 from commonweight.studies.localise.cells import Cell, Scored
@@ -212,15 +211,13 @@ class Localisation:
 
     def to_csv(self) -> str:
         """Write every number, a row each; undefined is an empty field."""
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*SAID, "quantity", "value", "low", "high"])
+        rows = []
         for each in self.measured:
-            record = without_nan(each.record())
+            record = each.record()
             for quantity in ("score", "difference", "share"):
                 numbers = [record[quantity][key] for key in ("value", "low", "high")]
-                writer.writerow([*(record[key] for key in SAID), quantity, *numbers])
-        return stream.getvalue()
+                rows.append([*(record[key] for key in SAID), quantity, *numbers])
+        return csv_text([*SAID, "quantity", "value", "low", "high"], rows)
 
 
 def gather(

@@ -8,8 +8,6 @@ the other one.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +17,7 @@ import numpy as np
 from commonweight.base.records import without_nan
 from commonweight.base.resampled import Resampled
 from commonweight.base.seeds import keyed
+from commonweight.base.text import csv_text
 from commonweight.interventions.measure import METRICS, RowResampling
 from commonweight.studies.localise.cells import Scored, is_scored
 from commonweight.studies.merge_check.beside import Beside
@@ -208,23 +207,22 @@ class MergeCheck:
 
     def to_csv(self) -> str:
         """Write the change of every merge on every data set, a row each; undefined is an empty field."""
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["models", "method", "scale", "data", "metric", "value", "low", "high"])
-        for each in self.merges:
-            for metric, changes in each.changes.items():
-                for data, change in (("mean", each.mean(metric)), *changes.items()):
-                    record = without_nan(change.record())
-                    numbers = [record[key] for key in ("value", "low", "high")]
-                    writer.writerow([
-                        "+".join(each.members),
-                        each.trial.method,
-                        each.trial.scale,
-                        data,
-                        metric,
-                        *numbers,
-                    ])
-        return stream.getvalue()
+        rows = [
+            [
+                "+".join(each.members),
+                each.trial.method,
+                each.trial.scale,
+                data,
+                metric,
+                change.value,
+                change.low,
+                change.high,
+            ]
+            for each in self.merges
+            for metric, changes in each.changes.items()
+            for data, change in (("mean", each.mean(metric)), *changes.items())
+        ]
+        return csv_text(["models", "method", "scale", "data", "metric", "value", "low", "high"], rows)
 
 
 def best_of(merges: Iterable[Merge], members: Members) -> Merge:
