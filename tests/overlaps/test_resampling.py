@@ -277,8 +277,7 @@ def test_the_size_of_slices_and_the_disk_change_nothing(tmp_path, monkeypatch):
         single = changed(each, lambda _, tensor: tensor.float())
         single.save(tmp_path / name)
     stored = {name: Footprint.load(tmp_path / name) for name in footprints}
-    for size, entries in (("PIECE", 6), ("WIDTH", 2), ("READ", 30)):
-        monkeypatch.setattr(f"commonweight.overlaps.resampling.sums.{size}", entries)
+    monkeypatch.setattr("commonweight.overlaps.resampling.sums.READ", {torch.float64: 30, torch.float32: 30})
     assert numbers(overlap(stored)) == pytest.approx(expected, abs=1e-6)
 
 

@@ -90,3 +90,38 @@ def _hadamard(order: int) -> NDArray[np.int64] | None:
         return np.block([[np.ones((1, 1), int), np.ones((1, q), int)], [-np.ones((q, 1), int), core]])
     half = _hadamard(order // 2) if order % 2 == 0 else None
     return None if half is None else np.block([[half, half], [half, -half]])
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Of which sums of folds roots are taken, and which roots are multiplied."""
+
+    without: list[Part]
+    """All folds but each."""
+
+    slots: list[list[Part]]
+    """Per split a half, the other, the first half without each of its folds, the other half so."""
+
+    left: list[int]
+    """Slots that are multiplied ..."""
+
+    right: list[int]
+    """... by slots: always by one of the two halves."""
+
+    versions: NDArray[np.float64]
+    """``[K + 1, splits * products]``: 1 where a product is of all folds (0) or without fold k (k + 1), else 0."""
+
+
+@cache
+def design_of(folds: int) -> Design:
+    """List the sums and products of K folds, at least 2."""
+    slots, versions = [], []
+    left, right = [0], [1]
+    for halves in splits_of(folds).halves:
+        # Of a half of one fold nothing is left without it.
+        reduced = [(half, fold) for half, part in enumerate(halves) for fold in part if len(part) > 1]
+        slots.append([*halves, *(tuple(f for f in halves[half] if f != fold) for half, fold in reduced)])
+        versions += [0, *(fold + 1 for _, fold in reduced)]
+        left, right = [0, *range(2, len(slots[-1]))], [1, *(1 - half for half, _ in reduced)]
+    without = [tuple(f for f in range(folds) if f != fold) for fold in range(folds)]
+    return Design(without, slots, left, right, (np.arange(folds + 1)[:, None] == versions).astype(float))

@@ -26,9 +26,7 @@ that of entries.
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
-from functools import cache, reduce
+from functools import reduce
 from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING
@@ -42,7 +40,7 @@ from commonweight.base.threads import worker_threads
 from commonweight.footprints.slices import matrix_shape, shape_of, slabs
 from commonweight.overlaps.measures.gram import fault
 from commonweight.overlaps.resampling.ratios import FoldTerms
-from commonweight.overlaps.resampling.splits import Splits, splits_of
+from commonweight.overlaps.resampling.splits import design_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,24 +50,15 @@ if TYPE_CHECKING:
 
     from commonweight.footprints.footprint import Footprint
     from commonweight.footprints.slices import Slab
+    from commonweight.overlaps.resampling.splits import Part
 
     Array = NDArray[np.float64]
 
 DOUBLE_UP_TO = 2**16
-"""Entries of a parameter up to which its roots and products are float64; of larger ones they are float32, and summed in
-float64 over pieces."""
+"""Entries of a parameter up to which torch makes its sums, in float64; of larger ones the compiled kernel does, whose
+roots and products are float32."""
 
-PIECE = 2**15
-"""Entries of one fold, of all footprints together, that are worked on at a time: what is made of them stays in cache.
-"""
-
-WIDTH = 2**9
-"""Columns of a piece."""
-
-RUN = 2**6
-"""Products that are summed in float32 before they go to float64: of equal ones more would be off by above 1e-6."""
-
-READ = 2**20
+READ = {torch.float64: 2**18, torch.float32: 2**20}
 """Entries of all folds and footprints that a thread reads at a time."""
 
 TOGETHER = 2**10
@@ -86,14 +75,14 @@ def fold_terms(footprints: Mapping[str, Footprint], grams: Mapping[str, Array]) 
     first, threads = next(iter(footprints.values())), torch.get_num_threads()
     folds = [fold.tensors for each in footprints.values() for fold in each.folds]
     shapes = {name: matrix_shape(shape_of(first.tensors, name)) for name in grams}
-    groups = _together(shapes, len(folds), len(footprints))
-    small, large = ([names for names in groups if _is_large(shapes[names[0]]) is kind] for kind in (False, True))
+    large = [name for name, shape in shapes.items() if prod(shape) > DOUBLE_UP_TO]
+    small = _together({name: shapes[name] for name in shapes if name not in large}, len(folds), len(footprints))
 
     def sums_of(names: tuple[str, ...], part: int = 0, parts: int = 1) -> _Sums:
         shape = shapes[names[0]]
-        dtype = torch.float32 if _is_large(shape) else torch.float64
+        dtype = torch.float32 if prod(shape) > DOUBLE_UP_TO else torch.float64
         sums = _Sums(len(first.folds), shape, dtype, np.stack([np.diagonal(grams[name]) for name in names]))
-        for together in zip(*(slabs(folds, name, READ, (part, parts)) for name in names), strict=True):
+        for together in zip(*(slabs(folds, name, READ[dtype], (part, parts)) for name in names), strict=True):
             stacked = _stacked(footprints, names, together, sums)
             sums.add(stacked, together[0].column)
             advance(stacked[:, 0, 0].numel())
@@ -110,31 +99,32 @@ def fold_terms(footprints: Mapping[str, Footprint], grams: Mapping[str, Array]) 
     with worker_threads() as pool, steps("overlap with folds", weights, "weight") as advance:
         for names, found in zip(small, pool.map(terms_of, small), strict=True):
             terms |= zip(names, found, strict=True)
-        shares = pool.map(share_of, ((names, part) for names in large for part in range(threads)))
-        for (name,) in large:
+        shares = pool.map(share_of, (((name,), part) for name in large for part in range(threads)))
+        for name in large:
             (terms[name],) = reduce(_Sums.plus, islice(shares, threads)).terms()
     return {name: terms[name] for name in grams}
 
 
-def _is_large(shape: tuple[int, int]) -> bool:
-    return prod(shape) > DOUBLE_UP_TO
-
-
 def _together(shapes: Mapping[str, tuple[int, int]], matrices: int, n: int) -> list[tuple[str, ...]]:
-    """Gather small parameters of one shape, as many as are read at a time; every other parameter is alone."""
+    """Gather parameters of one shape, as many as are read at a time."""
     alike: dict[tuple[int, int], list[str]] = {}
     for name, shape in shapes.items():
         alike.setdefault(shape, []).append(name)
     found = []
     for shape, names in alike.items():
-        most = max(1, min(READ // max(1, matrices * prod(shape)), TOGETHER // n**2))
+        most = max(1, min(READ[torch.float64] // max(1, matrices * prod(shape)), TOGETHER // n**2))
         found += [tuple(names[start : start + most]) for start in range(0, len(names), most)]
     return found
 
 
 def _stacked(footprints: Mapping[str, Footprint], names: Sequence[str], slabs: Sequence[Slab], sums: _Sums) -> Tensor:
-    """Stack slabs of all folds, ``[B, K, n, rows, columns]``, each weighted by its count and divided by its scale."""
-    S = torch.stack([part.cpu() for slab in slabs for part in slab.parts]).unflatten(0, (len(names), -1))
+    """Stack slabs of all folds, ``[B, n, K, rows, columns]``, each weighted by its count and divided by its scale."""
+    counts = torch.tensor([[fold.count for fold in each.folds] for each in footprints.values()], dtype=torch.float64)
+    factors = (counts / counts.sum(1, keepdim=True) / sums.scales[..., None]).flatten().tolist()
+    parts = [part for slab in slabs for part in slab.parts]
+    S = torch.empty(len(parts), *parts[0].shape, dtype=sums.dtype)
+    for part, factor, place in zip(parts, factors, S, strict=True):
+        torch.mul(part.to("cpu", torch.promote_types(part.dtype, sums.dtype)), factor, out=place)
     if fault(S, "fisher"):
         folds = [(name, fold) for name, footprint in footprints.items() for fold in range(len(footprint.folds))]
         for parameter, slab in zip(names, slabs, strict=True):
@@ -144,11 +134,7 @@ def _stacked(footprints: Mapping[str, Footprint], names: Sequence[str], slabs: S
                     raise MeasurementError(
                         f"footprint {name!r}, fold {fold}, parameter {parameter!r}: {complaint}; measure it again"
                     )
-    counts = torch.tensor([[fold.count for fold in each.folds] for each in footprints.values()], dtype=torch.float64)
-    factors = (counts / counts.sum(1, keepdim=True) / sums.scales[..., None]).flatten(1)[:, :, None, None]
-    S = S.mul_(factors).to(sums.dtype) if S.dtype == torch.float64 else S.to(sums.dtype).mul_(factors)
-    folded: Tensor = S.unflatten(1, counts.shape)
-    return folded.transpose(1, 2)
+    return S.view(len(names), *counts.shape, *parts[0].shape)
 
 
 def array_folds(S: Tensor) -> FoldTerms:
@@ -168,74 +154,26 @@ def array_folds(S: Tensor) -> FoldTerms:
     """
     K, n, rows, columns = S.shape
     sums = _Sums(K, (rows, columns), S.dtype, np.ones((1, n)))
-    sums.add(S[None], 0)
+    sums.add(S.transpose(0, 1).contiguous()[None], 0)
     return sums.terms()[0]
-
-
-@dataclass(frozen=True)
-class _Design:
-    """Which folds are summed before a root is taken, and which roots are multiplied."""
-
-    without: Tensor
-    """``[K, K]``: all folds but one."""
-
-    slots: Tensor
-    """``[splits, slots, K]``: a half, the other, the first half without each of its folds, the other half so."""
-
-    left: list[int]
-    """Slots that are multiplied ..."""
-
-    right: list[int]
-    """... by slots: always by one of the two halves."""
-
-    versions: Tensor
-    """``[K + 1, products * splits]``: 1 where a product is of all folds (0) or without fold k (k + 1), else 0."""
-
-
-class _Scratch(threading.local):
-    """Memory for roots, of each thread, by type."""
-
-    def __init__(self) -> None:
-        self.held: dict[torch.dtype, Tensor] = {}
-
-
-_scratch = _Scratch()
-
-
-@cache
-def _design(splits: Splits, dtype: torch.dtype) -> _Design:
-    K = splits.folds
-    slots, versions = [], []
-    left, right = [0], [1]
-    for halves in splits.halves:
-        # Of a half of one fold nothing is left without it.
-        reduced = [(half, fold) for half, part in enumerate(halves) for fold in part if len(part) > 1]
-        slots.append([*halves, *(tuple(f for f in halves[half] if f != fold) for half, fold in reduced)])
-        versions.append([0, *(fold + 1 for _, fold in reduced)])
-        left, right = [0, *range(2, len(slots[-1]))], [1, *(1 - half for half, _ in reduced)]
-    chosen = torch.zeros(len(slots), len(left) + 1, K, dtype=dtype)
-    for split, parts in enumerate(slots):
-        for slot, part in enumerate(parts):
-            chosen[split, slot, list(part)] = 1
-    versions_of = torch.nn.functional.one_hot(torch.tensor(versions, dtype=torch.long), K + 1).double()
-    return _Design(1 - torch.eye(K, dtype=dtype), chosen, left, right, versions_of.permute(2, 1, 0).flatten(1))
 
 
 class _Sums:
     """Sums over some entries of B parameters of one shape, in float64; every array begins with B."""
 
     def __init__(self, K: int, shape: tuple[int, int], dtype: torch.dtype, traces: Array) -> None:
-        self.shape, self.dtype, (B, n) = shape, dtype, traces.shape
+        self.is_matrix = min(shape) > 1
+        self.shape = shape if self.is_matrix else (1, prod(shape))
+        self.dtype, (B, n) = dtype, traces.shape
         self.n = n
-        self.design = _design(splits_of(K), dtype)
+        self.design = design_of(K)
         # Powers of 4, whose roots and quotients are exact: entries are brought to at most about 1.
         known = torch.from_numpy(traces).clamp(LEAST_SCALE)
         self.scales = 4.0 ** torch.log2(torch.where(known > LEAST_SCALE, known, 1.0)).div(2).ceil()
-        splits, slots = self.design.slots.shape[:2]
-        self.is_matrix = min(shape) > 1
+        splits, slots, products = len(self.design.slots), len(self.design.slots[0]), len(self.design.left)
         self.traces, self.full = self._zeros(B, K, n), self._zeros(B, K, n, n)
-        self.half, self.by_columns = (self._zeros(B, splits, slots * n, 2 * n) for _ in range(2))
-        self.over_rows = self._zeros(B, splits, slots, n, shape[1] if self.is_matrix else 1)
+        self.half, self.by_columns = (self._zeros(B, splits, products, n, n) for _ in range(2))
+        self.over_rows = self._zeros(B, splits, slots, n, self.shape[1] if self.is_matrix else 1)
         self.over_columns = self._zeros(0)
 
     @staticmethod
@@ -249,87 +187,63 @@ class _Sums:
         return self
 
     def add(self, S: Tensor, column: int) -> None:
-        """Add slabs ``[B, K, n, rows, columns]`` that begin at a column: whole rows, or parts of one from the left."""
-        over_columns = S.sum(4)
-        self.traces += over_columns.sum(3)
-        if S.shape[4] == self.shape[1]:
-            used = over_columns.sum((0, 1, 2)) > 0
-            S = S if used.all() else S[..., used, :]  # rows of an embedding that no example read add 0 to every sum
-        rows, columns = S.shape[3:]
-        wide = min(columns, WIDTH)
-        high = max(1, PIECE // (self.n * wide))
-        many = max(1, PIECE // max(1, self.n * rows * columns))
-        for start in range(0, len(S), many):
-            at = slice(start, start + many)
-            for top in range(0, rows, high):
-                for left in range(0, columns, wide):
-                    piece = S[at, :, :, top : top + high, left : left + wide]
-                    self._add(piece.contiguous(), at, column + left)
+        """Add slabs ``[B, n, K, rows, columns]`` that begin at a column: whole rows, or parts of one from the left."""
+        S = S if self.is_matrix else S.flatten(3).unsqueeze(3)
+        if column == 0 or not self.is_matrix:
+            self.over_columns = self._zeros(*self.over_rows.shape[:4], S.shape[3])
+        if self.dtype == torch.float64:
+            self._add_in_torch(S, column)
+        else:
+            from commonweight.overlaps.resampling.kernel import add_sums  # compiles it, or reads what was compiled
 
-    def _add(self, piece: Tensor, at: slice, column: int) -> None:
-        B, K, n, rows, columns = piece.shape
-        folds = piece.view(B, K, -1)
-        roots = self._roots_of(self.design.without, folds).view(B, K, n, -1)
-        self.full[at] += _multiplied(roots, roots)
-        splits, slots = self.design.slots.shape[:2]
-        if column == 0:
-            self.over_columns = self._zeros(B, splits, slots, n, rows)
-        some = max(1, PIECE // (B * n * rows * columns))
-        for these in (slice(split, split + some) for split in range(0, splits, some)):
-            roots = self._roots_of(self.design.slots[these].flatten(0, 1), folds).view(B, -1, slots * n, rows * columns)
-            self.half[at, these] += self._by_halves(roots)
-            roots = roots.view(B, -1, slots, n, rows, columns)
+            over_rows = self.over_rows if self.is_matrix else self.over_rows[..., :0]
+            for each in zip(S, self.traces, self.full, self.half, over_rows, self.over_columns, strict=True):
+                add_sums(self.design, column, *each)
+        if not self.is_matrix:
+            self.over_rows += self.over_columns
+        elif column + S.shape[4] == self.shape[1]:
+            self.by_columns += self._by_halves(self.over_columns)
+
+    def _add_in_torch(self, S: Tensor, column: int) -> None:
+        S = S.transpose(1, 2).contiguous()
+        self.traces += S.sum((3, 4))
+        roots = self._roots(self.design.without, S).flatten(3)
+        self.full += roots @ roots.mT
+        for split, parts in enumerate(self.design.slots):
+            roots = self._roots(parts, S)
+            self.half[:, split] += self._by_halves(roots.flatten(3))
+            self.over_columns[:, split] += roots.sum(4)
             if self.is_matrix:
-                self.over_columns[:, these] += roots.sum(5)
-                self.over_rows[at, these, :, :, column : column + columns] += roots.sum(4)
-            else:
-                self.over_rows[at, these] += roots.sum((4, 5))[..., None]
-        if self.is_matrix and column + columns == self.shape[1]:
-            self.by_columns[at] += self._by_halves(self.over_columns.flatten(2, 3))
+                self.over_rows[:, split, ..., column : column + S.shape[4]] += roots.sum(3)
 
-    def _roots_of(self, chosen: Tensor, folds: Tensor) -> Tensor:
-        """Sum chosen folds ``[sums, K]`` of ``[B, K, m]`` and take roots, in memory that is used again and again."""
-        shape = (len(folds), len(chosen), folds.shape[2])
-        held = _scratch.held.get(self.dtype)
-        if held is None or held.numel() < prod(shape):
-            held = _scratch.held[self.dtype] = torch.empty(prod(shape), dtype=self.dtype)
-        return torch.matmul(chosen.expand(len(folds), -1, -1), folds, out=held[: prod(shape)].view(shape)).sqrt_()
+    @staticmethod
+    def _roots(parts: Sequence[Part], S: Tensor) -> Tensor:
+        """Take the roots of sums of folds ``[B, K, n, rows, columns]``: ``[B, sums, n, rows, columns]``."""
+        chosen = torch.tensor([[fold in part for fold in range(S.shape[1])] for part in parts], dtype=S.dtype)
+        sums: Tensor = chosen @ S.flatten(2)
+        return sums.sqrt_().unflatten(2, S.shape[2:])
 
     def _by_halves(self, roots: Tensor) -> Tensor:
-        """Multiply all slots of a split by its two halves: ``[..., slots * n, 2 n]``."""
-        return _multiplied(roots, roots[..., : 2 * self.n, :])
+        """Multiply slots ``[..., slots, n, m]`` by halves: ``[..., products, n, n]``."""
+        every: Tensor = roots.flatten(-3, -2) @ roots[..., :2, :, :].flatten(-3, -2).mT
+        every = every.unflatten(-1, (2, -1)).unflatten(-3, (-1, self.n))  # [..., slots, n, 2, n]
+        return every[..., self.design.left, :, self.design.right, :].movedim(0, -3)
 
     def terms(self) -> list[FoldTerms]:
         """Give the sums of each parameter, in the footprints' own scale."""
         R, C = self.shape
-        entries = self._by_halves(self.over_rows.sum(4, keepdim=True).flatten(2, 3)) / max(1, R * C)
+        entries = self._by_halves(self.over_rows.sum(4, keepdim=True)) / max(1, R * C)
         null = [entries, entries, entries]
         if self.is_matrix:
-            null[1:] = self._by_halves(self.over_rows.flatten(2, 3)) / R, self.by_columns / C
+            null[1:] = self._by_halves(self.over_rows) / R, self.by_columns / C
         pairs = torch.sqrt(self.scales[:, :, None] * self.scales[:, None])[:, None]
-        half, *null = _symmetric(self._of_halves(torch.stack([self.half, *null])) * pairs).numpy()
+        of_halves = torch.stack([self.half, *null]).flatten(2, 3)  # [4, B, splits * products, n, n]
+        of_halves = torch.einsum("vp,tbpij->tbvij", torch.from_numpy(self.design.versions), of_halves)
+        half, *null = _symmetric(of_halves * pairs).numpy()
         full = _symmetric(self.full * pairs).numpy()
         traces = (self.traces * self.scales[:, None]).numpy()
         every = zip(full, half, np.stack(null, 1), traces, strict=True)
         return [FoldTerms(*map(np.ascontiguousarray, each)) for each in every]
-
-    def _of_halves(self, products: Tensor) -> Tensor:
-        """Sum products of different halves over the splits: ``[..., K + 1, n, n]``."""
-        every = products.unflatten(-1, (2, -1)).unflatten(-3, (-1, self.n))  # [..., splits, slots, n, 2, n]
-        every = every[..., self.design.left, :, self.design.right, :]  # [products, ..., splits, n, n]
-        every = every.movedim(0, -4).flatten(-4, -3).flatten(-2)
-        summed: Tensor = self.design.versions @ every
-        return summed.view(*summed.shape[:-1], self.n, self.n)
-
-
-def _multiplied(x: Tensor, y: Tensor) -> Tensor:
-    """Multiply ``[..., a, m]`` and ``[..., b, m]`` to ``[..., a, b]``, in float64 but for runs of products."""
-    if x.dtype == torch.float64:
-        return x @ y.mT
-    whole = x.shape[-1] // RUN * RUN
-    rest = (x[..., whole:] @ y[..., whole:].mT).double()
-    x, y = (each[..., :whole].unflatten(-1, (-1, RUN)).movedim(-2, 0) for each in (x, y))
-    return rest + (x @ y.mT).sum(0, dtype=torch.float64)
 
 
 def _symmetric(products: Tensor) -> Tensor:
