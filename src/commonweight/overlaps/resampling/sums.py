@@ -220,8 +220,8 @@ class _Sums:
     def _roots(parts: Sequence[Part], S: Tensor) -> Tensor:
         """Take the roots of sums of folds ``[B, K, n, rows, columns]``: ``[B, sums, n, rows, columns]``."""
         chosen = torch.tensor([[fold in part for fold in range(S.shape[1])] for part in parts], dtype=S.dtype)
-        sums: Tensor = chosen @ S.flatten(2)
-        return sums.sqrt_().unflatten(2, S.shape[2:])
+        roots: Tensor = (chosen @ S.flatten(2)).sqrt_().unflatten(2, S.shape[2:])
+        return roots
 
     def _by_halves(self, roots: Tensor) -> Tensor:
         """Multiply slots ``[..., slots, n, m]`` by halves: ``[..., products, n, n]``."""
