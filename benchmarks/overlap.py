@@ -7,7 +7,7 @@ the ratios within a round. Parts, chosen by ``--parts``:
 
 measured   two Fishers of a 22 M encoder in memory: raw and folded overlap, beside measuring 256 rows
 generated  drawn Fishers with 8 folds on disk, folds in bfloat16: folded and raw overlaps from a cold cache, beside
-           reading the same files and hashing them
+           reading the same files and hashing them, and beside adding the last one to a table of the others
 tensors    two Fishers of many small tensors: time must be linear in their number
 busy       raw and folded overlaps in memory, while as many other processes as there are cores keep these busy
 memory     resident memory of a folded overlap above that of its footprints, in a fresh process
@@ -37,6 +37,7 @@ from fisher import CASES, bert, interleave, ratios
 
 import commonweight
 from commonweight import Footprint, overlap
+from commonweight.footprints.files import _HASHED
 from commonweight.footprints.folds import FOLD_MAP, shortened
 from commonweight.footprints.footprint import Fold
 
@@ -97,7 +98,8 @@ def files_of(million: int, count: int, work: Path, *, folds: bool) -> list[Path]
 
 
 def cold(files: list[Path]) -> None:
-    """Take files out of the cache of the operating system."""
+    """Take files out of the cache of the operating system, and forget that they were hashed."""
+    _HASHED.clear()
     for path in files:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -144,13 +146,17 @@ def generated(options) -> dict:
             footprints = saved(million, count, place)
             every, whole = (files_of(million, count, place, folds=folds) for folds in (True, False))
             seconds: dict[str, list[float]] = {}
+            runs = [
+                ("read and hash, with folds", every, partial(hash_all, every)),
+                ("folded", every, partial(overlap, footprints)),
+                ("read and hash", whole, partial(hash_all, whole)),
+                ("raw", whole, partial(overlap, footprints, intervals=False)),
+            ]
+            if count > 2:
+                earlier = overlap(dict(list(footprints.items())[:-1]))
+                runs.append(("one added", every, partial(overlap, footprints, earlier=earlier)))
             for _ in range(options.cold_rounds):
-                for name, files, run in (
-                    ("read and hash, with folds", every, partial(hash_all, every)),
-                    ("folded", every, partial(overlap, footprints)),
-                    ("read and hash", whole, partial(hash_all, whole)),
-                    ("raw", whole, partial(overlap, footprints, intervals=False)),
-                ):
+                for name, files, run in runs:
                     cold(files)
                     start = time.perf_counter()
                     run()

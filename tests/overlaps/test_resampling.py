@@ -281,6 +281,27 @@ def test_the_size_of_slices_and_the_disk_change_nothing(tmp_path, monkeypatch):
     assert numbers(overlap(stored)) == pytest.approx(expected, abs=1e-6)
 
 
+def test_what_an_earlier_table_holds_is_taken_from_it(monkeypatch):
+    monkeypatch.setattr("commonweight.overlaps.resampling.sums.DOUBLE_UP_TO", 0)  # the kernel, in every parameter
+    footprints = {name: fisher(squares, seed=seed) for seed, name in enumerate("abcde")}
+    expected = overlap(footprints)
+    earlier = overlap({name: footprints[name] for name in "dbc"})
+    table = overlap(footprints, earlier=earlier)
+    for pair in ("ab", "ae", "bd", "cd", "de"):
+        assert numbers(table, *pair) == pytest.approx(numbers(expected, *pair), abs=1e-7)
+
+    terms = {name: replace(each, half=2 * each.half) for name, each in earlier.resampled.terms.items()}
+    doubled = overlap(footprints, earlier=replace(earlier, resampled=Resampled(8, terms)))
+    for name, each in doubled.resampled.terms.items():
+        ratio = each.half[0] / expected.resampled.terms[name].half[0]
+        assert ratio == pytest.approx(np.array([[1 + (a in "bcd") * (b in "bcd") for b in "abcde"] for a in "abcde"]))
+
+    with pytest.raises(UsageError, match=r"earlier is of other footprints.*leave earlier out"):
+        overlap({**footprints, "b": footprints["a"]}, earlier=earlier)
+    with pytest.raises(UsageError, match=r"earlier is a table of d, b, c, expected one with 8 folds of some of a, b"):
+        overlap({name: footprints[name] for name in "ab"}, earlier=earlier)
+
+
 def in_both_precisions(footprints, grams, monkeypatch):
     """Sums with float32 roots in every parameter, and with float64 in every one."""
     for entries in (0, 10**6):

@@ -256,9 +256,12 @@ def test_a_run_is_complete_resumable_and_growable(place, tmp_path, monkeypatch):
 
     grown = compare(models, [*data, str(place / "food.jsonl")], tmp_path / "run", options)
     assert grown.measured == ("one/food", "two/food")
-    places = {name: tmp_path / "run" / "footprints" / name for name in ("one/m", "two/m")}
-    by_hand = commonweight.overlap({name: commonweight.Footprint.load(place) for name, place in places.items()})
-    assert by_hand.pooled.tolist() == first.table.pooled.tolist()
+    places = {name: tmp_path / "run" / "footprints" / name for name in grown.table.names}
+    stored = {name: commonweight.Footprint.load(place) for name, place in places.items()}
+    for table in (first.table, grown.table):
+        by_hand = commonweight.overlap({name: stored[name] for name in table.names})
+        assert by_hand.pooled.tolist() == table.pooled.tolist()
+        assert by_hand.corrected.pooled == pytest.approx(table.corrected.pooled, nan_ok=True)
 
     one_piece = CompareOptions(measure=MeasureOptions(folds=1))
     with pytest.raises(UsageError, match=r"settings\.folds was 2, is now 1.*fresh=True"):

@@ -42,6 +42,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def add_sums(
     design: Design,
+    known: int,
     column: int,
     S: Tensor,
     traces: Tensor,
@@ -54,6 +55,7 @@ def add_sums(
 
     Args:
         design: What is summed and multiplied.
+        known: How many footprints, from the first, are not multiplied by each other: their products are known.
         column: Where S begins in the rows of ``over_rows``.
         S: ``[n, K, rows, columns]``, at least 0.
         traces: ``[K, n]``.
@@ -63,7 +65,7 @@ def add_sums(
         over_columns: ``[splits, slots, n, rows]``, roots summed over columns.
     """
     tensors = (S, traces, full, half, over_rows, over_columns)
-    _add_sums(*_members(design), column, *(each.numpy() for each in tensors))
+    _add_sums(*_members(design), known, column, *(each.numpy() for each in tensors))
 
 
 @cache
@@ -106,12 +108,12 @@ def _take_roots(folds: Array, part: Array, i: int, out: Array, over_rows: Array,
 
 
 @_compiled
-def _add_products(x: Array, y: Array, w: int, products: Array) -> None:
+def _add_products(x: Array, y: Array, known: int, w: int, products: Array) -> None:
     """Add products of rows of x with rows of y to ``[n, n]``, of two rows with two at a time."""
     n = len(x)
     for i in range(0, n, 2):
         a, b = x[i], x[min(i + 1, n - 1)]
-        for j in range(0, n, 2):
+        for j in range(known - known % 2 if i + 1 < known else 0, n, 2):
             c, d = y[j], y[min(j + 1, n - 1)]
             ac = ad = bc = bd = np.float32(0)
             for at in range(w):
@@ -134,6 +136,7 @@ def _add_sums(
     slots: Array,
     left: Array,
     right: Array,
+    known: int,
     column: int,
     S: Array,
     traces: Array,
@@ -166,7 +169,7 @@ def _add_sums(
                 for k in range(K):
                     for i in range(n):
                         _take_roots(folds, without[k], i, roots[0, i], unused, w)
-                    _add_products(roots[0], roots[0], w, full[k])
+                    _add_products(roots[0], roots[0], known, w, full[k])
                 for split in range(len(slots)):
                     for slot in range(slots.shape[1]):
                         for i in range(n):
@@ -174,7 +177,8 @@ def _add_sums(
                             total = _take_roots(folds, slots[split, slot], i, roots[slot, i], over_row, w)
                             over_columns[split, slot, i, row] += total
                     for product in range(len(left)):
-                        _add_products(roots[left[product]], roots[right[product]], w, half[split, product])
+                        x, y = roots[left[product]], roots[right[product]]
+                        _add_products(x, y, known, w, half[split, product])
             if over_rows.shape[3]:
                 for split in range(len(slots)):
                     for slot in range(slots.shape[1]):

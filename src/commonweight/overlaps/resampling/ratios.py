@@ -27,7 +27,7 @@ from commonweight.overlaps.measures.gram import cosine_ratio
 from commonweight.overlaps.resampling.splits import splits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,6 +65,12 @@ class FoldTerms:
     def arrays(self) -> dict[str, Array]:
         """All of them by name."""
         return {"full": self.full, "half": self.half, "null": self.null, "traces": self.traces}
+
+    def of(self, places: Sequence[int]) -> FoldTerms:
+        """Give the sums of some of the footprints, in another order."""
+        rows, columns = np.ix_(places, places)
+        of_pairs = (array[..., rows, columns] for array in (self.full, self.half, self.null))
+        return FoldTerms(*of_pairs, self.traces[:, places])
 
     @classmethod
     def summed(cls, terms: Iterable[FoldTerms]) -> FoldTerms:

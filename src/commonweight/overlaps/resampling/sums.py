@@ -68,10 +68,12 @@ LEAST_SCALE = 2.0**-120
 """Entries are divided by their trace or, where that is less, by this: the quotient must be a float32."""
 
 
-def fold_terms(footprints: Mapping[str, Footprint], grams: Mapping[str, Array]) -> dict[str, FoldTerms]:
+def fold_terms(
+    footprints: Mapping[str, Footprint], grams: Mapping[str, Array], known: Mapping[str, FoldTerms] | None = None
+) -> dict[str, FoldTerms]:
     """Compute the sums of every parameter of which there is a Gram matrix, reading each fold once."""
     # A thread takes some rows of a large parameter, or some small parameters of one shape. Memory does not depend on
-    # the size of the model.
+    # the size of the model. What is known are sums of the first footprints: large parameters take them as they are.
     first, threads = next(iter(footprints.values())), torch.get_num_threads()
     folds = [fold.tensors for each in footprints.values() for fold in each.folds]
     shapes = {name: matrix_shape(shape_of(first.tensors, name)) for name in grams}
@@ -81,7 +83,8 @@ def fold_terms(footprints: Mapping[str, Footprint], grams: Mapping[str, Array]) 
     def sums_of(names: tuple[str, ...], part: int = 0, parts: int = 1) -> _Sums:
         shape = shapes[names[0]]
         dtype = torch.float32 if prod(shape) > DOUBLE_UP_TO else torch.float64
-        sums = _Sums(len(first.folds), shape, dtype, np.stack([np.diagonal(grams[name]) for name in names]))
+        traces = np.stack([np.diagonal(grams[name]) for name in names])
+        sums = _Sums(len(first.folds), shape, dtype, traces, (known or {}).get(names[0]))
         for together in zip(*(slabs(folds, name, READ[dtype], (part, parts)) for name in names), strict=True):
             stacked = _stacked(footprints, names, together, sums)
             sums.add(stacked, together[0].column)
@@ -161,7 +164,10 @@ def array_folds(S: Tensor) -> FoldTerms:
 class _Sums:
     """Sums over some entries of B parameters of one shape, in float64; every array begins with B."""
 
-    def __init__(self, K: int, shape: tuple[int, int], dtype: torch.dtype, traces: Array) -> None:
+    def __init__(
+        self, K: int, shape: tuple[int, int], dtype: torch.dtype, traces: Array, known: FoldTerms | None = None
+    ) -> None:
+        self.known = known if dtype == torch.float32 else None
         self.is_matrix = min(shape) > 1
         self.shape = shape if self.is_matrix else (1, prod(shape))
         self.dtype, (B, n) = dtype, traces.shape
@@ -198,7 +204,7 @@ class _Sums:
 
             over_rows = self.over_rows if self.is_matrix else self.over_rows[..., :0]
             for each in zip(S, self.traces, self.full, self.half, over_rows, self.over_columns, strict=True):
-                add_sums(self.design, column, *each)
+                add_sums(self.design, 0 if self.known is None else len(self.known.traces[0]), column, *each)
         if not self.is_matrix:
             self.over_rows += self.over_columns
         elif column + S.shape[4] == self.shape[1]:
@@ -242,7 +248,11 @@ class _Sums:
         half, *null = _symmetric(of_halves * pairs).numpy()
         full = _symmetric(self.full * pairs).numpy()
         traces = (self.traces * self.scales[:, None]).numpy()
-        every = zip(full, half, np.stack(null, 1), traces, strict=True)
+        null = np.stack(null, 1)
+        if self.known is not None:
+            m = len(self.known.traces[0])
+            full[..., :m, :m], half[..., :m, :m], null[..., :m, :m] = self.known.full, self.known.half, self.known.null
+        every = zip(full, half, null, traces, strict=True)
         return [FoldTerms(*map(np.ascontiguousarray, each)) for each in every]
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from commonweight.footprints.structures import Rule
     from commonweight.overlaps.alignment import Alignment, Reading, Strange
     from commonweight.overlaps.chance import MaskFacts
+    from commonweight.overlaps.resampling.ratios import FoldTerms
     from commonweight.overlaps.table.numbers import By, Levels, Null, Row
     from commonweight.verdicts.evidence import Pair
     from commonweight.verdicts.verdict import Verdict
@@ -612,6 +613,7 @@ def overlap(
     common_only: bool = False,
     intervals: bool = True,
     structure: Structure | Rule | None = None,
+    earlier: OverlapTable | None = None,
 ) -> OverlapTable:
     """Compute how much footprints coincide: every pair, overall and per layer, by the measure that fits their kind.
 
@@ -628,12 +630,15 @@ def overlap(
         structure: List attention heads (``head``), parts of a fused matrix (``qkv``), neurons (``neuron``) or experts
             (``expert``) as layers, or what a rule of your own cuts out, as
             :func:`~commonweight.footprints.by_structure` says.
+        earlier: A table with folds of some of these footprints, by the same names: what it holds of their pairs is
+            taken from it, which saves time where there are many.
 
     Returns:
         The table.
 
     Raises:
-        UsageError: If there are fewer than two footprints, or names or values are of the wrong type.
+        UsageError: If there are fewer than two footprints, names or values are of the wrong type, or ``earlier`` is not
+            a table of some of these footprints.
         NotComparableError: If they differ in kind, Fisher type, loss or fold maps; in parameters, unless
             ``common_only``.
         MeasurementError: If a footprint holds entries that its kind does not allow.
@@ -664,7 +669,7 @@ def overlap(
             terms, sizes = ({parameter: each[place] for parameter, each in both.items()} for place in (0, 1))
         else:
             terms, sizes = gram_matrices(footprints, common.parameters), None
-        over_folds = fold_terms(footprints, terms) if folds else {}
+        over_folds = _fold_terms(footprints, terms, folds, earlier) if folds else {}
     for parameter, found in over_folds.items():
         check_traces(tuple(footprints), parameter, np.diagonal(terms[parameter]), found.traces.sum(axis=0))
     traces_of = [{parameter: float(gram[i, i]) for parameter, gram in terms.items()} for i in range(len(footprints))]
@@ -686,6 +691,38 @@ def overlap(
         },
         rows={name: footprint.rows for name, footprint in footprints.items() if footprint.rows is not None},
     )
+
+
+def _fold_terms(
+    footprints: Mapping[str, Footprint], terms: Mapping[str, Array], folds: int, earlier: OverlapTable | None
+) -> dict[str, FoldTerms]:
+    """Sum over folds, with the footprints of an earlier table first: sums of their pairs are known."""
+    if earlier is None:
+        return fold_terms(footprints, terms)
+    names = list(footprints)
+    if earlier.resampled is None or earlier.resampled.folds != folds or not set(earlier.names) <= set(names):
+        raise UsageError(
+            f"earlier is a table of {', '.join(earlier.names)}, expected one with {folds} folds of some of "
+            f"{', '.join(names)}: leave {{earlier}} out",
+            earlier=None,
+        )
+    order = [names.index(name) for name in sorted(names, key=lambda name: name not in earlier.names)]
+    here = np.ix_(order, order)
+    grams = {parameter: gram[here] for parameter, gram in terms.items()}
+    places = [earlier.names.index(names[place]) for place in order[: len(earlier.names)]]
+    m = len(places)
+    known = {}
+    for parameter in terms.keys() & earlier.terms.keys():
+        if not np.allclose(
+            earlier.terms[parameter][np.ix_(places, places)], grams[parameter][:m, :m], rtol=1e-9, atol=0
+        ):
+            raise UsageError(
+                f"earlier is of other footprints than these: {parameter} differs; leave {{earlier}} out", earlier=None
+            )
+        known[parameter] = earlier.resampled.terms[parameter].of(places)
+    ordered = {names[place]: footprints[names[place]] for place in order}
+    back = np.argsort(order).tolist()
+    return {parameter: found.of(back) for parameter, found in fold_terms(ordered, grams, known).items()}
 
 
 def _read(footprints: Mapping[str, Footprint], *, with_folds: bool) -> list[Mapping[str, Tensor]]:

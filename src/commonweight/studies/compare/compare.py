@@ -256,14 +256,19 @@ def _table(
     common_only: bool,
     former: Mapping[str, Any],
 ) -> tuple[OverlapTable, dict[str, Any]]:
-    """Compute the table, or read the one that was saved of just these footprints; with what it is of."""
+    """Compute the table, or what is new in it, or read the one that was saved; with what it is of."""
     records = [[name, sha256(run / FOOTPRINTS / name / FOOTPRINT_RECORD)] for name in footprints]
     is_of = {"footprints": records, "common_only": common_only, "commonweight": __version__}
     saved = run / OVERLAP
-    if saved.is_file() and former == is_of | {"sha256": sha256(saved)}:
+    earlier = None
+    if saved.is_file() and former.items() >= {"sha256": sha256(saved), "commonweight": __version__}.items():
         with suppress(IntegrityError):  # damaged arrays are computed again
-            return OverlapTable.load(run), dict(former)
-    table = overlap(footprints, common_only=common_only)
+            earlier = OverlapTable.load(run)
+    if earlier is not None and former == is_of | {"sha256": former["sha256"]}:
+        return earlier, dict(former)
+    if earlier is not None and not (earlier.resampled and all(each in records for each in former["footprints"])):
+        earlier = None
+    table = overlap(footprints, common_only=common_only, earlier=earlier)
     of_models = replace(table.alignment, models={name: cell.model for name, cell in cells.items()})
     table = replace(table, alignment=of_models)
     table.save(run)
