@@ -69,8 +69,8 @@ class FoldTerms:
     def of(self, places: Sequence[int]) -> FoldTerms:
         """Give the sums of some of the footprints, in another order."""
         rows, columns = np.ix_(places, places)
-        of_pairs = (array[..., rows, columns] for array in (self.full, self.half, self.null))
-        return FoldTerms(*of_pairs, self.traces[:, places])
+        full, half, null = (array[..., rows, columns] for array in (self.full, self.half, self.null))
+        return FoldTerms(full, half, null, self.traces[:, places])
 
     @classmethod
     def summed(cls, terms: Iterable[FoldTerms]) -> FoldTerms:

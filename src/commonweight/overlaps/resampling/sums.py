@@ -174,8 +174,8 @@ class _Sums:
         self.n = n
         self.design = design_of(K)
         # Powers of 4, whose roots and quotients are exact: entries are brought to at most about 1.
-        known = torch.from_numpy(traces).clamp(LEAST_SCALE)
-        self.scales = 4.0 ** torch.log2(torch.where(known > LEAST_SCALE, known, 1.0)).div(2).ceil()
+        scales = torch.from_numpy(traces).clamp(LEAST_SCALE)
+        self.scales = 4.0 ** torch.log2(torch.where(scales > LEAST_SCALE, scales, 1.0)).div(2).ceil()
         splits, slots, products = len(self.design.slots), len(self.design.slots[0]), len(self.design.left)
         self.traces, self.full = self._zeros(B, K, n), self._zeros(B, K, n, n)
         self.half, self.by_columns = (self._zeros(B, splits, products, n, n) for _ in range(2))
@@ -248,11 +248,11 @@ class _Sums:
         half, *null = _symmetric(of_halves * pairs).numpy()
         full = _symmetric(self.full * pairs).numpy()
         traces = (self.traces * self.scales[:, None]).numpy()
-        null = np.stack(null, 1)
+        nulls = np.stack(null, 1)
         if self.known is not None:
             m = len(self.known.traces[0])
-            full[..., :m, :m], half[..., :m, :m], null[..., :m, :m] = self.known.full, self.known.half, self.known.null
-        every = zip(full, half, null, traces, strict=True)
+            full[..., :m, :m], half[..., :m, :m], nulls[..., :m, :m] = self.known.full, self.known.half, self.known.null
+        every = zip(full, half, nulls, traces, strict=True)
         return [FoldTerms(*map(np.ascontiguousarray, each)) for each in every]
 
 
