@@ -82,29 +82,24 @@ def _members(design: Design) -> tuple[Array, Array, Array, Array]:
 
 
 @_compiled
-def _take_roots(folds: Array, part: Array, i: int, out: Array, over_rows: Array, w: int) -> Any:
-    """Take roots of a sum of folds ``[K + 1, n, w]`` of a footprint, add them to a sum over rows; give their sum."""
-    total = np.float32(0)
-    a, b, c, d = folds[part[0], i], folds[part[1], i], folds[part[2], i], folds[part[3], i]
-    if len(part) == AT_A_TIME:
+def _take_roots(folds: Array, parts: Array, i: int, out: Array, over_rows: Array, over_columns: Array, w: int) -> None:
+    """Take roots of sums of folds ``[K + 1, n, w]`` of a footprint, and add them to sums over rows and columns."""
+    for slot in range(len(parts)):
+        total = np.float32(0)
+        last = parts.shape[1] - AT_A_TIME
+        for first in range(0, last, AT_A_TIME):
+            a, b, c, d = parts[slot, first], parts[slot, first + 1], parts[slot, first + 2], parts[slot, first + 3]
+            for x in range(w):
+                before = out[slot, i, x] if first else np.float32(0)
+                out[slot, i, x] = before + folds[a, i, x] + folds[b, i, x] + folds[c, i, x] + folds[d, i, x]
+        a, b, c, d = parts[slot, last], parts[slot, last + 1], parts[slot, last + 2], parts[slot, last + 3]
         for x in range(w):
-            root = np.sqrt(a[x] + b[x] + c[x] + d[x])
-            out[x] = root
-            over_rows[x] += root
+            before = out[slot, i, x] if last else np.float32(0)
+            root = np.sqrt(before + folds[a, i, x] + folds[b, i, x] + folds[c, i, x] + folds[d, i, x])
+            out[slot, i, x] = root
+            over_rows[slot, i, x] += root
             total += root
-        return total
-    for x in range(w):
-        out[x] = a[x] + b[x] + c[x] + d[x]
-    for at in range(AT_A_TIME, len(part), AT_A_TIME):
-        a, b, c, d = folds[part[at], i], folds[part[at + 1], i], folds[part[at + 2], i], folds[part[at + 3], i]
-        for x in range(w):
-            out[x] += a[x] + b[x] + c[x] + d[x]
-    for x in range(w):
-        root = np.sqrt(out[x])
-        out[x] = root
-        over_rows[x] += root
-        total += root
-    return total
+        over_columns[slot, i] += total
 
 
 @_compiled
@@ -147,9 +142,9 @@ def _add_sums(
 ) -> None:
     n, K, rows, columns = S.shape
     folds = np.zeros((K + 1, n, WIDTH), np.float32)
-    roots = np.empty((slots.shape[1], n, WIDTH), np.float32)
+    roots = np.empty((max(K, slots.shape[1]), n, WIDTH), np.float32)
     some_rows = np.empty((len(slots), slots.shape[1], n, WIDTH), np.float32)
-    unused = np.zeros(WIDTH, np.float32)
+    unused = np.zeros((K, n, WIDTH), np.float32), np.zeros((K, n))
     for start in range(0, columns, WIDTH):
         w = min(WIDTH, columns - start)
         for top in range(0, rows, RUN):
@@ -166,16 +161,13 @@ def _add_sums(
                         is_used = is_used or bool(trace > 0)
                 if not is_used:  # a row of an embedding that no example read adds 0 to every sum
                     continue
+                for i in range(n):
+                    _take_roots(folds, without, i, roots, *unused, w)
                 for k in range(K):
-                    for i in range(n):
-                        _take_roots(folds, without[k], i, roots[0, i], unused, w)
-                    _add_products(roots[0], roots[0], known, w, full[k])
+                    _add_products(roots[k], roots[k], known, w, full[k])
                 for split in range(len(slots)):
-                    for slot in range(slots.shape[1]):
-                        for i in range(n):
-                            over_row = some_rows[split, slot, i]
-                            total = _take_roots(folds, slots[split, slot], i, roots[slot, i], over_row, w)
-                            over_columns[split, slot, i, row] += total
+                    for i in range(n):
+                        _take_roots(folds, slots[split], i, roots, some_rows[split], over_columns[split, :, :, row], w)
                     for product in range(len(left)):
                         x, y = roots[left[product]], roots[right[product]]
                         _add_products(x, y, known, w, half[split, product])
