@@ -1,4 +1,4 @@
-"""The regimes of coverage.py: three Fishers a, b, c with known means, and how single examples scatter around them."""
+"""Regimes of interval_coverage.py: three Fishers a, b, c with known means, and how examples scatter around them."""
 
 from __future__ import annotations
 

@@ -155,8 +155,8 @@ def fusions(found):
 
 def coverage(found):
     sys.path.insert(0, str(Path(__file__).parents[2] / "reproductions"))
-    from coverage import one
     from coverage_regimes import REGIMES, SETTINGS
+    from interval_coverage import one
 
     for name, (n, K) in {name: (n, K) for name, n, K in SETTINGS}.items():
         regime = REGIMES[name]

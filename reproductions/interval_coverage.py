@@ -1,6 +1,6 @@
 """Do the intervals of overlaps cover the truth? A simulation in which the truth is known.
 
-    python reproductions/coverage.py --repetitions 1000 --out reproductions/results
+    python reproductions/interval_coverage.py --repetitions 1000 --out reproductions/results
 
 Three Fishers a, b, c with known means over 2 layers (coverage_regimes.py); every repetition draws n examples with
 squared gradients (the same examples for all three, with correlated noise), deals them into K folds as a hash does, and
