@@ -126,13 +126,19 @@ def is_finished(work: Path, seed: int, chosen_by: str, tasks: tuple[str, ...]) -
 
 
 def collect(options: argparse.Namespace) -> dict:
-    """Per job that is finished for all seeds: the scores of every set on its own data, and the verdicts."""
+    """Per job that is finished for all seeds: the scores of every set on its own data, and the verdicts.
+
+    Jobs of an earlier run stay, if it had as many seeds and draws: two machines can share the jobs.
+    """
     record: dict = {"seeds": options.seeds, "draws": options.draws, "jobs": {}}
+    earlier = json.loads((RESULTS / "localise.json").read_text(encoding="utf-8"))
+    if earlier | {"jobs": {}} == record:
+        record = earlier
     for chosen_by, tasks in JOBS:
         if not all(is_finished(options.work, seed, chosen_by, tasks) for seed in range(options.seeds)):
             continue
         runs = [read_localisation(run_of(options.work, seed, chosen_by, tasks)) for seed in range(options.seeds)]
-        found = record["jobs"].setdefault(f"{chosen_by} {' '.join(tasks)}", {"scores": {}, "verdicts": {}})
+        found = record["jobs"][f"{chosen_by} {' '.join(tasks)}"] = {"scores": {}, "verdicts": {}}
         for each in runs[0].measured:
             key = (each.model, each.fraction, each.way, each.name, each.which, each.metric)
             cells = [run.find(*key) for run in runs]
