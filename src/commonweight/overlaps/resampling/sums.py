@@ -58,7 +58,7 @@ DOUBLE_UP_TO = 2**16
 """Entries of a parameter up to which torch makes its sums, in float64; of larger ones the compiled kernel does, whose
 roots and products are float32."""
 
-READ = {torch.float64: 2**18, torch.float32: 2**20}
+READ = {torch.float64: 2**18, torch.float32: 2**22}
 """Entries of all folds and footprints that a thread reads at a time."""
 
 TOGETHER = 2**10
