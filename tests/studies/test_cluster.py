@@ -22,7 +22,7 @@ from commonweight.studies.compare.page import items
 from commonweight.studies.continual.run import run_study
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 from commonweight.studies.run.cluster import do_all
-from commonweight.studies.run.status import status_blocks
+from commonweight.studies.run.status import status_of
 
 
 @pytest.fixture(scope="module")
@@ -120,16 +120,17 @@ def test_nothing_to_do_takes_no_scheduler():
 
 
 def test_the_state_of_a_run_is_read_off_its_files(alone, tmp_path):
-    (said,) = status_blocks(alone.folder, items(alone.folder))
-    assert said == "4 of 4 items are done, 0 at work, 0 missing. The run is complete. Time left: none."
+    found = status_of(alone.folder, items(alone.folder))
+    assert found.answer.answer == "4 of 4 items are done, 0 at work, 0 missing. The run is complete. Time left: none."
     places = {name: tmp_path / name / "footprint.json" for name in "abc"}
     for index, name in enumerate("ab"):
         places[name].parent.mkdir()
         places[name].write_text("{}")
         os.utime(places[name], (1000.0 + 60 * index,) * 2)
-    said, grid = status_blocks(tmp_path, places)
-    assert said == "2 of 3 items are done, 0 at work, 1 missing. Time left: about 60 s."
-    assert grid.rows == (("c", "missing"),)
+    found = status_of(tmp_path, places)
+    assert found.answer.answer == "2 of 3 items are done, 0 at work, 1 missing. Time left: about 60 s."
+    assert found.csv == "item,state\nc,missing\na,done\nb,done\n"
+    assert json.loads(found.json)["seconds_left"] == 60
+    assert found.to_markdown().count("| c | missing |") == 1
     (tmp_path / f".c.{'0' * 8}-123-{'0' * 8}.partial").mkdir()
-    _, grid = status_blocks(tmp_path, places)
-    assert grid.rows == (("c", "at work"),)
+    assert status_of(tmp_path, places).answer.table.rows[0] == ("c", "at work")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from commonweight.base.errors import IntegrityError
 from commonweight.base.folders import write_whole
 from commonweight.base.records import Format, folder_record, sealed
-from commonweight.base.text import Block, Grid, to_html, to_markdown
+from commonweight.base.text import Block, Grid, grids_of, to_html, to_markdown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,8 +105,10 @@ class Result:
     """Markdown that points to figures; a page shows the figures themselves."""
 
     def to_markdown(self) -> str:
-        """Write everything for people, the answer first."""
-        return to_markdown([*self.answer.blocks(), *self.blocks, *self.links])
+        """Write everything for people, the answer first; its table only where no table of that title holds more."""
+        titles = {block.title for block in grids_of(self.blocks)}
+        answer = [block for block in self.answer.blocks() if isinstance(block, str) or block.title not in titles]
+        return to_markdown([*answer, *self.blocks, *self.links])
 
 
 def short(name: str, most: int = LONGEST_NAME) -> str:
