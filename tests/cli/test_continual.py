@@ -132,7 +132,7 @@ def test_bits_of_masks_are_switched_off_when_asked(cli, tmp_path):
     assert "masks with bits switched off, each scored twice" in " ".join(planned.out.split()), planned.err
     found = cli(*asked, "--localise", "-o", run)
     assert found.code == 0, found.err
-    assert "Switched off, the bits that two masks have in common cost more" in " ".join(found.out.split())
+    assert "switched off, the bits in common cost more" in " ".join(found.out.split())
     localised = json.loads((run / "study.json").read_text())["localised"]
     assert len(localised["verdicts"]) == 5
     assert len(localised["cells"]) == 2 * 7 * 2 * 2

@@ -44,7 +44,7 @@ def answer(study: ContinualStudy) -> Answer:
     """Answer in one screen."""
     single = study.plan.tasks == 1
     question = "Does a similar prior task help the next one, and do tasks share weights?"
-    said = [] if single else [*_helps(study), _shares(study), *localised_sentence(study)]
+    said = [] if single else [*_helps(study), f"{'; '.join([_shares(study), *localised_sentence(study)])}."]
     if single:
         name = next(iter(study.runs))
         question = "How well is the task learned?"
@@ -79,26 +79,33 @@ def _alike(a: Approach, b: Approach) -> bool:
     return (a.kind, a.beta, a.per_layer) == (b.kind, b.beta, b.per_layer) and len(similarities) < 2
 
 
-def _helps(study: ContinualStudy) -> list[str]:
-    runs = [approach for approach in study.plan.runs() if approach.has_priors]
-    if not runs:
-        return ["Whether a similar task helps was not asked: add --approach classic transfer transfer-random."]
-    said = []
-    found = comparisons(study)
+def _compared(study: ContinualStudy) -> dict[tuple[str, ...], str]:
+    """Write the paired differences by their prior rules; of several kinds and similarities the first."""
+    priors = {approach.name: approach.prior for approach in study.plan.runs()}
     shown: dict[tuple[str, ...], str] = {}
-    for (a, b), value in found.items():  # of several kinds and similarities the first
-        rules = tuple(each.prior for name in (a, b) for each in runs if each.name == name)
-        shown.setdefault(rules, f"{a} - {b} {_difference(value)}")
-    if shown:
-        said.append(f"Height of the learning curves: {'; '.join(shown.values())}.")
+    for names, value in comparisons(study).items():
+        shown.setdefault(tuple(priors[name] for name in names), f"{' - '.join(names)} {_difference(value)}")
+    return shown
+
+
+def _helps(study: ContinualStudy) -> list[str]:
+    shown = _compared(study)
+    return [f"Height of the learning curves: {'; '.join(shown.values())}."] if shown else []
+
+
+def _not_asked(study: ContinualStudy) -> list[str]:
+    """Name the approaches to add for what was not asked."""
+    runs = [approach for approach in study.plan.runs() if approach.has_priors]
+    shown = _compared(study)
     missing = [pair for pair in AGAINST if pair not in shown and (pair[0] != "oracle" or study.known_pairs)]
-    if missing:
-        kind = runs[0].kind
+    if study.plan.tasks == 1 or not missing:
+        return []
+    words = "classic transfer transfer-random"
+    if runs:
         names = dict.fromkeys(rule for pair in missing for rule in pair)
-        there = {approach.prior for approach in runs if approach.kind == kind}
+        there = {approach.prior for approach in runs if approach.kind == runs[0].kind}
         words = " ".join(replace(runs[0], prior=rule).name for rule in names if rule not in there)
-        said.append(f"To ask {'the rest' if shown else 'whether similarity helps'}, add --approach {words}.")
-    return said
+    return [f"Whether similarity helps was {'asked in part' if shown else 'not asked'}: add --approach {words}."]
 
 
 def _decided(value: Estimate) -> str:
@@ -146,8 +153,8 @@ def _shares(study: ContinualStudy) -> str:
     name = next(iter(study.runs))
     raw, beyond = overlap_of_masks(study)
     if math.isnan(beyond.value):
-        return f"Two masks of {name} overlap by {_told(raw)}; what chance gives is not known for these masks."
-    return f"Two masks of {name} overlap by {_told(raw)}, {_told(beyond)} beyond chance."
+        return f"Two masks of {name} overlap by {_told(raw)}; what chance gives is not known for these masks"
+    return f"Two masks of {name} overlap by {_told(raw)}, {_told(beyond)} beyond chance"
 
 
 def _approaches(study: ContinualStudy) -> Grid:
@@ -173,7 +180,7 @@ def _approaches(study: ContinualStudy) -> Grid:
 
 
 def _beware(study: ContinualStudy) -> tuple[str, ...]:
-    said = []
+    said = _not_asked(study)
     if study.plan.seeds == 1:
         said.append("With one seed there is no interval, and a difference decides nothing: take --seeds 5.")
     known = any(found.needs_classic for found in study.plan.runs())

@@ -26,7 +26,7 @@ READING = (
 
 
 def localised_sentence(study: ContinualStudy) -> list[str]:
-    """Say in one sentence how often shared bits are necessary; nothing where nobody asked."""
+    """Say in half a sentence how often shared bits are necessary; nothing where nobody asked."""
     if study.localised is None:
         return []
     found = {
@@ -35,8 +35,8 @@ def localised_sentence(study: ContinualStudy) -> list[str]:
     }
     necessary, shared, specific = (f"{sum(each)} of {len(each)}" for each in found.values())
     return [
-        f"Switched off, the bits that two masks have in common cost more than others of a mask in {necessary} cases "
-        f"(in both tasks: {shared}), those of one mask alone in {specific}."
+        f"switched off, the bits in common cost more than others of a mask in {necessary} cases (in both tasks: "
+        f"{shared}), those of one mask alone in {specific}"
     ]
 
 

@@ -67,13 +67,14 @@ def result(
         f"shortcuts in {sum(value > 0 for value in pairs)} of {len(pairs)} pairs (by {number(min(pairs), 3)} to "
         f"{number(max(pairs), 3)}). The average of the shortcut models keeps {kept.shortcuts_averaged:.3f} of "
         f"{kept.shortcuts:.3f} accuracy on the shortcuts, and the masks of two tasks overlap by "
-        f"{number(raw.value, 3)}, {number(beyond.value, 3)} beyond chance. {_localised(localised)} {_merged(merged)}"
+        f"{number(raw.value, 3)}, {number(beyond.value, 3)} beyond chance."
     )
-    rows = tuple((words, *cells(table, pair)) for words, pair in PAIRS.items())
+    rows = [_overlapping(words, cells(table, pair)) for words, pair in PAIRS.items()]
+    rows += [*_localised(localised), _merged(merged)]
     found = Answer(
         QUESTION,
         said,
-        Grid("Fisher overlap of the two encoders and their start", ("", "corrected", "95 %", "null", "above?"), rows),
+        Grid("The two encoders and their start", ("", "found", "beside it"), tuple(rows)),
         tuple(dict.fromkeys(sentence for name in WARNING for sentence in parts[name].answer.beware)),
         REST if is_kept else ("with -o RUN everything is kept",),
     )
@@ -86,13 +87,17 @@ def result(
     return Result(found, blocks, text, "".join(f"# {name}\n{part.csv}" for name, part in parts.items()))
 
 
-def _localised(found: Localisation) -> str:
-    cost = {which: " and ".join(_cost(found, model, which) for model in found.models) for which in ("set", "random")}
-    claims = f"{sum(each.outcome != 'inconclusive' for each in found.verdicts)} of {len(found.verdicts)} claims hold"
-    return (
-        f"Put back to the start, the {100 * found.options.primary:g} % of an encoder's weights that its saliency names "
-        f"cost {cost['set']} nats per row, and random ones {cost['random']} ({claims})."
-    )
+def _overlapping(words: str, pair: tuple[str, ...]) -> tuple[str, str, str]:
+    corrected, interval, null, above = pair
+    return f"overlap: {words}", f"{corrected} {interval}", f"null {null}; above it: {above}"
+
+
+def _localised(found: Localisation) -> list[tuple[str, str, str]]:
+    share = f"{100 * found.options.primary:g} % reset"
+    return [
+        (f"localise: {share}, {model}", f"{_cost(found, model, 'set')} nats", f"random {_cost(found, model, 'random')}")
+        for model in found.models
+    ]
 
 
 def _cost(found: Localisation, model: str, which: str) -> str:
@@ -100,6 +105,6 @@ def _cost(found: Localisation, model: str, which: str) -> str:
     return DASH if cell is None else number(cell.difference.value, 3)
 
 
-def _merged(found: MergeCheck) -> str:
+def _merged(found: MergeCheck) -> tuple[str, str, str]:
     best = found.best
-    return f"The best merge of the two ({best.trial.label}) changes the mean log-likelihood by {best.mean().short()}."
+    return f"best merge: {best.trial.label}", f"{best.mean().short()} nats", "against the own parent"
