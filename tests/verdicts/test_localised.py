@@ -7,6 +7,7 @@ import pytest
 
 from commonweight.base.resampled import Resampled
 from commonweight.verdicts import SetClaim, holm, judge_sets
+from commonweight.verdicts.localised import which_hold
 
 
 def around(value, half, count=1999):
@@ -52,6 +53,13 @@ def test_all_needs_have_to_hold_and_no_share_is_needed():
             "[-0.140", f"{HOLDS_0.short().split(' ')[0]} [-0.140"
         )
     )
+
+
+def test_an_answer_names_the_claims_that_hold():
+    claims = [SetClaim("shared", "A∩B", {"one": CLEAR}), SetClaim("suffices", "A", {"one": HOLDS_0})]
+    assert which_hold(judged(*claims)) == "1 of 2 claims hold: A∩B is shared. The others are inconclusive."
+    assert which_hold(judged(claims[0])) == "1 of 1 claims hold: A∩B is shared."
+    assert which_hold(judged(claims[1])) == "none of 1 claims is shown to hold (suffices)."
 
 
 def test_holm_takes_an_answer_in_a_larger_family():

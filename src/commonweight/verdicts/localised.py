@@ -138,6 +138,16 @@ WORDS: Mapping[Claim, Mapping[Outcome, str]] = MappingProxyType({
 })
 
 
+def which_hold(verdicts: Sequence[SetVerdict]) -> str:
+    """Say in one or two sentences which claims of a family hold."""
+    shown = [each.sentence for each in verdicts if each.outcome != "inconclusive"]
+    if not shown:
+        kinds = ", ".join(dict.fromkeys(each.asked.claim for each in verdicts))
+        return f"none of {len(verdicts)} claims is shown to hold ({kinds})."
+    others = " The others are inconclusive." if len(shown) < len(verdicts) else ""
+    return f"{len(shown)} of {len(verdicts)} claims hold: {'; '.join(shown)}.{others}"
+
+
 def judge_sets(claims: Sequence[SetClaim], least_share: float = 0.5) -> tuple[SetVerdict, ...]:
     """Judge the claims of a run together.
 

@@ -32,6 +32,7 @@ REST = (
     "study.md holds every table",
     "comparison/, localised/, merged/, shortcuts-SEED/run/ and continual/ the runs, for commonweight show",
 )
+HEADER = ("", "found", "beside it")
 WARNING = ("comparison", "shortcuts", "continual")
 """Parts whose warnings are shown: the two trials warn of training rows, and here all rows are held out."""
 
@@ -74,7 +75,7 @@ def result(
     found = Answer(
         QUESTION,
         said,
-        Grid("The two encoders and their start", ("", "found", "beside it"), tuple(rows)),
+        Grid("Corrected overlaps of the two encoders and their start, and both trials", HEADER, tuple(rows)),
         tuple(dict.fromkeys(sentence for name in WARNING for sentence in parts[name].answer.beware)),
         REST if is_kept else ("with -o RUN everything is kept",),
     )
@@ -89,7 +90,7 @@ def result(
 
 def _overlapping(words: str, pair: tuple[str, ...]) -> tuple[str, str, str]:
     corrected, interval, null, above = pair
-    return f"overlap: {words}", f"{corrected} {interval}", f"null {null}; above it: {above}"
+    return words, f"{corrected} {interval}", f"null {null}: {above}"
 
 
 def _localised(found: Localisation) -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from commonweight.base.text import DASH, Grid, number
 from commonweight.interventions.measure import METRICS
 from commonweight.report.answer import Answer, Result
+from commonweight.verdicts.localised import which_hold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,9 +43,7 @@ def answer(found: Localisation) -> Answer:
     options = found.options
     named = " and ".join(found.models)
     question = f"Do the weights that the {MAPS[options.map]} names hold what {named} learned?"
-    said = "; ".join(each.sentence for each in found.verdicts)
-    share = f"{100 * options.primary:g} % of the weights"
-    said = f"With {share} in a set ({len(found.verdicts)} claims judged together): {said}."
+    said = f"With {100 * options.primary:g} % of the weights in a set, {which_hold(found.verdicts)}"
     return Answer(question, said, _screen(found), tuple(_beware(found)), REST)
 
 

@@ -22,7 +22,7 @@ from commonweight.studies.localise.answer import MAPS, TRAINING_ROWS, verdict_gr
 from commonweight.studies.localise.plan import LOCALISATION
 from commonweight.studies.localise.results import SAID, read_localisation
 from commonweight.studies.run.record import differences, read_record, refuse_another, same_identity
-from commonweight.verdicts.localised import SetClaim, SetVerdict, judge_sets
+from commonweight.verdicts.localised import SetClaim, SetVerdict, judge_sets, which_hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -158,9 +158,8 @@ class SeedLocalisation:
         question = (
             f"Do the weights that the {MAPS[first.options.map]} names hold what models trained like {named} learn?"
         )
-        said = "; ".join(each.sentence for each in self.verdicts)
         share = f"{100 * first.options.primary:g} % of the weights"
-        said = f"Over {count} trainings, with {share} in a set ({len(self.verdicts)} claims judged together): {said}."
+        said = f"Over {count} trainings, with {share} in a set, {which_hold(self.verdicts)}"
         screen = Grid(
             "What has to lie above 0, mean over trainings",
             ("set", "claim", "least of them [95 %]", "share [95 %]"),
