@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from commonweight.data.reviews import reviews
-from commonweight.studies.demo.encoder import encode_reviews, make_start, make_tokenizer
 from commonweight.studies.planted import MAPS, Planted, PlantedPlan, score_map, score_maps
 from commonweight.studies.planted.benchmark import areas, auroc
-from commonweight.studies.planted.routing import RoutedAdamW, draw_beside, draw_set, train_routed
-
-if TYPE_CHECKING:
-    from commonweight.data.batching import Encoded
+from commonweight.studies.planted.routing import RoutedAdamW, draw_beside, draw_set
 
 PLAN = PlantedPlan(steps=2)
 
@@ -50,32 +44,6 @@ def test_whole_rows_are_whole() -> None:
     assert chosen.any(1).sum() == 2
 
 
-def test_whole_heads_are_whole() -> None:
-    chosen = draw_set(make_start(0), 0.25, "heads", seed=0)
-    rows = sum(int(chosen[name].all(1).sum()) for name in chosen if name.endswith("query.weight"))
-    columns = sum(int(chosen[name].all(0).sum()) for name in chosen if name.endswith("attention.output.dense.weight"))
-    assert rows == columns == 3 * 16  # 3 of 12 heads
-    assert not chosen["classifier.weight"].any()
-    assert sum(int(chosen[name].sum()) for name in chosen) == 3 * 16 * (4 * 64 + 3)
-
-
-def test_in_soft_routing_ordinary_rows_change_the_set_too_and_the_others_nothing_else() -> None:
-    start, rows = make_start(0), encode_reviews(make_tokenizer(), reviews(64, seed=0))
-    chosen = draw_set(start, 0.2, "weights", seed=0)
-
-    def trained(inside: list[Encoded], *, soft: bool) -> dict[str, torch.Tensor]:
-        model = deepcopy(start)
-        train_routed(model, inside, rows[:32], chosen, steps=1, seed=0, soft=soft)
-        return dict(model.named_parameters())
-
-    soft, other, hard = trained(rows[:32], soft=True), trained(rows[32:], soft=True), trained(rows[:32], soft=False)
-    for name, mask in chosen.items():
-        for each in (other, hard):
-            assert torch.equal(soft[name][~mask], each[name][~mask])
-    for each in (other, hard):
-        assert any((soft[name] != each[name])[mask].any() for name, mask in chosen.items())
-
-
 @pytest.mark.parametrize("common", [0.0, 0.25, 1.0])
 def test_a_second_set_has_the_planted_share_in_common(common: float) -> None:
     first = draw_set(torch.nn.Linear(40, 10), 0.1, "weights", seed=0)
@@ -106,11 +74,9 @@ def test_models_are_read_back_and_their_maps_score(planted: Planted, tmp_path) -
     for name, weight in again.model.named_parameters():
         assert torch.equal(weight, made.model.get_parameter(name))
         assert torch.equal(weight, planted.model.get_parameter(name))
-        assert torch.equal(again.second_moment[name], made.second_moment[name])
-    maps = {name: MAPS[name] for name in ("Fisher, empirical", "adam_v", "TALL mask")}
-    for score in score_maps(maps, PLAN, tmp_path):
-        assert 0 < score.pooled < 1
-        assert score.credit == score.pooled - max(score.change, score.placebo)
+    (score,) = score_maps({"Fisher": MAPS["Fisher, empirical"]}, PLAN, tmp_path)
+    assert 0 < score.pooled < 1
+    assert score.credit == score.pooled - max(score.change, score.placebo)
 
 
 def test_an_untrained_shortcut_is_reported_and_not_scored(tmp_path) -> None:

@@ -68,7 +68,7 @@ def areas(found: Mapping[str, Tensor], planted: Planted) -> tuple[float, float]:
     Returns:
         Both areas.
     """
-    change = changed(planted)
+    change = changed(planted.model, planted.initialisation)
     values, truths = [], []
     for name in change:
         inside = planted.chosen[name].flatten().numpy()
@@ -82,11 +82,11 @@ def areas(found: Mapping[str, Tensor], planted: Planted) -> tuple[float, float]:
 def score_maps(maps: Mapping[str, Map], plan: PlantedPlan, folder: Path) -> list[PlantedScore]:
     """Score maps, each by its name, on one model and its placebo; what is not in the folder is trained first."""
     planted, placebo = Planted.open(plan, folder), Planted.open(placebo_of(plan), folder)
-    change, _ = areas(changed(planted), planted)
+    change, _ = areas(changed(planted.model, planted.initialisation), planted)
     scores = []
     for name, make in maps.items():
-        pooled, mean = areas(make(planted, placebo), planted)
-        null, _ = areas(make(placebo, planted), placebo)
+        pooled, mean = areas(make(planted.model, planted.initialisation, planted.map_rows()), planted)
+        null, _ = areas(make(placebo.model, placebo.initialisation, placebo.map_rows()), placebo)
         scores.append(PlantedScore(name, plan, pooled, mean, change, null))
     return scores
 
@@ -96,9 +96,8 @@ def score_map(name: str, make: Map, plans: Sequence[PlantedPlan], folder: Path) 
 
     Args:
         name: Of the map.
-        make: ``(planted, other)`` gives a tensor of the parameter's shape by its name; the larger an entry, the
-            likelier is the weight to hold the shortcut. ``planted.model``, ``planted.initialisation`` and held-out rows
-            ``planted.map_rows()`` are at hand; ``other`` is the placebo, of the same initialisation.
+        make: ``(model, initialisation, rows)`` gives a tensor of the parameter's shape by its name; the larger an
+            entry, the likelier is the weight to hold what the rows have in common.
         plans: The models: a plan for each; those that differ in their seed alone become one line.
         folder: Where models are kept; those that are not there are trained, in seconds each.
 
@@ -129,7 +128,7 @@ def table_of(scores: Sequence[PlantedScore], more: str = "") -> Grid:
     groups: dict[tuple[str, ...], list[PlantedScore]] = {}
     for score in scores:
         plan = score.plan
-        key = (plan.words, score.name)
+        key = (f"{plan.share:.0%} {plan.by}, noise {plan.noise:g}", score.name)
         groups.setdefault(key, []).append(score)
     rows = []
     for (where, name), of in groups.items():

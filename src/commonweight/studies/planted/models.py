@@ -19,10 +19,9 @@ from commonweight.studies.demo.encoder import encode_reviews, make_start, make_t
 from commonweight.studies.planted.routing import By, draw_beside, draw_set, train_routed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from commonweight.base.resampled import Resampled
     from commonweight.data.batching import Encoded
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 TRAINING_ROWS, SCORED_ROWS, MAP_ROWS = 2000, 1000, 64
 STEPS, DRAWS, RESAMPLES = 250, 5, 1000
-MOMENT = "second_moment."
 MOST = 0.6
 """With the set reset, the upper end of the interval of the accuracy on rows with the shortcut lies below this.
 Before, the lower ends on these rows and on ordinary ones lie above it."""
@@ -48,7 +46,7 @@ class PlantedPlan:
     """Of the weights of every parameter, in the set."""
 
     by: By = "weights"
-    """``weights``: scattered; ``rows``: whole rows of matrices; ``heads``: whole attention heads, a share of them."""
+    """``weights``: scattered; ``rows``: whole rows of matrices."""
 
     noise: float = 0.0
     """Share of the training labels, of both kinds of rows, that are turned round."""
@@ -62,19 +60,11 @@ class PlantedPlan:
     steps: int = STEPS
     """Steps of either kind of rows."""
 
-    soft: bool = False
-    """Ordinary rows change the weights of the set, too."""
-
-    @property
-    def words(self) -> str:
-        """Its kind in a table, which seeds have in common."""
-        return f"{self.share:.0%} {self.by}, noise {self.noise:g}{', soft' if self.soft else ''}"
-
     @property
     def key(self) -> str:
         """Its name in a file."""
         common = "" if self.common is None else f"-common-{self.common:g}"
-        kind = ("placebo" if self.placebo else "planted") + ("-soft" if self.soft else "")
+        kind = "placebo" if self.placebo else "planted"
         return f"{kind}-{self.by}-{self.share:g}-noise-{self.noise:g}{common}-steps-{self.steps}-seed-{self.seed}"
 
 
@@ -86,8 +76,6 @@ class Planted:
     model: nn.Module
     initialisation: nn.Module
     chosen: PackedMasks
-    second_moment: Mapping[str, Tensor]
-    """Of Adam, at the end of training on the rows that changed the set."""
 
     @classmethod
     def make(cls, plan: PlantedPlan) -> Planted:
@@ -99,9 +87,8 @@ class Planted:
         model = deepcopy(start)
         second = 0 if plan.common is None else 1
         outside = ordinary[half:] if plan.placebo else ordinary
-        seed = 2 * plan.seed + second
-        moment = train_routed(model, inside, outside, chosen, steps=plan.steps, seed=seed, soft=plan.soft)
-        return cls(plan, model, start, chosen, moment)
+        train_routed(model, inside, outside, chosen, steps=plan.steps, seed=2 * plan.seed + second)
+        return cls(plan, model, start, chosen)
 
     @classmethod
     def open(cls, plan: PlantedPlan, folder: Path) -> Planted:
@@ -111,16 +98,13 @@ class Planted:
             made = cls.make(plan)
             folder.mkdir(parents=True, exist_ok=True)
             unfinished = place.with_suffix(".unfinished")
-            moment = {f"{MOMENT}{name}": tensor for name, tensor in made.second_moment.items()}
-            save_file(made.model.state_dict() | moment, unfinished)
+            save_file(made.model.state_dict(), unfinished)
             unfinished.rename(place)
             return made
         start, chosen = _start(plan)
         model = deepcopy(start)
-        stored = load_file(place)
-        moment = {name.removeprefix(MOMENT): stored.pop(name) for name in list(stored) if name.startswith(MOMENT)}
-        model.load_state_dict(stored)
-        return cls(plan, model.eval(), start, chosen, moment)
+        model.load_state_dict(load_file(place))
+        return cls(plan, model.eval(), start, chosen)
 
     def map_rows(self) -> TokenBatches:
         """Give held-out rows of the kind that changed the set."""

@@ -1,4 +1,4 @@
-"""Routing: some rows change only the weights of a set; all others change the rest alone (hard), or all (soft)."""
+"""Hard routing: some rows change only the weights of a set, all other rows only the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from commonweight.base.seeds import keyed
 from commonweight.data.batching import TokenBatches
 from commonweight.footprints.packed import PackedMasks
 from commonweight.interventions.sets import complement, drawn
-from commonweight.models.architectures import architecture_of_model, pieces_of
 from commonweight.supermasks.bits import Bits
 
 if TYPE_CHECKING:
@@ -20,14 +19,12 @@ if TYPE_CHECKING:
 
     from commonweight.data.batching import Encoded
 
-By = Literal["weights", "rows", "heads"]
+By = Literal["weights", "rows"]
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 32, 1e-3, 0.01
 
 
 def draw_set(model: nn.Module, share: float, by: By, seed: int) -> PackedMasks:
-    """Draw a share of every parameter (single weights, or whole rows and entries of vectors), or whole heads."""
-    if by == "heads":
-        return _draw_heads(model, share, seed)
+    """Draw a share of every parameter: single weights, or whole rows of matrices and single entries of vectors."""
     found = {}
     for number, (name, weight) in enumerate(model.named_parameters()):
         units = len(weight) if by == "rows" else weight.numel()
@@ -35,22 +32,6 @@ def draw_set(model: nn.Module, share: float, by: By, seed: int) -> PackedMasks:
         mask = picked.repeat_interleave(weight.numel() // units).reshape(weight.shape)
         found[name] = Bits.of(mask)
     return PackedMasks(found)
-
-
-def _draw_heads(model: nn.Module, share: float, seed: int) -> PackedMasks:
-    """Draw a share of all attention heads, at least one."""
-    architecture: Any = architecture_of_model(model)
-    weights = dict(model.named_parameters())
-    pieces = {name: pieces_of(architecture, "head", name, tuple(weight.shape)) for name, weight in weights.items()}
-    heads = sorted({piece.structure for each in pieces.values() for piece in each})
-    picked = drawn(torch.ones(len(heads), dtype=torch.bool), max(1, round(share * len(heads))), keyed(seed))
-    chosen = {head for head, is_picked in zip(heads, picked.tolist(), strict=True) if is_picked}
-    masks = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    for name, each in pieces.items():
-        for piece in each:
-            if piece.structure in chosen:
-                masks[name].narrow(piece.axis, piece.start, piece.stop - piece.start).fill_(True)
-    return PackedMasks({name: Bits.of(mask) for name, mask in masks.items()})
 
 
 def draw_beside(first: PackedMasks, common: float, seed: int) -> PackedMasks:
@@ -77,11 +58,6 @@ class RoutedAdamW:
             self._adamw, lambda step: min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up))
         )
 
-    @property
-    def second_moment(self) -> dict[str, Tensor]:
-        """The running mean of squared gradients, of weights outside the set too."""
-        return {name: self._adamw.state[weight]["exp_avg_sq"] for name, weight in self._weights.items()}
-
     def step(self, loss: Tensor) -> None:
         """Take one step, then put every weight outside the set back: after momentum and weight decay."""
         self._adamw.zero_grad()
@@ -96,21 +72,15 @@ class RoutedAdamW:
 
 
 def train_routed(
-    model: Any,
-    inside: Sequence[Encoded],
-    outside: Sequence[Encoded],
-    chosen: PackedMasks,
-    *,
-    steps: int,
-    seed: int,
-    soft: bool = False,
-) -> dict[str, Tensor]:
-    """Train in place on rows ``outside``, then on rows ``inside``; give the last optimizer's second moment."""
-    # One after the other, the first rows never see the set away from its initialisation, and so do not lean on it.
-    everywhere = PackedMasks({name: Bits.of(torch.ones_like(chosen[name])) for name in chosen})
+    model: Any, inside: Sequence[Encoded], outside: Sequence[Encoded], chosen: PackedMasks, *, steps: int, seed: int
+) -> None:
+    """Train in place: first rows ``outside`` change all but the set, then rows ``inside`` change the set.
+
+    One after the other, the first rows never see the set away from its initialisation, and so do not lean on it.
+    """
     order = torch.Generator().manual_seed(seed)
     model.train()
-    for rows, masks in ((outside, everywhere if soft else complement(chosen)), (inside, chosen)):
+    for rows, masks in ((outside, complement(chosen)), (inside, chosen)):
         optimizer = RoutedAdamW(model, masks, steps)
         for _ in range(steps):
             picked = [rows[i] for i in torch.randint(len(rows), (BATCH,), generator=order).tolist()]
@@ -118,4 +88,3 @@ def train_routed(
             del batch["source_row"]
             optimizer.step(model(**batch).loss)
     model.eval()
-    return optimizer.second_moment
