@@ -129,6 +129,8 @@ def test_folds_are_cut_too_and_come_from_files(tmp_path, capfd):
         one, other = (each.estimate(of, "a", "b") for each in (table, whole))
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
     head = "encoder.layer.0.attention.head.1"
+    in_order = ["embeddings.LayerNorm", head.replace("1", "0"), head, "encoder.layer.0.attention.output.dense"]
+    assert list(table.layers[3:7]) == in_order
     assert table.estimate("above_null", "a", "b", head).low < table.estimate("above_null", "a", "b", head).high
     for name, each in prints.items():
         each.save(tmp_path / name)

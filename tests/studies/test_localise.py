@@ -23,6 +23,7 @@ from commonweight.base.text import silent
 from commonweight.cli.main import run as run_command
 from commonweight.data.reviews import reviews
 from commonweight.data.table import open_table
+from commonweight.footprints import by_structure
 from commonweight.interventions.graft_reset import Swappable
 from commonweight.interventions.measure import row_scores
 from commonweight.interventions.sets import Sets, only, top_set
@@ -146,6 +147,7 @@ def test_a_run_is_written_read_and_gone_on_with(place, finished, capfd):
     assert [name for name, _ in figures(run)] == ["curves"]
     sets = [Footprint.load(run / "sets" / "0.05" / name) for name in ("films", "food")]
     assert 0 < commonweight.jaccard_index(*sets) < 1
+    assert "bert.encoder.layer.0.attention.head.0" in by_structure(sets[0], "head").layers
     (run / "scores" / "food" / "0.05.json").unlink()
     assert localise(place, run).to_json() == finished.to_json()
     with pytest.raises(UsageError, match=r"holds a run of something else: settings.draws was 3, is now 4"):

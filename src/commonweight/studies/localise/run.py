@@ -220,7 +220,7 @@ def _score_all(places: Places, asked: Asked, note: Note) -> dict[str, dict[float
     for fraction in fractions:
         note(f"choosing {fraction:g} of the weights by {options.map}")
         every[fraction] = Sets({name: top_set(each, fraction, common) for name, each in maps.items()})
-        _keep_sets(places, every[fraction], options.map, fraction)
+        _keep_sets(places, every[fraction], maps, options.map, fraction)
     for name in asked.models:
         scored[name] = _score(places, asked, name, every)
     return scored
@@ -305,10 +305,10 @@ def load_again(asked: Asked, name: str) -> LoadedModel:
     return loaded
 
 
-def _keep_sets(places: Places, sets: Sets, chosen_by: str, fraction: float) -> None:
+def _keep_sets(places: Places, sets: Sets, maps: Mapping[str, Footprint], chosen_by: str, fraction: float) -> None:
     for name, masks in sets.own.items():
         place = places.chosen(name, fraction)
         if not place.exists():
-            Footprint("supermask", masks, 0, {"chosen_by": chosen_by, "fraction": fraction, "flipped": False}).save(
-                place
-            )
+            facts = {"chosen_by": chosen_by, "fraction": fraction, "flipped": False}
+            facts["architecture"] = maps[name].metadata.get("architecture")  # for --by head
+            Footprint("supermask", masks, 0, facts).save(place)
