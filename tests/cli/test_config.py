@@ -1,5 +1,7 @@
 """--config and run: a file says what options say, what is typed wins, and what is unknown or dangerous is refused."""
 
+import os
+
 import pytest
 import yaml
 
@@ -26,7 +28,7 @@ def written(tmp_path, asked):
     return file
 
 
-def test_a_file_is_run_and_kept_and_run_again(cli, tmp_path, asked):
+def test_a_file_is_run_and_kept_and_run_again(cli, tmp_path, asked, monkeypatch):
     first = cli("run", written(tmp_path, asked))
     assert first.code == 0, first.err
     kept = read_config(tmp_path / "run" / "config.yaml")
@@ -35,6 +37,10 @@ def test_a_file_is_run_and_kept_and_run_again(cli, tmp_path, asked):
     again = cli("run", tmp_path / "run" / "config.yaml")
     assert (again.code, again.out) == (0, first.out)
     assert "0 footprints measured, 2 were there" in again.err
+    monkeypatch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "0")
+    quiet = cli("run", tmp_path / "run" / "config.yaml", "-q")
+    assert (quiet.code, quiet.out, quiet.err) == (0, first.out, "")
+    assert os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] == "1"  # read when datasets is imported
 
 
 def test_what_is_typed_wins(cli, tmp_path, asked):

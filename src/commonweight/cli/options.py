@@ -69,6 +69,11 @@ class Dangerous(click.Option):
     dangerous = True
 
 
+def _be_quiet(_: click.Context, __: click.Parameter, value: bool) -> None:
+    if value:  # what is not asked of a command may have been asked of ``run``
+        streams.set_quiet(True)
+
+
 class Command(click.Command):
     """A command with its options in sections, and options that take all words behind them."""
 
@@ -79,7 +84,7 @@ class Command(click.Command):
                 ["-q", "--quiet"],
                 is_flag=True,
                 expose_value=False,
-                callback=lambda _, __, value: streams.set_quiet(value),
+                callback=_be_quiet,
                 help="Write nothing on stderr but errors.",
             )
         )

@@ -28,6 +28,9 @@ GRACE = 8.0
 INTERRUPTED = 130
 """Exit code."""
 
+BARS_OF_OTHERS = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+"""Keep Hugging Face libraries, which are imported later, from showing progress."""
+
 _is_quiet = False
 
 
@@ -71,6 +74,8 @@ def set_quiet(quiet: bool) -> None:
     """Choose whether anything but results and errors is written."""
     global _is_quiet
     _is_quiet = quiet
+    if quiet:
+        os.environ.update(BARS_OF_OTHERS)
 
 
 def note(sentence: str) -> None:
