@@ -105,7 +105,8 @@ def _not_asked(study: ContinualStudy) -> list[str]:
         names = dict.fromkeys(rule for pair in missing for rule in pair)
         there = {approach.prior for approach in runs if approach.kind == runs[0].kind}
         words = " ".join(replace(runs[0], prior=rule).name for rule in names if rule not in there)
-    return [f"Whether similarity helps was {'asked in part' if shown else 'not asked'}: add --approach {words}."]
+    asked = "asked in part" if shown else "not asked"
+    return [f"Whether similarity helps was {asked}: give continual run --approach {words}, too."]
 
 
 def _decided(value: Estimate) -> str:
