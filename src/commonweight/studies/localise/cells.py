@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from commonweight.base.progress import track
+from commonweight.base.team import team_here
 from commonweight.base.text import silent
 from commonweight.interventions.matched import matched_sets, random_set
 from commonweight.interventions.measure import RowScores, batch_norms, reestimated, row_scores
@@ -208,6 +209,7 @@ def score_networks(
     facts: Mapping[str, SetFacts],
 ) -> Scored:
     """Score a model with sets grafted or reset, on several data sets; with batch norm also its statistics anew."""
+    team = team_here()  # its processes take networks in turn, and all get the scores of all
     prepared = {data: prepare(loaded, table, options.measure.columns) for data, table in tables.items()}
     found: dict[str, dict[str, RowScores]] = {data: {} for data in tables}
     rows_anew = prepare(loaded, choosing, options.measure.columns) if batch_norms(loaded.model) else None
@@ -222,17 +224,24 @@ def score_networks(
             return {data: score(data, size) for data in tables}
 
     most = max(map(len, tables.values()))
-    for key in track([*networks], label, unit="network"):
-        way, make = networks[key]
-        masks = make()
-        with pair.graft(masks) if way == "graft" else pair.reset(masks):
-            for data in tables:
-                found[data][key] = with_less_memory(
-                    loaded, options.measure, len(tables[data]), silent, partial(score, data)
-                )
-            if rows_anew is not None:
-                run = partial(score_anew, rows_anew)
-                for data, scores in with_less_memory(loaded, options.measure, most, silent, run).items():
-                    anew[data][key] = scores
-    units = {data: units_in_order(tables[data], next(iter(each.values())).source_rows) for data, each in found.items()}
-    return Scored(units, found, facts, anew)
+    mine = [key for number, key in enumerate(networks) if team.takes(number)]
+    with team.together():
+        for key in track(mine, label, unit="network"):
+            way, make = networks[key]
+            masks = make()
+            with pair.graft(masks) if way == "graft" else pair.reset(masks):
+                for data in tables:
+                    found[data][key] = with_less_memory(
+                        loaded, options.measure, len(tables[data]), silent, partial(score, data)
+                    )
+                if rows_anew is not None:
+                    run = partial(score_anew, rows_anew)
+                    for data, scores in with_less_memory(loaded, options.measure, most, silent, run).items():
+                        anew[data][key] = scores
+    parts = team.gather((found, anew))
+    whole, whole_anew = (
+        {data: {key: each[data][key] for key in networks for each in of if key in each[data]} for data in of[0]}
+        for of in zip(*parts, strict=True)
+    )
+    units = {data: units_in_order(tables[data], next(iter(each.values())).source_rows) for data, each in whole.items()}
+    return Scored(units, whole, facts, whole_anew)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.team import team_here
 from commonweight.base.text import Note, silent
 from commonweight.data.table import open_table
 from commonweight.diagonal_fisher.agreement import beware_of_labels
@@ -228,32 +230,54 @@ def _score_all(places: Places, asked: Asked, note: Note) -> dict[str, dict[float
 
 def _score(places: Places, asked: Asked, name: str, every: Mapping[float, Sets]) -> dict[float | None, Scored]:
     """Score a model and its base, then with the sets of every fraction; what was scored before is read."""
-    options = asked.options
-    change = Footprint.load(places.footprint(name, "change"))
-    masks = next(iter(every.values())).own[name]
     loaded: LoadedModel | None = None
-    pair: Swappable | None = None
     steps: list[float | None] = [None, *every]
     found: dict[float | None, Scored] = {}
     for fraction in steps:
         place = places.scores(name, fraction)
         if not is_scored(place):
             loaded = loaded or load_again(asked, name)
-            pair = pair or Swappable.of(loaded.model, asked.initialisation, list(masks))
-            networks: dict[str, tuple[Way, Callable[[], PackedMasks]]]
-            if fraction is None:
-                facts: Mapping[str, SetFacts] = {}
-                networks = {"model": ("reset", lambda: PackedMasks({})), "base": ("graft", lambda: only(masks, masks))}
-            else:
-                planned = plan_cells(name, every[fraction], change, options, options.draws_at(fraction))
-                facts = planned.facts
-                networks = {cell.key: (cell.way, make) for cell, make in planned.cells.items()}
-            label = f"{name}: {'model and base' if fraction is None else f'{fraction:g} of the weights'}"
-            score_networks(
-                loaded, networks, pair, asked.choosing[name], asked.measuring[name], options, label, facts
-            ).save(place)
+            work = places, asked, name, every, fraction
+            with team_here().ordered(partial(_follow, *work)):
+                with team_here().together():
+                    pass
+                scored = _score_at(loaded, *work)
+            scored.save(place)
         found[fraction] = Scored.load(place)
     return found
+
+
+def _follow(places: Places, asked: Asked, name: str, every: Mapping[float, Sets], fraction: float | None) -> None:
+    """Do this process's share of scores that another leads."""
+    with team_here().together():
+        loaded = load_again(asked, name)
+    _score_at(loaded, places, asked, name, every, fraction)
+
+
+def _score_at(
+    loaded: LoadedModel,
+    places: Places,
+    asked: Asked,
+    name: str,
+    every: Mapping[float, Sets],
+    fraction: float | None,
+) -> Scored:
+    """Score a model and its base, or with the sets of a fraction."""
+    options = asked.options
+    masks = next(iter(every.values())).own[name]
+    with team_here().together():
+        pair = Swappable.of(loaded.model, asked.initialisation, list(masks))
+        networks: dict[str, tuple[Way, Callable[[], PackedMasks]]]
+        if fraction is None:
+            facts: Mapping[str, SetFacts] = {}
+            networks = {"model": ("reset", lambda: PackedMasks({})), "base": ("graft", lambda: only(masks, masks))}
+        else:
+            change = Footprint.load(places.footprint(name, "change"))
+            planned = plan_cells(name, every[fraction], change, options, options.draws_at(fraction))
+            facts = planned.facts
+            networks = {cell.key: (cell.way, make) for cell, make in planned.cells.items()}
+    label = f"{name}: {'model and base' if fraction is None else f'{fraction:g} of the weights'}"
+    return score_networks(loaded, networks, pair, asked.choosing[name], asked.measuring[name], options, label, facts)
 
 
 def _map(places: Places, asked: Asked, name: str, note: Note) -> Footprint:
