@@ -44,7 +44,7 @@ autodoc_typehints_format = "short"
 maximum_signature_line_length = 90
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # a colon in an attribute is prose
 
-EXECUTED = 15
+EXECUTED = 17
 """Pages with code cells: a page that is no longer executed is an error."""
 
 
