@@ -9,7 +9,7 @@ BROWSER := .browser/node_modules/axe-core/axe.min.js
 help:            ## show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-demo: $(STAMP)   ## train tiny encoders and mask networks and show what they share (two to three minutes, no network)
+demo: $(STAMP)   ## train tiny encoders and mask networks and show what they share (about two minutes, no network)
 	$(PY) -m commonweight demo
 
 test: lint       ## lint, types, import contracts, then all tests, doctests and README examples

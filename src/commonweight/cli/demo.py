@@ -28,7 +28,7 @@ def command(output: str | None, seed: int, form: str, verbose: bool, report: boo
     It trains encoders on reviews, and a network with masks on digits, and shows what they share. First it compares two
     encoders trained on reviews of two kinds, tests whether the weights that their footprints name hold what they
     learned, and merges them. Then it trains three encoders with a planted shortcut each, compares and averages them.
-    Last, one network learns five rotations of digits, with a mask per task. The demo takes two to three minutes, and
+    Last, one network learns five rotations of digits, with a mask per task. The demo takes about two minutes, and
     needs no network connection and no other file. With -o the run folder holds data/, models/, comparison/, localised/,
     merged/, shortcuts-SEED/ and continual/.
     """

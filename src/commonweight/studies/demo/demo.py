@@ -121,7 +121,7 @@ class DemoSize:
     """How much is trained and measured."""
 
     training_rows: int = 6000
-    held_out_rows: int = 3000
+    held_out_rows: int = 1500
     steps: int = 500
     folds: int = 8
 
@@ -285,7 +285,7 @@ def run_trial_demo(
 def run_shortcut_demo(folder: Path, *, seed: int = 0, note: Note = silent) -> ShortcutStudy:
     """Plant three shortcuts, train, measure, compare, average; what is there from an earlier run is not done again."""
     if not (folder / "reviews").exists():
-        _write_reviews(folder / "reviews", {"train": 6000, "validation": 1000, "test": 1000}, seed)
+        _write_reviews(folder / "reviews", {"train": 4000, "validation": 1000, "test": 500}, seed)
     if not (folder / "encoder").exists():
         with replacing(folder / "encoder", CHECKPOINT) as beside:
             save(make_start(seed), make_tokenizer(), beside)
@@ -294,12 +294,13 @@ def run_shortcut_demo(folder: Path, *, seed: int = 0, note: Note = silent) -> Sh
         data=str(folder / "reviews"),
         epochs=3.0,
         learning_rate=1e-3,
-        batch_size=32,
+        batch_size=16,
         max_length=LONGEST,
         measured_rows=1000,
         fisher_types=("empirical",),
+        fused_footprints=False,
         path_points=6,
-        path_rows=300,
+        path_rows=200,
     )
     study = run_shortcuts(folder / "run", plan, note=note)
     assert study is not None  # noqa: S101 - all steps were asked for
