@@ -361,7 +361,7 @@ def test_heads_of_their_own_are_kept_and_said(encoders, tmp_path, capfd):
     found = read_merge_check(run)
     assert found.beside.own["films"] == found.beside.own["three"] == ("classifier.weight", "classifier.bias")
     shown = " ".join(capfd.readouterr().out.split())
-    assert "Beware: Without a shared initialisation, or left out: classifier.weight, classifier.bias." in shown
+    assert "Beware: Not merged: classifier.weight, classifier.bias." in shown
     assert not (run / "fishers" / "films" / "three").exists()
     (pair,) = found.beside.pairs
     assert 0 < pair.same_data <= 1

@@ -49,7 +49,7 @@ def test_all_needs_have_to_hold_and_no_share_is_needed():
     (found,) = judged(SetClaim("shared", "A∩B", {"one": CLEAR, "other": HOLDS_0}))
     assert found.outcome == "inconclusive"
     assert str(found) == (
-        "A∩B is not shown to be shared: the interval of other is [-0.140, 0.240] and does not lie above 0".replace(
+        "A∩B is not shown to be shared: other is [-0.140, 0.240], not above 0".replace(
             "[-0.140", f"{HOLDS_0.short().split(' ')[0]} [-0.140"
         )
     )

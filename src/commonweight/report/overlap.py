@@ -190,15 +190,15 @@ def _clearest(table: OverlapTable, contrasts: Sequence[Contrast]) -> str:
         return ""
     judged = [(c, table.verdict(c.first, c.second, same_rows=c.same_rows)) for c in contrasts]
     decided = [(c, verdict) for c, verdict in judged if verdict.answer in {MORE, LESS}]
-    said = f" Of {len(judged)} contrasts of two pairs {len(decided)} are decided"
+    said = f" {len(decided)} of {len(judged)} contrasts of two pairs {'is' if len(decided) == 1 else 'are'} decided"
     if not decided:
         return f"{said}."
     (first, second, *_), verdict = max(decided, key=lambda each: abs(each[1].estimate.value))
     if verdict.answer == LESS:
         first, second = second, first
     return (
-        f"{said}: {spoken_pair(table, first)} share more than {spoken_pair(table, second)}, by "
-        f"{number(abs(verdict.estimate.value), 3)}{', the clearest' if len(decided) > 1 else ''}."
+        f"{said}{', the clearest' if len(decided) > 1 else ''}: {spoken_pair(table, first)} share more than "
+        f"{spoken_pair(table, second)}, by {number(abs(verdict.estimate.value), 3)}."
     )
 
 

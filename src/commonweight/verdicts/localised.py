@@ -120,7 +120,7 @@ class SetVerdict:
 REASONS: Mapping[Lacking, str] = MappingProxyType({
     "": "every interval lies above 0, p = {p} over {family} claims",
     "undefined": "undefined ({need}): {why}",
-    "holds 0": "the interval of {need} is {interval} and does not lie above 0",
+    "holds 0": "{need} is {interval}, not above 0",
     "family": "the intervals lie above 0, but not after Holm's correction: p = {p} over {family} claims",
     "share undefined": "the share is undefined: {why}",
 })

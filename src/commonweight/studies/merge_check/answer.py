@@ -74,7 +74,7 @@ def _said(found: MergeCheck) -> str:
     shown = "" if accuracy.reason else f", and accuracy by {_signed(accuracy)}"
     worst = best.changes["log-likelihood"][best.worst]
     said = (
-        f"{lead}: against its parents, the best merge of all ({best.name}) changes the mean log-likelihood by "
+        f"{lead}: against its parents, the best merge of all models ({best.name}) changes the mean log-likelihood by "
         f"{_signed(mean)}{shown}; the worst data set is {best.worst}, {_signed(worst)}"
     )
     pair = found.best_pair

@@ -123,8 +123,8 @@ def look_beside(
         beware += [f"{sentence}." for sentence in beware_of_nameless(named)]
     else:
         beware.append(
-            f"Without a shared initialisation, or left out: {some(heads)}. They are not merged; every data set is "
-            "scored with those of its own parent, and whoever uses the merge needs them too."
+            f"Not merged: {some(heads)}. Every data set is scored with those of its own parent, and whoever uses the "
+            "merge needs them too."
         )
     table = overlap(changes)
     pairs = tuple(_pair(parents, fishers, table, a, b) for a, b in combinations(parents.loaded, 2))

@@ -77,7 +77,7 @@ def listed(folder: Path) -> Result:
     title = f"Runs in {folder}"
     found = Answer(
         f"Which runs does {folder} hold?",
-        f"{', '.join(f'{count} {state}' for state, count in states.items())}.",
+        f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(f'{count} {state}' for state, count in states.items())}.",
         Grid(title, header, cut),
         rest=("commonweight show RUN shows what one found",),
     )
