@@ -67,6 +67,7 @@ MAPS: Mapping[str, PlantedMap] = {
     "saliency, exact": partial(_saliency, "exact"),
     "adam_v": lambda planted: planted.second_moment,
     "TALL mask": _tall,
+    "size of the change": changed,
 }
-"""The Fisher of every type, Fisher times squared change, Adam's second moment while the set was trained, and the TALL
-mask beside a model of ordinary rows. The size of the change itself is always beside them."""
+"""The Fisher of every type, Fisher times squared change, Adam's second moment while the set was trained, the TALL mask
+beside a model of ordinary rows, and the size of the change, which is also beside all others."""
