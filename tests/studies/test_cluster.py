@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -19,11 +18,10 @@ from commonweight import Footprint, OverlapTable
 from commonweight.base.errors import UsageError
 from commonweight.data.reviews import reviews
 from commonweight.studies.compare.compare import compare
-from commonweight.studies.compare.measure import measure_item
 from commonweight.studies.compare.page import items
 from commonweight.studies.continual.run import run_study
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
-from commonweight.studies.run.cluster import _do, do_all
+from commonweight.studies.run.cluster import do_all
 from commonweight.studies.run.status import status_of
 
 
@@ -103,38 +101,6 @@ def test_the_error_of_an_item_ends_the_run(tmp_path):
     reading = partial(Footprint.load, tmp_path / "none")  # a function that workers can import
     with pytest.raises(UsageError, match="expected the folder of a footprint"):
         do_all("local:1", {"a": reading})
-
-
-def test_a_worker_does_one_item_at_a_time():
-    at_work = []
-
-    def item():
-        at_work.append(threading.get_ident())
-        time.sleep(0.02)
-        assert at_work == [threading.get_ident()]
-        at_work.clear()
-
-    with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(_do, item, None) for _ in range(4)]:
-            done.result()
-
-
-def test_a_footprint_that_a_worker_taken_for_dead_finished_is_taken(tmp_path, monkeypatch):
-    place = tmp_path / "footprint"
-
-    def finish(*_):
-        place.mkdir()
-        (place / "footprint.json").write_text("{}")
-
-    def refuse(*_):
-        raise UsageError(f"{place} exists already")
-
-    monkeypatch.setattr("commonweight.studies.compare.measure._load_again", lambda *_: None)
-    monkeypatch.setattr("commonweight.studies.compare.measure._measure", refuse)
-    with pytest.raises(UsageError, match="exists already"):
-        measure_item(None, {}, None, None, place)
-    monkeypatch.setattr("commonweight.studies.compare.measure._load_again", finish)
-    measure_item(None, {}, None, None, place)
 
 
 def test_workers_of_another_version_are_refused(monkeypatch):

@@ -18,7 +18,6 @@ from commonweight.diagonal_fisher.batch import by_fold
 from commonweight.diagonal_fisher.collector import FisherCollector, choose_parameters
 from commonweight.diagonal_fisher.measure import fisher
 from commonweight.footprints.copies import CopiesWarning
-from commonweight.footprints.files import RECORD
 from commonweight.footprints.folds import FoldSorted, needs_of
 from commonweight.interventions.measure import row_scores
 from commonweight.models.load import load_model
@@ -85,13 +84,8 @@ def measure_item(
     source: tuple[str, LoadOptions], identity: Mapping[str, Any], table: Table, options: MeasureOptions, folder: Path
 ) -> None:
     """Measure a footprint in a worker of a cluster, unless it is there."""
-    if folder.exists():
-        return
-    try:
+    if not folder.exists():
         _measure(_load_again(source, identity), table, options, folder, FOLD_DTYPE, silent)
-    except UsageError:
-        if not (folder / RECORD).is_file():
-            raise  # else a worker that was taken for dead finished it meanwhile
 
 
 def _load_again(source: tuple[str, LoadOptions] | None, identity: Mapping[str, Any]) -> LoadedModel:

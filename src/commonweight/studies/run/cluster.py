@@ -12,7 +12,6 @@ import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from commonweight.base.errors import MeasurementError, UsageError
@@ -30,9 +29,6 @@ PACKAGE = "commonweight"
 LOCAL = re.compile(r"local(?::(?P<workers>[1-9]\d*))?")
 LOOPBACK = "127.0.0.1:0"
 """Where the scheduler of this machine shows its state: any free port, and no other machine sees it."""
-
-_ONE_AT_A_TIME = Lock()
-"""Items of a worker share its models: a worker with several threads does one after the other."""
 
 REACHED_WITHIN = "20s"
 ADDRESS = re.compile(r"\w+://.+")
@@ -98,12 +94,11 @@ def _check_versions(client: Any) -> None:
 
 def _do(item: Callable[[], Any], threads: int | None) -> None:
     """Do an item in a worker; what it gives back stays there."""
-    with _ONE_AT_A_TIME:
-        if threads is not None:
-            import torch
+    if threads is not None:
+        import torch
 
-            torch.set_num_threads(threads)
-        item()
+        torch.set_num_threads(threads)
+    item()
 
 
 @contextmanager
