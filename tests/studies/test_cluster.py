@@ -22,6 +22,7 @@ from commonweight.studies.compare.page import items
 from commonweight.studies.continual.run import run_study
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
 from commonweight.studies.run.cluster import do_all
+from commonweight.studies.run.hold import waited_for
 from commonweight.studies.run.status import status_of
 
 
@@ -113,6 +114,46 @@ def test_workers_of_another_version_are_refused(monkeypatch):
 def test_what_names_no_scheduler_is_refused(scheduler):
     with pytest.raises(UsageError, match="scheduler must be local, local:N, an address such as tcp://host:8786"):
         do_all(scheduler, {"a": partial(print)})
+
+
+AT_WORK, MOST = threading.Semaphore(0), []
+
+
+def count_at_work():
+    AT_WORK.release()
+    time.sleep(0.05)
+    MOST.append(AT_WORK._value)
+    AT_WORK.acquire()
+
+
+def test_a_worker_with_several_threads_does_one_item_at_a_time():
+    from dask.distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+        inside = cluster.scheduler.address
+        assert cluster.workers[0].state.nthreads == 3
+        do_all(inside, dict.fromkeys("abc", count_at_work))
+    assert MOST == [1, 1, 1]
+
+
+def test_an_item_waits_for_a_predecessor_that_still_works_in_its_folder(tmp_path):
+    order, inside = [], threading.Event()
+
+    def predecessor():
+        with waited_for(tmp_path / "seed-0"):
+            inside.set()
+            time.sleep(0.2)
+            order.append("predecessor")
+
+    thread = threading.Thread(target=predecessor)
+    thread.start()
+    inside.wait()
+    with waited_for(tmp_path / "seed-1"):  # another seed does not wait
+        order.append("other seed")
+    with waited_for(tmp_path / "seed-0"):
+        order.append("retry")
+    thread.join()
+    assert order == ["other seed", "predecessor", "retry"]
 
 
 def test_nothing_to_do_takes_no_scheduler():

@@ -39,7 +39,7 @@ from commonweight.studies.continual.training import (
 )
 from commonweight.studies.run.cluster import check_scheduler, do_all
 from commonweight.studies.run.folder import check_place, open_run, write_json
-from commonweight.studies.run.hold import held_alone
+from commonweight.studies.run.hold import held_alone, waited_for
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.supermasks.network import SupermaskNetwork
 
@@ -116,7 +116,8 @@ def _images(plan: Plan) -> Images:
 
 def _seed_item(plan: Plan, folder: SeedFolder) -> None:
     """Do one seed in a worker of a cluster."""
-    _do_seed(plan, folder, open_stream(plan, _images(plan), folder.seed), silent)
+    with waited_for(folder.path):  # a worker that Dask gave up may still write there
+        _do_seed(plan, folder, open_stream(plan, _images(plan), folder.seed), silent)
 
 
 def asked(plan: Plan, images: Images) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ PACKAGE = "commonweight"
 LOCAL = re.compile(r"local(?::(?P<workers>[1-9]\d*))?")
 LOOPBACK = "127.0.0.1:0"
 """Where the scheduler of this machine shows its state: any free port, and no other machine sees it."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Of a worker process with several threads: items share the last model that was loaded, and put hooks on it."""
 
 REACHED_WITHIN = "20s"
 ADDRESS = re.compile(r"\w+://.+")
@@ -98,7 +102,8 @@ def _do(item: Callable[[], Any], threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
-    item()
+    with ONE_AT_A_TIME:
+        item()
 
 
 @contextmanager

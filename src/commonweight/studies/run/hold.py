@@ -81,3 +81,21 @@ def held_alone(folder: Path, note: Note) -> Iterator[None]:
         clear_run(folder, note)
         hold.share()
         yield
+
+
+@contextlib.contextmanager
+def waited_for(folder: Path) -> Iterator[None]:
+    """Hold a folder of a run, which is made if it is not there, once whoever works in it is done or dead."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

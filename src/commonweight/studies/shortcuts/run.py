@@ -23,7 +23,7 @@ from commonweight.report.files import write_figures
 from commonweight.studies.compare.prepare import length_limit
 from commonweight.studies.run.cluster import check_scheduler, do_all
 from commonweight.studies.run.folder import check_place, open_run
-from commonweight.studies.run.hold import held_alone
+from commonweight.studies.run.hold import held_alone, waited_for
 from commonweight.studies.run.record import StudyKind, differences, read_record, refuse_another
 from commonweight.studies.run.results import RESULT
 from commonweight.studies.shortcuts.answer import result
@@ -266,7 +266,7 @@ def _seeds_with_work(run: Path, former: Mapping[str, Any]) -> list[Path]:
 
 def _seed_item(run: Path, until: Step, plan: Plan, folder: SeedFolder, *, reads_texts: bool) -> None:
     """Do one seed in a worker of a cluster."""
-    with without_bars():
+    with without_bars(), waited_for(folder.path):  # a worker that Dask gave up may still write there
         _do(run, until, plan, [folder], _source(plan) if reads_texts else None, silent)
 
 
