@@ -17,7 +17,13 @@ from studies.continual_parts import small_plan
 from commonweight import Footprint, OverlapTable
 from commonweight.base.errors import UsageError
 from commonweight.data.reviews import reviews
+from commonweight.data.table import open_table
+from commonweight.footprints import files
+from commonweight.models.load import load_model
+from commonweight.models.options import LoadOptions
 from commonweight.studies.compare.compare import compare
+from commonweight.studies.compare.measure import measure_item
+from commonweight.studies.compare.options import MeasureOptions
 from commonweight.studies.compare.page import items
 from commonweight.studies.continual.run import run_study
 from commonweight.studies.demo.encoder import make_start, make_tokenizer, save
@@ -114,6 +120,24 @@ def test_workers_of_another_version_are_refused(monkeypatch):
 def test_what_names_no_scheduler_is_refused(scheduler):
     with pytest.raises(UsageError, match="scheduler must be local, local:N, an address such as tcp://host:8786"):
         do_all(scheduler, {"a": partial(print)})
+
+
+def test_an_item_that_a_former_worker_finished_meanwhile_is_done(asked, tmp_path, monkeypatch):
+    models, (data, _) = asked
+    source, place = (models[0], LoadOptions()), tmp_path / "footprint"
+    item = partial(measure_item, source, load_model(*source).identity, open_table(data), MeasureOptions(folds=1), place)
+    take = files.take_place
+    monkeypatch.setattr("commonweight.studies.compare.measure._last_loaded", load_model)  # each has its own
+
+    def second(*arguments, **asked):
+        monkeypatch.setattr(files, "take_place", take)
+        item()  # all of it, while the first has yet to give its folder the name
+        take(*arguments, **asked)
+
+    monkeypatch.setattr(files, "take_place", second)
+    item()
+    assert Footprint.load(place).count == 30
+    assert [each.name for each in tmp_path.iterdir()] == ["footprint"]
 
 
 AT_WORK, MOST = threading.Semaphore(0), []

@@ -49,6 +49,12 @@ class Kind:
     """A file that every finished folder of this kind has, and no other."""
 
 
+class TakenError(UsageError):
+    """Another process gave a folder its name while the work went on; ``kept`` holds the work."""
+
+    kept: Path
+
+
 def checked_output(folder: Path, kind: Kind, *, overwrite: bool = False) -> Path:
     """Check that a result may be written somewhere."""
     try:
@@ -111,11 +117,13 @@ def take_place(beside: Path, folder: Path, kind: Kind, *, overwrite: bool) -> No
     except OSError as error:
         kept = folder.with_name(f"{folder.name}.kept-{uuid.uuid4().hex[:8]}")
         beside.rename(kept)
-        raise UsageError(
+        taken = TakenError(
             f"{folder} was taken while the work went on; the new {kind.words} is in {kept}. Rename it, or run again "
             "with {overwrite}",
             overwrite=True,
-        ) from error
+        )
+        taken.kept = kept
+        raise taken from error
     flush(folder.parent)
     if replaces:
         shutil.rmtree(beside, ignore_errors=True)

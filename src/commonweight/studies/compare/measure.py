@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 import warnings
 from dataclasses import replace
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from commonweight.base.errors import MeasurementError, UsageError
+from commonweight.base.folders import TakenError
 from commonweight.base.team import team_here
 from commonweight.base.text import DASH, Note, silent, size_words
 from commonweight.diagonal_fisher.batch import by_fold
 from commonweight.diagonal_fisher.collector import FisherCollector, choose_parameters
 from commonweight.diagonal_fisher.measure import fisher
 from commonweight.footprints.copies import CopiesWarning
+from commonweight.footprints.files import RECORD as FOOTPRINT_RECORD
 from commonweight.footprints.folds import FoldSorted, needs_of
 from commonweight.interventions.measure import row_scores
 from commonweight.models.load import load_model
@@ -84,8 +87,14 @@ def measure_item(
     source: tuple[str, LoadOptions], identity: Mapping[str, Any], table: Table, options: MeasureOptions, folder: Path
 ) -> None:
     """Measure a footprint in a worker of a cluster, unless it is there."""
-    if not folder.exists():
+    if folder.exists():
+        return
+    try:
         _measure(_load_again(source, identity), table, options, folder, FOLD_DTYPE, silent)
+    except TakenError as error:
+        if not (folder / FOOTPRINT_RECORD).is_file():
+            raise
+        shutil.rmtree(error.kept)  # a worker that Dask gave up finished the same
 
 
 def _load_again(source: tuple[str, LoadOptions] | None, identity: Mapping[str, Any]) -> LoadedModel:
