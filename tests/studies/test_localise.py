@@ -19,7 +19,7 @@ from torch import nn
 import commonweight
 from commonweight import Footprint, change_footprint
 from commonweight.base.errors import NotComparableError, UsageError
-from commonweight.base.text import silent
+from commonweight.base.text import silent, time_words
 from commonweight.cli.main import run as run_command
 from commonweight.data.reviews import reviews
 from commonweight.data.table import open_table
@@ -266,6 +266,24 @@ def test_networks_with_batch_norm_are_scored_with_statistics_anew_too(trainings)
     assert "| share anew |" in text
     assert "re-estimated on the choosing rows, after each graft and reset" in text
     assert {each.family for each in found.verdicts} == {2}
+
+
+def test_a_dry_run_counts_the_passes_of_batch_norms(trainings, monkeypatch):
+    folder = next(iter(trainings))
+    options = LocaliseOptions(
+        fractions=(0.2,),
+        primary=0.2,
+        draws=2,
+        measure=MeasureOptions(folds=1, columns=ColumnOptions(input_column=("x",))),
+        checkpoints=tuple(str(folder / f"{name}.safetensors") for name in ("A", "start")),
+    )
+    for name, seconds in (("probe_scores", 1.0), ("probe", 0.0), ("_seconds_per_set", 0.0)):
+        monkeypatch.setattr(f"commonweight.studies.localise.outlook.{name}", lambda *_, seconds=seconds: seconds)
+    data = [f"A={folder.parent / 'A.jsonl'}"]
+    facts = localise_outlook(["A=normed:net"], data, "normed:net", folder / "none", options, silent).facts
+    rows = 2 * 150 + 150  # scored twice, and once for the statistics of the one batch norm
+    expected = f"about {time_words(rows * int(facts['networks to score, at most']))}"
+    assert facts["time to measure and score (from a short probe)"] == expected
 
 
 def test_runs_of_several_trainings_speak_of_models_trained_like_these(trainings, place, finished, capfd):

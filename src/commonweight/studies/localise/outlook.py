@@ -10,6 +10,7 @@ from commonweight.footprints.folds import needs_of
 from commonweight.footprints.of_change import change_footprint
 from commonweight.interventions.graft_reset import Swappable
 from commonweight.interventions.matched import random_set
+from commonweight.interventions.measure import batch_norms
 from commonweight.interventions.sets import top_set
 from commonweight.studies.compare.measure import FOLD_DTYPE, footprint_outlook, model_bytes, probe, probe_scores
 from commonweight.studies.localise.cells import is_scored
@@ -48,7 +49,8 @@ def localise_outlook(
     found.check()
     note("timing a few rows and a set")
     seconds = _seconds_per_set(asked, loaded) * sum(networks.values())
-    scored = sum(networks[name] * sum(map(len, asked.measuring[name].values())) for name in asked.models)
+    norms = len(batch_norms(loaded.model))
+    scored = sum(networks[name] * _rows_passed(asked, name, norms) for name in asked.models)
     seconds += scored * probe_scores(loaded, asked.choosing[first], options.measure)
     measured = sum(len(asked.choosing[name]) for name in asked.models if f"{name}/fisher" in missing)
     if measured:
@@ -67,6 +69,12 @@ def _networks(places: Places, asked: Asked, name: str) -> int:
             if len(asked.models) > 1:
                 count += 2 * (1 + draws) + 1 + 3 * draws
     return count
+
+
+def _rows_passed(asked: Asked, name: str, norms: int) -> int:
+    """Count the rows that pass through a network; with batch norm it is scored anew, after a pass for each norm."""
+    measuring = sum(map(len, asked.measuring[name].values()))
+    return 2 * measuring + norms * len(asked.choosing[name]) if norms else measuring
 
 
 def _seconds_per_set(asked: Asked, loaded: LoadedModel) -> float:
