@@ -5,7 +5,7 @@
 Three Fishers a, b, c with known means over 2 layers (coverage_regimes.py); every repetition draws n examples with
 squared gradients (the same examples for all three, with correlated noise), deals them into K folds as a hash does, and
 computes what ``commonweight.overlap`` computes. The truth is the overlap of the means, the null that of the means, and
-over trainings the mean of these. Settings that are in coverage.json are not run again. Writes coverage.json and .md.
+over trainings the mean of these. Settings that are in interval_coverage.json are not run again. Writes that and .md.
 """
 
 from __future__ import annotations
@@ -147,10 +147,10 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
-    place = options.out / "coverage.json"
+    place = options.out / "interval_coverage.json"
     if options.tables:
         found = json.loads(place.read_text(encoding="utf-8"))
-        (options.out / "coverage.md").write_text(markdown(found), encoding="utf-8")
+        (options.out / "interval_coverage.md").write_text(markdown(found), encoding="utf-8")
         return
     record = {"seed": options.seed, "repetitions": options.repetitions, "weights": WEIGHTS}
     record["regimes"] = {name: regime.words for name, regime in REGIMES.items()}
@@ -170,7 +170,7 @@ def main():
         record["settings"].sort(key=lambda each: (each["folds"], order.index(each["regime"]), each["examples"]))
         # After every setting, so that what is done is there if the rest is not.
         place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        (options.out / "coverage.md").write_text(markdown(record), encoding="utf-8")
+        (options.out / "interval_coverage.md").write_text(markdown(record), encoding="utf-8")
 
 
 if __name__ == "__main__":
