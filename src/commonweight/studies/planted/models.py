@@ -195,7 +195,10 @@ def another_change(plan: PlantedPlan) -> Footprint:
 def _tokenizer(size: Size) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = make_tokenizer() if size == "tiny" else AutoTokenizer.from_pretrained(_pretrained())
+    if size == "tiny":
+        tokenizer = make_tokenizer()
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(_pretrained(), trust_remote_code=False)
     add_markers(tokenizer)
     return tokenizer
 
@@ -225,7 +228,11 @@ def _read() -> Any:
 
     with quiet_transformers():
         return AutoModelForSequenceClassification.from_pretrained(
-            _pretrained(), num_labels=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+            _pretrained(),
+            num_labels=2,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            trust_remote_code=False,
         )
 
 
