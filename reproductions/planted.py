@@ -226,7 +226,7 @@ def figure(record: dict) -> Figure:
         right.plot([0, 1], [0, 1], "--", color="0.6", label="planted share")
         right.set_xlabel("share of the sets in common")
         right.set_ylabel("recovered, mean over seeds")
-        right.legend(fontsize=8)
+        right.legend(fontsize=7, ncols=2, loc="lower right")
     return drawn
 
 
