@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from commonweight import Footprint
 from commonweight.base import IntegrityError, MeasurementError, UsageError
-from commonweight.base.folders import HOST
+from commonweight.base.folders import HOST, TakenError
 from commonweight.base.records import sealed
 from commonweight.data.reviews import reviews
 from commonweight.models.options import LoadOptions
@@ -212,12 +212,18 @@ def test_a_cell_that_another_process_finished_is_taken(place, tmp_path, monkeypa
 
     def overtaken(loaded, table, options, *, folder, **others):
         true_measure(loaded, table, options, folder=folder)  # the other process
-        return true_measure(loaded, table, options, folder=folder, **others)
+        if loaded.identity["name"].endswith("one"):
+            return true_measure(loaded, table, options, folder=folder, **others)
+        (tmp_path / "kept").mkdir()
+        error = TakenError("as this one wanted to give the folder its name")
+        error.kept = tmp_path / "kept"
+        raise error
 
     monkeypatch.setattr(study, "measure", overtaken)
     found = compare(models, data, tmp_path / "run", note=notes.append)
     assert found.skipped == ("one/good", "two/good")
     assert any("another process finished it meanwhile" in note for note in notes)
+    assert not (tmp_path / "kept").exists()
 
 
 def test_unfinished_work_of_a_killed_process_goes(place, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from commonweight.base.choices import STRUCTURES
 from commonweight.base.errors import IntegrityError, MeasurementError, UsageError
-from commonweight.base.folders import clear_run
+from commonweight.base.folders import TakenError, clear_run
 from commonweight.base.progress import part
 from commonweight.base.team import led
 from commonweight.base.text import Note, silent
@@ -202,9 +203,11 @@ def _measure_all(
                 with part(f"{name}, {len(found) + 1} of {len(models) * len(tables)}"):
                     found[name] = measure(loaded, table, options.measure, folder=place, note=note)
                 measured.add(name)
-            except (UsageError, OSError):
+            except (UsageError, OSError) as error:
                 if not (place / FOOTPRINT_RECORD).is_file():
                     raise
+                if isinstance(error, TakenError):
+                    shutil.rmtree(error.kept)
                 found[name] = finished(place, question["models"][model], question["data"][data])
                 note(f"{name}: another process finished it meanwhile; its footprint is taken")
         del loaded  # before the next is read
